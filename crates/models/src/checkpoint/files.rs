@@ -1,0 +1,270 @@
+//! The files of a component and the tensors in them.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use memmap2::Mmap;
+use safetensors::{Dtype, SafeTensors};
+use serde::de::DeserializeOwned;
+use tch::Kind;
+
+use super::{KeyMap, Target, Weights};
+use crate::error::{ModelError, Result};
+
+/// A component folder of a checkpoint, opened: its config and where each tensor lies.
+#[derive(Debug)]
+pub struct Checkpoint {
+    folder: PathBuf,
+    config: serde_json::Value,
+    files: Vec<Arc<MappedFile>>,
+    entries: BTreeMap<String, TensorEntry>,
+}
+
+/// A safetensors file mapped into memory.
+#[derive(Debug)]
+pub(super) struct MappedFile {
+    pub(super) path: PathBuf,
+    pub(super) map: Mmap,
+}
+
+/// Where one tensor lies.
+#[derive(Debug, Clone)]
+pub struct TensorEntry {
+    /// Index of the file inside the checkpoint.
+    pub(super) file: usize,
+    /// Name of the tensor in the file.
+    pub name: String,
+    /// Element type in the file.
+    pub kind: Kind,
+    /// Axis lengths, slowest first.
+    pub shape: Vec<i64>,
+    /// Byte range inside the file.
+    pub(super) range: std::ops::Range<usize>,
+}
+
+impl TensorEntry {
+    /// Size of the tensor in the file, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.range.len()
+    }
+}
+
+impl Checkpoint {
+    /// Opens a component folder, `config.json` and weights.
+    ///
+    /// Weights are `diffusion_pytorch_model` or `model` files, single or sharded with an
+    /// `.index.json`. Every header is read and checked; tensors are not.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let config = read_json(&folder.join("config.json"))?;
+        Self::with_config(folder, config)
+    }
+
+    /// As [`Checkpoint::open`], with a config from elsewhere.
+    pub fn with_config(folder: &Path, config: serde_json::Value) -> Result<Self> {
+        let paths = weight_files(folder)?;
+        let mut checkpoint = Self::from_files(folder, config, &paths)?;
+        if checkpoint
+            .entries
+            .contains_key("blocks.0.self_attn.q.weight")
+        {
+            checkpoint.rename(KeyMap::WanTransformer)?;
+        }
+        Ok(checkpoint)
+    }
+
+    /// Opens the named safetensors files as one set of tensors.
+    pub fn from_files(folder: &Path, config: serde_json::Value, paths: &[PathBuf]) -> Result<Self> {
+        let mut entries = BTreeMap::new();
+        let mut files = Vec::with_capacity(paths.len());
+        for (index, path) in paths.iter().enumerate() {
+            let file = MappedFile::open(path)?;
+            for entry in file.entries(index)? {
+                let name = entry.name.clone();
+                if entries.insert(name.clone(), entry).is_some() {
+                    let reason = format!("the tensor {name} is in two files; remove one of them");
+                    return Err(ModelError::bad_file(path, reason));
+                }
+            }
+            files.push(Arc::new(file));
+        }
+        Ok(Self {
+            folder: folder.to_owned(),
+            config,
+            files,
+            entries,
+        })
+    }
+
+    fn rename(&mut self, map: KeyMap) -> Result<()> {
+        let mut renamed = BTreeMap::new();
+        for (name, entry) in std::mem::take(&mut self.entries) {
+            let diffusers = map.to_diffusers(&name);
+            if renamed.insert(diffusers.clone(), entry).is_some() {
+                let reason = format!("two tensors of the original layout are both {diffusers}");
+                return Err(ModelError::bad_file(&self.folder, reason));
+            }
+        }
+        self.entries = renamed;
+        Ok(())
+    }
+
+    /// The component folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The content of `config.json`.
+    pub fn raw_config(&self) -> &serde_json::Value {
+        &self.config
+    }
+
+    /// The config as the type of a model.
+    pub fn config<T: DeserializeOwned>(&self) -> Result<T> {
+        serde_json::from_value(self.config.clone()).map_err(|error| {
+            ModelError::bad_file(self.folder.join("config.json"), error.to_string())
+        })
+    }
+
+    /// `_class_name` (diffusers) or the first of `architectures` (transformers), if it is there.
+    pub fn class_name(&self) -> Option<&str> {
+        let diffusers = self.config.get("_class_name");
+        diffusers
+            .or_else(|| self.config.get("architectures")?.get(0))?
+            .as_str()
+    }
+
+    /// Fails unless the checkpoint is of one of these classes.
+    pub fn expect_class(&self, classes: &[&str]) -> Result<()> {
+        match self.class_name() {
+            Some(class) if classes.contains(&class) => Ok(()),
+            found => Err(ModelError::bad_file(
+                self.folder.join("config.json"),
+                format!(
+                    "this is a checkpoint of {}, but {} is needed here",
+                    found.unwrap_or("an unknown class"),
+                    classes.join(" or ")
+                ),
+            )),
+        }
+    }
+
+    /// All tensors by their diffusers name.
+    pub fn entries(&self) -> &BTreeMap<String, TensorEntry> {
+        &self.entries
+    }
+
+    /// Size of all tensors in the files, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.entries.values().map(TensorEntry::bytes).sum()
+    }
+
+    /// Hands the tensors out, converted to `target`.
+    pub fn weights(&self, target: Target) -> Weights<'_> {
+        Weights::new(self, target)
+    }
+
+    pub(super) fn file(&self, entry: &TensorEntry) -> &Arc<MappedFile> {
+        &self.files[entry.file]
+    }
+}
+
+impl MappedFile {
+    fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(|error| ModelError::io(path, error))?;
+        // SAFETY: the map is only read. Checkpoints are not written while they are in use; a file
+        // cut short under us ends the process with SIGBUS, never with wrong data.
+        let map = unsafe { Mmap::map(&file) }.map_err(|error| ModelError::io(path, error))?;
+        Ok(Self {
+            path: path.to_owned(),
+            map,
+        })
+    }
+
+    fn entries(&self, file: usize) -> Result<Vec<TensorEntry>> {
+        let bad = |error: safetensors::SafeTensorError| {
+            let reason =
+                format!("not a whole safetensors file ({error}); download or copy it again");
+            ModelError::bad_file(&self.path, reason)
+        };
+        let tensors = SafeTensors::deserialize(&self.map).map_err(bad)?;
+        let base = self.map.as_ptr() as usize;
+        let mut entries = Vec::with_capacity(tensors.len());
+        for (name, view) in tensors.iter() {
+            let kind = kind_of(view.dtype()).ok_or_else(|| {
+                let reason = format!(
+                    "{name} has the element type {:?}, which is not known",
+                    view.dtype()
+                );
+                ModelError::bad_file(&self.path, reason)
+            })?;
+            let start = view.data().as_ptr() as usize - base;
+            entries.push(TensorEntry {
+                file,
+                name: name.to_owned(),
+                kind,
+                shape: view.shape().iter().map(|&axis| axis as i64).collect(),
+                range: start..start + view.data().len(),
+            });
+        }
+        Ok(entries)
+    }
+}
+
+/// The libtorch kind of a safetensors dtype, where there is one.
+fn kind_of(dtype: Dtype) -> Option<Kind> {
+    Some(match dtype {
+        Dtype::BOOL => Kind::Bool,
+        Dtype::U8 => Kind::Uint8,
+        Dtype::I8 => Kind::Int8,
+        Dtype::I16 => Kind::Int16,
+        Dtype::I32 => Kind::Int,
+        Dtype::I64 => Kind::Int64,
+        Dtype::F16 => Kind::Half,
+        Dtype::BF16 => Kind::BFloat16,
+        Dtype::F32 => Kind::Float,
+        Dtype::F64 => Kind::Double,
+        _ => return None,
+    })
+}
+
+pub(crate) fn read_json(path: &Path) -> Result<serde_json::Value> {
+    let text = std::fs::read_to_string(path).map_err(|error| ModelError::io(path, error))?;
+    serde_json::from_str(&text).map_err(|error| ModelError::bad_file(path, error.to_string()))
+}
+
+/// The safetensors files of a component folder, from its index where it is sharded.
+fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    for stem in ["diffusion_pytorch_model", "model"] {
+        let index = folder.join(format!("{stem}.safetensors.index.json"));
+        if index.exists() {
+            return shards(folder, &index);
+        }
+        let single = folder.join(format!("{stem}.safetensors"));
+        if single.exists() {
+            return Ok(vec![single]);
+        }
+    }
+    Err(ModelError::bad_file(
+        folder,
+        "no diffusion_pytorch_model.safetensors or model.safetensors (or .index.json) here",
+    ))
+}
+
+fn shards(folder: &Path, index: &Path) -> Result<Vec<PathBuf>> {
+    let json = read_json(index)?;
+    let map = json
+        .get("weight_map")
+        .and_then(serde_json::Value::as_object);
+    let map = map.ok_or_else(|| ModelError::bad_file(index, "no weight_map in it"))?;
+    let mut names = std::collections::BTreeSet::new();
+    for (tensor, file) in map {
+        let plain = |name: &&str| !name.contains(['/', '\\']) && *name != "..";
+        let name = file.as_str().filter(plain).ok_or_else(|| {
+            ModelError::bad_file(index, format!("{tensor} is not mapped to a file name"))
+        })?;
+        names.insert(name);
+    }
+    Ok(names.into_iter().map(|name| folder.join(name)).collect())
+}

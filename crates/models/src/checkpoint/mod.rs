@@ -1,0 +1,14 @@
+//! Checkpoints in the layout of the hub: a folder per component with `config.json` and
+//! safetensors files.
+//!
+//! [`Checkpoint`] opens a component folder, [`Weights`] hands its tensors to the layers by their
+//! diffusers names, converting to the wanted dtype one tensor at a time. Names of the original
+//! Wan layout are translated by a [`KeyMap`].
+
+mod files;
+mod keys;
+mod weights;
+
+pub use files::{Checkpoint, TensorEntry};
+pub use keys::KeyMap;
+pub use weights::{Target, Weights};

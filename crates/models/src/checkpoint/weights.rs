@@ -1,0 +1,154 @@
+//! Handing tensors to layers.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::rc::Rc;
+
+use tch::{Device, Kind, Tensor};
+
+use super::files::{Checkpoint, TensorEntry};
+use crate::error::{ModelError, Result};
+
+/// Where weights go and in which precision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target {
+    /// Element type of most weights; layers may ask for another.
+    pub kind: Kind,
+    /// The device.
+    pub device: Device,
+}
+
+impl Target {
+    /// f32 on the CPU.
+    pub const CPU_F32: Self = Self {
+        kind: Kind::Float,
+        device: Device::Cpu,
+    };
+}
+
+/// A place inside a checkpoint from which layers take their tensors, by dotted path.
+///
+/// Every tensor taken is ticked off; [`Weights::finish`] then reports what is missing or was never
+/// asked for, all at once.
+#[derive(Debug, Clone)]
+pub struct Weights<'a> {
+    checkpoint: &'a Checkpoint,
+    target: Target,
+    prefix: String,
+    ledger: Rc<RefCell<Ledger>>,
+}
+
+#[derive(Debug, Default)]
+struct Ledger {
+    taken: BTreeSet<String>,
+    missing: Vec<String>,
+}
+
+impl<'a> Weights<'a> {
+    pub(super) fn new(checkpoint: &'a Checkpoint, target: Target) -> Self {
+        Self {
+            checkpoint,
+            target,
+            prefix: String::new(),
+            ledger: Rc::default(),
+        }
+    }
+
+    /// The place `name` below this one: `weights.sub("blocks").sub(3)`.
+    pub fn sub(&self, name: impl Display) -> Self {
+        Self {
+            prefix: self.path(name),
+            ..self.clone()
+        }
+    }
+
+    /// Kind and device of the tensors handed out.
+    pub fn target(&self) -> Target {
+        self.target
+    }
+
+    /// The same place, handing tensors out in `kind`.
+    pub fn with_kind(&self, kind: Kind) -> Self {
+        Self {
+            target: Target {
+                kind,
+                ..self.target
+            },
+            ..self.clone()
+        }
+    }
+
+    /// Whether the checkpoint has a tensor of this name here.
+    pub fn has(&self, name: impl Display) -> bool {
+        self.checkpoint.entries().contains_key(&self.path(name))
+    }
+
+    /// Takes the tensor `name`, which must have exactly `shape`.
+    ///
+    /// A missing tensor is noted for [`Weights::finish`] and an empty stand-in of the right shape
+    /// is returned, so that one load reports every missing name.
+    pub fn take(&self, name: impl Display, shape: &[i64]) -> Result<Tensor> {
+        let path = self.path(name);
+        let Some(entry) = self.checkpoint.entries().get(&path) else {
+            self.ledger.borrow_mut().missing.push(path);
+            return Ok(Tensor::f_empty(
+                shape,
+                (self.target.kind, self.target.device),
+            )?);
+        };
+        if entry.shape != shape {
+            return Err(ModelError::WeightShape {
+                path: self.checkpoint.folder().to_owned(),
+                name: path,
+                found: entry.shape.clone(),
+                wanted: shape.to_vec(),
+            });
+        }
+        let tensor = self.read(entry)?;
+        self.ledger.borrow_mut().taken.insert(path);
+        Ok(tensor)
+    }
+
+    /// Ticks off a tensor that this model has no use for (an old export, a tied copy).
+    pub fn ignore(&self, name: impl Display) {
+        self.ledger.borrow_mut().taken.insert(self.path(name));
+    }
+
+    /// Fails if tensors were missing or if tensors below this place were never taken.
+    pub fn finish(&self) -> Result<()> {
+        let ledger = self.ledger.borrow();
+        let below = |name: &&String| self.prefix.is_empty() || name.starts_with(&self.prefix);
+        let unexpected: Vec<String> = self
+            .checkpoint
+            .entries()
+            .keys()
+            .filter(below)
+            .filter(|name| !ledger.taken.contains(*name))
+            .cloned()
+            .collect();
+        if ledger.missing.is_empty() && unexpected.is_empty() {
+            return Ok(());
+        }
+        Err(ModelError::Keys {
+            path: self.checkpoint.folder().to_owned(),
+            missing: ledger.missing.clone(),
+            unexpected,
+        })
+    }
+
+    fn path(&self, name: impl Display) -> String {
+        if self.prefix.is_empty() {
+            name.to_string()
+        } else {
+            format!("{}.{name}", self.prefix)
+        }
+    }
+
+    fn read(&self, entry: &TensorEntry) -> Result<Tensor> {
+        let file = self.checkpoint.file(entry);
+        let bytes = &file.map[entry.range.clone()];
+        let stored = Tensor::f_from_data_size(bytes, &entry.shape, entry.kind)?;
+        Ok(stored.f_to_device_(self.target.device, self.target.kind, false, false)?)
+    }
+}

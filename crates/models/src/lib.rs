@@ -1,0 +1,8 @@
+//! Networks, samplers and stage functions of storyloom, on libtorch (crate `tch`).
+//!
+//! The only crate that knows a tensor library.
+
+pub mod checkpoint;
+pub mod error;
+
+pub use error::{ModelError, Result};

@@ -1,0 +1,160 @@
+//! Arrays and pictures in host memory, free of any tensor library.
+
+use serde::{Deserialize, Serialize};
+
+/// A dense row-major `f32` array in host memory.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HostTensor {
+    shape: Vec<usize>,
+    data: Vec<f32>,
+}
+
+/// The number of values does not fit the shape.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{values} values do not fill the shape {shape:?}")]
+pub struct ShapeMismatch {
+    /// The wanted shape.
+    pub shape: Vec<usize>,
+    /// How many values (or bytes) were given.
+    pub values: usize,
+}
+
+impl HostTensor {
+    /// Wraps `data`, which must hold exactly as many values as `shape` asks for.
+    pub fn new(shape: Vec<usize>, data: Vec<f32>) -> Result<Self, ShapeMismatch> {
+        let wanted = shape
+            .iter()
+            .try_fold(1_usize, |product, &axis| product.checked_mul(axis));
+        if wanted == Some(data.len()) {
+            Ok(Self { shape, data })
+        } else {
+            Err(ShapeMismatch {
+                shape,
+                values: data.len(),
+            })
+        }
+    }
+
+    /// Axis lengths, slowest first.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The values in row-major order.
+    pub fn data(&self) -> &[f32] {
+        &self.data
+    }
+
+    /// Consumes the array and returns its values.
+    pub fn into_data(self) -> Vec<f32> {
+        self.data
+    }
+
+    /// The index of the first value that is not finite, if there is one.
+    pub fn first_non_finite(&self) -> Option<usize> {
+        self.data.iter().position(|value| !value.is_finite())
+    }
+}
+
+/// An 8-bit RGB picture, rows from top to bottom, interleaved channels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RgbImage {
+    width: u32,
+    height: u32,
+    data: Vec<u8>,
+}
+
+impl RgbImage {
+    /// Wraps `data` of length `width * height * 3`.
+    pub fn new(width: u32, height: u32, data: Vec<u8>) -> Result<Self, ShapeMismatch> {
+        let wanted = width as usize * height as usize * 3;
+        if wanted == data.len() && wanted > 0 {
+            Ok(Self {
+                width,
+                height,
+                data,
+            })
+        } else {
+            Err(ShapeMismatch {
+                shape: vec![height as usize, width as usize, 3],
+                values: data.len(),
+            })
+        }
+    }
+
+    /// Width in pixels.
+    pub fn width(&self) -> u32 {
+        self.width
+    }
+
+    /// Height in pixels.
+    pub fn height(&self) -> u32 {
+        self.height
+    }
+
+    /// The bytes, `[height, width, 3]`.
+    pub fn data(&self) -> &[u8] {
+        &self.data
+    }
+}
+
+/// The frames of one shot, all of the same size, in time order; never empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Clip {
+    frames: Vec<RgbImage>,
+}
+
+impl Clip {
+    /// Wraps frames of equal size. Returns `None` when there is none or when sizes differ.
+    pub fn new(frames: Vec<RgbImage>) -> Option<Self> {
+        let first = frames.first()?;
+        let same_size = frames
+            .iter()
+            .all(|frame| frame.width == first.width && frame.height == first.height);
+        same_size.then_some(Self { frames })
+    }
+
+    /// The frames in time order.
+    pub fn frames(&self) -> &[RgbImage] {
+        &self.frames
+    }
+
+    /// Width of every frame in pixels.
+    pub fn width(&self) -> u32 {
+        self.frames[0].width
+    }
+
+    /// Height of every frame in pixels.
+    pub fn height(&self) -> u32 {
+        self.frames[0].height
+    }
+
+    /// The last `count` frames, or all of them if the clip is shorter.
+    pub fn tail(&self, count: usize) -> &[RgbImage] {
+        &self.frames[self.frames.len().saturating_sub(count)..]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tensor_checks_its_length() {
+        assert!(HostTensor::new(vec![2, 3], vec![0.0; 6]).is_ok());
+        assert!(HostTensor::new(vec![2, 3], vec![0.0; 5]).is_err());
+        assert!(HostTensor::new(vec![usize::MAX, 2], vec![]).is_err());
+    }
+
+    #[test]
+    fn a_clip_refuses_mixed_sizes() {
+        let small = RgbImage::new(1, 1, vec![0; 3]).unwrap();
+        let large = RgbImage::new(2, 1, vec![0; 6]).unwrap();
+        assert!(Clip::new(vec![small.clone(), large]).is_none());
+        assert!(Clip::new(vec![]).is_none());
+        assert_eq!(
+            Clip::new(vec![small.clone(), small]).unwrap().tail(5).len(),
+            2
+        );
+    }
+}

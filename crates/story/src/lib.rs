@@ -1,0 +1,31 @@
+//! The nouns of storyloom.
+//!
+//! Everything here is plain data: it is parsed, checked once and then passed around by the other
+//! crates. No file is read, nothing is asynchronous and there is no tensor library.
+//!
+//! - a [`Manifest`](manifest::Manifest) lists stories, each a [`StoryScript`](script::StoryScript);
+//! - a story is a chain of shots, each named by a [`ShotId`](ids::ShotId);
+//! - a [`ShotRequest`](request::ShotRequest) is the one value that crosses from the orchestrator
+//!   to the models, and [`ShotInputs`](request::ShotInputs) adds what the memory bank holds for it.
+
+pub mod host;
+pub mod ids;
+pub mod manifest;
+pub mod method;
+pub mod problem;
+pub mod request;
+pub mod script;
+pub mod seed;
+pub mod stage;
+pub mod video;
+
+pub use host::{Clip, HostTensor, RgbImage};
+pub use ids::{ShotId, StoryId};
+pub use manifest::{Manifest, StoryEntry};
+pub use method::{Continuation, Method, Opening};
+pub use problem::Problem;
+pub use request::{MemoryFrame, ShotInputs, ShotRequest};
+pub use script::{Scene, ShotScript, StoryScript};
+pub use seed::Seed;
+pub use stage::{ErrorClass, Stage};
+pub use video::{Resolution, VideoSpec};

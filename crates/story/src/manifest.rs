@@ -1,0 +1,32 @@
+//! The list of stories to make.
+
+use crate::ids::StoryId;
+use crate::method::Method;
+use crate::script::StoryScript;
+
+/// One story of a manifest, checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoryEntry {
+    /// Name of the story in the run, unique.
+    pub id: StoryId,
+    /// What to make.
+    pub script: StoryScript,
+    /// Method, if not the run's.
+    pub method: Option<Method>,
+    /// Run seed, if not the run's.
+    pub seed: Option<u64>,
+    /// Who it is for; free text.
+    pub tenant: Option<String>,
+    /// Larger is sooner; 0 if not given.
+    pub priority: i64,
+    /// Paths of pictures that stand in the memory bank before the first shot (StoryMem MR2V),
+    /// relative to the manifest.
+    pub reference_images: Vec<String>,
+}
+
+/// The stories of a run, in the order of the manifest; ids are unique.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Manifest {
+    /// The stories.
+    pub stories: Vec<StoryEntry>,
+}

@@ -1,0 +1,92 @@
+//! How a shot is conditioned and what is remembered of it.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// A way to keep a long story consistent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Method {
+    /// A bank of keyframes injected into the latents of Wan2.2 (StoryMem, arXiv 2512.19539).
+    #[serde(rename = "storymem")]
+    StoryMem,
+}
+
+impl Method {
+    /// Every method that this version can run.
+    pub const ALL: [Self; 1] = [Self::StoryMem];
+
+    /// The name used in configs, manifests and records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::StoryMem => "storymem",
+        }
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What a shot whose `cut` is false continues from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Continuation {
+    /// Nothing: every shot is made as after a cut.
+    None,
+    /// The last frame of the shot before (StoryMem MI2V).
+    Mi2v,
+    /// The last five frames of the shot before (StoryMem MM2V).
+    Mm2v,
+}
+
+/// How one shot begins; decides its condition and how many decoded frames are dropped.
+///
+/// StoryMem specification, section 3.6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Opening {
+    /// The story's first shot without reference images: text to video, no memory.
+    Text,
+    /// A hard cut: memory only (M2V, and MR2V when the memory starts with reference images).
+    Memory,
+    /// Memory and the last frame of the shot before (MI2V).
+    LastFrame,
+    /// Memory and the last five frames of the shot before (MM2V).
+    Motion,
+}
+
+impl Opening {
+    /// Pixel frames at the start of the clip that are given, not generated; they repeat the end
+    /// of the shot before and are dropped from what is saved.
+    pub fn given_frames(self) -> usize {
+        match self {
+            Self::Text | Self::Memory => 0,
+            Self::LastFrame => 1,
+            Self::Motion => 5,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn saved_lengths_are_those_of_storymem_3_6() {
+        let saved = |opening: Opening| 81 - opening.given_frames();
+        assert_eq!(
+            [
+                Opening::Text,
+                Opening::Memory,
+                Opening::LastFrame,
+                Opening::Motion
+            ]
+            .map(saved),
+            [81, 81, 80, 76]
+        );
+    }
+}

@@ -1,0 +1,54 @@
+//! What the orchestrator asks the models for.
+
+use serde::{Deserialize, Serialize};
+
+use crate::host::{HostTensor, RgbImage};
+use crate::ids::{ShotId, StoryId};
+use crate::method::{Method, Opening};
+use crate::seed::Seed;
+use crate::video::VideoSpec;
+
+/// Everything that decides one shot, apart from the pictures it sees; part of its recipe.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ShotRequest {
+    /// The story.
+    pub story: StoryId,
+    /// The shot inside the story.
+    pub shot: ShotId,
+    /// Which attempt this is, from 0; part of the seed.
+    pub attempt: u32,
+    /// The seed of the initial noise.
+    pub seed: Seed,
+    /// The method that conditions the shot.
+    pub method: Method,
+    /// How the shot begins.
+    pub opening: Opening,
+    /// What the shot shows.
+    pub prompt: String,
+    /// Size, decoded frames and rate. The size is that of the story's first shot.
+    pub video: VideoSpec,
+}
+
+/// One remembered picture, as a shot sees it.
+#[derive(Debug, Clone)]
+pub struct MemoryFrame {
+    /// blake3 of the PNG file, in hexadecimal; the name under which lineage records it.
+    pub hash: String,
+    /// The picture, lossless.
+    pub image: RgbImage,
+    /// The picture as one normalised latent frame `[channels, 1, height/8, width/8]`,
+    /// if it was already encoded at the story's size.
+    pub latents: Option<HostTensor>,
+}
+
+/// A request together with the pictures that condition it.
+#[derive(Debug, Clone)]
+pub struct ShotInputs {
+    /// The request.
+    pub request: ShotRequest,
+    /// The memory window, oldest first.
+    pub memory: Vec<MemoryFrame>,
+    /// The last frames of the shot before (`request.opening.given_frames()` of them), in time
+    /// order; empty after a cut.
+    pub previous_tail: Vec<RgbImage>,
+}

@@ -1,0 +1,51 @@
+//! Where the randomness of a shot comes from.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{ShotId, StoryId};
+
+/// The seed of one attempt at one shot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Seed(pub u64);
+
+impl Seed {
+    /// Derives the seed of an attempt as the first eight bytes (little endian) of
+    /// `blake3(run seed, story id, scene, shot, attempt)`.
+    ///
+    /// The same shot has the same seed wherever and whenever it is made.
+    pub fn derive(run_seed: u64, story: &StoryId, shot: ShotId, attempt: u32) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(b"storyloom shot seed 1\0");
+        hasher.update(&run_seed.to_le_bytes());
+        hasher.update(&(story.as_str().len() as u64).to_le_bytes());
+        hasher.update(story.as_str().as_bytes());
+        hasher.update(&shot.scene.to_le_bytes());
+        hasher.update(&shot.shot.to_le_bytes());
+        hasher.update(&attempt.to_le_bytes());
+        let mut first = [0_u8; 8];
+        first.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+        Self(u64::from_le_bytes(first))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_part_of_the_name_changes_the_seed() {
+        let story = |id: &str| StoryId::new(id).unwrap();
+        let shot = |scene, shot| ShotId { scene, shot };
+        let seeds = [
+            Seed::derive(0, &story("a"), shot(1, 1), 0),
+            Seed::derive(1, &story("a"), shot(1, 1), 0),
+            Seed::derive(0, &story("b"), shot(1, 1), 0),
+            Seed::derive(0, &story("a"), shot(2, 1), 0),
+            Seed::derive(0, &story("a"), shot(1, 2), 0),
+            Seed::derive(0, &story("a"), shot(1, 1), 1),
+        ];
+        let distinct: std::collections::HashSet<_> = seeds.iter().collect();
+        assert_eq!(distinct.len(), seeds.len());
+        assert_eq!(seeds[0], Seed::derive(0, &story("a"), shot(1, 1), 0));
+    }
+}

@@ -1,0 +1,120 @@
+//! Size, length and rate of the videos of a run.
+
+use serde::{Deserialize, Serialize};
+
+/// Width and height in pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Resolution {
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
+}
+
+/// What every shot of a run is asked to look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VideoSpec {
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
+    /// Decoded frames of a shot, of the form `4n + 1`.
+    pub frames: u32,
+    /// Frames per second of the written files.
+    pub fps: u32,
+}
+
+/// A video specification that no shot can have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum VideoSpecError {
+    /// Width or height is zero or not a multiple of 16.
+    #[error("video.{axis} = {value} must be a positive multiple of 16; the nearest is {nearest}")]
+    Size {
+        /// `width` or `height`.
+        axis: &'static str,
+        /// The given value.
+        value: u32,
+        /// The nearest legal value.
+        nearest: u32,
+    },
+    /// Frames are not of the form `4n + 1`.
+    #[error("video.frames = {frames} must be 4n + 1; the nearest is {nearest}")]
+    Frames {
+        /// The given value.
+        frames: u32,
+        /// The nearest legal value.
+        nearest: u32,
+    },
+    /// Zero frames per second.
+    #[error("video.fps must be at least 1")]
+    Rate,
+}
+
+impl VideoSpec {
+    /// Refuses sizes and lengths that the video models cannot produce.
+    pub fn check(&self) -> Result<(), VideoSpecError> {
+        for (axis, value) in [("width", self.width), ("height", self.height)] {
+            if value == 0 || !value.is_multiple_of(16) {
+                let nearest = (value.saturating_add(8) / 16 * 16).max(16);
+                return Err(VideoSpecError::Size {
+                    axis,
+                    value,
+                    nearest,
+                });
+            }
+        }
+        if self.frames % 4 != 1 {
+            let nearest = (self.frames.saturating_add(1) / 4 * 4).saturating_add(1);
+            return Err(VideoSpecError::Frames {
+                frames: self.frames,
+                nearest,
+            });
+        }
+        if self.fps == 0 {
+            return Err(VideoSpecError::Rate);
+        }
+        Ok(())
+    }
+
+    /// The frame size.
+    pub fn resolution(&self) -> Resolution {
+        Resolution {
+            width: self.width,
+            height: self.height,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrong_specs_name_the_nearest_legal_value() {
+        let good = VideoSpec {
+            width: 832,
+            height: 480,
+            frames: 81,
+            fps: 16,
+        };
+        assert_eq!(good.check(), Ok(()));
+        let odd = VideoSpec { width: 830, ..good };
+        assert_eq!(
+            odd.check(),
+            Err(VideoSpecError::Size {
+                axis: "width",
+                value: 830,
+                nearest: 832
+            })
+        );
+        let even = VideoSpec { frames: 80, ..good };
+        assert_eq!(
+            even.check(),
+            Err(VideoSpecError::Frames {
+                frames: 80,
+                nearest: 81
+            })
+        );
+        assert!(VideoSpec { frames: 0, ..good }.check().is_err());
+    }
+}
