@@ -4,5 +4,6 @@
 
 pub mod checkpoint;
 pub mod error;
+pub mod method;
 
 pub use error::{ModelError, Result};
