@@ -5,5 +5,8 @@
 pub mod checkpoint;
 pub mod error;
 pub mod method;
+pub mod noise;
+pub mod sampler;
+pub mod tensor_file;
 
 pub use error::{ModelError, Result};

@@ -28,7 +28,10 @@ pub fn latent_frames(frames: usize) -> usize {
 /// release.
 pub fn temporal_positions(memory: usize, latents: usize, stride: i64) -> Vec<i64> {
     let memory = memory as i64;
-    (-memory..0).map(|slot| slot * stride).chain(0..latents as i64).collect()
+    (-memory..0)
+        .map(|slot| slot * stride)
+        .chain(0..latents as i64)
+        .collect()
 }
 
 /// The condition mask, one row of four channels per latent frame (section 4.3).
@@ -64,7 +67,10 @@ pub fn condition_channels(
     if mask.len() as i64 != slots {
         return Err(ModelError::input(
             "condition latents",
-            format!("{slots} latent frames, but {frames} pixel frames make {}", mask.len()),
+            format!(
+                "{slots} latent frames, but {frames} pixel frames make {}",
+                mask.len()
+            ),
         ));
     }
     let mask = Tensor::f_from_slice(mask.as_flattened())?
@@ -111,14 +117,23 @@ mod tests {
             assert_eq!(mask, [ones, ones, third, fourth, zeros], "{opening:?}");
         }
         assert_eq!(condition_mask(10, 81, Opening::Memory).len(), 31);
-        let given: f32 = condition_mask(0, 81, Opening::Motion).as_flattened().iter().sum();
+        let given: f32 = condition_mask(0, 81, Opening::Motion)
+            .as_flattened()
+            .iter()
+            .sum();
         assert_eq!(given, 8.0);
     }
 
     /// Specification, section 4.6: tokens of a shot at 480x832.
     #[test]
     fn sequence_lengths_of_the_full_size() {
-        for (memory, tokens) in [(0, 32_760), (1, 34_320), (3, 37_440), (8, 45_240), (10, 48_360)] {
+        for (memory, tokens) in [
+            (0, 32_760),
+            (1, 34_320),
+            (3, 37_440),
+            (8, 45_240),
+            (10, 48_360),
+        ] {
             let slots = temporal_positions(memory, latent_frames(81), MEMORY_STRIDE).len();
             assert_eq!(slots * 30 * 52, tokens);
         }
