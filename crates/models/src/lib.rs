@@ -9,6 +9,7 @@ pub mod method;
 pub mod noise;
 pub mod sampler;
 pub mod tensor_file;
+pub mod vae;
 pub mod wan;
 
 #[cfg(test)]
