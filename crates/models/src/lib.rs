@@ -4,5 +4,14 @@
 
 pub mod checkpoint;
 pub mod error;
+pub mod layers;
+pub mod method;
+pub mod noise;
+pub mod sampler;
+pub mod tensor_file;
+pub mod wan;
+
+#[cfg(test)]
+mod testing;
 
 pub use error::{ModelError, Result};

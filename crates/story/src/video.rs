@@ -11,6 +11,27 @@ pub struct Resolution {
     pub height: u32,
 }
 
+impl Resolution {
+    /// The size of a story whose first picture is `reference`, with about as many pixels as
+    /// `self` and the shape of `reference`.
+    ///
+    /// Sides are multiples of 16 (eight pixels per latent, two latents per patch). This is the
+    /// rule of StoryMem's `memory2video` (specification, section 2.3), applied once per story:
+    /// applied again to its own result it may drift by 16 pixels.
+    pub fn shaped_like(self, reference: Self) -> Self {
+        let area = f64::from(self.width) * f64::from(self.height);
+        let ratio = f64::from(reference.height) / f64::from(reference.width);
+        let side = |square: f64| {
+            let pixels = square.sqrt().round_ties_even();
+            ((pixels as u32 / 8 / 2) * 2 * 8).max(16)
+        };
+        Self {
+            width: side(area / ratio),
+            height: side(area * ratio),
+        }
+    }
+}
+
 /// What every shot of a run is asked to look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VideoSpec {
@@ -88,6 +109,46 @@ impl VideoSpec {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// StoryMem specification, section 2.3 and section 10 item 17.
+    #[test]
+    fn a_story_takes_the_shape_of_its_first_picture() {
+        let area = Resolution {
+            width: 832,
+            height: 480,
+        };
+        let shaped = |width, height| area.shaped_like(Resolution { width, height });
+        assert_eq!(shaped(832, 480), area);
+        assert_eq!(
+            shaped(480, 832),
+            Resolution {
+                width: 480,
+                height: 832
+            }
+        );
+        assert_eq!(
+            shaped(1280, 720),
+            Resolution {
+                width: 832,
+                height: 464
+            }
+        );
+        assert_eq!(
+            shaped(368, 240),
+            Resolution {
+                width: 768,
+                height: 496
+            }
+        );
+        assert_eq!(
+            shaped(768, 496),
+            Resolution {
+                width: 784,
+                height: 496
+            }
+        );
+        assert!(shaped(1, 60_000).width >= 16);
+    }
 
     #[test]
     fn wrong_specs_name_the_nearest_legal_value() {

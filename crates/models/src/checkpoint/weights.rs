@@ -42,7 +42,7 @@ pub struct Weights<'a> {
 #[derive(Debug, Default)]
 struct Ledger {
     taken: BTreeSet<String>,
-    missing: Vec<String>,
+    missing: Vec<(String, Vec<i64>)>,
 }
 
 impl<'a> Weights<'a> {
@@ -91,7 +91,10 @@ impl<'a> Weights<'a> {
     pub fn take(&self, name: impl Display, shape: &[i64]) -> Result<Tensor> {
         let path = self.path(name);
         let Some(entry) = self.checkpoint.entries().get(&path) else {
-            self.ledger.borrow_mut().missing.push(path);
+            self.ledger
+                .borrow_mut()
+                .missing
+                .push((path, shape.to_vec()));
             return Ok(Tensor::f_empty(
                 shape,
                 (self.target.kind, self.target.device),
@@ -132,9 +135,20 @@ impl<'a> Weights<'a> {
         }
         Err(ModelError::Keys {
             path: self.checkpoint.folder().to_owned(),
-            missing: ledger.missing.clone(),
+            missing: ledger
+                .missing
+                .iter()
+                .map(|(name, _)| name.clone())
+                .collect(),
             unexpected,
         })
+    }
+
+    /// Names and shapes that were asked for and are not in the checkpoint.
+    ///
+    /// Loading a model from an empty checkpoint lists every tensor of its layout this way.
+    pub fn asked_for(&self) -> Vec<(String, Vec<i64>)> {
+        self.ledger.borrow().missing.clone()
     }
 
     fn path(&self, name: impl Display) -> String {

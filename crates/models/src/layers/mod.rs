@@ -1,0 +1,19 @@
+//! Layers that several networks share.
+//!
+//! Every layer is a struct of tensors, loaded from [`Weights`](crate::checkpoint::Weights) by the
+//! names of the hub's files. Activations between layers are f32; a layer rounds its input once to
+//! the kind it computes in.
+
+mod activation;
+mod attention;
+mod linear;
+mod norm;
+mod rotary;
+mod timestep;
+
+pub use activation::Activation;
+pub use attention::{attend, merge_heads, split_heads};
+pub use linear::{Linear, LowRank};
+pub use norm::{LayerNorm, RmsNorm, layer_norm};
+pub use rotary::{RotaryAxes, RotaryTable};
+pub use timestep::timestep_sinusoid;

@@ -1,0 +1,138 @@
+//! Rotary position embedding over time, rows and columns (specification `wan22`, section 1.4).
+
+use tch::{Device, Tensor};
+
+use crate::error::{ModelError, Result};
+
+const THETA: f64 = 10_000.0;
+
+/// How the complex pairs of a head are dealt out to the three axes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RotaryAxes {
+    /// Channels (twice the pairs) of time, rows and columns.
+    channels: [i64; 3],
+}
+
+impl RotaryAxes {
+    /// Rows and columns get `2 * (dim / 6)` channels each, time the rest. `dim` is even.
+    pub fn of_head(dim: i64) -> Self {
+        let side = 2 * (dim / 6);
+        Self {
+            channels: [dim - 2 * side, side, side],
+        }
+    }
+
+    /// Angles for every token, `[t * rows * columns, dim / 2]`, time slowest.
+    ///
+    /// `times` are the temporal positions of the latent frames, which may be negative.
+    pub fn table(
+        self,
+        times: &[i64],
+        rows: i64,
+        columns: i64,
+        device: Device,
+    ) -> Result<RotaryTable> {
+        let angles = |position: i64, channels: i64| {
+            let inverse = move |pair: i64| THETA.powf(-2.0 * pair as f64 / channels as f64);
+            (0..channels / 2).map(move |pair| position as f64 * inverse(pair))
+        };
+        let [time_channels, row_channels, column_channels] = self.channels;
+        let mut cos = Vec::new();
+        let mut sin = Vec::new();
+        for &time in times {
+            for row in 0..rows {
+                for column in 0..columns {
+                    let token = angles(time, time_channels)
+                        .chain(angles(row, row_channels))
+                        .chain(angles(column, column_channels));
+                    for angle in token {
+                        cos.push(angle.cos() as f32);
+                        sin.push(angle.sin() as f32);
+                    }
+                }
+            }
+        }
+        let tokens = times.len() as i64 * rows * columns;
+        let half = self.channels.iter().sum::<i64>() / 2;
+        let tensor = |values: &[f32]| -> Result<Tensor> {
+            Ok(Tensor::f_from_slice(values)?
+                .f_view([tokens, half])?
+                .f_to_device(device)?)
+        };
+        Ok(RotaryTable {
+            cos: tensor(&cos)?,
+            sin: tensor(&sin)?,
+        })
+    }
+}
+
+/// Cosines and sines of every token, f32 `[tokens, dim / 2]`.
+#[derive(Debug)]
+pub struct RotaryTable {
+    /// Cosines.
+    pub cos: Tensor,
+    /// Sines.
+    pub sin: Tensor,
+}
+
+impl RotaryTable {
+    /// Rotates adjacent channel pairs of `[batch, tokens, heads, dim]`.
+    pub fn rotate(&self, input: &Tensor) -> Result<Tensor> {
+        let (batch, tokens, heads, dim) = input.size4()?;
+        if self.cos.size() != [tokens, dim / 2] {
+            let reason = format!("{tokens} tokens of {dim}, table {:?}", self.cos.size());
+            return Err(ModelError::input("rotary table", reason));
+        }
+        let pairs = input.f_reshape([batch, tokens, heads, dim / 2, 2])?;
+        let (even, odd) = (pairs.f_select(-1, 0)?, pairs.f_select(-1, 1)?);
+        let cos = self.cos.f_unsqueeze(1)?;
+        let sin = self.sin.f_unsqueeze(1)?;
+        let first = even.f_mul(&cos)?.f_sub(&odd.f_mul(&sin)?)?;
+        let second = even.f_mul(&sin)?.f_add(&odd.f_mul(&cos)?)?;
+        Ok(Tensor::f_stack(&[first, second], -1)?.f_view([batch, tokens, heads, dim])?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::Kind;
+
+    #[test]
+    fn channels_of_the_known_heads() {
+        assert_eq!(RotaryAxes::of_head(128).channels, [44, 42, 42]);
+        assert_eq!(RotaryAxes::of_head(24).channels, [8, 8, 8]);
+        assert_eq!(RotaryAxes::of_head(16).channels, [8, 4, 4]);
+    }
+
+    /// StoryMem specification, section 10 item 6.
+    #[test]
+    fn rotation_at_a_negative_position() {
+        let table = RotaryAxes::of_head(128)
+            .table(&[-15], 1, 1, Device::Cpu)
+            .unwrap();
+        for (pair, cos, sin) in [(0, -0.759_688, -0.650_288), (1, -0.902_946, 0.429_754)] {
+            assert!((table.cos.double_value(&[0, pair]) - cos).abs() < 1e-6);
+            assert!((table.sin.double_value(&[0, pair]) - sin).abs() < 1e-6);
+        }
+    }
+
+    /// Rotary attention scores depend on differences of positions only.
+    #[test]
+    fn shifted_positions_give_equal_scores() {
+        let axes = RotaryAxes::of_head(24);
+        let tensor = |phase: f64| {
+            (Tensor::arange(6 * 24, (Kind::Float, Device::Cpu)) * 0.37 + phase)
+                .sin()
+                .view([1, 6, 1, 24])
+        };
+        let scores = |times: &[i64]| {
+            let table = axes.table(times, 1, 2, Device::Cpu).unwrap();
+            let query = table.rotate(&tensor(0.0)).unwrap().view([6, 24]);
+            let key = table.rotate(&tensor(1.0)).unwrap().view([6, 24]);
+            query.matmul(&key.transpose(0, 1))
+        };
+        assert!(scores(&[-3, -2, -1]).allclose(&scores(&[0, 1, 2]), 1e-5, 1e-5, false));
+        assert!(!scores(&[-5, 0, 1]).allclose(&scores(&[0, 1, 2]), 1e-3, 1e-3, false));
+    }
+}

@@ -1,0 +1,3 @@
+//! How each method turns a memory window into conditions of a backbone.
+
+pub mod storymem;

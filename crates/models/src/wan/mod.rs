@@ -1,0 +1,9 @@
+//! The video diffusion transformer of Wan 2.1 and 2.2.
+
+mod block;
+mod config;
+mod embed;
+mod transformer;
+
+pub use config::WanConfig;
+pub use transformer::{ForwardInputs, TextContext, WanTransformer};

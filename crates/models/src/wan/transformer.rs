@@ -1,0 +1,411 @@
+//! The whole transformer (diffusers `WanTransformer3DModel`, original `WanModel`).
+
+use std::path::Path;
+
+use tch::{Kind, Tensor};
+
+use super::block::{BlockContext, Modulation, WanBlock};
+use super::config::WanConfig;
+use super::embed::{ImageEmbed, PatchEmbed, TextEmbed, TimeEmbed, unpatchify};
+use crate::checkpoint::{Checkpoint, Target, Weights};
+use crate::error::{ModelError, Result};
+use crate::layers::{Linear, RotaryAxes, layer_norm};
+
+/// A Wan transformer: text-to-video, image-to-video, per-token timesteps, with or without the
+/// image branch of Wan 2.1, as its config says.
+#[derive(Debug)]
+pub struct WanTransformer {
+    config: WanConfig,
+    patch: PatchEmbed,
+    time: TimeEmbed,
+    text: TextEmbed,
+    image: Option<ImageEmbed>,
+    blocks: Vec<WanBlock>,
+    head_table: Tensor,
+    head: Linear,
+}
+
+/// What one forward is given.
+#[derive(Debug)]
+pub struct ForwardInputs<'a> {
+    /// `[batch, in_channels, frames, height, width]`, any float kind.
+    pub hidden_states: &'a Tensor,
+    /// `[batch]`, or `[batch, tokens]` for one timestep per token.
+    pub timestep: &'a Tensor,
+    /// Temporal positions of the latent frames (after patching); `None`: 0, 1, 2, …
+    pub temporal_positions: Option<&'a [i64]>,
+}
+
+/// Text (and image) keys and values of all blocks, computed once per prompt and expert.
+#[derive(Debug)]
+pub struct TextContext {
+    batch: i64,
+    blocks: Vec<BlockContext>,
+}
+
+impl WanTransformer {
+    /// Loads a transformer folder. Missing and unknown tensors are an error that lists them.
+    pub fn open(folder: &Path, target: Target) -> Result<Self> {
+        let checkpoint = Checkpoint::open(folder)?;
+        let config = WanConfig::of(&checkpoint)?;
+        let weights = checkpoint.weights(target);
+        let model = Self::load(&weights, config)?;
+        weights.finish()?;
+        Ok(model)
+    }
+
+    fn load(weights: &Weights, config: WanConfig) -> Result<Self> {
+        let condition = weights.sub("condition_embedder");
+        let width = config.width();
+        let image = config.image_dim.map(|image_dim| {
+            ImageEmbed::load(&condition.sub("image_embedder"), &config, image_dim)
+        });
+        let blocks = (0..config.num_layers)
+            .map(|layer| WanBlock::load(&weights.sub("blocks").sub(layer), &config));
+        let patch_values = config.patch_size.iter().product::<i64>();
+        Ok(Self {
+            patch: PatchEmbed::load(&weights.sub("patch_embedding"), &config)?,
+            time: TimeEmbed::load(&condition, &config)?,
+            text: TextEmbed::load(&condition.sub("text_embedder"), &config)?,
+            image: image.transpose()?,
+            blocks: blocks.collect::<Result<_>>()?,
+            head_table: weights
+                .with_kind(Kind::Float)
+                .take("scale_shift_table", &[1, 2, width])?,
+            head: Linear::load(
+                &weights.sub("proj_out"),
+                width,
+                patch_values * config.out_channels,
+            )?,
+            config,
+        })
+    }
+
+    /// The shape of the model.
+    pub fn config(&self) -> &WanConfig {
+        &self.config
+    }
+
+    /// The layer of diffusers name `blocks.N.…`, if a LoRA may change it.
+    pub fn linear_mut(&mut self, name: &str) -> Option<&mut Linear> {
+        let (block, inside) = name.strip_prefix("blocks.")?.split_once('.')?;
+        self.blocks
+            .get_mut(block.parse::<usize>().ok()?)?
+            .linear_mut(inside)
+    }
+
+    /// Projects text `[batch, rows, text_dim]` (zero rows after the prompt's end count) and image
+    /// tokens `[batch, tokens, image_dim]` to the keys and values of every block.
+    pub fn prepare_context(&self, text: &Tensor, image: Option<&Tensor>) -> Result<TextContext> {
+        let _guard = tch::no_grad_guard();
+        let size = text.size();
+        if size.len() != 3 || size[2] != self.config.text_dim {
+            let reason = format!(
+                "[batch, rows, {}] is needed, found {size:?}",
+                self.config.text_dim
+            );
+            return Err(ModelError::input("encoder_hidden_states", reason));
+        }
+        let image = match (&self.image, image) {
+            (Some(embed), Some(image)) => Some(embed.forward(image)?),
+            (None, None) => None,
+            (Some(_), None) => {
+                let reason = "this model is conditioned on image tokens, but none are given";
+                return Err(ModelError::input("encoder_hidden_states_image", reason));
+            }
+            (None, Some(_)) => {
+                let reason = "this model has no image branch";
+                return Err(ModelError::input("encoder_hidden_states_image", reason));
+            }
+        };
+        let text = self.text.forward(&text.f_to_kind(Kind::Float)?)?;
+        let blocks = self
+            .blocks
+            .iter()
+            .map(|block| block.context(&text, image.as_ref()));
+        Ok(TextContext {
+            batch: size[0],
+            blocks: blocks.collect::<Result<_>>()?,
+        })
+    }
+
+    /// Predicts the velocity `[batch, out_channels, frames, height, width]` in f32.
+    pub fn forward(&self, inputs: &ForwardInputs, context: &TextContext) -> Result<Tensor> {
+        let _guard = tch::no_grad_guard();
+        let grid = self.check(inputs, context)?;
+        let hidden_states = inputs.hidden_states.f_to_kind(Kind::Float)?;
+        let batch = hidden_states.size()[0];
+        let mut hidden = self.patch.forward(&hidden_states, grid)?;
+
+        let steps = Timesteps::of(inputs.timestep)?;
+        let (embedding, modulation) = self.time.forward(&steps.distinct, &hidden)?;
+        let index = steps.token_index(&hidden)?;
+        let (embedding, modulation) = match &index {
+            Some(_) => (embedding, modulation),
+            None => steps.per_sample(&embedding, &modulation)?,
+        };
+
+        let rotary = self.rotary(inputs, grid)?;
+        let modulation = Modulation {
+            rows: &modulation,
+            index: index.as_ref(),
+        };
+        for (block, context) in self.blocks.iter().zip(&context.blocks) {
+            hidden = block.forward(hidden, &modulation, &rotary, context)?;
+        }
+        let tokens = self.project(&hidden, &embedding, index.as_ref(), batch)?;
+        unpatchify(&tokens, grid, &self.config)
+    }
+
+    fn rotary(
+        &self,
+        inputs: &ForwardInputs,
+        [frames, rows, columns]: [i64; 3],
+    ) -> Result<crate::layers::RotaryTable> {
+        let counted: Vec<i64>;
+        let times = match inputs.temporal_positions {
+            Some(positions) => positions,
+            None => {
+                counted = (0..frames).collect();
+                &counted
+            }
+        };
+        let axes = RotaryAxes::of_head(self.config.attention_head_dim);
+        axes.table(times, rows, columns, inputs.hidden_states.device())
+    }
+
+    /// The head: modulated by `e` itself, without activation.
+    fn project(
+        &self,
+        hidden: &Tensor,
+        embedding: &Tensor,
+        index: Option<&Tensor>,
+        batch: i64,
+    ) -> Result<Tensor> {
+        let vector = |which: i64| -> Result<Tensor> {
+            let values = embedding.f_add(&self.head_table.f_select(1, which)?)?;
+            Ok(match index {
+                None => values.f_unsqueeze(1)?,
+                Some(index) => {
+                    let width = self.config.width();
+                    values
+                        .f_index_select(0, index)?
+                        .f_view([batch, -1, width])?
+                }
+            })
+        };
+        let scale = vector(1)?.f_add_scalar(1.0)?;
+        let normed = layer_norm(hidden, self.config.eps)?
+            .f_mul_(&scale)?
+            .f_add_(&vector(0)?)?;
+        self.head.forward(&normed)
+    }
+
+    fn check(&self, inputs: &ForwardInputs, context: &TextContext) -> Result<[i64; 3]> {
+        let wrong = |what: &str, reason: String| Err(ModelError::input(what, reason));
+        let size = inputs.hidden_states.size();
+        let channels = self.config.in_channels;
+        let &[batch, found, frames, height, width] = size.as_slice() else {
+            let reason =
+                format!("[batch, {channels}, frames, height, width] is needed, found {size:?}");
+            return wrong("hidden_states", reason);
+        };
+        if found != channels {
+            let reason = format!("{found} channels, but the model takes {channels}");
+            return wrong("hidden_states", reason);
+        }
+        let grid = self.config.grid([frames, height, width]);
+        if grid.contains(&0) || batch == 0 {
+            let reason = format!(
+                "{size:?} does not fill one patch {:?}",
+                self.config.patch_size
+            );
+            return wrong("hidden_states", reason);
+        }
+        let tokens: i64 = grid.iter().product();
+        let steps = inputs.timestep.size();
+        if steps != [batch] && steps != [batch, tokens] {
+            let reason = format!("[{batch}] or [{batch}, {tokens}] is needed, found {steps:?}");
+            return wrong("timestep", reason);
+        }
+        if context.batch != batch {
+            let reason = format!("made for a batch of {}, used with {batch}", context.batch);
+            return wrong("encoder_hidden_states", reason);
+        }
+        if let Some(positions) = inputs.temporal_positions
+            && positions.len() as i64 != grid[0]
+        {
+            let reason = format!(
+                "{} positions for {} latent frames",
+                positions.len(),
+                grid[0]
+            );
+            return wrong("temporal positions", reason);
+        }
+        Ok(grid)
+    }
+}
+
+/// The distinct timesteps of a forward and where each is used.
+struct Timesteps {
+    distinct: Vec<f64>,
+    /// For each sample, or for each token of each sample, its place in `distinct`.
+    places: Vec<i64>,
+    per_token: bool,
+}
+
+impl Timesteps {
+    /// Tokens share a handful of timesteps: rows are computed once per distinct value.
+    fn of(timestep: &Tensor) -> Result<Self> {
+        let per_token = timestep.dim() == 2;
+        let values: Vec<f64> = Vec::try_from(timestep.f_to_kind(Kind::Double)?.f_flatten(0, -1)?)?;
+        let mut distinct: Vec<f64> = Vec::new();
+        let mut places = Vec::with_capacity(values.len());
+        for value in values {
+            let known = distinct
+                .iter()
+                .position(|&seen| seen.to_bits() == value.to_bits());
+            places.push(known.unwrap_or_else(|| {
+                distinct.push(value);
+                distinct.len() - 1
+            }) as i64);
+        }
+        Ok(Self {
+            distinct,
+            places,
+            per_token,
+        })
+    }
+
+    fn token_index(&self, like: &Tensor) -> Result<Option<Tensor>> {
+        if !self.per_token {
+            return Ok(None);
+        }
+        Ok(Some(
+            Tensor::f_from_slice(&self.places)?.f_to_device(like.device())?,
+        ))
+    }
+
+    fn per_sample(&self, embedding: &Tensor, modulation: &Tensor) -> Result<(Tensor, Tensor)> {
+        let index = Tensor::f_from_slice(&self.places)?.f_to_device(embedding.device())?;
+        Ok((
+            embedding.f_index_select(0, &index)?,
+            modulation.f_index_select(0, &index)?,
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{cosines, fill_checkpoint, summary};
+    use tch::Device;
+
+    const TINY: &str = r#"{"_class_name": "WanTransformer3DModel", "patch_size": [1, 2, 2],
+        "num_attention_heads": 4, "attention_head_dim": 16, "in_channels": 16, "out_channels": 16,
+        "text_dim": 32, "freq_dim": 256, "ffn_dim": 96, "num_layers": 2, "cross_attn_norm": true,
+        "qk_norm": "rms_norm_across_heads", "eps": 1e-6}"#;
+
+    fn tiny(folder: &Path) -> WanTransformer {
+        let config: WanConfig = serde_json::from_str(TINY).unwrap();
+        fill_checkpoint(folder, TINY, 0.08, |weights| {
+            WanTransformer::load(weights, config.clone()).map(drop)
+        });
+        WanTransformer::open(folder, Target::CPU_F32).unwrap()
+    }
+
+    fn inputs() -> (Tensor, Tensor) {
+        let latents = cosines(&[1, 16, 3, 4, 6], 0.0);
+        let text = Tensor::zeros([1, 512, 32], (Kind::Float, Device::Cpu));
+        text.narrow(1, 0, 7).copy_(&cosines(&[1, 7, 32], 0.5));
+        (latents, text)
+    }
+
+    /// Specification `wan22`, section 8: values computed with diffusers 0.42.1.
+    #[test]
+    fn files_free_golden_values() {
+        let folder = tempfile::tempdir().unwrap();
+        let model = tiny(folder.path());
+        let (latents, text) = inputs();
+        let context = model.prepare_context(&text, None).unwrap();
+        let mut per_token = vec![0.0_f32; 6];
+        per_token.extend([733.0; 12]);
+        for (timestep, at, total) in [
+            (
+                Tensor::from_slice(&[733_i64]),
+                [-0.323_905, 0.262_376, -0.182_215, 0.146_599, 0.328_443],
+                210.196_15,
+            ),
+            (
+                Tensor::from_slice(&per_token).view([1, 18]),
+                [-0.317_947, 0.263_983, -0.182_215, 0.146_599, 0.328_444],
+                210.892_23,
+            ),
+        ] {
+            let inputs = ForwardInputs {
+                hidden_states: &latents,
+                timestep: &timestep,
+                temporal_positions: None,
+            };
+            let output = model.forward(&inputs, &context).unwrap();
+            let (values, sum) = summary(&output, &[0, 1, 100, 500, 1151]);
+            for (value, expected) in values.iter().zip(at) {
+                assert!((value - expected).abs() < 2e-5, "{values:?}");
+            }
+            assert!((sum - total).abs() / total < 1e-5, "{sum} is not {total}");
+        }
+    }
+
+    #[test]
+    fn wrong_inputs_are_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let model = tiny(folder.path());
+        let (latents, text) = inputs();
+        let context = model.prepare_context(&text, None).unwrap();
+        let timestep = Tensor::from_slice(&[1_i64]);
+        let attempt = |hidden_states: &Tensor, timestep: &Tensor, positions: Option<&[i64]>| {
+            let inputs = ForwardInputs {
+                hidden_states,
+                timestep,
+                temporal_positions: positions,
+            };
+            model.forward(&inputs, &context).unwrap_err().to_string()
+        };
+        let narrow = latents.narrow(1, 0, 15);
+        assert!(attempt(&narrow, &timestep, None).contains("15 channels"));
+        let low = latents.narrow(3, 0, 1);
+        assert!(attempt(&low, &timestep, None).contains("does not fill one patch"));
+        let two = Tensor::from_slice(&[1_i64, 2]);
+        assert!(attempt(&latents, &two, None).contains("timestep"));
+        assert!(attempt(&latents, &timestep, Some(&[0, 1])).contains("2 positions"));
+        assert!(model.prepare_context(&text.narrow(2, 0, 31), None).is_err());
+        assert!(model.prepare_context(&text, Some(&text)).is_err());
+    }
+
+    #[test]
+    fn missing_and_unknown_tensors_are_listed() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(tiny(folder.path()));
+        let more_layers = TINY.replace("\"num_layers\": 2", "\"num_layers\": 3");
+        std::fs::write(folder.path().join("config.json"), more_layers).unwrap();
+        let error = WanTransformer::open(folder.path(), Target::CPU_F32)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("blocks.2.attn1.to_q.weight"), "{error}");
+        let fewer_layers = TINY.replace("\"num_layers\": 2", "\"num_layers\": 1");
+        std::fs::write(folder.path().join("config.json"), fewer_layers).unwrap();
+        let error = WanTransformer::open(folder.path(), Target::CPU_F32)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("not known: blocks.1."), "{error}");
+        std::fs::write(
+            folder.path().join("config.json"),
+            r#"{"_class_name": "Other"}"#,
+        )
+        .unwrap();
+        let error = WanTransformer::open(folder.path(), Target::CPU_F32)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("this is a checkpoint of Other"), "{error}");
+    }
+}
