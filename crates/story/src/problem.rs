@@ -113,8 +113,14 @@ impl<'a> Problems<'a> {
         self.found.is_empty()
     }
 
+    /// The problems in the order of the text; those of other files come last.
     pub(crate) fn into_vec(self) -> Vec<Problem> {
-        self.found
+        let mut found = self.found;
+        found.sort_by(|a, b| {
+            let place = |p: &Problem| (p.file != self.file, p.span.0);
+            place(a).cmp(&place(b))
+        });
+        found
     }
 }
 
@@ -142,7 +148,7 @@ mod tests {
             .iter()
             .map(|p| (p.line, p.column, p.span))
             .collect();
-        assert_eq!(places, [(1, 1, (0, 1)), (2, 4, (8, 1)), (2, 1, (3, 2))]);
+        assert_eq!(places, [(1, 1, (0, 1)), (2, 1, (3, 2)), (2, 4, (8, 1))]);
     }
 
     #[test]

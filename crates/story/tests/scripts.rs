@@ -70,8 +70,8 @@ fn unknown_keys_are_problems_with_a_hint() {
     assert!(found.contains("the scene has no \"video_prompts\""));
     expect(
         "{\"scenes\": [{\"scene_num\": 1, \"video_prompts\": [\"a\"], \"lens\": 3}], \"scenes\": []}",
-        "1:67: the story has the key \"scenes\" twice; remove one of them\n\
-         1:54: the scene has the unknown key \"lens\"; the known keys are scene_num, video_prompts, first_frame_prompt, cut",
+        "1:54: the scene has the unknown key \"lens\"; the known keys are scene_num, video_prompts, first_frame_prompt, cut\n\
+         1:67: the story has the key \"scenes\" twice; remove one of them",
     );
 }
 
