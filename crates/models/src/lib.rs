@@ -9,8 +9,12 @@ pub mod method;
 pub mod noise;
 pub mod sampler;
 pub mod tensor_file;
+pub mod text;
+pub mod vae;
 pub mod wan;
 
+#[cfg(test)]
+mod goldens;
 #[cfg(test)]
 mod testing;
 

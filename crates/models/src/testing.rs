@@ -87,3 +87,9 @@ pub(crate) fn relative_error(found: &Tensor, expected: &Tensor) -> f64 {
     let norm = |tensor: &Tensor| tensor.square().sum(Kind::Double).sqrt().double_value(&[]);
     norm(&(found - &expected)) / norm(&expected)
 }
+
+/// The folder of the real ST-Bench scripts beside the repository, if it is there.
+pub(crate) fn st_bench() -> Option<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/st-bench");
+    root.is_dir().then_some(root)
+}

@@ -1,0 +1,189 @@
+//! Parity with the reference packages on the golden folders of `tests/golden`.
+//!
+//! Each test loads a checkpoint in the hub's layout and must reproduce the stored output.
+
+use std::collections::BTreeMap;
+
+use tch::{Device, Tensor};
+
+use crate::checkpoint::Target;
+use crate::testing::{golden, golden_tensors, relative_error};
+use crate::text::{PromptTokenizer, Umt5Encoder, clean_prompt};
+use crate::vae::AutoencoderKlWan;
+use crate::wan::{ForwardInputs, WanTransformer};
+
+const CPU: Target = Target::CPU_F32;
+
+fn wan_forward(model: &WanTransformer, io: &BTreeMap<String, Tensor>) -> Tensor {
+    let image = io.get("encoder_hidden_states_image");
+    let context = model
+        .prepare_context(&io["encoder_hidden_states"], image)
+        .unwrap();
+    let positions: Option<Vec<i64>> = io
+        .get("temporal_positions")
+        .map(|positions| Vec::try_from(positions).unwrap());
+    let inputs = ForwardInputs {
+        hidden_states: &io["hidden_states"],
+        timestep: &io["timestep"],
+        temporal_positions: positions.as_deref(),
+    };
+    model.forward(&inputs, &context).unwrap()
+}
+
+#[track_caller]
+fn assert_close(case: &str, found: &Tensor, expected: &Tensor, tolerance: f64) {
+    let error = relative_error(found, expected);
+    assert!(error <= tolerance, "{case}: relative error {error:.2e}");
+}
+
+#[test]
+fn wan_transformers() {
+    for case in [
+        "dit-t2v",
+        "dit-t2v-original",
+        "dit-t2v-sharded",
+        "dit-i2v",
+        "dit-ti2v",
+        "dit-wan21-i2v",
+        "storymem-rope",
+    ] {
+        let model = WanTransformer::open(&golden(case).join("transformer"), CPU).unwrap();
+        let io = golden_tensors(case, "io.safetensors");
+        assert_close(case, &wan_forward(&model, &io), &io["output"], 2e-5);
+    }
+}
+
+/// StoryMem specification, section 10 item 5: stride 1 is the behaviour of consecutive positions.
+#[test]
+fn memory_stride_one_equals_consecutive_positions() {
+    let model = WanTransformer::open(&golden("storymem-rope").join("transformer"), CPU).unwrap();
+    let mut io = golden_tensors("storymem-rope", "io.safetensors");
+    let positions = crate::method::storymem::temporal_positions(3, 3, 1);
+    io.insert(
+        "temporal_positions".to_owned(),
+        Tensor::from_slice(&positions),
+    );
+    assert_close(
+        "stride 1",
+        &wan_forward(&model, &io),
+        &io["output_without_shift"],
+        2e-5,
+    );
+    assert!(relative_error(&io["output"], &io["output_without_shift"]) > 1e-3);
+}
+
+#[test]
+fn autoencoders() {
+    for case in ["vae21", "vae22"] {
+        let vae = AutoencoderKlWan::open(&golden(case).join("vae"), Device::Cpu).unwrap();
+        let io = golden_tensors(case, "encode.safetensors");
+        assert_close(
+            case,
+            &vae.encode(&io["sample"]).unwrap(),
+            &io["output"],
+            2e-5,
+        );
+        let io = golden_tensors(case, "decode.safetensors");
+        assert_close(
+            case,
+            &vae.decode(&io["latents"]).unwrap(),
+            &io["output"],
+            2e-5,
+        );
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Tokens {
+    prompt: String,
+    ids: Vec<i64>,
+}
+
+#[test]
+fn umt5_and_its_tokenizer() {
+    let folder = golden("umt5");
+    let model = Umt5Encoder::open(&folder.join("text_encoder"), CPU).unwrap();
+    let io = golden_tensors("umt5", "io.safetensors");
+    let output = model
+        .forward(&io["input_ids"], Some(&io["attention_mask"]))
+        .unwrap();
+    let mask = io["attention_mask"].unsqueeze(-1);
+    assert_close("umt5", &(&output * &mask), &(&io["output"] * &mask), 2e-5);
+
+    let tokenizer = PromptTokenizer::open(&folder.join("tokenizer"), 512).unwrap();
+    let text = std::fs::read(folder.join("tokens.json")).unwrap();
+    let cases: Vec<Tokens> = serde_json::from_slice(&text).unwrap();
+    for Tokens { prompt, ids } in &cases {
+        assert_eq!(
+            &tokenizer.encode(&clean_prompt(prompt)).unwrap(),
+            ids,
+            "{prompt:?}"
+        );
+    }
+    let short = PromptTokenizer::open(&folder.join("tokenizer"), 4).unwrap();
+    let cut = short.encode(&clean_prompt(&cases[0].prompt)).unwrap();
+    assert_eq!(
+        (cut.len(), cut.last()),
+        (4, Some(&1)),
+        "the end token stays"
+    );
+}
+
+#[derive(serde::Deserialize)]
+struct Trajectory {
+    kind: crate::sampler::SamplerKind,
+    reference: crate::sampler::Reference,
+    steps: usize,
+    shift: f64,
+    sigmas: Vec<f64>,
+    timesteps: Vec<f64>,
+    start: Vec<f64>,
+    trajectory: Vec<Vec<f64>>,
+}
+
+#[test]
+fn schedulers() {
+    use crate::sampler::{SamplerSettings, Schedule, Solver};
+    let text = std::fs::read(golden("schedulers.json")).unwrap();
+    let cases: Vec<Trajectory> = serde_json::from_slice(&text).unwrap();
+    assert!(cases.len() >= 6);
+    for case in cases {
+        let Trajectory {
+            kind,
+            reference,
+            steps,
+            shift,
+            ..
+        } = case;
+        let name = format!("{kind:?} {reference:?} {steps} {shift}");
+        let settings = SamplerSettings {
+            kind,
+            reference,
+            steps,
+            shift,
+            boundary: None,
+        };
+        let schedule = Schedule::new(&settings).unwrap();
+        let tensor = |values: &[f64]| Tensor::from_slice(values);
+        assert_close(
+            &name,
+            &tensor(schedule.sigmas()),
+            &tensor(&case.sigmas),
+            1e-6,
+        );
+        assert_close(
+            &name,
+            &tensor(schedule.timesteps()),
+            &tensor(&case.timesteps),
+            1e-6,
+        );
+        let mut solver = Solver::new(kind, &schedule);
+        let mut sample = tensor(&case.start).to_kind(tch::Kind::Float);
+        for (step, expected) in case.trajectory.iter().enumerate() {
+            let sigma = schedule.sigmas()[step];
+            let velocity = sample.tanh() * (0.3 + sigma) - &sample * 0.2 + 0.1;
+            sample = solver.step(&velocity, &sample).unwrap();
+            assert_close(&name, &sample, &tensor(expected), 1e-5);
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! The prompt's tokens.
+
+use std::path::Path;
+
+use tokenizers::{Tokenizer, TruncationParams};
+
+use crate::error::{ModelError, Result};
+
+/// Reads `tokenizer.json` and encodes prompts the way the Wan pipelines do.
+#[derive(Debug)]
+pub struct PromptTokenizer {
+    tokenizer: Tokenizer,
+}
+
+impl PromptTokenizer {
+    /// Opens the `tokenizer` folder of a checkpoint; prompts are cut at `max_tokens`, the end
+    /// token kept.
+    pub fn open(folder: &Path, max_tokens: usize) -> Result<Self> {
+        let path = folder.join("tokenizer.json");
+        let bad = |error: tokenizers::Error| ModelError::bad_file(&path, error.to_string());
+        let text = std::fs::read(&path).map_err(|error| ModelError::io(&path, error))?;
+        let mut tokenizer = Tokenizer::from_bytes(text).map_err(bad)?;
+        let truncation = TruncationParams {
+            max_length: max_tokens,
+            ..Default::default()
+        };
+        tokenizer.with_truncation(Some(truncation)).map_err(bad)?;
+        tokenizer.with_padding(None);
+        Ok(Self { tokenizer })
+    }
+
+    /// Token ids of an already cleaned prompt, the end token included, without padding.
+    pub fn encode(&self, prompt: &str) -> Result<Vec<i64>> {
+        let encoding = self
+            .tokenizer
+            .encode(prompt, true)
+            .map_err(|error| ModelError::input("prompt", error.to_string()))?;
+        Ok(encoding.get_ids().iter().map(|&id| i64::from(id)).collect())
+    }
+}

@@ -1,0 +1,61 @@
+"""What every golden case needs: paths, random filling, saving."""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+ROOT = Path(__file__).resolve().parents[2] / "tests" / "golden"
+SEED = 20260
+
+torch.set_num_threads(2)
+torch.set_grad_enabled(False)
+
+
+def generator(name):
+    """A generator that depends on the case only."""
+    return torch.Generator().manual_seed(SEED + sum(name.encode()))
+
+
+def fill(model, name, spread=0.05):
+    """Refills every parameter so that no path is near zero; values are exact in bf16."""
+    gen = generator(name)
+    for key, value in sorted(model.named_parameters()):
+        noise = torch.randn(value.shape, generator=gen)
+        is_norm = key.endswith("gamma") or ("norm" in key and key.endswith("weight"))
+        if is_norm:
+            new = 1 + 0.1 * noise
+        elif "table" in key:
+            new = 0.3 * noise
+        elif value.dim() >= 2:
+            # Keeps activations of order one whatever the width.
+            fan_in = value[0].numel()
+            new = noise / fan_in**0.5
+        else:
+            new = spread * noise
+        value.copy_(new.bfloat16().float())
+    return model.eval()
+
+
+def randn(name, *shape, scale=1.0):
+    return torch.randn(*shape, generator=generator(name)) * scale
+
+
+def save_io(folder, tensors, **recipe):
+    """Writes the tensors and what made them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = recipe.pop("file", "io.safetensors")
+    save_file({k: v.contiguous() for k, v in tensors.items()}, folder / file)
+    write_json(folder / "recipe.json", {"seed": SEED, **recipe})
+
+
+def write_json(path, value):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def save_model(model, folder, dtype=torch.bfloat16, **options):
+    """Saves in the hub layout; the values are exact in bf16, so the dtype costs nothing."""
+    model.to(dtype).save_pretrained(folder, **options)
+    model.float()
