@@ -55,14 +55,14 @@ impl Config {
             "is a share of 1, so it must be from 0 to 1",
         );
         rule(
-            (1..=102).contains(&memory.max_images),
+            memory.max_images <= 102,
             "memory.max_images",
-            "must be 1 to 102",
+            "must be at most 102",
         );
         rule(
-            memory.sink < memory.max_images,
+            memory.sink <= memory.max_images,
             "memory.sink",
-            "must be smaller than memory.max_images",
+            "must not be larger than memory.max_images",
         );
         rule(
             memory.max_keyframes > 0,

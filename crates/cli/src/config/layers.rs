@@ -304,9 +304,9 @@ mod tests {
             "--set video.frames=80: video.frames = 80 must be 4n + 1; the nearest is 81"
         );
         assert!(
-            file("[memory]\nsink = 10")
+            file("[memory]\nsink = 11")
                 .unwrap_err()
-                .contains("c.toml:2: memory.sink must be smaller")
+                .contains("c.toml:2: memory.sink must not be larger")
         );
         assert!(
             file("[topology]\ntensor = 2")

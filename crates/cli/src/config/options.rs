@@ -1,5 +1,7 @@
 //! Every option, with its type, its default and its documentation.
 
+use storyloom_memory::IndexKind;
+use storyloom_memory::select::SelectionRule;
 use storyloom_models::sampler::{Reference, SamplerKind};
 use storyloom_story::{Continuation, Method};
 
@@ -100,8 +102,9 @@ options! {
     }
     /// Checkpoints.
     models: Models {
-        /// Folder of the checkpoint, as `storyloom model init-tiny` writes it or in the layout of
-        /// the hub. Relative to the current folder.
+        /// Folder of the checkpoints: `t2v` and `i2v` in the layout of the hub, `clip` for choosing
+        /// keyframes, and perhaps `lora`. `storyloom model init-tiny` writes such a folder. Relative
+        /// to the current folder.
         dir: String = String::new(),
         /// Precision of the transformers and the text encoder in memory. The VAE and the image
         /// encoder stay at f32.
@@ -109,7 +112,7 @@ options! {
     }
     /// The LoRA that teaches the image-to-video experts to look at memory.
     lora: Lora {
-        /// Folder with one LoRA file per expert; empty for a checkpoint that needs none.
+        /// Folder with one LoRA file per expert; empty for `lora` in `models.dir`, if it is there.
         dir: String = String::new(),
         /// The scale is `alpha / sqrt(rank)`; the files do not say their alpha.
         alpha: f64 = 128.0,
@@ -150,10 +153,12 @@ options! {
     }
     /// What a shot sees of the shots before it.
     memory: Memory {
-        /// Most pictures a shot sees.
+        /// Most pictures a shot sees; 0 turns memory off.
         max_images: usize = 10,
         /// The first so many pictures of a story are always among them.
         sink: usize = 3,
+        /// How keyframes are chosen: frames unlike the ones before, or only the first good frame.
+        selection: SelectionRule = SelectionRule::Semantic,
         /// Most keyframes that are kept of one shot.
         max_keyframes: usize = 3,
         /// Similarity below which a frame counts as new; falls by 0.01 until few enough remain.
@@ -166,8 +171,8 @@ options! {
         /// Distance in time between remembered pictures, as the transformer sees it: 5 as in the
         /// paper, 1 as in the first release.
         rope_stride: u32 = 5,
-        /// Where the index of the memory bank is kept. It can be rebuilt from the run folder.
-        backend: Backend = Backend::Sled,
+        /// Database of the memory bank's index. The index can be rebuilt from the run folder.
+        backend: IndexKind = IndexKind::Sled,
         /// Folder of the index, for example on a fast local disk; empty for the run folder.
         path: String = String::new(),
     }
@@ -253,18 +258,15 @@ impl Choice for OnPreempt {
     const CHOICES: &'static [(&'static str, Self)] = &[("step", Self::Step), ("shot", Self::Shot)];
 }
 
-/// Where the index of the memory bank is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Backend {
-    /// A sled database.
-    Sled,
-    /// In memory, rebuilt at every start.
-    Memory,
+impl Choice for IndexKind {
+    const CHOICES: &'static [(&'static str, Self)] = &[("sled", Self::Sled), ("redb", Self::Redb)];
 }
 
-impl Choice for Backend {
-    const CHOICES: &'static [(&'static str, Self)] =
-        &[("sled", Self::Sled), ("memory", Self::Memory)];
+impl Choice for SelectionRule {
+    const CHOICES: &'static [(&'static str, Self)] = &[
+        ("semantic", Self::Semantic),
+        ("first-frame", Self::FirstFrame),
+    ];
 }
 
 impl Choice for Method {
