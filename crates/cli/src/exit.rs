@@ -90,6 +90,12 @@ impl Failure {
     }
 }
 
+impl From<storyloom_models::ModelError> for Failure {
+    fn from(error: storyloom_models::ModelError) -> Self {
+        Self::new(error.class().into(), error)
+    }
+}
+
 /// The result of a command; its data is already on stdout.
 pub type Outcome = Result<Exit, Failure>;
 

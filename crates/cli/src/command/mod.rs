@@ -1,5 +1,6 @@
 //! The command line: what can be asked for, and who answers.
 
+mod bench;
 mod config;
 mod doctor;
 mod validate;
@@ -21,6 +22,8 @@ pub struct Cli {
 enum Command {
     /// Show every problem of a manifest, with file, line and fix; loads no model.
     Validate(validate::Arguments),
+    /// Measure this machine; figures as JSON.
+    Bench(bench::Arguments),
     /// Show what this machine has, what is missing, and the fix.
     Doctor(doctor::Arguments),
     /// Show the resolved settings, or the reference of all settings.
@@ -42,6 +45,7 @@ pub struct ConfigArguments {
 pub fn run(cli: Cli) -> Outcome {
     match cli.command {
         Command::Validate(arguments) => validate::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
     }
