@@ -64,6 +64,11 @@ impl MemoryBank {
         &self.blobs
     }
 
+    /// The files under the bank.
+    pub fn storage(&self) -> &dyn Storage {
+        self.storage.as_ref()
+    }
+
     /// The folder of a story.
     pub fn story_folder(&self, story: &StoryId) -> PathBuf {
         self.stories.join(story.as_str())

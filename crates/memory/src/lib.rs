@@ -19,7 +19,9 @@ pub mod window;
 
 pub use bank::{MemoryBank, Remembered};
 pub use blobs::{BlobRef, BlobStore};
-pub use commit::{CommitRecord, KeyframeRecord, PictureRecord, ReferencesRecord, SeenRecord};
+pub use commit::{
+    CommitRecord, KeyframeRecord, PictureRecord, ReferencesRecord, Sealed, SeenRecord,
+};
 pub use error::{MemoryError, Result};
 pub use index::{IndexKind, MemoryIndex};
 pub use storage::{Disk, Storage};
