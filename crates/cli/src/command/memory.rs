@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use storyloom_orchestrator::memory_view::{StoryMemory, story_memory};
-use storyloom_story::{ShotId, StoryId};
+use storyloom_story::{ShotId, StoryId, nearest};
 
 use super::folder;
-use crate::exit::{Exit, Outcome};
+use crate::exit::{Exit, Failure, Outcome};
 use crate::output::{print, print_json};
 
 /// Arguments of `memory`.
@@ -30,8 +30,10 @@ pub struct Arguments {
 /// Prints, for each finished shot, the pictures that it saw and those that it added.
 pub fn run(arguments: &Arguments) -> Outcome {
     let opened = folder::open(&arguments.folder);
-    // An unknown folder is told apart from an unknown story.
-    opened.run_file().map_err(folder::failure)?;
+    let stories = opened.run_file().map_err(folder::failure)?.stories;
+    if !stories.contains(&arguments.story) {
+        return Err(unknown(&arguments.story, &stories));
+    }
     let memory =
         story_memory(&opened, &arguments.story, arguments.shot).map_err(folder::failure)?;
     if arguments.json {
@@ -40,6 +42,12 @@ pub fn run(arguments: &Arguments) -> Outcome {
         print(&text(&memory, &opened.story(&arguments.story)))?;
     }
     Ok(Exit::Done)
+}
+
+fn unknown(story: &StoryId, stories: &[StoryId]) -> Failure {
+    let near = nearest(story.as_str(), stories.iter().map(StoryId::as_str));
+    let hint = near.map_or_else(String::new, |near| format!("; did you mean {near}?"));
+    Failure::new(Exit::Input, format!("the run has no story {story}{hint}"))
 }
 
 fn text(memory: &StoryMemory, folder: &Path) -> String {
@@ -56,7 +64,11 @@ fn text(memory: &StoryMemory, folder: &Path) -> String {
         let _ = writeln!(text, "{} saw   {}", shot.shot, list(&shot.saw));
         for added in &shot.added {
             let (file, frame, quality) = (&added.file, added.frame, added.quality);
-            let _ = writeln!(text, "{} added {file} (frame {frame}, quality {quality:.3})", shot.shot);
+            let _ = writeln!(
+                text,
+                "{} added {file} (frame {frame}, quality {quality:.3})",
+                shot.shot
+            );
         }
     }
     text

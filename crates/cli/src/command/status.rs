@@ -39,7 +39,11 @@ pub fn run(arguments: &Arguments) -> Outcome {
         if arguments.json {
             print_json(&now)?;
         } else {
-            let home = if arguments.watch && stdout().is_terminal() { HOME } else { "" };
+            let home = if arguments.watch && stdout().is_terminal() {
+                HOME
+            } else {
+                ""
+            };
             print(&format!("{home}{}", text(&now)))?;
         }
         if !arguments.watch || now.stories.running + now.stories.pending == 0 {
@@ -52,8 +56,17 @@ pub fn run(arguments: &Arguments) -> Outcome {
 fn text(status: &Status) -> String {
     let mut text = String::new();
     let row = |name: &str, counts: &Counts| {
-        let Counts { total, done, running, pending, failed, quarantined } = counts;
-        format!("{name:<8} {total:>6} {done:>6} {running:>8} {pending:>8} {failed:>7} {quarantined:>12}\n")
+        let Counts {
+            total,
+            done,
+            running,
+            pending,
+            failed,
+            quarantined,
+        } = counts;
+        format!(
+            "{name:<8} {total:>6} {done:>6} {running:>8} {pending:>8} {failed:>7} {quarantined:>12}\n"
+        )
     };
     text.push_str("          total   done  running  pending  failed  quarantined\n");
     text.push_str(&row("stories", &status.stories));
@@ -78,7 +91,13 @@ fn text(status: &Status) -> String {
                 format!("failed{shot}: {reason}")
             }
         };
-        let _ = writeln!(text, "{:<32} {:>3}/{:<3} {state}", story.id.as_str(), story.done, story.shots);
+        let _ = writeln!(
+            text,
+            "{:<32} {:>3}/{:<3} {state}",
+            story.id.as_str(),
+            story.done,
+            story.shots
+        );
     }
     text
 }

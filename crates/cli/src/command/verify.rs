@@ -38,11 +38,17 @@ pub fn run(arguments: &Arguments) -> Outcome {
 fn text(verdict: &Verdict) -> String {
     let mut text = String::new();
     for problem in &verdict.problems {
-        let shot = problem.shot.map_or_else(String::new, |shot| format!(" {shot}"));
+        let shot = problem
+            .shot
+            .map_or_else(String::new, |shot| format!(" {shot}"));
         // Writing to a text cannot fail.
         let _ = writeln!(text, "{}{shot}: {}", problem.story, problem.message);
     }
-    let _ = writeln!(text, "{} of {} shots proven", verdict.shots_proven, verdict.shots);
+    let _ = writeln!(
+        text,
+        "{} of {} shots proven",
+        verdict.shots_proven, verdict.shots
+    );
     if let Some(digest) = &verdict.content_digest {
         let _ = writeln!(text, "content_digest {digest}");
     }
