@@ -30,3 +30,41 @@ fn without_ffmpeg_the_doctor_says_how_to_get_it_and_no_run_starts() {
         .ended_with(69)
         .saying("ffmpeg");
 }
+
+#[test]
+fn figures_are_json() {
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden");
+    let clip = [
+        "--width",
+        "64",
+        "--height",
+        "48",
+        "--frames",
+        "5",
+        "--repeats",
+        "1",
+        "--model",
+    ];
+    let bench = |what: &str, model: &str| {
+        let model = format!("{golden}/{model}");
+        let arguments = [&["bench", what], &clip[..], &[&model]].concat();
+        call(&arguments).ended_with(0).json()
+    };
+    assert_eq!(bench("denoise", "dit-t2v/transformer")["tokens"], 2 * 3 * 4);
+    assert!(
+        bench("decode", "vae21/vae")["frames_per_second"]
+            .as_f64()
+            .unwrap()
+            > 0.0
+    );
+    assert!(
+        bench("load", "dit-t2v/transformer")["bytes"]
+            .as_u64()
+            .unwrap()
+            > 0
+    );
+    call(&["bench", "denoise", "--model", "/nowhere"])
+        .ended_with(78)
+        .saying("/nowhere");
+    call(&["bench", "decode", "--model", "/nowhere", "--frames", "4"]).ended_with(2);
+}

@@ -2,6 +2,7 @@
 //!
 //! The only crate that knows a tensor library.
 
+pub mod bench;
 pub mod checkpoint;
 pub mod error;
 pub mod layers;
