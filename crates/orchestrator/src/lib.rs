@@ -1,5 +1,24 @@
 //! Plan, run, commit and report stories on any [`ShotEngine`].
+//!
+//! Start with [`shot`]: one function that names the stages of a shot in order. A [`story`] is a
+//! chain of shots, a [`run`] a list of stories.
 
+pub mod config;
 pub mod engine;
+pub mod error;
+pub mod memory_view;
+pub mod output;
+pub mod report;
+pub mod run;
+pub mod run_folder;
+pub mod shot;
+pub mod simulated;
+pub mod status;
+pub mod story;
+pub mod verify;
 
+pub use config::{RunConfig, StopAt, StopFlag};
 pub use engine::{EngineDescription, EngineError, Scores, ShotEngine, StepObserver};
+pub use error::RunError;
+pub use run::{RunOutcome, run};
+pub use run_folder::{RunFolder, StoryState};

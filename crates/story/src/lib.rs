@@ -10,11 +10,14 @@
 
 pub mod host;
 pub mod ids;
+mod json;
 pub mod manifest;
+pub mod manifest_reader;
 pub mod method;
 pub mod problem;
 pub mod request;
 pub mod script;
+pub mod script_reader;
 pub mod seed;
 pub mod stage;
 pub mod video;
@@ -22,10 +25,12 @@ pub mod video;
 pub use host::{Clip, HostTensor, RgbImage};
 pub use ids::{ShotId, StoryId};
 pub use manifest::{Manifest, StoryEntry};
+pub use manifest_reader::{InputFiles, manifest_from_scripts, parse_manifest};
 pub use method::{Continuation, Method, Opening};
-pub use problem::Problem;
+pub use problem::{Problem, nearest};
 pub use request::{MemoryFrame, ShotInputs, ShotRequest};
 pub use script::{Scene, ShotScript, StoryScript};
+pub use script_reader::parse_script;
 pub use seed::Seed;
 pub use stage::{ErrorClass, Stage};
 pub use video::{Resolution, VideoSpec};

@@ -24,6 +24,21 @@ pub struct StoryEntry {
     pub reference_images: Vec<String>,
 }
 
+impl StoryEntry {
+    /// A story with nothing but its name and its script.
+    pub fn new(id: StoryId, script: StoryScript) -> Self {
+        Self {
+            id,
+            script,
+            method: None,
+            seed: None,
+            tenant: None,
+            priority: 0,
+            reference_images: Vec::new(),
+        }
+    }
+}
+
 /// The stories of a run, in the order of the manifest; ids are unique.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Manifest {

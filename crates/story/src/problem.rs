@@ -33,53 +33,94 @@ impl std::fmt::Display for Problem {
     }
 }
 
+/// The name in `known` that `wrong` was most likely meant to be.
+///
+/// Case, `-` and `_` do not count; otherwise about one wrong letter in three is forgiven.
+pub fn nearest<'k>(wrong: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    let plain = |name: &str| name.to_lowercase().replace(['-', '_', ' '], "");
+    let wanted = plain(wrong);
+    known
+        .into_iter()
+        .map(|name| (strsim::damerau_levenshtein(&wanted, &plain(name)), name))
+        .min_by_key(|&(distance, _)| distance)
+        .filter(|&(distance, name)| distance <= name.len().div_ceil(3))
+        .map(|(_, name)| name)
+}
+
+/// Bytes `start..end` of the text being read.
+pub(crate) type Span = (usize, usize);
+
 /// Collects the problems of one file and turns byte offsets into lines and columns.
 #[derive(Debug)]
 pub(crate) struct Problems<'a> {
     file: &'a str,
     text: &'a str,
-    /// Added to the line of every problem: the text may be one line of a larger file.
-    first_line: usize,
+    /// Byte offset of each line.
+    lines: Vec<usize>,
+    /// Added to every span: the part being read may start inside the file.
+    base: usize,
     found: Vec<Problem>,
 }
 
 impl<'a> Problems<'a> {
-    /// Starts an empty collection for `text`, whose first line is line `first_line` of `file`.
-    pub(crate) fn new(file: &'a str, text: &'a str, first_line: usize) -> Self {
+    /// Starts an empty collection for the whole text of `file`.
+    pub(crate) fn new(file: &'a str, text: &'a str) -> Self {
+        let newlines = text.match_indices('\n').map(|(at, _)| at + 1);
         Self {
             file,
             text,
-            first_line,
+            lines: std::iter::once(0).chain(newlines).collect(),
+            base: 0,
             found: Vec::new(),
         }
     }
 
-    /// Notes a problem at the bytes `start..end` of the text.
+    /// Spans given from now on count from byte `base` of the file.
+    pub(crate) fn count_from(&mut self, base: usize) {
+        self.base = base;
+    }
+
+    /// Notes a problem at `span`.
     pub(crate) fn add(
         &mut self,
-        (start, end): (usize, usize),
+        (start, end): Span,
         message: impl Into<String>,
         help: impl Into<String>,
     ) {
-        let start = floor_char_boundary(self.text, start);
-        let before = &self.text[..start];
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let first = floor_char_boundary(self.text, self.base + start);
+        let line = self.line_of(first);
         self.found.push(Problem {
             file: self.file.to_owned(),
-            line: self.first_line + before.matches('\n').count(),
-            column: before[line_start..].chars().count() + 1,
+            line,
+            column: self.text[self.lines[line - 1]..first].chars().count() + 1,
             message: message.into(),
             help: help.into(),
-            span: (start, end.saturating_sub(start).max(1)),
+            span: (first, end.saturating_sub(start).max(1)),
         });
+    }
+
+    /// Adds the problems of another file.
+    pub(crate) fn append(&mut self, others: Vec<Problem>) {
+        self.found.extend(others);
+    }
+
+    /// The line, from 1, that holds byte `offset` of the file.
+    pub(crate) fn line_of(&self, offset: usize) -> usize {
+        self.lines.partition_point(|&start| start <= offset)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.found.is_empty()
     }
 
+    /// The problems in the order of the text; those of other files come last.
     pub(crate) fn into_vec(self) -> Vec<Problem> {
-        self.found
+        let mut found = self.found;
+        found.sort_by(|a, b| {
+            let place = |p: &Problem| (p.file != self.file, p.span.0);
+            place(a).cmp(&place(b))
+        });
+        found
     }
 }
 
@@ -89,4 +130,33 @@ fn floor_char_boundary(text: &str, index: usize) -> usize {
         index -= 1;
     }
     index
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_and_columns_count_characters_from_one() {
+        let mut problems = Problems::new("f", "ab\nçé x\n");
+        problems.add((0, 1), "a", "");
+        problems.add((8, 9), "x", "");
+        problems.count_from(3);
+        problems.add((0, 2), "ç", "");
+        let places: Vec<_> = problems
+            .into_vec()
+            .iter()
+            .map(|p| (p.line, p.column, p.span))
+            .collect();
+        assert_eq!(places, [(1, 1, (0, 1)), (2, 1, (3, 2)), (2, 4, (8, 1))]);
+    }
+
+    #[test]
+    fn the_nearest_name_is_offered_only_when_it_is_near() {
+        let known = ["video_prompts", "cut", "scene_num"];
+        assert_eq!(nearest("video_prompt", known), Some("video_prompts"));
+        assert_eq!(nearest("Video-Prompts", known), Some("video_prompts"));
+        assert_eq!(nearest("cuts", known), Some("cut"));
+        assert_eq!(nearest("soundtrack", known), None);
+    }
 }

@@ -1,0 +1,99 @@
+//! Rules that single values cannot express.
+
+use storyloom_story::VideoSpec;
+use storyloom_story::video::VideoSpecError;
+
+use super::options::Config;
+
+impl Config {
+    /// The video every shot is asked to be.
+    pub fn video_spec(&self) -> VideoSpec {
+        VideoSpec {
+            width: self.video.width,
+            height: self.video.height,
+            frames: self.video.frames,
+            fps: self.video.fps,
+        }
+    }
+
+    /// The options whose values cannot work, with the reason.
+    pub fn broken_rules(&self) -> Vec<(&'static str, String)> {
+        let mut broken = Vec::new();
+        if let Err(error) = self.video_spec().check() {
+            let key = match error {
+                VideoSpecError::Size { axis: "width", .. } => "video.width",
+                VideoSpecError::Size { .. } => "video.height",
+                VideoSpecError::Frames { .. } => "video.frames",
+                VideoSpecError::Rate => "video.fps",
+            };
+            broken.push((key, error.to_string()));
+        }
+        let mut rule = |holds: bool, key: &'static str, reason: &str| {
+            if !holds {
+                broken.push((key, format!("{key} {reason}")));
+            }
+        };
+        let (sampler, memory) = (&self.sampler, &self.memory);
+        let steps = [sampler.steps.t2v, sampler.steps.i2v];
+        let shifts = [sampler.shift.t2v, sampler.shift.i2v];
+        let boundaries = [sampler.boundary.t2v, sampler.boundary.i2v];
+        rule(
+            steps.iter().all(|steps| (1..=1000).contains(steps)),
+            "sampler.steps",
+            "must be 1 to 1000",
+        );
+        rule(
+            shifts.iter().all(|&shift| shift > 0.0),
+            "sampler.shift",
+            "must be above 0",
+        );
+        rule(
+            boundaries
+                .iter()
+                .all(|boundary| (0.0..=1.0).contains(boundary)),
+            "sampler.boundary",
+            "is a share of 1, so it must be from 0 to 1",
+        );
+        rule(
+            memory.max_images <= 102,
+            "memory.max_images",
+            "must be at most 102",
+        );
+        rule(
+            memory.sink <= memory.max_images,
+            "memory.sink",
+            "must not be larger than memory.max_images",
+        );
+        rule(
+            memory.max_keyframes > 0,
+            "memory.max_keyframes",
+            "must be at least 1",
+        );
+        rule(
+            (1..=5).contains(&memory.rope_stride),
+            "memory.rope_stride",
+            "must be 1 to 5",
+        );
+        rule(self.run.attempts > 0, "run.attempts", "must be at least 1");
+        rule(self.lora.alpha > 0.0, "lora.alpha", "must be above 0");
+        let topology = &self.topology;
+        for (key, ranks) in [
+            ("topology.replicas", topology.replicas),
+            ("topology.tensor", topology.tensor),
+            ("topology.sequence", topology.sequence),
+            ("topology.cfg", topology.cfg),
+        ] {
+            rule(
+                ranks == 1,
+                key,
+                "must be 1: this version runs in one process",
+            );
+        }
+        rule(
+            self.metrics.listen.is_empty(),
+            "metrics.listen",
+            "must be empty: this version serves no figures",
+        );
+        broken
+    }
+}

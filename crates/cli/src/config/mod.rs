@@ -1,0 +1,14 @@
+//! Settings of a run: what they are, and the layers they come from.
+//!
+//! Later layers win: defaults < file < `STORYLOOM_*` < `--set a.b=c`. Every option is defined
+//! once, in [`options`]; its documentation there is the one in `docs/config.md`.
+
+mod check;
+mod document;
+mod layers;
+pub mod options;
+pub mod value;
+
+pub use document::markdown;
+pub use layers::load;
+pub use options::Config;

@@ -1,0 +1,295 @@
+//! Every option, with its type, its default and its documentation.
+
+use storyloom_memory::IndexKind;
+use storyloom_memory::select::SelectionRule;
+use storyloom_models::sampler::{Reference, SamplerKind};
+use storyloom_story::{Continuation, Method};
+
+use super::value::{Choice, OptionValue, PerExpert, PerPhase};
+
+/// Name and documentation of an option.
+pub struct OptionInfo {
+    /// Where it stands in a config file: `video.width`.
+    pub key: String,
+    /// Its documentation, one entry per line.
+    pub doc: &'static [&'static str],
+}
+
+/// The group whose options stand at the top of a file.
+const TOP: &str = "top";
+
+fn key_of(group: &str, name: &str) -> String {
+    if group == TOP {
+        name.to_owned()
+    } else {
+        format!("{group}.{name}")
+    }
+}
+
+macro_rules! options {
+    ($(
+        $(#[doc = $group_doc:literal])*
+        $group:ident: $Group:ident {
+            $( $(#[doc = $doc:literal])+ $name:ident: $type:ty = $default:expr, )+
+        }
+    )+) => {
+        /// Resolved settings.
+        #[derive(Debug, Clone, PartialEq, Default)]
+        pub struct Config {
+            $( $(#[doc = $group_doc])* pub $group: $Group, )+
+        }
+
+        $(
+            $(#[doc = $group_doc])*
+            #[derive(Debug, Clone, PartialEq)]
+            pub struct $Group {
+                $( $(#[doc = $doc])+ pub $name: $type, )+
+            }
+
+            impl Default for $Group {
+                fn default() -> Self {
+                    Self { $( $name: $default, )+ }
+                }
+            }
+        )+
+
+        impl Config {
+            /// Every option in the order of its definition.
+            pub fn options() -> Vec<OptionInfo> {
+                vec![$($(
+                    OptionInfo {
+                        key: key_of(stringify!($group), stringify!($name)),
+                        doc: &[$($doc),+],
+                    },
+                )+)+]
+            }
+
+            /// The value of the option `key`, if there is one.
+            pub fn option(&mut self, key: &str) -> Option<&mut dyn OptionValue> {
+                $($(
+                    if key == key_of(stringify!($group), stringify!($name)) {
+                        return Some(&mut self.$group.$name);
+                    }
+                )+)+
+                None
+            }
+        }
+    };
+}
+
+options! {
+    /// What runs, and on what.
+    top: Top {
+        /// How shots are conditioned and what is remembered.
+        method: Method = Method::StoryMem,
+        /// What makes the pictures: networks, or a stand-in that draws test patterns and needs no
+        /// checkpoint.
+        engine: EngineKind = EngineKind::Torch,
+        /// Where the networks run; `auto` takes a GPU if there is one.
+        device: Device = Device::Auto,
+        /// When the run is asked to stop: finish the `step` or the `shot` that is being made.
+        on_preempt: OnPreempt = OnPreempt::Step,
+    }
+    /// The run as a whole.
+    run: Run {
+        /// Seed from which the seed of every shot is derived. A story of the manifest may have its
+        /// own.
+        seed: u64 = 0,
+        /// Threads for the arithmetic; 0 takes one per core.
+        threads: u32 = 0,
+        /// How often a shot is tried before its story is given up.
+        attempts: u32 = 2,
+    }
+    /// Checkpoints.
+    models: Models {
+        /// Folder of the checkpoints: `t2v` and `i2v` in the layout of the hub, `clip` for choosing
+        /// keyframes, and perhaps `lora`. `storyloom model init-tiny` writes such a folder. Relative
+        /// to the current folder.
+        dir: String = String::new(),
+        /// Precision of the transformers and the text encoder in memory. The VAE and the image
+        /// encoder stay at f32.
+        dtype: Dtype = Dtype::F32,
+    }
+    /// The LoRA that teaches the image-to-video experts to look at memory.
+    lora: Lora {
+        /// Folder with one LoRA file per expert; empty for `lora` in `models.dir`, if it is there.
+        dir: String = String::new(),
+        /// The scale is `alpha / sqrt(rank)`; the files do not say their alpha.
+        alpha: f64 = 128.0,
+        /// Add the LoRA into the weights once (faster), or apply it beside them at every step.
+        merge: bool = true,
+    }
+    /// Size and length of shots.
+    video: Video {
+        /// Width in pixels, a multiple of 16.
+        width: u32 = 832,
+        /// Height in pixels, a multiple of 16.
+        height: u32 = 480,
+        /// Frames that are decoded per shot, 4n + 1. A shot that continues the one before loses
+        /// the frames it was given.
+        frames: u32 = 81,
+        /// Frames per second of the files.
+        fps: u32 = 16,
+    }
+    /// The way from noise to latents. `t2v` is the first shot of a story, `i2v` every other.
+    sampler: Sampler {
+        /// Solver.
+        name: SamplerKind = SamplerKind::UniPc,
+        /// Steps of the solver.
+        steps: PerPhase<u32> = PerPhase { t2v: 40, i2v: 40 },
+        /// Flow shift: larger spends more steps at high noise.
+        shift: PerPhase<f64> = PerPhase { t2v: 12.0, i2v: 4.0 },
+        /// Strength of classifier-free guidance, also per expert.
+        guidance: PerPhase<PerExpert<f64>> = PerPhase {
+            t2v: PerExpert { high: 3.5, low: 3.5 },
+            i2v: PerExpert { high: 3.5, low: 3.5 },
+        },
+        /// Noise level from which the high-noise expert works, as a share of 1.
+        boundary: PerPhase<f64> = PerPhase { t2v: 0.875, i2v: 0.9 },
+        /// Whose noise levels are used: those of the original code, or those of diffusers.
+        reference: Reference = Reference::Wan,
+        /// What no shot should look like; empty for the text that Wan2.2 was published with.
+        negative_prompt: String = String::new(),
+    }
+    /// What a shot sees of the shots before it.
+    memory: Memory {
+        /// Most pictures a shot sees; 0 turns memory off.
+        max_images: usize = 10,
+        /// The first so many pictures of a story are always among them.
+        sink: usize = 3,
+        /// How keyframes are chosen: frames unlike the ones before, or only the first good frame.
+        selection: SelectionRule = SelectionRule::Semantic,
+        /// Most keyframes that are kept of one shot.
+        max_keyframes: usize = 3,
+        /// Similarity below which a frame counts as new; falls by 0.01 until few enough remain.
+        similarity_start: f64 = 0.9,
+        /// Least quality score of a keyframe, on the scale of the scorer in use.
+        quality_threshold: f64 = 3.0,
+        /// What a shot continues from when its `cut` is false: the last frame, the last five
+        /// frames, or nothing.
+        continuation: Continuation = Continuation::Mi2v,
+        /// Distance in time between remembered pictures, as the transformer sees it: 5 as in the
+        /// paper, 1 as in the first release.
+        rope_stride: u32 = 5,
+        /// Database of the memory bank's index. The index can be rebuilt from the run folder.
+        backend: IndexKind = IndexKind::Sled,
+        /// Folder of the index, for example on a fast local disk; empty for the run folder.
+        path: String = String::new(),
+    }
+    /// Saving inside a shot.
+    checkpoint: Checkpoint {
+        /// Save a shot that is being made every so many steps; 0 only saves finished shots.
+        every_steps: u32 = 0,
+    }
+    /// The parts a machine is divided into. This version runs in one process: all are 1.
+    topology: Topology {
+        /// Copies of the models that work on different stories.
+        replicas: u32 = 1,
+        /// Ranks that share each layer.
+        tensor: u32 = 1,
+        /// Ranks that share the tokens of a shot.
+        sequence: u32 = 1,
+        /// Ranks that share the two halves of guidance.
+        cfg: u32 = 1,
+    }
+    /// Figures for Prometheus.
+    metrics: Metrics {
+        /// Address to serve figures at. This version serves none: leave it empty.
+        listen: String = String::new(),
+    }
+}
+
+/// What makes the pictures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EngineKind {
+    /// Networks on libtorch.
+    Torch,
+    /// Test patterns.
+    Simulated,
+}
+
+impl Choice for EngineKind {
+    const CHOICES: &'static [(&'static str, Self)] =
+        &[("torch", Self::Torch), ("simulated", Self::Simulated)];
+}
+
+/// Where networks run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Device {
+    /// The processor.
+    Cpu,
+    /// A CUDA device.
+    Cuda,
+    /// A CUDA device if there is one, else the processor.
+    Auto,
+}
+
+impl Choice for Device {
+    const CHOICES: &'static [(&'static str, Self)] = &[
+        ("cpu", Self::Cpu),
+        ("cuda", Self::Cuda),
+        ("auto", Self::Auto),
+    ];
+}
+
+/// Precision of weights in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dtype {
+    /// 32 bits.
+    F32,
+    /// 16 bits with the range of 32.
+    Bf16,
+}
+
+impl Choice for Dtype {
+    const CHOICES: &'static [(&'static str, Self)] = &[("f32", Self::F32), ("bf16", Self::Bf16)];
+}
+
+/// What is finished before a run stops early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnPreempt {
+    /// The step of the sampling loop.
+    Step,
+    /// The shot.
+    Shot,
+}
+
+impl Choice for OnPreempt {
+    const CHOICES: &'static [(&'static str, Self)] = &[("step", Self::Step), ("shot", Self::Shot)];
+}
+
+impl Choice for IndexKind {
+    const CHOICES: &'static [(&'static str, Self)] = &[("sled", Self::Sled), ("redb", Self::Redb)];
+}
+
+impl Choice for SelectionRule {
+    const CHOICES: &'static [(&'static str, Self)] = &[
+        ("semantic", Self::Semantic),
+        ("first-frame", Self::FirstFrame),
+    ];
+}
+
+impl Choice for Method {
+    const CHOICES: &'static [(&'static str, Self)] = &[("storymem", Self::StoryMem)];
+}
+
+impl Choice for Continuation {
+    const CHOICES: &'static [(&'static str, Self)] = &[
+        ("mi2v", Self::Mi2v),
+        ("mm2v", Self::Mm2v),
+        ("none", Self::None),
+    ];
+}
+
+impl Choice for SamplerKind {
+    const CHOICES: &'static [(&'static str, Self)] = &[
+        ("unipc", Self::UniPc),
+        ("dpm++", Self::DpmPlusPlus),
+        ("euler", Self::Euler),
+    ];
+}
+
+impl Choice for Reference {
+    const CHOICES: &'static [(&'static str, Self)] =
+        &[("wan", Self::Wan), ("diffusers", Self::Diffusers)];
+}

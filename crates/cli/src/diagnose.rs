@@ -1,0 +1,131 @@
+//! Showing problems of input files with the line they are on.
+
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+
+use miette::{Diagnostic, GraphicalReportHandler, LabeledSpan, NamedSource, SourceCode};
+use storyloom_story::Problem;
+
+use crate::input::Report;
+
+/// Writes every problem to stderr: drawn on a terminal, plain lines otherwise.
+pub fn show(report: &Report) {
+    let mut stderr = io::stderr().lock();
+    let fancy = stderr.is_terminal();
+    for problem in &report.problems {
+        let source = report.sources.get(&problem.file).map(String::as_str);
+        let text = if fancy {
+            drawn(problem, source.unwrap_or_default())
+        } else {
+            plain(problem, source.unwrap_or_default())
+        };
+        // Nobody is left to tell when stderr is gone.
+        let _ = writeln!(stderr, "{text}");
+    }
+    let count = report.problems.len();
+    let noun = if count == 1 { "problem" } else { "problems" };
+    let _ = writeln!(stderr, "{count} {noun}");
+}
+
+/// `file:line:column: message`, the line itself, and the help.
+fn plain(problem: &Problem, source: &str) -> String {
+    const SHOWN: usize = 160;
+    let Problem {
+        file,
+        line,
+        column,
+        message,
+        help,
+        ..
+    } = problem;
+    let mut text = format!("error: {file}:{line}:{column}: {message}\n");
+    if let Some(shown) = source.lines().nth(line - 1) {
+        let start = column.saturating_sub(SHOWN / 2);
+        let part: String = shown.chars().skip(start).take(SHOWN).collect();
+        let mark = " ".repeat(column - 1 - start.min(column - 1));
+        text.push_str(&format!("  | {part}\n  | {mark}^\n"));
+    }
+    text.push_str(&format!("  help: {help}"));
+    text
+}
+
+fn drawn(problem: &Problem, source: &str) -> String {
+    let diagnostic = Drawn {
+        problem,
+        source: NamedSource::new(&problem.file, source.to_owned()),
+        // Bytes beyond the text cannot be drawn: a file may end where a value is missing.
+        span: clamp(problem.span, source),
+    };
+    let mut text = String::new();
+    let drawn = GraphicalReportHandler::new().render_report(&mut text, &diagnostic);
+    drawn.map_or_else(|_| plain(problem, source), |()| text)
+}
+
+fn clamp((start, length): (usize, usize), source: &str) -> (usize, usize) {
+    let start = start.min(source.len());
+    (start, length.min(source.len() - start))
+}
+
+#[derive(Debug)]
+struct Drawn<'a> {
+    problem: &'a Problem,
+    source: NamedSource<String>,
+    span: (usize, usize),
+}
+
+impl fmt::Display for Drawn<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.problem.message)
+    }
+}
+
+impl std::error::Error for Drawn<'_> {}
+
+impl Diagnostic for Drawn<'_> {
+    fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
+        Some(Box::new(&self.problem.help))
+    }
+
+    fn source_code(&self) -> Option<&dyn SourceCode> {
+        (!self.source.inner().is_empty()).then_some(&self.source)
+    }
+
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        let label = LabeledSpan::new_with_span(Some("here".to_owned()), self.span);
+        Some(Box::new(std::iter::once(label)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_show_the_offending_line() {
+        let source = "{\n  \"scenes\": 3\n}";
+        let problem = storyloom_story::parse_script("s.json", source)
+            .unwrap_err()
+            .remove(0);
+        let text = plain(&problem, source);
+        assert_eq!(
+            text,
+            "error: s.json:2:13: \"scenes\" must be a list, but is a number\n  |   \"scenes\": 3\n  |             ^\n  help: write it in square brackets"
+        );
+        let text = drawn(&problem, source);
+        assert!(
+            text.contains("\"scenes\": 3") && text.contains("s.json:2:13"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn places_outside_of_the_text_are_shown_too() {
+        for source in ["", "{", "\u{feff}[", "é"] {
+            for problem in storyloom_story::parse_script("s.json", source).unwrap_err() {
+                assert!(!plain(&problem, source).is_empty());
+                assert!(!drawn(&problem, source).is_empty());
+                assert!(!drawn(&problem, "").is_empty());
+            }
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Opening manifests, folders of scripts and scripts.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use storyloom_story::{InputFiles, Manifest, Problem, manifest_from_scripts, parse_manifest};
+
+use crate::exit::{Exit, Failure};
+
+/// A manifest and the folder that the paths in it count from.
+#[derive(Debug)]
+pub struct Input {
+    /// The stories.
+    pub manifest: Manifest,
+    /// Where relative paths of reference images start.
+    pub folder: PathBuf,
+}
+
+/// Problems together with the texts they are in, by file name.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// The problems.
+    pub problems: Vec<Problem>,
+    /// The texts.
+    pub sources: BTreeMap<String, String>,
+}
+
+/// Reads what `--manifest` names: a JSONL file, a script (`.json`), or a folder of scripts.
+///
+/// # Errors
+/// The outer error is a path that cannot be read, the inner one has the problems of the texts.
+pub fn read(path: &Path) -> Result<Result<Input, Report>, Failure> {
+    let metadata = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
+    if metadata.is_dir() {
+        read_folder(path)
+    } else if path.extension().is_some_and(|ending| ending == "json") {
+        read_scripts(path, &[path.to_owned()])
+    } else {
+        read_manifest(path)
+    }
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(
+        Exit::Input,
+        format!("cannot read {}: {error}", path.display()),
+    )
+}
+
+fn read_folder(folder: &Path) -> Result<Result<Input, Report>, Failure> {
+    let entries = fs::read_dir(folder).map_err(|error| unreadable(folder, &error))?;
+    let mut scripts = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(|error| unreadable(folder, &error))?.path();
+        if path.extension().is_some_and(|ending| ending == "json") {
+            scripts.push(path);
+        }
+    }
+    scripts.sort();
+    read_scripts(folder, &scripts)
+}
+
+fn read_scripts(root: &Path, scripts: &[PathBuf]) -> Result<Result<Input, Report>, Failure> {
+    let mut sources = BTreeMap::new();
+    for path in scripts {
+        let text = read_text(path)
+            .map_err(|reason| Failure::new(Exit::Input, format!("{}: {reason}", path.display())))?;
+        sources.insert(path.display().to_string(), text);
+    }
+    let texts = sources
+        .iter()
+        .map(|(name, text)| (name.as_str(), text.as_str()));
+    let manifest = manifest_from_scripts(&root.display().to_string(), texts);
+    Ok(match manifest {
+        Ok(manifest) => Ok(Input {
+            manifest,
+            folder: root.to_owned(),
+        }),
+        Err(problems) => Err(Report { problems, sources }),
+    })
+}
+
+fn read_manifest(path: &Path) -> Result<Result<Input, Report>, Failure> {
+    let name = path.display().to_string();
+    let text =
+        read_text(path).map_err(|reason| Failure::new(Exit::Input, format!("{name}: {reason}")))?;
+    let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+    let files = Folder {
+        folder: folder.clone(),
+        scripts: RefCell::default(),
+    };
+    let problems = match parse_manifest(&name, &text, &files) {
+        Ok(manifest) => return Ok(Ok(Input { manifest, folder })),
+        Err(problems) => problems,
+    };
+    let mut sources = files.scripts.into_inner();
+    sources.insert(name, text);
+    let problems = problems.into_iter().map(|problem| {
+        // Problems of a script carry its path as the manifest has it.
+        let file = folder.join(&problem.file).display().to_string();
+        let renamed = sources.contains_key(&file);
+        Problem {
+            file: if renamed { file } else { problem.file },
+            ..problem
+        }
+    });
+    let problems = problems.collect();
+    Ok(Err(Report { problems, sources }))
+}
+
+/// Opens what a manifest names, and remembers the scripts for showing their problems.
+struct Folder {
+    folder: PathBuf,
+    scripts: RefCell<BTreeMap<String, String>>,
+}
+
+impl InputFiles for Folder {
+    fn script(&self, path: &str) -> Result<String, String> {
+        let path = self.folder.join(path);
+        let text = read_text(&path)?;
+        let name = path.display().to_string();
+        self.scripts.borrow_mut().insert(name, text.clone());
+        Ok(text)
+    }
+
+    fn reference_image(&self, path: &str) -> Result<(), String> {
+        let metadata = fs::metadata(self.folder.join(path)).map_err(|error| error.to_string())?;
+        if !metadata.is_file() {
+            return Err("it is not a file".to_owned());
+        }
+        if metadata.len() == 0 {
+            return Err("the file is empty".to_owned());
+        }
+        Ok(())
+    }
+}
+
+fn read_text(path: &Path) -> Result<String, String> {
+    let bytes = fs::read(path).map_err(|error| error.to_string())?;
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        format!("the file is no UTF-8 text (byte {at}); save it as UTF-8")
+    })
+}

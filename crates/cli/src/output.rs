@@ -1,0 +1,31 @@
+//! Data on stdout.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use crate::exit::{Exit, Failure};
+
+/// Writes `text` to stdout, with a line end.
+///
+/// # Errors
+/// Stdout cannot be written to. A reader that has gone away is none: it has what it wanted.
+pub fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    match writeln!(stdout, "{}", text.trim_end()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(Exit::Storage, format!("stdout: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes `value` to stdout as JSON.
+///
+/// # Errors
+/// As [`print`].
+pub fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|error| Failure::new(Exit::Unexpected, error))?;
+    print(&text)
+}

@@ -1,0 +1,121 @@
+//! Arrays as safetensors bytes.
+
+use std::path::Path;
+
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use storyloom_story::{HostTensor, RgbImage};
+
+use crate::error::{MemoryError, Result};
+
+const NAME: &str = "value";
+
+/// An f32 array as a safetensors file with the one tensor `value`.
+pub fn encode_array(array: &HostTensor) -> Result<Vec<u8>> {
+    let bytes: Vec<u8> = array
+        .data()
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect();
+    serialise(Dtype::F32, array.shape().to_vec(), &bytes)
+}
+
+/// The inverse of [`encode_array`]; `path` is for messages.
+pub fn decode_array(path: &Path, bytes: &[u8]) -> Result<HostTensor> {
+    let (shape, data) = deserialise(path, bytes, Dtype::F32)?;
+    let values = data
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|value| f32::from_le_bytes(*value))
+        .collect();
+    HostTensor::new(shape, values).map_err(|error| MemoryError::damaged(path, error.to_string()))
+}
+
+/// Frames of equal size as one u8 tensor `[frames, height, width, 3]`.
+pub fn encode_frames(frames: &[RgbImage]) -> Result<Vec<u8>> {
+    let (height, width) = frames
+        .first()
+        .map_or((0, 0), |frame| (frame.height(), frame.width()));
+    let shape = vec![frames.len(), height as usize, width as usize, 3];
+    let bytes: Vec<u8> = frames
+        .iter()
+        .flat_map(|frame| frame.data())
+        .copied()
+        .collect();
+    serialise(Dtype::U8, shape, &bytes)
+}
+
+/// The inverse of [`encode_frames`]; `path` is for messages.
+pub fn decode_frames(path: &Path, bytes: &[u8]) -> Result<Vec<RgbImage>> {
+    let (shape, data) = deserialise(path, bytes, Dtype::U8)?;
+    let &[frames, height, width, 3] = shape.as_slice() else {
+        return Err(MemoryError::damaged(
+            path,
+            format!("frames of shape {shape:?}"),
+        ));
+    };
+    let size = height * width * 3;
+    let frame = |index: usize| {
+        RgbImage::new(
+            width as u32,
+            height as u32,
+            data[index * size..][..size].to_vec(),
+        )
+        .map_err(|error| MemoryError::damaged(path, error.to_string()))
+    };
+    (0..frames).map(frame).collect()
+}
+
+fn serialise(dtype: Dtype, shape: Vec<usize>, bytes: &[u8]) -> Result<Vec<u8>> {
+    let failed = |error: safetensors::SafeTensorError| {
+        MemoryError::damaged("an array to store", error.to_string())
+    };
+    let view = TensorView::new(dtype, shape, bytes).map_err(failed)?;
+    safetensors::serialize([(NAME, view)], None).map_err(failed)
+}
+
+fn deserialise<'a>(path: &Path, bytes: &'a [u8], dtype: Dtype) -> Result<(Vec<usize>, &'a [u8])> {
+    let failed =
+        |error: safetensors::SafeTensorError| MemoryError::damaged(path, error.to_string());
+    let file = SafeTensors::deserialize(bytes).map_err(failed)?;
+    let view = file.tensor(NAME).map_err(failed)?;
+    if view.dtype() != dtype {
+        return Err(MemoryError::damaged(
+            path,
+            format!("values are {:?}", view.dtype()),
+        ));
+    }
+    Ok((view.shape().to_vec(), view.data()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn arrays_come_back_bit_for_bit(values in prop::collection::vec(any::<f32>(), 0..40)) {
+            let array = HostTensor::new(vec![values.len()], values).unwrap();
+            let bytes = encode_array(&array).unwrap();
+            let back = decode_array(Path::new("x"), &bytes).unwrap();
+            let bits = |array: &HostTensor| array.data().iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+            prop_assert_eq!(bits(&back), bits(&array));
+        }
+
+        #[test]
+        fn garbage_is_an_error(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert!(decode_array(Path::new("x"), &bytes).is_err());
+            prop_assert!(decode_frames(Path::new("x"), &bytes).is_err());
+        }
+    }
+
+    #[test]
+    fn frames_come_back() {
+        let frame = |value| RgbImage::new(2, 1, vec![value; 6]).unwrap();
+        let frames = vec![frame(1), frame(200)];
+        let bytes = encode_frames(&frames).unwrap();
+        assert_eq!(decode_frames(Path::new("x"), &bytes).unwrap(), frames);
+    }
+}

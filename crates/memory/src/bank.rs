@@ -1,0 +1,269 @@
+//! What each story remembers.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use storyloom_story::{MemoryFrame, ShotId, StoryId};
+
+use crate::arrays::decode_array;
+use crate::blobs::{self, BlobStore};
+use crate::commit::{CommitRecord, KeyframeRecord, ReferencesRecord, Sealed, SeenRecord};
+use crate::error::{MemoryError, Result};
+use crate::index::MemoryIndex;
+use crate::pictures::decode_picture;
+use crate::storage::Storage;
+
+/// The memory of all stories of a run: records and blobs are read, the index remembers.
+#[derive(Debug)]
+pub struct MemoryBank {
+    stories: PathBuf,
+    storage: Arc<dyn Storage>,
+    blobs: BlobStore,
+    index: Box<dyn MemoryIndex>,
+}
+
+/// One picture of a story's bank.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Remembered {
+    /// The shot it came from; `None` for a reference image.
+    pub shot: Option<ShotId>,
+    /// The picture.
+    pub keyframe: KeyframeRecord,
+}
+
+impl Remembered {
+    /// How a shot that sees the picture records it.
+    pub fn seen(&self) -> SeenRecord {
+        let picture = &self.keyframe.picture;
+        SeenRecord {
+            file: picture.file.clone(),
+            blake3: picture.content.blake3.clone(),
+        }
+    }
+}
+
+impl MemoryBank {
+    /// A bank over the folder that holds the stories' folders.
+    pub fn new(
+        stories: impl Into<PathBuf>,
+        storage: Arc<dyn Storage>,
+        blobs: BlobStore,
+        index: Box<dyn MemoryIndex>,
+    ) -> Self {
+        Self {
+            stories: stories.into(),
+            storage,
+            blobs,
+            index,
+        }
+    }
+
+    /// The blobs beside the bank.
+    pub fn blobs(&self) -> &BlobStore {
+        &self.blobs
+    }
+
+    /// The files under the bank.
+    pub fn storage(&self) -> &dyn Storage {
+        self.storage.as_ref()
+    }
+
+    /// The folder of a story.
+    pub fn story_folder(&self, story: &StoryId) -> PathBuf {
+        self.stories.join(story.as_str())
+    }
+
+    /// Where the commit record of a shot lies.
+    pub fn record_path(&self, story: &StoryId, shot: ShotId) -> PathBuf {
+        self.story_folder(story)
+            .join("commits")
+            .join(format!("{shot}.json"))
+    }
+
+    fn references_path(&self, story: &StoryId) -> PathBuf {
+        self.story_folder(story)
+            .join("commits")
+            .join("references.json")
+    }
+
+    /// Whether the shot is done.
+    pub fn is_committed(&self, story: &StoryId, shot: ShotId) -> bool {
+        self.storage.exists(&self.record_path(story, shot))
+    }
+
+    /// The record of a shot, if it is done; a damaged record is an error.
+    pub fn record(&self, story: &StoryId, shot: ShotId) -> Result<Option<CommitRecord>> {
+        let path = self.record_path(story, shot);
+        if !self.storage.exists(&path) {
+            return Ok(None);
+        }
+        let record = CommitRecord::open(&path, &self.storage.read(&path)?)?;
+        if record.request.story != *story || record.request.shot != shot {
+            let reason = format!(
+                "is the record of {} {}",
+                record.request.story, record.request.shot
+            );
+            return Err(MemoryError::damaged(path, reason));
+        }
+        Ok(Some(record))
+    }
+
+    /// The record of a story's reference images, if it has any.
+    pub fn references(&self, story: &StoryId) -> Result<Option<ReferencesRecord>> {
+        let path = self.references_path(story);
+        if !self.storage.exists(&path) {
+            return Ok(None);
+        }
+        ReferencesRecord::open(&path, &self.storage.read(&path)?).map(Some)
+    }
+
+    /// Makes a shot exist. Everything its record names must be durable already.
+    pub fn commit(&self, record: &mut CommitRecord) -> Result<()> {
+        let (story, shot) = (record.request.story.clone(), record.request.shot);
+        let bytes = record.seal()?;
+        self.storage
+            .write(&self.record_path(&story, shot), &bytes)?;
+        self.remember(&story, &shot.to_string(), &record.keyframes)
+    }
+
+    /// Puts reference images into a story's bank.
+    pub fn commit_references(&self, story: &StoryId, record: &mut ReferencesRecord) -> Result<()> {
+        let bytes = record.seal()?;
+        self.storage.write(&self.references_path(story), &bytes)?;
+        self.remember(story, "references", &record.pictures)
+    }
+
+    /// The bank of a story after its reference images and the given finished shots, oldest first.
+    ///
+    /// What the index does not know is read from the records and put into it.
+    pub fn history(&self, story: &StoryId, done: &[ShotId]) -> Result<Vec<Remembered>> {
+        let references = || {
+            let record = self.references(story)?;
+            Ok(record.map(|record| record.pictures).unwrap_or_default())
+        };
+        let pictures = self.indexed(story, "references", references)?;
+        let mut history: Vec<Remembered> = pictures
+            .into_iter()
+            .map(|keyframe| Remembered {
+                shot: None,
+                keyframe,
+            })
+            .collect();
+        for &shot in done {
+            let keyframes = self.indexed(story, &shot.to_string(), || {
+                let record = self.record(story, shot)?;
+                record.map(|record| record.keyframes).ok_or_else(|| {
+                    MemoryError::damaged(self.record_path(story, shot), "the record is gone")
+                })
+            })?;
+            history.extend(keyframes.into_iter().map(|keyframe| Remembered {
+                shot: Some(shot),
+                keyframe,
+            }));
+        }
+        Ok(history)
+    }
+
+    fn indexed(
+        &self,
+        story: &StoryId,
+        part: &str,
+        read: impl FnOnce() -> Result<Vec<KeyframeRecord>>,
+    ) -> Result<Vec<KeyframeRecord>> {
+        let known = self.index.get(&key(story, part))?;
+        if let Some(keyframes) = known.and_then(|value| serde_json::from_slice(&value).ok()) {
+            return Ok(keyframes);
+        }
+        let keyframes = read()?;
+        self.remember(story, part, &keyframes)?;
+        Ok(keyframes)
+    }
+
+    fn remember(&self, story: &StoryId, part: &str, keyframes: &[KeyframeRecord]) -> Result<()> {
+        let value = serde_json::to_vec(keyframes)
+            .map_err(|error| MemoryError::damaged("an index value", error.to_string()))?;
+        self.index.put(&key(story, part), &value)?;
+        self.index.flush()
+    }
+
+    /// A remembered picture with its latents, checked against its record.
+    pub fn load(&self, story: &StoryId, remembered: &Remembered) -> Result<MemoryFrame> {
+        let picture = &remembered.keyframe.picture;
+        let path = self.story_folder(story).join(&picture.file);
+        let bytes = self.storage.read(&path)?;
+        blobs::check(&path, &bytes, &picture.content)?;
+        let latents = &remembered.keyframe.latents;
+        let array = decode_array(Path::new(&latents.blake3), &self.blobs.get(latents)?)?;
+        Ok(MemoryFrame {
+            hash: picture.content.blake3.clone(),
+            image: decode_picture(&path, &bytes)?,
+            latents: Some(array),
+        })
+    }
+
+    /// The embedding of a remembered picture.
+    pub fn embedding(&self, remembered: &Remembered) -> Result<Vec<f32>> {
+        let blob = &remembered.keyframe.embedding;
+        Ok(decode_array(Path::new(&blob.blake3), &self.blobs.get(blob)?)?.into_data())
+    }
+}
+
+fn key(story: &StoryId, part: &str) -> String {
+    format!("{story}/{part}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commit::tests::record;
+    use crate::index::{IndexKind, open_index};
+    use crate::storage::Disk;
+
+    fn bank(root: &Path, kind: IndexKind) -> MemoryBank {
+        let storage: Arc<dyn Storage> = Arc::new(Disk);
+        let blobs = BlobStore::new(root.join("blobs"), storage.clone());
+        let index = open_index(kind, &root.join("bank")).unwrap().index;
+        MemoryBank::new(root.join("stories"), storage, blobs, index)
+    }
+
+    #[test]
+    fn a_deleted_index_gives_the_same_answers() {
+        for kind in [IndexKind::Sled, IndexKind::Redb] {
+            let folder = tempfile::tempdir().unwrap();
+            let story = StoryId::new("a").unwrap();
+            let shots = [1, 2, 3].map(|shot| ShotId { scene: 1, shot });
+            let before = {
+                let bank = bank(folder.path(), kind);
+                for shot in shots {
+                    bank.commit(&mut record(shot)).unwrap();
+                    assert!(bank.is_committed(&story, shot));
+                }
+                bank.history(&story, &shots).unwrap()
+            };
+            assert_eq!(before.len(), 3);
+            std::fs::remove_dir_all(folder.path().join("bank")).unwrap();
+            let bank = bank(folder.path(), kind);
+            assert_eq!(bank.history(&story, &shots).unwrap(), before);
+            let missing = ShotId { scene: 9, shot: 9 };
+            assert!(bank.history(&story, &[missing]).is_err());
+            assert_eq!(bank.record(&story, missing).unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn a_record_under_another_name_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let bank = bank(folder.path(), IndexKind::Sled);
+        let story = StoryId::new("a").unwrap();
+        let [first, second] = [1, 2].map(|shot| ShotId { scene: 1, shot });
+        bank.commit(&mut record(first)).unwrap();
+        std::fs::copy(
+            bank.record_path(&story, first),
+            bank.record_path(&story, second),
+        )
+        .unwrap();
+        let error = bank.record(&story, second).unwrap_err().to_string();
+        assert!(error.contains("is the record of a 01_01"), "{error}");
+    }
+}

@@ -1,0 +1,258 @@
+//! The record that makes a shot exist.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use storyloom_story::{ShotRequest, Stage};
+
+use crate::blobs::BlobRef;
+use crate::error::{MemoryError, Result};
+use crate::select::Selection;
+
+/// The version of the record's form that this program writes and reads.
+pub const RECORD_FORMAT: u32 = 1;
+
+/// Everything about one finished shot: what was asked, what it saw, what it made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CommitRecord {
+    /// [`RECORD_FORMAT`].
+    pub format: u32,
+    /// What was asked for; with the engine's fingerprint the recipe of the shot.
+    pub request: ShotRequest,
+    /// Fingerprint of the engine: weights, sampler, precision.
+    pub engine: String,
+    /// The memory the shot saw, oldest first.
+    pub memory_seen: Vec<SeenRecord>,
+    /// The frames of the shot before that this one continues.
+    pub continues: Option<BlobRef>,
+    /// Normalised latents `[channels, frames, height, width]`.
+    pub latents: BlobRef,
+    /// Number of saved frames.
+    pub frame_count: u32,
+    /// Width and height in pixels.
+    pub frame_size: (u32, u32),
+    /// blake3 over the RGB bytes of all saved frames in order.
+    pub frames_blake3: String,
+    /// The last frames, lossless, for a shot that continues this one.
+    pub tail: BlobRef,
+    /// The video file, relative to the story's folder.
+    pub video: PictureRecord,
+    /// How keyframes were chosen.
+    pub selection: Selection,
+    /// Keyframes that entered the bank.
+    pub keyframes: Vec<KeyframeRecord>,
+    /// Seconds spent in each stage.
+    pub seconds: BTreeMap<Stage, f64>,
+    /// Digest of the record of the shot before; `None` for the first.
+    pub previous: Option<String>,
+    /// blake3 of this record with this field empty.
+    pub digest: String,
+}
+
+/// A file of a story and what is in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PictureRecord {
+    /// Path relative to the story's folder.
+    pub file: String,
+    /// Content.
+    #[serde(flatten)]
+    pub content: BlobRef,
+}
+
+/// One picture in the memory of a shot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SeenRecord {
+    /// The picture's file, relative to the story's folder.
+    pub file: String,
+    /// blake3 of the picture file.
+    pub blake3: String,
+}
+
+/// A picture that entered the bank.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyframeRecord {
+    /// Its number among the selected keyframes of the shot, from 0; gaps are frames that were
+    /// too similar to the bank.
+    pub position: u32,
+    /// Index of the frame in the shot; 0 for reference images.
+    pub frame: u32,
+    /// Its quality score.
+    pub quality: f32,
+    /// The PNG file.
+    pub picture: PictureRecord,
+    /// The picture as one normalised latent frame at the story's size.
+    pub latents: BlobRef,
+    /// Its embedding, unit length.
+    pub embedding: BlobRef,
+}
+
+/// The user's pictures that stand in the bank before the first shot.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReferencesRecord {
+    /// [`RECORD_FORMAT`].
+    pub format: u32,
+    /// Fingerprint of the engine.
+    pub engine: String,
+    /// The pictures in the order of the manifest.
+    pub pictures: Vec<KeyframeRecord>,
+    /// blake3 of this record with this field empty.
+    pub digest: String,
+}
+
+/// A record that carries its own digest.
+pub trait Sealed: Serialize + for<'de> Deserialize<'de> + Clone {
+    /// The version of the record's form.
+    fn format(&self) -> u32;
+    /// The field that holds the digest.
+    fn digest_mut(&mut self) -> &mut String;
+
+    /// Fills in the digest and returns the record as JSON.
+    fn seal(&mut self) -> Result<Vec<u8>> {
+        let digest = digest(self)?;
+        *self.digest_mut() = digest;
+        to_json(self)
+    }
+
+    /// Reads a record and checks format and digest; `path` is for messages.
+    fn open(path: &Path, bytes: &[u8]) -> Result<Self> {
+        let record: Self = serde_json::from_slice(bytes)
+            .map_err(|error| MemoryError::damaged(path, format!("not a record: {error}")))?;
+        if record.format() != RECORD_FORMAT {
+            let reason = format!(
+                "written in format {}, this program reads {RECORD_FORMAT}",
+                record.format()
+            );
+            return Err(MemoryError::damaged(path, reason));
+        }
+        let mut copy = record.clone();
+        let stored = std::mem::take(copy.digest_mut());
+        if digest(&copy)? != stored {
+            return Err(MemoryError::damaged(
+                path,
+                "the record was changed after it was written",
+            ));
+        }
+        Ok(record)
+    }
+}
+
+impl Sealed for CommitRecord {
+    fn format(&self) -> u32 {
+        self.format
+    }
+
+    fn digest_mut(&mut self) -> &mut String {
+        &mut self.digest
+    }
+}
+
+impl Sealed for ReferencesRecord {
+    fn format(&self) -> u32 {
+        self.format
+    }
+
+    fn digest_mut(&mut self) -> &mut String {
+        &mut self.digest
+    }
+}
+
+fn digest(record: &impl Sealed) -> Result<String> {
+    let mut copy = record.clone();
+    copy.digest_mut().clear();
+    Ok(blake3::hash(&to_json(&copy)?).to_hex().to_string())
+}
+
+fn to_json(record: &impl Serialize) -> Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec_pretty(record)
+        .map_err(|error| MemoryError::damaged("a record to write", error.to_string()))?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use storyloom_story::{Method, Opening, Seed, ShotId, StoryId, VideoSpec};
+
+    pub(crate) fn record(shot: ShotId) -> CommitRecord {
+        let story = StoryId::new("a").unwrap();
+        CommitRecord {
+            format: RECORD_FORMAT,
+            request: ShotRequest {
+                seed: Seed::derive(0, &story, shot, 0),
+                story,
+                shot,
+                attempt: 0,
+                method: Method::StoryMem,
+                opening: Opening::Memory,
+                prompt: "A mug.".to_owned(),
+                video: VideoSpec {
+                    width: 32,
+                    height: 16,
+                    frames: 5,
+                    fps: 8,
+                },
+            },
+            engine: "e".to_owned(),
+            memory_seen: vec![],
+            continues: None,
+            latents: BlobRef::of(b"latents"),
+            frame_count: 5,
+            frame_size: (32, 16),
+            frames_blake3: BlobRef::of(b"frames").blake3,
+            tail: BlobRef::of(b"tail"),
+            video: PictureRecord {
+                file: format!("{shot}.mp4"),
+                content: BlobRef::of(b"video"),
+            },
+            selection: Selection {
+                frames: vec![0],
+                passes: 1,
+                threshold: 0.9,
+            },
+            keyframes: vec![KeyframeRecord {
+                position: 0,
+                frame: 0,
+                quality: 4.125,
+                picture: PictureRecord {
+                    file: format!("keyframes/{shot}_keyframe0.png"),
+                    content: BlobRef::of(b"png"),
+                },
+                latents: BlobRef::of(b"latent"),
+                embedding: BlobRef::of(b"embedding"),
+            }],
+            seconds: BTreeMap::from([(Stage::Denoise, 1.0 / 3.0), (Stage::Decode, 0.1)]),
+            previous: None,
+            digest: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_sealed_record_opens_and_a_changed_one_does_not() {
+        let mut sealed = record(ShotId { scene: 1, shot: 2 });
+        let bytes = sealed.seal().unwrap();
+        let path = Path::new("01_02.json");
+        assert_eq!(CommitRecord::open(path, &bytes).unwrap(), sealed);
+        let text = String::from_utf8(bytes).unwrap();
+        for (from, to) in [
+            ("A mug.", "A cup."),
+            ("\"frame_count\": 5", "\"frame_count\": 6"),
+            ("\"format\": 1", "\"format\": 2"),
+            ("\"engine\"", "\"motor\""),
+            ("}", ""),
+        ] {
+            let changed = text.replacen(from, to, 1);
+            assert_ne!(changed, text);
+            assert!(
+                CommitRecord::open(path, changed.as_bytes()).is_err(),
+                "{from}"
+            );
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Errors of the memory bank.
+
+use std::io;
+use std::path::PathBuf;
+
+use storyloom_story::ErrorClass;
+
+/// What can go wrong with stored things.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MemoryError {
+    /// The file system refused.
+    #[error("cannot {action} {path}: {source}", path = path.display())]
+    Storage {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// A stored thing is not what its record says.
+    #[error("{path}: {reason}", path = path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// How it differs.
+        reason: String,
+    },
+    /// The index database failed in a way that opening it again may mend.
+    #[error("memory index {path}: {reason}", path = path.display())]
+    Index {
+        /// The database.
+        path: PathBuf,
+        /// What it said.
+        reason: String,
+    },
+}
+
+/// The result of memory operations.
+pub type Result<T, E = MemoryError> = std::result::Result<T, E>;
+
+impl MemoryError {
+    pub(crate) fn storage(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+        source: io::Error,
+    ) -> Self {
+        Self::Storage {
+            action,
+            path: path.into(),
+            source,
+        }
+    }
+
+    pub(crate) fn damaged(path: impl Into<PathBuf>, reason: impl Into<String>) -> Self {
+        Self::Damaged {
+            path: path.into(),
+            reason: reason.into(),
+        }
+    }
+
+    /// What the error means for the run.
+    ///
+    /// A full or read-only disk stops everything; other storage trouble may pass.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::Storage { source, .. } => match source.kind() {
+                io::ErrorKind::StorageFull
+                | io::ErrorKind::QuotaExceeded
+                | io::ErrorKind::ReadOnlyFilesystem
+                | io::ErrorKind::PermissionDenied => ErrorClass::Run,
+                _ => ErrorClass::Transient,
+            },
+            Self::Damaged { .. } => ErrorClass::Shot,
+            Self::Index { .. } => ErrorClass::Transient,
+        }
+    }
+}

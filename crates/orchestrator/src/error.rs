@@ -1,0 +1,80 @@
+//! Errors of a run.
+
+use std::path::PathBuf;
+
+use storyloom_memory::MemoryError;
+use storyloom_story::ErrorClass;
+
+use crate::engine::EngineError;
+
+/// What ends a run, a story or an attempt at a shot.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// A stage failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The run folder could not be read or written.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The run folder belongs to something else.
+    #[error("{path}: {reason}", path = path.display())]
+    Folder {
+        /// The folder or the file in it.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
+    /// Another process works on the run folder.
+    #[error("{path} is in use by another process; wait for it or stop it", path = path.display())]
+    Busy {
+        /// The run folder.
+        path: PathBuf,
+    },
+    /// The `ffmpeg` program is missing.
+    #[error(
+        "the program ffmpeg cannot be started ({reason}); install it (Debian: apt-get install ffmpeg)"
+    )]
+    FfmpegAway {
+        /// What the system said.
+        reason: String,
+    },
+    /// The `ffmpeg` program failed.
+    #[error("ffmpeg failed on {path}: {reason}", path = path.display())]
+    Ffmpeg {
+        /// The video.
+        path: PathBuf,
+        /// What it printed.
+        reason: String,
+    },
+    /// A setting does not fit the stories.
+    #[error("{0}")]
+    Setting(String),
+    /// The run was asked to stop.
+    #[error("stopped early; everything finished is saved")]
+    Stopped,
+}
+
+impl RunError {
+    /// What the error means for the work.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::Engine(error) => error.class,
+            Self::Memory(error) => error.class(),
+            Self::Folder { .. } | Self::Setting(_) => ErrorClass::Run,
+            Self::Busy { .. } | Self::FfmpegAway { .. } => ErrorClass::ServiceAway,
+            Self::Ffmpeg { reason, .. } if reason.contains("No space left") => ErrorClass::Run,
+            Self::Ffmpeg { .. } => ErrorClass::Transient,
+            Self::Stopped => ErrorClass::Interrupted,
+        }
+    }
+
+    /// Whether storage is to blame, which has an exit code of its own.
+    pub fn is_storage(&self) -> bool {
+        match self {
+            Self::Memory(MemoryError::Storage { .. } | MemoryError::Index { .. }) => true,
+            Self::Ffmpeg { reason, .. } => reason.contains("No space left"),
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! Video files, by the `ffmpeg` program.
+
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+
+use storyloom_memory::storage::temporary_name;
+use storyloom_memory::{BlobRef, Storage};
+use storyloom_story::Clip;
+
+use crate::error::RunError;
+
+/// Writes and checks videos.
+#[derive(Debug, Clone)]
+pub struct VideoFiles {
+    storage: Arc<dyn Storage>,
+}
+
+/// Constant rate factor of x264; 10 is close to lossless (StoryMem's writer, quality 8).
+const QUALITY: &str = "10";
+
+impl VideoFiles {
+    /// Fails if `ffmpeg` cannot be started, before anything is paid for.
+    pub fn new(storage: Arc<dyn Storage>) -> Result<Self, RunError> {
+        let started = Command::new("ffmpeg")
+            .arg("-version")
+            .stdin(Stdio::null())
+            .output();
+        match started {
+            Ok(output) if output.status.success() => Ok(Self { storage }),
+            Ok(output) => Err(RunError::FfmpegAway {
+                reason: output.status.to_string(),
+            }),
+            Err(error) => Err(RunError::FfmpegAway {
+                reason: error.to_string(),
+            }),
+        }
+    }
+
+    /// Encodes a clip to H.264 at `path`, durably, and returns what was written.
+    pub fn write_clip(&self, path: &Path, clip: &Clip, fps: u32) -> Result<BlobRef, RunError> {
+        let size = format!("{}x{}", clip.width(), clip.height());
+        let rate = fps.to_string();
+        let input = [
+            "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", &size, "-r", &rate, "-i", "pipe:0",
+        ];
+        let codec = [
+            "-an", "-c:v", "libx264", "-crf", QUALITY, "-pix_fmt", "yuv420p",
+        ];
+        self.produce(path, &[&input[..], &codec].concat(), |child| {
+            let mut stdin = child.stdin.take();
+            for frame in clip.frames() {
+                if let Some(stdin) = stdin.as_mut() {
+                    stdin.write_all(frame.data())?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Joins clips of one size and rate without encoding them again.
+    pub fn join_clips(&self, path: &Path, clips: &[PathBuf]) -> Result<BlobRef, RunError> {
+        let list: String = clips.iter().map(|clip| list_entry(clip)).collect();
+        let input = [
+            "-f",
+            "concat",
+            "-safe",
+            "0",
+            "-protocol_whitelist",
+            "file,pipe,fd",
+        ];
+        let copy = ["-i", "pipe:0", "-c", "copy"];
+        self.produce(path, &[&input[..], &copy].concat(), |child| {
+            child
+                .stdin
+                .take()
+                .map_or(Ok(()), |mut stdin| stdin.write_all(list.as_bytes()))
+        })
+    }
+
+    /// Runs ffmpeg into a temporary file beside `path`, fed by `feed`, and publishes it.
+    fn produce(
+        &self,
+        path: &Path,
+        arguments: &[&str],
+        feed: impl FnOnce(&mut Child) -> std::io::Result<()>,
+    ) -> Result<BlobRef, RunError> {
+        let temporary = temporary_name(path);
+        let failed = |reason: String| RunError::Ffmpeg {
+            path: path.to_owned(),
+            reason,
+        };
+        let mut child = ffmpeg(arguments)
+            .args([
+                "-fflags",
+                "+bitexact",
+                "-flags:v",
+                "+bitexact",
+                "-movflags",
+                "+faststart",
+            ])
+            .args(["-f", "mp4"])
+            .arg(&temporary)
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| RunError::FfmpegAway {
+                reason: error.to_string(),
+            })?;
+        // A broken pipe is told better by ffmpeg itself.
+        let fed = feed(&mut child);
+        drop(child.stdin.take());
+        let output = child
+            .wait_with_output()
+            .map_err(|error| failed(error.to_string()))?;
+        let result = if !output.status.success() {
+            Err(failed(last_words(&output.stderr)))
+        } else if let Err(error) = fed {
+            Err(failed(error.to_string()))
+        } else {
+            self.publish(&temporary, path)
+        };
+        if result.is_err() {
+            let _ = std::fs::remove_file(&temporary);
+        }
+        result
+    }
+
+    fn publish(&self, temporary: &Path, path: &Path) -> Result<BlobRef, RunError> {
+        let content = BlobRef::of(&self.storage.read(temporary)?);
+        self.storage.publish(temporary, path)?;
+        Ok(content)
+    }
+}
+
+/// Frames of a video of the given size, counted by decoding all of it.
+pub fn count_frames(path: &Path, (width, height): (u32, u32)) -> Result<u64, RunError> {
+    let failed = |reason: String| RunError::Ffmpeg {
+        path: path.to_owned(),
+        reason,
+    };
+    let mut child = ffmpeg(&["-xerror", "-i"])
+        .arg(path)
+        .args([
+            "-map", "0:v:0", "-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1",
+        ])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| RunError::FfmpegAway {
+            reason: error.to_string(),
+        })?;
+    let mut bytes = 0_u64;
+    if let Some(mut frames) = child.stdout.take() {
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            match frames.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(read) => bytes += read as u64,
+                Err(error) => return Err(failed(error.to_string())),
+            }
+        }
+    }
+    let output = child
+        .wait_with_output()
+        .map_err(|error| failed(error.to_string()))?;
+    if !output.status.success() {
+        return Err(failed(last_words(&output.stderr)));
+    }
+    let frame = u64::from(width) * u64::from(height) * 3;
+    if frame == 0 || bytes % frame != 0 {
+        return Err(failed(format!(
+            "{bytes} bytes are no frames of {width}x{height}"
+        )));
+    }
+    Ok(bytes / frame)
+}
+
+/// Writes frame `index` of a video as a JPEG of at most `width` pixels width.
+pub fn write_poster(video: &Path, index: u32, width: u32, poster: &Path) -> Result<(), RunError> {
+    let filter = format!("select=eq(n\\,{index}),scale='min({width},iw)':-2");
+    let output = ffmpeg(&["-i"])
+        .arg(video)
+        .args([
+            "-vf",
+            &filter,
+            "-frames:v",
+            "1",
+            "-q:v",
+            "3",
+            "-f",
+            "image2",
+            "-update",
+            "1",
+        ])
+        .arg(poster)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| RunError::FfmpegAway {
+            reason: error.to_string(),
+        })?;
+    if output.status.success() && poster.is_file() {
+        return Ok(());
+    }
+    let reason = last_words(&output.stderr);
+    Err(RunError::Ffmpeg {
+        path: video.to_owned(),
+        reason,
+    })
+}
+
+fn ffmpeg(arguments: &[&str]) -> Command {
+    let mut command = Command::new("ffmpeg");
+    command
+        .args(["-hide_banner", "-nostdin", "-loglevel", "error", "-y"])
+        .args(arguments);
+    command
+}
+
+/// A line of the concat list; single quotes inside are closed, escaped and opened again.
+fn list_entry(path: &Path) -> String {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let quoted = absolute.display().to_string().replace('\'', "'\\''");
+    format!("file 'file:{quoted}'\n")
+}
+
+fn last_words(stderr: &[u8]) -> String {
+    let text = String::from_utf8_lossy(stderr);
+    let lines: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .collect();
+    let last = &lines[lines.len().saturating_sub(3)..];
+    if last.is_empty() {
+        "it gave no reason".to_owned()
+    } else {
+        last.join("; ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use storyloom_memory::Disk;
+    use storyloom_story::RgbImage;
+
+    fn clip(frames: u8) -> Clip {
+        let frame = |value: u8| RgbImage::new(32, 16, vec![value * 20; 32 * 16 * 3]).unwrap();
+        Clip::new((0..frames).map(frame).collect()).unwrap()
+    }
+
+    #[test]
+    fn clips_are_written_joined_and_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = VideoFiles::new(Arc::new(Disk)).unwrap();
+        let quoted = folder.path().join("it's a folder");
+        std::fs::create_dir(&quoted).unwrap();
+        let paths = ["a.mp4", "b.mp4"].map(|name| quoted.join(name));
+        for (path, frames) in paths.iter().zip([5, 9]) {
+            let content = files.write_clip(path, &clip(frames), 8).unwrap();
+            assert_eq!(content, BlobRef::of(&std::fs::read(path).unwrap()));
+            assert_eq!(count_frames(path, (32, 16)).unwrap(), u64::from(frames));
+        }
+        let again = files
+            .write_clip(&quoted.join("c.mp4"), &clip(5), 8)
+            .unwrap();
+        assert_eq!(
+            again,
+            BlobRef::of(&std::fs::read(&paths[0]).unwrap()),
+            "same clip, same bytes"
+        );
+        let whole = quoted.join("whole.mp4");
+        files.join_clips(&whole, &paths).unwrap();
+        assert_eq!(count_frames(&whole, (32, 16)).unwrap(), 14);
+        write_poster(&whole, 7, 320, &quoted.join("poster.jpg")).unwrap();
+        assert_eq!(
+            std::fs::read_dir(&quoted).unwrap().count(),
+            5,
+            "no unfinished files"
+        );
+    }
+
+    #[test]
+    fn a_truncated_video_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = VideoFiles::new(Arc::new(Disk)).unwrap();
+        let path = folder.path().join("a.mp4");
+        files.write_clip(&path, &clip(9), 8).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+        assert!(count_frames(&path, (32, 16)).map_or(true, |frames| frames != 9));
+        let nowhere = folder.path().join("missing/a.mp4");
+        assert!(files.write_clip(&nowhere, &clip(1), 8).is_err());
+    }
+}

@@ -1,0 +1,327 @@
+//! The run folder: where everything lies, and what it belongs to.
+//!
+//! ```text
+//! DIR/run.json                      what the run is: settings, engine, stories
+//! DIR/stories/ID/story.json         the script as run, and the story's state
+//! DIR/stories/ID/SS_HH.mp4          the shots, and story.mp4
+//! DIR/stories/ID/keyframes/         what is remembered, PNG
+//! DIR/stories/ID/commits/SS_HH.json commit records
+//! DIR/blobs/                        latents and embeddings
+//! DIR/bank/                         the memory index
+//! ```
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+use storyloom_memory::{PictureRecord, Storage};
+use storyloom_story::{Resolution, ShotId, StoryEntry, StoryId, StoryScript};
+
+use crate::config::RunConfig;
+use crate::engine::EngineDescription;
+use crate::error::RunError;
+
+/// The version of the folder's form that this program writes and reads.
+pub const FOLDER_FORMAT: u32 = 1;
+
+/// `run.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunFile {
+    /// [`FOLDER_FORMAT`].
+    pub format: u32,
+    /// Version of the program that began the run.
+    pub version: String,
+    /// What made the pictures.
+    pub engine: EngineDescription,
+    /// The settings that decide the pictures; a second start must agree in them.
+    pub identity: serde_json::Value,
+    /// All resolved settings of the first start.
+    pub config: serde_json::Value,
+    /// blake3 over the manifest's stories, in order.
+    pub manifest_digest: String,
+    /// The stories in the order in which they are made.
+    pub stories: Vec<StoryId>,
+}
+
+/// `story.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StoryFile {
+    /// [`FOLDER_FORMAT`].
+    pub format: u32,
+    /// The story.
+    pub id: StoryId,
+    /// The script as run.
+    pub script: StoryScript,
+    /// Its own seed, if it has one.
+    pub seed: Option<u64>,
+    /// Who it is for.
+    pub tenant: Option<String>,
+    /// Reference images, as the manifest named them.
+    pub reference_images: Vec<String>,
+    /// Frame size of every shot; decided before the first.
+    pub size: Option<Resolution>,
+    /// How far it is.
+    pub state: StoryState,
+    /// The whole video, once all shots exist.
+    pub video: Option<PictureRecord>,
+}
+
+/// How far a story is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum StoryState {
+    /// Not begun.
+    Pending,
+    /// Begun.
+    Running,
+    /// All shots and the whole video exist.
+    Done,
+    /// Given up at a shot.
+    Failed {
+        /// The shot, if it got that far.
+        shot: Option<ShotId>,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl StoryFile {
+    /// A story that has not begun.
+    pub fn pending(entry: &StoryEntry) -> Self {
+        Self {
+            format: FOLDER_FORMAT,
+            id: entry.id.clone(),
+            script: entry.script.clone(),
+            seed: entry.seed,
+            tenant: entry.tenant.clone(),
+            reference_images: entry.reference_images.clone(),
+            size: None,
+            state: StoryState::Pending,
+            video: None,
+        }
+    }
+
+    /// Whether `entry` asks for the same pictures.
+    fn asks_for(&self, entry: &StoryEntry) -> bool {
+        self.script == entry.script
+            && self.seed == entry.seed
+            && self.reference_images == entry.reference_images
+    }
+}
+
+/// An opened run folder.
+#[derive(Debug)]
+pub struct RunFolder {
+    root: PathBuf,
+    storage: Arc<dyn Storage>,
+}
+
+impl RunFolder {
+    /// The folder `root`, which need not exist yet.
+    pub fn new(root: impl Into<PathBuf>, storage: Arc<dyn Storage>) -> Self {
+        Self {
+            root: root.into(),
+            storage,
+        }
+    }
+
+    /// The folder itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The folder of all stories.
+    pub fn stories(&self) -> PathBuf {
+        self.root.join("stories")
+    }
+
+    /// The folder of one story.
+    pub fn story(&self, story: &StoryId) -> PathBuf {
+        self.stories().join(story.as_str())
+    }
+
+    /// The folder of the blobs.
+    pub fn blobs(&self) -> PathBuf {
+        self.root.join("blobs")
+    }
+
+    /// The files.
+    pub fn storage(&self) -> &Arc<dyn Storage> {
+        &self.storage
+    }
+
+    /// Reads `run.json`.
+    pub fn run_file(&self) -> Result<RunFile, RunError> {
+        let path = self.root.join("run.json");
+        if !self.storage.exists(&path) {
+            return Err(self.wrong("this is not a run folder: it has no run.json".to_owned()));
+        }
+        self.read_json(&path)
+    }
+
+    /// Reads a story's `story.json`.
+    pub fn story_file(&self, story: &StoryId) -> Result<StoryFile, RunError> {
+        let path = self.story(story).join("story.json");
+        let file: StoryFile = self.read_json(&path)?;
+        if &file.id != story {
+            let reason = format!("it is the story {}, not {story}", file.id);
+            return Err(RunError::Folder { path, reason });
+        }
+        Ok(file)
+    }
+
+    /// Writes a story's `story.json`.
+    pub fn write_story(&self, file: &StoryFile) -> Result<(), RunError> {
+        self.write_json(&self.story(&file.id).join("story.json"), file)
+    }
+
+    /// Keeps other processes out until the lock is dropped. Local file systems only.
+    pub fn lock(&self) -> Result<File, RunError> {
+        let failed = |error: std::io::Error| RunError::Folder {
+            path: self.root.clone(),
+            reason: format!("cannot be written: {error}"),
+        };
+        std::fs::create_dir_all(&self.root).map_err(failed)?;
+        let lock = File::create(self.root.join("run.lock")).map_err(failed)?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(lock),
+            Err(_) => Err(RunError::Busy {
+                path: self.root.clone(),
+            }),
+        }
+    }
+
+    /// Begins a run in this folder, or goes on with the one that is there.
+    ///
+    /// A second start must agree in everything that decides the pictures. Stories may be added.
+    pub fn begin(
+        &self,
+        config: &RunConfig,
+        engine: &EngineDescription,
+        stories: &[&StoryEntry],
+    ) -> Result<Vec<StoryFile>, RunError> {
+        let mut run = RunFile {
+            format: FOLDER_FORMAT,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            engine: engine.clone(),
+            identity: identity(config),
+            config: config.resolved.clone(),
+            manifest_digest: manifest_digest(stories),
+            stories: stories.iter().map(|entry| entry.id.clone()).collect(),
+        };
+        if self.storage.exists(&self.root.join("run.json")) {
+            let before = self.run_file()?;
+            self.check_same(&before, &run)?;
+            run.version.clone_from(&before.version);
+            run.config.clone_from(&before.config);
+            let old = before
+                .stories
+                .into_iter()
+                .filter(|id| !run.stories.contains(id));
+            run.stories.extend(old.collect::<Vec<_>>());
+        }
+        let files = stories
+            .iter()
+            .map(|entry| self.admit(entry))
+            .collect::<Result<_, _>>()?;
+        self.write_json(&self.root.join("run.json"), &run)?;
+        Ok(files)
+    }
+
+    /// The story's file, written if the story is new; an error if it asks for something else now.
+    fn admit(&self, entry: &StoryEntry) -> Result<StoryFile, RunError> {
+        let path = self.story(&entry.id).join("story.json");
+        if !self.storage.exists(&path) {
+            let file = StoryFile::pending(entry);
+            self.write_story(&file)?;
+            return Ok(file);
+        }
+        let file = self.story_file(&entry.id)?;
+        if file.asks_for(entry) {
+            return Ok(file);
+        }
+        let reason = "the story was begun with another script, seed or reference images; \
+                      give it another id or use another --out folder";
+        Err(RunError::Folder {
+            path,
+            reason: reason.to_owned(),
+        })
+    }
+
+    fn check_same(&self, before: &RunFile, now: &RunFile) -> Result<(), RunError> {
+        let mut differences = Vec::new();
+        if before.engine.fingerprint != now.engine.fingerprint {
+            differences.push("the engine (weights, sampler or precision)".to_owned());
+        }
+        for (key, value) in now.identity.as_object().into_iter().flatten() {
+            let old = &before.identity[key];
+            if old != value {
+                differences.push(format!("{key} (was {old}, is {value})"));
+            }
+        }
+        if differences.is_empty() {
+            return Ok(());
+        }
+        Err(self.wrong(format!(
+            "this run was begun with other settings: {}; use them again or another --out folder",
+            differences.join(", ")
+        )))
+    }
+
+    fn wrong(&self, reason: String) -> RunError {
+        RunError::Folder {
+            path: self.root.clone(),
+            reason,
+        }
+    }
+
+    fn read_json<T: for<'de> Deserialize<'de>>(&self, path: &Path) -> Result<T, RunError> {
+        let bytes = self.storage.read(path)?;
+        let wrong = |reason| RunError::Folder {
+            path: path.to_owned(),
+            reason,
+        };
+        let value: serde_json::Value =
+            serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
+        let format = value["format"].as_u64();
+        if format != Some(u64::from(FOLDER_FORMAT)) {
+            let found = format.map_or("none".to_owned(), |format| format.to_string());
+            return Err(wrong(format!(
+                "format {found} is not known, this version reads format {FOLDER_FORMAT}"
+            )));
+        }
+        serde_json::from_value(value).map_err(|error| wrong(error.to_string()))
+    }
+
+    fn write_json(&self, path: &Path, value: &impl Serialize) -> Result<(), RunError> {
+        let mut bytes = serde_json::to_vec_pretty(value).map_err(|error| RunError::Folder {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })?;
+        bytes.push(b'\n');
+        Ok(self.storage.write(path, &bytes)?)
+    }
+}
+
+/// The settings that decide the pictures beyond the engine.
+fn identity(config: &RunConfig) -> serde_json::Value {
+    serde_json::json!({
+        "run.seed": config.seed,
+        "video": config.video,
+        "memory.window": config.window,
+        "memory.selection": config.selection,
+        "memory.continuation": config.continuation,
+    })
+}
+
+fn manifest_digest(stories: &[&StoryEntry]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for entry in stories {
+        let file = StoryFile::pending(entry);
+        // Serialising plain data into memory does not fail.
+        hasher.update(&serde_json::to_vec(&file).unwrap_or_default());
+    }
+    hasher.finalize().to_hex().to_string()
+}

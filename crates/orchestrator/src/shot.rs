@@ -1,0 +1,338 @@
+//! One shot, from its request to its commit record. **Start reading here.**
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Instant;
+
+use storyloom_memory::arrays::{decode_frames, encode_array, encode_frames};
+use storyloom_memory::commit::RECORD_FORMAT;
+use storyloom_memory::pictures::encode_png;
+use storyloom_memory::select::{Selection, SelectionSettings, select};
+use storyloom_memory::window::is_admitted;
+use storyloom_memory::{
+    BlobRef, CommitRecord, KeyframeRecord, MemoryBank, PictureRecord, Remembered,
+};
+use storyloom_story::{Clip, ErrorClass, HostTensor, RgbImage, ShotInputs, ShotRequest, Stage};
+use storyloom_telemetry::{Event, Reporter};
+
+use crate::config::{StopAt, StopFlag};
+use crate::engine::{EngineError, ShotEngine, StepObserver};
+use crate::error::RunError;
+use crate::output::VideoFiles;
+
+/// What every shot of a run is made with.
+pub struct Studio<'a, E> {
+    /// Makes the pictures.
+    pub engine: &'a E,
+    /// What is remembered.
+    pub bank: &'a MemoryBank,
+    /// Writes videos.
+    pub videos: &'a VideoFiles,
+    /// How keyframes are chosen.
+    pub selection: SelectionSettings,
+    /// Hears of progress.
+    pub reporter: &'a dyn Reporter,
+    /// Asks to stop.
+    pub stop: &'a StopFlag,
+    /// Where to stop.
+    pub stop_at: StopAt,
+}
+
+/// What one shot is given besides its request.
+pub struct ShotPlan {
+    /// What is asked for.
+    pub request: ShotRequest,
+    /// The whole bank of the story, oldest first.
+    pub history: Vec<Remembered>,
+    /// Positions in `history` that the shot sees.
+    pub window: Vec<usize>,
+    /// The frames it continues, as the shot before stored them.
+    pub continues: Option<BlobRef>,
+    /// Digest of the record of the shot before.
+    pub previous: Option<String>,
+}
+
+/// Makes a shot: every stage by name, in order. Nothing exists before the last line.
+pub fn make_shot<E: ShotEngine>(
+    studio: &Studio<E>,
+    plan: &ShotPlan,
+) -> Result<CommitRecord, RunError> {
+    let mut clock = StageClock::new(studio.reporter, &plan.request);
+    let engine = studio.engine;
+
+    let inputs = clock.time(Stage::Plan, || load_inputs(studio.bank, plan))?;
+    let conditions = clock.time(Stage::Encode, || Ok(engine.encode(&inputs)?))?;
+    let latents = clock.time(Stage::Denoise, || {
+        let mut observer = Observer {
+            studio_stop: studio.stop,
+            studio_stop_at: studio.stop_at,
+            reporter: studio.reporter,
+            request: &plan.request,
+        };
+        let latents = engine.denoise(&inputs, &conditions, &mut observer)?;
+        finite(Stage::Denoise, &latents)?;
+        Ok(latents)
+    })?;
+    let clip = clock.time(Stage::Decode, || Ok(engine.decode(&inputs, &latents)?))?;
+    let chosen = clock.time(Stage::Select, || choose_keyframes(studio, plan, &clip))?;
+    let mut record = clock.time(Stage::Commit, || {
+        store_outputs(studio, plan, &latents, &clip, &chosen)
+    })?;
+    record.seconds = clock.seconds;
+    studio.bank.commit(&mut record)?;
+    Ok(record)
+}
+
+/// Stage `plan`: reads the pictures that the shot sees, checked against their records.
+fn load_inputs(bank: &MemoryBank, plan: &ShotPlan) -> Result<ShotInputs, RunError> {
+    let story = &plan.request.story;
+    let memory = plan
+        .window
+        .iter()
+        .map(|&position| bank.load(story, &plan.history[position]))
+        .collect::<Result<_, _>>()?;
+    let given = plan.request.opening.given_frames();
+    let previous_tail = match &plan.continues {
+        Some(blob) => {
+            let frames = decode_frames(Path::new(&blob.blake3), &bank.blobs().get(blob)?)?;
+            frames[frames.len().saturating_sub(given)..].to_vec()
+        }
+        None => Vec::new(),
+    };
+    Ok(ShotInputs {
+        request: plan.request.clone(),
+        memory,
+        previous_tail,
+    })
+}
+
+/// The keyframes of a shot that are new to the bank, with all that is stored of them.
+struct Chosen {
+    selection: Selection,
+    admitted: Vec<Admitted>,
+}
+
+struct Admitted {
+    position: usize,
+    frame: usize,
+    quality: f32,
+    embedding: HostTensor,
+    latents: HostTensor,
+}
+
+/// Stage `select`: scores every frame once, chooses, and keeps what is new to the bank.
+fn choose_keyframes<E: ShotEngine>(
+    studio: &Studio<E>,
+    plan: &ShotPlan,
+    clip: &Clip,
+) -> Result<Chosen, RunError> {
+    let frames: Vec<&RgbImage> = clip.frames().iter().collect();
+    let scores = studio.engine.score(&frames)?;
+    let selection = select(&scores.embeddings, &scores.quality, &studio.selection);
+    // The whole history counts, also what the window no longer shows.
+    let bank: Vec<Vec<f32>> = plan
+        .history
+        .iter()
+        .map(|remembered| studio.bank.embedding(remembered))
+        .collect::<Result<_, _>>()?;
+    let mut admitted = Vec::new();
+    for (position, &frame) in selection.frames.iter().enumerate() {
+        let embedding = &scores.embeddings[frame];
+        if !is_admitted(embedding, bank.iter().map(Vec::as_slice)) {
+            continue;
+        }
+        let size = plan.request.video.resolution();
+        let latents = studio.engine.remember(frames[frame], size)?;
+        finite(Stage::Select, &latents)?;
+        admitted.push(Admitted {
+            position,
+            frame,
+            quality: scores.quality[frame],
+            embedding: vector(embedding)?,
+            latents,
+        });
+    }
+    Ok(Chosen {
+        selection,
+        admitted,
+    })
+}
+
+/// First half of stage `commit`: everything the record names becomes durable.
+fn store_outputs<E: ShotEngine>(
+    studio: &Studio<E>,
+    plan: &ShotPlan,
+    latents: &HostTensor,
+    clip: &Clip,
+    chosen: &Chosen,
+) -> Result<CommitRecord, RunError> {
+    /// Enough for every way to continue a shot.
+    const TAIL: usize = 5;
+    let request = &plan.request;
+    let blobs = studio.bank.blobs();
+    let folder = studio.bank.story_folder(&request.story);
+    let video = format!("{}.mp4", request.shot);
+    let content = studio
+        .videos
+        .write_clip(&folder.join(&video), clip, request.video.fps)?;
+    let keyframes = chosen
+        .admitted
+        .iter()
+        .map(|admitted| {
+            let file = format!(
+                "keyframes/{}_keyframe{}.png",
+                request.shot, admitted.position
+            );
+            let picture = &clip.frames()[admitted.frame];
+            store_keyframe(studio.bank, &folder, file, picture, admitted)
+        })
+        .collect::<Result<_, _>>()?;
+    Ok(CommitRecord {
+        format: RECORD_FORMAT,
+        request: request.clone(),
+        engine: studio.engine.describe().fingerprint,
+        memory_seen: plan
+            .window
+            .iter()
+            .map(|&at| plan.history[at].seen())
+            .collect(),
+        continues: plan.continues.clone(),
+        latents: blobs.put(&encode_array(latents)?)?,
+        frame_count: clip.frames().len() as u32,
+        frame_size: (clip.width(), clip.height()),
+        frames_blake3: frames_digest(clip),
+        tail: blobs.put(&encode_frames(clip.tail(TAIL))?)?,
+        video: PictureRecord {
+            file: video,
+            content,
+        },
+        selection: chosen.selection.clone(),
+        keyframes,
+        seconds: BTreeMap::new(),
+        previous: plan.previous.clone(),
+        digest: String::new(),
+    })
+}
+
+fn store_keyframe(
+    bank: &MemoryBank,
+    folder: &Path,
+    file: String,
+    picture: &RgbImage,
+    admitted: &Admitted,
+) -> Result<KeyframeRecord, RunError> {
+    Ok(KeyframeRecord {
+        position: admitted.position as u32,
+        frame: admitted.frame as u32,
+        quality: admitted.quality,
+        picture: store_picture(bank, folder, file, picture)?,
+        latents: bank.blobs().put(&encode_array(&admitted.latents)?)?,
+        embedding: bank.blobs().put(&encode_array(&admitted.embedding)?)?,
+    })
+}
+
+/// Writes a picture of the bank as PNG.
+pub(crate) fn store_picture(
+    bank: &MemoryBank,
+    folder: &Path,
+    file: String,
+    picture: &RgbImage,
+) -> Result<PictureRecord, RunError> {
+    let png = encode_png(picture)?;
+    bank.storage().write(&folder.join(&file), &png)?;
+    Ok(PictureRecord {
+        file,
+        content: BlobRef::of(&png),
+    })
+}
+
+/// An embedding as an array.
+pub(crate) fn vector(values: &[f32]) -> Result<HostTensor, RunError> {
+    HostTensor::new(vec![values.len()], values.to_vec()).map_err(|error| {
+        let message = error.to_string();
+        RunError::Engine(EngineError {
+            stage: Stage::Select,
+            class: ErrorClass::Shot,
+            message,
+        })
+    })
+}
+
+fn frames_digest(clip: &Clip) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for frame in clip.frames() {
+        hasher.update(frame.data());
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
+fn finite(stage: Stage, array: &HostTensor) -> Result<(), EngineError> {
+    match array.first_non_finite() {
+        None => Ok(()),
+        Some(position) => Err(EngineError {
+            stage,
+            class: ErrorClass::Shot,
+            message: format!(
+                "the latents are not finite (first at position {position}); \
+                 check the checkpoint with `storyloom model inspect`"
+            ),
+        }),
+    }
+}
+
+/// Times the stages of a shot and reports them.
+struct StageClock<'a> {
+    reporter: &'a dyn Reporter,
+    request: &'a ShotRequest,
+    seconds: BTreeMap<Stage, f64>,
+}
+
+impl<'a> StageClock<'a> {
+    fn new(reporter: &'a dyn Reporter, request: &'a ShotRequest) -> Self {
+        Self {
+            reporter,
+            request,
+            seconds: BTreeMap::new(),
+        }
+    }
+
+    fn time<T>(
+        &mut self,
+        stage: Stage,
+        work: impl FnOnce() -> Result<T, RunError>,
+    ) -> Result<T, RunError> {
+        let begun = Instant::now();
+        let result = work()?;
+        let seconds = begun.elapsed().as_secs_f64();
+        self.seconds.insert(stage, seconds);
+        let ShotRequest { story, shot, .. } = self.request;
+        self.reporter.report(&Event::StageFinished {
+            story,
+            shot: *shot,
+            stage,
+            seconds,
+        });
+        Ok(result)
+    }
+}
+
+/// Reports steps and stops between them.
+struct Observer<'a> {
+    studio_stop: &'a StopFlag,
+    studio_stop_at: StopAt,
+    reporter: &'a dyn Reporter,
+    request: &'a ShotRequest,
+}
+
+impl StepObserver for Observer<'_> {
+    fn step_finished(&mut self, done: usize, total: usize) -> bool {
+        let ShotRequest { story, shot, .. } = self.request;
+        self.reporter.report(&Event::StepFinished {
+            story,
+            shot: *shot,
+            done,
+            total,
+        });
+        !(self.studio_stop_at == StopAt::Step && self.studio_stop.is_set())
+    }
+}

@@ -1,0 +1,161 @@
+//! How far a run is, from its folder alone.
+
+use serde::Serialize;
+use storyloom_memory::{CommitRecord, Sealed};
+use storyloom_story::{ShotId, StoryId};
+
+use crate::error::RunError;
+use crate::run_folder::{RunFolder, StoryFile, StoryState};
+
+/// Stories or shots by state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Asked for.
+    pub total: usize,
+    /// Finished.
+    pub done: usize,
+    /// Begun.
+    pub running: usize,
+    /// Not begun.
+    pub pending: usize,
+    /// Given up.
+    pub failed: usize,
+    /// Set aside so that nobody tries them again.
+    pub quarantined: usize,
+}
+
+/// The status of a run; its JSON form is a contract.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Status {
+    /// Stories by state.
+    pub stories: Counts,
+    /// Shots by state.
+    pub shots: Counts,
+    /// Seconds until everything is made at the pace so far; `None` before the first shot.
+    pub eta_seconds: Option<f64>,
+    /// Finished shots per hour of work.
+    pub shots_per_hour: Option<f64>,
+    /// Share of the working time that ended in shots that exist; `None` before the first shot.
+    pub goodput: Option<f64>,
+    /// Every story.
+    #[serde(skip)]
+    pub list: Vec<StoryStatus>,
+}
+
+/// How far one story is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoryStatus {
+    /// The story.
+    pub id: StoryId,
+    /// Its state.
+    pub state: StoryState,
+    /// Shots asked for.
+    pub shots: usize,
+    /// Shots that exist.
+    pub done: usize,
+}
+
+/// Reads the status of the run in `folder`.
+pub fn status(folder: &RunFolder) -> Result<Status, RunError> {
+    let run = folder.run_file()?;
+    let mut status = Status {
+        stories: Counts::default(),
+        shots: Counts::default(),
+        eta_seconds: None,
+        shots_per_hour: None,
+        goodput: None,
+        list: Vec::with_capacity(run.stories.len()),
+    };
+    let mut useful_seconds = 0.0;
+    let mut lost_attempts = 0.0;
+    for id in &run.stories {
+        let file = folder.story_file(id)?;
+        let work = count_story(folder, &file, &mut status)?;
+        useful_seconds += work.useful;
+        lost_attempts += work.lost;
+    }
+    let done = status.shots.done as f64;
+    if done > 0.0 && useful_seconds > 0.0 {
+        let left = (status.shots.pending + status.shots.running) as f64;
+        status.shots_per_hour = Some(done / useful_seconds * 3600.0);
+        status.eta_seconds = Some(left * useful_seconds / done);
+        status.goodput = Some(useful_seconds / (useful_seconds + lost_attempts));
+    }
+    Ok(status)
+}
+
+/// Working time of a story: what made its shots, and an estimate of what failed attempts took.
+struct Work {
+    useful: f64,
+    lost: f64,
+}
+
+fn count_story(
+    folder: &RunFolder,
+    file: &StoryFile,
+    status: &mut Status,
+) -> Result<Work, RunError> {
+    let mut work = Work {
+        useful: 0.0,
+        lost: 0.0,
+    };
+    let mut done = 0;
+    let total = file.script.shot_count();
+    for (shot, _) in file.script.shots() {
+        if let Some(record) = read_record(folder, &file.id, shot)? {
+            let seconds: f64 = record.seconds.values().sum();
+            work.useful += seconds;
+            work.lost += seconds * f64::from(record.request.attempt);
+            done += 1;
+        }
+    }
+    let left = total - done;
+    let (stories, shots) = (&mut status.stories, &mut status.shots);
+    stories.total += 1;
+    shots.total += total;
+    shots.done += done;
+    match &file.state {
+        // A finished story whose record is gone is not finished.
+        StoryState::Done if left == 0 => stories.done += 1,
+        StoryState::Failed { .. } => {
+            stories.failed += 1;
+            shots.failed += left;
+        }
+        StoryState::Pending => {
+            stories.pending += 1;
+            shots.pending += left;
+        }
+        StoryState::Running | StoryState::Done => {
+            stories.running += 1;
+            shots.running += left.min(1);
+            shots.pending += left.saturating_sub(1);
+        }
+    }
+    let state = file.state.clone();
+    status.list.push(StoryStatus {
+        id: file.id.clone(),
+        state,
+        shots: total,
+        done,
+    });
+    Ok(work)
+}
+
+/// A commit record straight from the folder, without the bank.
+pub(crate) fn read_record(
+    folder: &RunFolder,
+    story: &StoryId,
+    shot: ShotId,
+) -> Result<Option<CommitRecord>, RunError> {
+    let path = folder
+        .story(story)
+        .join("commits")
+        .join(format!("{shot}.json"));
+    if !folder.storage().exists(&path) {
+        return Ok(None);
+    }
+    Ok(Some(CommitRecord::open(
+        &path,
+        &folder.storage().read(&path)?,
+    )?))
+}

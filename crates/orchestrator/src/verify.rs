@@ -1,0 +1,328 @@
+//! The proof: everything that was asked for exists once, is whole, and was made from the memory
+//! that it claims.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+use storyloom_memory::arrays::decode_array;
+use storyloom_memory::blobs;
+use storyloom_memory::window::{WindowSettings, window};
+use storyloom_memory::{
+    BlobRef, BlobStore, CommitRecord, KeyframeRecord, PictureRecord, ReferencesRecord, Sealed,
+    SeenRecord,
+};
+use storyloom_story::{Opening, ShotId, StoryId};
+
+use crate::error::RunError;
+use crate::output::count_frames;
+use crate::run_folder::{RunFile, RunFolder, StoryFile, StoryState};
+
+/// What the check found.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Verdict {
+    /// Whether there is no problem.
+    pub ok: bool,
+    /// Shots asked for.
+    pub shots: usize,
+    /// Shots that exist and are whole.
+    pub shots_proven: usize,
+    /// Digest over latents and frames of all shots in story order; equal for equal results. Only
+    /// there if every shot is.
+    pub content_digest: Option<String>,
+    /// What is wrong.
+    pub problems: Vec<VerifyProblem>,
+}
+
+/// One thing that is wrong with a run folder.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct VerifyProblem {
+    /// The story.
+    pub story: StoryId,
+    /// The shot, where it is one shot's.
+    pub shot: Option<ShotId>,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// Checks everything in `folder`. Errors are only those that keep it from looking.
+pub fn verify(folder: &RunFolder) -> Result<Verdict, RunError> {
+    let run = folder.run_file()?;
+    let mut check = Check {
+        folder,
+        blobs: BlobStore::new(folder.blobs(), folder.storage().clone()),
+        window: window_of(&run),
+        engine: run.engine.fingerprint.clone(),
+        hasher: blake3::Hasher::new(),
+        problems: Vec::new(),
+        shots: 0,
+        proven: 0,
+    };
+    let mut stories = run.stories.clone();
+    // Story order, not the order of making, which priorities may change.
+    stories.sort();
+    for story in &stories {
+        match folder.story_file(story) {
+            Ok(file) => check.story(&file),
+            Err(error) => check.problem(story, None, error.to_string()),
+        }
+    }
+    let complete = check.problems.is_empty() && check.proven == check.shots;
+    Ok(Verdict {
+        ok: complete,
+        shots: check.shots,
+        shots_proven: check.proven,
+        content_digest: complete.then(|| check.hasher.finalize().to_hex().to_string()),
+        problems: check.problems,
+    })
+}
+
+fn window_of(run: &RunFile) -> Option<WindowSettings> {
+    serde_json::from_value(run.identity["memory.window"].clone()).ok()
+}
+
+struct Check<'a> {
+    folder: &'a RunFolder,
+    blobs: BlobStore,
+    window: Option<WindowSettings>,
+    engine: String,
+    hasher: blake3::Hasher,
+    problems: Vec<VerifyProblem>,
+    shots: usize,
+    proven: usize,
+}
+
+/// What is known of a story before a shot.
+#[derive(Default)]
+struct Lineage {
+    bank: Vec<SeenRecord>,
+    previous: Option<String>,
+    tail: Option<BlobRef>,
+}
+
+impl Check<'_> {
+    fn problem(&mut self, story: &StoryId, shot: Option<ShotId>, message: impl Into<String>) {
+        self.problems.push(VerifyProblem {
+            story: story.clone(),
+            shot,
+            message: message.into(),
+        });
+    }
+
+    fn story(&mut self, file: &StoryFile) {
+        let mut lineage = Lineage::default();
+        if let Err(error) = self.references(file, &mut lineage) {
+            self.problem(&file.id, None, error.to_string());
+        }
+        self.extra_records(file);
+        for (shot, script) in file.script.shots() {
+            self.shots += 1;
+            let before = self.problems.len();
+            match crate::status::read_record(self.folder, &file.id, shot) {
+                Err(error) => self.problem(&file.id, Some(shot), error.to_string()),
+                Ok(None) => self.problem(&file.id, Some(shot), "the shot was not made"),
+                Ok(Some(record)) => {
+                    if record.request.prompt != script.prompt {
+                        self.problem(&file.id, Some(shot), "it was made from another prompt");
+                    }
+                    self.shot(file, shot, &record, &lineage);
+                    self.extend(&mut lineage, &record);
+                    self.digest(&record);
+                }
+            }
+            self.proven += usize::from(self.problems.len() == before);
+        }
+        self.whole_video(file);
+    }
+
+    fn references(&mut self, file: &StoryFile, lineage: &mut Lineage) -> Result<(), RunError> {
+        if file.reference_images.is_empty() || file.state == StoryState::Pending {
+            return Ok(());
+        }
+        let path = self.folder.story(&file.id).join("commits/references.json");
+        let record = ReferencesRecord::open(&path, &self.folder.storage().read(&path)?)?;
+        for picture in &record.pictures {
+            self.keyframe(file, None, picture);
+            lineage.bank.push(seen(picture));
+        }
+        Ok(())
+    }
+
+    /// Records of shots that nobody asked for.
+    fn extra_records(&mut self, file: &StoryFile) {
+        let folder = self.folder.story(&file.id).join("commits");
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let shot = name
+                .strip_suffix(".json")
+                .and_then(|stem| stem.parse::<ShotId>().ok());
+            if let Some(shot) = shot
+                && !file.script.shots().any(|(asked, _)| asked == shot)
+            {
+                self.problem(
+                    &file.id,
+                    Some(shot),
+                    "there is a record, but nobody asked for it",
+                );
+            }
+        }
+    }
+
+    fn shot(&mut self, file: &StoryFile, shot: ShotId, record: &CommitRecord, lineage: &Lineage) {
+        let mut wrong = Vec::new();
+        if record.request.story != file.id || record.request.shot != shot {
+            let other = format!("{} {}", record.request.story, record.request.shot);
+            wrong.push(format!("it is the record of {other}"));
+        }
+        if record.engine != self.engine {
+            wrong.push("it was made by another engine than the run's".to_owned());
+        }
+        if record.previous != lineage.previous {
+            wrong.push("it was not made after the shot before it".to_owned());
+        }
+        let continued = record.request.opening.given_frames() > 0;
+        let tail = lineage.tail.clone().filter(|_| continued);
+        if record.continues != tail {
+            wrong.push("it does not continue the shot before it".to_owned());
+        }
+        if let Some(settings) = self.window
+            && record.memory_seen != expected_memory(record, lineage, settings)
+        {
+            wrong.push("the memory it claims is not what the bank held".to_owned());
+        }
+        for message in wrong {
+            self.problem(&file.id, Some(shot), message);
+        }
+        self.contents(file, shot, record);
+    }
+
+    /// Every file and blob of a shot, by content.
+    fn contents(&mut self, file: &StoryFile, shot: ShotId, record: &CommitRecord) {
+        for (what, blob) in [("latents", &record.latents), ("last frames", &record.tail)] {
+            if let Err(error) = self.blobs.get(blob) {
+                self.problem(&file.id, Some(shot), format!("{what}: {error}"));
+            }
+        }
+        for keyframe in &record.keyframes {
+            self.keyframe(file, Some(shot), keyframe);
+        }
+        if let Some(path) = self.file(file, Some(shot), &record.video) {
+            let frames = u64::from(record.frame_count);
+            self.decodes(file, Some(shot), &path, record.frame_size, frames);
+        }
+    }
+
+    fn keyframe(&mut self, file: &StoryFile, shot: Option<ShotId>, keyframe: &KeyframeRecord) {
+        self.file(file, shot, &keyframe.picture);
+        for blob in [&keyframe.latents, &keyframe.embedding] {
+            let content = self.blobs.get(blob);
+            let path = PathBuf::from(&blob.blake3);
+            let array = content.and_then(|bytes| decode_array(&path, &bytes));
+            if let Err(error) = array {
+                self.problem(
+                    &file.id,
+                    shot,
+                    format!("{}: {error}", keyframe.picture.file),
+                );
+            }
+        }
+    }
+
+    /// Checks a file of a story against its record.
+    fn file(
+        &mut self,
+        file: &StoryFile,
+        shot: Option<ShotId>,
+        record: &PictureRecord,
+    ) -> Option<PathBuf> {
+        let path = self.folder.story(&file.id).join(&record.file);
+        let content = self.folder.storage().read(&path);
+        let checked = content.and_then(|content| blobs::check(&path, &content, &record.content));
+        match checked {
+            Ok(()) => Some(path),
+            Err(error) => {
+                self.problem(&file.id, shot, error.to_string());
+                None
+            }
+        }
+    }
+
+    fn decodes(
+        &mut self,
+        file: &StoryFile,
+        shot: Option<ShotId>,
+        path: &std::path::Path,
+        size: (u32, u32),
+        frames: u64,
+    ) {
+        match count_frames(path, size) {
+            Ok(found) if found == frames => {}
+            Ok(found) => {
+                let message = format!("{} has {found} frames, not {frames}", path.display());
+                self.problem(&file.id, shot, message);
+            }
+            Err(error) => self.problem(&file.id, shot, error.to_string()),
+        }
+    }
+
+    fn extend(&self, lineage: &mut Lineage, record: &CommitRecord) {
+        lineage.bank.extend(record.keyframes.iter().map(seen));
+        lineage.previous = Some(record.digest.clone());
+        lineage.tail = Some(record.tail.clone());
+    }
+
+    /// Latents and frames, named by story and shot.
+    fn digest(&mut self, record: &CommitRecord) {
+        let name = format!("{}/{}\0", record.request.story, record.request.shot);
+        self.hasher.update(name.as_bytes());
+        self.hasher.update(record.latents.blake3.as_bytes());
+        self.hasher.update(record.frames_blake3.as_bytes());
+    }
+
+    fn whole_video(&mut self, file: &StoryFile) {
+        match (&file.state, &file.video) {
+            (StoryState::Done, Some(video)) => {
+                if let Some(path) = self.file(file, None, video) {
+                    let records = file.script.shots().filter_map(|(shot, _)| {
+                        crate::status::read_record(self.folder, &file.id, shot)
+                            .ok()
+                            .flatten()
+                    });
+                    let records: Vec<CommitRecord> = records.collect();
+                    let frames = records
+                        .iter()
+                        .map(|record| u64::from(record.frame_count))
+                        .sum();
+                    if let Some(first) = records.first() {
+                        self.decodes(file, None, &path, first.frame_size, frames);
+                    }
+                }
+            }
+            (StoryState::Failed { reason, .. }, _) => {
+                self.problem(&file.id, None, format!("the story was given up: {reason}"));
+            }
+            _ => self.problem(&file.id, None, "the story is not finished"),
+        }
+    }
+}
+
+fn seen(keyframe: &KeyframeRecord) -> SeenRecord {
+    SeenRecord {
+        file: keyframe.picture.file.clone(),
+        blake3: keyframe.picture.content.blake3.clone(),
+    }
+}
+
+fn expected_memory(
+    record: &CommitRecord,
+    lineage: &Lineage,
+    settings: WindowSettings,
+) -> Vec<SeenRecord> {
+    if record.request.opening == Opening::Text {
+        return Vec::new();
+    }
+    let positions = window(lineage.bank.len(), settings);
+    positions
+        .into_iter()
+        .map(|position| lineage.bank[position].clone())
+        .collect()
+}

@@ -1,0 +1,292 @@
+//! From the text of a manifest, or from a folder of scripts, to a checked [`Manifest`].
+
+use std::collections::BTreeMap;
+
+use jsonc_parser::ast::Value;
+
+use crate::ids::StoryId;
+use crate::json::{self, Fields, kind, span};
+use crate::manifest::{Manifest, StoryEntry};
+use crate::method::Method;
+use crate::problem::{Problem, Problems, Span, nearest};
+use crate::script::StoryScript;
+use crate::script_reader::{parse_script, read_story, skip_byte_order_mark};
+
+const KEYS: [&str; 7] = [
+    "id",
+    "script",
+    "method",
+    "seed",
+    "tenant",
+    "priority",
+    "reference_images",
+];
+
+/// The files that a manifest names, by their paths relative to it. This crate opens nothing.
+pub trait InputFiles {
+    /// The text of a script, or why it cannot be read.
+    fn script(&self, path: &str) -> Result<String, String>;
+
+    /// Whether a reference image is there, or why it cannot be used.
+    fn reference_image(&self, path: &str) -> Result<(), String>;
+}
+
+/// A function that reads scripts; reference images are taken as given.
+impl<F: Fn(&str) -> Result<String, String>> InputFiles for F {
+    fn script(&self, path: &str) -> Result<String, String> {
+        self(path)
+    }
+
+    fn reference_image(&self, _path: &str) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// Reads a manifest: one JSON object a line (design, section 7). Blank lines are skipped.
+///
+/// A script that several lines name is read once, and its problems are listed once.
+///
+/// # Errors
+/// All problems of the manifest and of the scripts it names.
+pub fn parse_manifest(
+    file: &str,
+    text: &str,
+    files: &dyn InputFiles,
+) -> Result<Manifest, Vec<Problem>> {
+    let mut reader = Reader {
+        problems: Problems::new(file, text),
+        files,
+        scripts: BTreeMap::new(),
+        lines: BTreeMap::new(),
+        stories: Vec::new(),
+    };
+    let body = skip_byte_order_mark(&mut reader.problems, text);
+    let mut offset = text.len() - body.len();
+    for line in body.split_inclusive('\n') {
+        reader.problems.count_from(offset);
+        reader.line(line, offset);
+        offset += line.len();
+    }
+    reader.finish()
+}
+
+/// Makes a manifest of script files, given as name and text; the id of a story is the name's
+/// stem. The stories are sorted by id.
+///
+/// # Errors
+/// All problems of the scripts, names that are no ids, two files of the same stem, and no files
+/// at all (which is blamed on `folder`).
+pub fn manifest_from_scripts<'f>(
+    folder: &str,
+    scripts: impl IntoIterator<Item = (&'f str, &'f str)>,
+) -> Result<Manifest, Vec<Problem>> {
+    let mut found = Vec::new();
+    let mut stories: BTreeMap<StoryId, StoryEntry> = BTreeMap::new();
+    for (file, text) in scripts {
+        match script_entry(file, text) {
+            Ok(entry) => {
+                if let Some(twin) = stories.insert(entry.id.clone(), entry) {
+                    let message = format!("two scripts give a story the id {:?}", twin.id.as_str());
+                    found.extend(whole_file(file, &message, "rename one of the files"));
+                }
+            }
+            Err(problems) => found.extend(problems),
+        }
+    }
+    if stories.is_empty() && found.is_empty() {
+        let help = "put story scripts with names ending in .json there";
+        found.extend(whole_file(folder, "there is no story script", help));
+    }
+    if found.is_empty() {
+        let stories = stories.into_values().collect();
+        Ok(Manifest { stories })
+    } else {
+        Err(found)
+    }
+}
+
+fn script_entry(file: &str, text: &str) -> Result<StoryEntry, Vec<Problem>> {
+    let name = file.rsplit(['/', '\\']).next().unwrap_or(file);
+    let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
+    let script = parse_script(file, text);
+    match (StoryId::new(stem), script) {
+        (Ok(id), Ok(script)) => Ok(StoryEntry::new(id, script)),
+        (Ok(_), Err(problems)) => Err(problems),
+        (Err(error), script) => {
+            let help = "rename the file: its name is the id of the story";
+            let mut problems = whole_file(file, &error.to_string(), help);
+            problems.extend(script.err().unwrap_or_default());
+            Err(problems)
+        }
+    }
+}
+
+/// A problem of a file rather than of a place in it.
+fn whole_file(file: &str, message: &str, help: &str) -> Vec<Problem> {
+    let mut problems = Problems::new(file, "");
+    problems.add((0, 0), message, help);
+    problems.into_vec()
+}
+
+/// What is known while a manifest is read.
+struct Reader<'a> {
+    problems: Problems<'a>,
+    files: &'a dyn InputFiles,
+    /// Scripts by path; `None` for one that has problems.
+    scripts: BTreeMap<String, Option<StoryScript>>,
+    /// The line on which each id was first used.
+    lines: BTreeMap<StoryId, usize>,
+    stories: Vec<StoryEntry>,
+}
+
+impl Reader<'_> {
+    fn finish(mut self) -> Result<Manifest, Vec<Problem>> {
+        if self.stories.is_empty() && self.problems.is_empty() {
+            self.problems.count_from(0);
+            let help =
+                "write one story a line: {\"id\": \"my-story\", \"script\": \"my-story.json\"}";
+            self.problems
+                .add((0, 1), "the manifest lists no story", help);
+        }
+        if self.problems.is_empty() {
+            Ok(Manifest {
+                stories: self.stories,
+            })
+        } else {
+            Err(self.problems.into_vec())
+        }
+    }
+
+    fn line(&mut self, line: &str, offset: usize) {
+        let Some(value) = json::read(&mut self.problems, line) else {
+            return;
+        };
+        let Some(fields) = Fields::new(&mut self.problems, &value, "the story", &KEYS) else {
+            return;
+        };
+        let id = self.id(&fields, offset);
+        let script = self.script(&fields);
+        let method = self.method(&fields);
+        let seed = self.integer(&fields, "seed", "a whole number from 0 to 2^64 - 1");
+        let priority = self.integer(&fields, "priority", "a whole number");
+        let tenant = fields.text(&mut self.problems, "tenant");
+        let reference_images = self.reference_images(&fields);
+        if let (Some(id), Some(script)) = (id, script) {
+            self.stories.push(StoryEntry {
+                method,
+                seed,
+                tenant,
+                priority: priority.unwrap_or(0),
+                reference_images,
+                ..StoryEntry::new(id, script)
+            });
+        }
+    }
+
+    fn id(&mut self, fields: &Fields<'_, '_>, offset: usize) -> Option<StoryId> {
+        let help = "give the story a short name of its own";
+        let value = fields.require(&mut self.problems, "id", help)?;
+        let text = json::text(&mut self.problems, value, "id")?;
+        let id = match StoryId::new(text) {
+            Ok(id) => id,
+            Err(error) => {
+                let help = "the id names the story's folder, so it is one plain word";
+                self.problems.add(span(value), error.to_string(), help);
+                return None;
+            }
+        };
+        let line = self.problems.line_of(offset);
+        if let Some(first) = self.lines.get(&id) {
+            let message = format!("the id {:?} was already used on line {first}", id.as_str());
+            self.problems
+                .add(span(value), message, "give every story an id of its own");
+            return None;
+        }
+        self.lines.insert(id.clone(), line);
+        Some(id)
+    }
+
+    fn script(&mut self, fields: &Fields<'_, '_>) -> Option<StoryScript> {
+        let help = "give a script: a path relative to the manifest, or the story itself";
+        let value = fields.require(&mut self.problems, "script", help)?;
+        match value {
+            Value::StringLit(path) => self.script_file(&path.value, span(value)),
+            Value::Object(_) => read_story(&mut self.problems, value),
+            other => {
+                let found = kind(other);
+                let message = format!("\"script\" must be a path or an object, but is {found}");
+                self.problems.add(span(value), message, help);
+                None
+            }
+        }
+    }
+
+    fn script_file(&mut self, path: &str, place: Span) -> Option<StoryScript> {
+        if let Some(known) = self.scripts.get(path) {
+            return known.clone();
+        }
+        let script = match self.files.script(path) {
+            Ok(text) => match parse_script(path, &text) {
+                Ok(script) => Some(script),
+                Err(problems) => {
+                    self.problems.append(problems);
+                    None
+                }
+            },
+            Err(reason) => {
+                let message = format!("the script {path:?} cannot be read: {reason}");
+                let help = "paths of scripts are relative to the manifest";
+                self.problems.add(place, message, help);
+                None
+            }
+        };
+        self.scripts.insert(path.to_owned(), script.clone());
+        script
+    }
+
+    fn method(&mut self, fields: &Fields<'_, '_>) -> Option<Method> {
+        let value = fields.get("method")?;
+        let name = json::text(&mut self.problems, value, "method")?;
+        let names = Method::ALL.map(Method::name);
+        let method = Method::ALL.into_iter().find(|known| known.name() == name);
+        if method.is_none() {
+            let help = match nearest(&name, names) {
+                Some(near) => format!("did you mean \"{near}\"?"),
+                None => format!("the methods are {}", names.join(", ")),
+            };
+            let message = format!("there is no method {name:?}");
+            self.problems.add(span(value), message, help);
+        }
+        method
+    }
+
+    fn integer<T: std::str::FromStr>(
+        &mut self,
+        fields: &Fields<'_, '_>,
+        name: &str,
+        range: &str,
+    ) -> Option<T> {
+        let value = fields.get(name)?;
+        json::integer(&mut self.problems, value, name, range)
+    }
+
+    fn reference_images(&mut self, fields: &Fields<'_, '_>) -> Vec<String> {
+        const NAME: &str = "reference_images";
+        let list = fields
+            .get(NAME)
+            .and_then(|value| json::list(&mut self.problems, value, NAME));
+        let mut paths = Vec::new();
+        for value in list.iter().flat_map(|list| &list.elements) {
+            let Some(path) = json::text(&mut self.problems, value, NAME) else {
+                continue;
+            };
+            if let Err(reason) = self.files.reference_image(&path) {
+                let message = format!("the reference image {path:?} cannot be used: {reason}");
+                let help = "paths of reference images are relative to the manifest";
+                self.problems.add(span(value), message, help);
+            }
+            paths.push(path);
+        }
+        paths
+    }
+}

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# From a fresh checkout to a report of four stories: set-up, build, tiny checkpoint, run, report.
+# A second start takes seconds and makes nothing again.
+
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. scripts/setup.sh
+
+MODEL=runs/models/tiny
+OUT=runs/quickstart
+STORYLOOM=target/release/storyloom
+
+cargo build --release --locked --bin storyloom
+
+if [ ! -d "$MODEL" ]; then
+  # Written beside and renamed, so that a checkpoint that is there is complete.
+  mkdir -p "$(dirname "$MODEL")"
+  rm -rf "$MODEL.new"
+  "$STORYLOOM" model init-tiny "$MODEL.new" --method storymem --seed 0
+  mv -T "$MODEL.new" "$MODEL"
+fi
+
+"$STORYLOOM" run --config configs/quickstart.toml --manifest manifests/quickstart.jsonl --out "$OUT"
+"$STORYLOOM" report "$OUT" >/dev/null
+echo "$PWD/$OUT/report/index.html"

@@ -1,0 +1,128 @@
+#!/usr/bin/env bash
+# Installs what building and running storyloom needs and is not there yet. Safe to run again.
+#
+#   scripts/setup.sh          set up
+#   . scripts/setup.sh        set up, and keep LIBTORCH for the commands that follow
+#
+# Needs Rust. Installs with apt (as root, or through sudo) ffmpeg, a C++ compiler, and pip if there
+# is none. Unpacks libtorch 2.11 into .libtorch; a LIBTORCH of your own in the environment is used
+# instead. Figures: 543 MB to download, 1.2 GB on disk.
+
+set -euo pipefail
+
+STORYLOOM_ROOT_DIR="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+LIBTORCH_VERSION=2.11
+# torch and, of the many packages it names, the two that its CPU part cannot be loaded without.
+LIBTORCH_WHEELS=(torch==2.11.0 nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85)
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+fail() { say "$*"; exit 69; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# Debian packages of what is missing.
+missing_packages() {
+  have ffmpeg || echo ffmpeg
+  have g++ || echo g++
+  have make || echo make
+  if [ ! -d "$STORYLOOM_ROOT_DIR/.libtorch/torch/lib" ] && [ -z "${LIBTORCH:-}" ]; then
+    python3 -m pip --version >/dev/null 2>&1 || echo python3-pip
+  fi
+}
+
+install_packages() {
+  local packages as_root=()
+  mapfile -t packages < <(missing_packages)
+  [ "${#packages[@]}" -gt 0 ] || return 0
+  have apt-get || fail "please install: ${packages[*]}"
+  if [ "$(id -u)" -ne 0 ]; then
+    have sudo || fail "please install as root: ${packages[*]}"
+    as_root=(sudo)
+  fi
+  say "installing ${packages[*]}"
+  export DEBIAN_FRONTEND=noninteractive
+  "${as_root[@]}" apt-get -qq update >&2
+  "${as_root[@]}" apt-get -qq install -y --no-install-recommends "${packages[@]}" >&2
+}
+
+check_rust() {
+  # shellcheck disable=SC1091
+  have cargo || [ ! -r "$HOME/.cargo/env" ] || . "$HOME/.cargo/env"
+  have cargo || fail "Rust is missing; install it with rustup and run this again"
+}
+
+# Downloads the wheels into the folder $1. The tags are fixed, so that any Python will do: the
+# compiled Python modules inside are never loaded.
+download_wheels() {
+  local minor platforms=(--platform "manylinux2014_$(uname -m)")
+  for minor in {17..28}; do
+    platforms+=(--platform "manylinux_2_${minor}_$(uname -m)")
+  done
+  python3 -m pip download --quiet --no-deps --only-binary=:all: --dest "$1" \
+    --implementation cp --python-version 3.12 --abi cp312 --abi none \
+    "${platforms[@]}" "${LIBTORCH_WHEELS[@]}" >&2
+}
+
+# Unpacks the wheels in $1 into $2: libraries, headers and licences.
+unpack_wheels() {
+  python3 - "$1" "$2" <<'PYTHON'
+import pathlib, sys, zipfile
+
+WANTED = ("torch/lib/", "torch/include/", "torch/version.py", "nvidia/")
+source, target = sys.argv[1:]
+for wheel in sorted(pathlib.Path(source).glob("*.whl")):
+    with zipfile.ZipFile(wheel) as archive:
+        for name in archive.namelist():
+            if name.startswith(WANTED) or ".dist-info/licenses/" in name:
+                archive.extract(name, target)
+PYTHON
+}
+
+install_libtorch() {
+  local target="$STORYLOOM_ROOT_DIR/.libtorch" work
+  [ ! -f "$target/torch/lib/libtorch_cpu.so" ] || return 0
+  say "downloading libtorch $LIBTORCH_VERSION (543 MB)"
+  rm -rf "$target".new.*
+  work="$(mktemp -d "$target.new.XXXXXX")"
+  mkdir "$work/wheels" "$work/unpacked"
+  if ! download_wheels "$work/wheels" || ! unpack_wheels "$work/wheels" "$work/unpacked"; then
+    rm -rf "$work"
+    fail "libtorch could not be downloaded; is the network there, and room for 2 GB?"
+  fi
+  # Complete or not there at all: a start that was cut off leaves nothing that looks finished.
+  [ -e "$target/torch" ] || rm -rf "$target"
+  mv -T "$work/unpacked" "$target" || fail "$target is in the way; please remove it"
+  rm -rf "$work"
+}
+
+# Prints the version of the libtorch in $1: a wheel has version.py, a zip build-version.
+libtorch_version() {
+  if [ -f "$1/build-version" ]; then
+    cat "$1/build-version"
+  else
+    sed -n "s/^__version__ = '\(.*\)'/\1/p" "$1/version.py" 2>/dev/null
+  fi
+}
+
+check_libtorch() {
+  local version
+  [ -f "$LIBTORCH/lib/libtorch_cpu.so" ] || fail "there is no libtorch in LIBTORCH=$LIBTORCH"
+  version="$(libtorch_version "$LIBTORCH")"
+  case "$version" in
+    "$LIBTORCH_VERSION".*) ;;
+    *) fail "LIBTORCH=$LIBTORCH is version ${version:-unknown}, but $LIBTORCH_VERSION is needed" ;;
+  esac
+}
+
+set_up() {
+  install_packages
+  check_rust
+  if [ -z "${LIBTORCH:-}" ]; then
+    # One at a time: a second start waits here and then finds it done.
+    (flock 9 && install_libtorch) 9>"$STORYLOOM_ROOT_DIR/.libtorch.lock"
+    export LIBTORCH="$STORYLOOM_ROOT_DIR/.libtorch/torch"
+  fi
+  export LIBTORCH_CXX11_ABI=1
+  check_libtorch
+}
+
+set_up

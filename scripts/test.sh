@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Everything that must hold before a change is merged: formatting, lints, all tests.
+
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. scripts/setup.sh
+set +e
+
+LOG=target/test.log
+SUMMARY=()
+FAILED=0
+mkdir -p target
+: >"$LOG"
+
+# Runs a step, shows what it says, and notes how it went.
+step() {
+  local name="$1" start=$SECONDS
+  shift
+  printf '== %s\n' "$name"
+  if "$@" 2>&1 | tee -a "$LOG"; then
+    SUMMARY+=("ok      $name ($((SECONDS - start)) s)")
+  else
+    SUMMARY+=("FAILED  $name ($((SECONDS - start)) s)")
+    FAILED=1
+  fi
+}
+
+step "format" cargo fmt --all --check
+step "lints" cargo clippy --release --workspace --all-targets --locked -- -D warnings
+step "tests" cargo test --release --workspace --locked --no-fail-fast
+if command -v cargo-deny >/dev/null 2>&1; then
+  step "licences and advisories" cargo deny --offline check licenses bans sources
+fi
+
+printf '== summary\n'
+printf '%s\n' "${SUMMARY[@]}"
+awk '/^test result:/ { passed += $4; failed += $6; ignored += $8 }
+     END { printf "%d tests passed, %d failed, %d ignored\n", passed, failed, ignored }' "$LOG"
+grep -E '^skipped: ' "$LOG" | sort -u
+exit "$FAILED"

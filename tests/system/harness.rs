@@ -1,0 +1,234 @@
+//! Starting the binary and looking at what it did.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant, SystemTime};
+
+use tempfile::TempDir;
+
+/// A program that should have finished long ago has hung.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What a finished program left behind.
+pub struct Finished {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Finished {
+    /// Stops the test unless the program ended with `code`. No end may be a panic.
+    #[track_caller]
+    pub fn ended_with(self, code: i32) -> Self {
+        let Self { stdout, stderr, .. } = &self;
+        assert!(!stderr.contains("panicked"), "it panicked:\n{stderr}");
+        assert_eq!(
+            self.code,
+            Some(code),
+            "stdout:\n{stdout}\nstderr:\n{stderr}"
+        );
+        self
+    }
+
+    /// Stops the test unless stderr says `text`.
+    #[track_caller]
+    pub fn saying(self, text: &str) -> Self {
+        assert!(
+            self.stderr.contains(text),
+            "no {text:?} in:\n{}",
+            self.stderr
+        );
+        self
+    }
+
+    /// Stdout as JSON.
+    #[track_caller]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}", self.stdout))
+    }
+}
+
+/// The binary with these arguments, away from the settings of whoever runs the tests.
+pub fn storyloom<A: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = A>) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_storyloom"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("STORYLOOM_")) {
+        command.env_remove(name);
+    }
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .env("OMP_NUM_THREADS", "2");
+    command
+}
+
+/// Runs a command to its end.
+pub fn finish(command: &mut Command) -> Finished {
+    let output = command.output().unwrap();
+    Finished {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// Runs the binary to its end.
+pub fn call(arguments: &[&str]) -> Finished {
+    finish(&mut storyloom(arguments))
+}
+
+/// A folder for one test, with a manifest and a run in it.
+pub struct Workshop {
+    folder: TempDir,
+}
+
+impl Workshop {
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self { folder }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes a file and returns its path as text.
+    pub fn write(&self, name: &str, text: impl AsRef<[u8]>) -> String {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    }
+
+    /// A manifest of stories, each given as id and cuts (one per shot, in one scene).
+    pub fn manifest(&self, stories: &[(&str, &[bool])]) -> String {
+        let lines: Vec<_> = stories.iter().map(|(id, cuts)| line(id, cuts)).collect();
+        self.write("manifest.jsonl", lines.join("\n"))
+    }
+
+    /// The folder of the run.
+    pub fn out(&self) -> PathBuf {
+        self.path("out")
+    }
+
+    /// `run` with the simulated engine, small videos and these settings.
+    pub fn run(&self, manifest: &str, sets: &[&str]) -> Command {
+        self.run_with("simulated", manifest, sets)
+    }
+
+    /// `run` with the engine `engine`.
+    pub fn run_with(&self, engine: &str, manifest: &str, sets: &[&str]) -> Command {
+        let mut command = storyloom(["run", "--manifest", manifest, "--out"]);
+        command
+            .arg(self.out())
+            .arg("--set")
+            .arg(format!("engine={engine}"));
+        let small = [
+            "device=cpu",
+            "video.width=64",
+            "video.height=48",
+            "video.frames=9",
+            "video.fps=8",
+            "sampler.steps=2",
+            "memory.quality_threshold=0",
+        ];
+        for set in small.iter().chain(sets) {
+            command.args(["--set", set]);
+        }
+        command
+    }
+
+    /// A command on the folder of the run: `status`, `verify`, …
+    pub fn ask(&self, arguments: &[&str]) -> Finished {
+        let (name, rest) = arguments.split_first().unwrap();
+        finish(storyloom([name]).arg(self.out()).args(rest))
+    }
+
+    /// The digest over all decoded frames.
+    #[track_caller]
+    pub fn digest(&self) -> String {
+        let verified = self.ask(&["verify", "--json"]).ended_with(0).json();
+        verified["content_digest"].as_str().unwrap().to_owned()
+    }
+
+    /// Every video, picture, blob and commit record with its time of change.
+    pub fn products(&self) -> BTreeMap<PathBuf, SystemTime> {
+        let mut found = BTreeMap::new();
+        for part in ["stories", "blobs"] {
+            walk(&self.out().join(part), &mut found);
+        }
+        found.retain(|path, _| !path.ends_with("story.json"));
+        found
+    }
+}
+
+fn walk(folder: &Path, found: &mut BTreeMap<PathBuf, SystemTime>) {
+    for entry in fs::read_dir(folder).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        let metadata = fs::metadata(&path).unwrap();
+        if metadata.is_dir() {
+            walk(&path, found);
+        } else {
+            found.insert(path, metadata.modified().unwrap());
+        }
+    }
+}
+
+/// One line of a manifest.
+pub fn line(id: &str, cuts: &[bool]) -> String {
+    let prompts: Vec<_> = (1..=cuts.len())
+        .map(|n| format!("Shot {n} of {id}."))
+        .collect();
+    let scene = serde_json::json!({"scene_num": 1, "video_prompts": prompts, "cut": cuts});
+    serde_json::json!({"id": id, "script": {"scenes": [scene]}}).to_string()
+}
+
+/// Frames of a video, counted by decoding it.
+#[track_caller]
+pub fn frames(video: &Path) -> usize {
+    let output = Command::new("ffprobe")
+        .args(["-v", "error", "-count_frames", "-select_streams", "v:0"])
+        .args(["-show_entries", "stream=nb_read_frames", "-of", "csv=p=0"])
+        .arg(video)
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let count = text.trim().trim_end_matches(',').parse();
+    count.unwrap_or_else(|_| panic!("{} does not decode: {text}", video.display()))
+}
+
+/// Waits until `ready`, then sends `signal` to the program and returns how it ended.
+#[track_caller]
+pub fn signal_when(command: &mut Command, signal: &str, ready: impl Fn() -> bool) -> Finished {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait_until(&mut child, ready);
+    let pid = child.id().to_string();
+    let sent = Command::new("kill")
+        .args([&format!("-{signal}"), &pid])
+        .status();
+    assert!(sent.unwrap().success(), "the program had already ended");
+    let output = child.wait_with_output().unwrap();
+    Finished {
+        code: output.status.code(),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+fn wait_until(child: &mut Child, ready: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !ready() {
+        assert!(
+            child.try_wait().unwrap().is_none(),
+            "it ended before the moment came"
+        );
+        assert!(start.elapsed() < PATIENCE, "the moment never came");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

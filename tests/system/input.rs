@@ -1,0 +1,159 @@
+//! Wrong input: told with its place, exit code 65, and nothing is started.
+
+use crate::harness::{Workshop, call, finish, line};
+
+/// `validate` and `run` both refuse `name` with `text` in it, and both say `wanted`.
+#[track_caller]
+fn refused(name: &str, text: impl AsRef<[u8]>, wanted: &str) {
+    let shop = Workshop::new();
+    let manifest = shop.write(name, text);
+    call(&["validate", &manifest]).ended_with(65).saying(wanted);
+    finish(&mut shop.run(&manifest, &[]))
+        .ended_with(65)
+        .saying(wanted);
+    assert!(!shop.out().exists(), "the run was started");
+}
+
+fn script(scene: &str) -> String {
+    format!("{{\"id\": \"a\", \"script\": {{\"scenes\": [{{\"scene_num\": 1, {scene}}}]}}}}")
+}
+
+#[test]
+fn malformed_json_is_shown_with_line_and_column() {
+    let text = format!("{}\n{{\"id\": \"b\" \"script\": 3}}\n", line("a", &[true]));
+    refused(
+        "m.jsonl",
+        &text,
+        "m.jsonl:2:11: not valid JSON: a comma is missing",
+    );
+    refused(
+        "m.jsonl",
+        &text,
+        "  | {\"id\": \"b\" \"script\": 3}\n  |           ^",
+    );
+    refused(
+        "s.json",
+        "{\n\"scenes\": [\n",
+        "s.json:2:12: not valid JSON",
+    );
+    refused(
+        "s.json",
+        b"{\"story_name\": \"\xff\"}",
+        "no UTF-8 text (byte 16)",
+    );
+    refused("empty.jsonl", "", "lists no story");
+}
+
+#[test]
+fn cuts_that_are_neither_true_nor_false_are_refused() {
+    refused(
+        "m.jsonl",
+        script("\"video_prompts\": [\"a\"], \"cut\": [\"yes\"]"),
+        "is the text \"yes\"",
+    );
+    refused(
+        "m.jsonl",
+        script("\"video_prompts\": [\"a\"], \"cut\": [1]"),
+        "is the number 1",
+    );
+    refused(
+        "m.jsonl",
+        script("\"video_prompts\": [\"a\"], \"cut\": [true, false]"),
+        "has 2 entries, but the scene has 1 shots",
+    );
+    refused(
+        "m.jsonl",
+        script("\"video_prompts\": [\"a\"], \"cut\": [false]"),
+        "cannot continue",
+    );
+}
+
+#[test]
+fn empty_prompts_are_refused() {
+    refused(
+        "m.jsonl",
+        script("\"video_prompts\": [\" \"], \"cut\": [true]"),
+        "the prompt of shot 1 is empty",
+    );
+}
+
+#[test]
+fn ids_are_unique_and_stay_inside() {
+    let twice = format!("{}\n{}\n", line("a", &[true]), line("a", &[true]));
+    refused(
+        "m.jsonl",
+        twice,
+        "m.jsonl:2:7: the id \"a\" was already used on line 1",
+    );
+    for id in ["a/b", "..", "../x", "."] {
+        refused("m.jsonl", line(id, &[true]), "m.jsonl:1:7: ");
+    }
+}
+
+#[test]
+fn files_that_are_not_there_are_named_with_their_line() {
+    let text = "\n{\"id\": \"a\", \"script\": \"gone.json\"}\n";
+    refused(
+        "m.jsonl",
+        text,
+        "m.jsonl:2:23: the script \"gone.json\" cannot be read",
+    );
+    let images = line("a", &[true]).replacen('{', "{\"reference_images\": [\"hero.png\"], ", 1);
+    refused(
+        "m.jsonl",
+        images,
+        "m.jsonl:1:23: the reference image \"hero.png\" cannot be used",
+    );
+    call(&["validate", "/nowhere/m.jsonl"])
+        .ended_with(65)
+        .saying("/nowhere/m.jsonl");
+}
+
+#[test]
+fn a_folder_without_scripts_is_refused() {
+    let shop = Workshop::new();
+    shop.write("folder/readme.txt", "");
+    let folder = shop.path("folder").display().to_string();
+    call(&["validate", &folder])
+        .ended_with(65)
+        .saying("there is no story script");
+}
+
+#[test]
+fn problems_can_be_read_by_programs() {
+    let shop = Workshop::new();
+    let manifest = shop.write("m.jsonl", line("a b", &[true]));
+    let problems = call(&["validate", "--json", &manifest])
+        .ended_with(65)
+        .json();
+    assert_eq!(problems["problems"][0]["line"], 1);
+    assert_eq!(problems["problems"][0]["column"], 7);
+}
+
+#[test]
+fn good_input_is_counted() {
+    let shop = Workshop::new();
+    shop.write("scripts/quoted.json", "{\"scenes\": [{\"scene_num\": 1, \"video_prompts\": [\"a\", \"b\"], \"cut\": [\"True\", \"false\"]}]}");
+    let folder = shop.path("scripts").display().to_string();
+    let summary = call(&["validate", "--json", &folder]).ended_with(0).json();
+    assert_eq!(
+        (&summary["shots"], &summary["continued"]),
+        (&2.into(), &1.into())
+    );
+    let shipped = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../manifests/quickstart.jsonl"
+    );
+    let summary = call(&["validate", "--json", shipped]).ended_with(0).json();
+    assert_eq!(
+        (&summary["stories"], &summary["shots"]),
+        (&4.into(), &24.into())
+    );
+}
+
+#[test]
+fn wrong_usage_is_code_2() {
+    call(&["rum"]).ended_with(2).saying("run");
+    call(&["run"]).ended_with(2);
+    call(&["validate", "--no-such-flag"]).ended_with(2);
+}

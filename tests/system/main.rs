@@ -1,0 +1,9 @@
+//! The program as its users see it: every test starts the real binary and looks at exit codes,
+//! stdout, stderr and the files it leaves.
+#![allow(clippy::unwrap_used, reason = "tests stop at the first surprise")]
+
+mod harness;
+mod input;
+mod machine;
+mod run;
+mod settings;
