@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor};
 use super::config::VaeConfig;
 use super::decoder::Decoder;
 use super::encoder::Encoder;
-use crate::checkpoint::{Checkpoint, Target};
+use crate::checkpoint::{Checkpoint, Target, Weights};
 use crate::error::{ModelError, Result};
 use crate::layers::StreamCache;
 
@@ -32,14 +32,17 @@ impl AutoencoderKlWan {
             kind: Kind::Float,
             device,
         });
-        let encoder = Encoder::load(&weights, &config)?;
-        let decoder = Decoder::load(&weights, &config)?;
+        let vae = Self::load(&weights, config)?;
         weights.finish()?;
+        Ok(vae)
+    }
+
+    pub(crate) fn load(weights: &Weights, config: VaeConfig) -> Result<Self> {
         Ok(Self {
+            encoder: Encoder::load(weights, &config)?,
+            decoder: Decoder::load(weights, &config)?,
+            device: weights.target().device,
             config,
-            encoder,
-            decoder,
-            device,
         })
     }
 
