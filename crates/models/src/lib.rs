@@ -11,6 +11,7 @@ pub mod noise;
 pub mod sampler;
 pub mod tensor_file;
 pub mod text;
+pub mod tiny;
 pub mod vae;
 pub mod wan;
 

@@ -54,7 +54,7 @@ impl WanTransformer {
         Ok(model)
     }
 
-    fn load(weights: &Weights, config: WanConfig) -> Result<Self> {
+    pub(crate) fn load(weights: &Weights, config: WanConfig) -> Result<Self> {
         let condition = weights.sub("condition_embedder");
         let width = config.width();
         let image = config.image_dim.map(|image_dim| {

@@ -1,0 +1,263 @@
+//! Complete tiny checkpoints in the layout of the hub, made from a seed.
+//!
+//! For tests, benchmarks and a first run without downloads: every file is where the real
+//! checkpoints have it, diffusers and PEFT read them as they are, and the whole way of a story
+//! works on a CPU in seconds. The weights are random, but arranged so that the pictures are
+//! smooth fields of colour that depend on the prompt, the seed and the memory.
+
+mod autoencoder;
+mod clip;
+mod lora;
+mod sheet;
+mod text;
+mod transformer;
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use storyloom_story::{Method, Seed};
+use tch::{Kind, Tensor};
+
+use self::sheet::Sheet;
+use crate::checkpoint::{Checkpoint, Target, Weights};
+use crate::error::{ModelError, Result};
+use crate::tensor_file::write_tensors;
+use crate::text::Umt5Encoder;
+use crate::vae::AutoencoderKlWan;
+use crate::wan::WanTransformer;
+
+/// The version of diffusers whose layout is written.
+const DIFFUSERS: &str = "0.42.1";
+
+/// Where the parts of a set of checkpoints for StoryMem lie, below its folder.
+pub mod folders {
+    /// Text to video: a complete `WanPipeline`.
+    pub const TEXT_TO_VIDEO: &str = "t2v";
+    /// Image to video: a complete `WanImageToVideoPipeline`.
+    pub const IMAGE_TO_VIDEO: &str = "i2v";
+    /// The adapters `backbone_high_noise.safetensors` and `backbone_low_noise.safetensors`.
+    pub const LORA: &str = "lora";
+    /// The vision tower that selects keyframes.
+    pub const CLIP: &str = "clip";
+}
+
+/// Writes a set of tiny checkpoints for `method` into `dir`, which must not hold one yet.
+///
+/// Equal seeds give equal files, byte for byte. Text encoder, tokenizer and VAE of the two
+/// pipelines are the same files (hard links where the file system has them).
+pub fn init_tiny(dir: &Path, method: Method, seed: Seed) -> Result<()> {
+    match method {
+        Method::StoryMem => init_storymem(dir, seed),
+    }
+}
+
+fn init_storymem(dir: &Path, seed: Seed) -> Result<()> {
+    let first = dir.join(folders::TEXT_TO_VIDEO);
+    if first.exists() {
+        let reason = "there is a checkpoint already; remove it or name another folder";
+        return Err(ModelError::bad_file(first, reason));
+    }
+    write_pipeline(&first, seed, &Pipeline::TEXT_TO_VIDEO)?;
+    write_shared(&first, seed)?;
+    let second = dir.join(folders::IMAGE_TO_VIDEO);
+    write_pipeline(&second, seed, &Pipeline::IMAGE_TO_VIDEO)?;
+    for component in ["vae", "text_encoder", "tokenizer"] {
+        link_files(&first.join(component), &second.join(component))?;
+    }
+    let lora = dir.join(folders::LORA);
+    for expert in ["high_noise", "low_noise"] {
+        let file = lora.join(format!("backbone_{expert}.safetensors"));
+        write_sheets(&file, &lora::tensors(seed, expert), Kind::Float)?;
+    }
+    write_clip(&dir.join(folders::CLIP), seed)
+}
+
+/// What distinguishes the two pipelines.
+struct Pipeline {
+    class: &'static str,
+    name: &'static str,
+    in_channels: i64,
+    boundary_ratio: f64,
+    flow_shift: f64,
+}
+
+impl Pipeline {
+    const TEXT_TO_VIDEO: Self = Self {
+        class: "WanPipeline",
+        name: "t2v",
+        in_channels: 16,
+        boundary_ratio: 0.875,
+        flow_shift: 12.0,
+    };
+    const IMAGE_TO_VIDEO: Self = Self {
+        class: "WanImageToVideoPipeline",
+        name: "i2v",
+        in_channels: 36,
+        boundary_ratio: 0.9,
+        flow_shift: 5.0,
+    };
+
+    fn model_index(&self) -> Value {
+        let transformer = json!(["diffusers", "WanTransformer3DModel"]);
+        let mut index = json!({
+            "_class_name": self.class,
+            "_diffusers_version": DIFFUSERS,
+            "boundary_ratio": self.boundary_ratio,
+            "expand_timesteps": false,
+            "scheduler": ["diffusers", "UniPCMultistepScheduler"],
+            "text_encoder": ["transformers", "UMT5EncoderModel"],
+            "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
+            "transformer": transformer,
+            "transformer_2": transformer,
+            "vae": ["diffusers", "AutoencoderKLWan"],
+        });
+        if self.in_channels > 16 {
+            index["image_encoder"] = json!([null, null]);
+            index["image_processor"] = json!([null, null]);
+        }
+        index
+    }
+
+    fn scheduler(&self) -> Value {
+        json!({
+            "_class_name": "UniPCMultistepScheduler",
+            "_diffusers_version": DIFFUSERS,
+            "final_sigmas_type": "zero",
+            "flow_shift": self.flow_shift,
+            "lower_order_final": true,
+            "num_train_timesteps": 1000,
+            "predict_x0": true,
+            "prediction_type": "flow_prediction",
+            "solver_order": 2,
+            "solver_type": "bh2",
+            "use_flow_sigmas": true,
+        })
+    }
+}
+
+/// What belongs to one pipeline alone: index, scheduler and the two experts.
+fn write_pipeline(root: &Path, seed: Seed, pipeline: &Pipeline) -> Result<()> {
+    write_json(&root.join("model_index.json"), &pipeline.model_index())?;
+    let scheduler = root.join("scheduler/scheduler_config.json");
+    write_json(&scheduler, &pipeline.scheduler())?;
+    for component in ["transformer", "transformer_2"] {
+        let config = transformer::config(pipeline.in_channels);
+        let parsed = parse(&root.join(component), &config)?;
+        let layout = layout(&config, |weights| {
+            WanTransformer::load(weights, parsed).map(drop)
+        })?;
+        let expert = format!("{}/{component}", pipeline.name);
+        let fill = |name: &str, shape: &[i64]| transformer::fill(seed, &expert, name, shape);
+        write_component(&root.join(component), DIFFUSION, &config, layout, fill)?;
+    }
+    Ok(())
+}
+
+/// What both pipelines share: VAE, text encoder, tokenizer.
+fn write_shared(root: &Path, seed: Seed) -> Result<()> {
+    let folder = root.join("vae");
+    let config = autoencoder::config();
+    let parsed = parse(&folder, &config)?;
+    let vae_layout = layout(&config, |weights| {
+        AutoencoderKlWan::load(weights, parsed).map(drop)
+    })?;
+    let fill = |name: &str, shape: &[i64]| autoencoder::fill(seed, name, shape);
+    write_component(&folder, DIFFUSION, &config, vae_layout, fill)?;
+
+    let tokenizer = root.join("tokenizer");
+    create_dir(&tokenizer)?;
+    let folder = root.join("text_encoder");
+    let config = text::config(text::write_tokenizer(&tokenizer)?);
+    let parsed = parse(&folder, &config)?;
+    let text_layout = layout(&config, |weights| {
+        Umt5Encoder::load(weights, parsed).map(drop)
+    })?;
+    let fill = |name: &str, shape: &[i64]| text::fill(seed, name, shape);
+    write_component(&folder, TRANSFORMERS, &config, text_layout, fill)
+}
+
+fn write_clip(folder: &Path, seed: Seed) -> Result<()> {
+    let fill = |name: &str, shape: &[i64]| clip::fill(seed, name, shape);
+    write_component(folder, TRANSFORMERS, &clip::config(), clip::layout(), fill)?;
+    let preprocessor = folder.join("preprocessor_config.json");
+    write_json(&preprocessor, &clip::preprocessor())
+}
+
+/// Weight file of a diffusers component.
+const DIFFUSION: &str = "diffusion_pytorch_model.safetensors";
+/// Weight file of a transformers component.
+const TRANSFORMERS: &str = "model.safetensors";
+
+fn parse<T: serde::de::DeserializeOwned>(folder: &Path, config: &Value) -> Result<T> {
+    serde_json::from_value(config.clone())
+        .map_err(|error| ModelError::bad_file(folder.join("config.json"), error.to_string()))
+}
+
+/// Every tensor a model asks for: it is loaded from a checkpoint without any.
+fn layout(
+    config: &Value,
+    load: impl FnOnce(&Weights) -> Result<()>,
+) -> Result<Vec<(String, Vec<i64>)>> {
+    let empty = Checkpoint::from_files(Path::new("tiny"), config.clone(), &[])?;
+    let weights = empty.weights(Target::CPU_F32);
+    load(&weights)?;
+    Ok(weights.asked_for())
+}
+
+/// Writes a component folder: config and bf16 weights.
+fn write_component(
+    folder: &Path,
+    file: &str,
+    config: &Value,
+    mut layout: Vec<(String, Vec<i64>)>,
+    fill: impl Fn(&str, &[i64]) -> Sheet,
+) -> Result<()> {
+    write_json(&folder.join("config.json"), config)?;
+    layout.sort();
+    let sheets: Vec<(String, Sheet)> = layout
+        .into_iter()
+        .map(|(name, shape)| {
+            let sheet = fill(&name, &shape);
+            (name, sheet)
+        })
+        .collect();
+    write_sheets(&folder.join(file), &sheets, Kind::BFloat16)
+}
+
+fn write_sheets(path: &Path, sheets: &[(String, Sheet)], kind: Kind) -> Result<()> {
+    create_dir(&parent(path))?;
+    let tensors = sheets
+        .iter()
+        .map(|(name, sheet)| Ok((name.as_str(), sheet.tensor(kind)?)))
+        .collect::<Result<Vec<_>>>()?;
+    let views: Vec<(&str, &Tensor)> = tensors.iter().map(|(name, t)| (*name, t)).collect();
+    write_tensors(path, &views)
+}
+
+fn write_json(path: &Path, value: &Value) -> Result<()> {
+    create_dir(&parent(path))?;
+    let text = format!("{value:#}\n");
+    std::fs::write(path, text).map_err(|error| ModelError::io(path, error))
+}
+
+fn parent(path: &Path) -> PathBuf {
+    path.parent().unwrap_or(Path::new(".")).to_owned()
+}
+
+fn create_dir(folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder).map_err(|error| ModelError::io(folder, error))
+}
+
+/// Gives `to` the files of `from`: links where possible, else copies.
+fn link_files(from: &Path, to: &Path) -> Result<()> {
+    create_dir(to)?;
+    let entries = std::fs::read_dir(from).map_err(|error| ModelError::io(from, error))?;
+    for entry in entries {
+        let entry = entry.map_err(|error| ModelError::io(from, error))?;
+        let target = to.join(entry.file_name());
+        if std::fs::hard_link(entry.path(), &target).is_err() {
+            std::fs::copy(entry.path(), &target).map_err(|error| ModelError::io(&target, error))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,231 @@
+//! Small transformers that turn noise into smooth fields of colour.
+//!
+//! The residual stream of 96 channels has three parts: the 64 values of the patch itself, 16
+//! "ideas" that collect the prompt and the low frequencies of the noise, and 16 channels that
+//! carry the condition latents (memory pictures, given frames). Self-attention with positions in
+//! its biases blurs ideas and condition over neighbours; the head predicts the velocity from the
+//! patch towards the clean latent that ideas and condition ask for. Everything else is random.
+
+use storyloom_story::Seed;
+
+use super::sheet::Sheet;
+
+const HEADS: i64 = 4;
+const HEAD_DIM: i64 = 24;
+/// Width of the residual stream.
+const WIDTH: i64 = HEADS * HEAD_DIM;
+/// Latent channels.
+const LATENT: i64 = 16;
+/// Channels `0..PATCH` are the patch, position-slowest.
+const PATCH: i64 = 4 * LATENT;
+/// First channel of the carried condition; the ideas are `PATCH..CONDITION`.
+const CONDITION: i64 = PATCH + 16;
+/// First channel of the condition latents in the input of an image-to-video model.
+const CONDITION_INPUT: i64 = 20;
+const FFN: i64 = 192;
+pub(super) const LAYERS: i64 = 4;
+const TEXT_DIM: i64 = super::text::WIDTH;
+
+/// How fast the velocity pulls towards the clean latent.
+const PULL: f32 = 2.2;
+/// Share of the condition latents in the clean latent.
+const CONDITION_SHARE: f32 = 0.5;
+/// Spread of the ideas in the clean latent: colour channels and the rest.
+const IDEA_SHARE: [f32; 2] = [0.55, 0.3];
+
+/// `transformer/config.json` of a model with `in_channels`, 16 or 36.
+pub(super) fn config(in_channels: i64) -> serde_json::Value {
+    serde_json::json!({
+        "_class_name": "WanTransformer3DModel",
+        "_diffusers_version": super::DIFFUSERS,
+        "added_kv_proj_dim": null,
+        "attention_head_dim": HEAD_DIM,
+        "cross_attn_norm": true,
+        "eps": 1e-6,
+        "ffn_dim": FFN,
+        "freq_dim": 256,
+        "image_dim": null,
+        "in_channels": in_channels,
+        "num_attention_heads": HEADS,
+        "num_layers": LAYERS,
+        "out_channels": LATENT,
+        "patch_size": [1, 2, 2],
+        "pos_embed_seq_len": null,
+        "qk_norm": "rms_norm_across_heads",
+        "rope_max_seq_len": 1024,
+        "text_dim": TEXT_DIM,
+    })
+}
+
+/// The layers of a block that StoryMem adapts, by their original names: (name, inputs, outputs).
+pub(super) fn adapted() -> Vec<(String, i64, i64)> {
+    let attention = ["self_attn", "cross_attn"]
+        .into_iter()
+        .flat_map(|attention| {
+            ["q", "k", "v", "o"].map(|layer| (format!("{attention}.{layer}"), WIDTH, WIDTH))
+        });
+    attention
+        .chain([
+            ("ffn.0".to_owned(), WIDTH, FFN),
+            ("ffn.2".to_owned(), FFN, WIDTH),
+        ])
+        .collect()
+}
+
+/// The values of the tensor `name`. `expert` names the model: all four share most of their
+/// weights, so that a prompt means the same to each.
+pub(super) fn fill(seed: Seed, expert: &str, name: &str, shape: &[i64]) -> Sheet {
+    let own = format!("{expert}/{name}");
+    let shared = format!("transformer/{name}");
+    let random = |gain: f32| {
+        Sheet::layer(seed, &shared, shape, gain).plus(&Sheet::layer(seed, &own, shape, 0.1 * gain))
+    };
+    let inside = name
+        .strip_prefix("blocks.")
+        .and_then(|rest| rest.split_once('.'))
+        .map_or(name, |(_, inside)| inside);
+    match inside {
+        "patch_embedding.weight" => patch(shape),
+        "proj_out.weight" => head(Sheet::noise(seed, &shared, shape, 1.0)),
+        "scale_shift_table" => table(Sheet::noise(seed, &own, shape, 0.02)),
+        "attn1.to_q.bias" | "attn1.to_k.bias" => positions(shape),
+        "attn1.to_v.weight" => self_values(Sheet::layer(seed, &shared, shape, 1.0)),
+        "attn1.to_out.0.weight" => self_output(random(1.6)),
+        "attn2.to_q.bias" => Sheet::noise(seed, &query_label(name), shape, 1.0),
+        // Padding rows have this key alone: it points away from every query.
+        "attn2.to_k.bias" => Sheet::noise(seed, &query_label(name), shape, -0.3),
+        "attn2.to_out.0.weight" => ideas_only(random(1.0)),
+        "ffn.net.2.weight" => ideas_only(random(0.6)),
+        "ffn.net.0.proj.bias" => Sheet::noise(seed, &own, shape, 0.3),
+        _ if name.ends_with("bias") => Sheet::constant(shape, 0.0),
+        _ if name.contains("norm") => {
+            Sheet::noise(seed, &own, shape, 0.02).plus(&Sheet::constant(shape, 1.0))
+        }
+        "attn1.to_q.weight" | "attn1.to_k.weight" => random(0.25),
+        "attn2.to_q.weight" => quiet_patch(random(0.3)),
+        "ffn.net.0.proj.weight" => quiet_patch(random(1.6)),
+        "condition_embedder.time_proj.weight" => random(0.03),
+        _ => random(1.0),
+    }
+}
+
+/// Queries and padding keys of a layer share their direction.
+fn query_label(name: &str) -> String {
+    let block = name.split('.').nth(1).unwrap_or_default();
+    format!("transformer/cross-query/{block}")
+}
+
+fn patch(shape: &[i64]) -> Sheet {
+    let mut sheet = Sheet::constant(shape, 0.0);
+    for (place, row, column) in corners() {
+        for channel in 0..LATENT {
+            sheet.set(&[place * LATENT + channel, channel, 0, row, column], 1.0);
+            if shape[1] > LATENT {
+                let from = CONDITION_INPUT + channel;
+                sheet.set(&[CONDITION + channel, from, 0, row, column], 0.25);
+            }
+        }
+    }
+    sheet
+}
+
+/// The four positions of a patch as (index, row, column).
+fn corners() -> impl Iterator<Item = (i64, i64, i64)> {
+    (0..4).map(|place| (place, place / 2, place % 2))
+}
+
+/// Velocity = pull * (patch - ideas - condition), the same ideas for all four positions.
+fn head(noise: Sheet) -> Sheet {
+    let mut sheet = Sheet::constant(noise.shape(), 0.0);
+    for (place, _, _) in corners() {
+        for channel in 0..LATENT {
+            let row = place * LATENT + channel;
+            sheet.set(&[row, place * LATENT + channel], PULL);
+            sheet.set(&[row, CONDITION + channel], -PULL * CONDITION_SHARE);
+            let share = IDEA_SHARE[usize::from(channel > 2)];
+            for idea in PATCH..CONDITION {
+                let weight = noise.get(&[channel, idea]) * share / 4.0;
+                sheet.set(&[row, idea], -PULL * weight);
+            }
+        }
+    }
+    sheet
+}
+
+/// Shifts and scales near zero, gates open.
+fn table(mut sheet: Sheet) -> Sheet {
+    if sheet.shape()[1] == 6 {
+        for channel in 0..WIDTH {
+            sheet.set(&[0, 2, channel], 0.5);
+            sheet.set(&[0, 5, channel], 0.4);
+        }
+    }
+    sheet
+}
+
+/// Equal biases of queries and keys: attention by distance. The first two heads look around in
+/// space, the others at everything.
+fn positions(shape: &[i64]) -> Sheet {
+    let mut sheet = Sheet::constant(shape, 0.0);
+    for head in 0..HEADS {
+        let start = head * HEAD_DIM;
+        // Channels 0..8 turn with time, 8..16 with the row, 16..24 with the column; the first
+        // pair of each turns fastest, the last hardly at all.
+        let near = head < 2;
+        sheet.set(&[start + if near { 0 } else { 6 }], 0.8);
+        sheet.set(&[start + if near { 8 } else { 14 }], 1.6);
+        sheet.set(&[start + if near { 16 } else { 22 }], 1.6);
+    }
+    sheet
+}
+
+/// Each head reads the condition in its first 16 channels and blurred noise in the rest.
+fn self_values(noise: Sheet) -> Sheet {
+    let mut sheet = Sheet::constant(noise.shape(), 0.0);
+    for head in 0..HEADS {
+        for channel in 0..LATENT {
+            sheet.set(&[head * HEAD_DIM + channel, CONDITION + channel], 1.0);
+        }
+        for row in head * HEAD_DIM + LATENT..(head + 1) * HEAD_DIM {
+            for channel in 0..LATENT {
+                // One weight for the four positions: only the mean of the patch counts.
+                let weight = 2.0 * noise.get(&[row, channel]);
+                for (place, _, _) in corners() {
+                    sheet.set(&[row, place * LATENT + channel], weight);
+                }
+            }
+        }
+    }
+    sheet
+}
+
+fn self_output(noise: Sheet) -> Sheet {
+    let mut sheet = ideas_only(noise);
+    for head in 0..HEADS {
+        for channel in 0..LATENT {
+            let from = head * HEAD_DIM + channel;
+            for idea in PATCH..CONDITION {
+                sheet.set(&[idea, from], 0.0);
+            }
+            sheet.set(&[CONDITION + channel, from], 0.25);
+        }
+    }
+    sheet
+}
+
+/// Reads next to nothing from the patch itself, whose noise would make the picture grainy.
+fn quiet_patch(mut sheet: Sheet) -> Sheet {
+    for row in 0..sheet.shape()[0] {
+        for column in 0..PATCH {
+            let value = 0.05 * sheet.get(&[row, column]);
+            sheet.set(&[row, column], value);
+        }
+    }
+    sheet
+}
+
+/// Output rows other than the ideas are silent.
+fn ideas_only(mut sheet: Sheet) -> Sheet {
+    sheet.fill_rows((0..PATCH).chain(CONDITION..WIDTH), 0.0);
+    sheet
+}

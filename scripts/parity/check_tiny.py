@@ -1,0 +1,98 @@
+"""Loads a folder written by `storyloom model init-tiny` with diffusers and runs it.
+
+    python check_tiny.py DIR [--pictures OUT]
+
+Both pipelines are loaded as they lie on disk and sample a short clip; the second one starts from
+a frame of the first. Fails when a file is missing, a tensor is left over, or a picture is flat,
+saturated or the same for two prompts.
+"""
+
+import argparse
+import pathlib
+
+import numpy
+import torch
+from diffusers import WanImageToVideoPipeline, WanPipeline
+from PIL import Image
+from safetensors import safe_open
+from transformers import CLIPVisionModelWithProjection
+
+SIZE = {"height": 96, "width": 160, "num_frames": 9, "num_inference_steps": 6}
+PROMPTS = (
+    "A red boat on the sea in the morning, warm light",
+    "An old woman walks through a dark forest at night, snow on the trees",
+)
+
+
+def generator():
+    return torch.Generator("cpu").manual_seed(0)
+
+
+def report(name, frames):
+    deviation, clipped = frames.std(), (abs(frames - 0.5) > 0.499).mean()
+    print(f"{name}: mean {frames.mean():.3f} deviation {deviation:.3f} clipped {clipped:.3f}")
+    assert numpy.isfinite(frames).all(), name
+    assert deviation > 0.05, f"{name} is flat"
+    assert clipped < 0.2, f"{name} is saturated"
+
+
+def save(frames, path):
+    if path is not None:
+        strip = numpy.concatenate([frames[i] for i in (0, len(frames) // 2, -1)], axis=1)
+        Image.fromarray((strip * 255).astype("uint8")).save(path)
+
+
+def text_to_video(root, pictures):
+    pipeline = WanPipeline.from_pretrained(root, torch_dtype=torch.float32)
+    assert pipeline.config.boundary_ratio == 0.875
+    clips = []
+    for index, prompt in enumerate(PROMPTS):
+        clip = pipeline(prompt, generator=generator(), guidance_scale=3.5, **SIZE).frames[0]
+        report(f"t2v {index}", clip)
+        save(clip, pictures and pictures / f"t2v_{index}.png")
+        clips.append(clip)
+    assert abs(clips[0] - clips[1]).mean() > 0.02, "the prompt has no effect"
+    return clips
+
+
+def image_to_video(root, first, pictures):
+    pipeline = WanImageToVideoPipeline.from_pretrained(root, torch_dtype=torch.float32)
+    assert pipeline.config.boundary_ratio == 0.9
+    for index, clip in enumerate(first):
+        image = Image.fromarray((clip[-1] * 255).astype("uint8"))
+        made = pipeline(image, PROMPTS[1], generator=generator(), guidance_scale=3.5, **SIZE)
+        report(f"i2v {index}", made.frames[0])
+        save(made.frames[0], pictures and pictures / f"i2v_{index}.png")
+
+
+def vision_tower(folder, clips):
+    tower = CLIPVisionModelWithProjection.from_pretrained(folder)
+    frames = torch.from_numpy(numpy.stack([clip[i] for clip in clips for i in (0, 4, 8)]))
+    frames = torch.nn.functional.interpolate(frames.permute(0, 3, 1, 2).float(), (224, 224))
+    mean = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(1, 3, 1, 1)
+    std = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(1, 3, 1, 1)
+    with torch.no_grad():
+        embeds = tower((frames - mean) / std).image_embeds
+    embeds = embeds / embeds.norm(dim=-1, keepdim=True)
+    print("similarity of frames 0, 4, 8 of both clips:")
+    print((embeds @ embeds.T).numpy().round(3))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=pathlib.Path)
+    parser.add_argument("--pictures", type=pathlib.Path)
+    arguments = parser.parse_args()
+    if arguments.pictures:
+        arguments.pictures.mkdir(parents=True, exist_ok=True)
+    clips = text_to_video(arguments.folder / "t2v", arguments.pictures)
+    image_to_video(arguments.folder / "i2v", clips, arguments.pictures)
+    vision_tower(arguments.folder / "clip", clips)
+    for expert in ("high_noise", "low_noise"):
+        with safe_open(arguments.folder / f"lora/backbone_{expert}.safetensors", "np") as file:
+            assert len(file.keys()) == 4 * 10 * 2
+    print("all well")
+
+
+if __name__ == "__main__":
+    main()
