@@ -4,11 +4,14 @@
 
 pub mod bench;
 pub mod checkpoint;
+pub mod clip;
 pub mod error;
+pub mod image;
 pub mod layers;
 pub mod method;
 pub mod noise;
 pub mod sampler;
+pub mod scorer;
 pub mod tensor_file;
 pub mod text;
 pub mod tiny;

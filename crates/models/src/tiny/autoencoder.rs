@@ -36,7 +36,7 @@ const CARRIED: i64 = 7;
 /// Spread of the colour latents for colours in [-1, 1].
 const COLOUR_GAIN: f32 = 1.6;
 /// Undoes the two channel norms that the colours pass, encoder and decoder.
-const ENCODER_GAIN: f32 = 0.9;
+const ENCODER_GAIN: f32 = 0.4;
 const DECODER_GAIN: f32 = 0.62;
 
 /// The values of the tensor `name`.

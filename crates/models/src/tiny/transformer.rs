@@ -3,8 +3,9 @@
 //! The residual stream of 96 channels has three parts: the 64 values of the patch itself, 16
 //! "ideas" that collect the prompt and the low frequencies of the noise, and 16 channels that
 //! carry the condition latents (memory pictures, given frames). Self-attention with positions in
-//! its biases blurs ideas and condition over neighbours; the head predicts the velocity from the
-//! patch towards the clean latent that ideas and condition ask for. Everything else is random.
+//! its biases blurs ideas and condition over neighbours; the head predicts the velocity that leads
+//! from the patch to the clean latent that ideas and condition ask for. Everything else is
+//! random.
 
 use storyloom_story::Seed;
 
@@ -18,20 +19,20 @@ const WIDTH: i64 = HEADS * HEAD_DIM;
 const LATENT: i64 = 16;
 /// Channels `0..PATCH` are the patch, position-slowest.
 const PATCH: i64 = 4 * LATENT;
-/// First channel of the carried condition; the ideas are `PATCH..CONDITION`.
-const CONDITION: i64 = PATCH + 16;
+/// Channels `PATCH..ZERO` are the ideas; this one is zero in every token.
+const ZERO: i64 = PATCH + 15;
+/// First channel of the carried condition.
+const CONDITION: i64 = ZERO + 1;
 /// First channel of the condition latents in the input of an image-to-video model.
 const CONDITION_INPUT: i64 = 20;
 const FFN: i64 = 192;
 pub(super) const LAYERS: i64 = 4;
 const TEXT_DIM: i64 = super::text::WIDTH;
 
-/// How fast the velocity pulls towards the clean latent.
-const PULL: f32 = 2.2;
 /// Share of the condition latents in the clean latent.
-const CONDITION_SHARE: f32 = 0.5;
+const CONDITION_SHARE: f32 = 0.12;
 /// Spread of the ideas in the clean latent: colour channels and the rest.
-const IDEA_SHARE: [f32; 2] = [0.55, 0.3];
+const IDEA_SHARE: [f32; 2] = [0.2, 0.1];
 
 /// `transformer/config.json` of a model with `in_channels`, 16 or 36.
 pub(super) fn config(in_channels: i64) -> serde_json::Value {
@@ -97,6 +98,7 @@ pub(super) fn fill(seed: Seed, expert: &str, name: &str, shape: &[i64]) -> Sheet
         "attn2.to_out.0.weight" => ideas_only(random(1.0)),
         "ffn.net.2.weight" => ideas_only(random(0.6)),
         "ffn.net.0.proj.bias" => Sheet::noise(seed, &own, shape, 0.3),
+        "condition_embedder.time_embedder.linear_1.bias" => time_knots(shape),
         _ if name.ends_with("bias") => Sheet::constant(shape, 0.0),
         _ if name.contains("norm") => {
             Sheet::noise(seed, &own, shape, 0.02).plus(&Sheet::constant(shape, 1.0))
@@ -104,7 +106,9 @@ pub(super) fn fill(seed: Seed, expert: &str, name: &str, shape: &[i64]) -> Sheet
         "attn1.to_q.weight" | "attn1.to_k.weight" => random(0.25),
         "attn2.to_q.weight" => quiet_patch(random(0.3)),
         "ffn.net.0.proj.weight" => quiet_patch(random(1.6)),
-        "condition_embedder.time_proj.weight" => random(0.03),
+        "condition_embedder.time_embedder.linear_1.weight" => time_ramps(random(1.0)),
+        "condition_embedder.time_embedder.linear_2.weight" => time_sum(random(0.02)),
+        "condition_embedder.time_proj.weight" => random(0.02),
         _ => random(1.0),
     }
 }
@@ -134,19 +138,64 @@ fn corners() -> impl Iterator<Item = (i64, i64, i64)> {
     (0..4).map(|place| (place, place / 2, place % 2))
 }
 
-/// Velocity = pull * (patch - ideas - condition), the same ideas for all four positions.
+/// Velocity = (patch - ideas - condition) / sigma, the same ideas for all four positions.
+///
+/// Every row sums to zero: the zero channel takes what the others give. So neither the mean that
+/// the norm removes nor the time embedding, which is added to all channels, moves the result.
 fn head(noise: Sheet) -> Sheet {
     let mut sheet = Sheet::constant(noise.shape(), 0.0);
     for (place, _, _) in corners() {
         for channel in 0..LATENT {
             let row = place * LATENT + channel;
-            sheet.set(&[row, place * LATENT + channel], PULL);
-            sheet.set(&[row, CONDITION + channel], -PULL * CONDITION_SHARE);
+            let mut rest = CONDITION_SHARE - 1.0;
+            sheet.set(&[row, place * LATENT + channel], 1.0);
+            sheet.set(&[row, CONDITION + channel], -CONDITION_SHARE);
             let share = IDEA_SHARE[usize::from(channel > 2)];
-            for idea in PATCH..CONDITION {
-                let weight = noise.get(&[channel, idea]) * share / 4.0;
-                sheet.set(&[row, idea], -PULL * weight);
+            for idea in PATCH..ZERO {
+                let weight = noise.get(&[channel, idea]) * share;
+                sheet.set(&[row, idea], -weight);
+                rest += weight;
             }
+            sheet.set(&[row, ZERO], rest);
+        }
+    }
+    sheet
+}
+
+/// Where the slope of `1 / sigma - 1` changes, and by how much: (sigma, slope).
+const RAMPS: [(f32, f32); 5] = [
+    (1.0, 1.25),
+    (0.8, 0.83),
+    (0.6, 2.1),
+    (0.4, 5.8),
+    (0.25, 14.0),
+];
+/// Steepness of a ramp before its activation.
+const STEEP: f32 = 32.0;
+
+/// The slowest sine of the timestep is `0.1073 sigma`: each ramp becomes `steep * (knot - sigma)`.
+fn time_ramps(mut sheet: Sheet) -> Sheet {
+    let last = sheet.shape()[1] - 1;
+    sheet.fill_rows(0..RAMPS.len() as i64, 0.0);
+    for row in 0..RAMPS.len() as i64 {
+        sheet.set(&[row, last], -STEEP / 0.1073);
+    }
+    sheet
+}
+
+fn time_knots(shape: &[i64]) -> Sheet {
+    let mut sheet = Sheet::constant(shape, 0.0);
+    for (row, (knot, _)) in (0..).zip(RAMPS) {
+        sheet.set(&[row], STEEP * knot);
+    }
+    sheet
+}
+
+/// Adds the ramps up in every channel: the head's scale becomes `1 / sigma`.
+fn time_sum(mut sheet: Sheet) -> Sheet {
+    for row in 0..WIDTH {
+        for (column, (_, slope)) in (0..).zip(RAMPS) {
+            sheet.set(&[row, column], slope / STEEP);
         }
     }
     sheet
@@ -204,7 +253,7 @@ fn self_output(noise: Sheet) -> Sheet {
     for head in 0..HEADS {
         for channel in 0..LATENT {
             let from = head * HEAD_DIM + channel;
-            for idea in PATCH..CONDITION {
+            for idea in PATCH..ZERO {
                 sheet.set(&[idea, from], 0.0);
             }
             sheet.set(&[CONDITION + channel, from], 0.25);
@@ -226,6 +275,6 @@ fn quiet_patch(mut sheet: Sheet) -> Sheet {
 
 /// Output rows other than the ideas are silent.
 fn ideas_only(mut sheet: Sheet) -> Sheet {
-    sheet.fill_rows((0..PATCH).chain(CONDITION..WIDTH), 0.0);
+    sheet.fill_rows((0..PATCH).chain(ZERO..WIDTH), 0.0);
     sheet
 }

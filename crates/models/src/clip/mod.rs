@@ -1,0 +1,10 @@
+//! CLIP's vision tower: similarity of keyframes, and the image branch of Wan 2.1.
+
+mod config;
+mod layer;
+mod preprocess;
+mod tower;
+
+pub use config::ClipVisionConfig;
+pub use preprocess::{PixelRule, pixel_values};
+pub use tower::{ClipOutput, ClipVision};
