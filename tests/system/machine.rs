@@ -1,5 +1,7 @@
 //! `doctor`, and machines where something is missing.
 
+use std::process::{Command, Stdio};
+
 use crate::harness::{Workshop, call, finish, storyloom};
 
 #[test]
@@ -67,4 +69,67 @@ fn figures_are_json() {
         .ended_with(78)
         .saying("/nowhere");
     call(&["bench", "decode", "--model", "/nowhere", "--frames", "4"]).ended_with(2);
+}
+
+/// A file system of its own, unmounted at the end.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    /// `None` where nothing may be mounted.
+    fn new(path: std::path::PathBuf, size: &str) -> Option<Self> {
+        std::fs::create_dir(&path).unwrap();
+        let disk = Self(path);
+        disk.mount(&format!("size={size}")).then_some(disk)
+    }
+
+    fn mount(&self, options: &str) -> bool {
+        let mut mount = Command::new("mount");
+        mount
+            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
+            .arg(&self.0);
+        mount
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success())
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount")
+            .arg(&self.0)
+            .stderr(Stdio::null())
+            .status();
+    }
+}
+
+#[test]
+fn a_full_disk_ends_the_run_and_room_lets_it_go_on() {
+    let shop = Workshop::new();
+    let manifest = shop.manifest(&[("a", &[true; 6]), ("b", &[true; 6])]);
+    let Some(disk) = SmallDisk::new(shop.out(), "700k") else {
+        eprintln!("skipped: a full disk needs the right to mount one");
+        return;
+    };
+    // With the default index: its own files must not be what is in the way.
+    let run = || finish(&mut shop.run(&manifest, &["memory.backend=redb"]));
+    run().ended_with(74).saying("No space left");
+    let before = shop.products();
+    let commits: Vec<_> = before
+        .keys()
+        .filter(|path| path.parent().unwrap().ends_with("commits"))
+        .collect();
+    assert!(!commits.is_empty());
+    assert!(disk.mount("remount,size=64m"));
+    run().ended_with(0);
+    let after = shop.products();
+    for commit in commits {
+        assert_eq!(
+            before[commit],
+            after[commit],
+            "{} was lost",
+            commit.display()
+        );
+    }
+    shop.digest();
 }
