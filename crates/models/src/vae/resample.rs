@@ -5,7 +5,8 @@ use tch::{Kind, Tensor};
 use crate::checkpoint::Weights;
 use crate::error::{ModelError, Result};
 use crate::layers::{
-    CausalConv3d, StreamCache, channels_innermost, from_frames, last_frames, to_frames, with_history,
+    CausalConv3d, StreamCache, channels_innermost, from_frames, last_frames, to_frames,
+    with_history,
 };
 
 /// Halves rows and columns, then, if it has a time convolution, time.
