@@ -131,35 +131,20 @@ impl CausalConv3d {
         weights: &OnceCell<Vec<Tensor>>,
     ) -> Result<Tensor> {
         let points = plan.outputs + 2;
-        let pixels = history.f_permute([0, 2, 3, 1])?.f_contiguous()?;
-        let (_, height, width, inputs) = pixels.size4()?;
-        let windows = if count == 1 {
-            pixels
-        } else {
-            let last = plan.outputs * (count - 1);
-            let starts: Vec<Tensor> = (0..points)
-                .map(|point| pixels.f_slice(0, point, point + last + 1, plan.outputs))
-                .collect::<Result<_, _>>()?;
-            Tensor::f_cat(&starts, 0)?
-        };
+        let (_, inputs, height, width) = history.size4()?;
+        let windows = windows(history, count, plan)?.f_view([points, -1])?;
         let mixed = matrix(plan.input, points)?
-            .f_matmul(&windows.f_view([points, -1])?)?
+            .f_matmul(&windows)?
             .f_view([points, count, height, width, inputs])?
             .f_permute([0, 1, 4, 2, 3])?;
-        let products = self
-            .tile_weights(plan, weights)?
-            .iter()
-            .enumerate()
-            .map(|(point, weight)| {
-                // Every output of a tile takes the second product exactly once.
-                let bias = (point == 1).then_some(&self.bias);
-                let padding = self.spatial / 2;
-                let frames = mixed.f_select(0, point as i64)?;
-                let product =
-                    frames.f_conv2d(weight, bias, [1, 1], [padding, padding], [1, 1], 1)?;
-                Ok(product.f_permute([0, 2, 3, 1])?)
-            })
-            .collect::<Result<Vec<Tensor>>>()?;
+        let mut products = Vec::with_capacity(plan.outputs as usize + 2);
+        for (point, weight) in self.tile_weights(plan, weights)?.iter().enumerate() {
+            // Every output of a tile takes the second product exactly once.
+            let bias = (point == 1).then_some(&self.bias);
+            let frames = mixed.f_select(0, point as i64)?;
+            let product = self.conv2d_with(&frames, weight, bias)?;
+            products.push(product.f_permute([0, 2, 3, 1])?);
+        }
         let products = Tensor::f_stack(&products, 0)?.f_view([points, -1])?;
         let outputs = matrix(plan.output, plan.outputs)?.f_matmul(&products)?;
         let outputs = outputs
@@ -204,16 +189,32 @@ impl CausalConv3d {
     }
 
     fn conv2d(&self, frames: &Tensor) -> Result<Tensor> {
-        let padding = self.spatial / 2;
-        Ok(frames.f_conv2d(
-            &self.weight,
-            Some(&self.bias),
-            [1, 1],
-            [padding, padding],
-            [1, 1],
-            1,
-        )?)
+        self.conv2d_with(frames, &self.weight, Some(&self.bias))
     }
+
+    fn conv2d_with(
+        &self,
+        frames: &Tensor,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        let padding = [self.spatial / 2; 2];
+        Ok(frames.f_conv2d(weight, bias, [1, 1], padding, [1, 1], 1)?)
+    }
+}
+
+/// Frames `[frames, channels, h, w]` to `[points * count, h, w, channels]`: the first frame of
+/// each of `count` overlapping windows, then the second of each, and so on.
+fn windows(history: &Tensor, count: i64, plan: &TilePlan) -> Result<Tensor> {
+    let pixels = history.f_permute([0, 2, 3, 1])?.f_contiguous()?;
+    if count == 1 {
+        return Ok(pixels);
+    }
+    let span = plan.outputs * (count - 1) + 1;
+    let points: Vec<Tensor> = (0..plan.outputs + 2)
+        .map(|point| pixels.f_slice(0, point, point + span, plan.outputs))
+        .collect::<Result<_, _>>()?;
+    Ok(Tensor::f_cat(&points, 0)?)
 }
 
 /// Winograd's filtering of three taps: `outputs` frames from `outputs + 2` products, row by row
