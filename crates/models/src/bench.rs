@@ -8,10 +8,11 @@ use std::time::Instant;
 
 use serde::Serialize;
 use storyloom_story::Seed;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
-use crate::checkpoint::{Checkpoint, Target};
-use crate::error::{ModelError, Result};
+use crate::checkpoint::Checkpoint;
+use crate::error::Result;
+use crate::forward::cpu_target;
 use crate::noise::{Stream, gaussian};
 use crate::vae::AutoencoderKlWan;
 use crate::wan::{ForwardInputs, WanTransformer};
@@ -90,21 +91,6 @@ pub struct LoadFigures {
 }
 
 impl BenchSettings {
-    fn target(&self) -> Result<Target> {
-        let kind = match self.dtype.as_str() {
-            "f32" => Kind::Float,
-            "bf16" => Kind::BFloat16,
-            other => {
-                let reason = format!("{other:?} is not known, use f32 or bf16");
-                return Err(ModelError::input("dtype", reason));
-            }
-        };
-        Ok(Target {
-            kind,
-            device: Device::Cpu,
-        })
-    }
-
     fn prepare(&self) {
         if let Ok(threads) = i32::try_from(self.threads)
             && threads > 0
@@ -144,7 +130,7 @@ impl BenchSettings {
 pub fn denoise(folder: &Path, settings: &BenchSettings) -> Result<DenoiseFigures> {
     const TEXT_ROWS: i64 = 512;
     settings.prepare();
-    let model = WanTransformer::open(folder, settings.target()?)?;
+    let model = WanTransformer::open(folder, cpu_target(&settings.dtype)?)?;
     let config = model.config();
     let [frames, height, width] = settings.latent();
     let noise = |shape: &[i64]| gaussian(Seed(0), Stream::Shot, shape);
@@ -207,7 +193,7 @@ pub fn decode(folder: &Path, settings: &BenchSettings) -> Result<DecodeFigures> 
 /// The checkpoint is not that of a Wan transformer.
 pub fn load(folder: &Path, settings: &BenchSettings) -> Result<LoadFigures> {
     settings.prepare();
-    let target = settings.target()?;
+    let target = cpu_target(&settings.dtype)?;
     let load = settings.time(|| WanTransformer::open(folder, target).map(drop))?;
     let bytes = Checkpoint::open(folder)?.bytes();
     Ok(LoadFigures {
@@ -223,7 +209,7 @@ pub fn load(folder: &Path, settings: &BenchSettings) -> Result<LoadFigures> {
 fn matmul_gflop_per_second(settings: &BenchSettings) -> Result<f64> {
     const SIDE: i64 = 1536;
     let square = gaussian(Seed(1), Stream::Shot, &[SIDE, SIDE])?;
-    let square = square.f_to_kind(settings.target()?.kind)?;
+    let square = square.f_to_kind(cpu_target(&settings.dtype)?.kind)?;
     let timing = settings.time(|| {
         drop(square.f_matmul(&square)?);
         Ok(())

@@ -5,6 +5,7 @@ mod config;
 mod doctor;
 mod folder;
 mod memory;
+mod model;
 mod report;
 mod run;
 mod status;
@@ -38,6 +39,8 @@ enum Command {
     Report(report::Arguments),
     /// Show what the memory bank held for the shots of a story.
     Memory(memory::Arguments),
+    /// Look at checkpoints, make tiny ones, run one module.
+    Model(model::Arguments),
     /// Measure this machine; figures as JSON.
     Bench(bench::Arguments),
     /// Show what this machine has, what is missing, and the fix.
@@ -66,6 +69,7 @@ pub fn run(cli: Cli) -> Outcome {
         Command::Report(arguments) => report::run(&arguments),
         Command::Memory(arguments) => memory::run(&arguments),
         Command::Validate(arguments) => validate::run(&arguments),
+        Command::Model(arguments) => model::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
