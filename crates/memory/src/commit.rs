@@ -233,6 +233,18 @@ pub(crate) mod tests {
         }
     }
 
+    proptest::proptest! {
+        /// Every finite number comes back exactly, or a sound record would seem changed.
+        #[test]
+        fn any_timing_survives(seconds in 0.0_f64..1e6, quality in -10.0_f32..10.0) {
+            let mut sealed = record(ShotId { scene: 1, shot: 1 });
+            sealed.seconds.insert(Stage::Encode, seconds);
+            sealed.keyframes[0].quality = quality;
+            let bytes = sealed.seal().unwrap();
+            proptest::prop_assert!(CommitRecord::open(Path::new("x"), &bytes).is_ok());
+        }
+    }
+
     #[test]
     fn a_sealed_record_opens_and_a_changed_one_does_not() {
         let mut sealed = record(ShotId { scene: 1, shot: 2 });

@@ -170,7 +170,7 @@ pub fn count_frames(path: &Path, (width, height): (u32, u32)) -> Result<u64, Run
         return Err(failed(last_words(&output.stderr)));
     }
     let frame = u64::from(width) * u64::from(height) * 3;
-    if frame == 0 || bytes % frame != 0 {
+    if frame == 0 || !bytes.is_multiple_of(frame) {
         return Err(failed(format!(
             "{bytes} bytes are no frames of {width}x{height}"
         )));
