@@ -203,7 +203,7 @@ fn a_run_makes_everything_once() {
     assert_eq!(html.matches("<video").count(), 6);
     for part in html.split("poster=\"").skip(1) {
         let poster = part.split('"').next().unwrap().replace("&#x2f;", "/");
-        assert!(out.path().join("report").join(poster).is_file(), "{poster}");
+        assert!(out.path().join("report").join(&poster).is_file(), "{poster}");
     }
 }
 
