@@ -15,18 +15,17 @@ impl StoryMemEngine {
     pub fn score(&self, pictures: &[&RgbImage]) -> Result<(Vec<Vec<f32>>, Vec<f32>)> {
         let side = self.clip.config().image_size as u32;
         let mut embeddings = Vec::with_capacity(pictures.len());
+        let mut quality = Vec::with_capacity(pictures.len());
         for batch in pictures.chunks(BATCH) {
             let plain = batch.iter().map(|picture| plain_picture(picture));
             let plain = plain.collect::<Result<Vec<_>>>()?;
-            let pixels = pixel_values(
-                &plain.iter().collect::<Vec<_>>(),
-                side,
-                PixelRule::Selection,
-            )?;
+            let plain: Vec<&image::RgbImage> = plain.iter().collect();
+            let pixels = pixel_values(&plain, side, PixelRule::Selection)?;
             let embedded = to_host(&self.clip.embed_normalised(&pixels)?)?;
             let width = embedded.shape()[1];
+            quality.extend(self.scorer.score(&plain)?);
             embeddings.extend(embedded.data().chunks(width).map(<[f32]>::to_vec));
         }
-        Ok((embeddings, self.scorer.score(pictures)?))
+        Ok((embeddings, quality))
     }
 }
