@@ -7,7 +7,7 @@ use storyloom_models::checkpoint::Target;
 use storyloom_models::engine::{StoryMemEngine, StoryMemSettings, storymem_paths};
 use storyloom_models::lora::LoraSettings;
 use storyloom_models::sampler::SamplerSettings;
-use storyloom_models::scorer::SharpnessScorer;
+use storyloom_models::scorer::SharpnessExposure;
 use storyloom_models::stage::denoise::DenoiseSettings;
 use storyloom_models::stage::encode::Conditions;
 use storyloom_models::tch::{self, Kind};
@@ -44,7 +44,7 @@ pub fn build_engine(config: &Config) -> Result<TorchEngine, Failure> {
     }
     let lora = (!config.lora.dir.is_empty()).then(|| PathBuf::from(&config.lora.dir));
     let paths = storymem_paths(Path::new(dir), lora);
-    let scorer = Box::new(SharpnessScorer);
+    let scorer = Box::new(SharpnessExposure);
     let models = StoryMemEngine::open(&paths, settings(config)?, scorer)
         .map_err(|error| Failure::new(Exit::Config, error))?;
     let description = EngineDescription {

@@ -23,7 +23,7 @@ impl StoryMemEngine {
             let pixels = pixel_values(&plain, side, PixelRule::Selection)?;
             let embedded = to_host(&self.clip.embed_normalised(&pixels)?)?;
             let width = embedded.shape()[1];
-            quality.extend(self.scorer.score(&plain)?);
+            quality.extend(self.scorer.score(batch)?);
             embeddings.extend(embedded.data().chunks(width).map(<[f32]>::to_vec));
         }
         Ok((embeddings, quality))
