@@ -7,3 +7,4 @@ mod input;
 mod machine;
 mod run;
 mod settings;
+mod torch;

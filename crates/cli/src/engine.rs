@@ -11,6 +11,7 @@ use storyloom_models::scorer::SharpnessExposure;
 use storyloom_models::stage::denoise::DenoiseSettings;
 use storyloom_models::stage::encode::Conditions;
 use storyloom_models::tch::{self, Kind};
+use storyloom_models::tiny::folders;
 use storyloom_orchestrator::{EngineDescription, EngineError, Scores, ShotEngine, StepObserver};
 use storyloom_story::{Clip, HostTensor, Resolution, RgbImage, ShotInputs, Stage};
 
@@ -42,8 +43,7 @@ pub fn build_engine(config: &Config) -> Result<TorchEngine, Failure> {
     {
         tch::set_num_threads(threads);
     }
-    let lora = (!config.lora.dir.is_empty()).then(|| PathBuf::from(&config.lora.dir));
-    let paths = storymem_paths(Path::new(dir), lora);
+    let paths = storymem_paths(Path::new(dir), lora_folder(config));
     let scorer = Box::new(SharpnessExposure);
     let models = StoryMemEngine::open(&paths, settings(config)?, scorer)
         .map_err(|error| Failure::new(Exit::Config, error))?;
@@ -57,6 +57,15 @@ pub fn build_engine(config: &Config) -> Result<TorchEngine, Failure> {
         models,
         description,
     })
+}
+
+/// The folder that the config names, or else the one beside the checkpoints, if there is one.
+fn lora_folder(config: &Config) -> Option<PathBuf> {
+    if !config.lora.dir.is_empty() {
+        return Some(PathBuf::from(&config.lora.dir));
+    }
+    let beside = Path::new(&config.models.dir).join(folders::LORA);
+    beside.is_dir().then_some(beside)
 }
 
 /// Kind and device that the config asks for.
@@ -102,7 +111,7 @@ fn settings(config: &Config) -> Result<StoryMemSettings, Failure> {
         text_to_video: phase(steps.t2v, shift.t2v, boundary.t2v, guidance.t2v),
         image_to_video: phase(steps.i2v, shift.i2v, boundary.i2v, guidance.i2v),
         lora: LoraSettings {
-            alpha: Some(config.lora.alpha),
+            alpha: (config.lora.alpha > 0.0).then_some(config.lora.alpha),
             merge: config.lora.merge,
         },
         memory_stride: i64::from(config.memory.rope_stride),

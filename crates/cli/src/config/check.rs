@@ -75,7 +75,7 @@ impl Config {
             "must be 1 to 5",
         );
         rule(self.run.attempts > 0, "run.attempts", "must be at least 1");
-        rule(self.lora.alpha > 0.0, "lora.alpha", "must be above 0");
+        rule(self.lora.alpha >= 0.0, "lora.alpha", "must not be below 0");
         let topology = &self.topology;
         for (key, ranks) in [
             ("topology.replicas", topology.replicas),

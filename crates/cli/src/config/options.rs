@@ -114,8 +114,9 @@ options! {
     lora: Lora {
         /// Folder with one LoRA file per expert; empty for `lora` in `models.dir`, if it is there.
         dir: String = String::new(),
-        /// The scale is `alpha / sqrt(rank)`; the files do not say their alpha.
-        alpha: f64 = 128.0,
+        /// The scale is `alpha / sqrt(rank)`; the files do not say their alpha. 0 takes the rank
+        /// itself, as StoryMem was trained with.
+        alpha: f64 = 0.0,
         /// Add the LoRA into the weights once (faster), or apply it beside them at every step.
         merge: bool = true,
     }
