@@ -1,5 +1,7 @@
 //! `doctor`, and machines where something is missing.
 
+use std::process::{Command, Stdio};
+
 use crate::harness::{Workshop, call, finish, storyloom};
 
 #[test]
@@ -29,4 +31,105 @@ fn without_ffmpeg_the_doctor_says_how_to_get_it_and_no_run_starts() {
     finish(shop.run(&manifest, &[]).env("PATH", &empty))
         .ended_with(69)
         .saying("ffmpeg");
+}
+
+#[test]
+fn figures_are_json() {
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden");
+    let clip = [
+        "--width",
+        "64",
+        "--height",
+        "48",
+        "--frames",
+        "5",
+        "--repeats",
+        "1",
+        "--model",
+    ];
+    let bench = |what: &str, model: &str| {
+        let model = format!("{golden}/{model}");
+        let arguments = [&["bench", what], &clip[..], &[&model]].concat();
+        call(&arguments).ended_with(0).json()
+    };
+    assert_eq!(bench("denoise", "dit-t2v/transformer")["tokens"], 2 * 3 * 4);
+    assert!(
+        bench("decode", "vae21/vae")["frames_per_second"]
+            .as_f64()
+            .unwrap()
+            > 0.0
+    );
+    assert!(
+        bench("load", "dit-t2v/transformer")["bytes"]
+            .as_u64()
+            .unwrap()
+            > 0
+    );
+    call(&["bench", "denoise", "--model", "/nowhere"])
+        .ended_with(78)
+        .saying("/nowhere");
+    call(&["bench", "decode", "--model", "/nowhere", "--frames", "4"]).ended_with(2);
+}
+
+/// A file system of its own, unmounted at the end.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    /// `None` where nothing may be mounted.
+    fn new(path: std::path::PathBuf, size: &str) -> Option<Self> {
+        std::fs::create_dir(&path).unwrap();
+        let disk = Self(path);
+        disk.mount(&format!("size={size}")).then_some(disk)
+    }
+
+    fn mount(&self, options: &str) -> bool {
+        let mut mount = Command::new("mount");
+        mount
+            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
+            .arg(&self.0);
+        mount
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success())
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount")
+            .arg(&self.0)
+            .stderr(Stdio::null())
+            .status();
+    }
+}
+
+#[test]
+fn a_full_disk_ends_the_run_and_room_lets_it_go_on() {
+    let shop = Workshop::new();
+    let manifest = shop.manifest(&[("a", &[true; 6]), ("b", &[true; 6])]);
+    let Some(disk) = SmallDisk::new(shop.out(), "700k") else {
+        eprintln!("skipped: a full disk needs the right to mount one");
+        return;
+    };
+    // With the default index: its own files must not be what is in the way.
+    let run = || finish(&mut shop.run(&manifest, &["memory.backend=redb"]));
+    run().ended_with(74).saying("No space left");
+    let before = shop.products();
+    let commits: Vec<_> = before
+        .keys()
+        .filter(|path| path.parent().unwrap().ends_with("commits"))
+        .collect();
+    assert!(!commits.is_empty());
+    assert!(disk.mount("remount,size=64m"));
+    run().ended_with(0);
+    let after = shop.products();
+    for commit in commits {
+        assert_eq!(
+            before[commit],
+            after[commit],
+            "{} was lost",
+            commit.display()
+        );
+    }
+    shop.digest();
 }

@@ -3,7 +3,10 @@
 use std::fs;
 use std::path::Path;
 
-use crate::harness::{Workshop, finish, frames, signal_when};
+use crate::harness::{Workshop, finish, frames, line, signal_when};
+
+/// A blue picture of 32 x 24 pixels.
+const PNG: &[u8] = b"\x89\x50\x4e\x47\x0d\x0a\x1a\x0a\x00\x00\x00\x0d\x49\x48\x44\x52\x00\x00\x00\x20\x00\x00\x00\x18\x08\x02\x00\x00\x00\x14\x31\x68\x63\x00\x00\x00\x24\x49\x44\x41\x54\x78\xda\x63\x50\x68\x38\x40\x53\xc4\x30\x6a\xc1\xa8\x05\xa3\x16\x8c\x5a\x30\x6a\xc1\xa8\x05\xa3\x16\x8c\x5a\x30\x34\x2c\x00\x00\xc2\x58\x20\x3d\x34\x5a\xf7\xa5\x00\x00\x00\x00\x49\x45\x4e\x44\xae\x42\x60\x82";
 
 const STORIES: [(&str, &[bool]); 2] = [("ad", &[true, false]), ("tale", &[true, true, false])];
 
@@ -59,7 +62,8 @@ fn interrupted(signal: &str, code: Option<i32>) {
 
     let shop = Workshop::new();
     let committed = || count(&shop.out().join("stories/ad/commits")) > 0;
-    let ended = signal_when(&mut shop.run(&manifest, &[]), signal, committed);
+    let slow = &["simulated.step_ms=100"];
+    let ended = signal_when(&mut shop.run(&manifest, slow), signal, committed);
     assert_eq!(ended.code, code, "{}", ended.stderr);
     let before = shop.products();
     let commits: Vec<_> = before
@@ -126,4 +130,114 @@ fn damage_is_found() {
     let verified = shop.ask(&["verify", "--json"]);
     assert_eq!(verified.code, Some(1), "{}", verified.stderr);
     assert!(verified.stdout.contains("01_02"), "{}", verified.stdout);
+}
+
+#[test]
+fn a_run_folder_belongs_to_its_settings_and_stories() {
+    let shop = Workshop::new();
+    let manifest = shop.manifest(&STORIES);
+    finish(&mut shop.run(&manifest, &[])).ended_with(0);
+    finish(&mut shop.run(&manifest, &["run.seed=1"]))
+        .ended_with(78)
+        .saying("run.seed (was 0, is 1)");
+    let other = shop.manifest(&[("ad", &[true, true])]);
+    finish(&mut shop.run(&other, &[]))
+        .ended_with(78)
+        .saying("another script");
+}
+
+#[test]
+fn stories_may_be_made_a_few_at_a_time() {
+    let shop = Workshop::new();
+    let manifest = shop.manifest(&STORIES);
+    finish(shop.run(&manifest, &[]).args(["--limit", "1"])).ended_with(0);
+    let status = shop
+        .ask(&["status", "--json", "--watch"])
+        .ended_with(0)
+        .json();
+    assert_eq!(
+        (&status["stories"]["total"], &status["stories"]["done"]),
+        (&1.into(), &1.into())
+    );
+    finish(&mut shop.run(&manifest, &[])).ended_with(0);
+    let status = shop.ask(&["status", "--json"]).ended_with(0).json();
+    assert_eq!(status["stories"]["done"], 2);
+}
+
+#[test]
+fn one_process_at_a_time_works_on_a_folder() {
+    let shop = Workshop::new();
+    let manifest = shop.manifest(&STORIES);
+    let slow = &["simulated.step_ms=100"];
+    let begun = || shop.out().join("run.json").exists();
+    let second = std::cell::RefCell::new(None);
+    let first = signal_when(&mut shop.run(&manifest, slow), "TERM", || {
+        if begun() {
+            *second.borrow_mut() = Some(finish(&mut shop.run(&manifest, slow)));
+        }
+        begun()
+    });
+    first.ended_with(75);
+    let second = second.into_inner().unwrap();
+    second.ended_with(69).saying("in use by another process");
+}
+
+#[test]
+fn continuations_follow_the_settings() {
+    for (continuation, saved) in [("mm2v", 4), ("none", 9)] {
+        let shop = Workshop::new();
+        let manifest = shop.manifest(&STORIES[..1]);
+        let set = format!("memory.continuation={continuation}");
+        finish(&mut shop.run(&manifest, &[&set])).ended_with(0);
+        assert_eq!(frames(&shop.out().join("stories/ad/01_02.mp4")), saved);
+    }
+}
+
+#[test]
+fn reference_images_are_the_first_memory() {
+    let shop = Workshop::new();
+    let text =
+        line("ad", &[true, true]).replacen('{', "{\"reference_images\": [\"hero.png\"], ", 1);
+    let manifest = shop.write("manifest.jsonl", text);
+    shop.write("hero.png", PNG);
+    finish(&mut shop.run(&manifest, &[])).ended_with(0);
+    let memory = shop.ask(&["memory", "ad", "--json"]).ended_with(0).json();
+    assert_eq!(memory["references"].as_array().unwrap().len(), 1);
+    assert_eq!(memory["shots"][0]["saw"], memory["references"]);
+    shop.digest();
+}
+
+#[test]
+fn a_picture_that_cannot_be_read_costs_one_story() {
+    let shop = Workshop::new();
+    let broken = line("ad", &[true]).replacen('{', "{\"reference_images\": [\"hero.png\"], ", 1);
+    let manifest = shop.write(
+        "manifest.jsonl",
+        format!("{broken}\n{}", line("tale", &[true])),
+    );
+    shop.write("hero.png", "no picture");
+    finish(&mut shop.run(&manifest, &[]))
+        .ended_with(1)
+        .saying("hero.png");
+    let status = shop.ask(&["status", "--json"]).ended_with(0).json();
+    assert_eq!(
+        (&status["stories"]["failed"], &status["stories"]["done"]),
+        (&1.into(), &1.into())
+    );
+}
+
+#[test]
+fn folders_and_stories_that_are_not_there_are_wrong_input() {
+    let shop = Workshop::new();
+    for command in ["status", "verify", "report"] {
+        shop.ask(&[command])
+            .ended_with(65)
+            .saying("not a run folder");
+    }
+    let manifest = shop.manifest(&STORIES);
+    finish(&mut shop.run(&manifest, &[])).ended_with(0);
+    shop.ask(&["memory", "tail"])
+        .ended_with(65)
+        .saying("did you mean tale?");
+    shop.ask(&["memory", "../x"]).ended_with(2);
 }

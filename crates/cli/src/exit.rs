@@ -3,6 +3,7 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use storyloom_orchestrator::RunError;
 use storyloom_story::ErrorClass;
 
 /// How the program ends. This table is part of the contract with schedulers and scripts.
@@ -83,10 +84,22 @@ impl Failure {
             message: String::new(),
         }
     }
+}
 
-    /// A file that cannot be read or written.
-    pub fn storage(path: &std::path::Path, error: &std::io::Error) -> Self {
-        Self::new(Exit::Storage, format!("{}: {error}", path.display()))
+impl From<storyloom_models::ModelError> for Failure {
+    fn from(error: storyloom_models::ModelError) -> Self {
+        Self::new(error.class().into(), error)
+    }
+}
+
+impl From<RunError> for Failure {
+    fn from(error: RunError) -> Self {
+        let exit = if error.is_storage() {
+            Exit::Storage
+        } else {
+            error.class().into()
+        };
+        Self::new(exit, error)
     }
 }
 

@@ -5,6 +5,7 @@
 mod command;
 mod config;
 mod diagnose;
+mod engine;
 mod exit;
 mod input;
 mod output;

@@ -2,15 +2,21 @@
 //!
 //! The only crate that knows a tensor library.
 
+pub mod bench;
 pub mod checkpoint;
 pub mod clip;
+pub mod engine;
 pub mod error;
+pub mod forward;
 pub mod image;
+pub mod inspect;
 pub mod layers;
+pub mod lora;
 pub mod method;
 pub mod noise;
 pub mod sampler;
 pub mod scorer;
+pub mod stage;
 pub mod tensor_file;
 pub mod text;
 pub mod tiny;
@@ -23,3 +29,5 @@ mod goldens;
 mod testing;
 
 pub use error::{ModelError, Result};
+// The binary sets threads and asks for devices; it names no other tensor library.
+pub use tch;

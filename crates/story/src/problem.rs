@@ -43,7 +43,7 @@ pub fn nearest<'k>(wrong: &str, known: impl IntoIterator<Item = &'k str>) -> Opt
         .into_iter()
         .map(|name| (strsim::damerau_levenshtein(&wanted, &plain(name)), name))
         .min_by_key(|&(distance, _)| distance)
-        .filter(|&(distance, name)| distance <= name.len().div_ceil(3))
+        .filter(|&(distance, name)| distance <= name.len().div_ceil(3) && distance < name.len())
         .map(|(_, name)| name)
 }
 

@@ -1,8 +1,16 @@
 //! The command line: what can be asked for, and who answers.
 
+mod bench;
 mod config;
 mod doctor;
+mod folder;
+mod memory;
+mod model;
+mod report;
+mod run;
+mod status;
 mod validate;
+mod verify;
 
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -19,8 +27,22 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Make the stories of a manifest; started again on the same folder, go on.
+    Run(run::Arguments),
     /// Show every problem of a manifest, with file, line and fix; loads no model.
     Validate(validate::Arguments),
+    /// Show how far a run is.
+    Status(status::Arguments),
+    /// Prove that a run is complete, whole, and made from the memory it claims.
+    Verify(verify::Arguments),
+    /// Write DIR/report/index.html.
+    Report(report::Arguments),
+    /// Show what the memory bank held for the shots of a story.
+    Memory(memory::Arguments),
+    /// Look at checkpoints, make tiny ones, run one module.
+    Model(model::Arguments),
+    /// Measure this machine; figures as JSON.
+    Bench(bench::Arguments),
     /// Show what this machine has, what is missing, and the fix.
     Doctor(doctor::Arguments),
     /// Show the resolved settings, or the reference of all settings.
@@ -41,7 +63,14 @@ pub struct ConfigArguments {
 /// Answers a command.
 pub fn run(cli: Cli) -> Outcome {
     match cli.command {
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Status(arguments) => status::run(&arguments),
+        Command::Verify(arguments) => verify::run(&arguments),
+        Command::Report(arguments) => report::run(&arguments),
+        Command::Memory(arguments) => memory::run(&arguments),
         Command::Validate(arguments) => validate::run(&arguments),
+        Command::Model(arguments) => model::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
     }

@@ -176,6 +176,11 @@ options! {
         /// Folder of the index, for example on a fast local disk; empty for the run folder.
         path: String = String::new(),
     }
+    /// The stand-in for networks.
+    simulated: Simulated {
+        /// How long one step takes, in milliseconds.
+        step_ms: u64 = 0,
+    }
     /// Saving inside a shot.
     checkpoint: Checkpoint {
         /// Save a shot that is being made every so many steps; 0 only saves finished shots.

@@ -160,6 +160,17 @@ impl Checkpoint {
         self.entries.values().map(TensorEntry::bytes).sum()
     }
 
+    /// blake3 over names, kinds, shapes and bytes of all tensors, in hexadecimal; the same however
+    /// they are spread over files.
+    pub fn digest(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        for (name, entry) in &self.entries {
+            hasher.update(format!("{name} {:?} {:?}\n", entry.kind, entry.shape).as_bytes());
+            hasher.update(&self.files[entry.file].map[entry.range.clone()]);
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+
     /// Hands the tensors out, converted to `target`.
     pub fn weights(&self, target: Target) -> Weights<'_> {
         Weights::new(self, target)

@@ -14,7 +14,10 @@ mod timestep;
 
 pub use activation::Activation;
 pub use attention::{attend, merge_heads, split_heads};
-pub use conv::{CausalConv3d, StreamCache, from_frames, last_frames, to_frames, with_history};
+pub use conv::{
+    CausalConv3d, StreamCache, channels_innermost, from_frames, last_frames, to_frames,
+    with_history,
+};
 pub use linear::{Linear, LowRank};
 pub use norm::{LayerNorm, RmsNorm, layer_norm};
 pub use rotary::{RotaryAxes, RotaryTable};

@@ -1,125 +1,54 @@
-//! The LAION aesthetic predictor: a linear head on CLIP ViT-L/14.
+//! The LAION aesthetic predictor: a linear head on CLIP embeddings.
 
 use std::path::Path;
 
-use image::RgbImage;
+use storyloom_story::RgbImage;
 
 use super::QualityScorer;
-use crate::checkpoint::Target;
+use crate::checkpoint::{Checkpoint, Target};
 use crate::clip::{ClipVision, PixelRule, pixel_values};
-use crate::error::{ModelError, Result};
+use crate::engine::plain_picture;
+use crate::error::Result;
 use crate::layers::Linear;
-use crate::tensor_file::read_tensors;
+use crate::tensor_file::to_host;
 
-/// LAION's aesthetic score, about 1 to 10, as VBench computes it (StoryMem specification,
-/// section 7; VBench then divides by ten).
-///
-/// The picture's CLIP embedding is brought to length 1 and goes through one linear layer.
+/// CLIP embedding of unit length, then one linear layer (`sa_0_4_vit_l_14_linear` of LAION, stored
+/// as safetensors with `weight` `[1, width]` and `bias` `[1]`); about 1 to 10.
 #[derive(Debug)]
-pub struct AestheticScorer {
+pub struct AestheticHead {
     clip: ClipVision,
     head: Linear,
 }
 
-/// Pictures that go through the tower at once.
-const BATCH: usize = 16;
-
-impl AestheticScorer {
-    /// Opens the tower in the folder `clip` and the head in the file `head`: `weight`
-    /// `[1, width]` and `bias` `[1]`.
+impl AestheticHead {
+    /// Opens a CLIP ViT-L/14 folder and the file of the head.
     pub fn open(clip: &Path, head: &Path, target: Target) -> Result<Self> {
         let clip = ClipVision::open(clip, target)?;
-        let mut tensors = read_tensors(head)?;
+        let file = Checkpoint::from_files(head, serde_json::Value::Null, &[head.to_owned()])?;
+        let weights = file.weights(target);
         let width = clip.config().projection_dim;
-        let mut take = |name: &str, wanted: &[i64]| {
-            let tensor = tensors.remove(name).ok_or_else(|| {
-                let reason = format!("there is no {name}; convert the linear head's state dict");
-                ModelError::bad_file(head, reason)
-            })?;
-            if tensor.size() == wanted {
-                return Ok(tensor.f_to_device_(target.device, target.kind, false, false)?);
-            }
-            Err(ModelError::WeightShape {
-                path: head.to_owned(),
-                name: name.to_owned(),
-                found: tensor.size(),
-                wanted: wanted.to_vec(),
-            })
-        };
-        let weight = take("weight", &[1, width])?;
-        let bias = take("bias", &[1])?;
-        Ok(Self {
-            clip,
-            head: Linear::from_tensors(weight, Some(bias)),
-        })
+        let head = Linear::load(&weights, width, 1)?;
+        weights.finish()?;
+        Ok(Self { clip, head })
     }
 }
 
-impl QualityScorer for AestheticScorer {
+impl QualityScorer for AestheticHead {
     fn name(&self) -> &'static str {
-        "aesthetic"
+        "LAION aesthetic predictor"
     }
 
     fn score(&self, pictures: &[&RgbImage]) -> Result<Vec<f32>> {
+        let _guard = tch::no_grad_guard();
         let side = self.clip.config().image_size as u32;
-        let mut scores = Vec::with_capacity(pictures.len());
-        for batch in pictures.chunks(BATCH) {
-            let pixels = pixel_values(batch, side, PixelRule::VBench)?;
-            let embeds = self.clip.embed_normalised(&pixels)?;
-            let output = tch::no_grad(|| self.head.forward(&embeds))?;
-            scores.extend(Vec::<f32>::try_from(output.f_flatten(0, -1)?)?);
-        }
-        Ok(scores)
-    }
-
-    fn default_threshold(&self) -> f32 {
-        // Below this LAION calls pictures plain; StoryMem has no value for this scorer.
-        4.5
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::tensor_file::write_tensors;
-    use crate::testing::golden;
-    use tch::Tensor;
-
-    fn head(folder: &Path, width: i64) -> std::path::PathBuf {
-        let path = folder.join("head.safetensors");
-        let weight = crate::testing::cosines(&[1, width], 0.0);
-        let bias = Tensor::from_slice(&[5.0_f32]);
-        write_tensors(&path, &[("weight", &weight), ("bias", &bias)]).unwrap();
-        path
-    }
-
-    #[test]
-    fn scores_are_the_head_of_the_normalised_embedding() {
-        let folder = tempfile::tempdir().unwrap();
-        let clip = golden("clip-b32").join("image_encoder");
-        let head = head(folder.path(), 20);
-        let scorer = AestheticScorer::open(&clip, &head, Target::CPU_F32).unwrap();
-        let pictures: Vec<RgbImage> = (0..18)
-            .map(|shade| RgbImage::from_pixel(60, 50, image::Rgb([shade * 14, 90, 200])))
-            .collect();
-        let pictures: Vec<&RgbImage> = pictures.iter().collect();
-        let scores = scorer.score(&pictures).unwrap();
-        assert_eq!(scores.len(), 18);
-        let pixels = pixel_values(&pictures[17..], 40, PixelRule::VBench).unwrap();
-        let embed = scorer.clip.embed_normalised(&pixels).unwrap();
-        let weight = crate::testing::cosines(&[20], 0.0);
-        let expected = (embed.view([20]) * weight).sum(tch::Kind::Float) + 5.0;
-        assert!((f64::from(scores[17]) - expected.double_value(&[])).abs() < 1e-5);
-        assert!((scores[0] - scores[17]).abs() > 1e-4);
-        assert_eq!(scorer.score(&[]).unwrap(), Vec::<f32>::new());
-    }
-
-    #[test]
-    fn a_head_of_another_width_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let clip = golden("clip-b32").join("image_encoder");
-        let head = head(folder.path(), 768);
-        let error = AestheticScorer::open(&clip, &head, Target::CPU_F32).unwrap_err();
-        assert!(error.to_string().contains("[1, 20]"), "{error}");
+        let plain = pictures.iter().map(|picture| plain_picture(picture));
+        let plain = plain.collect::<Result<Vec<_>>>()?;
+        let pixels = pixel_values(
+            &plain.iter().collect::<Vec<_>>(),
+            side,
+            PixelRule::Processor,
+        )?;
+        let embeddings = self.clip.embed_normalised(&pixels)?;
+        Ok(to_host(&self.head.forward(&embeddings)?)?.into_data())
     }
 }

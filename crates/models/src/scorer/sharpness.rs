@@ -1,105 +1,96 @@
-//! A scorer without a model: is the frame sharp and well exposed?
+//! Sharpness and exposure, from the pixels alone.
 
-use image::RgbImage;
+use storyloom_story::RgbImage;
 
 use super::QualityScorer;
 use crate::error::Result;
 
-/// Sharpness times exposure, in [0, 1).
+/// A rule of thumb, not a model of taste: how much detail a picture has and how well it uses the
+/// range of brightness, from 0 (flat, black or white) to 10.
 ///
-/// Sharpness is `d / (d + 0.005)` with `d` the mean absolute Laplacian of the luma in [0, 1];
-/// exposure is the share of pixels that are neither black nor white. Black, white, flat and very
-/// blurred frames score near zero. It says nothing about beauty, and is no stand-in for HPSv3
-/// where published results are to be repeated.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct SharpnessScorer;
+/// Half of the score is exposure: one minus the distance of the mean brightness from the middle,
+/// squared. The other half is sharpness: the standard deviation of the brightness Laplacian,
+/// saturating at [`SharpnessExposure::FULL_DETAIL`] levels.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct SharpnessExposure;
 
-/// The mean Laplacian at which sharpness is one half.
-const HALF_SHARP: f32 = 0.005;
-/// Levels up to this count as black, and from 255 minus this as white.
-const CLIPPED: u8 = 3;
+impl SharpnessExposure {
+    /// Deviation of the Laplacian, in 8-bit levels, that counts as fully sharp.
+    pub const FULL_DETAIL: f64 = 12.0;
 
-impl QualityScorer for SharpnessScorer {
+    fn score_one(picture: &RgbImage) -> f32 {
+        let (width, height) = (picture.width() as usize, picture.height() as usize);
+        let brightness: Vec<f64> = picture
+            .data()
+            .as_chunks::<3>()
+            .0
+            .iter()
+            .map(|[r, g, b]| 0.299 * f64::from(*r) + 0.587 * f64::from(*g) + 0.114 * f64::from(*b))
+            .collect();
+        let mean = brightness.iter().sum::<f64>() / brightness.len() as f64;
+        let exposure = 1.0 - ((mean - 127.5) / 127.5).powi(2);
+        let (mut count, mut sum, mut squares) = (0_usize, 0.0, 0.0);
+        for y in 1..height.saturating_sub(1) {
+            for x in 1..width.saturating_sub(1) {
+                let at = y * width + x;
+                let around = brightness[at - 1]
+                    + brightness[at + 1]
+                    + brightness[at - width]
+                    + brightness[at + width];
+                let laplacian = around - 4.0 * brightness[at];
+                count += 1;
+                sum += laplacian;
+                squares += laplacian * laplacian;
+            }
+        }
+        let n = count.max(1) as f64;
+        let deviation = (squares / n - (sum / n).powi(2)).max(0.0).sqrt();
+        let sharpness = (deviation / Self::FULL_DETAIL).min(1.0);
+        (5.0 * exposure + 5.0 * sharpness) as f32
+    }
+}
+
+impl QualityScorer for SharpnessExposure {
     fn name(&self) -> &'static str {
-        "sharpness"
+        "sharpness and exposure rule (no network)"
     }
 
     fn score(&self, pictures: &[&RgbImage]) -> Result<Vec<f32>> {
-        let score = |picture: &&RgbImage| sharpness(picture) * exposure(picture);
-        Ok(pictures.iter().map(score).collect())
+        Ok(pictures
+            .iter()
+            .map(|picture| Self::score_one(picture))
+            .collect())
     }
-
-    fn default_threshold(&self) -> f32 {
-        0.1
-    }
-}
-
-fn sharpness(picture: &RgbImage) -> f32 {
-    let (width, height) = picture.dimensions();
-    if width < 3 || height < 3 {
-        return 0.0;
-    }
-    let luma: Vec<f32> = picture.pixels().map(|pixel| luma(pixel.0)).collect();
-    let at = |x: u32, y: u32| luma[(y * width + x) as usize];
-    let mut total = 0.0_f64;
-    for y in 1..height - 1 {
-        for x in 1..width - 1 {
-            let around = at(x - 1, y) + at(x + 1, y) + at(x, y - 1) + at(x, y + 1);
-            total += f64::from((around - 4.0 * at(x, y)).abs());
-        }
-    }
-    let mean = (total / f64::from((width - 2) * (height - 2))) as f32;
-    mean / (mean + HALF_SHARP)
-}
-
-/// BT.601 luma in [0, 1].
-fn luma([red, green, blue]: [u8; 3]) -> f32 {
-    (0.299 * f32::from(red) + 0.587 * f32::from(green) + 0.114 * f32::from(blue)) / 255.0
-}
-
-fn exposure(picture: &RgbImage) -> f32 {
-    let clipped = |level: u8| !(CLIPPED + 1..255 - CLIPPED).contains(&level);
-    let lost = picture
-        .pixels()
-        .filter(|pixel| pixel.0.into_iter().all(clipped))
-        .count();
-    let all = picture.pixels().len().max(1);
-    1.0 - lost as f32 / all as f32
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn stripes(width: u32, period: u32, low: u8, high: u8) -> RgbImage {
-        RgbImage::from_fn(width, 32, |x, _| {
-            let phase = std::f32::consts::TAU * x as f32 / period as f32;
-            let share = 0.5 + 0.5 * phase.sin();
-            image::Rgb([(f32::from(low) + share * f32::from(high - low)) as u8; 3])
-        })
-    }
-
-    fn score(picture: &RgbImage) -> f32 {
-        SharpnessScorer.score(&[picture]).unwrap()[0]
+    fn score(pixel: impl Fn(usize, usize) -> u8) -> f32 {
+        let data = (0..16 * 16)
+            .flat_map(|at| [pixel(at % 16, at / 16); 3])
+            .collect();
+        let picture = RgbImage::new(16, 16, data).unwrap();
+        SharpnessExposure.score(&[&picture]).unwrap()[0]
     }
 
     #[test]
-    fn sharp_frames_beat_blurred_ones() {
-        let sharp = score(&stripes(64, 6, 40, 200));
-        let blurred = score(&stripes(64, 60, 40, 200));
-        assert!(sharp > 0.8 && sharp > 1.3 * blurred, "{sharp} {blurred}");
+    fn detail_and_a_middle_exposure_are_better() {
+        let black = score(|_, _| 0);
+        let grey = score(|_, _| 128);
+        let soft = score(|x, _| 100 + 4 * x as u8);
+        let sharp = score(|x, y| if (x / 2 + y / 2) % 2 == 0 { 60 } else { 200 });
+        assert!(black < 0.1 && (grey - 5.0).abs() < 0.1, "{black} {grey}");
+        assert!(
+            sharp > 9.0 && sharp > soft && soft > black,
+            "{soft} {sharp}"
+        );
     }
 
     #[test]
-    fn flat_black_and_white_frames_fail() {
-        for level in [0, 128, 255] {
-            let flat = RgbImage::from_pixel(16, 16, image::Rgb([level; 3]));
-            assert_eq!(score(&flat), 0.0);
-        }
-        // Noise between black and white is sharp, but nothing of it is exposed.
-        let board = RgbImage::from_fn(16, 16, |x, y| image::Rgb([((x + y) % 2 * 255) as u8; 3]));
-        assert!(score(&board) < SharpnessScorer.default_threshold());
-        let tiny = RgbImage::new(2, 2);
-        assert_eq!(score(&tiny), 0.0);
+    fn tiny_pictures_have_a_score() {
+        let picture = RgbImage::new(1, 1, vec![9; 3]).unwrap();
+        assert!(SharpnessExposure.score(&[&picture]).unwrap()[0].is_finite());
     }
 }

@@ -5,11 +5,12 @@
 //! (specification `wan22`, section 3.4).
 
 mod autoencoder;
+pub mod bench;
 mod blocks;
 mod config;
 mod decoder;
 mod encoder;
 mod resample;
 
-pub use autoencoder::AutoencoderKlWan;
+pub use autoencoder::{AutoencoderKlWan, DECODE_CHUNK};
 pub use config::VaeConfig;

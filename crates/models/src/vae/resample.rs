@@ -4,7 +4,10 @@ use tch::{Kind, Tensor};
 
 use crate::checkpoint::Weights;
 use crate::error::{ModelError, Result};
-use crate::layers::{CausalConv3d, StreamCache, from_frames, last_frames, to_frames, with_history};
+use crate::layers::{
+    CausalConv3d, StreamCache, channels_innermost, from_frames, last_frames, to_frames,
+    with_history,
+};
 
 /// Halves rows and columns, then, if it has a time convolution, time.
 #[derive(Debug)]
@@ -20,7 +23,7 @@ impl Downsample {
         let time = halves_time
             .then(|| CausalConv3d::load(&weights.sub("time_conv"), channels, channels, [3, 1]));
         Ok(Self {
-            weight: conv.take("weight", &[channels, channels, 3, 3])?,
+            weight: channels_innermost(&conv.take("weight", &[channels, channels, 3, 3])?)?,
             bias: conv.take("bias", &[channels])?,
             time: time.transpose()?,
         })
@@ -71,7 +74,7 @@ impl Upsample {
         let time = doubles_time
             .then(|| CausalConv3d::load(&weights.sub("time_conv"), inputs, 2 * inputs, [3, 1]));
         Ok(Self {
-            weight: conv.take("weight", &[outputs, inputs, 3, 3])?,
+            weight: channels_innermost(&conv.take("weight", &[outputs, inputs, 3, 3])?)?,
             bias: conv.take("bias", &[outputs])?,
             time: time.transpose()?,
         })
@@ -116,11 +119,13 @@ fn double_time(input: &Tensor, time: &CausalConv3d, cache: &mut StreamCache) -> 
 
 /// `[1, 2c, t, h, w]` to `[1, c, 2t, h, w]`: the first half of the channels is the earlier frame.
 fn interleave(input: &Tensor, channels: i64) -> Result<Tensor> {
-    let (batch, _, frames, height, width) = input.size5()?;
-    Ok(input
-        .f_reshape([batch, 2, channels, frames, height, width])?
-        .f_permute([0, 2, 3, 1, 4, 5])?
-        .f_reshape([batch, channels, 2 * frames, height, width])?)
+    let (_, _, frames, height, width) = input.size5()?;
+    let doubled = to_frames(input)?
+        .f_permute([0, 2, 3, 1])?
+        .f_reshape([frames, height, width, 2, channels])?
+        .f_permute([0, 3, 1, 2, 4])?
+        .f_reshape([2 * frames, height, width, channels])?;
+    from_frames(&doubled.f_permute([0, 3, 1, 2])?)
 }
 
 /// The averaging shortcut around a down stage of Wan 2.2.

@@ -1,0 +1,76 @@
+//! `storyloom bench`: figures of this machine as JSON.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use storyloom_models::bench::{self, BenchSettings};
+
+use crate::exit::{Exit, Failure, Outcome};
+use crate::output::print_json;
+
+/// Arguments of `bench`.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// One forward of the denoiser, beside a plain matrix product.
+    Denoise(Clip),
+    /// Latents of one clip to frames.
+    Decode(Clip),
+    /// From a checkpoint folder to a model that is ready.
+    Load(Clip),
+}
+
+#[derive(Debug, Args)]
+struct Clip {
+    /// Folder of the component: a transformer, or a VAE for `decode`.
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// Precision: f32 or bf16.
+    #[arg(long, default_value = "f32")]
+    dtype: String,
+    /// Threads; 0 takes the default of libtorch.
+    #[arg(long, default_value_t = 2)]
+    threads: u32,
+    /// Timed repeats after a warm-up.
+    #[arg(long, default_value_t = 5)]
+    repeats: u32,
+    /// Frames of the clip, 4n + 1.
+    #[arg(long, default_value_t = 17)]
+    frames: u32,
+    /// Height of the clip in pixels.
+    #[arg(long, default_value_t = 384)]
+    height: u32,
+    /// Width of the clip in pixels.
+    #[arg(long, default_value_t = 448)]
+    width: u32,
+}
+
+impl Clip {
+    fn settings(&self) -> Result<BenchSettings, Failure> {
+        if self.frames % 4 != 1 || self.height < 16 || self.width < 16 {
+            let message = "a clip has 4n + 1 frames and at least 16 x 16 pixels";
+            return Err(Failure::new(Exit::Usage, message));
+        }
+        Ok(BenchSettings {
+            dtype: self.dtype.clone(),
+            threads: self.threads,
+            repeats: self.repeats,
+            clip: [self.frames, self.height, self.width].map(i64::from),
+        })
+    }
+}
+
+/// Measures, and prints the figures.
+pub fn run(arguments: &Arguments) -> Outcome {
+    match &arguments.what {
+        What::Denoise(clip) => print_json(&bench::denoise(&clip.model, &clip.settings()?)?)?,
+        What::Decode(clip) => print_json(&bench::decode(&clip.model, &clip.settings()?)?)?,
+        What::Load(clip) => print_json(&bench::load(&clip.model, &clip.settings()?)?)?,
+    }
+    Ok(Exit::Done)
+}

@@ -1,0 +1,140 @@
+//! `storyloom model`: looking at checkpoints, making tiny ones, running one module.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use storyloom_models::forward::{cpu_target, forward_file};
+use storyloom_models::inspect::{Component, inspect};
+use storyloom_models::tiny::init_tiny;
+use storyloom_story::{Method, Seed};
+
+use crate::exit::{Exit, Failure, Outcome};
+use crate::output::{print, print_json};
+
+/// Arguments of `model`.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Show what a checkpoint is made of.
+    Inspect {
+        /// Folder of a checkpoint, or of several.
+        folder: PathBuf,
+        /// Print the components as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write tiny checkpoints with random weights, in the layout of the real ones.
+    InitTiny {
+        /// Folder to make.
+        folder: PathBuf,
+        /// Method that the checkpoints are for.
+        #[arg(long, default_value = "storymem", value_parser = method)]
+        method: Method,
+        /// Equal seeds give equal files.
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+    },
+    /// Run one module on given tensors, for comparing it with the reference.
+    Forward(Forward),
+}
+
+#[derive(Debug, Args)]
+struct Forward {
+    /// Pipeline folder, or the folder of the component.
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// transformer, transformer_2, vae.encode, vae.decode, text_encoder or image_encoder.
+    #[arg(long, value_name = "NAME")]
+    module: String,
+    /// safetensors file with the arguments of the reference class, by name.
+    #[arg(long, value_name = "FILE")]
+    input: PathBuf,
+    /// safetensors file to write; the result is called output.
+    #[arg(long, value_name = "FILE")]
+    output: PathBuf,
+    /// Precision of the weights: f32, bf16 or f16.
+    #[arg(long, default_value = "f32")]
+    dtype: String,
+}
+
+fn method(name: &str) -> Result<Method, String> {
+    let known = Method::ALL.into_iter().find(|method| method.name() == name);
+    known.ok_or_else(|| {
+        let names = Method::ALL.map(Method::name);
+        format!("the methods are {}", names.join(", "))
+    })
+}
+
+/// Does what is asked of a checkpoint.
+pub fn run(arguments: &Arguments) -> Outcome {
+    match &arguments.what {
+        What::Inspect { folder, json } => {
+            let components = inspect(folder)?;
+            if *json {
+                print_json(&components)?;
+            } else {
+                print(&table(&components))?;
+            }
+            let broken = components
+                .iter()
+                .any(|component| component.problem.is_some());
+            Ok(if broken { Exit::Config } else { Exit::Done })
+        }
+        What::InitTiny {
+            folder,
+            method,
+            seed,
+        } => {
+            init_tiny(folder, *method, Seed(*seed))?;
+            print(&folder.display().to_string())?;
+            Ok(Exit::Done)
+        }
+        What::Forward(forward) => {
+            let target =
+                cpu_target(&forward.dtype).map_err(|error| Failure::new(Exit::Usage, error))?;
+            let Forward {
+                model,
+                module,
+                input,
+                output,
+                ..
+            } = forward;
+            forward_file(model, module, target, input, output)?;
+            Ok(Exit::Done)
+        }
+    }
+}
+
+fn table(components: &[Component]) -> String {
+    let mut text = String::new();
+    for component in components {
+        let Component {
+            path,
+            class,
+            tensors,
+            parameters,
+            bytes,
+            dtypes,
+            problem,
+        } = component;
+        let class = class.as_deref().unwrap_or("-");
+        let dtypes: Vec<_> = dtypes.keys().map(String::as_str).collect();
+        // Writing to a text cannot fail.
+        let _ = writeln!(
+            text,
+            "{:<24} {class:<32} {tensors:>5} tensors {parameters:>14} parameters {bytes:>15} bytes {}",
+            path.display().to_string(),
+            dtypes.join("+")
+        );
+        if let Some(problem) = problem {
+            let _ = writeln!(text, "  {problem}");
+        }
+    }
+    text
+}

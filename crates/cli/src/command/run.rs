@@ -1,0 +1,125 @@
+//! `storyloom run`: the main job.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use storyloom_memory::select::SelectionSettings;
+use storyloom_memory::window::WindowSettings;
+use storyloom_orchestrator::simulated::SimulatedEngine;
+use storyloom_orchestrator::{
+    RunConfig, RunOutcome, ShotEngine, StopAt, StopFlag, run as run_stories,
+};
+use storyloom_telemetry::PlainProgress;
+
+use super::{ConfigArguments, config};
+use crate::config::Config;
+use crate::config::options::{EngineKind, OnPreempt};
+use crate::diagnose;
+use crate::engine::build_engine;
+use crate::exit::{Exit, Failure, Outcome};
+use crate::input::{self, Input};
+use crate::signals;
+
+/// Time between two lines of progress.
+const PROGRESS: Duration = Duration::from_secs(5);
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    config: ConfigArguments,
+    /// Manifest (JSONL), story script (.json), or folder of scripts.
+    #[arg(long, value_name = "M")]
+    manifest: PathBuf,
+    /// Run folder. Started again on the same folder, a run goes on where it was.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Make only the first N stories of the manifest.
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+}
+
+/// Makes what is missing. Settings and input are checked before anything is loaded or written.
+pub fn run(arguments: &Arguments) -> Outcome {
+    let config = config::load(&arguments.config)?;
+    let mut input = match input::read(&arguments.manifest)? {
+        Ok(input) => input,
+        Err(report) => {
+            diagnose::show(&report);
+            return Ok(Exit::Input);
+        }
+    };
+    if let Some(limit) = arguments.limit {
+        input.manifest.stories.truncate(limit);
+    }
+    let settings = run_config(&config, arguments, &input);
+    let outcome = match config.top.engine {
+        EngineKind::Simulated => {
+            let engine = SimulatedEngine {
+                steps: config.sampler.steps.i2v as usize,
+                step_time: Duration::from_millis(config.simulated.step_ms),
+            };
+            make(&settings, &input, &engine)?
+        }
+        EngineKind::Torch => make(&settings, &input, &build_engine(&config)?)?,
+    };
+    Ok(tell(&outcome))
+}
+
+fn make<E: ShotEngine>(
+    settings: &RunConfig,
+    input: &Input,
+    engine: &E,
+) -> Result<RunOutcome, Failure> {
+    let stop = StopFlag::new(signals::stop_flag()?);
+    let progress = PlainProgress::new(PROGRESS);
+    run_stories(settings, &input.manifest, engine, &progress, &stop).map_err(Failure::from)
+}
+
+fn tell(outcome: &RunOutcome) -> Exit {
+    let RunOutcome {
+        stories,
+        done,
+        failed,
+        stopped,
+    } = outcome;
+    eprintln!("{done} of {stories} stories done, {failed} failed");
+    if *stopped {
+        eprintln!("stopped early; everything finished is saved, run the same command again");
+        Exit::Stopped
+    } else if *failed > 0 {
+        Exit::Unexpected
+    } else {
+        Exit::Done
+    }
+}
+
+fn run_config(config: &Config, arguments: &Arguments, input: &Input) -> RunConfig {
+    let memory = &config.memory;
+    RunConfig {
+        out: arguments.out.clone(),
+        input_folder: input.folder.clone(),
+        seed: config.run.seed,
+        video: config.video_spec(),
+        window: WindowSettings {
+            max_images: memory.max_images,
+            sink: memory.sink,
+        },
+        selection: SelectionSettings {
+            rule: memory.selection,
+            max_keyframes: memory.max_keyframes,
+            similarity_start: memory.similarity_start as f32,
+            quality_threshold: memory.quality_threshold as f32,
+        },
+        continuation: memory.continuation,
+        attempts: config.run.attempts,
+        stop_at: match config.top.on_preempt {
+            OnPreempt::Step => StopAt::Step,
+            OnPreempt::Shot => StopAt::Shot,
+        },
+        index: memory.backend,
+        index_folder: (!memory.path.is_empty()).then(|| PathBuf::from(&memory.path)),
+        resolved: config.to_json(),
+    }
+}

@@ -1,0 +1,56 @@
+//! `storyloom verify`: the proof of a run.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use clap::Args;
+use storyloom_orchestrator::verify::{Verdict, verify};
+
+use super::folder;
+use crate::exit::{Exit, Outcome};
+use crate::output::{print, print_json};
+
+/// Arguments of `verify`.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Run folder.
+    folder: PathBuf,
+    /// Print the verdict as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Checks everything; fails with 1 when anything is missing or wrong.
+pub fn run(arguments: &Arguments) -> Outcome {
+    let verdict = verify(&folder::open(&arguments.folder)).map_err(folder::failure)?;
+    if arguments.json {
+        print_json(&verdict)?;
+    } else {
+        print(&text(&verdict))?;
+    }
+    Ok(if verdict.ok {
+        Exit::Done
+    } else {
+        Exit::Unexpected
+    })
+}
+
+fn text(verdict: &Verdict) -> String {
+    let mut text = String::new();
+    for problem in &verdict.problems {
+        let shot = problem
+            .shot
+            .map_or_else(String::new, |shot| format!(" {shot}"));
+        // Writing to a text cannot fail.
+        let _ = writeln!(text, "{}{shot}: {}", problem.story, problem.message);
+    }
+    let _ = writeln!(
+        text,
+        "{} of {} shots proven",
+        verdict.shots_proven, verdict.shots
+    );
+    if let Some(digest) = &verdict.content_digest {
+        let _ = writeln!(text, "content_digest {digest}");
+    }
+    text
+}

@@ -1,0 +1,304 @@
+//! Running one module of a checkpoint on given tensors, for comparing it with the reference.
+//!
+//! Inputs have the argument names of the reference classes of diffusers and transformers; the
+//! result is called `output`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use tch::{Kind, Tensor};
+
+use crate::checkpoint::Target;
+use crate::clip::ClipVision;
+use crate::error::{ModelError, Result};
+use crate::tensor_file::{read_tensors, write_tensors};
+use crate::text::Umt5Encoder;
+use crate::vae::AutoencoderKlWan;
+use crate::wan::{ForwardInputs, WanTransformer};
+
+/// Names of modules: what is run, and the folder of the component it belongs to.
+pub const MODULES: [&str; 6] = [
+    "transformer",
+    "transformer_2",
+    "vae.encode",
+    "vae.decode",
+    "text_encoder",
+    "image_encoder",
+];
+
+/// Folders of the original Wan layout, by their name in diffusers.
+const ORIGINAL_FOLDERS: [(&str, &str); 2] = [
+    ("transformer", "high_noise_model"),
+    ("transformer_2", "low_noise_model"),
+];
+
+/// Runs `module` of the checkpoint `model` on the tensors of the file `input` and writes the file
+/// `output`.
+///
+/// `model` is a pipeline folder, or the folder of the component itself. Weights are held in the
+/// kind of `target`; the result is f32.
+///
+/// # Errors
+/// An unknown module, a checkpoint of another class, an input that is missing, unknown or of the
+/// wrong shape, and files that cannot be read or written.
+pub fn forward_file(
+    model: &Path,
+    module: &str,
+    target: Target,
+    input: &Path,
+    output: &Path,
+) -> Result<()> {
+    let inputs = Inputs::new(read_tensors(input)?, input, target);
+    let results = forward(model, module, target, &inputs)?;
+    let named: Vec<(&str, &Tensor)> = results.iter().map(|(name, value)| (*name, value)).collect();
+    write_tensors(output, &named)
+}
+
+/// The results of a module by name; the first is `output`.
+type Results = Vec<(&'static str, Tensor)>;
+
+fn forward(model: &Path, module: &str, target: Target, inputs: &Inputs) -> Result<Results> {
+    let component = module.split('.').next().unwrap_or(module);
+    let folder = component_folder(model, component);
+    match module {
+        "transformer" | "transformer_2" => transformer(&folder, target, inputs),
+        "vae.encode" => encode(&folder, target, inputs),
+        "vae.decode" => decode(&folder, target, inputs),
+        "text_encoder" => text_encoder(&folder, target, inputs),
+        "image_encoder" => image_encoder(&folder, target, inputs),
+        other => {
+            let reason = format!("there is no {other:?}; there are {}", MODULES.join(", "));
+            Err(ModelError::input("module", reason))
+        }
+    }
+}
+
+/// The folder of a component inside `model`, or `model` itself.
+fn component_folder(model: &Path, component: &str) -> PathBuf {
+    let original = ORIGINAL_FOLDERS
+        .iter()
+        .filter(|(name, _)| *name == component)
+        .map(|(_, folder)| *folder);
+    let names = std::iter::once(component).chain(original);
+    let mut folders = names.map(|name| model.join(name));
+    folders
+        .find(|folder| folder.is_dir())
+        .unwrap_or_else(|| model.to_owned())
+}
+
+/// The tensors of an input file.
+struct Inputs<'a> {
+    tensors: BTreeMap<String, Tensor>,
+    path: &'a Path,
+    target: Target,
+}
+
+impl<'a> Inputs<'a> {
+    fn new(tensors: BTreeMap<String, Tensor>, path: &'a Path, target: Target) -> Self {
+        Self {
+            tensors,
+            path,
+            target,
+        }
+    }
+
+    /// Fails for a tensor that is not one of `known`. Results stored beside the inputs, as in the
+    /// golden files, are left aside.
+    fn expect(&self, known: &[&str]) -> Result<()> {
+        let stored = |name: &&String| !name.starts_with("output");
+        let unknown = self.tensors.keys().filter(stored);
+        match unknown
+            .into_iter()
+            .find(|name| !known.contains(&name.as_str()))
+        {
+            None => Ok(()),
+            Some(name) => {
+                let reason = format!("{name} is no input; the inputs are {}", known.join(", "));
+                Err(ModelError::bad_file(self.path, reason))
+            }
+        }
+    }
+
+    /// The tensor `name` on the device.
+    fn get(&self, name: &str) -> Result<Option<Tensor>> {
+        let tensor = self.tensors.get(name);
+        let moved = tensor.map(|tensor| tensor.f_to_device(self.target.device));
+        Ok(moved.transpose()?)
+    }
+
+    fn require(&self, name: &str) -> Result<Tensor> {
+        self.get(name)?.ok_or_else(|| {
+            let reason = format!("the input {name} is missing");
+            ModelError::bad_file(self.path, reason)
+        })
+    }
+}
+
+fn transformer(folder: &Path, target: Target, inputs: &Inputs) -> Result<Results> {
+    inputs.expect(&[
+        "hidden_states",
+        "timestep",
+        "encoder_hidden_states",
+        "encoder_hidden_states_image",
+        "temporal_positions",
+    ])?;
+    let hidden_states = inputs.require("hidden_states")?;
+    let timestep = inputs.require("timestep")?;
+    let text = inputs.require("encoder_hidden_states")?;
+    let image = inputs.get("encoder_hidden_states_image")?;
+    let positions = inputs.get("temporal_positions")?;
+    let positions = positions.map(|tensor| integers(&tensor)).transpose()?;
+    let model = WanTransformer::open(folder, target)?;
+    let context = model.prepare_context(&text, image.as_ref())?;
+    let inputs = ForwardInputs {
+        hidden_states: &hidden_states,
+        timestep: &timestep,
+        temporal_positions: positions.as_deref(),
+    };
+    Ok(vec![("output", model.forward(&inputs, &context)?)])
+}
+
+fn integers(tensor: &Tensor) -> Result<Vec<i64>> {
+    let flat = tensor.f_to_kind(Kind::Int64)?.f_flatten(0, -1)?;
+    Ok(Vec::try_from(&flat)?)
+}
+
+fn encode(folder: &Path, target: Target, inputs: &Inputs) -> Result<Results> {
+    inputs.expect(&["sample"])?;
+    let sample = inputs.require("sample")?;
+    let model = AutoencoderKlWan::open(folder, target.device)?;
+    let output = each_of_batch("sample", &sample, |clip| model.encode(clip))?;
+    Ok(vec![("output", output)])
+}
+
+fn decode(folder: &Path, target: Target, inputs: &Inputs) -> Result<Results> {
+    inputs.expect(&["latents"])?;
+    let latents = inputs.require("latents")?;
+    let model = AutoencoderKlWan::open(folder, target.device)?;
+    let output = each_of_batch("latents", &latents, |clip| model.decode(clip))?;
+    Ok(vec![("output", output)])
+}
+
+/// The autoencoder takes one clip at a time.
+fn each_of_batch(
+    name: &str,
+    batch: &Tensor,
+    run: impl Fn(&Tensor) -> Result<Tensor>,
+) -> Result<Tensor> {
+    let size = batch.size();
+    if size.len() != 5 || size[0] < 1 {
+        let reason = format!("[batch, channels, frames, height, width] is needed, found {size:?}");
+        return Err(ModelError::input(name, reason));
+    }
+    let results = (0..size[0]).map(|index| run(&batch.f_narrow(0, index, 1)?));
+    Ok(Tensor::f_cat(&results.collect::<Result<Vec<_>>>()?, 0)?)
+}
+
+fn text_encoder(folder: &Path, target: Target, inputs: &Inputs) -> Result<Results> {
+    inputs.expect(&["input_ids", "attention_mask"])?;
+    let input_ids = inputs.require("input_ids")?;
+    let mask = inputs.get("attention_mask")?;
+    let model = Umt5Encoder::open(folder, target)?;
+    Ok(vec![("output", model.forward(&input_ids, mask.as_ref())?)])
+}
+
+/// `output` is the first output of the reference class: the projected embedding where there is a
+/// projection, else the last hidden states. All others are there too.
+fn image_encoder(folder: &Path, target: Target, inputs: &Inputs) -> Result<Results> {
+    inputs.expect(&["pixel_values", "last_hidden_state", "penultimate", "pooled"])?;
+    let pixel_values = inputs.require("pixel_values")?;
+    let result = ClipVision::open(folder, target)?.forward(&pixel_values)?;
+    let output = result
+        .image_embeds
+        .as_ref()
+        .unwrap_or(&result.last_hidden_state);
+    Ok(vec![
+        ("output", output.shallow_clone()),
+        ("last_hidden_state", result.last_hidden_state),
+        ("penultimate", result.penultimate),
+        ("pooled", result.pooled),
+    ])
+}
+
+/// A target on the CPU from the name of a dtype, as the command line gives it.
+///
+/// # Errors
+/// The name is none of `f32`, `bf16` and `f16`.
+pub fn cpu_target(dtype: &str) -> Result<Target> {
+    let kind = match dtype {
+        "f32" => Kind::Float,
+        "bf16" => Kind::BFloat16,
+        "f16" => Kind::Half,
+        other => {
+            let reason = format!("{other:?} is not known; use f32, bf16 or f16");
+            return Err(ModelError::input("dtype", reason));
+        }
+    };
+    Ok(Target {
+        kind,
+        ..Target::CPU_F32
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{golden, relative_error};
+
+    /// Runs the module on a golden file, which has inputs and `output` in it.
+    #[track_caller]
+    fn reproduces(case: &str, file: &str, module: &str) {
+        let folder = golden(case);
+        let input = folder.join(file);
+        let work = tempfile::tempdir().unwrap();
+        let output = work.path().join("output.safetensors");
+        forward_file(&folder, module, Target::CPU_F32, &input, &output).unwrap();
+        let found = &read_tensors(&output).unwrap()["output"];
+        let expected = &read_tensors(&input).unwrap()["output"];
+        let error = relative_error(found, expected);
+        assert!(error < 1e-4, "{case}: relative error {error:.2e}");
+    }
+
+    #[test]
+    fn every_module_reproduces_its_golden() {
+        for (case, file, module) in [
+            ("dit-t2v", "io.safetensors", "transformer"),
+            ("dit-ti2v", "io.safetensors", "transformer"),
+            ("dit-wan21-i2v", "io.safetensors", "transformer"),
+            ("storymem-rope", "io.safetensors", "transformer"),
+            ("vae21", "encode.safetensors", "vae.encode"),
+            ("vae22", "decode.safetensors", "vae.decode"),
+            ("umt5", "io.safetensors", "text_encoder"),
+            ("clip-b32", "io.safetensors", "image_encoder"),
+            ("clip-h14", "io.safetensors", "image_encoder"),
+        ] {
+            reproduces(case, file, module);
+        }
+    }
+
+    #[test]
+    fn a_component_folder_may_be_named_itself() {
+        let folder = golden("vae21");
+        let input = folder.join("decode.safetensors");
+        let work = tempfile::tempdir().unwrap();
+        let output = work.path().join("o.safetensors");
+        let vae = folder.join("vae");
+        forward_file(&vae, "vae.decode", Target::CPU_F32, &input, &output).unwrap();
+        assert!(output.exists());
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let folder = golden("vae21");
+        let input = folder.join("decode.safetensors");
+        let run = |module: &str| {
+            let output = Path::new("/nonexistent/o.safetensors");
+            let result = forward_file(&folder, module, Target::CPU_F32, &input, output);
+            result.unwrap_err().to_string()
+        };
+        assert!(run("vae").contains("vae.encode"), "{}", run("vae"));
+        assert!(run("vae.encode").contains("latents is no input"));
+        assert!(run("transformer").contains("latents is no input"));
+        assert!(cpu_target("f8").is_err());
+    }
+}

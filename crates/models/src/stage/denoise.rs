@@ -1,0 +1,297 @@
+//! Stage `denoise`: the sampling loop over one or two experts.
+
+use std::path::Path;
+
+use tch::{Kind, Tensor};
+
+use crate::checkpoint::{Checkpoint, Target};
+use crate::error::{ModelError, Result};
+use crate::lora::{LoraSettings, apply_lora};
+use crate::sampler::{Expert, SamplerSettings, Schedule, Solver};
+use crate::wan::{ForwardInputs, TextContext, WanTransformer};
+
+/// The transformers of a pipeline and how they are sampled.
+#[derive(Debug)]
+pub struct Denoiser {
+    high: WanTransformer,
+    low: Option<WanTransformer>,
+    settings: DenoiseSettings,
+    schedule: Schedule,
+}
+
+/// Sampler and guidance of a pipeline.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct DenoiseSettings {
+    /// Solver, grid and boundary.
+    pub sampler: SamplerSettings,
+    /// Guidance scale of the high-noise expert; 1 skips the negative prompt.
+    pub guidance_high: f64,
+    /// Guidance scale of the low-noise expert.
+    pub guidance_low: f64,
+}
+
+/// Text rows of both prompts, `[1, rows, text_dim]` in f32, zero after each prompt's end.
+#[derive(Debug)]
+pub struct TextPair {
+    /// The prompt.
+    pub positive: Tensor,
+    /// What the picture should not be.
+    pub negative: Tensor,
+}
+
+/// What a sampling loop starts from.
+#[derive(Debug)]
+pub struct DenoiseInputs<'a> {
+    /// Noise `[1, channels, frames, height, width]` in f32.
+    pub noise: &'a Tensor,
+    /// Both prompts.
+    pub text: &'a TextPair,
+    /// Condition channels `[1, more, frames, height, width]`, put behind the noise.
+    pub condition: Option<&'a Tensor>,
+    /// Temporal positions of the latent frames.
+    pub temporal_positions: &'a [i64],
+}
+
+impl Denoiser {
+    /// Loads `transformer` and, where the pipeline has one, `transformer_2`, with their adapters.
+    pub fn open(
+        pipeline: &Path,
+        target: Target,
+        settings: DenoiseSettings,
+        lora: Option<(&Path, LoraSettings)>,
+    ) -> Result<Self> {
+        let low = pipeline.join("transformer_2");
+        let two = low.is_dir();
+        if settings.sampler.boundary.is_some() && !two {
+            let reason = "a boundary between two experts is set, but there is no transformer_2";
+            return Err(ModelError::bad_file(pipeline, reason));
+        }
+        let expert = |folder: &Path, adapter: &str| {
+            let mut model = WanTransformer::open(folder, target)?;
+            if let Some((lora, settings)) = lora {
+                let file = lora.join(format!("{adapter}.safetensors"));
+                let layers = apply_lora(&mut model, &file, target, settings)?;
+                tracing::debug!(layers, file = %file.display(), "adapter applied");
+            }
+            Ok::<_, ModelError>(model)
+        };
+        Ok(Self {
+            high: expert(&pipeline.join("transformer"), "backbone_high_noise")?,
+            low: two
+                .then(|| expert(&low, "backbone_low_noise"))
+                .transpose()?,
+            settings,
+            schedule: Schedule::new(&settings.sampler)?,
+        })
+    }
+
+    /// The folders that [`Denoiser::open`] reads, for digests.
+    pub fn checkpoints(pipeline: &Path) -> Result<Vec<Checkpoint>> {
+        ["transformer", "transformer_2"]
+            .iter()
+            .map(|name| pipeline.join(name))
+            .filter(|folder| folder.is_dir())
+            .map(|folder| Checkpoint::open(&folder))
+            .collect()
+    }
+
+    /// Channels of the latents that are sampled.
+    pub fn latent_channels(&self) -> i64 {
+        self.high.config().out_channels
+    }
+
+    /// Channels of the condition that the transformers expect behind the latents.
+    pub fn condition_channels(&self) -> i64 {
+        self.high.config().in_channels - self.latent_channels()
+    }
+
+    /// The grid of noise levels.
+    pub fn schedule(&self) -> &Schedule {
+        &self.schedule
+    }
+
+    /// Walks from noise to clean latents of the same shape.
+    ///
+    /// After every step `observer` is told how many of how many are done; `false` stops the loop.
+    /// Text is projected once per expert, when its first step comes.
+    pub fn sample(
+        &self,
+        inputs: &DenoiseInputs,
+        observer: &mut dyn FnMut(usize, usize) -> bool,
+    ) -> Result<Tensor> {
+        let _guard = tch::no_grad_guard();
+        let steps = self.schedule.steps();
+        let mut solver = Solver::new(self.settings.sampler.kind, &self.schedule);
+        let mut sample = inputs.noise.f_to_kind(Kind::Float)?;
+        let mut prepared: Option<(Expert, Prepared)> = None;
+        for step in 0..steps {
+            let expert = self.schedule.expert(step);
+            let ready = match prepared.take() {
+                Some((current, ready)) if current == expert => ready,
+                _ => self.prepare(expert, inputs.text)?,
+            };
+            let velocity = self.velocity(expert, &ready, inputs, &sample, step)?;
+            sample = solver.step(&velocity, &sample)?;
+            prepared = Some((expert, ready));
+            if !observer(step + 1, steps) && step + 1 < steps {
+                return Err(ModelError::Interrupted {
+                    step: step + 1,
+                    steps,
+                });
+            }
+        }
+        Ok(sample)
+    }
+
+    fn model(&self, expert: Expert) -> (&WanTransformer, f64) {
+        match (expert, &self.low) {
+            (Expert::Low, Some(low)) => (low, self.settings.guidance_low),
+            _ => (&self.high, self.settings.guidance_high),
+        }
+    }
+
+    fn prepare(&self, expert: Expert, text: &TextPair) -> Result<Prepared> {
+        let (model, guidance) = self.model(expert);
+        let negative = (guidance != 1.0).then(|| model.prepare_context(&text.negative, None));
+        let positive = model.prepare_context(&text.positive, None)?;
+        Ok(Prepared {
+            positive,
+            negative: negative.transpose()?,
+        })
+    }
+
+    /// The guided velocity in f32; both branches see the same condition.
+    fn velocity(
+        &self,
+        expert: Expert,
+        ready: &Prepared,
+        inputs: &DenoiseInputs,
+        sample: &Tensor,
+        step: usize,
+    ) -> Result<Tensor> {
+        let (model, guidance) = self.model(expert);
+        let hidden_states = match inputs.condition {
+            Some(condition) => Tensor::f_cat(&[sample, condition], 1)?,
+            None => sample.shallow_clone(),
+        };
+        let timestep = [self.schedule.timesteps()[step]];
+        let timestep = Tensor::f_from_slice(&timestep)?;
+        let forward = ForwardInputs {
+            hidden_states: &hidden_states,
+            timestep: &timestep,
+            temporal_positions: Some(inputs.temporal_positions),
+        };
+        let positive = model.forward(&forward, &ready.positive)?;
+        let Some(context) = &ready.negative else {
+            return Ok(positive);
+        };
+        let negative = model.forward(&forward, context)?;
+        Ok(positive
+            .f_sub(&negative)?
+            .f_mul_scalar_(guidance)?
+            .f_add_(&negative)?)
+    }
+}
+
+/// Text keys and values for one expert.
+struct Prepared {
+    positive: TextContext,
+    negative: Option<TextContext>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::method::storymem::condition_channels;
+    use crate::sampler::{Reference, SamplerKind};
+    use crate::testing::{golden, golden_tensors, relative_error};
+    use crate::text::PromptEncoder;
+    use crate::vae::AutoencoderKlWan;
+    use storyloom_story::Opening;
+    use tch::Device;
+
+    fn settings(shift: f64, boundary: f64, guidance: [f64; 2]) -> DenoiseSettings {
+        let sampler = SamplerSettings {
+            kind: SamplerKind::UniPc,
+            reference: Reference::Diffusers,
+            steps: 8,
+            shift,
+            boundary: Some(boundary),
+        };
+        let [guidance_high, guidance_low] = guidance;
+        DenoiseSettings {
+            sampler,
+            guidance_high,
+            guidance_low,
+        }
+    }
+
+    fn text(case: &str) -> TextPair {
+        let encoder = PromptEncoder::open(&golden(case), Target::CPU_F32).unwrap();
+        let recipe = std::fs::read(golden(case).join("recipe.json")).unwrap();
+        let recipe: serde_json::Value = serde_json::from_slice(&recipe).unwrap();
+        let encode = |key: &str| encoder.encode(recipe[key].as_str().unwrap()).unwrap();
+        TextPair {
+            positive: encode("prompt"),
+            negative: encode("negative_prompt"),
+        }
+    }
+
+    /// The golden pipelines of diffusers: prompt and noise to latents and pixels, two experts.
+    #[test]
+    fn whole_pipelines() {
+        for (case, settings, high) in [
+            ("pipeline-t2v", settings(12.0, 0.875, [4.0, 3.0]), 6),
+            ("pipeline-i2v", settings(5.0, 0.9, [3.5, 3.5]), 3),
+        ] {
+            let io = golden_tensors(case, "io.safetensors");
+            let text = text(case);
+            assert!(relative_error(&text.positive, &io["prompt_embeds"]) < 2e-5);
+            assert!(relative_error(&text.negative, &io["negative_prompt_embeds"]) < 2e-5);
+            let vae = AutoencoderKlWan::open(&golden(case).join("vae"), Device::Cpu).unwrap();
+            let condition = io.get("image").map(|image| {
+                let frame = image.to_kind(Kind::Float).permute([2, 0, 1]) / 127.5 - 1.0;
+                let rest = Tensor::zeros([3, 8, 32, 48], (Kind::Float, Device::Cpu));
+                let clip = Tensor::cat(&[frame.unsqueeze(1), rest], 1).unsqueeze(0);
+                let latents = vae
+                    .normalize(&vae.encode(&clip).unwrap())
+                    .unwrap()
+                    .squeeze_dim(0);
+                let channels = condition_channels(&[], &latents, 9, Opening::LastFrame).unwrap();
+                assert!(relative_error(&channels, &io["condition"].squeeze_dim(0)) < 2e-5);
+                channels.unsqueeze(0)
+            });
+            let denoiser = Denoiser::open(&golden(case), Target::CPU_F32, settings, None).unwrap();
+            let experts = (0..8).filter(|&step| denoiser.schedule.expert(step) == Expert::High);
+            assert_eq!(experts.count(), high);
+            let inputs = DenoiseInputs {
+                noise: &io["latents"],
+                text: &text,
+                condition: condition.as_ref(),
+                temporal_positions: &[0, 1, 2],
+            };
+            let mut seen = Vec::new();
+            let latents = denoiser
+                .sample(&inputs, &mut |done, total| {
+                    seen.push((done, total));
+                    true
+                })
+                .unwrap();
+            assert_eq!(seen.last(), Some(&(8, 8)));
+            let error = relative_error(&latents, &io["output_latents"]);
+            assert!(error < 1e-4, "{case}: latents {error:.2e}");
+            let pixels = vae.decode(&vae.denormalize(&latents).unwrap()).unwrap();
+            let video = pixels.squeeze_dim(0).transpose(0, 1).unsqueeze(0) / 2.0 + 0.5;
+            let error = relative_error(&video, &io["output_video"]);
+            assert!(error < 1e-4, "{case}: pixels {error:.2e}");
+
+            let stopped = denoiser
+                .sample(&inputs, &mut |done, _| done < 3)
+                .unwrap_err();
+            assert!(matches!(
+                stopped,
+                ModelError::Interrupted { step: 3, steps: 8 }
+            ));
+        }
+    }
+}

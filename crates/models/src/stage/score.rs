@@ -1,0 +1,31 @@
+//! First half of stage `select`: embeddings and quality of every frame, computed once.
+
+use storyloom_story::RgbImage;
+
+use crate::clip::{PixelRule, pixel_values};
+use crate::engine::{StoryMemEngine, plain_picture};
+use crate::error::Result;
+use crate::tensor_file::to_host;
+
+/// Pictures that go through the vision tower at a time.
+const BATCH: usize = 16;
+
+impl StoryMemEngine {
+    /// A unit-length embedding and a quality score for each picture.
+    pub fn score(&self, pictures: &[&RgbImage]) -> Result<(Vec<Vec<f32>>, Vec<f32>)> {
+        let side = self.clip.config().image_size as u32;
+        let mut embeddings = Vec::with_capacity(pictures.len());
+        let mut quality = Vec::with_capacity(pictures.len());
+        for batch in pictures.chunks(BATCH) {
+            let plain = batch.iter().map(|picture| plain_picture(picture));
+            let plain = plain.collect::<Result<Vec<_>>>()?;
+            let plain: Vec<&image::RgbImage> = plain.iter().collect();
+            let pixels = pixel_values(&plain, side, PixelRule::Selection)?;
+            let embedded = to_host(&self.clip.embed_normalised(&pixels)?)?;
+            let width = embedded.shape()[1];
+            quality.extend(self.scorer.score(batch)?);
+            embeddings.extend(embedded.data().chunks(width).map(<[f32]>::to_vec));
+        }
+        Ok((embeddings, quality))
+    }
+}

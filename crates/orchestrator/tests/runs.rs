@@ -1,0 +1,526 @@
+//! Whole runs on the simulated engine: what is made, resumed, refused and found out.
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use storyloom_memory::select::{SelectionRule, SelectionSettings};
+use storyloom_memory::storage::FailingStorage;
+use storyloom_memory::window::WindowSettings;
+use storyloom_memory::{Disk, IndexKind};
+use storyloom_orchestrator::run::run_on;
+use storyloom_orchestrator::simulated::SimulatedEngine;
+use storyloom_orchestrator::status::{Status, status};
+use storyloom_orchestrator::verify::{Verdict, verify};
+use storyloom_orchestrator::{
+    EngineDescription, EngineError, RunConfig, RunError, RunFolder, RunOutcome, Scores, ShotEngine,
+    StepObserver, StopAt, StopFlag, StoryState, memory_view, report, run,
+};
+use storyloom_story::{
+    Clip, Continuation, ErrorClass, HostTensor, Manifest, Opening, Resolution, RgbImage, Scene,
+    ShotInputs, ShotScript, StoryEntry, StoryId, StoryScript, VideoSpec,
+};
+use storyloom_telemetry::Silent;
+
+fn story(id: &str, cuts: &[bool]) -> StoryEntry {
+    let shot = |(number, &cut): (usize, &bool)| ShotScript {
+        prompt: format!("shot {number} of {id}"),
+        first_frame_prompt: None,
+        cut,
+    };
+    let shots = cuts.iter().enumerate().map(shot).collect();
+    let scenes = vec![Scene { number: 1, shots }];
+    let script = StoryScript {
+        name: None,
+        overview: None,
+        scenes,
+    };
+    StoryEntry::new(StoryId::new(id).unwrap(), script)
+}
+
+fn manifest() -> Manifest {
+    let stories = vec![
+        story("ad", &[true, false, false]),
+        story("tale", &[true, true, false]),
+    ];
+    Manifest { stories }
+}
+
+fn config(out: &Path) -> RunConfig {
+    RunConfig {
+        out: out.to_owned(),
+        input_folder: PathBuf::new(),
+        seed: 7,
+        video: VideoSpec {
+            width: 32,
+            height: 16,
+            frames: 9,
+            fps: 8,
+        },
+        window: WindowSettings {
+            max_images: 4,
+            sink: 1,
+        },
+        selection: SelectionSettings {
+            rule: SelectionRule::Semantic,
+            max_keyframes: 3,
+            similarity_start: 0.9,
+            quality_threshold: 3.0,
+        },
+        continuation: Continuation::Mi2v,
+        attempts: 2,
+        stop_at: StopAt::Step,
+        index: IndexKind::Sled,
+        index_folder: None,
+        resolved: serde_json::json!({}),
+    }
+}
+
+fn begin(out: &Path, engine: &impl ShotEngine) -> Result<RunOutcome, RunError> {
+    run(
+        &config(out),
+        &manifest(),
+        engine,
+        &Silent,
+        &StopFlag::default(),
+    )
+}
+
+fn folder(out: &Path) -> RunFolder {
+    RunFolder::new(out, Arc::new(Disk))
+}
+
+fn checked(out: &Path) -> Verdict {
+    verify(&folder(out)).unwrap()
+}
+
+fn look(out: &Path) -> Status {
+    status(&folder(out)).unwrap()
+}
+
+/// The digest of an undisturbed run.
+fn calm_digest() -> String {
+    let out = tempfile::tempdir().unwrap();
+    begin(out.path(), &SimulatedEngine::default()).unwrap();
+    checked(out.path()).content_digest.unwrap()
+}
+
+/// Passes everything on, and interferes where a test wants it.
+struct Meddling {
+    inner: SimulatedEngine,
+    shots: RefCell<usize>,
+    on_denoise: Box<dyn Fn(usize, &ShotInputs) -> Option<Result<HostTensor, EngineError>>>,
+}
+
+impl Meddling {
+    fn new(
+        on_denoise: impl Fn(usize, &ShotInputs) -> Option<Result<HostTensor, EngineError>> + 'static,
+    ) -> Self {
+        let on_denoise = Box::new(on_denoise);
+        Self {
+            inner: SimulatedEngine::default(),
+            shots: RefCell::new(0),
+            on_denoise,
+        }
+    }
+}
+
+impl ShotEngine for Meddling {
+    type Conditions = [u8; 32];
+
+    fn describe(&self) -> EngineDescription {
+        self.inner.describe()
+    }
+
+    fn encode(&self, inputs: &ShotInputs) -> Result<[u8; 32], EngineError> {
+        self.inner.encode(inputs)
+    }
+
+    fn denoise(
+        &self,
+        inputs: &ShotInputs,
+        conditions: &[u8; 32],
+        observer: &mut dyn StepObserver,
+    ) -> Result<HostTensor, EngineError> {
+        let number = *self.shots.borrow();
+        *self.shots.borrow_mut() += 1;
+        match (self.on_denoise)(number, inputs) {
+            Some(result) => result,
+            None => self.inner.denoise(inputs, conditions, observer),
+        }
+    }
+
+    fn decode(&self, inputs: &ShotInputs, latents: &HostTensor) -> Result<Clip, EngineError> {
+        self.inner.decode(inputs, latents)
+    }
+
+    fn score(&self, pictures: &[&RgbImage]) -> Result<Scores, EngineError> {
+        self.inner.score(pictures)
+    }
+
+    fn remember(&self, picture: &RgbImage, size: Resolution) -> Result<HostTensor, EngineError> {
+        self.inner.remember(picture, size)
+    }
+}
+
+#[test]
+fn a_run_makes_everything_once() {
+    let out = tempfile::tempdir().unwrap();
+    let outcome = begin(out.path(), &SimulatedEngine::default()).unwrap();
+    assert_eq!(
+        (outcome.done, outcome.failed, outcome.stopped),
+        (2, 0, false)
+    );
+    let found = look(out.path());
+    assert_eq!(
+        (found.stories.done, found.shots.done, found.shots.total),
+        (2, 6, 6)
+    );
+    assert_eq!(found.goodput, Some(1.0));
+    let verdict = checked(out.path());
+    assert!(verdict.ok, "{:?}", verdict.problems);
+    assert_eq!(verdict.shots_proven, 6);
+
+    let tale = StoryId::new("tale").unwrap();
+    let memory = memory_view::story_memory(&folder(out.path()), &tale, None).unwrap();
+    let openings: Vec<Opening> = memory.shots.iter().map(|shot| shot.opening).collect();
+    assert_eq!(
+        openings,
+        [Opening::Text, Opening::Memory, Opening::LastFrame]
+    );
+    let added = |shot: usize| memory.shots[shot].added.len();
+    assert!((1..=3).contains(&added(0)));
+    assert_eq!(memory.shots[1].saw.len(), added(0));
+    assert_eq!(memory.shots[2].saw.len(), (added(0) + added(1)).min(4));
+    assert_eq!(
+        memory.shots[2].saw[0], memory.shots[0].added[0].file,
+        "the sink stays"
+    );
+
+    let page = report::write_report(&folder(out.path())).unwrap();
+    let html = std::fs::read_to_string(page).unwrap();
+    assert_eq!(html.matches("<video").count(), 6);
+    for part in html.split("poster=\"").skip(1) {
+        let poster = part.split('"').next().unwrap().replace("&#x2f;", "/");
+        assert!(out.path().join("report").join(poster).is_file(), "{poster}");
+    }
+}
+
+#[test]
+fn a_second_start_touches_nothing() {
+    let out = tempfile::tempdir().unwrap();
+    begin(out.path(), &SimulatedEngine::default()).unwrap();
+    let never = Meddling::new(|_, _| panic!("a shot was made again"));
+    assert_eq!(begin(out.path(), &never).unwrap().done, 2);
+}
+
+/// Wherever a run is stopped, going on gives the same content.
+#[test]
+fn stopping_anywhere_loses_nothing() {
+    let expected = calm_digest();
+    for stop_at_shot in 0..6 {
+        let out = tempfile::tempdir().unwrap();
+        let stop = StopFlag::default();
+        let asked = stop.clone();
+        let engine = Meddling::new(move |number, _| {
+            if number == stop_at_shot {
+                asked.set();
+            }
+            None
+        });
+        let outcome = run(&config(out.path()), &manifest(), &engine, &Silent, &stop).unwrap();
+        assert!(outcome.stopped);
+        assert_eq!(look(out.path()).shots.done, stop_at_shot);
+        begin(out.path(), &SimulatedEngine::default()).unwrap();
+        assert_eq!(checked(out.path()).content_digest.as_ref(), Some(&expected));
+    }
+}
+
+/// Every durable operation fails once; the next start ends with the same content.
+#[test]
+fn every_failing_write_is_recovered_from() {
+    let manifest = Manifest {
+        stories: vec![story("ad", &[true, false])],
+    };
+    let engine = SimulatedEngine::default();
+    let stop = StopFlag::default();
+    let mut expected = None;
+    let mut points = 0;
+    for successes in (0..).step_by(2) {
+        let out = tempfile::tempdir().unwrap();
+        let failing = Arc::new(FailingStorage::after(successes));
+        let config = config(out.path());
+        let first = run_on(failing, &config, &manifest, &engine, &Silent, &stop);
+        let undisturbed = match first {
+            Ok(_) => true,
+            Err(error) => {
+                assert!(error.is_storage(), "{error}");
+                run(&config, &manifest, &engine, &Silent, &stop).unwrap();
+                false
+            }
+        };
+        let digest = checked(out.path()).content_digest.unwrap();
+        assert_eq!(
+            *expected.get_or_insert(digest.clone()),
+            digest,
+            "after {successes}"
+        );
+        if undisturbed {
+            break;
+        }
+        points += 1;
+    }
+    assert!(points >= 10, "only {points} operations were seen");
+}
+
+#[test]
+fn a_shot_that_is_not_finite_fails_its_story_only() {
+    let out = tempfile::tempdir().unwrap();
+    let engine = Meddling::new(|_, inputs| {
+        let bad = inputs.request.story.as_str() == "ad" && inputs.request.shot.shot == 2;
+        let values = vec![f32::NAN; 16 * 3 * 2 * 4];
+        bad.then(|| Ok(HostTensor::new(vec![16, 3, 2, 4], values).unwrap()))
+    });
+    let outcome = begin(out.path(), &engine).unwrap();
+    assert_eq!((outcome.done, outcome.failed), (1, 1));
+    let file = folder(out.path())
+        .story_file(&StoryId::new("ad").unwrap())
+        .unwrap();
+    let StoryState::Failed { shot, reason } = file.state else {
+        panic!("{:?}", file.state)
+    };
+    assert_eq!(shot.unwrap().to_string(), "01_02");
+    assert!(reason.contains("not finite"), "{reason}");
+    let found = look(out.path());
+    assert_eq!((found.shots.done, found.shots.failed), (4, 2));
+    assert!(!checked(out.path()).ok);
+
+    // A later start tries again.
+    begin(out.path(), &SimulatedEngine::default()).unwrap();
+    assert_eq!(checked(out.path()).content_digest, Some(calm_digest()));
+}
+
+#[test]
+fn another_attempt_has_other_noise() {
+    let out = tempfile::tempdir().unwrap();
+    let error = |class| EngineError {
+        stage: storyloom_story::Stage::Denoise,
+        class,
+        message: "no".to_owned(),
+    };
+    let engine = Meddling::new(move |number, _| match number {
+        0 => Some(Err(error(ErrorClass::Transient))),
+        1 => Some(Err(error(ErrorClass::Shot))),
+        _ => None,
+    });
+    assert_eq!(begin(out.path(), &engine).unwrap().done, 2);
+    assert!(checked(out.path()).ok);
+    assert_ne!(checked(out.path()).content_digest, Some(calm_digest()));
+    assert!(look(out.path()).goodput.unwrap() < 1.0);
+}
+
+#[test]
+fn another_engine_or_setting_is_refused() {
+    let out = tempfile::tempdir().unwrap();
+    let engine = SimulatedEngine {
+        step_time: Duration::ZERO,
+        steps: 2,
+    };
+    begin(out.path(), &engine).unwrap();
+    let mut other = config(out.path());
+    other.seed = 8;
+    let stop = StopFlag::default();
+    let refused = run(&other, &manifest(), &engine, &Silent, &stop)
+        .unwrap_err()
+        .to_string();
+    assert!(refused.contains("run.seed (was 7, is 8)"), "{refused}");
+    let mut changed = manifest();
+    changed.stories[0].script.scenes[0].shots[0].prompt = "something else".to_owned();
+    let refused = run(&config(out.path()), &changed, &engine, &Silent, &stop)
+        .unwrap_err()
+        .to_string();
+    assert!(refused.contains("another script"), "{refused}");
+    let path = out.path().join("run.json");
+    let newer =
+        std::fs::read_to_string(&path)
+            .unwrap()
+            .replacen("\"format\": 1", "\"format\": 9", 1);
+    std::fs::write(&path, newer).unwrap();
+    let refused = begin(out.path(), &engine).unwrap_err().to_string();
+    assert!(refused.contains("format 9 is not known"), "{refused}");
+}
+
+#[test]
+fn two_processes_do_not_share_a_folder() {
+    let out = tempfile::tempdir().unwrap();
+    let _held = folder(out.path()).lock().unwrap();
+    let error = begin(out.path(), &SimulatedEngine::default()).unwrap_err();
+    assert_eq!(error.class(), ErrorClass::ServiceAway);
+}
+
+#[test]
+fn reference_images_come_first() {
+    let inputs = tempfile::tempdir().unwrap();
+    let picture = RgbImage::new(40, 80, vec![90; 40 * 80 * 3]).unwrap();
+    let png = storyloom_memory::pictures::encode_png(&picture).unwrap();
+    std::fs::write(inputs.path().join("hero.png"), png).unwrap();
+    let out = tempfile::tempdir().unwrap();
+    let mut config = config(out.path());
+    config.input_folder = inputs.path().to_owned();
+    config.video = VideoSpec {
+        width: 32,
+        height: 32,
+        ..config.video
+    };
+    let mut entry = story("ad", &[true, false]);
+    entry.reference_images = vec!["hero.png".to_owned()];
+    let manifest = Manifest {
+        stories: vec![entry],
+    };
+    let engine = SimulatedEngine::default();
+    let stop = StopFlag::default();
+    assert_eq!(
+        run(&config, &manifest, &engine, &Silent, &stop)
+            .unwrap()
+            .done,
+        1
+    );
+    let id = StoryId::new("ad").unwrap();
+    let memory = memory_view::story_memory(&folder(out.path()), &id, None).unwrap();
+    assert_eq!(memory.references, ["keyframes/00_00_keyframe0.png"]);
+    assert_eq!(memory.shots[0].opening, Opening::Memory);
+    assert_eq!(memory.shots[0].saw, memory.references);
+    let size = folder(out.path()).story_file(&id).unwrap().size.unwrap();
+    assert_eq!(
+        (size.width, size.height),
+        (16, 32),
+        "the shape of the reference"
+    );
+    assert!(checked(out.path()).ok, "{:?}", checked(out.path()).problems);
+
+    std::fs::write(inputs.path().join("hero.png"), b"no picture").unwrap();
+    let fresh = tempfile::tempdir().unwrap();
+    config.out = fresh.path().to_owned();
+    assert_eq!(
+        run(&config, &manifest, &engine, &Silent, &stop)
+            .unwrap()
+            .failed,
+        1
+    );
+}
+
+#[test]
+fn a_window_of_zero_turns_memory_off() {
+    let out = tempfile::tempdir().unwrap();
+    let mut config = config(out.path());
+    config.window = WindowSettings {
+        max_images: 0,
+        sink: 3,
+    };
+    let stop = StopFlag::default();
+    run(
+        &config,
+        &manifest(),
+        &SimulatedEngine::default(),
+        &Silent,
+        &stop,
+    )
+    .unwrap();
+    let id = StoryId::new("tale").unwrap();
+    let memory = memory_view::story_memory(&folder(out.path()), &id, None).unwrap();
+    assert!(memory.shots.iter().all(|shot| shot.saw.is_empty()));
+    assert!(checked(out.path()).ok);
+}
+
+#[test]
+fn shots_too_short_to_continue_are_refused() {
+    let out = tempfile::tempdir().unwrap();
+    let mut config = config(out.path());
+    config.continuation = Continuation::Mm2v;
+    config.video.frames = 5;
+    let stop = StopFlag::default();
+    let engine = SimulatedEngine::default();
+    let error = run(&config, &manifest(), &engine, &Silent, &stop)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("at least 9"), "{error}");
+}
+
+/// Each way to tamper with a finished run is found, and undone it is clean again.
+#[test]
+fn verify_finds_every_kind_of_damage() {
+    let out = tempfile::tempdir().unwrap();
+    begin(out.path(), &SimulatedEngine::default()).unwrap();
+    let root = out.path();
+    let digest = checked(root).content_digest;
+    let ad = root.join("stories/ad");
+    let first = |folder: &Path| {
+        std::fs::read_dir(folder)
+            .unwrap()
+            .next()
+            .unwrap()
+            .unwrap()
+            .path()
+    };
+    let blob = first(&first(&root.join("blobs")));
+    let record = ad.join("commits/01_02.json");
+    let flip = |bytes: &mut Vec<u8>| *bytes.last_mut().unwrap() ^= 1;
+    let halve = |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() / 2);
+    let edit = |bytes: &mut Vec<u8>| {
+        let text = String::from_utf8(bytes.clone()).unwrap();
+        *bytes = text
+            .replacen("shot 1 of ad", "shot 9 of ad", 1)
+            .into_bytes();
+    };
+    type Change<'a> = (&'a str, PathBuf, Box<dyn Fn(&mut Vec<u8>)>);
+    let changes: [Change; 6] = [
+        ("flipped blob", blob, Box::new(flip)),
+        ("truncated video", ad.join("01_02.mp4"), Box::new(halve)),
+        ("truncated story", ad.join("story.mp4"), Box::new(halve)),
+        (
+            "changed keyframe",
+            first(&ad.join("keyframes")),
+            Box::new(flip),
+        ),
+        ("edited record", record.clone(), Box::new(edit)),
+        ("cut record", record.clone(), Box::new(halve)),
+    ];
+    for (name, path, change) in changes {
+        let original = std::fs::read(&path).unwrap();
+        let mut bytes = original.clone();
+        change(&mut bytes);
+        assert_ne!(bytes, original, "{name}");
+        std::fs::write(&path, bytes).unwrap();
+        let verdict = checked(root);
+        assert!(
+            !verdict.ok && verdict.content_digest.is_none(),
+            "{name} was not found"
+        );
+        std::fs::write(&path, original).unwrap();
+    }
+    for path in [record, first(&ad.join("keyframes")), ad.join("01_01.mp4")] {
+        let aside = root.join("aside");
+        std::fs::rename(&path, &aside).unwrap();
+        assert!(!checked(root).ok, "{} was not missed", path.display());
+        std::fs::rename(&aside, &path).unwrap();
+    }
+    // A story swapped for another, and a record that nobody asked for.
+    for part in ["commits", "keyframes"] {
+        let (a, b) = (ad.join(part), root.join("stories/tale").join(part));
+        let aside = root.join("aside");
+        let swap = || {
+            std::fs::rename(&a, &aside).unwrap();
+            std::fs::rename(&b, &a).unwrap();
+            std::fs::rename(&aside, &b).unwrap();
+        };
+        swap();
+        assert!(!checked(root).ok, "swapped {part}");
+        swap();
+    }
+    let extra = ad.join("commits/01_09.json");
+    std::fs::copy(ad.join("commits/01_03.json"), &extra).unwrap();
+    assert!(!checked(root).ok);
+    std::fs::remove_file(extra).unwrap();
+    assert_eq!(checked(root).content_digest, digest);
+}
