@@ -32,8 +32,8 @@ def report(name, frames):
     deviation, clipped = frames.std(), (abs(frames - 0.5) > 0.499).mean()
     print(f"{name}: mean {frames.mean():.3f} deviation {deviation:.3f} clipped {clipped:.3f}")
     assert numpy.isfinite(frames).all(), name
-    assert deviation > 0.05, f"{name} is flat"
-    assert clipped < 0.25, f"{name} is saturated"
+    assert deviation > 0.02, f"{name} is flat"
+    assert clipped < 0.4, f"{name} is saturated"
 
 
 def save(frames, path):

@@ -19,10 +19,16 @@ const WIDTH: i64 = HEADS * HEAD_DIM;
 const LATENT: i64 = 16;
 /// Channels `0..PATCH` are the patch, position-slowest.
 const PATCH: i64 = 4 * LATENT;
-/// Channels `PATCH..ZERO` are the ideas; this one is zero in every token.
+/// Two channels of opposite constants, so large that the norms divide all tokens by about the
+/// same deviation; channels `PATCH..ANCHOR` are the ideas.
+const ANCHOR: i64 = PATCH + 13;
+/// A channel that is zero in every token.
 const ZERO: i64 = PATCH + 15;
 /// First channel of the carried condition.
 const CONDITION: i64 = ZERO + 1;
+/// Size of the anchors, and the deviation of a token that comes of it.
+const ANCHOR_SIZE: f32 = 10.0;
+const DEVIATION: f32 = 1.6;
 /// First channel of the condition latents in the input of an image-to-video model.
 const CONDITION_INPUT: i64 = 20;
 const FFN: i64 = 192;
@@ -30,7 +36,7 @@ pub(super) const LAYERS: i64 = 4;
 const TEXT_DIM: i64 = super::text::WIDTH;
 
 /// Share of the condition latents in the clean latent.
-const CONDITION_SHARE: f32 = 0.12;
+const CONDITION_SHARE: f32 = 0.3;
 /// Spread of the ideas in the clean latent: colour channels and the rest.
 const IDEA_SHARE: [f32; 2] = [0.2, 0.1];
 
@@ -87,16 +93,17 @@ pub(super) fn fill(seed: Seed, expert: &str, name: &str, shape: &[i64]) -> Sheet
         .map_or(name, |(_, inside)| inside);
     match inside {
         "patch_embedding.weight" => patch(shape),
+        "patch_embedding.bias" => anchors(shape),
         "proj_out.weight" => head(Sheet::noise(seed, &shared, shape, 1.0)),
         "scale_shift_table" => table(Sheet::noise(seed, &own, shape, 0.02)),
         "attn1.to_q.bias" | "attn1.to_k.bias" => positions(shape),
         "attn1.to_v.weight" => self_values(Sheet::layer(seed, &shared, shape, 1.0)),
-        "attn1.to_out.0.weight" => self_output(random(1.6)),
+        "attn1.to_out.0.weight" => self_output(random(3.0)),
         "attn2.to_q.bias" => Sheet::noise(seed, &query_label(name), shape, 1.0),
         // Padding rows have this key alone: it points away from every query.
         "attn2.to_k.bias" => Sheet::noise(seed, &query_label(name), shape, -0.3),
-        "attn2.to_out.0.weight" => ideas_only(random(1.0)),
-        "ffn.net.2.weight" => ideas_only(random(0.6)),
+        "attn2.to_out.0.weight" => ideas_only(random(0.32)),
+        "ffn.net.2.weight" => ideas_only(random(0.05)),
         "ffn.net.0.proj.bias" => Sheet::noise(seed, &own, shape, 0.3),
         "condition_embedder.time_embedder.linear_1.bias" => time_knots(shape),
         _ if name.ends_with("bias") => Sheet::constant(shape, 0.0),
@@ -133,6 +140,13 @@ fn patch(shape: &[i64]) -> Sheet {
     sheet
 }
 
+fn anchors(shape: &[i64]) -> Sheet {
+    let mut sheet = Sheet::constant(shape, 0.0);
+    sheet.set(&[ANCHOR], ANCHOR_SIZE);
+    sheet.set(&[ANCHOR + 1], -ANCHOR_SIZE);
+    sheet
+}
+
 /// The four positions of a patch as (index, row, column).
 fn corners() -> impl Iterator<Item = (i64, i64, i64)> {
     (0..4).map(|place| (place, place / 2, place % 2))
@@ -147,12 +161,12 @@ fn head(noise: Sheet) -> Sheet {
     for (place, _, _) in corners() {
         for channel in 0..LATENT {
             let row = place * LATENT + channel;
-            let mut rest = CONDITION_SHARE - 1.0;
-            sheet.set(&[row, place * LATENT + channel], 1.0);
-            sheet.set(&[row, CONDITION + channel], -CONDITION_SHARE);
+            let mut rest = DEVIATION * (CONDITION_SHARE - 1.0);
+            sheet.set(&[row, place * LATENT + channel], DEVIATION);
+            sheet.set(&[row, CONDITION + channel], -DEVIATION * CONDITION_SHARE);
             let share = IDEA_SHARE[usize::from(channel > 2)];
-            for idea in PATCH..ZERO {
-                let weight = noise.get(&[channel, idea]) * share;
+            for idea in PATCH..ANCHOR {
+                let weight = DEVIATION * share * noise.get(&[channel, idea]);
                 sheet.set(&[row, idea], -weight);
                 rest += weight;
             }
@@ -253,7 +267,7 @@ fn self_output(noise: Sheet) -> Sheet {
     for head in 0..HEADS {
         for channel in 0..LATENT {
             let from = head * HEAD_DIM + channel;
-            for idea in PATCH..ZERO {
+            for idea in PATCH..ANCHOR {
                 sheet.set(&[idea, from], 0.0);
             }
             sheet.set(&[CONDITION + channel, from], 0.25);
@@ -275,6 +289,6 @@ fn quiet_patch(mut sheet: Sheet) -> Sheet {
 
 /// Output rows other than the ideas are silent.
 fn ideas_only(mut sheet: Sheet) -> Sheet {
-    sheet.fill_rows((0..PATCH).chain(ZERO..WIDTH), 0.0);
+    sheet.fill_rows((0..PATCH).chain(ANCHOR..WIDTH), 0.0);
     sheet
 }
