@@ -279,7 +279,11 @@ fn digests(paths: &StoryMemPaths) -> Result<Vec<(String, String)>> {
     for name in ["backbone_high_noise", "backbone_low_noise"] {
         if let Some(lora) = &paths.lora {
             let file = lora.join(format!("{name}.safetensors"));
-            let adapter = Checkpoint::from_files(&file, serde_json::Value::Null, std::slice::from_ref(&file))?;
+            let adapter = Checkpoint::from_files(
+                &file,
+                serde_json::Value::Null,
+                std::slice::from_ref(&file),
+            )?;
             digests.push((format!("lora/{name}"), adapter.digest()));
         }
     }

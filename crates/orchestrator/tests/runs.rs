@@ -1,5 +1,7 @@
 //! Whole runs on the simulated engine: what is made, resumed, refused and found out.
 
+#![expect(clippy::unwrap_used, reason = "a test may stop where it stands")]
+
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -203,7 +205,10 @@ fn a_run_makes_everything_once() {
     assert_eq!(html.matches("<video").count(), 6);
     for part in html.split("poster=\"").skip(1) {
         let poster = part.split('"').next().unwrap().replace("&#x2f;", "/");
-        assert!(out.path().join("report").join(&poster).is_file(), "{poster}");
+        assert!(
+            out.path().join("report").join(&poster).is_file(),
+            "{poster}"
+        );
     }
 }
 
