@@ -112,8 +112,11 @@ fn calm_digest() -> String {
 struct Meddling {
     inner: SimulatedEngine,
     shots: RefCell<usize>,
-    on_denoise: Box<dyn Fn(usize, &ShotInputs) -> Option<Result<HostTensor, EngineError>>>,
+    on_denoise: Box<OnDenoise>,
 }
+
+/// Given the number of the shot in this run; `None` leaves it to the real engine.
+type OnDenoise = dyn Fn(usize, &ShotInputs) -> Option<Result<HostTensor, EngineError>>;
 
 impl Meddling {
     fn new(
