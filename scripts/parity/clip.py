@@ -5,7 +5,8 @@ import shutil
 from safetensors.torch import load_file, save_file
 from transformers import CLIPVisionConfig, CLIPVisionModel, CLIPVisionModelWithProjection
 
-from common import ROOT, fill, randn, save_io, save_model
+import common
+from common import fill, randn, save_io, save_model
 
 
 def make():
@@ -35,7 +36,7 @@ def h14(name):
 
 def write(name, model, tensors, reference, prefixed):
     """Hub files carry the prefix `vision_model.` or not, by version: one case of each."""
-    folder = ROOT / name
+    folder = common.ROOT / name
     shutil.rmtree(folder, ignore_errors=True)
     save_model(model, folder / "image_encoder")
     file = folder / "image_encoder" / "model.safetensors"

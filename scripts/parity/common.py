@@ -1,6 +1,8 @@
 """What every golden case needs: paths, random filling, saving."""
 
+import importlib.metadata
 import json
+import zlib
 from pathlib import Path
 
 import torch
@@ -8,14 +10,15 @@ from safetensors.torch import save_file
 
 ROOT = Path(__file__).resolve().parents[2] / "tests" / "golden"
 SEED = 20260
+PACKAGES = ("torch", "diffusers", "transformers", "peft", "tokenizers", "ftfy")
 
 torch.set_num_threads(2)
 torch.set_grad_enabled(False)
 
 
 def generator(name):
-    """A generator that depends on the case only."""
-    return torch.Generator().manual_seed(SEED + sum(name.encode()))
+    """A generator that depends on the case only; different names give different streams."""
+    return torch.Generator().manual_seed(SEED + zlib.crc32(name.encode()))
 
 
 def fill(model, name, spread=0.05):
@@ -39,20 +42,32 @@ def fill(model, name, spread=0.05):
 
 
 def randn(name, *shape, scale=1.0):
+    """Normal numbers that depend on the name only."""
     return torch.randn(*shape, generator=generator(name)) * scale
 
 
 def save_io(folder, tensors, **recipe):
-    """Writes the tensors and what made them."""
+    """Writes inputs and results, and what made them."""
     folder.mkdir(parents=True, exist_ok=True)
     file = recipe.pop("file", "io.safetensors")
+    for name, value in tensors.items():
+        assert torch.isfinite(value.float()).all(), f"{folder.name}: {name} is not finite"
     save_file({k: v.contiguous() for k, v in tensors.items()}, folder / file)
-    write_json(folder / "recipe.json", {"seed": SEED, **recipe})
+    if recipe:
+        versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+        write_json(folder / "recipe.json", {"seed": SEED, **recipe, "versions": versions})
 
 
 def write_json(path, value):
+    """Writes JSON a person can read."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_lines(path, entries):
+    """Writes a JSON list with one line for each entry."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("[\n" + ",\n".join(json.dumps(e, ensure_ascii=False) for e in entries) + "\n]\n")
 
 
 def save_model(model, folder, dtype=torch.bfloat16, **options):

@@ -7,10 +7,15 @@ import torch
 from diffusers import WanTransformer3DModel
 from safetensors.torch import load_file, save_file
 
-from common import ROOT, fill, randn, save_io, save_model
+import common
+from common import fill, randn, save_io, save_model
+
+
+REFERENCE = "diffusers WanTransformer3DModel"
 
 
 def config(**changes):
+    """A small transformer; four heads, so that it splits over 1, 2 and 4 ranks."""
     return {
         "patch_size": (1, 2, 2),
         "num_attention_heads": 4,
@@ -28,12 +33,14 @@ def config(**changes):
 
 
 def text(name, batch, width=32, rows=512, real=7):
+    """Encoded text: `real` rows, and zeros to the full length."""
     states = torch.zeros(batch, rows, width)
     states[:, :real] = randn(name + "text", batch, real, width)
     return states
 
 
 def case(name, latent, timestep, dtype=torch.float32, image=None, save=None, **changes):
+    """One forward of one variant."""
     model = fill(WanTransformer3DModel(**config(**changes)), name)
     batch = latent[0]
     inputs = {
@@ -44,10 +51,10 @@ def case(name, latent, timestep, dtype=torch.float32, image=None, save=None, **c
     if image is not None:
         inputs["encoder_hidden_states_image"] = randn(name + "image", *image)
     output = model(**inputs, return_dict=False)[0]
-    folder = ROOT / name
+    folder = common.ROOT / name
     shutil.rmtree(folder, ignore_errors=True)
     save_model(model, folder / "transformer", dtype, **(save or {}))
-    save_io(folder, {**inputs, "output": output}, reference="diffusers WanTransformer3DModel", tolerance=1e-5)
+    save_io(folder, {**inputs, "output": output}, reference=REFERENCE, tolerance=1e-5)
     return model, inputs, output
 
 
@@ -72,6 +79,7 @@ ORIGINAL = [
 
 
 def original_name(key):
+    """The name of a diffusers tensor in the original Wan code."""
     if key == "scale_shift_table":
         return "head.modulation"
     for ours, theirs in ORIGINAL:
@@ -81,7 +89,7 @@ def original_name(key):
 
 def original_layout():
     """The tensors of dit-t2v under the names of the original Wan code."""
-    source, folder = ROOT / "dit-t2v", ROOT / "dit-t2v-original"
+    source, folder = common.ROOT / "dit-t2v", common.ROOT / "dit-t2v-original"
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "transformer").mkdir(parents=True)
     tensors = load_file(source / "transformer" / "diffusion_pytorch_model.safetensors")
@@ -102,25 +110,24 @@ def original_layout():
         "text_len": 512,
     }
     (folder / "transformer" / "config.json").write_text(json.dumps(fields, indent=1) + "\n")
-    shutil.copy(source / "io.safetensors", folder / "io.safetensors")
+    recipe = {"reference": REFERENCE, "same_as": "dit-t2v, with the names of the original code", "tolerance": 1e-5}
+    save_io(folder, load_file(source / "io.safetensors"), **recipe)
 
 
 def make():
     t = torch.tensor
+    half = torch.bfloat16
     case("dit-t2v", (2, 16, 3, 6, 10), t([733, 21]))
     original_layout()
-    case("dit-i2v", (1, 36, 2, 5, 7), t([940]), torch.bfloat16, in_channels=36, attention_head_dim=16)
+    # Odd latent sides: the last row and column of pixels do not fill a patch and are dropped.
+    case("dit-i2v", (1, 36, 2, 5, 7), t([940]), half, in_channels=36, attention_head_dim=16, freq_dim=256)
     per_token = torch.cat([torch.zeros(1, 15), torch.full((1, 30), 612.0)], 1)
-    case("dit-ti2v", (1, 8, 3, 6, 10), per_token, torch.bfloat16, in_channels=8, out_channels=8)
-    width = 4 * 24
-    case(
-        "dit-wan21-i2v", (1, 36, 2, 4, 6), t([500]), torch.bfloat16, image=(1, 17, 24),
-        in_channels=36, image_dim=24, added_kv_proj_dim=width,
-    )
-    case(
-        "dit-t2v-sharded", (1, 16, 1, 4, 4), t([1]), torch.bfloat16,
-        save={"max_shard_size": "100KB"}, num_layers=3, num_attention_heads=2, attention_head_dim=20,
-    )
+    shape = {"in_channels": 8, "out_channels": 8, "attention_head_dim": 12}
+    case("dit-ti2v", (1, 8, 3, 6, 10), per_token, half, **shape)
+    shape = {"in_channels": 36, "attention_head_dim": 16, "image_dim": 24, "added_kv_proj_dim": 64}
+    case("dit-wan21-i2v", (1, 36, 2, 4, 6), t([500]), half, image=(1, 17, 24), **shape)
+    shape = {"num_layers": 3, "num_attention_heads": 2, "attention_head_dim": 20}
+    case("dit-t2v-sharded", (1, 16, 1, 4, 4), t([1]), half, save={"max_shard_size": "100KB"}, **shape)
     memory_positions()
 
 
@@ -138,12 +145,12 @@ def memory_positions():
     table = rotary_table(times, 2, 3, 16)
     model.rope.forward = lambda hidden_states: table
     output = model(**inputs, return_dict=False)[0]
-    folder = ROOT / name
+    folder = common.ROOT / name
     shutil.rmtree(folder, ignore_errors=True)
     save_model(model, folder / "transformer")
     tensors = {**inputs, "output": output, "output_without_shift": plain}
     tensors["temporal_positions"] = torch.tensor(times)
-    save_io(folder, tensors, reference="diffusers WanTransformer3DModel, rotary table replaced", tolerance=1e-5)
+    save_io(folder, tensors, reference=f"{REFERENCE}, rotary table replaced", tolerance=1e-5)
 
 
 def rotary_table(times, rows, columns, dim):

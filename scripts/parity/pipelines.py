@@ -6,7 +6,8 @@ import torch
 from diffusers import AutoencoderKLWan, WanImageToVideoPipeline, WanPipeline, WanTransformer3DModel
 from PIL import Image
 
-from common import ROOT, fill, randn, save_io, save_model
+import common
+from common import fill, randn, save_io, save_model
 from dit import config
 from schedulers import unipc
 from text import encoder, tokenizer
@@ -49,7 +50,7 @@ def run(name, pipe, noise, **options):
 
 
 def save(name, pipe, tensors, **recipe):
-    folder = ROOT / name
+    folder = common.ROOT / name
     shutil.rmtree(folder, ignore_errors=True)
     pipe.save_pretrained(folder)
     for part in ("transformer", "transformer_2", "vae", "text_encoder"):

@@ -12,7 +12,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
-from common import ROOT, fill, save_io, save_model, write_json
+import common
+from common import fill, save_io, save_model, write_json
 
 SENTENCES = [
     "A courier in a yellow raincoat rides a red bicycle through the harbour at dawn.",
@@ -56,7 +57,7 @@ def prompt_clean(text):
 
 
 def make_umt5():
-    folder = ROOT / "umt5"
+    folder = common.ROOT / "umt5"
     shutil.rmtree(folder, ignore_errors=True)
     tok = tokenizer()
     tok.save_pretrained(folder / "tokenizer")
@@ -87,7 +88,7 @@ PAIRS = [
 
 
 def make_prompt_clean():
-    folder = ROOT / "prompt_clean"
+    folder = common.ROOT / "prompt_clean"
     write_json(folder / "pairs.json", [{"input": p, "output": prompt_clean(p)} for p in PAIRS])
     bench = Path(__file__).resolve().parents[3] / "shared" / "data" / "st-bench"
     if not bench.is_dir():

@@ -4,11 +4,12 @@ import shutil
 
 from diffusers import AutoencoderKLWan
 
-from common import ROOT, fill, randn, save_io, save_model
+import common
+from common import fill, randn, save_io, save_model
 
 WAN22 = {
     "base_dim": 4,
-    "decoder_base_dim": 8,
+    "decoder_base_dim": 4,
     "z_dim": 8,
     "is_residual": True,
     "in_channels": 12,
@@ -21,8 +22,9 @@ WAN22 = {
 
 
 def case(name, options, video, latents):
+    """Pixels to the mode of the posterior, and latents to clamped pixels; neither normalised."""
     model = fill(AutoencoderKLWan(**options), name)
-    folder = ROOT / name
+    folder = common.ROOT / name
     shutil.rmtree(folder, ignore_errors=True)
     sample = randn(name + "x", *video, scale=0.5).clamp(-1, 1)
     mode = model.encode(sample).latent_dist.mode()

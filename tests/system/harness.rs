@@ -60,7 +60,7 @@ pub fn storyloom<A: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = 
     command
         .args(arguments)
         .stdin(Stdio::null())
-        .env("OMP_NUM_THREADS", "2");
+        .env("OMP_NUM_THREADS", "1");
     command
 }
 
