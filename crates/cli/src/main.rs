@@ -10,6 +10,7 @@ mod exit;
 mod input;
 mod output;
 mod signals;
+mod threads;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;

@@ -20,6 +20,7 @@ use crate::engine::build_engine;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::input::{self, Input};
 use crate::signals;
+use crate::threads;
 
 /// Time between two lines of progress.
 const PROGRESS: Duration = Duration::from_secs(5);
@@ -43,6 +44,9 @@ pub struct Arguments {
 /// Makes what is missing. Settings and input are checked before anything is loaded or written.
 pub fn run(arguments: &Arguments) -> Outcome {
     let config = config::load(&arguments.config)?;
+    if config.top.engine == EngineKind::Torch {
+        threads::wait_asleep();
+    }
     let mut input = match input::read(&arguments.manifest)? {
         Ok(input) => input,
         Err(report) => {
