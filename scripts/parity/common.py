@@ -72,5 +72,7 @@ def write_lines(path, entries):
 
 def save_model(model, folder, dtype=torch.bfloat16, **options):
     """Saves in the hub layout; the values are exact in bf16, so the dtype costs nothing."""
-    model.to(dtype).save_pretrained(folder, **options)
+    for value in model.parameters():
+        value.data = value.data.to(dtype)
+    model.save_pretrained(folder, **options)
     model.float()

@@ -119,7 +119,7 @@ def make():
     half = torch.bfloat16
     case("dit-t2v", (2, 16, 3, 6, 10), t([733, 21]))
     original_layout()
-    # Odd latent sides: the last row and column of pixels do not fill a patch and are dropped.
+    # Odd sides: the last row and column do not fill a patch and are dropped.
     case("dit-i2v", (1, 36, 2, 5, 7), t([940]), half, in_channels=36, attention_head_dim=16, freq_dim=256)
     per_token = torch.cat([torch.zeros(1, 15), torch.full((1, 30), 612.0)], 1)
     shape = {"in_channels": 8, "out_channels": 8, "attention_head_dim": 12}

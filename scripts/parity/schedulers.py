@@ -68,7 +68,7 @@ def wan_grids(steps, shift):
 
     shifted = shift * falling / (1 + (shift - 1) * falling)
     levels = torch.tensor([*shifted, 0.0], dtype=torch.float32)
-    times = torch.tensor((1000 * shifted).astype(numpy.int64))
+    times = torch.tensor(numpy.trunc(1000 * shifted))
     solver = DPMSolverMultistepScheduler(
         algorithm_type="dpmsolver++", solver_order=2, solver_type="midpoint", flow_shift=shift, **FLOW
     )

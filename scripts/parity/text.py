@@ -1,19 +1,21 @@
 """UMT5, its tokenizer, and prompt cleaning."""
 
+import collections
 import html
 import hashlib
 import json
+import math
 import re
 import shutil
 from pathlib import Path
 
 import ftfy
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 import common
-from common import fill, save_io, save_model, write_json
+from common import fill, save_io, save_model, write_json, write_lines
 
 SENTENCES = [
     "A courier in a yellow raincoat rides a red bicycle through the harbour at dawn.",
@@ -26,18 +28,54 @@ SENTENCES = [
     "The running shoe splashes through a puddle in slow motion, neon reflections.",
 ]
 
-PROMPTS = SENTENCES + ["", "Größe “quoted” — naïve café", "灯塔在海边，静止"]
+MORE_SENTENCES = [
+    "Night rain on a tin roof, a child counts the seconds between lightning and thunder.",
+    "The baker opens the shop, flour floats in the first sunlight, medium shot.",
+    "A small robot waters tomatoes on a balcony and waves to the camera.",
+    "Aerial view of a river delta at sunset, birds cross the frame from left to right.",
+    "She folds the map, puts it into her coat and walks towards the station.",
+    "A violinist tunes her instrument in an empty hall, dust in a beam of light.",
+    "The courier stops, wipes the rain from her face and smiles at the keeper.",
+    "Macro shot of an ant carrying a green leaf over wet gravel.",
+    "Two old friends play chess in the park, autumn leaves fall on the board.",
+    "The train leaves the tunnel and the valley opens below, wide angle, morning fog.",
+    "A paper boat floats along the gutter, past the red bicycle, under the bridge.",
+    "He paints the door blue; a cat sleeps on the warm stone step.",
+    "Slow pan over a workbench with brass gears, springs and a magnifying glass.",
+    "The lantern goes out, only the sea and the wind can be heard.",
+    "A diver rises to the surface with a silver coin in an open hand.",
+    "Snow melts from the birches, the fox returns with two cubs, soft light.",
+]
+
+PROMPTS = SENTENCES + ["", "Größe “quoted” — naïve café", "灯塔在海边，静止", "a&amp;amp;b　ｆｕｌｌ　ｗｉｄｔｈ"]
+
+
+def pieces():
+    """Pieces of a unigram model with their log-probabilities.
+
+    Counted, not trained: the trainer of `tokenizers` gives another vocabulary on every run.
+    """
+    counts = collections.Counter()
+    for sentence in SENTENCES + MORE_SENTENCES:
+        for word in ("▁" + w for w in sentence.split()):
+            for start in range(len(word)):
+                for end in range(start + 1, min(len(word), start + 6) + 1):
+                    counts[word[start:end]] += 1
+    letters = sorted(p for p in counts if len(p) == 1)
+    longer = sorted((p for p in counts if len(p) > 1), key=lambda p: (-counts[p] * len(p), p))
+    chosen = longer[: 236 - len(letters)] + letters
+    total = sum(counts[p] for p in chosen)
+    special = [(p, 0.0) for p in ("<pad>", "</s>", "<s>", "<unk>")]
+    return special + [(p, math.log(counts[p] / total)) for p in chosen]
 
 
 def tokenizer():
-    tok = Tokenizer(models.Unigram())
+    """A tokenizer with the form and the special ids of UMT5's."""
+    tok = Tokenizer(models.Unigram(pieces(), unk_id=3))
     tok.normalizer = normalizers.NFKC()
     tok.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
     tok.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
-    trainer = trainers.UnigramTrainer(
-        vocab_size=240, special_tokens=["<pad>", "</s>", "<s>", "<unk>"], unk_token="<unk>", show_progress=False
-    )
-    tok.train_from_iterator(SENTENCES * 4, trainer)
+    tok.add_special_tokens(["<pad>", "</s>", "<s>", "<unk>"])
     tok.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     return PreTrainedTokenizerFast(
         tokenizer_object=tok, pad_token="<pad>", eos_token="</s>", bos_token="<s>", unk_token="<unk>", model_max_length=512
@@ -45,6 +83,7 @@ def tokenizer():
 
 
 def encoder(name, vocab):
+    """A small UMT5 encoder; each of its layers has its own position table."""
     shape = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4}
     options = UMT5Config(vocab_size=vocab + 8, is_encoder_decoder=False, **shape)
     return fill(UMT5EncoderModel(options), name)
@@ -62,16 +101,19 @@ def make_umt5():
     tok = tokenizer()
     tok.save_pretrained(folder / "tokenizer")
     model = encoder("umt5", len(tok))
-    ids = [tok(prompt_clean(p)).input_ids for p in PROMPTS]
-    write_json(folder / "tokens.json", [{"prompt": p, "ids": i} for p, i in zip(PROMPTS, ids)])
-    rows = 96
-    batch = [ids[0], ids[2]]
+    padded = tok([prompt_clean(p) for p in PROMPTS], padding="max_length", max_length=512, truncation=True)
+    ids = [row[: sum(mask)] for row, mask in zip(padded.input_ids, padded.attention_mask)]
+    write_lines(folder / "tokens.json", [{"prompt": p, "ids": i} for p, i in zip(PROMPTS, ids)])
+    # The last sequence reaches the largest distance the position table tells apart.
+    rows = 152
+    batch = [ids[0], ids[2], [i for row in ids[3:9] for i in row[:-1]][: rows - 5] + [1]]
     input_ids = torch.tensor([i + [0] * (rows - len(i)) for i in batch])
     mask = (torch.arange(rows)[None] < torch.tensor([[len(i)] for i in batch])).long()
     output = model(input_ids=input_ids, attention_mask=mask).last_hidden_state
     tensors = {"input_ids": input_ids, "attention_mask": mask, "output": output}
     save_model(model, folder / "text_encoder")
-    save_io(folder, tensors, reference="transformers UMT5EncoderModel", tolerance=1e-5)
+    note = "rows of `output` beyond a mask are of no use"
+    save_io(folder, tensors, reference="transformers UMT5EncoderModel", note=note, tolerance=1e-5)
 
 
 PAIRS = [
@@ -87,9 +129,22 @@ PAIRS = [
 ]
 
 
+# Text decoded with the wrong code page. ftfy repairs it; a port need not.
+MOJIBAKE = [
+    "Itâ€™s late", "â€œquotedâ€\x9d", "cafÃ© crÃ¨me", "GrÃ¶ÃŸe", "wait â€” what", "20 Â°C", "âœ” done",
+    "l’humanitÃ©", "ÐŸÑ€Ð¸Ð²ÐµÑ‚", "ä½ å¥½", "naÃ¯ve &amp; brÃ»lÃ©e", "Ã  la carte", "schÃ¶n\u0092s",
+]
+
+
+def cleaned(texts):
+    """Texts and what becomes of them."""
+    return [{"input": text, "output": prompt_clean(text)} for text in texts]
+
+
 def make_prompt_clean():
     folder = common.ROOT / "prompt_clean"
-    write_json(folder / "pairs.json", [{"input": p, "output": prompt_clean(p)} for p in PAIRS])
+    write_json(folder / "mojibake.json", cleaned(MOJIBAKE))
+    write_json(folder / "pairs.json", cleaned(PAIRS))
     bench = Path(__file__).resolve().parents[3] / "shared" / "data" / "st-bench"
     if not bench.is_dir():
         print("the ST-Bench scripts are not here: their hashes stay as they are")
@@ -98,13 +153,8 @@ def make_prompt_clean():
     for path in sorted(bench.glob("*.json")):
         for s, scene in enumerate(json.loads(path.read_text())["scenes"]):
             for i, prompt in enumerate(scene["video_prompts"]):
-                cleaned = prompt_clean(prompt)
-                digest = hashlib.sha256(cleaned.encode()).hexdigest()
-                entries.append({"file": path.name, "scene": s, "index": i, "sha256": digest, "changed": cleaned != prompt})
-    lines = ",\n".join(json.dumps(e) for e in entries)
-    (folder / "st_bench.json").write_text(f"[\n{lines}\n]\n")
-
-
-def make():
-    make_umt5()
-    make_prompt_clean()
+                clean = prompt_clean(prompt)
+                digest = hashlib.sha256(clean.encode()).hexdigest()
+                entries.append({"file": path.name, "scene": s, "index": i, "sha256": digest, "changed": clean != prompt})
+    assert (len(entries), sum(e["changed"] for e in entries)) == (300, 47)
+    write_lines(folder / "st_bench.json", entries)

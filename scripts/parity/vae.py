@@ -38,5 +38,5 @@ def case(name, options, video, latents):
 
 
 def make():
-    case("vae21", {"base_dim": 6, "z_dim": 16}, (1, 3, 13, 40, 56), (1, 16, 3, 5, 7))
+    case("vae21", {"base_dim": 5, "z_dim": 16}, (1, 3, 13, 40, 56), (1, 16, 3, 5, 7))
     case("vae22", WAN22, (1, 3, 9, 48, 32), (1, 8, 3, 3, 2))

@@ -21,6 +21,7 @@ pub struct MemoryBank {
     storage: Arc<dyn Storage>,
     blobs: BlobStore,
     index: Box<dyn MemoryIndex>,
+    run_id: String,
 }
 
 /// One picture of a story's bank.
@@ -44,18 +45,21 @@ impl Remembered {
 }
 
 impl MemoryBank {
-    /// A bank over the folder that holds the stories' folders.
+    /// A bank over the folder that holds the stories' folders; `run_id` tells the run from others
+    /// in the same index.
     pub fn new(
         stories: impl Into<PathBuf>,
         storage: Arc<dyn Storage>,
         blobs: BlobStore,
         index: Box<dyn MemoryIndex>,
+        run_id: impl Into<String>,
     ) -> Self {
         Self {
             stories: stories.into(),
             storage,
             blobs,
             index,
+            run_id: run_id.into(),
         }
     }
 
@@ -124,14 +128,16 @@ impl MemoryBank {
         let bytes = record.seal()?;
         self.storage
             .write(&self.record_path(&story, shot), &bytes)?;
-        self.remember(&story, &shot.to_string(), &record.keyframes)
+        self.remember(&story, &shot.to_string(), &record.keyframes);
+        Ok(())
     }
 
     /// Puts reference images into a story's bank.
     pub fn commit_references(&self, story: &StoryId, record: &mut ReferencesRecord) -> Result<()> {
         let bytes = record.seal()?;
         self.storage.write(&self.references_path(story), &bytes)?;
-        self.remember(story, "references", &record.pictures)
+        self.remember(story, "references", &record.pictures);
+        Ok(())
     }
 
     /// The bank of a story after its reference images and the given finished shots, oldest first.
@@ -171,20 +177,37 @@ impl MemoryBank {
         part: &str,
         read: impl FnOnce() -> Result<Vec<KeyframeRecord>>,
     ) -> Result<Vec<KeyframeRecord>> {
-        let known = self.index.get(&key(story, part))?;
+        let known = self
+            .index
+            .get(&self.key(story, part))
+            .unwrap_or_else(|error| {
+                tracing::warn!(%error, "the memory index does not answer; the records do");
+                None
+            });
         if let Some(keyframes) = known.and_then(|value| serde_json::from_slice(&value).ok()) {
             return Ok(keyframes);
         }
         let keyframes = read()?;
-        self.remember(story, part, &keyframes)?;
+        self.remember(story, part, &keyframes);
         Ok(keyframes)
     }
 
-    fn remember(&self, story: &StoryId, part: &str, keyframes: &[KeyframeRecord]) -> Result<()> {
-        let value = serde_json::to_vec(keyframes)
-            .map_err(|error| MemoryError::damaged("an index value", error.to_string()))?;
-        self.index.put(&key(story, part), &value)?;
-        self.index.flush()
+    /// Puts keyframes into the index. Trouble there is only told: the records have it all.
+    fn remember(&self, story: &StoryId, part: &str, keyframes: &[KeyframeRecord]) {
+        let put = || {
+            let value = serde_json::to_vec(keyframes)
+                .map_err(|error| MemoryError::damaged("an index value", error.to_string()))?;
+            self.index.put(&self.key(story, part), &value)?;
+            self.index.flush()
+        };
+        if let Err(error) = put() {
+            tracing::warn!(%error, %story, part, "not in the memory index; the record is safe");
+        }
+    }
+
+    /// One index may serve several runs, whose stories may have the same names.
+    fn key(&self, story: &StoryId, part: &str) -> String {
+        format!("{}/{story}/{part}", self.run_id)
     }
 
     /// A remembered picture with its latents, checked against its record.
@@ -209,10 +232,6 @@ impl MemoryBank {
     }
 }
 
-fn key(story: &StoryId, part: &str) -> String {
-    format!("{story}/{part}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,7 +243,7 @@ mod tests {
         let storage: Arc<dyn Storage> = Arc::new(Disk);
         let blobs = BlobStore::new(root.join("blobs"), storage.clone());
         let index = open_index(kind, &root.join("bank")).unwrap().index;
-        MemoryBank::new(root.join("stories"), storage, blobs, index)
+        MemoryBank::new(root.join("stories"), storage, blobs, index, "run")
     }
 
     #[test]

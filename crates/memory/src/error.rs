@@ -28,6 +28,12 @@ pub enum MemoryError {
         /// How it differs.
         reason: String,
     },
+    /// Another process has the index open.
+    #[error("the memory index {path} is in use by another process", path = path.display())]
+    IndexBusy {
+        /// The database.
+        path: PathBuf,
+    },
     /// The index database failed in a way that opening it again may mend.
     #[error("memory index {path}: {reason}", path = path.display())]
     Index {
@@ -75,6 +81,7 @@ impl MemoryError {
             },
             Self::Damaged { .. } => ErrorClass::Shot,
             Self::Index { .. } => ErrorClass::Transient,
+            Self::IndexBusy { .. } => ErrorClass::ServiceAway,
         }
     }
 }

@@ -55,6 +55,8 @@ pub fn open_index(kind: IndexKind, folder: &Path) -> Result<OpenedIndex> {
             index,
             moved_aside: None,
         }),
+        // A sound index that somebody else has open is left alone.
+        Err(error @ MemoryError::IndexBusy { .. }) => Err(error),
         Err(error) if folder.exists() => {
             let aside = free_name_beside(folder);
             std::fs::rename(folder, &aside)
@@ -125,6 +127,9 @@ impl SledIndex {
                     tries += 1;
                     std::thread::sleep(std::time::Duration::from_millis(50));
                 }
+                Err(error) if error.to_string().contains("lock") => {
+                    return Err(MemoryError::IndexBusy { path });
+                }
                 Err(error) => return Err(failed(&path, error)),
             }
         };
@@ -171,7 +176,12 @@ const TABLE: redb::TableDefinition<&str, &[u8]> = redb::TableDefinition::new("me
 impl RedbIndex {
     fn open(folder: &Path) -> Result<Self> {
         let path = folder.join("index.redb");
-        let database = redb::Database::create(&path).map_err(|error| failed(&path, error))?;
+        let database = redb::Database::create(&path).map_err(|error| match error {
+            redb::DatabaseError::DatabaseAlreadyOpen => {
+                MemoryError::IndexBusy { path: path.clone() }
+            }
+            error => failed(&path, error),
+        })?;
         let index = Self { path, database };
         index.write(|_| Ok(()))?;
         Ok(index)
@@ -290,6 +300,22 @@ mod tests {
             let opened = open_index(kind, &path).unwrap();
             assert!(opened.moved_aside.unwrap().exists(), "{kind:?}");
             assert!(opened.index.is_empty().unwrap());
+        }
+    }
+
+    #[test]
+    fn an_index_in_use_is_left_alone() {
+        for kind in KINDS {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("bank");
+            let first = open_index(kind, &path).unwrap().index;
+            first.put("a", b"1").unwrap();
+            let second = open_index(kind, &path).unwrap_err();
+            assert!(
+                matches!(second, MemoryError::IndexBusy { .. }),
+                "{kind:?}: {second}"
+            );
+            assert_eq!(first.get("a").unwrap().unwrap(), b"1");
         }
     }
 

@@ -60,7 +60,7 @@ pub fn select(embeddings: &[Vec<f32>], quality: &[f32], settings: &SelectionSett
     }
     // Steps are counted, not subtracted, so that the threshold is exact after many of them.
     for step in 0_u16.. {
-        let threshold = settings.similarity_start - f32::from(step) / 100.0;
+        let threshold = lowered(settings.similarity_start, step);
         let frames = one_pass(embeddings, &good, threshold);
         // Below -1 nothing is ever dissimilar enough; one keyframe remains.
         if frames.len() <= settings.max_keyframes.max(1) {
@@ -77,6 +77,18 @@ pub fn select(embeddings: &[Vec<f32>], quality: &[f32], settings: &SelectionSett
         passes: usize::from(u16::MAX),
         threshold: f32::NEG_INFINITY,
     }
+}
+
+/// `start` less `steps` hundredths, as the nearest f32 of the decimal number.
+fn lowered(start: f32, steps: u16) -> f32 {
+    let hundredths = (f64::from(start) * 100.0).round();
+    let is_decimal = (hundredths / 100.0) as f32 == start;
+    let from = if is_decimal {
+        hundredths
+    } else {
+        f64::from(start) * 100.0
+    };
+    ((from - f64::from(steps)) / 100.0) as f32
 }
 
 fn one_pass(embeddings: &[Vec<f32>], good: &[bool], threshold: f32) -> Vec<usize> {
@@ -142,6 +154,13 @@ mod tests {
         assert_eq!(select(&embeddings, &quality, &SETTINGS).frames, [0]);
         let (embeddings, quality) = clip(90.0, 2, &[0]);
         assert_eq!(select(&embeddings, &quality, &SETTINGS).frames, [1]);
+    }
+
+    #[test]
+    fn thresholds_are_exact_decimals() {
+        let expected = [0.9_f32, 0.89, 0.88, 0.8, 0.5, 0.0, -0.1];
+        let found = [0, 1, 2, 10, 40, 90, 100].map(|steps| lowered(0.9, steps));
+        assert_eq!(found, expected);
     }
 
     #[test]

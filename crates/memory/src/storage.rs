@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::error::{MemoryError, Result};
 
@@ -35,8 +36,12 @@ pub fn temporary_name(path: &Path) -> PathBuf {
         .file_name()
         .map(|name| name.to_string_lossy())
         .unwrap_or_default();
+    // Programs on other machines may have the same process id.
+    let moment = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_nanos());
     path.with_file_name(format!(
-        ".unfinished.{}.{number}.{name}",
+        ".unfinished.{}.{moment}.{number}.{name}",
         std::process::id()
     ))
 }

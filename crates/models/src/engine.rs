@@ -270,12 +270,12 @@ fn digests(paths: &StoryMemPaths) -> Result<Vec<(String, String)>> {
         for part in ["transformer", "transformer_2", "vae", "text_encoder"] {
             let component = folder.join(part);
             if component.is_dir() {
-                let digest = Checkpoint::open(&component)?.digest();
+                let digest = Checkpoint::open(&component)?.digest()?;
                 digests.push((format!("{pipeline}/{part}"), digest));
             }
         }
     }
-    digests.push(("clip".to_owned(), Checkpoint::open(&paths.clip)?.digest()));
+    digests.push(("clip".to_owned(), Checkpoint::open(&paths.clip)?.digest()?));
     for name in ["backbone_high_noise", "backbone_low_noise"] {
         if let Some(lora) = &paths.lora {
             let file = lora.join(format!("{name}.safetensors"));
@@ -284,7 +284,7 @@ fn digests(paths: &StoryMemPaths) -> Result<Vec<(String, String)>> {
                 serde_json::Value::Null,
                 std::slice::from_ref(&file),
             )?;
-            digests.push((format!("lora/{name}"), adapter.digest()));
+            digests.push((format!("lora/{name}"), adapter.digest()?));
         }
     }
     Ok(digests)

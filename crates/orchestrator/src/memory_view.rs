@@ -6,7 +6,7 @@ use storyloom_story::{Opening, ShotId, StoryId};
 
 use crate::error::RunError;
 use crate::run_folder::RunFolder;
-use crate::status::read_record;
+use crate::status::readable_record;
 
 /// The memory of one shot.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -60,7 +60,7 @@ pub fn story_memory(
         if shot.is_some_and(|wanted| wanted != id) {
             continue;
         }
-        let Some(record) = read_record(folder, story, id)? else {
+        let Some(record) = readable_record(folder, story, id) else {
             continue;
         };
         shots.push(ShotMemory {

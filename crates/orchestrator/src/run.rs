@@ -149,11 +149,13 @@ fn open_bank(
         reporter.report(&Event::IndexRebuilt { moved_to });
     }
     let blobs = BlobStore::new(folder.blobs(), storage.clone());
+    let run_id = folder.run_file()?.run_id;
     Ok(MemoryBank::new(
         folder.stories(),
         storage,
         blobs,
         opened.index,
+        run_id,
     ))
 }
 

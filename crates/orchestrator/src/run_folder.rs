@@ -31,6 +31,8 @@ pub const FOLDER_FORMAT: u32 = 1;
 pub struct RunFile {
     /// [`FOLDER_FORMAT`].
     pub format: u32,
+    /// Tells the run from others; stays when the folder is moved or copied.
+    pub run_id: String,
     /// Version of the program that began the run.
     pub version: String,
     /// What made the pictures.
@@ -187,6 +189,7 @@ impl RunFolder {
         let lock = File::create(self.root.join("run.lock")).map_err(failed)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(lock),
+            Err(error) if error != rustix::io::Errno::WOULDBLOCK => Err(failed(error.into())),
             Err(_) => Err(RunError::Busy {
                 path: self.root.clone(),
             }),
@@ -204,6 +207,7 @@ impl RunFolder {
     ) -> Result<Vec<StoryFile>, RunError> {
         let mut run = RunFile {
             format: FOLDER_FORMAT,
+            run_id: new_run_id(&self.root),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             engine: engine.clone(),
             identity: identity(config),
@@ -214,6 +218,7 @@ impl RunFolder {
         if self.storage.exists(&self.root.join("run.json")) {
             let before = self.run_file()?;
             self.check_same(&before, &run)?;
+            run.run_id.clone_from(&before.run_id);
             run.version.clone_from(&before.version);
             run.config.clone_from(&before.config);
             let old = before
@@ -303,6 +308,12 @@ impl RunFolder {
         bytes.push(b'\n');
         Ok(self.storage.write(path, &bytes)?)
     }
+}
+
+fn new_run_id(root: &Path) -> String {
+    let now = std::time::SystemTime::now();
+    let name = format!("{now:?} {} {}", std::process::id(), root.display());
+    blake3::hash(name.as_bytes()).to_hex()[..16].to_owned()
 }
 
 /// The settings that decide the pictures beyond the engine.

@@ -16,7 +16,7 @@ use storyloom_story::{Clip, ErrorClass, HostTensor, RgbImage, ShotInputs, ShotRe
 use storyloom_telemetry::{Event, Reporter};
 
 use crate::config::{StopAt, StopFlag};
-use crate::engine::{EngineError, ShotEngine, StepObserver};
+use crate::engine::{EngineError, Scores, ShotEngine, StepObserver};
 use crate::error::RunError;
 use crate::output::VideoFiles;
 
@@ -73,7 +73,11 @@ pub fn make_shot<E: ShotEngine>(
         finite(Stage::Denoise, &latents)?;
         Ok(latents)
     })?;
-    let clip = clock.time(Stage::Decode, || Ok(engine.decode(&inputs, &latents)?))?;
+    let clip = clock.time(Stage::Decode, || {
+        let clip = engine.decode(&inputs, &latents)?;
+        expect_frames(&plan.request, &clip)?;
+        Ok(clip)
+    })?;
     let chosen = clock.time(Stage::Select, || choose_keyframes(studio, plan, &clip))?;
     let mut record = clock.time(Stage::Commit, || {
         store_outputs(studio, plan, &latents, &clip, &chosen)
@@ -128,6 +132,7 @@ fn choose_keyframes<E: ShotEngine>(
 ) -> Result<Chosen, RunError> {
     let frames: Vec<&RgbImage> = clip.frames().iter().collect();
     let scores = studio.engine.score(&frames)?;
+    check_scores(&scores, frames.len())?;
     let selection = select(&scores.embeddings, &scores.quality, &studio.selection);
     // The whole history counts, also what the window no longer shows.
     let bank: Vec<Vec<f32>> = plan
@@ -278,6 +283,35 @@ fn finite(stage: Stage, array: &HostTensor) -> Result<(), EngineError> {
             ),
         }),
     }
+}
+
+fn expect_frames(request: &ShotRequest, clip: &Clip) -> Result<(), EngineError> {
+    let wanted = request.saved_frames();
+    let found = clip.frames().len();
+    if found == wanted as usize {
+        return Ok(());
+    }
+    let message = format!("{found} frames were decoded, {wanted} are needed");
+    Err(EngineError {
+        stage: Stage::Decode,
+        class: ErrorClass::Shot,
+        message,
+    })
+}
+
+/// One finite embedding and score per picture.
+pub(crate) fn check_scores(scores: &Scores, pictures: usize) -> Result<(), EngineError> {
+    let complete = scores.embeddings.len() == pictures && scores.quality.len() == pictures;
+    let values = scores.embeddings.iter().flatten().chain(&scores.quality);
+    if complete && values.into_iter().all(|value| value.is_finite()) {
+        return Ok(());
+    }
+    let message = "the scores of the frames are not complete or not finite".to_owned();
+    Err(EngineError {
+        stage: Stage::Select,
+        class: ErrorClass::Shot,
+        message,
+    })
 }
 
 /// Times the stages of a shot and reports them.

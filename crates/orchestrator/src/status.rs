@@ -70,7 +70,7 @@ pub fn status(folder: &RunFolder) -> Result<Status, RunError> {
     let mut lost_attempts = 0.0;
     for id in &run.stories {
         let file = folder.story_file(id)?;
-        let work = count_story(folder, &file, &mut status)?;
+        let work = count_story(folder, &file, &mut status);
         useful_seconds += work.useful;
         lost_attempts += work.lost;
     }
@@ -90,11 +90,7 @@ struct Work {
     lost: f64,
 }
 
-fn count_story(
-    folder: &RunFolder,
-    file: &StoryFile,
-    status: &mut Status,
-) -> Result<Work, RunError> {
+fn count_story(folder: &RunFolder, file: &StoryFile, status: &mut Status) -> Work {
     let mut work = Work {
         useful: 0.0,
         lost: 0.0,
@@ -102,7 +98,7 @@ fn count_story(
     let mut done = 0;
     let total = file.script.shot_count();
     for (shot, _) in file.script.shots() {
-        if let Some(record) = read_record(folder, &file.id, shot)? {
+        if let Some(record) = readable_record(folder, &file.id, shot) {
             let seconds: f64 = record.seconds.values().sum();
             work.useful += seconds;
             work.lost += seconds * f64::from(record.request.attempt);
@@ -138,7 +134,19 @@ fn count_story(
         shots: total,
         done,
     });
-    Ok(work)
+    work
+}
+
+/// A commit record, or nothing where there is none or where it is damaged, which `verify` reports.
+pub(crate) fn readable_record(
+    folder: &RunFolder,
+    story: &StoryId,
+    shot: ShotId,
+) -> Option<CommitRecord> {
+    read_record(folder, story, shot).unwrap_or_else(|error| {
+        tracing::warn!(%error, %story, %shot, "counted as not made");
+        None
+    })
 }
 
 /// A commit record straight from the folder, without the bank.

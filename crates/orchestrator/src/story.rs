@@ -20,7 +20,7 @@ use crate::config::RunConfig;
 use crate::engine::ShotEngine;
 use crate::error::RunError;
 use crate::run_folder::{RunFolder, StoryFile, StoryState};
-use crate::shot::{ShotPlan, Studio, make_shot, store_picture, vector};
+use crate::shot::{ShotPlan, Studio, check_scores, make_shot, store_picture, vector};
 
 /// Why a story could not be finished, and at which shot.
 #[derive(Debug)]
@@ -104,7 +104,7 @@ struct Chain<'a> {
 }
 
 /// How a shot begins (StoryMem specification, section 3.6).
-fn opening(
+pub(crate) fn opening(
     shot: &ShotScript,
     has_previous: bool,
     has_references: bool,
@@ -214,7 +214,13 @@ fn begin<E: ShotEngine>(
     config: &RunConfig,
     file: &mut StoryFile,
 ) -> Result<Resolution, RunError> {
-    let references = reference_pictures(config, file)?;
+    // Once they are in the bank, the files they came from are not needed any more.
+    let stored = file.reference_images.is_empty() || studio.bank.references(&file.id)?.is_some();
+    let references = if stored {
+        Vec::new()
+    } else {
+        reference_pictures(config, file)?
+    };
     let size = match (file.size, references.first()) {
         (Some(size), _) => size,
         (None, None) => config.video.resolution(),
@@ -231,7 +237,7 @@ fn begin<E: ShotEngine>(
         file.state = StoryState::Running;
         folder.write_story(file)?;
     }
-    if !references.is_empty() && studio.bank.references(&file.id)?.is_none() {
+    if !references.is_empty() {
         store_references(studio, file, &references, size)?;
     }
     Ok(size)
@@ -260,6 +266,7 @@ fn store_references<E: ShotEngine>(
 ) -> Result<(), RunError> {
     let pictures: Vec<&RgbImage> = references.iter().collect();
     let scores = studio.engine.score(&pictures)?;
+    check_scores(&scores, pictures.len())?;
     let folder = studio.bank.story_folder(&file.id);
     let blobs = studio.bank.blobs();
     let mut records = Vec::with_capacity(references.len());

@@ -11,11 +11,12 @@ use storyloom_memory::{
     BlobRef, BlobStore, CommitRecord, KeyframeRecord, PictureRecord, ReferencesRecord, Sealed,
     SeenRecord,
 };
-use storyloom_story::{Opening, ShotId, StoryId};
+use storyloom_story::{Continuation, Opening, Seed, ShotId, ShotScript, StoryId};
 
 use crate::error::RunError;
 use crate::output::count_frames;
 use crate::run_folder::{RunFile, RunFolder, StoryFile, StoryState};
+use crate::story::opening;
 
 /// What the check found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -52,6 +53,11 @@ pub fn verify(folder: &RunFolder) -> Result<Verdict, RunError> {
         blobs: BlobStore::new(folder.blobs(), folder.storage().clone()),
         window: window_of(&run),
         engine: run.engine.fingerprint.clone(),
+        continuation: serde_json::from_value(run.identity["memory.continuation"].clone()).ok(),
+        seed: run.identity["run.seed"].as_u64(),
+        frames: run.identity["video"]["frames"]
+            .as_u64()
+            .map(|frames| frames as u32),
         hasher: blake3::Hasher::new(),
         problems: Vec::new(),
         shots: 0,
@@ -85,6 +91,9 @@ struct Check<'a> {
     blobs: BlobStore,
     window: Option<WindowSettings>,
     engine: String,
+    continuation: Option<Continuation>,
+    seed: Option<u64>,
+    frames: Option<u32>,
     hasher: blake3::Hasher,
     problems: Vec<VerifyProblem>,
     shots: usize,
@@ -124,6 +133,7 @@ impl Check<'_> {
                     if record.request.prompt != script.prompt {
                         self.problem(&file.id, Some(shot), "it was made from another prompt");
                     }
+                    self.recipe(file, shot, script, &record, lineage.previous.is_some());
                     self.shot(file, shot, &record, &lineage);
                     self.extend(&mut lineage, &record);
                     self.digest(&record);
@@ -164,6 +174,43 @@ impl Check<'_> {
                     "there is a record, but nobody asked for it",
                 );
             }
+        }
+    }
+
+    /// What the settings and the script ask for, derived again.
+    fn recipe(
+        &mut self,
+        file: &StoryFile,
+        shot: ShotId,
+        script: &ShotScript,
+        record: &CommitRecord,
+        has_previous: bool,
+    ) {
+        let request = &record.request;
+        let references = !file.reference_images.is_empty();
+        let mut wrong = Vec::new();
+        if let Some(continuation) = self.continuation
+            && request.opening != opening(script, has_previous, references, continuation)
+        {
+            wrong.push("it does not begin as the script asks");
+        }
+        if let Some(run_seed) = file.seed.or(self.seed)
+            && request.seed != Seed::derive(run_seed, &file.id, shot, request.attempt)
+        {
+            wrong.push("its seed is not the one that the run gives it");
+        }
+        if Some(request.video.resolution()) != file.size {
+            wrong.push("it has another size than its story");
+        }
+        if record.frame_count != request.saved_frames()
+            || self
+                .frames
+                .is_some_and(|frames| frames != request.video.frames)
+        {
+            wrong.push("it has another number of frames than was asked for");
+        }
+        for message in wrong {
+            self.problem(&file.id, Some(shot), message);
         }
     }
 

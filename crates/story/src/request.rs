@@ -29,6 +29,15 @@ pub struct ShotRequest {
     pub video: VideoSpec,
 }
 
+impl ShotRequest {
+    /// Frames of the finished shot: what is decoded less what was given.
+    pub fn saved_frames(&self) -> u32 {
+        self.video
+            .frames
+            .saturating_sub(self.opening.given_frames() as u32)
+    }
+}
+
 /// One remembered picture, as a shot sees it.
 #[derive(Debug, Clone)]
 pub struct MemoryFrame {

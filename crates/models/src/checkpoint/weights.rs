@@ -161,8 +161,15 @@ impl<'a> Weights<'a> {
 
     fn read(&self, entry: &TensorEntry) -> Result<Tensor> {
         let file = self.checkpoint.file(entry);
-        let bytes = &file.map[entry.range.clone()];
-        let stored = Tensor::f_from_data_size(bytes, &entry.shape, entry.kind)?;
+        let stored = Tensor::f_empty(&entry.shape, (entry.kind, Device::Cpu))?;
+        if entry.bytes() > 0 {
+            // SAFETY: the tensor was just made, dense and on the CPU, and nobody else has it; its
+            // storage holds `bytes` bytes, which `from_files` checked against shape and kind.
+            let bytes = unsafe {
+                std::slice::from_raw_parts_mut(stored.data_ptr().cast::<u8>(), entry.bytes())
+            };
+            file.read_into(bytes, entry.range.start)?;
+        }
         Ok(stored.f_to_device_(self.target.device, self.target.kind, false, false)?)
     }
 }

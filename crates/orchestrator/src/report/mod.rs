@@ -10,7 +10,7 @@ use storyloom_story::Stage;
 use crate::error::RunError;
 use crate::output::write_poster;
 use crate::run_folder::{RunFolder, StoryFile, StoryState};
-use crate::status::{Counts, read_record, status};
+use crate::status::{Counts, readable_record, status};
 
 const PAGE: &str = include_str!("page.html");
 /// Width of the pictures of the contact sheets, in pixels.
@@ -107,7 +107,7 @@ fn view_story(folder: &RunFolder, file: &StoryFile) -> Result<StoryView, RunErro
     };
     let mut shots = Vec::new();
     for (shot, script) in file.script.shots() {
-        let record = read_record(folder, &file.id, shot)?;
+        let record = readable_record(folder, &file.id, shot);
         let made = record
             .map(|record| view_shot(folder, file, &record))
             .transpose()?;
@@ -178,7 +178,9 @@ fn poster(folder: &RunFolder, file: &StoryFile, record: &CommitRecord) -> Result
             reason: error.to_string(),
         })?;
         let video = folder.story(&file.id).join(&record.video.file);
-        write_poster(&video, record.frame_count / 2, POSTER_WIDTH, &path)?;
+        if let Err(error) = write_poster(&video, record.frame_count / 2, POSTER_WIDTH, &path) {
+            tracing::warn!(%error, "a shot of the report has no picture");
+        }
     }
     Ok(name)
 }
