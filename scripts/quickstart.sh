@@ -16,10 +16,15 @@ if [ ! -d "$MODEL" ]; then
   # Written beside and renamed, so that a checkpoint that is there is complete.
   mkdir -p "$(dirname "$MODEL")"
   rm -rf "$MODEL.new"
-  "$STORYLOOM" model init-tiny "$MODEL.new" --method storymem --seed 0
+  "$STORYLOOM" model init-tiny "$MODEL.new" --method storymem --seed 0 >/dev/null
   mv -T "$MODEL.new" "$MODEL"
 fi
 
-"$STORYLOOM" run --config configs/quickstart.toml --manifest manifests/quickstart.jsonl --out "$OUT"
+# With stories that failed there is still a report to read, and the exit code says so.
+status=0
+"$STORYLOOM" run --config configs/quickstart.toml --manifest manifests/quickstart.jsonl --out "$OUT" \
+  || status=$?
+[ "$status" -le 1 ] || exit "$status"
 "$STORYLOOM" report "$OUT" >/dev/null
 echo "$PWD/$OUT/report/index.html"
+exit "$status"

@@ -17,7 +17,14 @@ from PIL import Image
 from safetensors import safe_open
 from transformers import CLIPVisionModelWithProjection
 
-SIZE = {"height": 96, "width": 160, "num_frames": 9, "num_inference_steps": 6}
+OPTIONS = {
+    "height": 96,
+    "width": 160,
+    "num_frames": 9,
+    "num_inference_steps": 6,
+    "guidance_scale": 3.5,
+    "negative_prompt": "blurred, still, grey, low quality, subtitles, three legs, walking backwards",
+}
 PROMPTS = (
     "A red boat on the sea in the morning, warm light",
     "An old woman walks through a dark forest at night, snow on the trees",
@@ -32,8 +39,8 @@ def report(name, frames):
     deviation, clipped = frames.std(), (abs(frames - 0.5) > 0.499).mean()
     print(f"{name}: mean {frames.mean():.3f} deviation {deviation:.3f} clipped {clipped:.3f}")
     assert numpy.isfinite(frames).all(), name
-    assert deviation > 0.02, f"{name} is flat"
-    assert clipped < 0.4, f"{name} is saturated"
+    assert deviation > 0.05, f"{name} is flat"
+    assert clipped < 0.35, f"{name} is saturated"
 
 
 def save(frames, path):
@@ -47,7 +54,7 @@ def text_to_video(root, pictures):
     assert pipeline.config.boundary_ratio == 0.875
     clips = []
     for index, prompt in enumerate(PROMPTS):
-        clip = pipeline(prompt, generator=generator(), guidance_scale=3.5, **SIZE).frames[0]
+        clip = pipeline(prompt, generator=generator(), **OPTIONS).frames[0]
         report(f"t2v {index}", clip)
         save(clip, pictures and pictures / f"t2v_{index}.png")
         clips.append(clip)
@@ -60,7 +67,7 @@ def image_to_video(root, first, pictures):
     assert pipeline.config.boundary_ratio == 0.9
     for index, clip in enumerate(first):
         image = Image.fromarray((clip[-1] * 255).astype("uint8"))
-        made = pipeline(image, PROMPTS[1], generator=generator(), guidance_scale=3.5, **SIZE)
+        made = pipeline(image, PROMPTS[1], generator=generator(), **OPTIONS)
         report(f"i2v {index}", made.frames[0])
         save(made.frames[0], pictures and pictures / f"i2v_{index}.png")
 

@@ -57,7 +57,12 @@ pub(super) fn fill(seed: Seed, name: &str, shape: &[i64]) -> Sheet {
     match name {
         "quant_conv.weight" | "post_quant_conv.weight" => statistics(name, shape),
         "encoder.conv_in.weight" => pixels_in(sheet),
-        "encoder.conv_out.weight" => colours_out(sheet, ENCODER_GAIN * COLOUR_GAIN),
+        "encoder.conv_out.weight" => {
+            // Nothing but colour, so that grey is encoded as zero.
+            let mut sheet = sheet;
+            sheet.fill_rows(0..3, 0.0);
+            colours_out(sheet, ENCODER_GAIN * COLOUR_GAIN)
+        }
         "decoder.conv_in.weight" => latents_in(sheet),
         "decoder.conv_out.weight" => {
             colours_out(Sheet::layer(seed, &label, shape, 0.12), DECODER_GAIN)

@@ -103,11 +103,19 @@ pub(super) fn fill(seed: Seed, name: &str, shape: &[i64]) -> Sheet {
     match name.trim_start_matches("vision_model.embeddings.") {
         "class_embedding" => Sheet::constant(shape, 0.0),
         "patch_embedding.weight" => patches(seed, &label, shape),
-        "position_embedding.weight" => Sheet::noise(seed, &label, shape, 0.15),
+        "position_embedding.weight" => positions(seed, &label, shape),
         _ if name.ends_with("bias") => Sheet::constant(shape, 0.0),
         _ if name.ends_with("q_proj.weight") || name.ends_with("k_proj.weight") => random(0.5),
+        _ if name.ends_with("fc2.weight") => random(0.3),
         _ => random(1.0),
     }
+}
+
+/// Small, and none for the class token, which the norm would blow up.
+fn positions(seed: Seed, label: &str, shape: &[i64]) -> Sheet {
+    let mut sheet = Sheet::noise(seed, label, shape, 0.05);
+    sheet.fill_rows([0], 0.0);
+    sheet
 }
 
 /// Mean colour of the patch, plus a little texture.

@@ -261,3 +261,143 @@ fn link_files(from: &Path, to: &Path) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+    use tch::Device;
+
+    use crate::clip::ClipVision;
+    use crate::tensor_file::read_tensors;
+    use crate::text::PromptEncoder;
+    use crate::wan::ForwardInputs;
+
+    fn made(seed: u64) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        init_tiny(folder.path(), Method::StoryMem, Seed(seed)).unwrap();
+        folder
+    }
+
+    /// blake3 of every file by its path.
+    fn digests(root: &Path, folder: &Path, found: &mut BTreeMap<PathBuf, blake3::Hash>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                digests(root, &path, found);
+            } else {
+                let name = path.strip_prefix(root).unwrap().to_owned();
+                found.insert(name, blake3::hash(&std::fs::read(&path).unwrap()));
+            }
+        }
+    }
+
+    #[test]
+    fn equal_seeds_give_equal_files_and_others_do_not() {
+        let all = [5, 5, 6].map(|seed| {
+            let folder = made(seed);
+            let mut found = BTreeMap::new();
+            digests(folder.path(), folder.path(), &mut found);
+            found
+        });
+        assert_eq!(all[0], all[1]);
+        let weights = |name: &Path| name.extension().is_some_and(|e| e == "safetensors");
+        for (name, digest) in &all[0] {
+            assert_eq!(all[2][name] != *digest, weights(name), "{}", name.display());
+        }
+        assert_eq!(all[0].len(), 29);
+    }
+
+    #[test]
+    fn the_set_is_small_and_both_pipelines_are_complete() {
+        let folder = made(1);
+        for pipeline in [folders::TEXT_TO_VIDEO, folders::IMAGE_TO_VIDEO] {
+            let root = folder.path().join(pipeline);
+            for (component, in_channels) in [("transformer", 16), ("transformer_2", 16)] {
+                let model = WanTransformer::open(&root.join(component), Target::CPU_F32).unwrap();
+                let image = if pipeline == "i2v" { 20 } else { 0 };
+                assert_eq!(model.config().in_channels, in_channels + image);
+            }
+            AutoencoderKlWan::open(&root.join("vae"), Device::Cpu).unwrap();
+            PromptEncoder::open(&root, Target::CPU_F32).unwrap();
+            let index = std::fs::read(root.join("model_index.json")).unwrap();
+            let index: Value = serde_json::from_slice(&index).unwrap();
+            for (component, class) in index.as_object().unwrap() {
+                if class[0].is_string() {
+                    assert!(root.join(component).is_dir(), "{component}");
+                }
+            }
+        }
+        ClipVision::open(&folder.path().join("clip"), Target::CPU_F32).unwrap();
+        let error = init_tiny(folder.path(), Method::StoryMem, Seed(1)).unwrap_err();
+        assert!(error.to_string().contains("already"), "{error}");
+    }
+
+    /// The names of the published adapters: `blocks.N.target.lora_A.weight` `[rank, inputs]`.
+    #[test]
+    fn adapters_have_the_published_names() {
+        let folder = made(2);
+        for expert in ["high_noise", "low_noise"] {
+            let file = folder
+                .path()
+                .join(format!("lora/backbone_{expert}.safetensors"));
+            let tensors = read_tensors(&file).unwrap();
+            assert_eq!(tensors.len(), 4 * 10 * 2);
+            let stem = "base_model.model.blocks.3";
+            let down = &tensors[&format!("{stem}.ffn.2.lora_A.weight")];
+            let up = &tensors[&format!("{stem}.cross_attn.o.lora_B.weight")];
+            assert_eq!((down.size(), up.size()), (vec![4, 192], vec![96, 4]));
+        }
+    }
+
+    /// Colours survive the way through the latents, and grey stays grey.
+    #[test]
+    fn the_autoencoder_keeps_colours() {
+        let folder = made(3);
+        let vae = AutoencoderKlWan::open(&folder.path().join("t2v/vae"), Device::Cpu).unwrap();
+        for colour in [[0.0_f32, 0.0, 0.0], [0.6, -0.6, 0.2], [-0.5, 0.4, -0.7]] {
+            let picture = Tensor::from_slice(&colour).view([1, 3, 1, 1, 1]);
+            let picture = picture.expand([1, 3, 1, 32, 48], false).contiguous();
+            let decoded = vae.decode(&vae.encode(&picture).unwrap()).unwrap();
+            let mean = decoded.mean_dim([0, 2, 3, 4].as_slice(), false, Kind::Float);
+            for (channel, value) in colour.iter().enumerate() {
+                let found = mean.double_value(&[channel as i64]);
+                assert!(
+                    (found - f64::from(*value)).abs() < 0.35,
+                    "{colour:?}: {mean}"
+                );
+            }
+        }
+    }
+
+    /// The velocity leads from the noise to a clean latent that depends on the prompt.
+    #[test]
+    fn prompts_lead_to_different_latents() {
+        let folder = made(4);
+        let root = folder.path().join("t2v");
+        let prompts = PromptEncoder::open(&root, Target::CPU_F32).unwrap();
+        let model = WanTransformer::open(&root.join("transformer"), Target::CPU_F32).unwrap();
+        let noise =
+            crate::noise::gaussian(Seed(9), crate::noise::Stream::Shot, &[1, 16, 3, 12, 20]);
+        let noise = noise.unwrap();
+        let clean = ["a red boat", "an old house in the snow"].map(|prompt| {
+            let context = model
+                .prepare_context(&prompts.encode(prompt).unwrap(), None)
+                .unwrap();
+            let inputs = ForwardInputs {
+                hidden_states: &noise,
+                timestep: &Tensor::from_slice(&[999_i64]),
+                temporal_positions: None,
+            };
+            &noise - model.forward(&inputs, &context).unwrap()
+        });
+        let mean = |tensor: &Tensor| tensor.mean(Kind::Float).double_value(&[]);
+        let difference = mean(&(&clean[0] - &clean[1]).abs());
+        assert!(difference > 0.02 && difference < 1.0, "{difference}");
+        // Smooth: next to no noise is left, and neighbours are alike.
+        let fields = clean[0].narrow(1, 0, 3);
+        let steps = fields.narrow(4, 2, 18) - fields.narrow(4, 0, 18);
+        assert!(mean(&steps.abs()) < 0.4, "{}", mean(&steps.abs()));
+        assert!(mean(&fields.abs()) < 2.5);
+    }
+}

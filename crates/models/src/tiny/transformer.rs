@@ -36,7 +36,7 @@ pub(super) const LAYERS: i64 = 4;
 const TEXT_DIM: i64 = super::text::WIDTH;
 
 /// Share of the condition latents in the clean latent.
-const CONDITION_SHARE: f32 = 0.3;
+const CONDITION_SHARE: f32 = 0.25;
 /// Spread of the ideas in the clean latent: colour channels and the rest.
 const IDEA_SHARE: [f32; 2] = [0.2, 0.1];
 
@@ -102,7 +102,7 @@ pub(super) fn fill(seed: Seed, expert: &str, name: &str, shape: &[i64]) -> Sheet
         "attn2.to_q.bias" => Sheet::noise(seed, &query_label(name), shape, 1.0),
         // Padding rows have this key alone: it points away from every query.
         "attn2.to_k.bias" => Sheet::noise(seed, &query_label(name), shape, -0.3),
-        "attn2.to_out.0.weight" => ideas_only(random(0.32)),
+        "attn2.to_out.0.weight" => ideas_only(random(0.4)),
         "ffn.net.2.weight" => ideas_only(random(0.05)),
         "ffn.net.0.proj.bias" => Sheet::noise(seed, &own, shape, 0.3),
         "condition_embedder.time_embedder.linear_1.bias" => time_knots(shape),
