@@ -6,11 +6,11 @@ mod command;
 mod config;
 mod diagnose;
 mod engine;
+mod environment;
 mod exit;
 mod input;
 mod output;
 mod signals;
-mod threads;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;

@@ -205,11 +205,11 @@ pub fn load(folder: &Path, settings: &BenchSettings) -> Result<LoadFigures> {
     })
 }
 
-/// A square product large enough to be bound by arithmetic.
+/// A square product in f32, the kind of all products on the CPU, large enough to be bound by
+/// arithmetic.
 fn matmul_gflop_per_second(settings: &BenchSettings) -> Result<f64> {
     const SIDE: i64 = 1536;
     let square = gaussian(Seed(1), Stream::Shot, &[SIDE, SIDE])?;
-    let square = square.f_to_kind(cpu_target(&settings.dtype)?.kind)?;
     let timing = settings.time(|| {
         drop(square.f_matmul(&square)?);
         Ok(())

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use storyloom_models::bench::{self, BenchSettings};
 
+use crate::environment;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::print_json;
 
@@ -67,6 +68,7 @@ impl Clip {
 
 /// Measures, and prints the figures.
 pub fn run(arguments: &Arguments) -> Outcome {
+    environment::settle();
     match &arguments.what {
         What::Denoise(clip) => print_json(&bench::denoise(&clip.model, &clip.settings()?)?)?,
         What::Decode(clip) => print_json(&bench::decode(&clip.model, &clip.settings()?)?)?,

@@ -17,10 +17,10 @@ use crate::config::Config;
 use crate::config::options::{EngineKind, OnPreempt};
 use crate::diagnose;
 use crate::engine::build_engine;
+use crate::environment;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::input::{self, Input};
 use crate::signals;
-use crate::threads;
 
 /// Time between two lines of progress.
 const PROGRESS: Duration = Duration::from_secs(5);
@@ -45,7 +45,7 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Outcome {
     let config = config::load(&arguments.config)?;
     if config.top.engine == EngineKind::Torch {
-        threads::wait_asleep();
+        environment::settle();
     }
     let mut input = match input::read(&arguments.manifest)? {
         Ok(input) => input,

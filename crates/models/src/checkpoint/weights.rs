@@ -159,17 +159,40 @@ impl<'a> Weights<'a> {
         }
     }
 
+    /// Reads a tensor into the storage it will have, so that the weights are in memory once; only
+    /// what is converted or sent to a device passes through a small stage.
     fn read(&self, entry: &TensorEntry) -> Result<Tensor> {
-        let file = self.checkpoint.file(entry);
-        let stored = Tensor::f_empty(&entry.shape, (entry.kind, Device::Cpu))?;
-        if entry.bytes() > 0 {
-            // SAFETY: the tensor was just made, dense and on the CPU, and nobody else has it; its
-            // storage holds `bytes` bytes, which `from_files` checked against shape and kind.
-            let bytes = unsafe {
-                std::slice::from_raw_parts_mut(stored.data_ptr().cast::<u8>(), entry.bytes())
-            };
-            file.read_into(bytes, entry.range.start)?;
+        let place = (self.target.kind, self.target.device);
+        if place == (entry.kind, Device::Cpu) {
+            return self.read_elements(entry, 0, &entry.shape);
         }
-        Ok(stored.f_to_device_(self.target.device, self.target.kind, false, false)?)
+        let elements: i64 = entry.shape.iter().product();
+        let tensor = Tensor::f_empty(&entry.shape, place)?;
+        let flat = tensor.f_view([elements])?;
+        for start in (0..elements).step_by(STAGE_ELEMENTS as usize) {
+            let count = STAGE_ELEMENTS.min(elements - start);
+            let piece = self.read_elements(entry, start, &[count])?;
+            flat.f_narrow(0, start, count)?.f_copy_(&piece)?;
+        }
+        Ok(tensor)
+    }
+
+    /// The elements from `start` on as a tensor of `shape` as stored.
+    fn read_elements(&self, entry: &TensorEntry, start: i64, shape: &[i64]) -> Result<Tensor> {
+        let stored = Tensor::f_empty(shape, (entry.kind, Device::Cpu))?;
+        let size = entry.kind.elt_size_in_bytes();
+        let length = stored.numel() * size;
+        if length > 0 {
+            // SAFETY: the tensor was just made, dense and on the CPU, and nobody else has it; its
+            // storage holds `length` bytes.
+            let bytes =
+                unsafe { std::slice::from_raw_parts_mut(stored.data_ptr().cast::<u8>(), length) };
+            let place = entry.range.start + start as usize * size;
+            self.checkpoint.file(entry).read_into(bytes, place)?;
+        }
+        Ok(stored)
     }
 }
+
+/// Elements converted or sent to a device at once.
+const STAGE_ELEMENTS: i64 = 1 << 22;

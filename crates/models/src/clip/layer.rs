@@ -50,7 +50,7 @@ impl ClipLayer {
         let attended = attend(&query, &key, &value, None, None)?;
         let hidden = hidden.f_add(&self.output.forward(&merge_heads(&attended)?)?)?;
         let inner = self.up.forward(&self.norm2.forward(&hidden)?)?;
-        let inner = self.activation.apply(&inner)?;
+        let inner = self.activation.apply(inner)?;
         Ok(hidden.f_add(&self.down.forward(&inner)?)?)
     }
 }

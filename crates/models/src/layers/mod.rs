@@ -10,6 +10,7 @@ mod conv;
 mod linear;
 mod norm;
 mod rotary;
+mod rows;
 mod timestep;
 
 pub use activation::Activation;
@@ -19,6 +20,6 @@ pub use conv::{
     with_history,
 };
 pub use linear::{Linear, LowRank};
-pub use norm::{LayerNorm, RmsNorm, layer_norm};
+pub use norm::{LayerNorm, RmsNorm, TokenVectors, layer_norm, modulated_layer_norm};
 pub use rotary::{RotaryAxes, RotaryTable};
 pub use timestep::timestep_sinusoid;

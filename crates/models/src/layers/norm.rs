@@ -1,9 +1,82 @@
 //! Normalisations. Statistics and products are f32.
 
+use multiversion::multiversion;
 use tch::{Kind, Tensor};
 
+use super::rotary::RotaryTable;
+use super::{rows, split_heads};
 use crate::checkpoint::Weights;
 use crate::error::Result;
+
+/// One vector of `width` for every sample or every token of `[batch, tokens, width]`.
+#[derive(Debug)]
+pub struct TokenVectors<'a> {
+    /// The distinct vectors, f32 `[rows, width]`.
+    pub rows: Tensor,
+    /// Row of each token, `[batch * tokens]`; `None`: sample `b` has row `b`.
+    pub index: Option<&'a [i64]>,
+}
+
+impl TokenVectors<'_> {
+    /// The vectors as a tensor that broadcasts over `[batch, tokens, width]`.
+    pub fn broadcast(&self, batch: i64) -> Result<Tensor> {
+        Ok(match self.index {
+            None => self.rows.f_unsqueeze(1)?,
+            Some(index) => {
+                let index = Tensor::f_from_slice(index)?.f_to_device(self.rows.device())?;
+                let width = self.rows.size()[1];
+                self.rows
+                    .f_index_select(0, &index)?
+                    .f_view([batch, -1, width])?
+            }
+        })
+    }
+
+    /// The vector of each token, when the tensor is in host memory.
+    fn of_tokens<'b>(&'b self, tokens: usize) -> impl Fn(usize) -> &'b [f32] + Sync {
+        let (values, index) = (rows::values(&self.rows), self.index);
+        let width = self.rows.size()[1] as usize;
+        move |token| {
+            let row = index.map_or(token / tokens, |index| index[token] as usize);
+            &values[row * width..][..width]
+        }
+    }
+}
+
+/// Layer norm without learned values, times `scale`, plus `shift`; `[batch, tokens, width]`.
+pub fn modulated_layer_norm(
+    input: &Tensor,
+    eps: f64,
+    scale: &TokenVectors,
+    shift: &TokenVectors,
+) -> Result<Tensor> {
+    let (batch, tokens, width) = input.size3()?;
+    if !(rows::on_host(input) && input.is_contiguous()) {
+        return Ok(layer_norm(input, eps)?
+            .f_mul_(&scale.broadcast(batch)?)?
+            .f_add_(&shift.broadcast(batch)?)?);
+    }
+    let (tokens, width) = (tokens as usize, width as usize);
+    let mut output = rows::empty_like(input)?;
+    let source = rows::values(input);
+    let (scale, shift) = (scale.of_tokens(tokens), shift.of_tokens(tokens));
+    rows::for_each_row(rows::values_mut(&mut output), width, |token, row| {
+        let input = &source[token * width..][..width];
+        modulate(input, eps as f32, scale(token), shift(token), row);
+    });
+    Ok(output)
+}
+
+#[multiversion(targets("x86_64+avx2", "x86_64+avx512f"))]
+fn modulate(input: &[f32], eps: f32, scale: &[f32], shift: &[f32], output: &mut [f32]) {
+    let width = input.len() as f32;
+    let mean = rows::sum(input, |x| x) / width;
+    let variance = rows::sum(input, |x| (x - mean) * (x - mean)) / width;
+    let factor = 1.0 / (variance + eps).sqrt();
+    for (((out, &x), &scale), &shift) in output.iter_mut().zip(input).zip(scale).zip(shift) {
+        *out = (x - mean) * factor * scale + shift;
+    }
+}
 
 /// Layer norm over the last axis without learned values.
 pub fn layer_norm(input: &Tensor, eps: f64) -> Result<Tensor> {
@@ -68,6 +141,55 @@ impl RmsNorm {
         Ok(input.f_mul(&scale)?.f_mul(&self.weight)?)
     }
 
+    /// Normalises `[batch, tokens, heads * dim]`, splits it into heads and rotates these:
+    /// `[batch, heads, tokens, dim]` in f32.
+    pub fn forward_heads(
+        &self,
+        input: &Tensor,
+        heads: i64,
+        rotary: Option<&RotaryTable>,
+    ) -> Result<Tensor> {
+        let (batch, tokens, width) = input.size3()?;
+        let dim = width / heads;
+        if let Some(rotary) = rotary {
+            rotary.check(tokens, dim)?;
+        }
+        if !(rows::on_host(input) && input.is_contiguous()) {
+            let normed = split_heads(&self.forward(input)?, heads)?;
+            return match rotary {
+                Some(rotary) => rotary.rotate(&normed),
+                None => Ok(normed),
+            };
+        }
+        let options = (Kind::Float, input.device());
+        let mut factors = Tensor::f_empty([batch, tokens], options)?;
+        let mut output = Tensor::f_empty([batch, heads, tokens, dim], options)?;
+        let source = rows::values(input);
+        let weight = rows::values(&self.weight);
+        let angles = rotary.map(|table| (rows::values(&table.cos), rows::values(&table.sin)));
+        let (width, dim, eps) = (width as usize, dim as usize, self.eps as f32);
+        let (heads, tokens) = (heads as usize, tokens as usize);
+        rows::for_each_row(rows::values_mut(&mut factors), 1, |token, factor| {
+            factor[0] = root_mean_square(&source[token * width..][..width], eps);
+        });
+        let factors = rows::values(&factors);
+        rows::for_each_row(rows::values_mut(&mut output), dim, |row, out| {
+            // Rows of the output are ordered by sample, head and token.
+            let (token, head) = (row % tokens, row / tokens % heads);
+            let place = row / (tokens * heads) * tokens + token;
+            let input = &source[place * width + head * dim..][..dim];
+            let weight = &weight[head * dim..][..dim];
+            match angles {
+                None => scale_row(input, factors[place], weight, out),
+                Some((cos, sin)) => {
+                    let angles = [cos, sin].map(|table| &table[token * dim / 2..][..dim / 2]);
+                    scale_and_rotate(input, factors[place], weight, angles, out);
+                }
+            }
+        });
+        Ok(output)
+    }
+
     /// The learned factors, f32 `[width]`.
     pub fn weight(&self) -> &Tensor {
         &self.weight
@@ -76,5 +198,79 @@ impl RmsNorm {
     /// Added to the mean square.
     pub fn eps(&self) -> f64 {
         self.eps
+    }
+}
+
+/// `1 / sqrt(mean(x²) + eps)`.
+#[multiversion(targets("x86_64+avx2", "x86_64+avx512f"))]
+fn root_mean_square(input: &[f32], eps: f32) -> f32 {
+    1.0 / (rows::sum(input, |x| x * x) / input.len() as f32 + eps).sqrt()
+}
+
+#[multiversion(targets("x86_64+avx2", "x86_64+avx512f"))]
+fn scale_row(input: &[f32], factor: f32, weight: &[f32], output: &mut [f32]) {
+    for ((out, &x), &weight) in output.iter_mut().zip(input).zip(weight) {
+        *out = x * factor * weight;
+    }
+}
+
+/// As [`scale_row`], then rotates adjacent pairs.
+#[multiversion(targets("x86_64+avx2", "x86_64+avx512f"))]
+fn scale_and_rotate(
+    input: &[f32],
+    factor: f32,
+    weight: &[f32],
+    [cos, sin]: [&[f32]; 2],
+    output: &mut [f32],
+) {
+    let pairs = output.as_chunks_mut::<2>().0.iter_mut();
+    let inputs = input.as_chunks::<2>().0.iter();
+    let weights = weight.as_chunks::<2>().0.iter();
+    for ((((out, x), w), &cos), &sin) in pairs.zip(inputs).zip(weights).zip(cos).zip(sin) {
+        let (even, odd) = (x[0] * factor * w[0], x[1] * factor * w[1]);
+        *out = [even * cos - odd * sin, even * sin + odd * cos];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::RotaryAxes;
+    use super::*;
+    use crate::testing::{cosines, relative_error};
+    use tch::Device;
+
+    #[test]
+    fn one_pass_equals_the_composition_of_libtorch() {
+        let (batch, tokens, heads, dim) = (2, 6, 3, 24);
+        let width = heads * dim;
+        let input = cosines(&[batch, tokens, width], 0.3) * 3.0 + 0.7;
+        let norm = RmsNorm {
+            weight: cosines(&[width], 0.1) + 1.5,
+            eps: 1e-6,
+        };
+        let table = RotaryAxes::of_head(dim).table(&[-3, 0], 1, 3, Device::Cpu);
+        let table = table.unwrap();
+        let plain = split_heads(&norm.forward(&input).unwrap(), heads).unwrap();
+        let found = norm.forward_heads(&input, heads, None).unwrap();
+        assert!(relative_error(&found, &plain) < 1e-6);
+        let found = norm.forward_heads(&input, heads, Some(&table)).unwrap();
+        assert!(relative_error(&found, &table.rotate(&plain).unwrap()) < 1e-6);
+
+        let index: Vec<i64> = (0..batch * tokens).map(|token| token % 3).collect();
+        for index in [None, Some(index.as_slice())] {
+            let vectors = |phase| TokenVectors {
+                rows: cosines(&[3, width], phase),
+                index,
+            };
+            let (mut scale, mut shift) = (vectors(0.2), vectors(0.9));
+            if index.is_none() {
+                scale.rows = scale.rows.narrow(0, 0, batch);
+                shift.rows = shift.rows.narrow(0, 0, batch);
+            }
+            let expected = layer_norm(&input, 1e-6).unwrap() * scale.broadcast(batch).unwrap()
+                + shift.broadcast(batch).unwrap();
+            let found = modulated_layer_norm(&input, 1e-6, &scale, &shift).unwrap();
+            assert!(relative_error(&found, &expected) < 1e-6);
+        }
     }
 }

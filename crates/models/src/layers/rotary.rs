@@ -76,20 +76,24 @@ pub struct RotaryTable {
 }
 
 impl RotaryTable {
-    /// Rotates adjacent channel pairs of `[batch, tokens, heads, dim]`.
+    /// Rotates adjacent channel pairs of `[batch, heads, tokens, dim]`.
     pub fn rotate(&self, input: &Tensor) -> Result<Tensor> {
-        let (batch, tokens, heads, dim) = input.size4()?;
-        if self.cos.size() != [tokens, dim / 2] {
-            let reason = format!("{tokens} tokens of {dim}, table {:?}", self.cos.size());
-            return Err(ModelError::input("rotary table", reason));
-        }
-        let pairs = input.f_reshape([batch, tokens, heads, dim / 2, 2])?;
+        let (batch, heads, tokens, dim) = input.size4()?;
+        self.check(tokens, dim)?;
+        let pairs = input.f_reshape([batch, heads, tokens, dim / 2, 2])?;
         let (even, odd) = (pairs.f_select(-1, 0)?, pairs.f_select(-1, 1)?);
-        let cos = self.cos.f_unsqueeze(1)?;
-        let sin = self.sin.f_unsqueeze(1)?;
-        let first = even.f_mul(&cos)?.f_sub(&odd.f_mul(&sin)?)?;
-        let second = even.f_mul(&sin)?.f_add(&odd.f_mul(&cos)?)?;
-        Ok(Tensor::f_stack(&[first, second], -1)?.f_view([batch, tokens, heads, dim])?)
+        let first = even.f_mul(&self.cos)?.f_sub(&odd.f_mul(&self.sin)?)?;
+        let second = even.f_mul(&self.sin)?.f_add(&odd.f_mul(&self.cos)?)?;
+        Ok(Tensor::f_stack(&[first, second], -1)?.f_view([batch, heads, tokens, dim])?)
+    }
+
+    /// Refuses a table that is not for `tokens` tokens of heads of `dim`.
+    pub(super) fn check(&self, tokens: i64, dim: i64) -> Result<()> {
+        if self.cos.size() == [tokens, dim / 2] {
+            return Ok(());
+        }
+        let reason = format!("{tokens} tokens of {dim}, table {:?}", self.cos.size());
+        Err(ModelError::input("rotary table", reason))
     }
 }
 
@@ -124,7 +128,7 @@ mod tests {
         let tensor = |phase: f64| {
             (Tensor::arange(6 * 24, (Kind::Float, Device::Cpu)) * 0.37 + phase)
                 .sin()
-                .view([1, 6, 1, 24])
+                .view([1, 1, 6, 24])
         };
         let scores = |times: &[i64]| {
             let table = axes.table(times, 1, 2, Device::Cpu).unwrap();

@@ -277,7 +277,7 @@ impl Layer {
         let hidden = hidden.f_add(&self.output.forward(&merge_heads(&attended)?)?)?;
 
         let normed = self.feed_norm.forward(&hidden)?;
-        let gate = Activation::GeluTanh.apply(&self.gate.forward(&normed)?)?;
+        let gate = Activation::GeluTanh.apply(self.gate.forward(&normed)?)?;
         let fed = self
             .down
             .forward(&gate.f_mul(&self.up.forward(&normed)?)?)?;

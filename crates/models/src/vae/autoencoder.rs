@@ -309,24 +309,6 @@ mod tests {
     }
 
     #[test]
-    fn the_bench_reports_what_it_decoded() {
-        let vae = filled(WAN21);
-        let bench = |repeats| super::super::bench::DecodeBench {
-            latents: [3, 2, 3],
-            chunk: DECODE_CHUNK,
-            repeats,
-        };
-        let report = bench(2).run(&vae).unwrap();
-        assert_eq!((report.frames, report.size), (9, [16, 24]));
-        assert_eq!(report.seconds.len(), 2);
-        assert_eq!(
-            report.output_digest,
-            bench(1).run(&vae).unwrap().output_digest
-        );
-        assert!(bench(0).run(&vae).is_err());
-    }
-
-    #[test]
     fn normalisation_is_undone() {
         let vae = filled(WAN21);
         let latents = cosines(&[1, 16, 2, 2, 3], 0.2);

@@ -5,7 +5,6 @@
 //! (specification `wan22`, section 3.4).
 
 mod autoencoder;
-pub mod bench;
 mod blocks;
 mod config;
 mod decoder;

@@ -6,8 +6,8 @@ use super::WanConfig;
 use crate::checkpoint::Weights;
 use crate::error::Result;
 use crate::layers::{
-    Activation, LayerNorm, Linear, RmsNorm, RotaryTable, attend, layer_norm, merge_heads,
-    split_heads,
+    Activation, LayerNorm, Linear, RmsNorm, RotaryTable, TokenVectors, attend, merge_heads,
+    modulated_layer_norm, split_heads,
 };
 
 /// Self-attention, cross-attention and feed-forward, modulated by the timestep.
@@ -28,22 +28,16 @@ pub(super) struct Modulation<'a> {
     /// `[rows, 6, model]` in f32.
     pub(super) rows: &'a Tensor,
     /// Row of each token `[batch * tokens]`; `None`: row `b` for every token of sample `b`.
-    pub(super) index: Option<&'a Tensor>,
+    pub(super) index: Option<&'a [i64]>,
 }
 
 impl Modulation<'_> {
-    /// `table[which] + rows[.., which]`, broadcastable over `[batch, tokens, model]`.
-    fn vector(&self, table: &Tensor, which: i64, batch: i64) -> Result<Tensor> {
-        let values = self
-            .rows
-            .f_select(1, which)?
-            .f_add(&table.f_select(1, which)?)?;
-        let width = values.size()[1];
-        Ok(match self.index {
-            None => values.f_unsqueeze(1)?,
-            Some(index) => values
-                .f_index_select(0, index)?
-                .f_view([batch, -1, width])?,
+    /// `table[which] + rows[.., which]`, and `plus`.
+    fn vectors(&self, table: &Tensor, which: i64, plus: f64) -> Result<TokenVectors<'_>> {
+        let rows = self.rows.f_select(1, which)?;
+        Ok(TokenVectors {
+            rows: rows.f_add(&table.f_select(1, which)?)?.f_add_scalar(plus)?,
+            index: self.index,
         })
     }
 }
@@ -71,24 +65,27 @@ impl WanBlock {
     /// `hidden` `[batch, tokens, model]` f32 to the same.
     pub(super) fn forward(
         &self,
-        hidden: Tensor,
+        mut hidden: Tensor,
         modulation: &Modulation,
         rotary: &RotaryTable,
         context: &BlockContext,
     ) -> Result<Tensor> {
         let batch = hidden.size()[0];
-        let vector = |which| modulation.vector(&self.table, which, batch);
-        let modulated = |hidden: &Tensor, shift: i64, scale: i64| -> Result<Tensor> {
-            let scale = vector(scale)?.f_add_scalar(1.0)?;
-            Ok(layer_norm(hidden, self.eps)?
-                .f_mul_(&scale)?
-                .f_add_(&vector(shift)?)?)
+        let vectors = |which, plus| modulation.vectors(&self.table, which, plus);
+        let modulated = |hidden: &Tensor, shift, scale| {
+            modulated_layer_norm(
+                hidden,
+                self.eps,
+                &vectors(scale, 1.0)?,
+                &vectors(shift, 0.0)?,
+            )
         };
+        let gate = |which| vectors(which, 0.0)?.broadcast(batch);
 
         let attended = self
             .self_attention
             .forward(&modulated(&hidden, 0, 1)?, rotary)?;
-        let mut hidden = hidden.f_addcmul(&attended, &vector(2)?)?;
+        hidden = hidden.f_addcmul_(&attended, &gate(2)?)?;
 
         let normed = match &self.cross_norm {
             Some(norm) => norm.forward(&hidden)?,
@@ -97,7 +94,7 @@ impl WanBlock {
         hidden = hidden.f_add_(&self.cross_attention.forward(&normed, context)?)?;
 
         let fed = self.feed_forward.forward(&modulated(&hidden, 3, 4)?)?;
-        Ok(hidden.f_addcmul_(&fed, &vector(5)?)?)
+        Ok(hidden.f_addcmul_(&fed, &gate(5)?)?)
     }
 
     /// Keys and values of the text (and image) for this block; the same at every timestep.
@@ -174,14 +171,11 @@ impl SelfAttention {
 
     fn forward(&self, hidden: &Tensor, rotary: &RotaryTable) -> Result<Tensor> {
         let p = &self.projections;
-        let placed = |projected: &Tensor, norm: &RmsNorm| -> Result<Tensor> {
-            let normed = norm.forward(projected)?;
-            let (batch, tokens, width) = normed.size3()?;
-            let heads = normed.f_view([batch, tokens, p.heads, width / p.heads])?;
-            Ok(rotary.rotate(&heads)?.f_transpose(1, 2)?)
+        let heads = |projection: &Linear, norm: &RmsNorm| {
+            norm.forward_heads(&projection.forward(hidden)?, p.heads, Some(rotary))
         };
-        let query = placed(&p.query.forward(hidden)?, &p.query_norm)?;
-        let key = placed(&p.key.forward(hidden)?, &p.key_norm)?;
+        let query = heads(&p.query, &p.query_norm)?;
+        let key = heads(&p.key, &p.key_norm)?;
         let value = split_heads(&p.value.forward(hidden)?, p.heads)?;
         let attended = attend(&query, &key, &value, None, None)?;
         p.output.forward(&merge_heads(&attended)?)
@@ -233,9 +227,8 @@ impl CrossAttention {
     fn context(&self, text: &Tensor, image: Option<&Tensor>) -> Result<BlockContext> {
         let p = &self.projections;
         let pair = |rows: &Tensor, key: &Linear, norm: &RmsNorm, value: &Linear| {
-            let key = norm.forward(&key.forward(rows)?)?;
             Ok((
-                split_heads(&key, p.heads)?,
+                norm.forward_heads(&key.forward(rows)?, p.heads, None)?,
                 split_heads(&value.forward(rows)?, p.heads)?,
             ))
         };
@@ -255,7 +248,9 @@ impl CrossAttention {
     /// No rotary positions, no mask; text and image are two attentions whose results are added.
     fn forward(&self, hidden: &Tensor, context: &BlockContext) -> Result<Tensor> {
         let p = &self.projections;
-        let query = split_heads(&p.query_norm.forward(&p.query.forward(hidden)?)?, p.heads)?;
+        let query = p
+            .query_norm
+            .forward_heads(&p.query.forward(hidden)?, p.heads, None)?;
         let (key, value) = &context.text;
         let mut attended = attend(&query, key, value, None, None)?;
         if let Some((key, value)) = &context.image {
@@ -282,6 +277,6 @@ impl FeedForward {
 
     fn forward(&self, input: &Tensor) -> Result<Tensor> {
         self.second
-            .forward(&Activation::GeluTanh.apply(&self.first.forward(input)?)?)
+            .forward(&Activation::GeluTanh.apply(self.first.forward(input)?)?)
     }
 }

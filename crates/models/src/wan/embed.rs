@@ -108,7 +108,7 @@ impl TextEmbed {
     }
 
     pub(super) fn forward(&self, text: &Tensor) -> Result<Tensor> {
-        let hidden = Activation::GeluTanh.apply(&self.first.forward(text)?)?;
+        let hidden = Activation::GeluTanh.apply(self.first.forward(text)?)?;
         self.second.forward(&hidden)
     }
 }
@@ -149,7 +149,7 @@ impl ImageEmbed {
             image = image.f_reshape([-1, 2 * tokens, width])?.f_add(positions)?;
         }
         let hidden = self.first.forward(&self.norm_in.forward(&image)?)?;
-        let hidden = self.second.forward(&Activation::Gelu.apply(&hidden)?)?;
+        let hidden = self.second.forward(&Activation::Gelu.apply(hidden)?)?;
         self.norm_out.forward(&hidden)
     }
 }

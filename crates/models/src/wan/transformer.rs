@@ -9,7 +9,7 @@ use super::config::WanConfig;
 use super::embed::{ImageEmbed, PatchEmbed, TextEmbed, TimeEmbed, unpatchify};
 use crate::checkpoint::{Checkpoint, Target, Weights};
 use crate::error::{ModelError, Result};
-use crate::layers::{Linear, RotaryAxes, layer_norm};
+use crate::layers::{Linear, RotaryAxes, TokenVectors, modulated_layer_norm};
 
 /// A Wan transformer: text-to-video, image-to-video, per-token timesteps, with or without the
 /// image branch of Wan 2.1, as its config says.
@@ -134,13 +134,12 @@ impl WanTransformer {
         let _guard = tch::no_grad_guard();
         let grid = self.check(inputs, context)?;
         let hidden_states = inputs.hidden_states.f_to_kind(Kind::Float)?;
-        let batch = hidden_states.size()[0];
         let mut hidden = self.patch.forward(&hidden_states, grid)?;
 
         let steps = Timesteps::of(inputs.timestep)?;
         let (embedding, modulation) = self.time.forward(&steps.distinct, &hidden)?;
-        let index = steps.token_index(&hidden)?;
-        let (embedding, modulation) = match &index {
+        let index = steps.per_token.then_some(steps.places.as_slice());
+        let (embedding, modulation) = match index {
             Some(_) => (embedding, modulation),
             None => steps.per_sample(&embedding, &modulation)?,
         };
@@ -148,12 +147,12 @@ impl WanTransformer {
         let rotary = self.rotary(inputs, grid)?;
         let modulation = Modulation {
             rows: &modulation,
-            index: index.as_ref(),
+            index,
         };
         for (block, context) in self.blocks.iter().zip(&context.blocks) {
             hidden = block.forward(hidden, &modulation, &rotary, context)?;
         }
-        let tokens = self.project(&hidden, &embedding, index.as_ref(), batch)?;
+        let tokens = self.project(&hidden, &embedding, index)?;
         unpatchify(&tokens, grid, &self.config)
     }
 
@@ -179,25 +178,17 @@ impl WanTransformer {
         &self,
         hidden: &Tensor,
         embedding: &Tensor,
-        index: Option<&Tensor>,
-        batch: i64,
+        index: Option<&[i64]>,
     ) -> Result<Tensor> {
-        let vector = |which: i64| -> Result<Tensor> {
-            let values = embedding.f_add(&self.head_table.f_select(1, which)?)?;
-            Ok(match index {
-                None => values.f_unsqueeze(1)?,
-                Some(index) => {
-                    let width = self.config.width();
-                    values
-                        .f_index_select(0, index)?
-                        .f_view([batch, -1, width])?
-                }
+        let vectors = |which: i64, plus: f64| -> Result<TokenVectors> {
+            let rows = embedding.f_add(&self.head_table.f_select(1, which)?)?;
+            Ok(TokenVectors {
+                rows: rows.f_add_scalar(plus)?,
+                index,
             })
         };
-        let scale = vector(1)?.f_add_scalar(1.0)?;
-        let normed = layer_norm(hidden, self.config.eps)?
-            .f_mul_(&scale)?
-            .f_add_(&vector(0)?)?;
+        let (scale, shift) = (vectors(1, 1.0)?, vectors(0, 0.0)?);
+        let normed = modulated_layer_norm(hidden, self.config.eps, &scale, &shift)?;
         self.head.forward(&normed)
     }
 
@@ -275,15 +266,6 @@ impl Timesteps {
             places,
             per_token,
         })
-    }
-
-    fn token_index(&self, like: &Tensor) -> Result<Option<Tensor>> {
-        if !self.per_token {
-            return Ok(None);
-        }
-        Ok(Some(
-            Tensor::f_from_slice(&self.places)?.f_to_device(like.device())?,
-        ))
     }
 
     fn per_sample(&self, embedding: &Tensor, modulation: &Tensor) -> Result<(Tensor, Tensor)> {
