@@ -1,15 +1,15 @@
 //! The files of a component and the tensors in them.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 use serde::de::DeserializeOwned;
-use tch::Kind;
+use tch::{Device, Kind, Tensor};
 
 use super::{KeyMap, Target, Weights};
 use crate::error::{ModelError, Result};
@@ -19,19 +19,21 @@ use crate::error::{ModelError, Result};
 pub struct Checkpoint {
     folder: PathBuf,
     config: serde_json::Value,
-    files: Vec<Arc<WeightFile>>,
+    files: Vec<WeightFile>,
     entries: BTreeMap<String, TensorEntry>,
 }
 
-/// A safetensors file: its header is read through a map, its tensors straight into their place.
+/// A safetensors file, mapped.
 ///
-/// Pages of a map count as resident memory of the process, and every one of them costs a fault;
-/// plain reads cost neither, so that a load needs no more memory than its result.
+/// Tensors that are used as they are stored are views of the map: loading them costs next to
+/// nothing, and several ranks of a host share one copy. What is converted or goes to a device is
+/// read in pieces, since every page of a map costs a fault.
 #[derive(Debug)]
 pub(super) struct WeightFile {
     pub(super) path: PathBuf,
     file: File,
     map: Mmap,
+    whole: OnceCell<Option<Tensor>>,
 }
 
 /// Where one tensor lies.
@@ -92,7 +94,7 @@ impl Checkpoint {
                     return Err(ModelError::bad_file(path, reason));
                 }
             }
-            files.push(Arc::new(file));
+            files.push(file);
         }
         Ok(Self {
             folder: folder.to_owned(),
@@ -183,7 +185,7 @@ impl Checkpoint {
         Weights::new(self, target)
     }
 
-    pub(super) fn file(&self, entry: &TensorEntry) -> &Arc<WeightFile> {
+    pub(super) fn file(&self, entry: &TensorEntry) -> &WeightFile {
         &self.files[entry.file]
     }
 }
@@ -198,7 +200,31 @@ impl WeightFile {
             path: path.to_owned(),
             file,
             map,
+            whole: OnceCell::new(),
         })
+    }
+
+    /// The tensor as a view of the file; `None` if it does not lie there as libtorch wants it.
+    ///
+    /// The map is private: writing to the tensor never changes the file.
+    pub(super) fn view(&self, entry: &TensorEntry) -> Option<Tensor> {
+        let whole = self.whole.get_or_init(|| {
+            let options = (Kind::Uint8, Device::Cpu);
+            Tensor::f_from_file(self.path.to_str()?, false, self.map.len() as i64, options).ok()
+        });
+        let range = &entry.range;
+        if range.is_empty() || !range.start.is_multiple_of(entry.kind.elt_size_in_bytes()) {
+            return None;
+        }
+        let bytes = whole
+            .as_ref()?
+            .f_narrow(0, range.start as i64, range.len() as i64);
+        bytes
+            .ok()?
+            .f_view_dtype(entry.kind)
+            .ok()?
+            .f_view(entry.shape.as_slice())
+            .ok()
     }
 
     /// Fills `target` from the bytes that start at `offset`, with as many threads as pay off.
@@ -210,9 +236,10 @@ impl WeightFile {
         let available = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = (target.len() / PIECE).clamp(1, available.min(THREADS));
         let piece = target.len().div_ceil(threads).max(1);
+        let (file, path) = (&self.file, &self.path);
         let read = |part: &mut [u8], at: usize| {
-            let read = self.file.read_exact_at(part, (offset + at) as u64);
-            read.map_err(|error| ModelError::io(&self.path, error))
+            let read = file.read_exact_at(part, (offset + at) as u64);
+            read.map_err(|error| ModelError::io(path, error))
         };
         if threads == 1 {
             return read(target, 0);

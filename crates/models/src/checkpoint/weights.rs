@@ -159,12 +159,14 @@ impl<'a> Weights<'a> {
         }
     }
 
-    /// Reads a tensor into the storage it will have, so that the weights are in memory once; only
-    /// what is converted or sent to a device passes through a small stage.
+    /// A view of the file, or a tensor filled in pieces, so that the weights are in memory once.
     fn read(&self, entry: &TensorEntry) -> Result<Tensor> {
         let place = (self.target.kind, self.target.device);
         if place == (entry.kind, Device::Cpu) {
-            return self.read_elements(entry, 0, &entry.shape);
+            return match self.checkpoint.file(entry).view(entry) {
+                Some(view) => Ok(view),
+                None => self.read_elements(entry, 0, &entry.shape),
+            };
         }
         let elements: i64 = entry.shape.iter().product();
         let tensor = Tensor::f_empty(&entry.shape, place)?;
