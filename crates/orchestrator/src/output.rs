@@ -20,6 +20,9 @@ pub struct VideoFiles {
 /// Constant rate factor of x264; 10 is close to lossless (StoryMem's writer, quality 8).
 const QUALITY: &str = "10";
 
+/// Threads of x264, whose output depends on their number; so equal on every machine.
+const THREADS: &str = "4";
+
 impl VideoFiles {
     /// Fails if `ffmpeg` cannot be started, before anything is paid for.
     pub fn new(storage: Arc<dyn Storage>) -> Result<Self, RunError> {
@@ -46,7 +49,7 @@ impl VideoFiles {
             "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", &size, "-r", &rate, "-i", "pipe:0",
         ];
         let codec = [
-            "-an", "-c:v", "libx264", "-crf", QUALITY, "-pix_fmt", "yuv420p",
+            "-an", "-c:v", "libx264", "-crf", QUALITY, "-pix_fmt", "yuv420p", "-threads", THREADS,
         ];
         self.produce(path, &[&input[..], &codec].concat(), |child| {
             let mut stdin = child.stdin.take();

@@ -49,10 +49,13 @@ impl State {
     }
 
     fn summary(&self) -> String {
-        let eta = self
-            .eta()
-            .map_or_else(String::new, |eta| format!(", {} left", human(eta)));
-        format!("{}/{} shots{eta}", self.done, self.shots)
+        let made = self.done - self.done_before;
+        let pace = self.eta().map_or_else(String::new, |eta| {
+            let hours = self.begun.elapsed().as_secs_f64() / 3600.0;
+            let rate = made as f64 / hours.max(f64::MIN_POSITIVE);
+            format!(", {rate:.0} an hour, {} left", human(eta))
+        });
+        format!("{}/{} shots{pace}", self.done, self.shots)
     }
 }
 
