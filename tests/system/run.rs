@@ -165,24 +165,6 @@ fn stories_may_be_made_a_few_at_a_time() {
 }
 
 #[test]
-fn one_process_at_a_time_works_on_a_folder() {
-    let shop = Workshop::new();
-    let manifest = shop.manifest(&STORIES);
-    let slow = &["simulated.step_ms=100"];
-    let begun = || shop.out().join("run.json").exists();
-    let second = std::cell::RefCell::new(None);
-    let first = signal_when(&mut shop.run(&manifest, slow), "TERM", || {
-        if begun() {
-            *second.borrow_mut() = Some(finish(&mut shop.run(&manifest, slow)));
-        }
-        begun()
-    });
-    first.ended_with(75);
-    let second = second.into_inner().unwrap();
-    second.ended_with(69).saying("in use by another process");
-}
-
-#[test]
 fn continuations_follow_the_settings() {
     for (continuation, saved) in [("mm2v", 4), ("none", 9)] {
         let shop = Workshop::new();
@@ -205,25 +187,6 @@ fn reference_images_are_the_first_memory() {
     assert_eq!(memory["references"].as_array().unwrap().len(), 1);
     assert_eq!(memory["shots"][0]["saw"], memory["references"]);
     shop.digest();
-}
-
-#[test]
-fn a_picture_that_cannot_be_read_costs_one_story() {
-    let shop = Workshop::new();
-    let broken = line("ad", &[true]).replacen('{', "{\"reference_images\": [\"hero.png\"], ", 1);
-    let manifest = shop.write(
-        "manifest.jsonl",
-        format!("{broken}\n{}", line("tale", &[true])),
-    );
-    shop.write("hero.png", "no picture");
-    finish(&mut shop.run(&manifest, &[]))
-        .ended_with(1)
-        .saying("hero.png");
-    let status = shop.ask(&["status", "--json"]).ended_with(0).json();
-    assert_eq!(
-        (&status["stories"]["failed"], &status["stories"]["done"]),
-        (&1.into(), &1.into())
-    );
 }
 
 #[test]

@@ -8,12 +8,12 @@ use storyloom_models::engine::{StoryMemEngine, StoryMemSettings, storymem_paths}
 use storyloom_models::lora::LoraSettings;
 use storyloom_models::sampler::SamplerSettings;
 use storyloom_models::scorer::SharpnessExposure;
-use storyloom_models::stage::denoise::DenoiseSettings;
+use storyloom_models::stage::denoise::{DenoiseSettings, Standing};
 use storyloom_models::stage::encode::Conditions;
 use storyloom_models::tch::{self, Kind};
 use storyloom_models::tiny::folders;
 use storyloom_orchestrator::{EngineDescription, EngineError, Scores, ShotEngine, StepObserver};
-use storyloom_story::{Clip, HostTensor, Resolution, RgbImage, ShotInputs, Stage};
+use storyloom_story::{Clip, HostTensor, LoopState, Resolution, RgbImage, ShotInputs, Stage};
 
 use crate::config::Config;
 use crate::config::options::{Device, Dtype};
@@ -143,11 +143,15 @@ impl ShotEngine for TorchEngine {
         &self,
         inputs: &ShotInputs,
         conditions: &Conditions,
+        resume: Option<LoopState>,
         observer: &mut dyn StepObserver,
     ) -> Result<HostTensor, EngineError> {
-        let mut step = |done, total| observer.step_finished(done, total);
+        let mut step = |standing: &Standing| {
+            let save = || standing.save().map_err(at(Stage::Denoise));
+            observer.step_finished(standing.done(), standing.total(), &save)
+        };
         self.models
-            .denoise(inputs, conditions, &mut step)
+            .denoise(inputs, conditions, resume.as_ref(), &mut step)
             .map_err(at(Stage::Denoise))
     }
 

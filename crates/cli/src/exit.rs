@@ -94,10 +94,10 @@ impl From<storyloom_models::ModelError> for Failure {
 
 impl From<RunError> for Failure {
     fn from(error: RunError) -> Self {
-        let exit = if error.is_storage() {
-            Exit::Storage
-        } else {
-            error.class().into()
+        let exit = match error {
+            RunError::Quarantine { .. } => Exit::Input,
+            _ if error.is_storage() => Exit::Storage,
+            _ => error.class().into(),
         };
         Self::new(exit, error)
     }

@@ -1,5 +1,6 @@
 //! Arrays as safetensors bytes.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use safetensors::tensor::TensorView;
@@ -30,6 +31,44 @@ pub fn decode_array(path: &Path, bytes: &[u8]) -> Result<HostTensor> {
         .map(|value| f32::from_le_bytes(*value))
         .collect();
     HostTensor::new(shape, values).map_err(|error| MemoryError::damaged(path, error.to_string()))
+}
+
+/// Named f32 arrays as a safetensors file.
+pub fn encode_arrays(arrays: &BTreeMap<String, HostTensor>) -> Result<Vec<u8>> {
+    let failed = |error: safetensors::SafeTensorError| {
+        MemoryError::damaged("arrays to store", error.to_string())
+    };
+    let little_endian = |array: &HostTensor| -> Vec<u8> {
+        let values = array.data().iter();
+        values.flat_map(|value| value.to_le_bytes()).collect()
+    };
+    let bytes: Vec<Vec<u8>> = arrays.values().map(little_endian).collect();
+    let mut views = Vec::with_capacity(arrays.len());
+    for ((name, array), bytes) in arrays.iter().zip(&bytes) {
+        let view = TensorView::new(Dtype::F32, array.shape().to_vec(), bytes).map_err(failed)?;
+        views.push((name.as_str(), view));
+    }
+    safetensors::serialize(views, None).map_err(failed)
+}
+
+/// The inverse of [`encode_arrays`]; `path` is for messages.
+pub fn decode_arrays(path: &Path, bytes: &[u8]) -> Result<BTreeMap<String, HostTensor>> {
+    let failed =
+        |error: safetensors::SafeTensorError| MemoryError::damaged(path, error.to_string());
+    let file = SafeTensors::deserialize(bytes).map_err(failed)?;
+    let mut arrays = BTreeMap::new();
+    for (name, view) in file.tensors() {
+        if view.dtype() != Dtype::F32 {
+            let reason = format!("the values of {name} are {:?}", view.dtype());
+            return Err(MemoryError::damaged(path, reason));
+        }
+        let words = view.data().as_chunks::<4>().0.iter();
+        let values = words.map(|word| f32::from_le_bytes(*word)).collect();
+        let array = HostTensor::new(view.shape().to_vec(), values)
+            .map_err(|error| MemoryError::damaged(path, error.to_string()))?;
+        arrays.insert(name, array);
+    }
+    Ok(arrays)
 }
 
 /// Frames of equal size as one u8 tensor `[frames, height, width, 3]`.

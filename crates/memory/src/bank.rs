@@ -1,18 +1,23 @@
 //! What each story remembers.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use storyloom_story::{MemoryFrame, ShotId, StoryId};
+use storyloom_story::{LoopState, MemoryFrame, ShotId, StoryId};
 
-use crate::arrays::decode_array;
-use crate::blobs::{self, BlobStore};
-use crate::commit::{CommitRecord, KeyframeRecord, ReferencesRecord, Sealed, SeenRecord};
+use crate::arrays::{decode_array, decode_arrays, encode_arrays};
+use crate::blobs::{self, BlobRef, BlobStore, Sweep};
+use crate::checkpoint::{Basis, StepCheckpoint};
+use crate::commit::{
+    CommitRecord, KeyframeRecord, PictureRecord, ReferencesRecord, Sealed, SeenRecord,
+};
 use crate::error::{MemoryError, Result};
 use crate::index::MemoryIndex;
 use crate::pictures::decode_picture;
-use crate::storage::Storage;
+use crate::storage::{Storage, UNFINISHED};
 
 /// The memory of all stories of a run: records and blobs are read, the index remembers.
 #[derive(Debug)]
@@ -22,6 +27,15 @@ pub struct MemoryBank {
     blobs: BlobStore,
     index: Box<dyn MemoryIndex>,
     run_id: String,
+}
+
+/// What became of a commit.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Committed {
+    /// The shot exists now.
+    New,
+    /// It existed already, as recorded here.
+    Before(Box<CommitRecord>),
 }
 
 /// One picture of a story's bank.
@@ -122,22 +136,127 @@ impl MemoryBank {
         ReferencesRecord::open(&path, &self.storage.read(&path)?).map(Some)
     }
 
-    /// Makes a shot exist. Everything its record names must be durable already.
-    pub fn commit(&self, record: &mut CommitRecord) -> Result<()> {
+    /// Makes a shot exist, unless it does. Everything its record names must be durable already.
+    ///
+    /// Of several programs that made the same shot, one commits; the others are told what it
+    /// committed. The files of the record get their names by [`MemoryBank::install`].
+    pub fn commit(&self, record: &mut CommitRecord) -> Result<Committed> {
         let (story, shot) = (record.request.story.clone(), record.request.shot);
         let bytes = record.seal()?;
-        self.storage
-            .write(&self.record_path(&story, shot), &bytes)?;
-        self.remember(&story, &shot.to_string(), &record.keyframes);
+        let path = self.record_path(&story, shot);
+        if self.storage.create(&path, &bytes)? {
+            self.remember(&story, &shot.to_string(), &record.keyframes);
+            return Ok(Committed::New);
+        }
+        let existing = self.record(&story, shot)?;
+        existing
+            .map(|record| Committed::Before(Box::new(record)))
+            .ok_or_else(|| MemoryError::damaged(path, "the record came and went"))
+    }
+
+    /// Puts reference images into a story's bank, unless they are there.
+    pub fn commit_references(&self, story: &StoryId, record: &mut ReferencesRecord) -> Result<()> {
+        let bytes = record.seal()?;
+        if self.storage.create(&self.references_path(story), &bytes)? {
+            self.remember(story, "references", &record.pictures);
+        }
+        if let Some(record) = self.references(story)? {
+            let pictures: Vec<_> = record.pictures.iter().map(|kept| &kept.picture).collect();
+            self.install(story, &pictures)?;
+        }
         Ok(())
     }
 
-    /// Puts reference images into a story's bank.
-    pub fn commit_references(&self, story: &StoryId, record: &mut ReferencesRecord) -> Result<()> {
-        let bytes = record.seal()?;
-        self.storage.write(&self.references_path(story), &bytes)?;
-        self.remember(story, "references", &record.pictures);
+    /// Where a picture or video lies until its record is committed. Only committed content ever
+    /// has a final name, whoever else is making the same shot.
+    pub fn staged(&self, story: &StoryId, file: &str, content: &BlobRef) -> PathBuf {
+        let extension = Path::new(file).extension().unwrap_or_default();
+        self.staging(story)
+            .join(&content.blake3)
+            .with_extension(extension)
+    }
+
+    /// The folder of a story's staged files.
+    pub fn staging(&self, story: &StoryId) -> PathBuf {
+        self.story_folder(story).join(".staged")
+    }
+
+    /// Stages a picture that will be called `file` in the story's folder.
+    pub fn stage(&self, story: &StoryId, file: String, bytes: &[u8]) -> Result<PictureRecord> {
+        let content = BlobRef::of(bytes);
+        self.storage
+            .write(&self.staged(story, &file, &content), bytes)?;
+        Ok(PictureRecord { file, content })
+    }
+
+    /// Gives committed files their final names; those that have them are left alone.
+    pub fn install(&self, story: &StoryId, pictures: &[&PictureRecord]) -> Result<()> {
+        for picture in pictures {
+            let staged = self.staged(story, &picture.file, &picture.content);
+            if self.storage.exists(&staged) {
+                let path = self.story_folder(story).join(&picture.file);
+                self.storage.move_to(&staged, &path)?;
+            }
+        }
         Ok(())
+    }
+
+    fn checkpoint_path(&self, story: &StoryId, shot: ShotId) -> PathBuf {
+        self.story_folder(story)
+            .join("checkpoints")
+            .join(format!("{shot}.json"))
+    }
+
+    /// Saves a shot that is being made, in place of what was saved of it before.
+    pub fn save_step(&self, basis: &Basis, state: &LoopState) -> Result<()> {
+        let (story, shot) = (&basis.request.story, basis.request.shot);
+        let path = self.checkpoint_path(story, shot);
+        let before = self.step_record(&path);
+        let arrays = self.blobs.put(&encode_arrays(&state.arrays)?)?;
+        let mut record = StepCheckpoint::new(basis.clone(), state, arrays);
+        self.storage.write(&path, &record.seal()?)?;
+        match before {
+            Ok(Some(before)) if before.arrays != record.arrays => self.blobs.remove(&before.arrays),
+            _ => Ok(()),
+        }
+    }
+
+    /// What was saved of a shot, if it fits; otherwise the reason why it does not.
+    pub fn saved_step(&self, basis: &Basis) -> Result<Option<LoopState>, String> {
+        let path = self.checkpoint_path(&basis.request.story, basis.request.shot);
+        let Some(record) = self.step_record(&path).map_err(|error| error.to_string())? else {
+            return Ok(None);
+        };
+        if let Some(part) = record.basis.difference(basis) {
+            return Err(format!("it was made with something else: {part}"));
+        }
+        let name = Path::new(&record.arrays.blake3);
+        let bytes = self.blobs.get(&record.arrays);
+        let arrays = bytes.and_then(|bytes| decode_arrays(name, &bytes));
+        Ok(Some(LoopState {
+            done: record.done,
+            total: record.total,
+            order: record.order,
+            arrays: arrays.map_err(|error| error.to_string())?,
+        }))
+    }
+
+    /// Removes what was saved of a shot.
+    pub fn forget_step(&self, story: &StoryId, shot: ShotId) -> Result<()> {
+        let path = self.checkpoint_path(story, shot);
+        if !self.storage.exists(&path) {
+            return Ok(());
+        }
+        let record = self.step_record(&path);
+        self.storage.remove(&path)?;
+        match record {
+            Ok(Some(record)) => self.blobs.remove(&record.arrays),
+            _ => Ok(()),
+        }
+    }
+
+    fn step_record(&self, path: &Path) -> Result<Option<StepCheckpoint>> {
+        step_record(self.storage(), path)
     }
 
     /// The bank of a story after its reference images and the given finished shots, oldest first.
@@ -230,6 +349,49 @@ impl MemoryBank {
         let blob = &remembered.keyframe.embedding;
         Ok(decode_array(Path::new(&blob.blake3), &self.blobs.get(blob)?)?.into_data())
     }
+}
+
+fn step_record(storage: &dyn Storage, path: &Path) -> Result<Option<StepCheckpoint>> {
+    if !storage.exists(path) {
+        return Ok(None);
+    }
+    StepCheckpoint::open(path, &storage.read(path)?).map(Some)
+}
+
+/// Removes blobs that no record and no saved step of the stories in `stories` names and that are
+/// older than `grace`.
+///
+/// # Errors
+/// A record cannot be read: then nobody knows what it names, and nothing is removed.
+pub fn sweep(
+    stories: &Path,
+    storage: &dyn Storage,
+    blobs: &BlobStore,
+    grace: Duration,
+) -> Result<Sweep> {
+    let mut used = BTreeSet::new();
+    for story in storage.list(stories)? {
+        let commits = stories.join(&story).join("commits");
+        for name in storage.list(&commits)? {
+            if name.starts_with(UNFINISHED) {
+                continue;
+            }
+            let path = commits.join(&name);
+            let bytes = storage.read(&path)?;
+            used.extend(match name.as_str() {
+                "references.json" => ReferencesRecord::open(&path, &bytes)?.blobs(),
+                _ => CommitRecord::open(&path, &bytes)?.blobs(),
+            });
+        }
+        let checkpoints = stories.join(&story).join("checkpoints");
+        for name in storage.list(&checkpoints)? {
+            // One that is gone or damaged will not be used.
+            if let Ok(Some(record)) = step_record(storage, &checkpoints.join(name)) {
+                used.insert(record.arrays.blake3);
+            }
+        }
+    }
+    blobs.sweep(&used, grace)
 }
 
 #[cfg(test)]

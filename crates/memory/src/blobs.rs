@@ -1,12 +1,14 @@
 //! Content-addressed files.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{MemoryError, Result};
-use crate::storage::Storage;
+use crate::storage::{Storage, UNFINISHED, temporary_name};
 
 /// Names a blob by its content.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -59,10 +61,68 @@ impl BlobStore {
     pub fn put(&self, content: &[u8]) -> Result<BlobRef> {
         let blob = BlobRef::of(content);
         let path = self.checked_path(&blob)?;
+        if self.storage.exists(&path) {
+            // As young as if it were new, so that a sweep leaves it alone until it is referred to.
+            touch(&path)?;
+        }
+        // Looked at again: a sweep may have been faster.
         if !self.storage.exists(&path) {
             self.storage.write(&path, content)?;
         }
         Ok(blob)
+    }
+
+    /// Removes a blob; one that is not there is fine.
+    pub fn remove(&self, blob: &BlobRef) -> Result<()> {
+        self.storage.remove(&self.checked_path(blob)?)
+    }
+
+    /// Removes every blob and every unfinished file that is older than `grace` and whose digest
+    /// is not in `used`.
+    ///
+    /// Ages are taken from the file system's own clock. A program that stores blobs refers to them
+    /// within `grace`, so a sweep may run beside it.
+    pub fn sweep(&self, used: &BTreeSet<String>, grace: Duration) -> Result<Sweep> {
+        let mut sweep = Sweep::default();
+        if !self.root.is_dir() {
+            return Ok(sweep);
+        }
+        let now = self.clock()?;
+        for shelf in self.storage.list(&self.root)? {
+            let shelf = self.root.join(shelf);
+            if !shelf.is_dir() {
+                continue;
+            }
+            for name in self.storage.list(&shelf)? {
+                let path = shelf.join(&name);
+                let digest = name.strip_suffix(".safetensors");
+                if digest.is_none() && !name.starts_with(UNFINISHED) {
+                    continue;
+                }
+                let Ok(metadata) = std::fs::metadata(&path) else {
+                    continue;
+                };
+                let age = metadata.modified().map(|then| now.duration_since(then));
+                let old = matches!(age, Ok(Ok(age)) if age > grace);
+                if !old || digest.is_some_and(|digest| used.contains(digest)) {
+                    sweep.kept += 1;
+                    continue;
+                }
+                self.storage.remove(&path)?;
+                sweep.removed += 1;
+                sweep.freed_bytes += metadata.len();
+            }
+        }
+        Ok(sweep)
+    }
+
+    /// The present by the clock that dates the blobs, which may be another machine's.
+    fn clock(&self) -> Result<SystemTime> {
+        let path = temporary_name(&self.root.join("clock"));
+        self.storage.write(&path, b"")?;
+        let modified = std::fs::metadata(&path).and_then(|metadata| metadata.modified());
+        self.storage.remove(&path)?;
+        modified.map_err(|error| MemoryError::storage("read", path, error))
     }
 
     /// Reads a blob and checks it against its name.
@@ -83,6 +143,35 @@ impl BlobStore {
     }
 }
 
+/// What a sweep did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Sweep {
+    /// Files left.
+    pub kept: u64,
+    /// Files removed.
+    pub removed: u64,
+    /// Their size in bytes.
+    pub freed_bytes: u64,
+}
+
+fn touch(path: &Path) -> Result<()> {
+    let file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(MemoryError::storage("open", path, error)),
+    };
+    let now = rustix::fs::Timespec {
+        tv_sec: 0,
+        tv_nsec: rustix::fs::UTIME_NOW,
+    };
+    let times = rustix::fs::Timestamps {
+        last_access: now,
+        last_modification: now,
+    };
+    rustix::fs::futimens(&file, &times)
+        .map_err(|errno| MemoryError::storage("touch", path, errno.into()))
+}
+
 /// Fails unless `content` is what `blob` names.
 pub fn check(path: &Path, content: &[u8], blob: &BlobRef) -> Result<()> {
     let found = BlobRef::of(content);
@@ -100,6 +189,34 @@ pub fn check(path: &Path, content: &[u8], blob: &BlobRef) -> Result<()> {
 mod tests {
     use super::*;
     use crate::storage::Disk;
+
+    #[test]
+    fn a_sweep_removes_what_is_old_and_unused() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = BlobStore::new(folder.path().join("blobs"), Arc::new(Disk));
+        let none = BTreeSet::new();
+        assert_eq!(
+            store.sweep(&none, Duration::ZERO).unwrap(),
+            Sweep::default()
+        );
+        let [used, unused] = [b"used", b"free"].map(|content| store.put(content).unwrap());
+        let names = BTreeSet::from([used.blake3.clone()]);
+        let hour = Duration::from_secs(3600);
+        assert_eq!(store.sweep(&names, hour).unwrap().removed, 0);
+        let old = SystemTime::now() - 2 * hour;
+        for blob in [&used, &unused] {
+            let file = std::fs::File::open(store.path(blob).unwrap()).unwrap();
+            file.set_modified(old).unwrap();
+        }
+        // Stored again by somebody who has not referred to it yet.
+        store.put(b"free").unwrap();
+        assert_eq!(store.sweep(&names, hour).unwrap().removed, 0);
+        let file = std::fs::File::open(store.path(&unused).unwrap()).unwrap();
+        file.set_modified(old).unwrap();
+        let sweep = store.sweep(&names, hour).unwrap();
+        assert_eq!((sweep.removed, sweep.kept, sweep.freed_bytes), (1, 1, 4));
+        assert!(store.get(&used).is_ok() && store.get(&unused).is_err());
+    }
 
     #[test]
     fn blobs_are_stored_once_and_checked() {

@@ -51,6 +51,39 @@ pub struct CommitRecord {
     pub digest: String,
 }
 
+impl CommitRecord {
+    /// The files of the story that the record names.
+    pub fn pictures(&self) -> Vec<&PictureRecord> {
+        let keyframes = self.keyframes.iter().map(|keyframe| &keyframe.picture);
+        std::iter::once(&self.video).chain(keyframes).collect()
+    }
+
+    /// Digests of the blobs that the record names.
+    pub fn blobs(&self) -> Vec<String> {
+        let own = [
+            Some(&self.latents),
+            Some(&self.tail),
+            self.continues.as_ref(),
+        ];
+        let own = own.into_iter().flatten().map(|blob| blob.blake3.clone());
+        own.chain(keyframe_blobs(&self.keyframes)).collect()
+    }
+}
+
+impl ReferencesRecord {
+    /// Digests of the blobs that the record names.
+    pub fn blobs(&self) -> Vec<String> {
+        keyframe_blobs(&self.pictures).collect()
+    }
+}
+
+fn keyframe_blobs(keyframes: &[KeyframeRecord]) -> impl Iterator<Item = String> {
+    let blobs = keyframes
+        .iter()
+        .flat_map(|keyframe| [&keyframe.latents, &keyframe.embedding]);
+    blobs.map(|blob| blob.blake3.clone())
+}
+
 /// A file of a story and what is in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

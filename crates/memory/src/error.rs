@@ -48,11 +48,8 @@ pub enum MemoryError {
 pub type Result<T, E = MemoryError> = std::result::Result<T, E>;
 
 impl MemoryError {
-    pub(crate) fn storage(
-        action: &'static str,
-        path: impl Into<PathBuf>,
-        source: io::Error,
-    ) -> Self {
+    /// An error of the file system.
+    pub fn storage(action: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
         Self::Storage {
             action,
             path: path.into(),

@@ -9,6 +9,7 @@
 pub mod arrays;
 pub mod bank;
 pub mod blobs;
+pub mod checkpoint;
 pub mod commit;
 pub mod error;
 pub mod index;
@@ -17,8 +18,9 @@ pub mod select;
 pub mod storage;
 pub mod window;
 
-pub use bank::{MemoryBank, Remembered};
+pub use bank::{Committed, MemoryBank, Remembered};
 pub use blobs::{BlobRef, BlobStore};
+pub use checkpoint::{Basis, StepCheckpoint};
 pub use commit::{
     CommitRecord, KeyframeRecord, PictureRecord, ReferencesRecord, Sealed, SeenRecord,
 };

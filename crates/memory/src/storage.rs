@@ -1,4 +1,4 @@
-//! The few things the bank asks of a file system, so that tests can make each of them fail.
+//! Durable files, built on a handful of file-system calls each of which tests can make fail.
 
 use std::fmt::Debug;
 use std::fs::{self, File};
@@ -17,16 +17,51 @@ pub trait Storage: Debug + Send + Sync {
     /// Writes a file durably: under a temporary name, synced, renamed, its folder synced.
     fn write(&self, path: &Path, bytes: &[u8]) -> Result<()>;
 
+    /// As [`Storage::write`], but never over a file that is there; tells whether it wrote.
+    ///
+    /// Of several writers exactly one succeeds, also over NFS.
+    fn create(&self, path: &Path, bytes: &[u8]) -> Result<bool>;
+
     /// Gives a finished temporary file its final name, durably.
     fn publish(&self, temporary: &Path, path: &Path) -> Result<()>;
 
+    /// Gives a file that is durable already another name in the same file system, durably.
+    fn move_to(&self, from: &Path, to: &Path) -> Result<()>;
+
+    /// Removes a file; one that is not there is fine.
+    fn remove(&self, path: &Path) -> Result<()>;
+
     /// Whether the file is there.
     fn exists(&self, path: &Path) -> bool;
+
+    /// Names of the files in a folder, in order; none if there is no folder.
+    fn list(&self, folder: &Path) -> Result<Vec<String>>;
+}
+
+/// The calls that change a file system.
+pub trait Calls: Debug + Send + Sync {
+    /// Makes one folder, whose parent is there.
+    fn create_folder(&self, path: &Path) -> io::Result<()>;
+    /// Writes a new file.
+    fn write_new(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
+    /// Makes a file's content durable.
+    fn sync(&self, path: &Path) -> io::Result<()>;
+    /// Makes a folder's names durable.
+    fn sync_folder(&self, path: &Path) -> io::Result<()>;
+    /// Gives a file another name, over whatever has it.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Gives a file another name, unless something has it.
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file.
+    fn remove_file(&self, path: &Path) -> io::Result<()>;
 }
 
 /// The real file system.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Disk;
+
+/// Start of the name of every unfinished file.
+pub const UNFINISHED: &str = ".unfinished.";
 
 /// A name beside `path` that no other writer uses. Its start marks it as unfinished.
 pub fn temporary_name(path: &Path) -> PathBuf {
@@ -41,7 +76,7 @@ pub fn temporary_name(path: &Path) -> PathBuf {
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_nanos());
     path.with_file_name(format!(
-        ".unfinished.{}.{moment}.{number}.{name}",
+        "{UNFINISHED}{}.{moment}.{number}.{name}",
         std::process::id()
     ))
 }
@@ -52,95 +87,256 @@ fn folder_of(path: &Path) -> &Path {
         .unwrap_or(Path::new("."))
 }
 
-impl Storage for Disk {
+impl Calls for Disk {
+    fn create_folder(&self, path: &Path) -> io::Result<()> {
+        match fs::create_dir(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            result => result,
+        }
+    }
+
+    fn write_new(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let mut file = File::create_new(path)?;
+        file.write_all(bytes)?;
+        file.flush()
+    }
+
+    fn sync(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+
+    fn sync_folder(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        match fs::hard_link(from, to) {
+            Ok(()) => fs::remove_file(from),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
+            // A file system without hard links may know the rename that does not replace.
+            Err(error) => {
+                renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE).map_err(|errno| {
+                    match io::Error::from(errno).kind() {
+                        io::ErrorKind::AlreadyExists => errno.into(),
+                        _ => error,
+                    }
+                })
+            }
+        }
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+}
+
+impl<C: Calls> Storage for C {
     fn read(&self, path: &Path) -> Result<Vec<u8>> {
         fs::read(path).map_err(|error| MemoryError::storage("read", path, error))
     }
 
     fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {
-        let folder = folder_of(path);
-        fs::create_dir_all(folder)
-            .map_err(|error| MemoryError::storage("create the folder", folder, error))?;
-        let temporary = temporary_name(path);
-        let written = write_file(&temporary, bytes)
-            .map_err(|error| MemoryError::storage("write", path, error))
-            .and_then(|()| self.publish(&temporary, path));
-        if written.is_err() {
-            // Best effort: an unfinished file is never mistaken for a finished one.
-            let _ = fs::remove_file(&temporary);
+        with_temporary(self, path, bytes, |temporary| self.publish(temporary, path))
+    }
+
+    fn create(&self, path: &Path, bytes: &[u8]) -> Result<bool> {
+        if self.exists(path) {
+            return Ok(false);
         }
-        written
+        with_temporary(self, path, bytes, |temporary| {
+            sync(self, temporary)?;
+            match self.rename_new(temporary, path) {
+                Ok(()) => sync_folder(self, folder_of(path)).map(|()| true),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    remove(self, temporary)?;
+                    Ok(false)
+                }
+                Err(error) => Err(MemoryError::storage("rename", path, error)),
+            }
+        })
     }
 
     fn publish(&self, temporary: &Path, path: &Path) -> Result<()> {
-        let folder = folder_of(path);
-        File::open(temporary)
-            .and_then(|file| file.sync_all())
-            .map_err(|error| MemoryError::storage("sync", temporary, error))?;
-        fs::rename(temporary, path).map_err(|error| MemoryError::storage("rename", path, error))?;
-        File::open(folder)
-            .and_then(|file| file.sync_all())
-            .map_err(|error| MemoryError::storage("sync the folder", folder, error))
+        sync(self, temporary)?;
+        self.move_to(temporary, path)
+    }
+
+    fn move_to(&self, from: &Path, to: &Path) -> Result<()> {
+        create_folders(self, folder_of(to))?;
+        self.rename(from, to)
+            .map_err(|error| MemoryError::storage("rename", to, error))?;
+        sync_folder(self, folder_of(to))
+    }
+
+    fn remove(&self, path: &Path) -> Result<()> {
+        remove(self, path)
     }
 
     fn exists(&self, path: &Path) -> bool {
         path.is_file()
     }
+
+    fn list(&self, folder: &Path) -> Result<Vec<String>> {
+        let failed = |error| MemoryError::storage("list", folder, error);
+        let entries = match fs::read_dir(folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(failed(error)),
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            names.push(entry.map_err(failed)?.file_name().to_string_lossy().into());
+        }
+        names.sort();
+        Ok(names)
+    }
 }
 
-fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::create_new(path)?;
-    file.write_all(bytes)?;
-    file.flush()
+fn with_temporary<C: Calls, T>(
+    calls: &C,
+    path: &Path,
+    bytes: &[u8],
+    finish: impl FnOnce(&Path) -> Result<T>,
+) -> Result<T> {
+    create_folders(calls, folder_of(path))?;
+    let temporary = temporary_name(path);
+    let written = calls
+        .write_new(&temporary, bytes)
+        .map_err(|error| MemoryError::storage("write", path, error))
+        .and_then(|()| finish(&temporary));
+    if written.is_err() {
+        // Best effort: an unfinished file is never mistaken for a finished one.
+        let _ = calls.remove_file(&temporary);
+    }
+    written
 }
 
-/// A storage on which the n-th durable operation fails; for tests of what survives.
+/// Makes a folder and its parents; a new name is durable once its parent is synced.
+fn create_folders<C: Calls>(calls: &C, folder: &Path) -> Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let parent = folder_of(folder);
+    create_folders(calls, parent)?;
+    calls
+        .create_folder(folder)
+        .map_err(|error| MemoryError::storage("create the folder", folder, error))?;
+    sync_folder(calls, parent)
+}
+
+fn sync<C: Calls>(calls: &C, path: &Path) -> Result<()> {
+    calls
+        .sync(path)
+        .map_err(|error| MemoryError::storage("sync", path, error))
+}
+
+fn sync_folder<C: Calls>(calls: &C, folder: &Path) -> Result<()> {
+    calls
+        .sync_folder(folder)
+        .map_err(|error| MemoryError::storage("sync the folder", folder, error))
+}
+
+fn remove<C: Calls>(calls: &C, path: &Path) -> Result<()> {
+    match calls.remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(MemoryError::storage("remove", path, error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// How a [`FaultyDisk`] fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// One call is refused with this error; all others work.
+    Refuse(io::ErrorKind),
+    /// The machine dies inside a call: what it writes is cut in half, and nothing works after it.
+    Die,
+}
+
+/// The real file system, but the n-th changing call fails; for tests of what survives.
 #[derive(Debug)]
-pub struct FailingStorage {
-    inner: Disk,
-    left: AtomicU64,
-    /// Operations asked for so far.
-    pub seen: AtomicU64,
+pub struct FaultyDisk {
+    fault: Fault,
+    at: u64,
+    calls: AtomicU64,
 }
 
-impl FailingStorage {
-    /// Fails once, on the operation after `successes` successful ones, with "no space left".
-    pub fn after(successes: u64) -> Self {
+impl FaultyDisk {
+    /// Fails at the call after `successes` successful ones.
+    pub fn after(successes: u64, fault: Fault) -> Self {
         Self {
-            inner: Disk,
-            left: AtomicU64::new(successes),
-            seen: AtomicU64::new(0),
+            fault,
+            at: successes,
+            calls: AtomicU64::new(0),
         }
     }
 
-    fn tick(&self, path: &Path) -> Result<()> {
-        self.seen.fetch_add(1, Ordering::SeqCst);
-        let before = self.left.fetch_sub(1, Ordering::SeqCst);
-        if before == 0 {
-            let full = io::Error::from(io::ErrorKind::StorageFull);
-            return Err(MemoryError::storage("write", path, full));
+    /// Changing calls asked for so far.
+    pub fn calls(&self) -> u64 {
+        self.calls.load(Ordering::SeqCst)
+    }
+
+    /// `true` if this very call is the one that fails.
+    fn count(&self) -> io::Result<bool> {
+        let number = self.calls.fetch_add(1, Ordering::SeqCst);
+        match self.fault {
+            Fault::Die if number > self.at => Err(io::Error::other("the machine is off")),
+            _ => Ok(number == self.at),
         }
-        Ok(())
+    }
+
+    fn call(&self, work: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        if self.count()? {
+            return Err(self.error());
+        }
+        work()
+    }
+
+    fn error(&self) -> io::Error {
+        match self.fault {
+            Fault::Refuse(kind) => kind.into(),
+            Fault::Die => io::Error::other("the machine went off"),
+        }
     }
 }
 
-impl Storage for FailingStorage {
-    fn read(&self, path: &Path) -> Result<Vec<u8>> {
-        self.inner.read(path)
+impl Calls for FaultyDisk {
+    fn create_folder(&self, path: &Path) -> io::Result<()> {
+        self.call(|| Disk.create_folder(path))
     }
 
-    fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {
-        self.tick(path)?;
-        self.inner.write(path, bytes)
+    fn write_new(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        if self.count()? {
+            Disk.write_new(path, &bytes[..bytes.len() / 2])?;
+            return Err(self.error());
+        }
+        Disk.write_new(path, bytes)
     }
 
-    fn publish(&self, temporary: &Path, path: &Path) -> Result<()> {
-        self.tick(path)?;
-        self.inner.publish(temporary, path)
+    fn sync(&self, path: &Path) -> io::Result<()> {
+        self.call(|| Disk.sync(path))
     }
 
-    fn exists(&self, path: &Path) -> bool {
-        self.inner.exists(path)
+    fn sync_folder(&self, path: &Path) -> io::Result<()> {
+        self.call(|| Disk.sync_folder(path))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.call(|| Disk.rename(from, to))
+    }
+
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.call(|| Disk.rename_new(from, to))
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.call(|| Disk.remove_file(path))
     }
 }
 
@@ -155,7 +351,35 @@ mod tests {
         Disk.write(&path, b"one").unwrap();
         Disk.write(&path, b"two").unwrap();
         assert_eq!(Disk.read(&path).unwrap(), b"two");
-        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+        assert_eq!(
+            Disk.list(path.parent().unwrap()).unwrap(),
+            ["file.bin".to_owned()]
+        );
+        Disk.remove(&path).unwrap();
+        Disk.remove(&path).unwrap();
+        assert!(!Disk.exists(&path));
+        assert!(Disk.list(&folder.path().join("none")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn of_many_creators_exactly_one_succeeds() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("one/file");
+        let winners: Vec<usize> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8)
+                .map(|n| {
+                    let path = &path;
+                    scope.spawn(move || Disk.create(path, &[n as u8]).unwrap().then_some(n))
+                })
+                .collect();
+            threads
+                .into_iter()
+                .filter_map(|thread| thread.join().unwrap())
+                .collect()
+        });
+        assert_eq!(winners.len(), 1);
+        assert_eq!(Disk.read(&path).unwrap(), [winners[0] as u8]);
+        assert_eq!(Disk.list(path.parent().unwrap()).unwrap().len(), 1);
     }
 
     #[test]
@@ -163,10 +387,39 @@ mod tests {
         let error = Disk.read(Path::new("/nowhere/at/all")).unwrap_err();
         assert!(error.to_string().contains("/nowhere/at/all"));
         let folder = tempfile::tempdir().unwrap();
-        let failing = FailingStorage::after(1);
-        failing.write(&folder.path().join("a"), b"").unwrap();
+        let full = Fault::Refuse(io::ErrorKind::StorageFull);
+        let failing = FaultyDisk::after(0, full);
         let error = failing.write(&folder.path().join("b"), b"").unwrap_err();
         assert_eq!(error.class(), storyloom_story::ErrorClass::Run);
         assert!(!failing.exists(&folder.path().join("b")));
+    }
+
+    /// Whatever call fails, a name never shows half a file.
+    #[test]
+    fn every_call_may_fail() {
+        for exclusive in [false, true] {
+            let attempt = |calls: &FaultyDisk, path: &Path| match exclusive {
+                false => calls.write(path, b"new content").map(|()| true),
+                true => calls.create(path, b"new content"),
+            };
+            for at in 0.. {
+                let folder = tempfile::tempdir().unwrap();
+                let path = folder.path().join("a/b/file");
+                let disk = FaultyDisk::after(at, Fault::Die);
+                let result = attempt(&disk, &path);
+                if Disk.exists(&path) {
+                    assert_eq!(Disk.read(&path).unwrap(), b"new content");
+                } else {
+                    assert!(result.is_err());
+                }
+                if disk.calls() <= at {
+                    assert!(result.unwrap());
+                    break;
+                }
+                // Afterwards it can be done again.
+                Disk.write(&path, b"newer content").unwrap();
+                assert_eq!(Disk.read(&path).unwrap(), b"newer content");
+            }
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use storyloom_story::{HostTensor, Resolution, RgbImage, Seed, ShotInputs};
+use storyloom_story::{HostTensor, LoopState, Resolution, RgbImage, Seed, ShotInputs};
 use tch::Tensor;
 
 use crate::checkpoint::{Checkpoint, Target};
@@ -14,7 +14,7 @@ use crate::image::{stretch_bicubic, to_tensor};
 use crate::lora::LoraSettings;
 use crate::noise::{Stream, gaussian};
 use crate::scorer::QualityScorer;
-use crate::stage::denoise::{DenoiseInputs, DenoiseSettings, Denoiser};
+use crate::stage::denoise::{DenoiseInputs, DenoiseSettings, Denoiser, Standing};
 use crate::stage::encode::Conditions;
 use crate::tensor_file::to_host;
 use crate::text::{DEFAULT_NEGATIVE_PROMPT, PromptEncoder};
@@ -164,7 +164,8 @@ impl StoryMemEngine {
         &self,
         inputs: &ShotInputs,
         conditions: &Conditions,
-        observer: &mut dyn FnMut(usize, usize) -> bool,
+        resume: Option<&LoopState>,
+        observer: &mut dyn FnMut(&Standing) -> bool,
     ) -> Result<HostTensor> {
         let denoiser = match conditions.pictures {
             Some(_) => &self.image_to_video,
@@ -177,7 +178,7 @@ impl StoryMemEngine {
             condition: conditions.pictures.as_ref(),
             temporal_positions: &conditions.positions,
         };
-        let latents = denoiser.sample(&start, observer)?;
+        let latents = denoiser.sample(&start, resume, observer)?;
         let memory = conditions.memory as i64;
         let frames = latents.size()[2] - memory;
         to_host(&latents.f_narrow(2, memory, frames)?.f_squeeze_dim(0)?)

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use storyloom_memory::IndexKind;
 use storyloom_memory::select::SelectionSettings;
 use storyloom_memory::window::WindowSettings;
-use storyloom_story::{Continuation, VideoSpec};
+use storyloom_story::{Continuation, Method, VideoSpec};
 
 /// The settings of a run that the orchestrator needs.
 #[derive(Debug, Clone)]
@@ -16,6 +17,8 @@ pub struct RunConfig {
     pub out: PathBuf,
     /// Folder that the paths of reference images count from.
     pub input_folder: PathBuf,
+    /// How shots are conditioned.
+    pub method: Method,
     /// Seed from which the seeds of shots are derived.
     pub seed: u64,
     /// Size, length and rate of shots.
@@ -28,20 +31,39 @@ pub struct RunConfig {
     pub continuation: Continuation,
     /// How often a shot that fails is tried, each time with other noise.
     pub attempts: u32,
-    /// What is finished when the run is asked to stop.
-    pub stop_at: StopAt,
+    /// When a shot that is being made is saved.
+    pub checkpoint: CheckpointSettings,
+    /// How long a worker may show no sign of life before others take its stories over.
+    pub patience: Duration,
+    /// Most stories in quarantine before the run ends; `None`: any number.
+    pub quarantine_limit: Option<usize>,
     /// The store of the memory index.
     pub index: IndexKind,
     /// Folder of the memory index, if not in the run folder.
     pub index_folder: Option<PathBuf>,
     /// The resolved config as the user would see it, for `run.json`.
     pub resolved: serde_json::Value,
+    /// The same as a config file, to try a story in quarantine alone.
+    pub config_file: String,
+}
+
+/// When a shot that is being made is saved. It always is when the run stops at a step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum CheckpointSettings {
+    /// After every so many steps.
+    Every(usize),
+    /// Whenever the work that a kill would lose is worth more than saving it, at a kill every
+    /// `uptime` on average: after `sqrt(2 * uptime * time to save)` (Young 1974).
+    Auto {
+        /// Mean time between two kills.
+        uptime: Duration,
+    },
 }
 
 /// Where a run stops when it is asked to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopAt {
-    /// After the running step; the shot is made again later.
+    /// After the running step; the shot is saved and goes on there later.
     Step,
     /// After the running shot.
     Shot,
@@ -49,21 +71,30 @@ pub enum StopAt {
 
 /// Set from outside to ask a run to stop.
 #[derive(Debug, Clone, Default)]
-pub struct StopFlag(Arc<AtomicBool>);
+pub struct StopFlag {
+    step: Arc<AtomicBool>,
+    shot: Arc<AtomicBool>,
+}
 
 impl StopFlag {
-    /// A flag that is set by setting `shared`.
-    pub fn new(shared: Arc<AtomicBool>) -> Self {
-        Self(shared)
+    /// A flag that is set by setting one of the two.
+    pub fn new(step: Arc<AtomicBool>, shot: Arc<AtomicBool>) -> Self {
+        Self { step, shot }
     }
 
     /// Asks to stop.
-    pub fn set(&self) {
-        self.0.store(true, Ordering::SeqCst);
+    pub fn set(&self, at: StopAt) {
+        match at {
+            StopAt::Step => self.step.store(true, Ordering::SeqCst),
+            StopAt::Shot => self.shot.store(true, Ordering::SeqCst),
+        }
     }
 
-    /// Whether somebody asked.
-    pub fn is_set(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
+    /// Whether somebody asked, and where to stop.
+    pub fn asked(&self) -> Option<StopAt> {
+        if self.step.load(Ordering::SeqCst) {
+            return Some(StopAt::Step);
+        }
+        self.shot.load(Ordering::SeqCst).then_some(StopAt::Shot)
     }
 }

@@ -1,7 +1,9 @@
 //! What the orchestrator needs of whatever makes the pictures.
 
 use serde::{Deserialize, Serialize};
-use storyloom_story::{Clip, ErrorClass, HostTensor, Resolution, RgbImage, ShotInputs, Stage};
+use storyloom_story::{
+    Clip, ErrorClass, HostTensor, LoopState, Resolution, RgbImage, ShotInputs, Stage,
+};
 
 /// The stages of one shot that need networks.
 ///
@@ -20,11 +22,13 @@ pub trait ShotEngine {
     /// Stage `denoise`: the whole sampling loop. Returns normalised latents of the shot
     /// `[channels, frames, height, width]`, memory slots removed.
     ///
-    /// `observer` hears of every finished step and may stop the loop.
+    /// `observer` hears of every finished step, may save the loop and may stop it. `resume` is a
+    /// loop that was saved with the same inputs; the result has the same bits as without it.
     fn denoise(
         &self,
         inputs: &ShotInputs,
         conditions: &Self::Conditions,
+        resume: Option<LoopState>,
         observer: &mut dyn StepObserver,
     ) -> Result<HostTensor, EngineError>;
 
@@ -60,10 +64,14 @@ pub struct Scores {
     pub quality: Vec<f32>,
 }
 
+/// Makes a copy of a sampling loop.
+pub type SaveLoop<'a> = dyn Fn() -> Result<LoopState, EngineError> + 'a;
+
 /// Hears of the progress of a sampling loop.
 pub trait StepObserver {
-    /// Called after `done` of `total` steps. Return `false` to stop here.
-    fn step_finished(&mut self, done: usize, total: usize) -> bool;
+    /// Called after `done` of `total` steps. `state` makes a copy of the loop on the host, which
+    /// costs time and memory. Return `false` to stop here.
+    fn step_finished(&mut self, done: usize, total: usize, state: &SaveLoop) -> bool;
 }
 
 /// A stage that did not succeed.

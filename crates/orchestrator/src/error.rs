@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use storyloom_memory::MemoryError;
-use storyloom_story::ErrorClass;
+use storyloom_story::{ErrorClass, StoryId};
 
 use crate::engine::EngineError;
 
@@ -25,11 +25,24 @@ pub enum RunError {
         /// What is wrong, and what to do.
         reason: String,
     },
-    /// Another process works on the run folder.
-    #[error("{path} is in use by another process; wait for it or stop it", path = path.display())]
-    Busy {
+    /// Another program took the story over, since this one showed no sign of life.
+    #[error("another program has taken the story {story} over; it is left to that one")]
+    LeaseLost {
+        /// The story.
+        story: StoryId,
+    },
+    /// Too many stories cannot be made.
+    #[error(
+        "{count} stories are in quarantine, more than run.quarantine_limit = {limit}; \
+         see `storyloom quarantine {path}`", path = path.display()
+    )]
+    Quarantine {
         /// The run folder.
         path: PathBuf,
+        /// How many.
+        count: usize,
+        /// How many are accepted.
+        limit: usize,
     },
     /// The `ffmpeg` program is missing.
     #[error(
@@ -61,8 +74,9 @@ impl RunError {
         match self {
             Self::Engine(error) => error.class,
             Self::Memory(error) => error.class(),
-            Self::Folder { .. } | Self::Setting(_) => ErrorClass::Run,
-            Self::Busy { .. } | Self::FfmpegAway { .. } => ErrorClass::ServiceAway,
+            Self::Folder { .. } | Self::Setting(_) | Self::Quarantine { .. } => ErrorClass::Run,
+            Self::LeaseLost { .. } => ErrorClass::Interrupted,
+            Self::FfmpegAway { .. } => ErrorClass::ServiceAway,
             Self::Ffmpeg { reason, .. } if reason.contains("No space left") => ErrorClass::Run,
             Self::Ffmpeg { .. } => ErrorClass::Transient,
             Self::Stopped => ErrorClass::Interrupted,

@@ -6,8 +6,10 @@
 pub mod config;
 pub mod engine;
 pub mod error;
+pub mod lease;
 pub mod memory_view;
 pub mod output;
+pub mod quarantine;
 pub mod report;
 pub mod run;
 pub mod run_folder;
@@ -17,7 +19,7 @@ pub mod status;
 pub mod story;
 pub mod verify;
 
-pub use config::{RunConfig, StopAt, StopFlag};
+pub use config::{CheckpointSettings, RunConfig, StopAt, StopFlag};
 pub use engine::{EngineDescription, EngineError, Scores, ShotEngine, StepObserver};
 pub use error::RunError;
 pub use run::{RunOutcome, run};

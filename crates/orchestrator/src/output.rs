@@ -3,10 +3,10 @@
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use storyloom_memory::storage::temporary_name;
-use storyloom_memory::{BlobRef, Storage};
+use storyloom_memory::{BlobRef, MemoryError, Storage};
 use storyloom_story::Clip;
 
 use crate::error::RunError;
@@ -26,23 +26,33 @@ const THREADS: &str = "4";
 impl VideoFiles {
     /// Fails if `ffmpeg` cannot be started, before anything is paid for.
     pub fn new(storage: Arc<dyn Storage>) -> Result<Self, RunError> {
-        let started = Command::new("ffmpeg")
-            .arg("-version")
-            .stdin(Stdio::null())
-            .output();
-        match started {
-            Ok(output) if output.status.success() => Ok(Self { storage }),
-            Ok(output) => Err(RunError::FfmpegAway {
-                reason: output.status.to_string(),
-            }),
-            Err(error) => Err(RunError::FfmpegAway {
-                reason: error.to_string(),
-            }),
+        /// Looked for once in a process.
+        static FOUND: OnceLock<Result<(), String>> = OnceLock::new();
+        let found = FOUND.get_or_init(|| {
+            let started = Command::new("ffmpeg")
+                .arg("-version")
+                .stdin(Stdio::null())
+                .output();
+            match started {
+                Ok(output) if output.status.success() => Ok(()),
+                Ok(output) => Err(output.status.to_string()),
+                Err(error) => Err(error.to_string()),
+            }
+        });
+        match found.clone() {
+            Ok(()) => Ok(Self { storage }),
+            Err(reason) => Err(RunError::FfmpegAway { reason }),
         }
     }
 
-    /// Encodes a clip to H.264 at `path`, durably, and returns what was written.
-    pub fn write_clip(&self, path: &Path, clip: &Clip, fps: u32) -> Result<BlobRef, RunError> {
+    /// Encodes a clip to H.264 in `folder`, durably, under the name that `name` gives its content.
+    pub fn write_clip(
+        &self,
+        folder: &Path,
+        clip: &Clip,
+        fps: u32,
+        name: impl FnOnce(&BlobRef) -> PathBuf,
+    ) -> Result<BlobRef, RunError> {
         let size = format!("{}x{}", clip.width(), clip.height());
         let rate = fps.to_string();
         let input = [
@@ -51,7 +61,8 @@ impl VideoFiles {
         let codec = [
             "-an", "-c:v", "libx264", "-crf", QUALITY, "-pix_fmt", "yuv420p", "-threads", THREADS,
         ];
-        self.produce(path, &[&input[..], &codec].concat(), |child| {
+        let arguments = [&input[..], &codec].concat();
+        self.produce(&folder.join("clip.mp4"), name, &arguments, |child| {
             let mut stdin = child.stdin.take();
             for frame in clip.frames() {
                 if let Some(stdin) = stdin.as_mut() {
@@ -64,6 +75,13 @@ impl VideoFiles {
 
     /// Joins clips of one size and rate without encoding them again.
     pub fn join_clips(&self, path: &Path, clips: &[PathBuf]) -> Result<BlobRef, RunError> {
+        // ffmpeg would leave a missing clip out without failing.
+        if let Some(missing) = clips.iter().find(|clip| !self.storage.exists(clip)) {
+            return Err(RunError::Ffmpeg {
+                path: missing.clone(),
+                reason: "the shot's video is not there".to_owned(),
+            });
+        }
         let list: String = clips.iter().map(|clip| list_entry(clip)).collect();
         let input = [
             "-f",
@@ -74,21 +92,33 @@ impl VideoFiles {
             "file,pipe,fd",
         ];
         let copy = ["-i", "pipe:0", "-c", "copy"];
-        self.produce(path, &[&input[..], &copy].concat(), |child| {
-            child
-                .stdin
-                .take()
-                .map_or(Ok(()), |mut stdin| stdin.write_all(list.as_bytes()))
-        })
+        let arguments = [&input[..], &copy].concat();
+        self.produce(
+            path,
+            |_| path.to_owned(),
+            &arguments,
+            |child| {
+                child
+                    .stdin
+                    .take()
+                    .map_or(Ok(()), |mut stdin| stdin.write_all(list.as_bytes()))
+            },
+        )
     }
 
-    /// Runs ffmpeg into a temporary file beside `path`, fed by `feed`, and publishes it.
+    /// Runs ffmpeg into a temporary file beside `path`, fed by `feed`, and publishes it as `name`
+    /// says.
     fn produce(
         &self,
         path: &Path,
+        name: impl FnOnce(&BlobRef) -> PathBuf,
         arguments: &[&str],
         feed: impl FnOnce(&mut Child) -> std::io::Result<()>,
     ) -> Result<BlobRef, RunError> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)
+                .map_err(|error| MemoryError::storage("create the folder", folder, error))?;
+        }
         let temporary = temporary_name(path);
         let failed = |reason: String| RunError::Ffmpeg {
             path: path.to_owned(),
@@ -122,7 +152,7 @@ impl VideoFiles {
         } else if let Err(error) = fed {
             Err(failed(error.to_string()))
         } else {
-            self.publish(&temporary, path)
+            self.finish(&temporary, name)
         };
         if result.is_err() {
             let _ = std::fs::remove_file(&temporary);
@@ -130,9 +160,14 @@ impl VideoFiles {
         result
     }
 
-    fn publish(&self, temporary: &Path, path: &Path) -> Result<BlobRef, RunError> {
+    /// Names the finished file, durably.
+    fn finish(
+        &self,
+        temporary: &Path,
+        name: impl FnOnce(&BlobRef) -> PathBuf,
+    ) -> Result<BlobRef, RunError> {
         let content = BlobRef::of(&self.storage.read(temporary)?);
-        self.storage.publish(temporary, path)?;
+        self.storage.publish(temporary, &name(&content))?;
         Ok(content)
     }
 }
@@ -254,6 +289,10 @@ mod tests {
         Clip::new((0..frames).map(frame).collect()).unwrap()
     }
 
+    fn write(files: &VideoFiles, path: &Path, clip: &Clip) -> Result<BlobRef, RunError> {
+        files.write_clip(path.parent().unwrap(), clip, 8, |_| path.to_owned())
+    }
+
     #[test]
     fn clips_are_written_joined_and_counted() {
         let folder = tempfile::tempdir().unwrap();
@@ -262,13 +301,11 @@ mod tests {
         std::fs::create_dir(&quoted).unwrap();
         let paths = ["a.mp4", "b.mp4"].map(|name| quoted.join(name));
         for (path, frames) in paths.iter().zip([5, 9]) {
-            let content = files.write_clip(path, &clip(frames), 8).unwrap();
+            let content = write(&files, path, &clip(frames)).unwrap();
             assert_eq!(content, BlobRef::of(&std::fs::read(path).unwrap()));
             assert_eq!(count_frames(path, (32, 16)).unwrap(), u64::from(frames));
         }
-        let again = files
-            .write_clip(&quoted.join("c.mp4"), &clip(5), 8)
-            .unwrap();
+        let again = write(&files, &quoted.join("c.mp4"), &clip(5)).unwrap();
         assert_eq!(
             again,
             BlobRef::of(&std::fs::read(&paths[0]).unwrap()),
@@ -290,11 +327,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let files = VideoFiles::new(Arc::new(Disk)).unwrap();
         let path = folder.path().join("a.mp4");
-        files.write_clip(&path, &clip(9), 8).unwrap();
+        write(&files, &path, &clip(9)).unwrap();
         let bytes = std::fs::read(&path).unwrap();
         std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
         assert!(count_frames(&path, (32, 16)).map_or(true, |frames| frames != 9));
-        let nowhere = folder.path().join("missing/a.mp4");
-        assert!(files.write_clip(&nowhere, &clip(1), 8).is_err());
+        let nowhere = path.join("under/a/file.mp4");
+        assert!(write(&files, &nowhere, &clip(1)).is_err());
     }
 }

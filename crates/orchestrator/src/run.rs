@@ -1,29 +1,35 @@
 //! A run: all stories of a manifest, in order of priority.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use storyloom_memory::blobs::Sweep;
 use storyloom_memory::index::open_index;
-use storyloom_memory::{BlobStore, Disk, MemoryBank, Storage};
+use storyloom_memory::{BlobStore, Disk, MemoryBank, MemoryError, Storage};
 use storyloom_story::{Continuation, ErrorClass, Manifest, StoryEntry};
 use storyloom_telemetry::{Event, Reporter};
 
 use crate::config::{RunConfig, StopFlag};
 use crate::engine::ShotEngine;
 use crate::error::RunError;
+use crate::lease::{Claim, Lease, Leases};
 use crate::output::VideoFiles;
+use crate::quarantine;
 use crate::run_folder::{RunFolder, StoryFile, StoryState};
-use crate::shot::Studio;
-use crate::story::{StoryError, make_story};
+use crate::shot::{Checkpoints, Studio};
+use crate::story::{StoryError, WHOLE_VIDEO, make_story};
 
 /// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RunOutcome {
     /// Stories asked for.
     pub stories: usize,
     /// Stories that are done.
     pub done: usize,
-    /// Stories that were given up.
+    /// Stories that were given up for now.
     pub failed: usize,
+    /// Stories that nobody tries again before they are released.
+    pub quarantined: usize,
     /// Whether the run was asked to stop.
     pub stopped: bool,
 }
@@ -43,6 +49,9 @@ pub fn run<E: ShotEngine>(
 }
 
 /// As [`run`], on any storage.
+///
+/// Several programs may run on one folder at once, on one machine or on many: each story is made
+/// by whoever holds its lease, and every program returns when there is nothing left to do.
 pub fn run_on<E: ShotEngine>(
     storage: Arc<dyn Storage>,
     config: &RunConfig,
@@ -55,8 +64,8 @@ pub fn run_on<E: ShotEngine>(
     check_lengths(config, &stories)?;
     let videos = VideoFiles::new(storage.clone())?;
     let folder = RunFolder::new(&config.out, storage.clone());
-    let _lock = folder.lock()?;
-    let mut files = folder.begin(config, &engine.describe(), &stories)?;
+    let files = folder.begin(config, &engine.describe(), &stories)?;
+    let leases = Leases::join(folder.leases(), storage.clone(), config.patience)?;
     let bank = open_bank(config, &folder, storage, reporter)?;
     let studio = Studio {
         engine,
@@ -65,42 +74,189 @@ pub fn run_on<E: ShotEngine>(
         selection: config.selection,
         reporter,
         stop,
-        stop_at: config.stop_at,
+        checkpoints: Checkpoints::new(config.checkpoint),
     };
     report_start(&studio, &files);
-    let mut outcome = RunOutcome {
-        stories: files.len(),
-        done: 0,
-        failed: 0,
-        stopped: false,
+    let mut night = Night {
+        studio: &studio,
+        folder: &folder,
+        config,
+        leases: &leases,
+        outcome: RunOutcome {
+            stories: files.len(),
+            ..RunOutcome::default()
+        },
     };
-    for file in &mut files {
-        match make_story(&studio, &folder, config, file) {
-            Ok(()) => outcome.done += 1,
-            Err(StoryError { shot, error }) => match error.class() {
-                ErrorClass::Interrupted => {
-                    outcome.stopped = true;
-                    reporter.report(&Event::RunStopped {
-                        shots_done: shots_done(&bank, manifest),
-                    });
-                    return Ok(outcome);
+    night.make_all(files)?;
+    if night.outcome.stopped {
+        reporter.report(&Event::RunStopped {
+            shots_done: shots_done(&bank, manifest),
+        });
+    }
+    Ok(night.outcome)
+}
+
+/// All stories of a run, as far as this program makes them.
+struct Night<'a, E> {
+    studio: &'a Studio<'a, E>,
+    folder: &'a RunFolder,
+    config: &'a RunConfig,
+    leases: &'a Leases,
+    outcome: RunOutcome,
+}
+
+/// What became of a story.
+enum Turn {
+    /// It is done, given up or in quarantine.
+    Over,
+    /// Another program works on it.
+    Elsewhere,
+    /// The run was asked to stop.
+    Stopped,
+}
+
+impl<E: ShotEngine> Night<'_, E> {
+    /// Makes stories until none is left that this program could make.
+    fn make_all(&mut self, mut files: Vec<StoryFile>) -> Result<(), RunError> {
+        /// Time between two looks at stories that others work on.
+        const PAUSE: Duration = Duration::from_millis(500);
+        while !files.is_empty() {
+            let mut elsewhere = Vec::new();
+            let before = files.len();
+            for file in files {
+                match self.turn(&file)? {
+                    Turn::Over => {}
+                    Turn::Elsewhere => elsewhere.push(file),
+                    Turn::Stopped => {
+                        self.outcome.stopped = true;
+                        return Ok(());
+                    }
                 }
-                ErrorClass::Run | ErrorClass::ServiceAway => return Err(error),
-                ErrorClass::Shot | ErrorClass::Transient => {
-                    let reason = error.to_string();
-                    reporter.report(&Event::StoryFailed {
-                        story: &file.id,
-                        reason: &reason,
-                    });
-                    file.state = StoryState::Failed { shot, reason };
-                    folder.write_story(file)?;
-                    outcome.failed += 1;
-                }
-            },
+            }
+            files = elsewhere;
+            if files.len() == before {
+                std::thread::sleep(PAUSE);
+            }
+        }
+        Ok(())
+    }
+
+    fn turn(&mut self, file: &StoryFile) -> Result<Turn, RunError> {
+        let story = &file.id;
+        if self.is_over(&self.folder.story_file(story)?) {
+            return Ok(Turn::Over);
+        }
+        if self.studio.stop.asked().is_some() {
+            return Ok(Turn::Stopped);
+        }
+        let Claim::Held { lease, taken_from } = self.leases.claim(story)? else {
+            return Ok(Turn::Elsewhere);
+        };
+        if let Some(from) = &taken_from {
+            self.studio
+                .reporter
+                .report(&Event::LeaseTaken { story, from });
+        }
+        // Read again: its last holder may have gone on with it.
+        let mut file = self.folder.story_file(story)?;
+        let turn = if self.is_over(&file) {
+            Turn::Over
+        } else {
+            self.make(&lease, &mut file)?
+        };
+        lease.release()?;
+        Ok(turn)
+    }
+
+    /// Whether nothing is to be done for the story; counts it if so.
+    fn is_over(&mut self, file: &StoryFile) -> bool {
+        let outcome = &mut self.outcome;
+        match &file.state {
+            StoryState::Done if is_complete(self.studio, self.folder, file) => outcome.done += 1,
+            StoryState::Quarantined { .. } => outcome.quarantined += 1,
+            _ => return false,
+        }
+        true
+    }
+
+    fn make(&mut self, lease: &Lease, file: &mut StoryFile) -> Result<Turn, RunError> {
+        let made = make_story(self.studio, self.folder, self.config, lease, file);
+        let Err(StoryError { shot, error }) = made else {
+            self.outcome.done += 1;
+            return Ok(Turn::Over);
+        };
+        let reason = error.to_string();
+        let (story, reporter) = (file.id.clone(), self.studio.reporter);
+        match error.class() {
+            ErrorClass::Interrupted if matches!(error, RunError::LeaseLost { .. }) => {
+                tracing::warn!(%error);
+                return Ok(Turn::Elsewhere);
+            }
+            ErrorClass::Interrupted => return Ok(Turn::Stopped),
+            ErrorClass::Run | ErrorClass::ServiceAway => return Err(error),
+            ErrorClass::Transient => {
+                reporter.report(&Event::StoryFailed {
+                    story: &story,
+                    reason: &reason,
+                });
+                file.state = StoryState::Failed { shot, reason };
+                self.outcome.failed += 1;
+            }
+            ErrorClass::Shot => {
+                reporter.report(&Event::StoryQuarantined {
+                    story: &story,
+                    reason: &reason,
+                });
+                file.state = StoryState::Quarantined { shot, reason };
+                self.outcome.quarantined += 1;
+                quarantine::write_reproducer(self.folder, self.config, file)?;
+            }
+        }
+        lease.check()?;
+        self.folder.write_story(file)?;
+        self.check_quarantine()?;
+        Ok(Turn::Over)
+    }
+
+    fn check_quarantine(&self) -> Result<(), RunError> {
+        let count = self.outcome.quarantined;
+        match self.config.quarantine_limit {
+            Some(limit) if count > limit => Err(RunError::Quarantine {
+                path: self.folder.root().to_owned(),
+                count,
+                limit,
+            }),
+            _ => Ok(()),
         }
     }
-    Ok(outcome)
 }
+
+/// Removes blobs that nothing in the run names and that are older than `grace`; safe beside running
+/// programs.
+pub fn sweep(folder: &RunFolder, grace: Duration) -> Result<Sweep, RunError> {
+    let blobs = BlobStore::new(folder.blobs(), folder.storage().clone());
+    Ok(storyloom_memory::bank::sweep(
+        &folder.stories(),
+        folder.storage().as_ref(),
+        &blobs,
+        grace,
+    )?)
+}
+
+/// Whether every shot of a story that says it is done has its record, and the whole video is there.
+fn is_complete<E>(studio: &Studio<E>, folder: &RunFolder, file: &StoryFile) -> bool {
+    let story = folder.story(&file.id);
+    let mut shots = file.script.shots();
+    shots.all(|(shot, _)| studio.bank.is_committed(&file.id, shot))
+        && file
+            .script
+            .shots()
+            .all(|(shot, _)| story.join(format!("{shot}.mp4")).is_file())
+        && story.join(WHOLE_VIDEO).is_file()
+}
+
+/// Programs with an index on one machine; more than anybody starts on purpose.
+const MOST_PROGRAMS: usize = 256;
 
 /// Larger priorities first; the order of the manifest among equals.
 fn in_order(manifest: &Manifest) -> Vec<&StoryEntry> {
@@ -140,11 +296,22 @@ fn open_bank(
     storage: Arc<dyn Storage>,
     reporter: &dyn Reporter,
 ) -> Result<MemoryBank, RunError> {
-    let place = config
+    let places = config
         .index_folder
         .clone()
-        .unwrap_or_else(|| folder.root().join("bank/0"));
-    let opened = open_index(config.index, &place)?;
+        .unwrap_or_else(|| folder.root().join("bank"));
+    // A database has one program; every further one at work takes the next.
+    let mut opened = None;
+    for place in 0..MOST_PROGRAMS {
+        match open_index(config.index, &places.join(place.to_string())) {
+            Err(MemoryError::IndexBusy { .. }) => {}
+            result => {
+                opened = Some(result?);
+                break;
+            }
+        }
+    }
+    let opened = opened.ok_or(MemoryError::IndexBusy { path: places })?;
     if let Some(moved_to) = &opened.moved_aside {
         reporter.report(&Event::IndexRebuilt { moved_to });
     }

@@ -6,15 +6,18 @@
 //! DIR/stories/ID/SS_HH.mp4          the shots, and story.mp4
 //! DIR/stories/ID/keyframes/         what is remembered, PNG
 //! DIR/stories/ID/commits/SS_HH.json commit records
+//! DIR/stories/ID/checkpoints/       shots that are being made
+//! DIR/stories/ID/.staged/           files whose record is not committed yet
 //! DIR/blobs/                        latents and embeddings
-//! DIR/bank/                         the memory index
+//! DIR/bank/N/                       the memory index of the N-th program at work
+//! DIR/leases/                       who works on which story
+//! DIR/quarantine/                   stories that cannot be made, each to be tried alone
 //! ```
 
-use std::fs::File;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use storyloom_memory::{PictureRecord, Storage};
 use storyloom_story::{Resolution, ShotId, StoryEntry, StoryId, StoryScript};
@@ -80,8 +83,15 @@ pub enum StoryState {
     Running,
     /// All shots and the whole video exist.
     Done,
-    /// Given up at a shot.
+    /// Given up at a shot for now; the next start tries again.
     Failed {
+        /// The shot, if it got that far.
+        shot: Option<ShotId>,
+        /// Why.
+        reason: String,
+    },
+    /// Given up at a shot whose every attempt failed; nobody tries again before `retry`.
+    Quarantined {
         /// The shot, if it got that far.
         shot: Option<ShotId>,
         /// Why.
@@ -179,21 +189,9 @@ impl RunFolder {
         self.write_json(&self.story(&file.id).join("story.json"), file)
     }
 
-    /// Keeps other processes out until the lock is dropped. Local file systems only.
-    pub fn lock(&self) -> Result<File, RunError> {
-        let failed = |error: std::io::Error| RunError::Folder {
-            path: self.root.clone(),
-            reason: format!("cannot be written: {error}"),
-        };
-        std::fs::create_dir_all(&self.root).map_err(failed)?;
-        let lock = File::create(self.root.join("run.lock")).map_err(failed)?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(lock),
-            Err(error) if error != rustix::io::Errno::WOULDBLOCK => Err(failed(error.into())),
-            Err(_) => Err(RunError::Busy {
-                path: self.root.clone(),
-            }),
-        }
+    /// The folder of the leases.
+    pub fn leases(&self) -> PathBuf {
+        self.root.join("leases")
     }
 
     /// Begins a run in this folder, or goes on with the one that is there.
@@ -215,32 +213,38 @@ impl RunFolder {
             manifest_digest: manifest_digest(stories),
             stories: stories.iter().map(|entry| entry.id.clone()).collect(),
         };
-        if self.storage.exists(&self.root.join("run.json")) {
-            let before = self.run_file()?;
-            self.check_same(&before, &run)?;
-            run.run_id.clone_from(&before.run_id);
-            run.version.clone_from(&before.version);
-            run.config.clone_from(&before.config);
-            let old = before
-                .stories
-                .into_iter()
-                .filter(|id| !run.stories.contains(id));
-            run.stories.extend(old.collect::<Vec<_>>());
+        let path = self.root.join("run.json");
+        if self.storage.exists(&path) {
+            self.check_same(&self.run_file()?, &run)?;
         }
         let files = stories
             .iter()
             .map(|entry| self.admit(entry))
             .collect::<Result<_, _>>()?;
-        self.write_json(&self.root.join("run.json"), &run)?;
+        // Of several programs that begin together one writes; the others join it.
+        if !self.create_json(&path, &run)? {
+            let before = self.run_file()?;
+            self.check_same(&before, &run)?;
+            let known: BTreeSet<&StoryId> = before.stories.iter().collect();
+            if run.stories.iter().any(|id| !known.contains(id)) {
+                let mine: BTreeSet<&StoryId> = run.stories.iter().collect();
+                let old = before.stories.iter().filter(|id| !mine.contains(id));
+                let old: Vec<StoryId> = old.cloned().collect();
+                run.run_id.clone_from(&before.run_id);
+                run.version.clone_from(&before.version);
+                run.config.clone_from(&before.config);
+                run.stories.extend(old);
+                self.write_json(&path, &run)?;
+            }
+        }
         Ok(files)
     }
 
     /// The story's file, written if the story is new; an error if it asks for something else now.
     fn admit(&self, entry: &StoryEntry) -> Result<StoryFile, RunError> {
         let path = self.story(&entry.id).join("story.json");
-        if !self.storage.exists(&path) {
-            let file = StoryFile::pending(entry);
-            self.write_story(&file)?;
+        let file = StoryFile::pending(entry);
+        if self.create_json(&path, &file)? {
             return Ok(file);
         }
         let file = self.story_file(&entry.id)?;
@@ -301,13 +305,25 @@ impl RunFolder {
     }
 
     fn write_json(&self, path: &Path, value: &impl Serialize) -> Result<(), RunError> {
-        let mut bytes = serde_json::to_vec_pretty(value).map_err(|error| RunError::Folder {
-            path: path.to_owned(),
-            reason: error.to_string(),
-        })?;
-        bytes.push(b'\n');
-        Ok(self.storage.write(path, &bytes)?)
+        Ok(self.storage.write(path, &json(path, value)?)?)
     }
+
+    /// Writes the file unless it is there; tells whether it did.
+    fn create_json(&self, path: &Path, value: &impl Serialize) -> Result<bool, RunError> {
+        if self.storage.exists(path) {
+            return Ok(false);
+        }
+        Ok(self.storage.create(path, &json(path, value)?)?)
+    }
+}
+
+fn json(path: &Path, value: &impl Serialize) -> Result<Vec<u8>, RunError> {
+    let mut bytes = serde_json::to_vec_pretty(value).map_err(|error| RunError::Folder {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    })?;
+    bytes.push(b'\n');
+    Ok(bytes)
 }
 
 fn new_run_id(root: &Path) -> String {

@@ -1,8 +1,9 @@
 //! One shot, from its request to its commit record. **Start reading here.**
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use storyloom_memory::arrays::{decode_frames, encode_array, encode_frames};
 use storyloom_memory::commit::RECORD_FORMAT;
@@ -10,14 +11,18 @@ use storyloom_memory::pictures::encode_png;
 use storyloom_memory::select::{Selection, SelectionSettings, select};
 use storyloom_memory::window::is_admitted;
 use storyloom_memory::{
-    BlobRef, CommitRecord, KeyframeRecord, MemoryBank, PictureRecord, Remembered,
+    Basis, BlobRef, CommitRecord, Committed, KeyframeRecord, MemoryBank, PictureRecord, Remembered,
+    SeenRecord,
 };
-use storyloom_story::{Clip, ErrorClass, HostTensor, RgbImage, ShotInputs, ShotRequest, Stage};
+use storyloom_story::{
+    Clip, ErrorClass, HostTensor, LoopState, RgbImage, ShotInputs, ShotRequest, Stage, StoryId,
+};
 use storyloom_telemetry::{Event, Reporter};
 
-use crate::config::{StopAt, StopFlag};
-use crate::engine::{EngineError, Scores, ShotEngine, StepObserver};
+use crate::config::{CheckpointSettings, StopAt, StopFlag};
+use crate::engine::{EngineError, SaveLoop, Scores, ShotEngine, StepObserver};
 use crate::error::RunError;
+use crate::lease::Lease;
 use crate::output::VideoFiles;
 
 /// What every shot of a run is made with.
@@ -34,8 +39,36 @@ pub struct Studio<'a, E> {
     pub reporter: &'a dyn Reporter,
     /// Asks to stop.
     pub stop: &'a StopFlag,
-    /// Where to stop.
-    pub stop_at: StopAt,
+    /// When a shot that is being made is saved.
+    pub checkpoints: Checkpoints,
+}
+
+/// Decides when a shot that is being made is saved.
+#[derive(Debug)]
+pub struct Checkpoints {
+    settings: CheckpointSettings,
+    /// How long the last save took, in seconds.
+    cost: Cell<f64>,
+}
+
+impl Checkpoints {
+    /// Before the first save its cost is taken to be a quarter of a second.
+    pub fn new(settings: CheckpointSettings) -> Self {
+        Self {
+            settings,
+            cost: Cell::new(0.25),
+        }
+    }
+
+    fn is_due(&self, done: usize, unsaved: Duration) -> bool {
+        match self.settings {
+            CheckpointSettings::Every(steps) => done.is_multiple_of(steps.max(1)),
+            CheckpointSettings::Auto { uptime } => {
+                let period = (2.0 * uptime.as_secs_f64() * self.cost.get()).sqrt();
+                unsaved.as_secs_f64() >= period
+            }
+        }
+    }
 }
 
 /// What one shot is given besides its request.
@@ -52,9 +85,31 @@ pub struct ShotPlan {
     pub previous: Option<String>,
 }
 
+impl ShotPlan {
+    /// All that decides the latents of the shot.
+    fn basis(&self, engine: String) -> Basis {
+        Basis {
+            request: self.request.clone(),
+            engine,
+            memory_seen: self.memory_seen(),
+            continues: self.continues.clone(),
+            previous: self.previous.clone(),
+        }
+    }
+
+    fn memory_seen(&self) -> Vec<SeenRecord> {
+        let window = self.window.iter();
+        window.map(|&at| self.history[at].seen()).collect()
+    }
+}
+
 /// Makes a shot: every stage by name, in order. Nothing exists before the last line.
+///
+/// Only the holder of the story's lease commits; if another program did so before, its record is
+/// the answer.
 pub fn make_shot<E: ShotEngine>(
     studio: &Studio<E>,
+    lease: &Lease,
     plan: &ShotPlan,
 ) -> Result<CommitRecord, RunError> {
     let mut clock = StageClock::new(studio.reporter, &plan.request);
@@ -63,13 +118,18 @@ pub fn make_shot<E: ShotEngine>(
     let inputs = clock.time(Stage::Plan, || load_inputs(studio.bank, plan))?;
     let conditions = clock.time(Stage::Encode, || Ok(engine.encode(&inputs)?))?;
     let latents = clock.time(Stage::Denoise, || {
-        let mut observer = Observer {
-            studio_stop: studio.stop,
-            studio_stop_at: studio.stop_at,
-            reporter: studio.reporter,
-            request: &plan.request,
+        let mut steps = Steps {
+            studio,
+            basis: plan.basis(engine.describe().fingerprint),
+            saved: Instant::now(),
+            trouble: None,
         };
-        let latents = engine.denoise(&inputs, &conditions, &mut observer)?;
+        let resume = steps.resume();
+        let latents = engine.denoise(&inputs, &conditions, resume, &mut steps);
+        if let Some(trouble) = steps.trouble {
+            return Err(trouble);
+        }
+        let latents = latents?;
         finite(Stage::Denoise, &latents)?;
         Ok(latents)
     })?;
@@ -83,7 +143,14 @@ pub fn make_shot<E: ShotEngine>(
         store_outputs(studio, plan, &latents, &clip, &chosen)
     })?;
     record.seconds = clock.seconds;
-    studio.bank.commit(&mut record)?;
+    lease.check()?;
+    let record = match studio.bank.commit(&mut record)? {
+        Committed::New => record,
+        Committed::Before(theirs) => *theirs,
+    };
+    let ShotRequest { story, shot, .. } = &plan.request;
+    studio.bank.install(story, &record.pictures())?;
+    studio.bank.forget_step(story, *shot)?;
     Ok(record)
 }
 
@@ -175,11 +242,12 @@ fn store_outputs<E: ShotEngine>(
     const TAIL: usize = 5;
     let request = &plan.request;
     let blobs = studio.bank.blobs();
-    let folder = studio.bank.story_folder(&request.story);
     let video = format!("{}.mp4", request.shot);
+    let staging = studio.bank.staging(&request.story);
+    let name = |content: &BlobRef| studio.bank.staged(&request.story, &video, content);
     let content = studio
         .videos
-        .write_clip(&folder.join(&video), clip, request.video.fps)?;
+        .write_clip(&staging, clip, request.video.fps, name)?;
     let keyframes = chosen
         .admitted
         .iter()
@@ -189,18 +257,14 @@ fn store_outputs<E: ShotEngine>(
                 request.shot, admitted.position
             );
             let picture = &clip.frames()[admitted.frame];
-            store_keyframe(studio.bank, &folder, file, picture, admitted)
+            store_keyframe(studio.bank, &request.story, file, picture, admitted)
         })
         .collect::<Result<_, _>>()?;
     Ok(CommitRecord {
         format: RECORD_FORMAT,
         request: request.clone(),
         engine: studio.engine.describe().fingerprint,
-        memory_seen: plan
-            .window
-            .iter()
-            .map(|&at| plan.history[at].seen())
-            .collect(),
+        memory_seen: plan.memory_seen(),
         continues: plan.continues.clone(),
         latents: blobs.put(&encode_array(latents)?)?,
         frame_count: clip.frames().len() as u32,
@@ -221,7 +285,7 @@ fn store_outputs<E: ShotEngine>(
 
 fn store_keyframe(
     bank: &MemoryBank,
-    folder: &Path,
+    story: &StoryId,
     file: String,
     picture: &RgbImage,
     admitted: &Admitted,
@@ -230,24 +294,9 @@ fn store_keyframe(
         position: admitted.position as u32,
         frame: admitted.frame as u32,
         quality: admitted.quality,
-        picture: store_picture(bank, folder, file, picture)?,
+        picture: bank.stage(story, file, &encode_png(picture)?)?,
         latents: bank.blobs().put(&encode_array(&admitted.latents)?)?,
         embedding: bank.blobs().put(&encode_array(&admitted.embedding)?)?,
-    })
-}
-
-/// Writes a picture of the bank as PNG.
-pub(crate) fn store_picture(
-    bank: &MemoryBank,
-    folder: &Path,
-    file: String,
-    picture: &RgbImage,
-) -> Result<PictureRecord, RunError> {
-    let png = encode_png(picture)?;
-    bank.storage().write(&folder.join(&file), &png)?;
-    Ok(PictureRecord {
-        file,
-        content: BlobRef::of(&png),
     })
 }
 
@@ -350,23 +399,106 @@ impl<'a> StageClock<'a> {
     }
 }
 
-/// Reports steps and stops between them.
-struct Observer<'a> {
-    studio_stop: &'a StopFlag,
-    studio_stop_at: StopAt,
-    reporter: &'a dyn Reporter,
-    request: &'a ShotRequest,
+/// Between two steps: reports, saves and stops.
+struct Steps<'a, E> {
+    studio: &'a Studio<'a, E>,
+    basis: Basis,
+    /// When the shot was begun or saved last.
+    saved: Instant,
+    /// Why the loop was stopped, if not because somebody asked.
+    trouble: Option<RunError>,
 }
 
-impl StepObserver for Observer<'_> {
-    fn step_finished(&mut self, done: usize, total: usize) -> bool {
-        let ShotRequest { story, shot, .. } = self.request;
-        self.reporter.report(&Event::StepFinished {
+impl<E> Steps<'_, E> {
+    /// The loop as it was saved, if it was and still fits.
+    fn resume(&self) -> Option<LoopState> {
+        let ShotRequest { story, shot, .. } = &self.basis.request;
+        let saved = self.studio.bank.saved_step(&self.basis);
+        let (state, report) = match &saved {
+            Ok(None) => return None,
+            Ok(Some(state)) => {
+                let (done, total) = (state.done, state.total);
+                (
+                    saved.clone().ok().flatten(),
+                    Event::ShotResumed {
+                        story,
+                        shot: *shot,
+                        done,
+                        total,
+                    },
+                )
+            }
+            Err(reason) => (
+                None,
+                Event::CheckpointIgnored {
+                    story,
+                    shot: *shot,
+                    reason,
+                },
+            ),
+        };
+        self.studio.reporter.report(&report);
+        state
+    }
+
+    /// Saves the loop. Trouble that may pass costs only what a kill would cost now.
+    fn save(&mut self, state: &SaveLoop) {
+        let begun = Instant::now();
+        let saved = state()
+            .map_err(RunError::from)
+            .and_then(|state| Ok(self.studio.bank.save_step(&self.basis, &state)?));
+        self.saved = Instant::now();
+        match saved {
+            Ok(()) => self
+                .studio
+                .checkpoints
+                .cost
+                .set(begun.elapsed().as_secs_f64()),
+            Err(error) if error.class() == ErrorClass::Transient => {
+                let ShotRequest { story, shot, .. } = &self.basis.request;
+                tracing::warn!(%error, %story, %shot, "the running shot was not saved");
+            }
+            Err(error) => self.trouble = Some(error),
+        }
+    }
+}
+
+impl<E> StepObserver for Steps<'_, E> {
+    fn step_finished(&mut self, done: usize, total: usize, state: &SaveLoop) -> bool {
+        let ShotRequest { story, shot, .. } = &self.basis.request;
+        self.studio.reporter.report(&Event::StepFinished {
             story,
             shot: *shot,
             done,
             total,
         });
-        !(self.studio_stop_at == StopAt::Step && self.studio_stop.is_set())
+        let stop = self.studio.stop.asked() == Some(StopAt::Step);
+        let due = done < total && self.studio.checkpoints.is_due(done, self.saved.elapsed());
+        if stop || due {
+            self.save(state);
+        }
+        if stop {
+            // Also after the last step, since decoding may take longer than there is time.
+            self.trouble.get_or_insert(RunError::Stopped);
+        }
+        self.trouble.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn saving_pays_off_when_the_loss_is_larger() {
+        let hour = Duration::from_secs(3600);
+        let auto = Checkpoints::new(CheckpointSettings::Auto { uptime: hour });
+        auto.cost.set(2.0);
+        // sqrt(2 * 3600 * 2) = 120 seconds.
+        assert!(!auto.is_due(7, Duration::from_secs(119)));
+        assert!(auto.is_due(7, Duration::from_secs(121)));
+        let every = Checkpoints::new(CheckpointSettings::Every(3));
+        let due: Vec<usize> = (1..8).filter(|&n| every.is_due(n, hour)).collect();
+        assert_eq!(due, [3, 6]);
     }
 }

@@ -1,7 +1,11 @@
 //! An engine without networks: it draws test patterns that depend on everything a real shot
 //! depends on. For tests of the orchestrator and for `engine = "simulated"`.
 
-use storyloom_story::{Clip, ErrorClass, HostTensor, Resolution, RgbImage, ShotInputs, Stage};
+use std::collections::BTreeMap;
+
+use storyloom_story::{
+    Clip, ErrorClass, HostTensor, LoopState, Resolution, RgbImage, ShotInputs, Stage,
+};
 
 use crate::engine::{EngineDescription, EngineError, Scores, ShotEngine, StepObserver};
 
@@ -36,6 +40,25 @@ fn failed(stage: Stage, class: ErrorClass, message: impl Into<String>) -> Engine
     }
 }
 
+const SAMPLE: &str = "sample";
+
+fn noise(inputs: &ShotInputs, conditions: &[u8; 32]) -> Result<HostTensor, EngineError> {
+    let video = inputs.request.video;
+    let frames = 1 + (video.frames as usize - 1) / 4;
+    let [height, width] = [video.height / FACTOR, video.width / FACTOR].map(|v| v as usize);
+    let count = CHANNELS * frames * height * width;
+    let mut bytes = vec![0; count * 2];
+    blake3::Hasher::new_keyed(conditions)
+        .finalize_xof()
+        .fill(&mut bytes);
+    let values = bytes.as_chunks::<2>().0.iter();
+    let values = values
+        .map(|b| f32::from(i16::from_le_bytes(*b)) / 16_384.0)
+        .collect();
+    HostTensor::new(vec![CHANNELS, frames, height, width], values)
+        .map_err(|error| failed(Stage::Denoise, ErrorClass::Shot, error.to_string()))
+}
+
 impl ShotEngine for SimulatedEngine {
     /// A digest of the request and of every picture it sees.
     type Conditions = [u8; 32];
@@ -43,7 +66,7 @@ impl ShotEngine for SimulatedEngine {
     fn describe(&self) -> EngineDescription {
         EngineDescription {
             engine: "simulated".to_owned(),
-            fingerprint: "simulated 1".to_owned(),
+            fingerprint: format!("simulated 2, {} steps", self.steps),
             models: Vec::new(),
             quality_score: "constant".to_owned(),
         }
@@ -66,11 +89,36 @@ impl ShotEngine for SimulatedEngine {
         &self,
         inputs: &ShotInputs,
         conditions: &Self::Conditions,
+        resume: Option<LoopState>,
         observer: &mut dyn StepObserver,
     ) -> Result<HostTensor, EngineError> {
-        for step in 1..=self.steps {
+        let (first, mut sample) = match resume {
+            None => (0, noise(inputs, conditions)?),
+            Some(mut state) => (
+                state.done,
+                state
+                    .arrays
+                    .remove(SAMPLE)
+                    .ok_or_else(|| failed(Stage::Denoise, ErrorClass::Shot, "no sample"))?,
+            ),
+        };
+        for step in first..self.steps {
             std::thread::sleep(self.step_time);
-            if !observer.step_finished(step, self.steps) && step < self.steps {
+            // Every step changes every value, so that a step that is lost or done twice shows.
+            let (shape, values) = (sample.shape().to_vec(), sample.into_data());
+            let turn = |value: f32| (value * 3.0 + 0.125 * (step + 1) as f32).sin();
+            let values = values.into_iter().map(turn).collect();
+            sample = HostTensor::new(shape, values)
+                .map_err(|error| failed(Stage::Denoise, ErrorClass::Shot, error.to_string()))?;
+            let state = || {
+                Ok(LoopState {
+                    done: step + 1,
+                    total: self.steps,
+                    order: 0,
+                    arrays: BTreeMap::from([(SAMPLE.to_owned(), sample.clone())]),
+                })
+            };
+            if !observer.step_finished(step + 1, self.steps, &state) && step + 1 < self.steps {
                 return Err(failed(
                     Stage::Denoise,
                     ErrorClass::Interrupted,
@@ -78,20 +126,7 @@ impl ShotEngine for SimulatedEngine {
                 ));
             }
         }
-        let video = inputs.request.video;
-        let frames = 1 + (video.frames as usize - 1) / 4;
-        let [height, width] = [video.height / FACTOR, video.width / FACTOR].map(|v| v as usize);
-        let count = CHANNELS * frames * height * width;
-        let mut bytes = vec![0; count * 2];
-        blake3::Hasher::new_keyed(conditions)
-            .finalize_xof()
-            .fill(&mut bytes);
-        let values = bytes.as_chunks::<2>().0.iter();
-        let values = values
-            .map(|b| f32::from(i16::from_le_bytes(*b)) / 16_384.0)
-            .collect();
-        HostTensor::new(vec![CHANNELS, frames, height, width], values)
-            .map_err(|error| failed(Stage::Denoise, ErrorClass::Shot, error.to_string()))
+        Ok(sample)
     }
 
     fn decode(&self, inputs: &ShotInputs, latents: &HostTensor) -> Result<Clip, EngineError> {

@@ -117,6 +117,10 @@ fn count_story(folder: &RunFolder, file: &StoryFile, status: &mut Status) -> Wor
             stories.failed += 1;
             shots.failed += left;
         }
+        StoryState::Quarantined { .. } => {
+            stories.quarantined += 1;
+            shots.quarantined += left;
+        }
         StoryState::Pending => {
             stories.pending += 1;
             shots.pending += left;

@@ -5,22 +5,27 @@ use std::time::{Duration, Instant};
 
 use storyloom_memory::arrays::encode_array;
 use storyloom_memory::commit::RECORD_FORMAT;
-use storyloom_memory::pictures::decode_picture;
+use storyloom_memory::pictures::{decode_picture, encode_png};
+use storyloom_memory::storage::UNFINISHED;
 use storyloom_memory::window::{WindowSettings, window};
 use storyloom_memory::{
     BlobRef, CommitRecord, KeyframeRecord, MemoryError, PictureRecord, ReferencesRecord,
 };
 use storyloom_story::{
-    Continuation, ErrorClass, Method, Opening, Resolution, RgbImage, Seed, ShotId, ShotRequest,
-    ShotScript, VideoSpec,
+    Continuation, ErrorClass, Opening, Resolution, RgbImage, Seed, ShotId, ShotRequest, ShotScript,
+    StoryId, VideoSpec,
 };
 use storyloom_telemetry::Event;
 
 use crate::config::RunConfig;
 use crate::engine::ShotEngine;
 use crate::error::RunError;
+use crate::lease::Lease;
 use crate::run_folder::{RunFolder, StoryFile, StoryState};
-use crate::shot::{ShotPlan, Studio, check_scores, make_shot, store_picture, vector};
+use crate::shot::{ShotPlan, Studio, check_scores, make_shot, vector};
+
+/// The file of a story's whole video.
+pub const WHOLE_VIDEO: &str = "story.mp4";
 
 /// Why a story could not be finished, and at which shot.
 #[derive(Debug)]
@@ -32,14 +37,17 @@ pub struct StoryError {
 }
 
 /// Makes what is missing of a story, in order, and its whole video. What exists is not touched.
+///
+/// `lease` is the right to do so; it is looked at again before anything gets its final name.
 pub fn make_story<E: ShotEngine>(
     studio: &Studio<E>,
     folder: &RunFolder,
     config: &RunConfig,
+    lease: &Lease,
     file: &mut StoryFile,
 ) -> Result<(), StoryError> {
     let before = |error| StoryError { shot: None, error };
-    let size = begin(studio, folder, config, file).map_err(before)?;
+    let size = begin(studio, folder, config, lease, file).map_err(before)?;
     let video = VideoSpec {
         width: size.width,
         height: size.height,
@@ -59,14 +67,10 @@ pub fn make_story<E: ShotEngine>(
             shot: Some(*id),
             error,
         };
-        let stored = studio
-            .bank
-            .record(&file.id, *id)
-            .map_err(|error| at(error.into()))?;
-        let record = match stored {
+        let record = match committed(studio, &file.id, *id).map_err(at)? {
             Some(record) => record,
             None => {
-                if studio.stop.is_set() {
+                if studio.stop.asked().is_some() {
                     return Err(at(RunError::Stopped));
                 }
                 let opening = opening(shot, last.is_some(), has_references, config.continuation);
@@ -75,7 +79,7 @@ pub fn make_story<E: ShotEngine>(
                     shot: *id,
                     attempt: 0,
                     seed: Seed(0),
-                    method: Method::StoryMem,
+                    method: config.method,
                     opening,
                     prompt: shot.prompt.clone(),
                     video,
@@ -86,13 +90,28 @@ pub fn make_story<E: ShotEngine>(
                     last: last.as_ref(),
                     window: config.window,
                 };
-                attempt_shot(studio, chain, request, run_seed, config.attempts).map_err(at)?
+                attempt_shot(studio, lease, chain, request, run_seed, config.attempts)
+                    .map_err(at)?
             }
         };
         done.push(*id);
         last = Some(record);
     }
-    finish(studio, folder, file, &done).map_err(before)
+    finish(studio, folder, lease, file, &done).map_err(before)
+}
+
+/// The record of a shot that exists, with all its files under their names: whoever committed it
+/// may not have got to that.
+fn committed<E>(
+    studio: &Studio<E>,
+    story: &StoryId,
+    shot: ShotId,
+) -> Result<Option<CommitRecord>, RunError> {
+    let record = studio.bank.record(story, shot)?;
+    if let Some(record) = &record {
+        studio.bank.install(story, &record.pictures())?;
+    }
+    Ok(record)
 }
 
 /// What a shot knows of the shots before it.
@@ -123,6 +142,7 @@ pub(crate) fn opening(
 /// trouble with the shot itself.
 fn attempt_shot<E: ShotEngine>(
     studio: &Studio<E>,
+    lease: &Lease,
     chain: Chain,
     request: ShotRequest,
     run_seed: u64,
@@ -143,7 +163,8 @@ fn attempt_shot<E: ShotEngine>(
             ..request.clone()
         };
         let begun = Instant::now();
-        let result = plan(studio, chain, request.clone()).and_then(|plan| make_shot(studio, &plan));
+        let result =
+            plan(studio, chain, request.clone()).and_then(|plan| make_shot(studio, lease, &plan));
         let ShotRequest { story, shot, .. } = &request;
         let error = match result {
             Ok(record) => {
@@ -171,6 +192,13 @@ fn attempt_shot<E: ShotEngine>(
                 };
                 studio.reporter.report(&failed);
                 std::thread::sleep(*wait);
+                // The trouble may have come after the commit.
+                if let Some(record) = committed(studio, story, *shot)? {
+                    return Ok(record);
+                }
+                if studio.stop.asked().is_some() {
+                    return Err(RunError::Stopped);
+                }
             }
             ErrorClass::Shot if attempt + 1 < attempts => {
                 studio.reporter.report(&failed);
@@ -212,6 +240,7 @@ fn begin<E: ShotEngine>(
     studio: &Studio<E>,
     folder: &RunFolder,
     config: &RunConfig,
+    lease: &Lease,
     file: &mut StoryFile,
 ) -> Result<Resolution, RunError> {
     // Once they are in the bank, the files they came from are not needed any more.
@@ -232,9 +261,10 @@ fn begin<E: ShotEngine>(
             config.video.resolution().shaped_like(first)
         }
     };
-    if file.size != Some(size) || file.state == StoryState::Pending {
+    if file.size != Some(size) || !matches!(file.state, StoryState::Running | StoryState::Done) {
         file.size = Some(size);
         file.state = StoryState::Running;
+        lease.check()?;
         folder.write_story(file)?;
     }
     if !references.is_empty() {
@@ -267,7 +297,6 @@ fn store_references<E: ShotEngine>(
     let pictures: Vec<&RgbImage> = references.iter().collect();
     let scores = studio.engine.score(&pictures)?;
     check_scores(&scores, pictures.len())?;
-    let folder = studio.bank.story_folder(&file.id);
     let blobs = studio.bank.blobs();
     let mut records = Vec::with_capacity(references.len());
     for (position, picture) in references.iter().enumerate() {
@@ -276,7 +305,7 @@ fn store_references<E: ShotEngine>(
             position: position as u32,
             frame: 0,
             quality: scores.quality[position],
-            picture: store_picture(studio.bank, &folder, name, picture)?,
+            picture: studio.bank.stage(&file.id, name, &encode_png(picture)?)?,
             latents: blobs.put(&encode_array(&studio.engine.remember(picture, size)?)?)?,
             embedding: blobs.put(&encode_array(&vector(&scores.embeddings[position])?)?)?,
         });
@@ -294,11 +323,12 @@ fn store_references<E: ShotEngine>(
 fn finish<E: ShotEngine>(
     studio: &Studio<E>,
     folder: &RunFolder,
+    lease: &Lease,
     file: &mut StoryFile,
     shots: &[ShotId],
 ) -> Result<(), RunError> {
     let story = folder.story(&file.id);
-    let name = "story.mp4";
+    let name = WHOLE_VIDEO;
     if file.state == StoryState::Done && story.join(name).is_file() {
         return Ok(());
     }
@@ -306,16 +336,38 @@ fn finish<E: ShotEngine>(
         .iter()
         .map(|shot| story.join(format!("{shot}.mp4")))
         .collect();
+    lease.check()?;
     let content: BlobRef = studio.videos.join_clips(&story.join(name), &clips)?;
     file.video = Some(PictureRecord {
         file: name.to_owned(),
         content,
     });
     file.state = StoryState::Done;
+    lease.check()?;
     folder.write_story(file)?;
+    tidy(studio, file)?;
     studio
         .reporter
         .report(&Event::StoryFinished { story: &file.id });
+    Ok(())
+}
+
+/// Removes what programs that ended early left behind in a finished story.
+fn tidy<E>(studio: &Studio<E>, file: &StoryFile) -> Result<(), RunError> {
+    let storage = studio.bank.storage();
+    let story = studio.bank.story_folder(&file.id);
+    let staging = studio.bank.staging(&file.id);
+    for name in storage.list(&staging)? {
+        storage.remove(&staging.join(name))?;
+    }
+    for part in ["", "commits", "keyframes", "checkpoints"] {
+        let folder = story.join(part);
+        for name in storage.list(&folder)? {
+            if name.starts_with(UNFINISHED) || part == "checkpoints" {
+                storage.remove(&folder.join(name))?;
+            }
+        }
+    }
     Ok(())
 }
 

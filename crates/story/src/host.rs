@@ -1,5 +1,7 @@
 //! Arrays and pictures in host memory, free of any tensor library.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// A dense row-major `f32` array in host memory.
@@ -54,6 +56,19 @@ impl HostTensor {
     pub fn first_non_finite(&self) -> Option<usize> {
         self.data.iter().position(|value| !value.is_finite())
     }
+}
+
+/// A sampling loop between two steps: enough to go on elsewhere with the same bits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoopState {
+    /// Steps finished.
+    pub done: usize,
+    /// Steps in all.
+    pub total: usize,
+    /// Order of the solver's last predictor; 0 where the solver has none.
+    pub order: usize,
+    /// The sample and what the solver remembers, by name.
+    pub arrays: BTreeMap<String, HostTensor>,
 }
 
 /// An 8-bit RGB picture, rows from top to bottom, interleaved channels.

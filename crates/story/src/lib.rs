@@ -22,7 +22,7 @@ pub mod seed;
 pub mod stage;
 pub mod video;
 
-pub use host::{Clip, HostTensor, RgbImage};
+pub use host::{Clip, HostTensor, LoopState, RgbImage};
 pub use ids::{ShotId, StoryId};
 pub use manifest::{Manifest, StoryEntry};
 pub use manifest_reader::{InputFiles, manifest_from_scripts, parse_manifest};

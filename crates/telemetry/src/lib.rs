@@ -43,6 +43,33 @@ pub enum Event<'a> {
         /// Steps in all.
         total: usize,
     },
+    /// A shot goes on where it was saved.
+    ShotResumed {
+        /// The story.
+        story: &'a StoryId,
+        /// The shot.
+        shot: ShotId,
+        /// Steps that need not be done again.
+        done: usize,
+        /// Steps in all.
+        total: usize,
+    },
+    /// What was saved of a shot does not fit; it is made from the start.
+    CheckpointIgnored {
+        /// The story.
+        story: &'a StoryId,
+        /// The shot.
+        shot: ShotId,
+        /// Why.
+        reason: &'a str,
+    },
+    /// A story was taken over from a worker that is dead.
+    LeaseTaken {
+        /// The story.
+        story: &'a StoryId,
+        /// The worker.
+        from: &'a str,
+    },
     /// A shot exists now.
     ShotCommitted {
         /// The story.
@@ -68,7 +95,14 @@ pub enum Event<'a> {
         /// The story.
         story: &'a StoryId,
     },
-    /// A story was given up.
+    /// A story was given up, and nobody tries it again before it is released.
+    StoryQuarantined {
+        /// The story.
+        story: &'a StoryId,
+        /// Why.
+        reason: &'a str,
+    },
+    /// A story was given up for now.
     StoryFailed {
         /// The story.
         story: &'a StoryId,

@@ -112,6 +112,23 @@ impl Reporter for PlainProgress {
             } => {
                 tracing::warn!(%story, %shot, attempt, "{reason}");
             }
+            Event::ShotResumed {
+                story,
+                shot,
+                done,
+                total,
+            } => tracing::info!(%story, %shot, "goes on after step {done} of {total}"),
+            Event::CheckpointIgnored {
+                story,
+                shot,
+                reason,
+            } => tracing::warn!(%story, %shot, "what was saved of it is not used: {reason}"),
+            Event::LeaseTaken { story, from } => {
+                tracing::warn!(%story, from, "taken over from a worker that is dead");
+            }
+            Event::StoryQuarantined { story, reason } => {
+                tracing::error!(%story, "in quarantine: {reason}");
+            }
             Event::StoryFinished { story } => tracing::info!(%story, "story finished"),
             Event::StoryFailed { story, reason } => tracing::error!(%story, "given up: {reason}"),
             Event::IndexRebuilt { moved_to } => tracing::warn!(

@@ -2,9 +2,12 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
+use storyloom_orchestrator::RunFolder;
 use storyloom_orchestrator::memory_view::{StoryMemory, story_memory};
+use storyloom_orchestrator::run::sweep;
 use storyloom_story::{ShotId, StoryId, nearest};
 
 use super::folder;
@@ -16,9 +19,13 @@ use crate::output::{print, print_json};
 pub struct Arguments {
     /// Run folder.
     folder: PathBuf,
-    /// Story.
+    /// Story, or `gc` to remove stored blobs that nothing names any more; that is safe beside
+    /// running programs.
     #[arg(value_parser = |text: &str| StoryId::new(text))]
     story: StoryId,
+    /// With `gc`: leave blobs alone that are younger than so many seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+    grace: u64,
     /// Only this shot, as in 01_02.
     #[arg(long)]
     shot: Option<ShotId>,
@@ -31,6 +38,9 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Outcome {
     let opened = folder::open(&arguments.folder);
     let stories = opened.run_file().map_err(folder::failure)?.stories;
+    if arguments.story.as_str() == "gc" && !stories.contains(&arguments.story) {
+        return gc(&opened, arguments);
+    }
     if !stories.contains(&arguments.story) {
         return Err(unknown(&arguments.story, &stories));
     }
@@ -44,7 +54,23 @@ pub fn run(arguments: &Arguments) -> Outcome {
     Ok(Exit::Done)
 }
 
-fn unknown(story: &StoryId, stories: &[StoryId]) -> Failure {
+fn gc(folder: &RunFolder, arguments: &Arguments) -> Outcome {
+    let grace = Duration::from_secs(arguments.grace);
+    let sweep = sweep(folder, grace).map_err(folder::failure)?;
+    if arguments.json {
+        print_json(&sweep)?;
+    } else {
+        let (removed, megabytes) = (sweep.removed, sweep.freed_bytes as f64 / 1e6);
+        print(&format!(
+            "{removed} blobs removed, {megabytes:.1} MB; {} left\n",
+            sweep.kept
+        ))?;
+    }
+    Ok(Exit::Done)
+}
+
+/// The error of a story that the run does not have.
+pub(super) fn unknown(story: &StoryId, stories: &[StoryId]) -> Failure {
     let near = nearest(story.as_str(), stories.iter().map(StoryId::as_str));
     let hint = near.map_or_else(String::new, |near| format!("; did you mean {near}?"));
     Failure::new(Exit::Input, format!("the run has no story {story}{hint}"))

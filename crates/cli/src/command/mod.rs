@@ -6,6 +6,7 @@ mod doctor;
 mod folder;
 mod memory;
 mod model;
+mod quarantine;
 mod report;
 mod run;
 mod status;
@@ -39,6 +40,10 @@ enum Command {
     Report(report::Arguments),
     /// Show what the memory bank held for the shots of a story.
     Memory(memory::Arguments),
+    /// List the stories that cannot be made, each with its reason and how to try it alone.
+    Quarantine(quarantine::ListArguments),
+    /// Let stories back that failed or are in quarantine; the next start tries them again.
+    Retry(quarantine::RetryArguments),
     /// Look at checkpoints, make tiny ones, run one module.
     Model(model::Arguments),
     /// Measure this machine; figures as JSON.
@@ -50,7 +55,7 @@ enum Command {
 }
 
 /// The layers of a config that the command line gives.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct ConfigArguments {
     /// Config file (TOML).
     #[arg(long, value_name = "FILE")]
@@ -69,6 +74,8 @@ pub fn run(cli: Cli) -> Outcome {
         Command::Report(arguments) => report::run(&arguments),
         Command::Memory(arguments) => memory::run(&arguments),
         Command::Validate(arguments) => validate::run(&arguments),
+        Command::Quarantine(arguments) => quarantine::list(&arguments),
+        Command::Retry(arguments) => quarantine::retry(&arguments),
         Command::Model(arguments) => model::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),

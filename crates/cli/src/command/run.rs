@@ -8,7 +8,7 @@ use storyloom_memory::select::SelectionSettings;
 use storyloom_memory::window::WindowSettings;
 use storyloom_orchestrator::simulated::SimulatedEngine;
 use storyloom_orchestrator::{
-    RunConfig, RunOutcome, ShotEngine, StopAt, StopFlag, run as run_stories,
+    CheckpointSettings, RunConfig, RunOutcome, ShotEngine, StopFlag, run as run_stories,
 };
 use storyloom_telemetry::PlainProgress;
 
@@ -36,6 +36,10 @@ pub struct Arguments {
     /// Run folder. Started again on the same folder, a run goes on where it was.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// What follows when a run that was asked to stop has saved everything: auto, exit, wait or
+    /// requeue. Stands for `--set on_preempt=…`.
+    #[arg(long, value_name = "ACTION")]
+    on_preempt: Option<String>,
     /// Make only the first N stories of the manifest.
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
@@ -43,7 +47,12 @@ pub struct Arguments {
 
 /// Makes what is missing. Settings and input are checked before anything is loaded or written.
 pub fn run(arguments: &Arguments) -> Outcome {
-    let config = config::load(&arguments.config)?;
+    let mut layers = arguments.config.clone();
+    let action = arguments.on_preempt.iter();
+    layers
+        .sets
+        .extend(action.map(|action| format!("on_preempt={action}")));
+    let config = config::load(&layers)?;
     if config.top.engine == EngineKind::Torch {
         environment::settle();
     }
@@ -58,41 +67,45 @@ pub fn run(arguments: &Arguments) -> Outcome {
         input.manifest.stories.truncate(limit);
     }
     let settings = run_config(&config, arguments, &input);
+    // Before anything is loaded, which may take minutes.
+    let stop = signals::stop_flag(&config.run)?;
     let outcome = match config.top.engine {
         EngineKind::Simulated => {
             let engine = SimulatedEngine {
                 steps: config.sampler.steps.i2v as usize,
                 step_time: Duration::from_millis(config.simulated.step_ms),
             };
-            make(&settings, &input, &engine)?
+            make(&settings, &input, &engine, &stop)?
         }
-        EngineKind::Torch => make(&settings, &input, &build_engine(&config)?)?,
+        EngineKind::Torch => make(&settings, &input, &build_engine(&config)?, &stop)?,
     };
-    Ok(tell(&outcome))
+    Ok(tell(&outcome, config.top.on_preempt))
 }
 
 fn make<E: ShotEngine>(
     settings: &RunConfig,
     input: &Input,
     engine: &E,
+    stop: &StopFlag,
 ) -> Result<RunOutcome, Failure> {
-    let stop = StopFlag::new(signals::stop_flag()?);
     let progress = PlainProgress::new(PROGRESS);
-    run_stories(settings, &input.manifest, engine, &progress, &stop).map_err(Failure::from)
+    run_stories(settings, &input.manifest, engine, &progress, stop).map_err(Failure::from)
 }
 
-fn tell(outcome: &RunOutcome) -> Exit {
+fn tell(outcome: &RunOutcome, on_preempt: OnPreempt) -> Exit {
     let RunOutcome {
         stories,
         done,
         failed,
+        quarantined,
         stopped,
     } = outcome;
-    eprintln!("{done} of {stories} stories done, {failed} failed");
+    eprintln!("{done} of {stories} stories done, {failed} failed, {quarantined} in quarantine");
     if *stopped {
-        eprintln!("stopped early; everything finished is saved, run the same command again");
+        eprintln!("stopped early; everything is saved, run the same command again");
+        signals::after_stop(on_preempt);
         Exit::Stopped
-    } else if *failed > 0 {
+    } else if *failed + *quarantined > 0 {
         Exit::Unexpected
     } else {
         Exit::Done
@@ -104,6 +117,7 @@ fn run_config(config: &Config, arguments: &Arguments, input: &Input) -> RunConfi
     RunConfig {
         out: arguments.out.clone(),
         input_folder: input.folder.clone(),
+        method: config.top.method,
         seed: config.run.seed,
         video: config.video_spec(),
         window: WindowSettings {
@@ -118,12 +132,20 @@ fn run_config(config: &Config, arguments: &Arguments, input: &Input) -> RunConfi
         },
         continuation: memory.continuation,
         attempts: config.run.attempts,
-        stop_at: match config.top.on_preempt {
-            OnPreempt::Step => StopAt::Step,
-            OnPreempt::Shot => StopAt::Shot,
+        checkpoint: match config.checkpoint.every_steps {
+            0 => CheckpointSettings::Auto {
+                uptime: Duration::from_secs(60 * u64::from(config.checkpoint.uptime)),
+            },
+            steps => CheckpointSettings::Every(steps as usize),
+        },
+        patience: Duration::from_secs(u64::from(config.run.patience)),
+        quarantine_limit: match config.run.quarantine_limit {
+            0 => None,
+            limit => Some(limit as usize),
         },
         index: memory.backend,
         index_folder: (!memory.path.is_empty()).then(|| PathBuf::from(&memory.path)),
         resolved: config.to_json(),
+        config_file: config.to_toml(),
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use storyloom_orchestrator::StoryState;
 use storyloom_orchestrator::status::{Counts, Status, status};
+use storyloom_story::ShotId;
 
 use super::folder;
 use crate::exit::{Exit, Outcome};
@@ -86,10 +87,8 @@ fn text(status: &Status) -> String {
             StoryState::Pending => "pending".to_owned(),
             StoryState::Running => "running".to_owned(),
             StoryState::Done => "done".to_owned(),
-            StoryState::Failed { shot, reason } => {
-                let shot = shot.map_or_else(String::new, |shot| format!(" at {shot}"));
-                format!("failed{shot}: {reason}")
-            }
+            StoryState::Failed { shot, reason } => given_up("failed", *shot, reason),
+            StoryState::Quarantined { shot, reason } => given_up("in quarantine", *shot, reason),
         };
         let _ = writeln!(
             text,
@@ -100,6 +99,11 @@ fn text(status: &Status) -> String {
         );
     }
     text
+}
+
+fn given_up(how: &str, shot: Option<ShotId>, reason: &str) -> String {
+    let shot = shot.map_or_else(String::new, |shot| format!(" at {shot}"));
+    format!("{how}{shot}: {reason}")
 }
 
 fn human(seconds: f64) -> String {

@@ -75,6 +75,14 @@ impl Config {
             "must be 1 to 5",
         );
         rule(self.run.attempts > 0, "run.attempts", "must be at least 1");
+        rule(self.run.patience > 0, "run.patience", "must be at least 1");
+        for (key, list) in [
+            ("run.stop_signals", &self.run.stop_signals),
+            ("run.drain_signals", &self.run.drain_signals),
+        ] {
+            let known = crate::signals::parse(list).is_ok();
+            rule(known, key, "is a list of TERM, INT, HUP, USR1 and USR2");
+        }
         rule(self.lora.alpha >= 0.0, "lora.alpha", "must not be below 0");
         let topology = &self.topology;
         for (key, ranks) in [

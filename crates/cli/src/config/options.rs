@@ -87,8 +87,10 @@ options! {
         engine: EngineKind = EngineKind::Torch,
         /// Where the networks run; `auto` takes a GPU if there is one.
         device: Device = Device::Auto,
-        /// When the run is asked to stop: finish the `step` or the `shot` that is being made.
-        on_preempt: OnPreempt = OnPreempt::Step,
+        /// What follows when a run that was asked to stop has saved everything: `exit` with code
+        /// 75, `wait` for the end, or ask Slurm to `requeue` the job. `auto` waits under Slurm,
+        /// which takes a program that exits for a job that is done, and exits elsewhere.
+        on_preempt: OnPreempt = OnPreempt::Auto,
     }
     /// The run as a whole.
     run: Run {
@@ -97,8 +99,18 @@ options! {
         seed: u64 = 0,
         /// Threads for the arithmetic; 0 takes one per core.
         threads: u32 = 0,
-        /// How often a shot is tried before its story is given up.
+        /// How often a shot is tried before its story goes into quarantine.
         attempts: u32 = 2,
+        /// Stories in quarantine that a run accepts before it ends with code 65; 0 accepts any
+        /// number.
+        quarantine_limit: u32 = 0,
+        /// Seconds without a sign of life after which a program's stories are taken over by
+        /// others on the same run folder. All programs of a run use the same.
+        patience: u32 = 60,
+        /// Signals that stop a run after the running step, its state saved.
+        stop_signals: String = "TERM,INT,USR1".to_owned(),
+        /// Signals that stop a run after the running shot.
+        drain_signals: String = "USR2".to_owned(),
     }
     /// Checkpoints.
     models: Models {
@@ -184,8 +196,12 @@ options! {
     }
     /// Saving inside a shot.
     checkpoint: Checkpoint {
-        /// Save a shot that is being made every so many steps; 0 only saves finished shots.
+        /// Save a shot that is being made every so many steps; 0 saves it whenever the work that a
+        /// kill would lose is worth more than saving takes. A run that is asked to stop saves in
+        /// any case.
         every_steps: u32 = 0,
+        /// Minutes between two kills, on average, for `every_steps = 0`.
+        uptime: u32 = 120,
     }
     /// The parts a machine is divided into. This version runs in one process: all are 1.
     topology: Topology {
@@ -251,17 +267,26 @@ impl Choice for Dtype {
     const CHOICES: &'static [(&'static str, Self)] = &[("f32", Self::F32), ("bf16", Self::Bf16)];
 }
 
-/// What is finished before a run stops early.
+/// What follows when everything is saved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnPreempt {
-    /// The step of the sampling loop.
-    Step,
-    /// The shot.
-    Shot,
+    /// Wait under Slurm, exit elsewhere.
+    Auto,
+    /// Exit with code 75.
+    Exit,
+    /// Wait to be ended.
+    Wait,
+    /// Ask Slurm to start the job again later.
+    Requeue,
 }
 
 impl Choice for OnPreempt {
-    const CHOICES: &'static [(&'static str, Self)] = &[("step", Self::Step), ("shot", Self::Shot)];
+    const CHOICES: &'static [(&'static str, Self)] = &[
+        ("auto", Self::Auto),
+        ("exit", Self::Exit),
+        ("wait", Self::Wait),
+        ("requeue", Self::Requeue),
+    ];
 }
 
 impl Choice for IndexKind {

@@ -2,12 +2,14 @@
 
 use std::path::Path;
 
+use storyloom_story::LoopState;
 use tch::{Kind, Tensor};
 
 use crate::checkpoint::{Checkpoint, Target};
 use crate::error::{ModelError, Result};
 use crate::lora::{LoraSettings, apply_lora};
-use crate::sampler::{Expert, SamplerSettings, Schedule, Solver};
+use crate::sampler::{Expert, SamplerSettings, Schedule, Solver, SolverState};
+use crate::tensor_file::{from_host, to_host};
 use crate::wan::{ForwardInputs, TextContext, WanTransformer};
 
 /// The transformers of a pipeline and how they are sampled.
@@ -112,19 +114,26 @@ impl Denoiser {
 
     /// Walks from noise to clean latents of the same shape.
     ///
-    /// After every step `observer` is told how many of how many are done; `false` stops the loop.
-    /// Text is projected once per expert, when its first step comes.
+    /// After every step `observer` is shown where the loop stands; `false` stops it. With `resume`
+    /// the loop goes on from a saved state of the same inputs, to the same bits. Text is projected
+    /// once per expert, when its first step comes.
     pub fn sample(
         &self,
         inputs: &DenoiseInputs,
-        observer: &mut dyn FnMut(usize, usize) -> bool,
+        resume: Option<&LoopState>,
+        observer: &mut dyn FnMut(&Standing) -> bool,
     ) -> Result<Tensor> {
         let _guard = tch::no_grad_guard();
         let steps = self.schedule.steps();
-        let mut solver = Solver::new(self.settings.sampler.kind, &self.schedule);
-        let mut sample = inputs.noise.f_to_kind(Kind::Float)?;
+        let (mut solver, mut sample) = match resume {
+            None => {
+                let solver = Solver::new(self.settings.sampler.kind, &self.schedule);
+                (solver, inputs.noise.f_to_kind(Kind::Float)?)
+            }
+            Some(state) => self.restore(state, inputs.noise)?,
+        };
         let mut prepared: Option<(Expert, Prepared)> = None;
-        for step in 0..steps {
+        for step in solver.state().step..steps {
             let expert = self.schedule.expert(step);
             let ready = match prepared.take() {
                 Some((current, ready)) if current == expert => ready,
@@ -133,7 +142,12 @@ impl Denoiser {
             let velocity = self.velocity(expert, &ready, inputs, &sample, step)?;
             sample = solver.step(&velocity, &sample)?;
             prepared = Some((expert, ready));
-            if !observer(step + 1, steps) && step + 1 < steps {
+            let standing = Standing {
+                solver: &solver,
+                sample: &sample,
+                steps,
+            };
+            if !observer(&standing) && step + 1 < steps {
                 return Err(ModelError::Interrupted {
                     step: step + 1,
                     steps,
@@ -141,6 +155,35 @@ impl Denoiser {
             }
         }
         Ok(sample)
+    }
+
+    fn restore(&self, state: &LoopState, like: &Tensor) -> Result<(Solver, Tensor)> {
+        if state.total != self.schedule.steps() {
+            let reason = format!("saved in a loop of {} steps", state.total);
+            return Err(ModelError::input("loop state", reason));
+        }
+        let array = |name: &str| -> Result<Option<Tensor>> {
+            let Some(array) = state.arrays.get(name) else {
+                return Ok(None);
+            };
+            let tensor = from_host(array, like.device())?;
+            if tensor.size() != like.size() {
+                let reason = format!("{name} is {:?}, not {:?}", tensor.size(), like.size());
+                return Err(ModelError::input("loop state", reason));
+            }
+            Ok(Some(tensor))
+        };
+        let missing = || ModelError::input("loop state", "it has no sample");
+        let sample = array(SAMPLE)?.ok_or_else(missing)?;
+        let [newer, older] = ESTIMATES.map(array);
+        let solver = SolverState {
+            step: state.done,
+            order: state.order,
+            estimates: [newer?, older?].into_iter().flatten().collect(),
+            corrected: array(CORRECTED)?,
+        };
+        let kind = self.settings.sampler.kind;
+        Ok((Solver::resume(kind, &self.schedule, solver)?, sample))
     }
 
     fn model(&self, expert: Expert) -> (&WanTransformer, f64) {
@@ -190,6 +233,46 @@ impl Denoiser {
             .f_sub(&negative)?
             .f_mul_scalar_(guidance)?
             .f_add_(&negative)?)
+    }
+}
+
+const SAMPLE: &str = "sample";
+const ESTIMATES: [&str; 2] = ["estimate.0", "estimate.1"];
+const CORRECTED: &str = "corrected";
+
+/// Where a sampling loop stands between two steps.
+pub struct Standing<'a> {
+    solver: &'a Solver,
+    sample: &'a Tensor,
+    steps: usize,
+}
+
+impl Standing<'_> {
+    /// Steps finished.
+    pub fn done(&self) -> usize {
+        self.solver.state().step
+    }
+
+    /// Steps in all.
+    pub fn total(&self) -> usize {
+        self.steps
+    }
+
+    /// A copy on the host, enough to go on elsewhere.
+    pub fn save(&self) -> Result<LoopState> {
+        let state = self.solver.state();
+        let estimates = ESTIMATES.into_iter().zip(&state.estimates);
+        let corrected = state.corrected.iter().map(|tensor| (CORRECTED, tensor));
+        let tensors = estimates
+            .chain(corrected)
+            .chain(std::iter::once((SAMPLE, self.sample)));
+        let arrays = tensors.map(|(name, tensor)| Ok((name.to_owned(), to_host(tensor)?)));
+        Ok(LoopState {
+            done: state.step,
+            total: self.steps,
+            order: state.order,
+            arrays: arrays.collect::<Result<_>>()?,
+        })
     }
 }
 
@@ -271,9 +354,11 @@ mod tests {
                 temporal_positions: &[0, 1, 2],
             };
             let mut seen = Vec::new();
+            let mut saved = Vec::new();
             let latents = denoiser
-                .sample(&inputs, &mut |done, total| {
-                    seen.push((done, total));
+                .sample(&inputs, None, &mut |standing| {
+                    seen.push((standing.done(), standing.total()));
+                    saved.push(standing.save().unwrap());
                     true
                 })
                 .unwrap();
@@ -285,8 +370,20 @@ mod tests {
             let error = relative_error(&video, &io["output_video"]);
             assert!(error < 1e-4, "{case}: pixels {error:.2e}");
 
+            // From every step, across the change of experts too, the same bits.
+            for state in &saved[..7] {
+                let resumed = denoiser.sample(&inputs, Some(state), &mut |_| true);
+                assert_eq!(resumed.unwrap(), latents, "after step {}", state.done);
+            }
+            let mut other = saved[2].clone();
+            other.total = 9;
+            assert!(
+                denoiser
+                    .sample(&inputs, Some(&other), &mut |_| true)
+                    .is_err()
+            );
             let stopped = denoiser
-                .sample(&inputs, &mut |done, _| done < 3)
+                .sample(&inputs, None, &mut |standing| standing.done() < 3)
                 .unwrap_err();
             assert!(matches!(
                 stopped,

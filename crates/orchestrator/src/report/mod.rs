@@ -104,6 +104,7 @@ fn view_story(folder: &RunFolder, file: &StoryFile) -> Result<StoryView, RunErro
         StoryState::Running => ("running", None),
         StoryState::Done => ("done", None),
         StoryState::Failed { reason, .. } => ("failed", Some(reason.clone())),
+        StoryState::Quarantined { reason, .. } => ("quarantined", Some(reason.clone())),
     };
     let mut shots = Vec::new();
     for (shot, script) in file.script.shots() {

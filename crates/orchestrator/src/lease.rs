@@ -1,0 +1,444 @@
+//! Who works on which story, when several programs serve one run folder.
+//!
+//! ```text
+//! DIR/leases/workers/WORKER.json       one per program, with a beat that it keeps raising
+//! DIR/leases/stories/ID/00000007.json  the seventh lease of a story, and who holds it
+//! ```
+//!
+//! A lease is taken by creating the file of the next number, which only one program can do, on any
+//! file system, without locks. The number is the fence: a holder that was believed dead finds a
+//! higher one before it commits. Nobody's clock is compared with another's: a program is dead when
+//! the system it shares with us says so, or when we have watched its beat stand still for long
+//! enough.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use storyloom_memory::Storage;
+use storyloom_memory::storage::UNFINISHED;
+use storyloom_story::StoryId;
+
+use crate::error::RunError;
+
+/// A program that works on the run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Worker {
+    /// Different for every start of a program.
+    pub id: String,
+    /// Name of its machine.
+    pub host: String,
+    /// Tells one start of a machine from the next; empty if unknown.
+    boot: String,
+    /// The space in which `pid` counts.
+    pid_space: String,
+    /// Its process.
+    pub pid: u32,
+    /// When the process began, in ticks since the machine's start.
+    started: u64,
+    /// Rises while the program lives.
+    beat: u64,
+}
+
+impl Worker {
+    fn new() -> Self {
+        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        let host = read("/proc/sys/kernel/hostname").trim().to_owned();
+        let pid = std::process::id();
+        let now = SystemTime::now();
+        let name = format!("{host} {pid} {now:?}");
+        Self {
+            id: blake3::hash(name.as_bytes()).to_hex()[..16].to_owned(),
+            boot: read("/proc/sys/kernel/random/boot_id").trim().to_owned(),
+            pid_space: std::fs::read_link("/proc/self/ns/pid")
+                .map(|target| target.to_string_lossy().into_owned())
+                .unwrap_or_default(),
+            started: start_of(pid).unwrap_or_default(),
+            host,
+            pid,
+            beat: 0,
+        }
+    }
+
+    /// Whether the process of `other` lives, if we share a system with it.
+    fn sees(&self, other: &Self) -> Option<bool> {
+        let shared = !self.boot.is_empty()
+            && !self.pid_space.is_empty()
+            && (&self.boot, &self.pid_space) == (&other.boot, &other.pid_space);
+        shared.then(|| start_of(other.pid) == Some(other.started))
+    }
+}
+
+/// When a process began, in ticks since the machine's start; `None` if there is none, or if it has
+/// ended and nobody has asked for its end yet.
+fn start_of(pid: u32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may hold anything; the fields after it are plain.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ended = matches!(fields.first(), Some(&("Z" | "X")));
+    (!ended).then(|| fields.get(19)?.parse().ok()).flatten()
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct LeaseFile {
+    story: StoryId,
+    worker: String,
+    released: bool,
+}
+
+/// This program among the workers of a run.
+#[derive(Debug)]
+pub struct Leases {
+    root: PathBuf,
+    storage: Arc<dyn Storage>,
+    me: Worker,
+    patience: Duration,
+    watched: Mutex<BTreeMap<String, (u64, Instant)>>,
+    heart: Option<(Arc<Bell>, JoinHandle<()>)>,
+}
+
+/// Wakes the heart to stop it.
+#[derive(Debug, Default)]
+struct Bell {
+    stop: Mutex<bool>,
+    rung: Condvar,
+}
+
+/// The right to commit to a story.
+#[derive(Debug)]
+pub struct Lease<'a> {
+    leases: &'a Leases,
+    story: StoryId,
+    number: u64,
+}
+
+/// The answer to a claim.
+#[derive(Debug)]
+pub enum Claim<'a> {
+    /// The story is ours.
+    Held {
+        /// The lease.
+        lease: Lease<'a>,
+        /// The dead worker it was taken from.
+        taken_from: Option<String>,
+    },
+    /// Another program works on it.
+    Busy,
+}
+
+impl Leases {
+    /// Joins the workers of the run whose leases lie in `root`.
+    ///
+    /// `patience` is how long a beat may stand still before its worker counts as dead; all
+    /// programs of a run use the same.
+    pub fn join(
+        root: impl Into<PathBuf>,
+        storage: Arc<dyn Storage>,
+        patience: Duration,
+    ) -> Result<Self, RunError> {
+        let mut leases = Self {
+            root: root.into(),
+            storage,
+            me: Worker::new(),
+            patience,
+            watched: Mutex::default(),
+            heart: None,
+        };
+        leases.write_worker(&leases.me)?;
+        leases.forget_dead()?;
+        leases.heart = Some(leases.start_heart());
+        Ok(leases)
+    }
+
+    /// Claims a story that nobody alive holds.
+    pub fn claim(&self, story: &StoryId) -> Result<Claim<'_>, RunError> {
+        let numbers = self.numbers(story)?;
+        let mut taken_from = None;
+        if let Some(&last) = numbers.last() {
+            match self.read_lease(story, last)? {
+                Some(file) if file.released => {}
+                Some(file) if file.worker != self.me.id && self.is_alive(&file.worker)? => {
+                    return Ok(Claim::Busy);
+                }
+                Some(file) => taken_from = Some(file.worker),
+                // Somebody is tidying up behind a newer lease.
+                None => return Ok(Claim::Busy),
+            }
+        }
+        let number = numbers.last().copied().unwrap_or(0) + 1;
+        let file = self.lease_file(story, false);
+        if !self.storage.create(&self.path(story, number), &file)? {
+            return Ok(Claim::Busy);
+        }
+        // Oldest first, so that a holder that was believed dead always finds its own file gone or
+        // the next one there.
+        for old in numbers {
+            self.storage.remove(&self.path(story, old))?;
+        }
+        let lease = Lease {
+            leases: self,
+            story: story.clone(),
+            number,
+        };
+        Ok(Claim::Held { lease, taken_from })
+    }
+
+    /// Workers whose files are there, dead or alive.
+    pub fn workers(&self) -> Result<Vec<Worker>, RunError> {
+        let mut workers = Vec::new();
+        for name in self.storage.list(&self.root.join("workers"))? {
+            if let Some(id) = name.strip_suffix(".json")
+                && !name.starts_with(UNFINISHED)
+                && let Some(worker) = self.read_worker(id)?
+            {
+                workers.push(worker);
+            }
+        }
+        Ok(workers)
+    }
+
+    fn is_alive(&self, id: &str) -> Result<bool, RunError> {
+        let Some(worker) = self.read_worker(id)? else {
+            return Ok(false);
+        };
+        if self.me.sees(&worker) == Some(false) {
+            return Ok(false);
+        }
+        // Also for a process that we can see: it may be stopped or hang.
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let seen = watched.entry(id.to_owned()).or_insert((worker.beat, now));
+        if seen.0 != worker.beat {
+            *seen = (worker.beat, now);
+        }
+        Ok(now.duration_since(seen.1) < self.patience)
+    }
+
+    /// Removes the files of processes that we know to have ended.
+    fn forget_dead(&self) -> Result<(), RunError> {
+        for worker in self.workers()? {
+            if self.me.sees(&worker) == Some(false) {
+                self.storage.remove(&self.worker_path(&worker.id))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn start_heart(&self) -> (Arc<Bell>, JoinHandle<()>) {
+        let bell = Arc::new(Bell::default());
+        let (storage, mut me) = (self.storage.clone(), self.me.clone());
+        let (path, rest) = (self.worker_path(&me.id), self.patience / 4);
+        let heard = bell.clone();
+        let thread = std::thread::spawn(move || {
+            let mut stop = heard.stop.lock().unwrap_or_else(PoisonError::into_inner);
+            loop {
+                let waited = heard.rung.wait_timeout(stop, rest);
+                stop = waited.unwrap_or_else(PoisonError::into_inner).0;
+                if *stop {
+                    return;
+                }
+                me.beat += 1;
+                let bytes = serde_json::to_vec(&me).unwrap_or_default();
+                if let Err(error) = storage.write(&path, &bytes) {
+                    tracing::warn!(%error, "no sign of life could be written; others may take over");
+                }
+            }
+        });
+        (bell, thread)
+    }
+
+    fn numbers(&self, story: &StoryId) -> Result<Vec<u64>, RunError> {
+        let names = self.storage.list(&self.folder(story))?;
+        let number = |name: &String| name.strip_suffix(".json")?.parse().ok();
+        let mut numbers: Vec<u64> = names.iter().filter_map(number).collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    fn folder(&self, story: &StoryId) -> PathBuf {
+        self.root.join("stories").join(story.as_str())
+    }
+
+    fn path(&self, story: &StoryId, number: u64) -> PathBuf {
+        self.folder(story).join(format!("{number:08}.json"))
+    }
+
+    fn worker_path(&self, id: &str) -> PathBuf {
+        self.root.join("workers").join(format!("{id}.json"))
+    }
+
+    fn write_worker(&self, worker: &Worker) -> Result<(), RunError> {
+        let bytes = serde_json::to_vec(worker).unwrap_or_default();
+        Ok(self.storage.write(&self.worker_path(&worker.id), &bytes)?)
+    }
+
+    fn read_worker(&self, id: &str) -> Result<Option<Worker>, RunError> {
+        self.read(self.worker_path(id))
+    }
+
+    fn read_lease(&self, story: &StoryId, number: u64) -> Result<Option<LeaseFile>, RunError> {
+        self.read(self.path(story, number))
+    }
+
+    fn lease_file(&self, story: &StoryId, released: bool) -> Vec<u8> {
+        let file = LeaseFile {
+            story: story.clone(),
+            worker: self.me.id.clone(),
+            released,
+        };
+        // Plain data into memory: this does not fail.
+        serde_json::to_vec(&file).unwrap_or_default()
+    }
+
+    fn read<T: for<'de> Deserialize<'de>>(&self, path: PathBuf) -> Result<Option<T>, RunError> {
+        if !self.storage.exists(&path) {
+            return Ok(None);
+        }
+        match self.storage.read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| {
+                let reason = format!("not a lease: {error}; remove it if nobody works on the run");
+                RunError::Folder { path, reason }
+            }),
+            // It was there a moment ago.
+            Err(_) if !self.storage.exists(&path) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl Drop for Leases {
+    fn drop(&mut self) {
+        if let Some((bell, thread)) = self.heart.take() {
+            *bell.stop.lock().unwrap_or_else(PoisonError::into_inner) = true;
+            bell.rung.notify_all();
+            // A heart that panicked has said so already.
+            let _ = thread.join();
+        }
+        // Best effort: without its file a worker counts as dead, with it too after a while.
+        let _ = self.storage.remove(&self.worker_path(&self.me.id));
+    }
+}
+
+impl Lease<'_> {
+    /// Fails if another program has taken the story over.
+    pub fn check(&self) -> Result<(), RunError> {
+        let storage = &self.leases.storage;
+        let mine = self.leases.path(&self.story, self.number);
+        let next = self.leases.path(&self.story, self.number + 1);
+        if storage.exists(&mine) && !storage.exists(&next) {
+            return Ok(());
+        }
+        Err(RunError::LeaseLost {
+            story: self.story.clone(),
+        })
+    }
+
+    /// Lets others have the story at once.
+    pub fn release(self) -> Result<(), RunError> {
+        if self.check().is_ok() {
+            let file = self.leases.lease_file(&self.story, true);
+            let path = self.leases.path(&self.story, self.number);
+            self.leases.storage.write(&path, &file)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use storyloom_memory::Disk;
+
+    const LONG: Duration = Duration::from_secs(3600);
+
+    fn join(root: &std::path::Path, patience: Duration) -> Leases {
+        Leases::join(root, Arc::new(Disk), patience).unwrap()
+    }
+
+    fn held<'a>(leases: &'a Leases, story: &StoryId) -> Option<(Lease<'a>, Option<String>)> {
+        match leases.claim(story).unwrap() {
+            Claim::Held { lease, taken_from } => Some((lease, taken_from)),
+            Claim::Busy => None,
+        }
+    }
+
+    #[test]
+    fn a_story_has_one_holder_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let story = StoryId::new("a").unwrap();
+        let [one, two] = [(), ()].map(|()| join(folder.path(), LONG));
+        let (lease, taken) = held(&one, &story).unwrap();
+        assert!(taken.is_none() && held(&two, &story).is_none());
+        lease.release().unwrap();
+        let (lease, taken) = held(&two, &story).unwrap();
+        assert!(taken.is_none() && held(&one, &story).is_none());
+        lease.check().unwrap();
+        // A program that ends without releasing leaves nothing that holds others up.
+        drop(two);
+        assert!(held(&one, &story).is_some());
+    }
+
+    #[test]
+    fn many_claims_at_once_have_one_winner() {
+        let folder = tempfile::tempdir().unwrap();
+        let story = StoryId::new("a").unwrap();
+        let workers: Vec<Leases> = (0..6).map(|_| join(folder.path(), LONG)).collect();
+        let wins = std::thread::scope(|scope| {
+            let claims: Vec<_> = workers
+                .iter()
+                .map(|worker| scope.spawn(|| held(worker, &story).map(|(lease, _)| lease.number)))
+                .collect();
+            let wins = claims.into_iter().filter_map(|claim| claim.join().unwrap());
+            wins.collect::<Vec<_>>()
+        });
+        assert_eq!(wins, [1]);
+    }
+
+    /// A holder whose beat stands still is taken over, and finds out before it commits.
+    #[test]
+    fn a_stalled_holder_is_fenced() {
+        let folder = tempfile::tempdir().unwrap();
+        let story = StoryId::new("a").unwrap();
+        // The heart of `slow` beats once an hour, while `quick` waits for 50 ms.
+        let slow = join(folder.path(), 4 * LONG);
+        let (lease, _) = held(&slow, &story).unwrap();
+        let quick = join(folder.path(), Duration::from_millis(50));
+        assert!(held(&quick, &story).is_none());
+        std::thread::sleep(Duration::from_millis(80));
+        let (new, taken) = held(&quick, &story).unwrap();
+        assert_eq!(taken.as_deref(), Some(slow.me.id.as_str()));
+        assert!(matches!(lease.check(), Err(RunError::LeaseLost { .. })));
+        lease.release().unwrap();
+        new.check().unwrap();
+        // Also after further take-overs, when the files in between are gone.
+        new.release().unwrap();
+        let third = join(folder.path(), LONG);
+        assert!(held(&third, &story).is_some());
+    }
+
+    /// A process that has ended is known to be dead at once, if it ran on this system.
+    #[test]
+    fn the_dead_of_this_system_need_no_patience() {
+        let folder = tempfile::tempdir().unwrap();
+        let story = StoryId::new("a").unwrap();
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let mut ghost = Worker {
+            id: "ghost".to_owned(),
+            pid: child.id(),
+            started: 1,
+            ..Worker::new()
+        };
+        child.wait().unwrap();
+        let leases = join(folder.path(), LONG);
+        leases.write_worker(&ghost).unwrap();
+        assert!(!leases.is_alive("ghost").unwrap());
+        ghost.boot = "elsewhere".to_owned();
+        leases.write_worker(&ghost).unwrap();
+        assert!(leases.is_alive("ghost").unwrap());
+        assert_eq!(start_of(std::process::id()), Some(leases.me.started));
+        assert!(held(&leases, &story).is_some());
+    }
+}

@@ -1,0 +1,97 @@
+//! Stories that cannot be made: what they are, how to try one alone, and how to let them back.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+use serde_json::json;
+use storyloom_story::{ShotId, StoryId};
+
+use crate::config::RunConfig;
+use crate::error::RunError;
+use crate::run_folder::{RunFolder, StoryFile, StoryState};
+
+/// A story in quarantine.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Quarantined {
+    /// The story.
+    pub story: StoryId,
+    /// The shot that cannot be made.
+    pub shot: Option<ShotId>,
+    /// Why.
+    pub reason: String,
+    /// Tries the story alone, in a folder of its own.
+    pub command: String,
+}
+
+/// The stories in quarantine.
+pub fn list(folder: &RunFolder) -> Result<Vec<Quarantined>, RunError> {
+    let mut list = Vec::new();
+    for story in folder.run_file()?.stories {
+        if let StoryState::Quarantined { shot, reason } = folder.story_file(&story)?.state {
+            let command = command(folder, &story);
+            list.push(Quarantined {
+                story,
+                shot,
+                reason,
+                command,
+            });
+        }
+    }
+    Ok(list)
+}
+
+/// Lets stories back that failed or are in quarantine: the given ones, or all. The next start
+/// tries them again. Returns those that were let back.
+pub fn release(folder: &RunFolder, stories: &[StoryId]) -> Result<Vec<StoryId>, RunError> {
+    let mut released = Vec::new();
+    for story in folder.run_file()?.stories {
+        if !stories.is_empty() && !stories.contains(&story) {
+            continue;
+        }
+        let mut file = folder.story_file(&story)?;
+        if let StoryState::Failed { .. } | StoryState::Quarantined { .. } = file.state {
+            file.state = StoryState::Running;
+            folder.write_story(&file)?;
+            released.push(story);
+        }
+    }
+    Ok(released)
+}
+
+/// Writes a manifest of the one story and the settings of the run, for [`Quarantined::command`].
+pub(crate) fn write_reproducer(
+    folder: &RunFolder,
+    config: &RunConfig,
+    file: &StoryFile,
+) -> Result<(), RunError> {
+    let absolute = |name: &String| {
+        let path = config.input_folder.join(name);
+        std::path::absolute(&path).unwrap_or(path)
+    };
+    let images: Vec<PathBuf> = file.reference_images.iter().map(absolute).collect();
+    let mut line = json!({"id": file.id, "script": file.script, "reference_images": images});
+    for (name, value) in [("seed", json!(file.seed)), ("tenant", json!(file.tenant))] {
+        if !value.is_null() {
+            line[name] = value;
+        }
+    }
+    let place = place(folder, &file.id);
+    let storage = folder.storage();
+    storage.write(
+        &place.join("manifest.jsonl"),
+        format!("{line}\n").as_bytes(),
+    )?;
+    storage.write(&place.join("config.toml"), config.config_file.as_bytes())?;
+    Ok(())
+}
+
+fn place(folder: &RunFolder, story: &StoryId) -> PathBuf {
+    folder.root().join("quarantine").join(story.as_str())
+}
+
+fn command(folder: &RunFolder, story: &StoryId) -> String {
+    let place = place(folder, story);
+    let [config, manifest, out] =
+        ["config.toml", "manifest.jsonl", "out"].map(|name| place.join(name).display().to_string());
+    format!("storyloom run --config '{config}' --manifest '{manifest}' --out '{out}'")
+}

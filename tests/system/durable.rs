@@ -1,0 +1,345 @@
+//! Kills, twins, damage and a full disk: nothing is lost, nothing is made twice, no lie is told.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::harness::{Workshop, call, finish, frames, line, signal_when};
+
+const STORIES: [(&str, &[bool]); 2] = [("ad", &[true, false]), ("tale", &[true, true, false])];
+
+/// A pseudorandom sequence; the same on every run of the tests.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}
+
+fn start(command: &mut Command, log: &Path) -> Child {
+    let log = fs::File::options()
+        .create(true)
+        .append(true)
+        .open(log)
+        .unwrap();
+    command.stdout(Stdio::null()).stderr(log).spawn().unwrap()
+}
+
+/// Two programs at a time on one folder, one of them killed at a random moment, again and again.
+fn torture(kills: usize, stories: usize) {
+    let names: Vec<String> = (0..stories).map(|n| format!("story-{n}")).collect();
+    let cuts = [true, false, true, true, false];
+    let stories: Vec<(&str, &[bool])> = names
+        .iter()
+        .map(|name| (name.as_str(), &cuts[..]))
+        .collect();
+    let sets = [
+        "simulated.step_ms=25",
+        "checkpoint.every_steps=1",
+        "sampler.steps=4",
+    ];
+    let calm = Workshop::new();
+    let manifest = calm.manifest(&stories);
+    finish(&mut calm.run(&manifest, &["sampler.steps=4"])).ended_with(0);
+
+    let shop = Workshop::new();
+    let log = shop.path("log");
+    let mut dice = Dice(20_261_121);
+    let mut twins: Vec<Child> = Vec::new();
+    let (mut killed, begun) = ([0; 2], Instant::now());
+    while killed.iter().sum::<usize>() < kills {
+        while twins.len() < 2 {
+            twins.push(start(&mut shop.run(&manifest, &sets), &log));
+        }
+        std::thread::sleep(Duration::from_millis(20 + dice.below(300)));
+        let victim = dice.below(2) as usize;
+        let kind = usize::from(dice.below(3) == 0);
+        let mut child = twins.swap_remove(victim);
+        if let Some(status) = child.try_wait().unwrap() {
+            // It found everything done: the kills that are left need more work than there was.
+            assert!(
+                status.success(),
+                "{status}: {}",
+                fs::read_to_string(&log).unwrap()
+            );
+            panic!("only {killed:?} kills before the end");
+        }
+        let signal = ["-KILL", "-TERM"][kind];
+        let sent = Command::new("kill")
+            .args([signal, &child.id().to_string()])
+            .status();
+        assert!(sent.unwrap().success());
+        let code = child.wait().unwrap().code();
+        // One that is asked to stop before it listens ends as the system sees fit.
+        let expected = code.is_none() || (kind == 1 && code == Some(75));
+        assert!(expected, "{signal}: {code:?}");
+        killed[kind] += 1;
+        assert!(
+            begun.elapsed() < Duration::from_secs(60 * 30),
+            "no end is near"
+        );
+    }
+    for child in twins {
+        let output = child.wait_with_output().unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            fs::read_to_string(&log).unwrap()
+        );
+    }
+    finish(&mut shop.run(&manifest, &["sampler.steps=4"])).ended_with(0);
+    let log = fs::read_to_string(&log).unwrap();
+    assert!(!log.contains("panicked"), "{log}");
+    assert!(
+        log.contains("goes on after step"),
+        "no step was ever resumed"
+    );
+    assert_eq!(shop.digest(), calm.digest());
+    for name in &names {
+        let folder = shop.out().join("stories").join(name);
+        assert_eq!(frames(&folder.join("story.mp4")), 3 * 9 + 2 * 8);
+        let leftovers = fs::read_dir(folder.join("checkpoints"));
+        assert_eq!(leftovers.map_or(0, Iterator::count), 0, "{name}");
+    }
+    eprintln!("{} kills, {} stops", killed[0], killed[1]);
+}
+
+#[test]
+fn sixty_kills_change_nothing() {
+    torture(60, 12);
+}
+
+/// The long version; see docs/durability.md.
+#[test]
+#[ignore = "takes a quarter of an hour; scripts/torture.sh runs it"]
+fn five_hundred_kills_change_nothing() {
+    torture(500, 100);
+}
+
+#[test]
+fn twins_started_together_share_the_work() {
+    let shop = Workshop::new();
+    let manifest = shop.manifest(&STORIES);
+    let log = shop.path("log");
+    let twins: Vec<Child> = (0..2)
+        .map(|_| start(&mut shop.run(&manifest, &["simulated.step_ms=30"]), &log))
+        .collect();
+    for twin in twins {
+        assert!(twin.wait_with_output().unwrap().status.success());
+    }
+    let log = fs::read_to_string(&log).unwrap();
+    assert_eq!(log.matches("made in").count(), 5, "{log}");
+    shop.digest();
+}
+
+/// A program that is stopped (SIGSTOP) while it works is taken over; when it wakes up, it leaves
+/// the work to its successor.
+#[test]
+fn a_stopped_program_is_taken_over() {
+    let shop = Workshop::new();
+    let manifest = shop.manifest(&[("ad", &[true, false, true])]);
+    let log = shop.path("log");
+    let sets = ["simulated.step_ms=200", "run.patience=1"];
+    let mut sleeper = start(&mut shop.run(&manifest, &sets), &log);
+    let first = shop.out().join("stories/ad/commits/01_01.json");
+    while !first.exists() {
+        assert!(sleeper.try_wait().unwrap().is_none());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let signal = |name: &str| {
+        let sent = Command::new("kill")
+            .args([name, &sleeper.id().to_string()])
+            .status();
+        assert!(sent.unwrap().success());
+    };
+    signal("-STOP");
+    let successor = finish(&mut shop.run(&manifest, &["run.patience=1"]));
+    successor.ended_with(0).saying("taken over");
+    signal("-CONT");
+    let output = sleeper.wait_with_output().unwrap();
+    let log = fs::read_to_string(&log).unwrap();
+    assert!(output.status.success(), "{log}");
+    assert_eq!(log.matches("made in").count(), 1, "{log}");
+    shop.digest();
+}
+
+/// Whether the second shot is being made, and was saved at a step.
+fn in_the_second_shot(shop: &Workshop) -> bool {
+    shop.out()
+        .join("stories/ad/checkpoints/01_02.json")
+        .exists()
+}
+
+#[test]
+fn a_stop_saves_the_running_step() {
+    let shop = Workshop::new();
+    let manifest = shop.manifest(&STORIES);
+    let slow = &[
+        "simulated.step_ms=200",
+        "sampler.steps=8",
+        "checkpoint.every_steps=1",
+    ];
+    let begun = || in_the_second_shot(&shop);
+    signal_when(&mut shop.run(&manifest, slow), "USR1", begun).ended_with(75);
+    assert!(
+        shop.out()
+            .join("stories/ad/checkpoints/01_02.json")
+            .exists()
+    );
+    let again = finish(&mut shop.run(&manifest, &["sampler.steps=8"]));
+    again.ended_with(0).saying("goes on after step");
+    let calm = Workshop::new();
+    finish(&mut calm.run(&manifest, &["sampler.steps=8"])).ended_with(0);
+    assert_eq!(shop.digest(), calm.digest());
+}
+
+#[test]
+fn a_drain_finishes_the_running_shot() {
+    let shop = Workshop::new();
+    let manifest = shop.manifest(&STORIES);
+    let slow = &[
+        "simulated.step_ms=200",
+        "sampler.steps=8",
+        "checkpoint.every_steps=1",
+    ];
+    let begun = || in_the_second_shot(&shop);
+    signal_when(&mut shop.run(&manifest, slow), "USR2", begun).ended_with(75);
+    assert!(shop.out().join("stories/ad/commits/01_02.json").exists());
+    assert!(
+        !shop
+            .out()
+            .join("stories/ad/checkpoints/01_02.json")
+            .exists()
+    );
+}
+
+/// Under Slurm a program that exits counts as done, so it waits, and the next signal ends it.
+#[test]
+fn under_slurm_a_stopped_run_waits_for_its_end() {
+    let shop = Workshop::new();
+    let manifest = shop.manifest(&STORIES);
+    let log = shop.path("log");
+    let mut command = shop.run(&manifest, &["simulated.step_ms=50"]);
+    let mut child = start(command.env("SLURM_JOB_ID", "7"), &log);
+    let kill = || {
+        let sent = Command::new("kill")
+            .args(["-TERM", &child.id().to_string()])
+            .status();
+        assert!(sent.unwrap().success());
+    };
+    while !shop.out().join("stories/ad/commits/01_01.json").exists() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    kill();
+    while !fs::read_to_string(&log)
+        .unwrap()
+        .contains("waiting for the end")
+    {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    kill();
+    assert_eq!(child.wait().unwrap().code(), Some(75));
+}
+
+#[test]
+fn a_deleted_or_broken_index_is_rebuilt() {
+    let shop = Workshop::new();
+    let manifest = shop.manifest(&STORIES);
+    let slow = &["simulated.step_ms=50"];
+    let begun = || shop.out().join("stories/ad/commits/01_02.json").exists();
+    let bank = shop.out().join("bank");
+    // Deleted under a running program.
+    let stopped = signal_when(&mut shop.run(&manifest, slow), "KILL", || {
+        let ready = begun();
+        if ready {
+            fs::remove_dir_all(&bank).unwrap();
+        }
+        ready
+    });
+    assert_eq!(stopped.code, None);
+    finish(&mut shop.run(&manifest, slow)).ended_with(0);
+    let digest = shop.digest();
+    fs::write(
+        bank.join("0/sled/conf"),
+        b"garbage that is no database of any kind",
+    )
+    .unwrap();
+    fs::remove_file(shop.out().join("stories/tale/commits/01_03.json")).unwrap();
+    let rebuilt = finish(&mut shop.run(&manifest, &[]));
+    rebuilt.ended_with(0).saying("did not open");
+    assert_eq!(shop.digest(), digest);
+}
+
+/// A run folder is whole wherever it lies, and goes on there.
+#[test]
+fn a_copied_run_goes_on() {
+    let shop = Workshop::new();
+    let manifest = shop.manifest(&STORIES);
+    let begun = || shop.out().join("stories/ad/commits/01_02.json").exists();
+    signal_when(
+        &mut shop.run(&manifest, &["simulated.step_ms=50"]),
+        "KILL",
+        begun,
+    );
+    let copy = Workshop::new();
+    let copied = Command::new("cp")
+        .arg("-r")
+        .arg(shop.out())
+        .arg(copy.out())
+        .status();
+    assert!(copied.unwrap().success());
+    finish(&mut copy.run(&manifest, &[])).ended_with(0);
+    finish(&mut shop.run(&manifest, &[])).ended_with(0);
+    assert_eq!(copy.digest(), shop.digest());
+}
+
+/// A story that cannot be made is set aside with its reason, can be tried alone by the command that
+/// is given, and is made once its trouble is mended and it is let back.
+#[test]
+fn a_poisoned_story_is_set_aside() {
+    let shop = Workshop::new();
+    let broken = line("ad", &[true]).replacen('{', "{\"reference_images\": [\"hero.png\"], ", 1);
+    let lines = format!("{broken}\n{}", line("tale", &[true]));
+    let manifest = shop.write("manifest.jsonl", lines);
+    shop.write("hero.png", "no picture");
+    finish(&mut shop.run(&manifest, &[]))
+        .ended_with(1)
+        .saying("hero.png");
+    let status = shop.ask(&["status", "--json"]).ended_with(0).json();
+    let stories = &status["stories"];
+    assert_eq!(
+        (&stories["quarantined"], &stories["done"]),
+        (&1.into(), &1.into())
+    );
+    let list = shop.ask(&["quarantine", "--json"]).ended_with(0).json();
+    assert_eq!(list[0]["story"], "ad");
+    assert!(list[0]["reason"].as_str().unwrap().contains("hero.png"));
+
+    let alone = list[0]["command"].as_str().unwrap();
+    let mut words: Vec<&str> = alone
+        .split_whitespace()
+        .map(|word| word.trim_matches('\''))
+        .collect();
+    assert_eq!(words.remove(0), "storyloom");
+    call(&words).ended_with(1).saying("hero.png");
+
+    // It stays aside, whatever becomes of its trouble, until it is let back.
+    shop.write("hero.png", BLUE);
+    finish(&mut shop.run(&manifest, &[])).ended_with(1);
+    shop.ask(&["retry", "nobody"]).ended_with(65);
+    let back = shop.ask(&["retry", "ad"]).ended_with(0);
+    assert_eq!(back.stdout, "ad\n");
+    finish(&mut shop.run(&manifest, &[])).ended_with(0);
+    shop.digest();
+    assert_eq!(shop.ask(&["quarantine"]).ended_with(0).stdout.trim(), "");
+    let swept = shop.ask(&["memory", "gc", "--json"]).ended_with(0).json();
+    assert_eq!(swept["removed"], 0);
+}
+
+/// A blue picture of 32 x 24 pixels.
+const BLUE: &[u8] = b"\x89\x50\x4e\x47\x0d\x0a\x1a\x0a\x00\x00\x00\x0d\x49\x48\x44\x52\x00\x00\x00\x20\x00\x00\x00\x18\x08\x02\x00\x00\x00\x14\x31\x68\x63\x00\x00\x00\x24\x49\x44\x41\x54\x78\xda\x63\x50\x68\x38\x40\x53\xc4\x30\x6a\xc1\xa8\x05\xa3\x16\x8c\x5a\x30\x6a\xc1\xa8\x05\xa3\x16\x8c\x5a\x30\x34\x2c\x00\x00\xc2\x58\x20\x3d\x34\x5a\xf7\xa5\x00\x00\x00\x00\x49\x45\x4e\x44\xae\x42\x60\x82";
