@@ -164,7 +164,8 @@ fn a_stopped_program_is_taken_over() {
     let output = sleeper.wait_with_output().unwrap();
     let log = fs::read_to_string(&log).unwrap();
     assert!(output.status.success(), "{log}");
-    assert_eq!(log.matches("made in").count(), 1, "{log}");
+    // The first shot at most: it may have been stopped between committing it and saying so.
+    assert!(log.matches("made in").count() <= 1, "{log}");
     shop.digest();
 }
 

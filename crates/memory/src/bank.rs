@@ -193,9 +193,14 @@ impl MemoryBank {
     pub fn install(&self, story: &StoryId, pictures: &[&PictureRecord]) -> Result<()> {
         for picture in pictures {
             let staged = self.staged(story, &picture.file, &picture.content);
-            if self.storage.exists(&staged) {
-                let path = self.story_folder(story).join(&picture.file);
-                self.storage.move_to(&staged, &path)?;
+            if !self.storage.exists(&staged) {
+                continue;
+            }
+            let path = self.story_folder(story).join(&picture.file);
+            match self.storage.move_to(&staged, &path) {
+                // Another program was faster.
+                Err(_) if !self.storage.exists(&staged) && self.storage.exists(&path) => {}
+                result => result?,
             }
         }
         Ok(())
@@ -307,21 +312,31 @@ impl MemoryBank {
             return Ok(keyframes);
         }
         let keyframes = read()?;
-        self.remember(story, part, &keyframes);
+        // Not synced: whoever reads the record once can read it again.
+        self.put_index(story, part, &keyframes, false);
         Ok(keyframes)
     }
 
     /// Puts keyframes into the index. Trouble there is only told: the records have it all.
     fn remember(&self, story: &StoryId, part: &str, keyframes: &[KeyframeRecord]) {
+        self.put_index(story, part, keyframes, true);
+    }
+
+    fn put_index(&self, story: &StoryId, part: &str, keyframes: &[KeyframeRecord], sync: bool) {
         let put = || {
             let value = serde_json::to_vec(keyframes)
                 .map_err(|error| MemoryError::damaged("an index value", error.to_string()))?;
             self.index.put(&self.key(story, part), &value)?;
-            self.index.flush()
+            if sync { self.index.flush() } else { Ok(()) }
         };
         if let Err(error) = put() {
             tracing::warn!(%error, %story, part, "not in the memory index; the record is safe");
         }
+    }
+
+    /// Makes durable what the index learned from records.
+    pub fn flush_index(&self) -> Result<()> {
+        self.index.flush()
     }
 
     /// One index may serve several runs, whose stories may have the same names.

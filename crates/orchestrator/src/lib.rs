@@ -3,6 +3,7 @@
 //! Start with [`shot`]: one function that names the stages of a shot in order. A [`story`] is a
 //! chain of shots, a [`run`] a list of stories.
 
+pub mod bench;
 pub mod config;
 pub mod engine;
 pub mod error;

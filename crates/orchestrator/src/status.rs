@@ -1,6 +1,8 @@
 //! How far a run is, from its folder alone.
 
-use serde::Serialize;
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
 use storyloom_memory::{CommitRecord, Sealed};
 use storyloom_story::{ShotId, StoryId};
 
@@ -84,27 +86,36 @@ pub fn status(folder: &RunFolder) -> Result<Status, RunError> {
     Ok(status)
 }
 
-/// Working time of a story: what made its shots, and an estimate of what failed attempts took.
-struct Work {
-    useful: f64,
-    lost: f64,
+/// Working time of a story, in seconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Work {
+    /// What made its shots.
+    pub useful: f64,
+    /// An estimate of what failed attempts took.
+    pub lost: f64,
+}
+
+impl Work {
+    /// Adds what a shot took.
+    pub(crate) fn add(&mut self, record: &CommitRecord) {
+        let seconds: f64 = record.seconds.values().sum();
+        self.useful += seconds;
+        self.lost += seconds * f64::from(record.request.attempt);
+    }
 }
 
 fn count_story(folder: &RunFolder, file: &StoryFile, status: &mut Status) -> Work {
-    let mut work = Work {
-        useful: 0.0,
-        lost: 0.0,
-    };
-    let mut done = 0;
     let total = file.script.shot_count();
-    for (shot, _) in file.script.shots() {
-        if let Some(record) = readable_record(folder, &file.id, shot) {
-            let seconds: f64 = record.seconds.values().sum();
-            work.useful += seconds;
-            work.lost += seconds * f64::from(record.request.attempt);
-            done += 1;
+    let (done, work) = match (&file.state, file.work) {
+        // A finished story has noted what it cost; that its records are there is enough.
+        (StoryState::Done, Some(work)) => (recorded(folder, file), work),
+        _ => {
+            let mut work = Work::default();
+            let shots = file.script.shots();
+            let records = shots.filter_map(|(shot, _)| readable_record(folder, &file.id, shot));
+            (records.inspect(|record| work.add(record)).count(), work)
         }
-    }
+    };
     let left = total - done;
     let (stories, shots) = (&mut status.stories, &mut status.shots);
     stories.total += 1;
@@ -139,6 +150,17 @@ fn count_story(folder: &RunFolder, file: &StoryFile, status: &mut Status) -> Wor
         done,
     });
     work
+}
+
+/// How many shots have a record, by the names in the folder.
+fn recorded(folder: &RunFolder, file: &StoryFile) -> usize {
+    let commits = folder.story(&file.id).join("commits");
+    let names = folder.storage().list(&commits).unwrap_or_default();
+    let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+    let shots = file.script.shots();
+    shots
+        .filter(|(shot, _)| names.contains(format!("{shot}.json").as_str()))
+        .count()
 }
 
 /// A commit record, or nothing where there is none or where it is damaged, which `verify` reports.

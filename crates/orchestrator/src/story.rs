@@ -23,6 +23,7 @@ use crate::error::RunError;
 use crate::lease::Lease;
 use crate::run_folder::{RunFolder, StoryFile, StoryState};
 use crate::shot::{ShotPlan, Studio, check_scores, make_shot, vector};
+use crate::status::Work;
 
 /// The file of a story's whole video.
 pub const WHOLE_VIDEO: &str = "story.mp4";
@@ -61,6 +62,7 @@ pub fn make_story<E: ShotEngine>(
         .map(|(id, shot)| (id, shot.clone()))
         .collect();
     let mut done: Vec<ShotId> = Vec::with_capacity(shots.len());
+    let mut work = Work::default();
     let mut last: Option<CommitRecord> = None;
     for (id, shot) in &shots {
         let at = |error: RunError| StoryError {
@@ -95,8 +97,10 @@ pub fn make_story<E: ShotEngine>(
             }
         };
         done.push(*id);
+        work.add(&record);
         last = Some(record);
     }
+    file.work = Some(work);
     finish(studio, folder, lease, file, &done).map_err(before)
 }
 

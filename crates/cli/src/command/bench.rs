@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use storyloom_memory::IndexKind;
 use storyloom_models::bench::{self, BenchSettings};
+use storyloom_orchestrator::bench::{StoreFigures, store};
 
 use crate::environment;
 use crate::exit::{Exit, Failure, Outcome};
@@ -24,6 +26,38 @@ enum What {
     Decode(Clip),
     /// From a checkpoint folder to a model that is ready.
     Load(Clip),
+    /// What the ledger of a run costs per shot, and in a large run.
+    Store(Store),
+}
+
+#[derive(Debug, Args)]
+struct Store {
+    /// Folder on the disk to measure; a new folder in it is filled and removed.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    dir: PathBuf,
+    /// Database of the index: sled or redb.
+    #[arg(long, default_value = "sled")]
+    backend: String,
+    /// Shots timed in each part.
+    #[arg(long, default_value_t = 200)]
+    shots: usize,
+    /// Stories of ten shots in the large run.
+    #[arg(long, default_value_t = 10_000)]
+    stories: usize,
+}
+
+impl Store {
+    fn measure(&self) -> Result<StoreFigures, Failure> {
+        let kind = match self.backend.as_str() {
+            "sled" => IndexKind::Sled,
+            "redb" => IndexKind::Redb,
+            other => {
+                let message = format!("{other} is no database of the index; use sled or redb");
+                return Err(Failure::new(Exit::Usage, message));
+            }
+        };
+        Ok(store(&self.dir, kind, self.shots, self.stories)?)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -72,6 +106,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     match &arguments.what {
         What::Denoise(clip) => print_json(&bench::denoise(&clip.model, &clip.settings()?)?)?,
         What::Decode(clip) => print_json(&bench::decode(&clip.model, &clip.settings()?)?)?,
+        What::Store(what) => print_json(&what.measure()?)?,
         What::Load(clip) => print_json(&bench::load(&clip.model, &clip.settings()?)?)?,
     }
     Ok(Exit::Done)
