@@ -133,3 +133,68 @@ fn a_full_disk_ends_the_run_and_room_lets_it_go_on() {
     }
     shop.digest();
 }
+
+#[test]
+fn a_read_only_folder_is_told_and_left_alone() {
+    let shop = Workshop::new();
+    let manifest = shop.manifest(&[("a", &[true; 2])]);
+    let Some(disk) = SmallDisk::new(shop.out(), "64m") else {
+        eprintln!("skipped: a read-only folder needs the right to mount one");
+        return;
+    };
+    finish(&mut shop.run(&manifest, &[])).ended_with(0);
+    let before = shop.products();
+    std::fs::remove_file(shop.out().join("stories/a/commits/01_02.json")).unwrap();
+    assert!(disk.mount("remount,ro"));
+    finish(&mut shop.run(&manifest, &[]))
+        .ended_with(74)
+        .saying("Read-only file system");
+    shop.ask(&["status", "--json"]).ended_with(0);
+    assert!(disk.mount("remount,rw"));
+    finish(&mut shop.run(&manifest, &[])).ended_with(0);
+    assert_eq!(shop.products().len(), before.len());
+    shop.digest();
+}
+
+#[test]
+fn what_kills_cost_depends_on_the_level() {
+    let shop = Workshop::new();
+    let dir = shop.path("bench");
+    std::fs::create_dir(&dir).unwrap();
+    let trace = shop.write("trace.json", "[0.6, 0.9]");
+    let sizes = [
+        "--stories",
+        "1",
+        "--shots",
+        "2",
+        "--steps",
+        "4",
+        "--step-ms",
+        "100",
+    ];
+    let mut command = storyloom(["bench", "preempt", "--trace", &trace, "--dir"]);
+    let figures = finish(command.arg(&dir).args(sizes)).ended_with(0).json();
+    let levels: Vec<_> = figures["levels"].as_array().unwrap().iter().collect();
+    let names: Vec<_> = levels.iter().map(|level| &level["level"]).collect();
+    assert_eq!(names, ["step", "shot", "story"]);
+    for level in levels {
+        assert!(level["paid_seconds"].as_f64().unwrap() > 0.0, "{level}");
+    }
+    assert_eq!(std::fs::read_dir(dir).unwrap().count(), 0, "it tidies up");
+    call(&["bench", "preempt", "--trace", "/nowhere"]).ended_with(2);
+}
+
+#[test]
+fn the_cost_of_the_ledger_is_measured() {
+    let shop = Workshop::new();
+    let dir = shop.path("bench");
+    std::fs::create_dir(&dir).unwrap();
+    for backend in ["sled", "redb"] {
+        let mut command = storyloom(["bench", "store", "--shots", "5", "--stories", "100"]);
+        command.args(["--backend", backend, "--dir"]).arg(&dir);
+        let figures = finish(&mut command).ended_with(0).json();
+        assert_eq!(figures["large"]["shots"], 1000);
+        assert_eq!(figures["curve"].as_array().unwrap().len(), 3);
+    }
+    assert_eq!(std::fs::read_dir(dir).unwrap().count(), 0, "it tidies up");
+}

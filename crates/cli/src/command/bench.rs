@@ -7,6 +7,7 @@ use storyloom_memory::IndexKind;
 use storyloom_models::bench::{self, BenchSettings};
 use storyloom_orchestrator::bench::{StoreFigures, store};
 
+use super::preempt;
 use crate::environment;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::print_json;
@@ -28,6 +29,8 @@ enum What {
     Load(Clip),
     /// What the ledger of a run costs per shot, and in a large run.
     Store(Store),
+    /// What kills cost a run that resumes at steps, shots or stories; on the simulated engine.
+    Preempt(preempt::Arguments),
 }
 
 #[derive(Debug, Args)]
@@ -106,6 +109,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     match &arguments.what {
         What::Denoise(clip) => print_json(&bench::denoise(&clip.model, &clip.settings()?)?)?,
         What::Decode(clip) => print_json(&bench::decode(&clip.model, &clip.settings()?)?)?,
+        What::Preempt(what) => print_json(&preempt::measure(what)?)?,
         What::Store(what) => print_json(&what.measure()?)?,
         What::Load(clip) => print_json(&bench::load(&clip.model, &clip.settings()?)?)?,
     }

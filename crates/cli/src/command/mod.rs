@@ -6,6 +6,7 @@ mod doctor;
 mod folder;
 mod memory;
 mod model;
+mod preempt;
 mod quarantine;
 mod report;
 mod run;

@@ -134,7 +134,7 @@ fn run_config(config: &Config, arguments: &Arguments, input: &Input) -> RunConfi
         attempts: config.run.attempts,
         checkpoint: match config.checkpoint.every_steps {
             0 => CheckpointSettings::Auto {
-                uptime: Duration::from_secs(60 * u64::from(config.checkpoint.uptime)),
+                uptime: Duration::from_secs_f64(60.0 * config.checkpoint.uptime),
             },
             steps => CheckpointSettings::Every(steps as usize),
         },

@@ -76,6 +76,11 @@ impl Config {
         );
         rule(self.run.attempts > 0, "run.attempts", "must be at least 1");
         rule(self.run.patience > 0, "run.patience", "must be at least 1");
+        rule(
+            (0.0..1e9).contains(&self.checkpoint.uptime),
+            "checkpoint.uptime",
+            "must not be below 0",
+        );
         for (key, list) in [
             ("run.stop_signals", &self.run.stop_signals),
             ("run.drain_signals", &self.run.drain_signals),

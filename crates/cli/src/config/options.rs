@@ -201,7 +201,7 @@ options! {
         /// any case.
         every_steps: u32 = 0,
         /// Minutes between two kills, on average, for `every_steps = 0`.
-        uptime: u32 = 120,
+        uptime: f64 = 120.0,
     }
     /// The parts a machine is divided into. This version runs in one process: all are 1.
     topology: Topology {
