@@ -299,6 +299,34 @@ fn a_copied_run_goes_on() {
     assert_eq!(copy.digest(), shop.digest());
 }
 
+/// A program whose clock is days behind goes on with what one with the right time began, while
+/// that one is still at work.
+#[test]
+fn clocks_may_jump() {
+    if Command::new("faketime").arg("--version").output().is_err() {
+        eprintln!("skipped: a jumping clock needs the program faketime (Debian: faketime)");
+        return;
+    }
+    let shop = Workshop::new();
+    let manifest = shop.manifest(&STORIES);
+    let log = shop.path("log");
+    let slow = &["simulated.step_ms=100", "run.patience=2"];
+    let first = start(&mut shop.run(&manifest, slow), &log);
+    let second = shop.run(&manifest, slow);
+    let mut shifted = Command::new("faketime");
+    shifted.arg("-f").arg("-3d").arg(second.get_program());
+    shifted.args(second.get_args()).env("OMP_NUM_THREADS", "1");
+    let second = start(&mut shifted, &log);
+    for program in [first, second] {
+        let status = program.wait_with_output().unwrap().status;
+        assert!(status.success(), "{}", fs::read_to_string(&log).unwrap());
+    }
+    let log = fs::read_to_string(&log).unwrap();
+    assert_eq!(log.matches("made in").count(), 5, "{log}");
+    assert!(!log.contains("taken over"), "{log}");
+    shop.digest();
+}
+
 /// A story that cannot be made is set aside with its reason, can be tried alone by the command that
 /// is given, and is made once its trouble is mended and it is let back.
 #[test]
