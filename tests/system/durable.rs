@@ -116,7 +116,7 @@ fn sixty_kills_change_nothing() {
 
 /// The long version; see docs/durability.md.
 #[test]
-#[ignore = "takes a quarter of an hour; scripts/torture.sh runs it"]
+#[ignore = "takes seven minutes; scripts/torture.sh runs it"]
 fn five_hundred_kills_change_nothing() {
     torture(500, 100);
 }
