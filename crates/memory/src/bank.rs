@@ -160,11 +160,17 @@ impl MemoryBank {
         if self.storage.create(&self.references_path(story), &bytes)? {
             self.remember(story, "references", &record.pictures);
         }
-        if let Some(record) = self.references(story)? {
-            let pictures: Vec<_> = record.pictures.iter().map(|kept| &kept.picture).collect();
-            self.install(story, &pictures)?;
-        }
-        Ok(())
+        self.install_references(story).map(drop)
+    }
+
+    /// Gives a story's committed reference images their final names; tells whether it has any.
+    pub fn install_references(&self, story: &StoryId) -> Result<bool> {
+        let Some(record) = self.references(story)? else {
+            return Ok(false);
+        };
+        let pictures: Vec<_> = record.pictures.iter().map(|kept| &kept.picture).collect();
+        self.install(story, &pictures)?;
+        Ok(true)
     }
 
     /// Where a picture or video lies until its record is committed. Only committed content ever

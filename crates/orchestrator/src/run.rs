@@ -6,7 +6,7 @@ use std::time::Duration;
 use storyloom_memory::blobs::Sweep;
 use storyloom_memory::index::open_index;
 use storyloom_memory::{BlobStore, Disk, MemoryBank, MemoryError, Storage};
-use storyloom_story::{Continuation, ErrorClass, Manifest, StoryEntry};
+use storyloom_story::{Continuation, ErrorClass, Manifest, ShotId, StoryEntry};
 use storyloom_telemetry::{Event, Reporter};
 
 use crate::config::{RunConfig, StopFlag};
@@ -246,13 +246,10 @@ pub fn sweep(folder: &RunFolder, grace: Duration) -> Result<Sweep, RunError> {
 /// Whether every shot of a story that says it is done has its record, and the whole video is there.
 fn is_complete<E>(studio: &Studio<E>, folder: &RunFolder, file: &StoryFile) -> bool {
     let story = folder.story(&file.id);
-    let mut shots = file.script.shots();
-    shots.all(|(shot, _)| studio.bank.is_committed(&file.id, shot))
-        && file
-            .script
-            .shots()
-            .all(|(shot, _)| story.join(format!("{shot}.mp4")).is_file())
-        && story.join(WHOLE_VIDEO).is_file()
+    let is_there = |shot: ShotId| {
+        studio.bank.is_committed(&file.id, shot) && story.join(format!("{shot}.mp4")).is_file()
+    };
+    file.script.shots().all(|(shot, _)| is_there(shot)) && story.join(WHOLE_VIDEO).is_file()
 }
 
 /// Programs with an index on one machine; more than anybody starts on purpose.

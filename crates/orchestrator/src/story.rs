@@ -248,7 +248,7 @@ fn begin<E: ShotEngine>(
     file: &mut StoryFile,
 ) -> Result<Resolution, RunError> {
     // Once they are in the bank, the files they came from are not needed any more.
-    let stored = file.reference_images.is_empty() || studio.bank.references(&file.id)?.is_some();
+    let stored = file.reference_images.is_empty() || studio.bank.install_references(&file.id)?;
     let references = if stored {
         Vec::new()
     } else {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use storyloom_memory::select::{SelectionRule, SelectionSettings};
 use storyloom_memory::storage::{Fault, FaultyDisk};
 use storyloom_memory::window::WindowSettings;
-use storyloom_memory::{BlobStore, Disk, IndexKind, Storage};
+use storyloom_memory::{BlobRef, BlobStore, Disk, IndexKind, Storage};
 use storyloom_orchestrator::run::run_on;
 use storyloom_orchestrator::simulated::SimulatedEngine;
 use storyloom_orchestrator::status::{Status, status};
@@ -627,6 +627,37 @@ fn reference_images_come_first() {
         "the shape of the reference"
     );
     assert!(checked(out.path()).ok, "{:?}", checked(out.path()).problems);
+
+    // A program that ended between the record of the references and their names.
+    let cut_short = tempfile::tempdir().unwrap();
+    config.out = cut_short.path().to_owned();
+    let early = StopFlag::default();
+    let asked = early.clone();
+    let stopping = Meddling::new(move |_, _| {
+        asked.set(StopAt::Step);
+        None
+    });
+    assert!(
+        run(&config, &manifest, &stopping, &Silent, &early)
+            .unwrap()
+            .stopped
+    );
+    let ad = cut_short.path().join("stories/ad");
+    let named = ad.join("keyframes/00_00_keyframe0.png");
+    let digest = BlobRef::of(&std::fs::read(&named).unwrap()).blake3;
+    std::fs::create_dir_all(ad.join(".staged")).unwrap();
+    std::fs::rename(&named, ad.join(".staged").join(format!("{digest}.png"))).unwrap();
+    assert_eq!(
+        run(&config, &manifest, &engine, &Silent, &stop)
+            .unwrap()
+            .done,
+        1
+    );
+    assert!(
+        checked(cut_short.path()).ok,
+        "{:?}",
+        checked(cut_short.path()).problems
+    );
 
     std::fs::write(inputs.path().join("hero.png"), b"no picture").unwrap();
     let fresh = tempfile::tempdir().unwrap();
