@@ -1,0 +1,174 @@
+//! Ranks that compute together.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::backend::{Backend, Pending, Result};
+use crate::element::{Element, Reduction, reduce_bytes};
+use crate::error::CommError;
+
+/// One rank's end of a group of ranks.
+///
+/// Collectives are called by all ranks of a group in the same order; a rank that calls something
+/// else, or buffers of other lengths, is named in the error of the others. Clones are the same
+/// end: one thread at a time calls collectives on it.
+#[derive(Debug, Clone)]
+pub struct Group {
+    backend: Arc<dyn Backend>,
+    name: Arc<str>,
+    subgroups: Arc<AtomicU64>,
+}
+
+impl Group {
+    pub(crate) fn new(backend: Box<dyn Backend>, name: &str) -> Self {
+        Self {
+            backend: Arc::from(backend),
+            name: Arc::from(name),
+            subgroups: Arc::default(),
+        }
+    }
+
+    /// Rank of this process in the group.
+    pub fn rank(&self) -> usize {
+        self.backend.rank()
+    }
+
+    /// Number of ranks in the group.
+    pub fn size(&self) -> usize {
+        self.backend.size()
+    }
+
+    /// What errors call it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Reduces `data` over all ranks, in place. Every rank gets the same bits.
+    pub fn all_reduce<T: Element>(&self, data: &mut [T], reduction: Reduction) -> Result<()> {
+        let data = bytemuck::cast_slice_mut(data);
+        self.backend.all_reduce(data, T::DTYPE, reduction)
+    }
+
+    /// Starts to sum small buffers and returns at once, so that the caller can compute meanwhile.
+    /// Every rank sends its whole buffer to every other: the shortest way, and the most bytes.
+    pub fn start_all_reduce<T: Element>(
+        &self,
+        data: &[T],
+        reduction: Reduction,
+    ) -> Result<Pending> {
+        Ok(Pending {
+            exchange: self.backend.exchange(bytemuck::cast_slice(data))?,
+            dtype: T::DTYPE,
+            reduction,
+        })
+    }
+
+    /// Puts the buffers of all ranks one after the other; `all` is `size` times as long as `mine`.
+    pub fn all_gather<T: Element>(&self, mine: &[T], all: &mut [T]) -> Result<()> {
+        self.check("all-gather", all.len(), mine.len() * self.size())?;
+        self.backend
+            .all_gather(bytemuck::cast_slice(mine), bytemuck::cast_slice_mut(all))
+    }
+
+    /// Reduces `all` over the ranks and gives each its part; `all` is `size` times as long.
+    pub fn reduce_scatter<T: Element>(
+        &self,
+        all: &[T],
+        mine: &mut [T],
+        reduction: Reduction,
+    ) -> Result<()> {
+        self.check("reduce-scatter", all.len(), mine.len() * self.size())?;
+        let (all, mine) = (bytemuck::cast_slice(all), bytemuck::cast_slice_mut(mine));
+        self.backend.reduce_scatter(all, mine, T::DTYPE, reduction)
+    }
+
+    /// Sends the `n`-th of `size` equal chunks to rank `n`; chunk `n` of `receive` comes from it.
+    pub fn all_to_all<T: Element>(&self, send: &[T], receive: &mut [T]) -> Result<()> {
+        self.check("all-to-all", receive.len(), send.len())?;
+        self.check("all-to-all", send.len() % self.size(), 0)?;
+        self.backend.all_to_all(
+            bytemuck::cast_slice(send),
+            bytemuck::cast_slice_mut(receive),
+        )
+    }
+
+    /// Gives all ranks the buffer of rank `root`.
+    pub fn broadcast<T: Element>(&self, data: &mut [T], root: usize) -> Result<()> {
+        self.check_rank("broadcast", root)?;
+        self.backend.broadcast(bytemuck::cast_slice_mut(data), root)
+    }
+
+    /// Returns when all ranks have called it.
+    pub fn barrier(&self) -> Result<()> {
+        self.backend.barrier()
+    }
+
+    /// Sends a message of any length. Messages from one rank to another keep their order.
+    pub fn send(&self, to: usize, message: &[u8]) -> Result<()> {
+        self.check_rank("send", to)?;
+        self.backend.send(to, message)
+    }
+
+    /// The next message from rank `from`. `patience` of `None` waits as long as that rank lives.
+    pub fn receive(&self, from: usize, patience: Option<Duration>) -> Result<Vec<u8>> {
+        self.check_rank("receive", from)?;
+        self.backend.receive(from, patience)
+    }
+
+    /// The group of some ranks of this one, sorted. All ranks of this group call it with the same
+    /// lists in the same order; `None` for those that are not in it.
+    pub fn subgroup(&self, members: &[usize], name: &str) -> Result<Option<Self>> {
+        let label = self.subgroups.fetch_add(1, Ordering::Relaxed) + 1;
+        if !members.contains(&self.rank()) {
+            return Ok(None);
+        }
+        Ok(Some(Self::new(
+            self.backend.subgroup(members, label)?,
+            name,
+        )))
+    }
+
+    fn check(&self, operation: &str, found: usize, wanted: usize) -> Result<()> {
+        if found == wanted {
+            return Ok(());
+        }
+        Err(self.wrong(
+            operation,
+            format!("a buffer of {found} elements, not {wanted}"),
+        ))
+    }
+
+    fn check_rank(&self, operation: &str, rank: usize) -> Result<()> {
+        if rank < self.size() {
+            return Ok(());
+        }
+        let size = self.size();
+        Err(self.wrong(operation, format!("rank {rank} of a group of {size}")))
+    }
+
+    fn wrong(&self, operation: &str, reason: String) -> CommError {
+        CommError::Buffer {
+            group: self.name.to_string(),
+            operation: operation.to_owned(),
+            reason,
+        }
+    }
+}
+
+impl Pending {
+    /// The reduced buffer; `output` is as long as the one that was given.
+    pub fn wait<T: Element>(self, output: &mut [T]) -> Result<()> {
+        let parts = self.exchange.wait()?;
+        let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+        let output: &mut [u8] = bytemuck::cast_slice_mut(output);
+        if T::DTYPE != self.dtype || parts.iter().any(|part| part.len() != output.len()) {
+            return Err(CommError::Backend {
+                operation: "all-reduce".to_owned(),
+                reason: "the output is not as the buffer it was started with".to_owned(),
+            });
+        }
+        reduce_bytes(self.dtype, &parts, self.reduction, output);
+        Ok(())
+    }
+}

@@ -1,0 +1,34 @@
+//! Worlds of ranks.
+//!
+//! A *world* is a number of processes that were started together, by `mpirun`, `srun` or
+//! `storyloom launch`. Each finds its *rank* ([`discovery`]) and a seat in a [`topology`]: some
+//! ranks make a *replica*, which holds the networks once and makes stories. Ranks talk in a
+//! [`Group`], whose collectives work on plain buffers over one of three back ends: threads of one
+//! process, sockets between processes, or MPI. [`nccl`] is the same for memory on GPUs.
+//!
+//! No collective waits for ever. What is late is an error that names the ranks that are missing,
+//! and the world ends in a way that lets the run go on later.
+
+mod backend;
+mod call;
+pub mod discovery;
+mod element;
+mod error;
+mod group;
+pub mod launcher;
+mod mailbox;
+mod messages;
+#[cfg(feature = "mpi")]
+mod mpi_backend;
+pub mod nccl;
+mod rendezvous;
+mod sockets;
+pub mod threads;
+pub mod topology;
+mod world;
+
+pub use backend::Pending;
+pub use element::{Dtype, Element, Reduction};
+pub use error::{CommError, LayoutError};
+pub use group::Group;
+pub use world::{World, WorldOptions};

@@ -1,0 +1,317 @@
+//! Collectives made of messages, for threads and sockets.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::backend::{Backend, PendingExchange, Place, Result};
+use crate::call::{Call, Kind};
+use crate::element::{Dtype, Reduction, reduce_bytes};
+use crate::error::CommError;
+use crate::mailbox::{Mailbox, Message, Missing};
+
+/// Brings messages to other ranks of the world.
+pub(crate) trait Transport: Debug + Send + Sync {
+    fn post(&self, to: usize, channel: u64, message: Message) -> std::io::Result<()>;
+    fn mailbox(&self) -> &Mailbox;
+}
+
+/// A group over a transport.
+#[derive(Debug, Clone)]
+pub(crate) struct MessageGroup {
+    transport: Arc<dyn Transport>,
+    rank: usize,
+    place: Place,
+    channel: u64,
+    patience: Duration,
+    calls: Arc<AtomicU64>,
+}
+
+/// Elements below which everybody sends everything: one way instead of two.
+const SMALL: usize = 1 << 14;
+
+/// Tells messages from one rank to another from collectives of the same group.
+const POST: u64 = 1 << 63;
+
+impl MessageGroup {
+    /// The group of the whole world.
+    pub(crate) fn world(
+        transport: Arc<dyn Transport>,
+        rank: usize,
+        size: usize,
+        patience: Duration,
+    ) -> Self {
+        Self {
+            transport,
+            rank,
+            place: Place {
+                group: "world".to_owned(),
+                members: (0..size).collect(),
+            },
+            channel: 0,
+            patience,
+            calls: Arc::default(),
+        }
+    }
+
+    fn call(&self, kind: Kind, dtype: Dtype, bytes: usize) -> Call {
+        Call {
+            sequence: self.calls.fetch_add(1, Ordering::Relaxed) + 1,
+            ..Call::new(kind, dtype, bytes / dtype.size())
+        }
+    }
+
+    fn others(&self) -> impl Iterator<Item = usize> {
+        let rank = self.rank;
+        (0..self.place.members.len()).filter(move |&member| member != rank)
+    }
+
+    fn post(&self, call: Call, to: usize, channel: u64, payload: Vec<u8>) -> Result<()> {
+        let message = Message { call, payload };
+        self.transport
+            .post(self.place.members[to], channel, message)
+            .map_err(|_| self.place.lost(&call, &[to]))
+    }
+
+    /// The payload of each other rank's message to the same call.
+    fn collect(&self, call: &Call) -> Result<Vec<(usize, Vec<u8>)>> {
+        let began = Instant::now();
+        let mut collected = Vec::with_capacity(self.size());
+        for member in self.others() {
+            let payload = self.take(call, member, Some(began + self.patience));
+            collected.push((
+                member,
+                payload.map_err(|error| self.with_all(error, call, member))?,
+            ));
+        }
+        Ok(collected)
+    }
+
+    fn take(&self, call: &Call, member: usize, deadline: Option<Instant>) -> Result<Vec<u8>> {
+        let from = self.place.members[member];
+        let taken = self.transport.mailbox().take(from, self.channel, deadline);
+        match taken {
+            Ok(message) if message.call == *call => Ok(message.payload),
+            Ok(message) => Err(self.place.disagree(call, member, Some(message.call))),
+            Err(Missing::Gone) => Err(self.place.lost(call, &[member])),
+            Err(Missing::Late) => Err(self.place.late(call, &[member], self.patience)),
+        }
+    }
+
+    /// Names also the others from which nothing has come.
+    fn with_all(&self, error: CommError, call: &Call, first: usize) -> CommError {
+        if !matches!(error, CommError::Late { .. }) {
+            return error;
+        }
+        let mailbox = self.transport.mailbox();
+        let missing: Vec<usize> = self
+            .others()
+            .filter(|&member| {
+                member == first
+                    || member > first && !mailbox.has(self.place.members[member], self.channel)
+            })
+            .collect();
+        self.place.late(call, &missing, self.patience)
+    }
+
+    /// Sends `chunk(n)` to each other rank `n` and receives theirs.
+    fn trade(&self, call: Call, chunk: impl Fn(usize) -> Vec<u8>) -> Result<Vec<(usize, Vec<u8>)>> {
+        for member in self.others() {
+            self.post(call, member, self.channel, chunk(member))?;
+        }
+        self.collect(&call)
+    }
+
+    /// Reduces one's own `mine` with what came from the others, in the order of the ranks.
+    fn reduce(
+        &self,
+        mine: &[u8],
+        theirs: &[(usize, Vec<u8>)],
+        call: &Call,
+        output: &mut [u8],
+    ) -> Result<()> {
+        let mut parts: Vec<&[u8]> = vec![mine; self.size()];
+        for (member, part) in theirs {
+            if part.len() != mine.len() {
+                return Err(self.place.disagree(call, *member, None));
+            }
+            parts[*member] = part;
+        }
+        reduce_bytes(call.dtype, &parts, call.reduction, output);
+        Ok(())
+    }
+}
+
+/// Bytes of part `part` of `parts` of a buffer, whole elements, lengths as equal as can be.
+fn share(bytes: usize, dtype: Dtype, part: usize, parts: usize) -> std::ops::Range<usize> {
+    let count = bytes / dtype.size();
+    let at = |part: usize| part * count / parts * dtype.size();
+    at(part)..at(part + 1)
+}
+
+impl Backend for MessageGroup {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn size(&self) -> usize {
+        self.place.members.len()
+    }
+
+    fn all_reduce(&self, data: &mut [u8], dtype: Dtype, reduction: Reduction) -> Result<()> {
+        let size = self.size();
+        if size == 1 {
+            return Ok(());
+        }
+        let call = self
+            .call(Kind::AllReduce, dtype, data.len())
+            .reducing(reduction);
+        if data.len() <= SMALL {
+            let mine = data.to_vec();
+            let theirs = self.trade(call, |_| mine.clone())?;
+            return self.reduce(&mine, &theirs, &call, data);
+        }
+        let part = |member| share(data.len(), dtype, member, size);
+        let theirs = self.trade(call, |member| data[part(member)].to_vec())?;
+        let own = part(self.rank);
+        let mut reduced = vec![0; own.len()];
+        self.reduce(&data[own.clone()], &theirs, &call, &mut reduced)?;
+        data[own].copy_from_slice(&reduced);
+        let length = data.len();
+        for (member, theirs) in self.trade(call, |_| reduced.clone())? {
+            data[share(length, dtype, member, size)].copy_from_slice(&theirs);
+        }
+        Ok(())
+    }
+
+    fn all_gather(&self, mine: &[u8], all: &mut [u8]) -> Result<()> {
+        let call = self.call(Kind::AllGather, Dtype::Bytes, mine.len());
+        let length = mine.len();
+        all[self.rank * length..][..length].copy_from_slice(mine);
+        for (member, theirs) in self.trade(call, |_| mine.to_vec())? {
+            all[member * length..][..length].copy_from_slice(&theirs);
+        }
+        Ok(())
+    }
+
+    fn reduce_scatter(
+        &self,
+        all: &[u8],
+        mine: &mut [u8],
+        dtype: Dtype,
+        reduction: Reduction,
+    ) -> Result<()> {
+        let call = self
+            .call(Kind::ReduceScatter, dtype, mine.len())
+            .reducing(reduction);
+        let length = mine.len();
+        let chunk = |member: usize| &all[member * length..][..length];
+        let theirs = self.trade(call, |member| chunk(member).to_vec())?;
+        self.reduce(chunk(self.rank), &theirs, &call, mine)
+    }
+
+    fn all_to_all(&self, send: &[u8], receive: &mut [u8]) -> Result<()> {
+        let length = send.len() / self.size();
+        let call = self.call(Kind::AllToAll, Dtype::Bytes, send.len());
+        let chunk = |member: usize| &send[member * length..][..length];
+        receive[self.rank * length..][..length].copy_from_slice(chunk(self.rank));
+        for (member, theirs) in self.trade(call, |member| chunk(member).to_vec())? {
+            receive[member * length..][..length].copy_from_slice(&theirs);
+        }
+        Ok(())
+    }
+
+    fn broadcast(&self, data: &mut [u8], root: usize) -> Result<()> {
+        let call = self.call(Kind::Broadcast, Dtype::Bytes, data.len());
+        if self.rank == root {
+            for member in self.others() {
+                self.post(call, member, self.channel, data.to_vec())?;
+            }
+            return Ok(());
+        }
+        let payload = self.take(&call, root, Some(Instant::now() + self.patience))?;
+        data.copy_from_slice(&payload);
+        Ok(())
+    }
+
+    fn barrier(&self) -> Result<()> {
+        let call = self.call(Kind::Barrier, Dtype::Bytes, 0);
+        self.trade(call, |_| Vec::new()).map(drop)
+    }
+
+    fn send(&self, to: usize, message: &[u8]) -> Result<()> {
+        let call = Call::new(Kind::Message, Dtype::Bytes, message.len());
+        self.post(call, to, self.channel ^ POST, message.to_vec())
+    }
+
+    fn receive(&self, from: usize, patience: Option<Duration>) -> Result<Vec<u8>> {
+        let call = Call::new(Kind::Message, Dtype::Bytes, 0);
+        let deadline = patience.map(|patience| Instant::now() + patience);
+        let channel = self.channel ^ POST;
+        let taken = self
+            .transport
+            .mailbox()
+            .take(self.place.members[from], channel, deadline);
+        match taken {
+            Ok(message) => Ok(message.payload),
+            Err(Missing::Gone) => Err(self.place.lost(&call, &[from])),
+            Err(Missing::Late) => {
+                Err(self
+                    .place
+                    .late(&call, &[from], patience.unwrap_or_default()))
+            }
+        }
+    }
+
+    fn exchange(&self, mine: &[u8]) -> Result<Box<dyn PendingExchange>> {
+        let call = self.call(Kind::Exchange, Dtype::Bytes, mine.len());
+        for member in self.others() {
+            self.post(call, member, self.channel, mine.to_vec())?;
+        }
+        Ok(Box::new(MessageExchange {
+            group: self.clone(),
+            call,
+            mine: mine.to_vec(),
+        }))
+    }
+
+    fn subgroup(&self, members: &[usize], label: u64) -> Result<Box<dyn Backend>> {
+        let world: Vec<usize> = members
+            .iter()
+            .map(|&member| self.place.members[member])
+            .collect();
+        let rank = members.iter().position(|&member| member == self.rank);
+        // The order in which groups are made is the same everywhere, so that this is one channel
+        // per group; a group of a group gets digits of its own.
+        let channel = self.channel.wrapping_mul(4096).wrapping_add(label) & !POST;
+        Ok(Box::new(Self {
+            transport: Arc::clone(&self.transport),
+            rank: rank.unwrap_or_default(),
+            place: Place {
+                group: format!("{world:?}"),
+                members: world,
+            },
+            channel,
+            patience: self.patience,
+            calls: Arc::default(),
+        }))
+    }
+}
+
+struct MessageExchange {
+    group: MessageGroup,
+    call: Call,
+    mine: Vec<u8>,
+}
+
+impl PendingExchange for MessageExchange {
+    fn wait(self: Box<Self>) -> Result<Vec<Vec<u8>>> {
+        let mut all = vec![Vec::new(); self.group.size()];
+        for (member, theirs) in self.group.collect(&self.call)? {
+            all[member] = theirs;
+        }
+        all[self.group.rank] = self.mine;
+        Ok(all)
+    }
+}

@@ -1,0 +1,1 @@
+//! Collectives on GPU memory over NCCL.
