@@ -72,6 +72,9 @@ pub enum ModelError {
         /// Steps in all.
         steps: usize,
     },
+    /// Ranks that share the work are gone, late or at something else.
+    #[error("the world of ranks: {0}")]
+    World(#[from] storyloom_parallel::CommError),
     /// libtorch refused an operation.
     #[error("libtorch: {0}")]
     Torch(#[from] tch::TchError),
@@ -114,6 +117,8 @@ impl ModelError {
             | Self::WeightShape { .. } => ErrorClass::Run,
             Self::Input { .. } | Self::NotFinite { .. } | Self::Torch(_) => ErrorClass::Shot,
             Self::Interrupted { .. } => ErrorClass::Interrupted,
+            Self::World(error) if error.is_resumable() => ErrorClass::Interrupted,
+            Self::World(_) => ErrorClass::Run,
         }
     }
 }

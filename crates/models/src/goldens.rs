@@ -4,10 +4,13 @@
 
 use std::collections::BTreeMap;
 
+use storyloom_parallel::topology::Degrees;
 use tch::{Device, Tensor};
 
 use crate::checkpoint::Target;
-use crate::testing::{golden, golden_tensors, relative_error};
+use crate::lora::{LoraSettings, apply_lora};
+use crate::shard::Shard;
+use crate::testing::{golden, golden_tensors, on_ranks, relative_error};
 use crate::text::{PromptTokenizer, Umt5Encoder, clean_prompt};
 use crate::vae::AutoencoderKlWan;
 use crate::wan::{ForwardInputs, WanTransformer};
@@ -51,6 +54,106 @@ fn wan_transformers() {
         let io = golden_tensors(case, "io.safetensors");
         assert_close(case, &wan_forward(&model, &io), &io["output"], 2e-5);
     }
+}
+
+/// Every way to share a transformer gives what one rank gives, on text, image, memory and per-token
+/// inputs. Two heads per sequence rank and an odd number of tokens per rank are among them.
+#[test]
+fn shared_transformers() {
+    let degrees = |tensor, sequence| Degrees {
+        tensor,
+        sequence,
+        cfg: 1,
+    };
+    for case in ["dit-t2v", "dit-i2v", "dit-ti2v", "dit-wan21-i2v", "storymem-rope"] {
+        let folder = golden(case).join("transformer");
+        let io = golden_tensors(case, "io.safetensors");
+        let alone = wan_forward(&WanTransformer::open(&folder, CPU).unwrap(), &io);
+        for (tensor, sequence) in [(2, 1), (4, 1), (1, 2), (1, 4), (2, 2)] {
+            let degrees = degrees(tensor, sequence);
+            for output in on_ranks(degrees.ranks(), |group| {
+                let (shard, _) = Shard::join(&group, degrees).unwrap();
+                let io = golden_tensors(case, "io.safetensors");
+                let model = WanTransformer::open_shard(&folder, CPU, &shard).unwrap();
+                wan_forward(&model, &io)
+            }) {
+                let name = format!("{case}, tensor {tensor}, sequence {sequence}");
+                assert_close(&name, &output, &alone, 1e-5);
+                assert_close(&name, &output, &io["output"], 2e-5);
+            }
+        }
+    }
+}
+
+/// Adapters are divided like the layers that they change.
+#[test]
+fn shared_adapters() {
+    let folder = golden("lora");
+    let io = golden_tensors("lora", "io.safetensors");
+    for merge in [true, false] {
+        let settings = LoraSettings { alpha: None, merge };
+        let degrees = Degrees {
+            tensor: 2,
+            ..Degrees::ONE
+        };
+        for output in on_ranks(2, |group| {
+            let (shard, _) = Shard::join(&group, degrees).unwrap();
+            let transformer = folder.join("transformer");
+            let mut model = WanTransformer::open_shard(&transformer, CPU, &shard).unwrap();
+            let adapter = folder.join("lora.safetensors");
+            apply_lora(&mut model, &adapter, CPU, settings).unwrap();
+            wan_forward(&model, &golden_tensors("lora", "io.safetensors"))
+        }) {
+            assert_close("lora", &output, &io["output"], 2e-5);
+        }
+    }
+}
+
+/// What a rank reads of the files: its slices, and the small parts that all ranks have.
+#[test]
+fn a_shard_reads_only_its_slices() {
+    let folder = golden("dit-t2v").join("transformer");
+    let read = |tensor| {
+        let degrees = Degrees {
+            tensor,
+            ..Degrees::ONE
+        };
+        on_ranks(tensor, |group| {
+            let (shard, _) = Shard::join(&group, degrees).unwrap();
+            WanTransformer::open_shard(&folder, CPU, &shard).unwrap().bytes_read()
+        })
+    };
+    let whole = read(1)[0];
+    let checkpoint = crate::checkpoint::Checkpoint::open(&folder).unwrap();
+    assert_eq!(whole, checkpoint.bytes());
+    let split = |name: &&String| {
+        let row_bias = name.ends_with("to_out.0.bias") || name.ends_with("ffn.net.2.bias");
+        name.contains("attn") && !row_bias || name.contains("ffn") && !row_bias
+    };
+    let shared: usize = checkpoint
+        .entries()
+        .iter()
+        .filter(|(name, _)| name.starts_with("blocks.") && split(name))
+        .map(|(_, entry)| entry.bytes())
+        .sum();
+    for tensor in [2, 4] {
+        assert_eq!(read(tensor), vec![whole - shared + shared / tensor; tensor]);
+    }
+}
+
+#[test]
+fn degrees_that_do_not_divide_name_those_that_do() {
+    let folder = golden("dit-t2v").join("transformer");
+    let errors = on_ranks(3, |group| {
+        let degrees = Degrees {
+            tensor: 3,
+            ..Degrees::ONE
+        };
+        let (shard, _) = Shard::join(&group, degrees).unwrap();
+        let opened = WanTransformer::open_shard(&folder, CPU, &shard);
+        opened.map(drop).unwrap_err().to_string()
+    });
+    assert!(errors[0].contains("use one of 1, 2, 4"), "{}", errors[0]);
 }
 
 /// StoryMem specification, section 10 item 5: stride 1 is the behaviour of consecutive positions.

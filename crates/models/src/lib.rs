@@ -16,6 +16,7 @@ pub mod method;
 pub mod noise;
 pub mod sampler;
 pub mod scorer;
+pub mod shard;
 pub mod stage;
 pub mod tensor_file;
 pub mod text;

@@ -62,9 +62,9 @@ pub fn apply_lora(
         let scale = settings.alpha.unwrap_or(rank as f64) / (rank as f64).sqrt();
         let update = LowRank { down, up, scale };
         if settings.merge {
-            linear.merge_low_rank(&update)?;
+            linear.merge_low_rank(update)?;
         } else {
-            linear.add_low_rank(update);
+            linear.add_low_rank(update)?;
         }
     }
     if unknown.is_empty() {

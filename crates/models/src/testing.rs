@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use storyloom_parallel::Group;
 use tch::{Device, Kind, Tensor};
 
 use crate::checkpoint::{Checkpoint, Target, Weights};
@@ -92,4 +93,16 @@ pub(crate) fn relative_error(found: &Tensor, expected: &Tensor) -> f64 {
 pub(crate) fn st_bench() -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/st-bench");
     root.is_dir().then_some(root)
+}
+
+/// What each rank of a world of threads makes of its end of it.
+pub(crate) fn on_ranks<T: Send>(size: usize, role: impl Fn(Group) -> T + Sync) -> Vec<T> {
+    let patience = std::time::Duration::from_secs(20);
+    std::thread::scope(|scope| {
+        let ranks: Vec<_> = storyloom_parallel::threads::world(size, patience)
+            .into_iter()
+            .map(|group| scope.spawn(|| role(group)))
+            .collect();
+        ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
+    })
 }

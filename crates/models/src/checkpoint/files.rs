@@ -13,6 +13,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::{KeyMap, Target, Weights};
 use crate::error::{ModelError, Result};
+use crate::shard::Part;
 
 /// A component folder of a checkpoint, opened: its config and where each tensor lies.
 #[derive(Debug)]
@@ -55,6 +56,17 @@ impl TensorEntry {
     /// Size of the tensor in the file, in bytes.
     pub fn bytes(&self) -> usize {
         self.range.len()
+    }
+
+    /// The entry of one part of the first axis.
+    pub(super) fn rows(&self, part: Part) -> Self {
+        let mut entry = self.clone();
+        let (first, share) = part.range(self.shape[0]);
+        let row = self.range.len() / self.shape[0].max(1) as usize;
+        let start = self.range.start + first as usize * row;
+        entry.range = start..start + share as usize * row;
+        entry.shape[0] = share;
+        entry
     }
 }
 

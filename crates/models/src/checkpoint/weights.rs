@@ -9,6 +9,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::files::{Checkpoint, TensorEntry};
 use crate::error::{ModelError, Result};
+use crate::shard::Part;
 
 /// Where weights go and in which precision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +44,8 @@ pub struct Weights<'a> {
 struct Ledger {
     taken: BTreeSet<String>,
     missing: Vec<(String, Vec<i64>)>,
+    /// Bytes of the files that were read or mapped.
+    bytes: usize,
 }
 
 impl<'a> Weights<'a> {
@@ -89,12 +92,26 @@ impl<'a> Weights<'a> {
     /// A missing tensor is noted for [`Weights::finish`] and an empty stand-in of the right shape
     /// is returned, so that one load reports every missing name.
     pub fn take(&self, name: impl Display, shape: &[i64]) -> Result<Tensor> {
+        self.take_part(name, shape, 0, Part::WHOLE)
+    }
+
+    /// As [`take`](Self::take), of a tensor of which only one part along `axis` is kept; nothing
+    /// else of it is read.
+    pub fn take_part(
+        &self,
+        name: impl Display,
+        shape: &[i64],
+        axis: usize,
+        part: Part,
+    ) -> Result<Tensor> {
         let path = self.path(name);
         let Some(entry) = self.checkpoint.entries().get(&path) else {
             self.ledger
                 .borrow_mut()
                 .missing
                 .push((path, shape.to_vec()));
+            let mut shape = shape.to_vec();
+            shape[axis] = part.range(shape[axis]).1;
             return Ok(Tensor::f_empty(
                 shape,
                 (self.target.kind, self.target.device),
@@ -108,9 +125,20 @@ impl<'a> Weights<'a> {
                 wanted: shape.to_vec(),
             });
         }
-        let tensor = self.read(entry)?;
-        self.ledger.borrow_mut().taken.insert(path);
+        let tensor = if part.of == 1 {
+            self.read(entry)?
+        } else {
+            self.read_part(entry, axis, part)?
+        };
+        let mut ledger = self.ledger.borrow_mut();
+        ledger.taken.insert(path);
+        ledger.bytes += tensor.numel() * entry.kind.elt_size_in_bytes();
         Ok(tensor)
+    }
+
+    /// Bytes of the files that went into the tensors taken so far.
+    pub fn bytes_read(&self) -> usize {
+        self.ledger.borrow().bytes
     }
 
     /// Ticks off a tensor that this model has no use for (an old export, a tied copy).
@@ -177,6 +205,26 @@ impl<'a> Weights<'a> {
             flat.f_narrow(0, start, count)?.f_copy_(&piece)?;
         }
         Ok(tensor)
+    }
+
+    /// A part of a tensor: whole rows are one range of the file, columns one range per row.
+    fn read_part(&self, entry: &TensorEntry, axis: usize, part: Part) -> Result<Tensor> {
+        if axis == 0 {
+            return self.read(&entry.rows(part));
+        }
+        let size = entry.kind.elt_size_in_bytes();
+        let (columns, rows) = (entry.shape[1], entry.shape[0] as usize);
+        let (first, share) = part.range(columns);
+        let row_bytes = columns as usize * size;
+        let mut bytes = vec![0; rows * share as usize * size];
+        for (row, piece) in bytes.chunks_exact_mut(share as usize * size).enumerate() {
+            let place = entry.range.start + row * row_bytes + first as usize * size;
+            self.checkpoint.file(entry).read_into(piece, place)?;
+        }
+        let stored = Tensor::f_from_data_size(&bytes, &[rows as i64, share], entry.kind)?;
+        Ok(stored
+            .f_to_device(self.target.device)?
+            .f_to_kind(self.target.kind)?)
     }
 
     /// The elements from `start` on as a tensor of `shape` as stored.

@@ -4,17 +4,30 @@ use tch::{Device, Kind, Tensor};
 
 use crate::checkpoint::Weights;
 use crate::error::Result;
+use crate::shard::{Part, Peers};
 
 /// `y = x Wᵀ + b`, optionally plus a low-rank update that is kept apart.
 ///
 /// bf16 weights stay bf16 in memory. On the CPU they are widened to f32 for each product, since
 /// libtorch's bf16 product is an order of magnitude slower there without special instructions;
 /// on a GPU the product runs in the kind of the weights.
+///
+/// Ranks may share a layer: by outputs, when each makes a part of them, or by inputs, when each has
+/// a part of these and the partial results are summed.
 #[derive(Debug)]
 pub struct Linear {
     weight: Tensor,
     bias: Option<Tensor>,
     low_rank: Option<LowRank>,
+    split: Split,
+}
+
+/// What of a layer this rank has.
+#[derive(Debug)]
+enum Split {
+    Whole,
+    Outputs(Part),
+    Inputs(Peers),
 }
 
 /// A LoRA update `scale * B(A x)`.
@@ -45,6 +58,35 @@ impl Linear {
             weight,
             bias: None,
             low_rank: None,
+            split: Split::Whole,
+        })
+    }
+
+    /// Loads one part of the outputs: rows of the weight and the same part of the bias.
+    pub fn load_outputs(weights: &Weights, inputs: i64, outputs: i64, part: Part) -> Result<Self> {
+        if part.of == 1 {
+            return Self::load(weights, inputs, outputs);
+        }
+        Ok(Self {
+            weight: weights.take_part("weight", &[outputs, inputs], 0, part)?,
+            bias: Some(weights.take_part("bias", &[outputs], 0, part)?),
+            low_rank: None,
+            split: Split::Outputs(part),
+        })
+    }
+
+    /// Loads the part of the inputs that `peers` leave to this rank: columns of the weight. The
+    /// bias is added once, after the sum.
+    pub fn load_inputs(weights: &Weights, inputs: i64, outputs: i64, peers: &Peers) -> Result<Self> {
+        let part = peers.part();
+        if part.of == 1 {
+            return Self::load(weights, inputs, outputs);
+        }
+        Ok(Self {
+            weight: weights.take_part("weight", &[outputs, inputs], 1, part)?,
+            bias: Some(weights.take("bias", &[outputs])?),
+            low_rank: None,
+            split: Split::Inputs(peers.clone()),
         })
     }
 
@@ -54,12 +96,28 @@ impl Linear {
             weight,
             bias,
             low_rank: None,
+            split: Split::Whole,
         }
     }
 
-    /// `[..., inputs]` in f32 to `[..., outputs]` in f32.
+    /// `[..., inputs]` in f32 to `[..., outputs]` in f32, or this rank's part of either.
     pub fn forward(&self, input: &Tensor) -> Result<Tensor> {
-        let mut output = product(input, &self.weight, self.bias.as_ref())?;
+        let Split::Inputs(peers) = &self.split else {
+            return self.own(input, self.bias.as_ref());
+        };
+        let output = peers.sum(self.own(input, None)?)?;
+        match &self.bias {
+            Some(bias) => {
+                let mut output = output;
+                Ok(output.f_add_(&bias.f_to_kind(Kind::Float)?)?)
+            }
+            None => Ok(output),
+        }
+    }
+
+    /// What this rank's weights make of its inputs.
+    fn own(&self, input: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        let mut output = product(input, &self.weight, bias)?;
         if let Some(LowRank { down, up, scale }) = &self.low_rank {
             let mut update = product(&product(input, down, None)?, up, None)?;
             output = output.f_add_(&update.f_mul_scalar_(*scale)?)?;
@@ -67,19 +125,43 @@ impl Linear {
         Ok(output)
     }
 
-    /// Size of the weight, `[outputs, inputs]`.
+    /// Size of the whole layer's weight, `[outputs, inputs]`.
     pub fn size(&self) -> (i64, i64) {
         let size = self.weight.size();
-        (size[0], size[1])
+        let (outputs, inputs) = match &self.split {
+            Split::Whole => (1, 1),
+            Split::Outputs(part) => (part.of, 1),
+            Split::Inputs(peers) => (1, peers.part().of),
+        };
+        (size[0] * outputs, size[1] * inputs)
     }
 
-    /// Keeps `update` beside the weight.
-    pub fn add_low_rank(&mut self, update: LowRank) {
-        self.low_rank = Some(update);
+    /// Keeps `update`, made for the whole layer, beside the weight.
+    pub fn add_low_rank(&mut self, update: LowRank) -> Result<()> {
+        self.low_rank = Some(self.own_part(update)?);
+        Ok(())
     }
 
-    /// Adds `update` to the weight in f32 and rounds once to the weight's kind.
-    pub fn merge_low_rank(&mut self, update: &LowRank) -> Result<()> {
+    /// The part of an update that falls on this rank's weights.
+    fn own_part(&self, mut update: LowRank) -> Result<LowRank> {
+        match &self.split {
+            Split::Whole => {}
+            Split::Outputs(part) => {
+                let (first, share) = part.range(update.up.size()[0]);
+                update.up = update.up.f_narrow(0, first, share)?.f_contiguous()?;
+            }
+            Split::Inputs(peers) => {
+                let (first, share) = peers.part().range(update.down.size()[1]);
+                update.down = update.down.f_narrow(1, first, share)?.f_contiguous()?;
+            }
+        }
+        Ok(update)
+    }
+
+    /// Adds `update`, made for the whole layer, to the weight in f32 and rounds once to the
+    /// weight's kind.
+    pub fn merge_low_rank(&mut self, update: LowRank) -> Result<()> {
+        let update = self.own_part(update)?;
         let product = update
             .up
             .f_matmul(&update.down)?
@@ -135,9 +217,9 @@ mod tests {
         };
         let (mut apart, input) = layer(Kind::Float);
         let plain = apart.forward(&input).unwrap();
-        apart.add_low_rank(update(0.5));
+        apart.add_low_rank(update(0.5)).unwrap();
         let (mut merged, _) = layer(Kind::Float);
-        merged.merge_low_rank(&update(0.5)).unwrap();
+        merged.merge_low_rank(update(0.5)).unwrap();
         let [apart, merged] = [apart, merged].map(|layer| layer.forward(&input).unwrap());
         assert!(apart.allclose(&merged, 1e-6, 1e-6, false));
         assert!(!apart.allclose(&plain, 1e-3, 1e-3, false));

@@ -22,4 +22,5 @@ pub use conv::{
 pub use linear::{Linear, LowRank};
 pub use norm::{LayerNorm, RmsNorm, TokenVectors, layer_norm, modulated_layer_norm};
 pub use rotary::{RotaryAxes, RotaryTable};
+pub use rows::{on_host, values, values_mut};
 pub use timestep::timestep_sinusoid;

@@ -7,6 +7,7 @@ use super::rotary::RotaryTable;
 use super::{rows, split_heads};
 use crate::checkpoint::Weights;
 use crate::error::Result;
+use crate::shard::Part;
 
 /// One vector of `width` for every sample or every token of `[batch, tokens, width]`.
 #[derive(Debug)]
@@ -118,34 +119,66 @@ impl LayerNorm {
 }
 
 /// `x / sqrt(mean(x²) + eps) * weight` over the last axis.
+///
+/// Ranks that share the axis each have a part of it; the sum of squares is that of all parts.
 #[derive(Debug)]
 pub struct RmsNorm {
     weight: Tensor,
     eps: f64,
+    /// Length of the whole axis.
+    width: i64,
 }
 
 impl RmsNorm {
     /// Loads `weight` of `[width]`, kept in f32.
     pub fn load(weights: &Weights, width: i64, eps: f64) -> Result<Self> {
-        let weight = weights.with_kind(Kind::Float).take("weight", &[width])?;
-        Ok(Self { weight, eps })
+        Self::load_part(weights, width, eps, Part::WHOLE)
+    }
+
+    /// Loads one part of `weight`.
+    pub fn load_part(weights: &Weights, width: i64, eps: f64, part: Part) -> Result<Self> {
+        let weights = weights.with_kind(Kind::Float);
+        let weight = weights.take_part("weight", &[width], 0, part)?;
+        Ok(Self { weight, eps, width })
     }
 
     /// `[..., width]` to the same shape in f32.
     pub fn forward(&self, input: &Tensor) -> Result<Tensor> {
         let input = input.f_to_kind(Kind::Float)?;
-        let squares = input
-            .f_square()?
-            .f_mean_dim([-1_i64].as_slice(), true, Kind::Float)?;
-        let scale = squares.f_add_scalar(self.eps)?.f_rsqrt()?;
-        Ok(input.f_mul(&scale)?.f_mul(&self.weight)?)
+        let factors = self.factors(&self.squares(&input)?)?;
+        Ok(input.f_mul(&factors.f_unsqueeze(-1)?)?.f_mul(&self.weight)?)
+    }
+
+    /// Sums of squares over the last axis, `[batch, tokens]` f32: this rank's part of them.
+    pub fn squares(&self, input: &Tensor) -> Result<Tensor> {
+        if !(rows::on_host(input) && input.is_contiguous()) {
+            let squares = input.f_to_kind(Kind::Float)?.f_square()?;
+            return Ok(squares.f_sum_dim_intlist([-1_i64].as_slice(), false, Kind::Float)?);
+        }
+        let mut size = input.size();
+        let width = size.pop().unwrap_or(1) as usize;
+        let mut sums = Tensor::f_empty(&size, (Kind::Float, input.device()))?;
+        let source = rows::values(input);
+        rows::for_each_row(rows::values_mut(&mut sums), 1, |token, sum| {
+            sum[0] = sum_of_squares(&source[token * width..][..width]);
+        });
+        Ok(sums)
+    }
+
+    /// `1 / sqrt(squares / width + eps)` from the sums of squares of the whole axis.
+    pub fn factors(&self, squares: &Tensor) -> Result<Tensor> {
+        let mean = squares.f_div_scalar(self.width)?;
+        Ok(mean.f_add_scalar(self.eps)?.f_rsqrt()?)
     }
 
     /// Normalises `[batch, tokens, heads * dim]`, splits it into heads and rotates these:
     /// `[batch, heads, tokens, dim]` in f32.
+    ///
+    /// `factors` `[batch, tokens]` are given where ranks share the axis.
     pub fn forward_heads(
         &self,
         input: &Tensor,
+        factors: Option<&Tensor>,
         heads: i64,
         rotary: Option<&RotaryTable>,
     ) -> Result<Tensor> {
@@ -155,23 +188,36 @@ impl RmsNorm {
             rotary.check(tokens, dim)?;
         }
         if !(rows::on_host(input) && input.is_contiguous()) {
-            let normed = split_heads(&self.forward(input)?, heads)?;
+            let normed = match factors {
+                None => self.forward(input)?,
+                Some(factors) => input
+                    .f_to_kind(Kind::Float)?
+                    .f_mul(&factors.f_unsqueeze(-1)?)?
+                    .f_mul(&self.weight)?,
+            };
+            let normed = split_heads(&normed, heads)?;
             return match rotary {
                 Some(rotary) => rotary.rotate(&normed),
                 None => Ok(normed),
             };
         }
         let options = (Kind::Float, input.device());
-        let mut factors = Tensor::f_empty([batch, tokens], options)?;
         let mut output = Tensor::f_empty([batch, heads, tokens, dim], options)?;
         let source = rows::values(input);
         let weight = rows::values(&self.weight);
         let angles = rotary.map(|table| (rows::values(&table.cos), rows::values(&table.sin)));
         let (width, dim, eps) = (width as usize, dim as usize, self.eps as f32);
         let (heads, tokens) = (heads as usize, tokens as usize);
-        rows::for_each_row(rows::values_mut(&mut factors), 1, |token, factor| {
-            factor[0] = root_mean_square(&source[token * width..][..width], eps);
-        });
+        let factors = match factors {
+            Some(factors) => factors.f_contiguous()?,
+            None => {
+                let mut factors = Tensor::f_empty([batch, tokens as i64], options)?;
+                rows::for_each_row(rows::values_mut(&mut factors), 1, |token, factor| {
+                    factor[0] = root_mean_square(&source[token * width..][..width], eps);
+                });
+                factors
+            }
+        };
         let factors = rows::values(&factors);
         rows::for_each_row(rows::values_mut(&mut output), dim, |row, out| {
             // Rows of the output are ordered by sample, head and token.
@@ -199,6 +245,11 @@ impl RmsNorm {
     pub fn eps(&self) -> f64 {
         self.eps
     }
+}
+
+#[multiversion(targets("x86_64+avx2", "x86_64+avx512f"))]
+fn sum_of_squares(input: &[f32]) -> f32 {
+    rows::sum(input, |x| x * x)
 }
 
 /// `1 / sqrt(mean(x²) + eps)`.
@@ -247,13 +298,14 @@ mod tests {
         let norm = RmsNorm {
             weight: cosines(&[width], 0.1) + 1.5,
             eps: 1e-6,
+            width,
         };
         let table = RotaryAxes::of_head(dim).table(&[-3, 0], 1, 3, Device::Cpu);
         let table = table.unwrap();
         let plain = split_heads(&norm.forward(&input).unwrap(), heads).unwrap();
-        let found = norm.forward_heads(&input, heads, None).unwrap();
+        let found = norm.forward_heads(&input, None, heads, None).unwrap();
         assert!(relative_error(&found, &plain) < 1e-6);
-        let found = norm.forward_heads(&input, heads, Some(&table)).unwrap();
+        let found = norm.forward_heads(&input, None, heads, Some(&table)).unwrap();
         assert!(relative_error(&found, &table.rotate(&plain).unwrap()) < 1e-6);
 
         let index: Vec<i64> = (0..batch * tokens).map(|token| token % 3).collect();

@@ -5,6 +5,7 @@ use tch::{Kind, Tensor};
 use super::WanConfig;
 use crate::checkpoint::Weights;
 use crate::error::Result;
+use crate::shard::{Peers, PendingSum, Shard};
 use crate::layers::{
     Activation, LayerNorm, Linear, RmsNorm, RotaryTable, TokenVectors, attend, merge_heads,
     modulated_layer_norm, split_heads,
@@ -31,6 +32,13 @@ pub(super) struct Modulation<'a> {
     pub(super) index: Option<&'a [i64]>,
 }
 
+/// Where the tokens of this rank stand.
+pub(super) struct Positions {
+    pub(super) rotary: RotaryTable,
+    /// Tokens of a sample on all ranks together.
+    pub(super) tokens: i64,
+}
+
 impl Modulation<'_> {
     /// `table[which] + rows[.., which]`, and `plus`.
     fn vectors(&self, table: &Tensor, which: i64, plus: f64) -> Result<TokenVectors<'_>> {
@@ -43,7 +51,7 @@ impl Modulation<'_> {
 }
 
 impl WanBlock {
-    pub(super) fn load(weights: &Weights, config: &WanConfig) -> Result<Self> {
+    pub(super) fn load(weights: &Weights, config: &WanConfig, shard: &Shard) -> Result<Self> {
         let width = config.width();
         let table = weights
             .with_kind(Kind::Float)
@@ -54,10 +62,10 @@ impl WanBlock {
             .transpose()?;
         Ok(Self {
             table,
-            self_attention: SelfAttention::load(&weights.sub("attn1"), config)?,
+            self_attention: SelfAttention::load(&weights.sub("attn1"), config, shard)?,
             cross_norm,
-            cross_attention: CrossAttention::load(&weights.sub("attn2"), config)?,
-            feed_forward: FeedForward::load(&weights.sub("ffn.net"), config)?,
+            cross_attention: CrossAttention::load(&weights.sub("attn2"), config, &shard.tensor)?,
+            feed_forward: FeedForward::load(&weights.sub("ffn.net"), config, &shard.tensor)?,
             eps: config.eps,
         })
     }
@@ -67,7 +75,7 @@ impl WanBlock {
         &self,
         mut hidden: Tensor,
         modulation: &Modulation,
-        rotary: &RotaryTable,
+        positions: &Positions,
         context: &BlockContext,
     ) -> Result<Tensor> {
         let batch = hidden.size()[0];
@@ -84,7 +92,7 @@ impl WanBlock {
 
         let attended = self
             .self_attention
-            .forward(&modulated(&hidden, 0, 1)?, rotary)?;
+            .forward(&modulated(&hidden, 0, 1)?, &positions.rotary, positions.tokens)?;
         hidden = hidden.f_addcmul_(&attended, &gate(2)?)?;
 
         let normed = match &self.cross_norm {
@@ -118,7 +126,7 @@ impl WanBlock {
     }
 }
 
-/// What every attention of a block has.
+/// What every attention of a block has, for the heads of this rank.
 #[derive(Debug)]
 struct Projections {
     query: Linear,
@@ -127,23 +135,40 @@ struct Projections {
     output: Linear,
     query_norm: RmsNorm,
     key_norm: RmsNorm,
+    /// Of this rank.
     heads: i64,
+    /// Have the other heads.
+    peers: Peers,
 }
 
 impl Projections {
-    fn load(weights: &Weights, config: &WanConfig) -> Result<Self> {
-        let width = config.width();
-        let linear = |name: &str| Linear::load(&weights.sub(name), width, width);
-        let norm = |name: &str| RmsNorm::load(&weights.sub(name), width, config.eps);
+    fn load(weights: &Weights, config: &WanConfig, peers: &Peers) -> Result<Self> {
+        let (width, part) = (config.width(), peers.part());
+        let linear = |name: &str| Linear::load_outputs(&weights.sub(name), width, width, part);
+        let norm = |name: &str| RmsNorm::load_part(&weights.sub(name), width, config.eps, part);
         Ok(Self {
             query: linear("to_q")?,
             key: linear("to_k")?,
             value: linear("to_v")?,
-            output: linear("to_out.0")?,
+            output: Linear::load_inputs(&weights.sub("to_out.0"), width, width, peers)?,
             query_norm: norm("norm_q")?,
             key_norm: norm("norm_k")?,
-            heads: config.num_attention_heads,
+            heads: part.range(config.num_attention_heads).1,
+            peers: peers.clone(),
         })
+    }
+
+    /// Starts to sum the squares of `projected`, whose channels lie on several ranks; `None` where
+    /// one rank has them all.
+    fn start_squares(&self, projected: &[(&Tensor, &RmsNorm)]) -> Result<Option<PendingSum>> {
+        if self.peers.part().of == 1 {
+            return Ok(None);
+        }
+        let squares: Vec<Tensor> = projected
+            .iter()
+            .map(|(input, norm)| norm.squares(input))
+            .collect::<Result<_>>()?;
+        Ok(Some(self.peers.start_sum(&Tensor::f_stack(&squares, 0)?)?))
     }
 
     fn linear_mut(&mut self, name: &str) -> Option<&mut Linear> {
@@ -160,25 +185,68 @@ impl Projections {
 #[derive(Debug)]
 struct SelfAttention {
     projections: Projections,
+    /// Have the other tokens.
+    sequence: Peers,
 }
 
 impl SelfAttention {
-    fn load(weights: &Weights, config: &WanConfig) -> Result<Self> {
+    fn load(weights: &Weights, config: &WanConfig, shard: &Shard) -> Result<Self> {
         Ok(Self {
-            projections: Projections::load(weights, config)?,
+            projections: Projections::load(weights, config, &shard.tensor)?,
+            sequence: shard.sequence.clone(),
         })
     }
 
-    fn forward(&self, hidden: &Tensor, rotary: &RotaryTable) -> Result<Tensor> {
+    /// `tokens` is how many there are on all ranks together.
+    fn forward(&self, hidden: &Tensor, rotary: &RotaryTable, tokens: i64) -> Result<Tensor> {
         let p = &self.projections;
-        let heads = |projection: &Linear, norm: &RmsNorm| {
-            norm.forward_heads(&projection.forward(hidden)?, p.heads, Some(rotary))
+        let query = p.query.forward(hidden)?;
+        let key = p.key.forward(hidden)?;
+        // The sums travel while the values are computed.
+        let squares = p.start_squares(&[(&query, &p.query_norm), (&key, &p.key_norm)])?;
+        let value = p.value.forward(hidden)?;
+        let squares = squares.map(PendingSum::wait).transpose()?;
+        let heads = |projected: &Tensor, norm: &RmsNorm, which: i64| {
+            let factors = squares
+                .as_ref()
+                .map(|squares| norm.factors(&squares.f_select(0, which)?))
+                .transpose()?;
+            norm.forward_heads(projected, factors.as_ref(), p.heads, Some(rotary))
         };
-        let query = heads(&p.query, &p.query_norm)?;
-        let key = heads(&p.key, &p.key_norm)?;
-        let value = split_heads(&p.value.forward(hidden)?, p.heads)?;
-        let attended = attend(&query, &key, &value, None, None)?;
+        let query = heads(&query, &p.query_norm, 0)?;
+        let key = heads(&key, &p.key_norm, 1)?;
+        let value = split_heads(&value, p.heads)?;
+        let attended = self.attend([query, key, value], tokens)?;
         p.output.forward(&merge_heads(&attended)?)
+    }
+
+    /// Attention over all tokens. Where ranks share these (Ulysses), each gets all tokens of some
+    /// heads for the time of the attention.
+    fn attend(&self, [query, key, value]: [Tensor; 3], tokens: i64) -> Result<Tensor> {
+        let ranks = self.sequence.part().of;
+        if ranks == 1 {
+            return attend(&query, &key, &value, None, None);
+        }
+        let (batch, heads, own, dim) = query.size4()?;
+        let (some, all) = (heads / ranks, own * ranks);
+        let packed = Tensor::f_stack(&[query, key, value], 0)?
+            .f_view([3, batch, ranks, some, own, dim])?
+            .f_permute([2, 0, 1, 3, 4, 5])?;
+        let received = self.sequence.trade(&packed)?;
+        let received = received
+            .f_permute([1, 2, 3, 0, 4, 5])?
+            .f_reshape([3, batch, some, all, dim])?;
+        // The last tokens only fill the last rank up.
+        let of = |which: i64| received.f_select(0, which);
+        let (key, value) = (of(1)?.f_narrow(2, 0, tokens)?, of(2)?.f_narrow(2, 0, tokens)?);
+        let attended = attend(&of(0)?, &key, &value, None, None)?;
+        let packed = attended
+            .f_view([batch, some, ranks, own, dim])?
+            .f_permute([2, 0, 1, 3, 4])?;
+        let received = self.sequence.trade(&packed)?;
+        Ok(received
+            .f_permute([1, 0, 2, 3, 4])?
+            .f_reshape([batch, heads, own, dim])?)
     }
 }
 
@@ -204,22 +272,24 @@ struct ImageProjections {
 }
 
 impl CrossAttention {
-    fn load(weights: &Weights, config: &WanConfig) -> Result<Self> {
-        let width = config.width();
+    fn load(weights: &Weights, config: &WanConfig, peers: &Peers) -> Result<Self> {
+        let (width, part) = (config.width(), peers.part());
         // Old exports carry a query norm of the image branch that nothing uses.
         weights.ignore("norm_added_q.weight");
         let image = config
             .added_kv_proj_dim
             .map(|inputs| -> Result<ImageProjections> {
+                let linear = |name| Linear::load_outputs(&weights.sub(name), inputs, width, part);
+                let norm = weights.sub("norm_added_k");
                 Ok(ImageProjections {
-                    key: Linear::load(&weights.sub("add_k_proj"), inputs, width)?,
-                    value: Linear::load(&weights.sub("add_v_proj"), inputs, width)?,
-                    key_norm: RmsNorm::load(&weights.sub("norm_added_k"), width, config.eps)?,
+                    key: linear("add_k_proj")?,
+                    value: linear("add_v_proj")?,
+                    key_norm: RmsNorm::load_part(&norm, width, config.eps, part)?,
                 })
             });
         let image = image.transpose()?;
         Ok(Self {
-            projections: Projections::load(weights, config)?,
+            projections: Projections::load(weights, config, peers)?,
             image,
         })
     }
@@ -228,7 +298,7 @@ impl CrossAttention {
         let p = &self.projections;
         let pair = |rows: &Tensor, key: &Linear, norm: &RmsNorm, value: &Linear| {
             Ok((
-                norm.forward_heads(&key.forward(rows)?, p.heads, None)?,
+                self.normed(&key.forward(rows)?, norm)?,
                 split_heads(&value.forward(rows)?, p.heads)?,
             ))
         };
@@ -245,12 +315,21 @@ impl CrossAttention {
         })
     }
 
+    /// Normalised heads without positions.
+    fn normed(&self, projected: &Tensor, norm: &RmsNorm) -> Result<Tensor> {
+        let p = &self.projections;
+        let squares = p.start_squares(&[(projected, norm)])?;
+        let squares = squares.map(PendingSum::wait).transpose()?;
+        let factors = squares
+            .map(|squares| norm.factors(&squares.f_select(0, 0)?))
+            .transpose()?;
+        norm.forward_heads(projected, factors.as_ref(), p.heads, None)
+    }
+
     /// No rotary positions, no mask; text and image are two attentions whose results are added.
     fn forward(&self, hidden: &Tensor, context: &BlockContext) -> Result<Tensor> {
         let p = &self.projections;
-        let query = p
-            .query_norm
-            .forward_heads(&p.query.forward(hidden)?, p.heads, None)?;
+        let query = self.normed(&p.query.forward(hidden)?, &p.query_norm)?;
         let (key, value) = &context.text;
         let mut attended = attend(&query, key, value, None, None)?;
         if let Some((key, value)) = &context.image {
@@ -267,11 +346,12 @@ struct FeedForward {
 }
 
 impl FeedForward {
-    fn load(weights: &Weights, config: &WanConfig) -> Result<Self> {
+    fn load(weights: &Weights, config: &WanConfig, peers: &Peers) -> Result<Self> {
         let (width, hidden) = (config.width(), config.ffn_dim);
+        let first = weights.sub("0.proj");
         Ok(Self {
-            first: Linear::load(&weights.sub("0.proj"), width, hidden)?,
-            second: Linear::load(&weights.sub("2"), hidden, width)?,
+            first: Linear::load_outputs(&first, width, hidden, peers.part())?,
+            second: Linear::load_inputs(&weights.sub("2"), hidden, width, peers)?,
         })
     }
 

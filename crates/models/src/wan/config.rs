@@ -1,9 +1,11 @@
 //! The two forms of a transformer's `config.json`.
 
 use serde::Deserialize;
+use storyloom_parallel::topology::Degrees;
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{ModelError, Result};
+use crate::shard::Shard;
 
 /// Shape of a Wan transformer (specification `wan22`, section 1.1), as diffusers writes it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -130,6 +132,20 @@ impl WanConfig {
             pos_embed_seq_len: positions.and_then(|entry| entry.shape.get(1)).copied(),
             ..Self::default()
         })
+    }
+
+    /// Checks that heads and channels can be divided as `shard` wants.
+    pub fn check_shard(&self, shard: &Shard) -> Result<()> {
+        let (tensor, sequence) = (shard.tensor.part().of, shard.sequence.part().of);
+        let degrees = Degrees {
+            tensor: tensor as usize,
+            sequence: sequence as usize,
+            cfg: 1,
+        };
+        let (heads, ffn) = (self.num_attention_heads as usize, self.ffn_dim as usize);
+        degrees
+            .check_model("this transformer", heads, ffn)
+            .map_err(|error| ModelError::input("topology", error.to_string()))
     }
 
     /// Width of the residual stream.

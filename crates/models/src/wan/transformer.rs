@@ -4,12 +4,13 @@ use std::path::Path;
 
 use tch::{Kind, Tensor};
 
-use super::block::{BlockContext, Modulation, WanBlock};
+use super::block::{BlockContext, Modulation, Positions, WanBlock};
 use super::config::WanConfig;
 use super::embed::{ImageEmbed, PatchEmbed, TextEmbed, TimeEmbed, unpatchify};
 use crate::checkpoint::{Checkpoint, Target, Weights};
 use crate::error::{ModelError, Result};
-use crate::layers::{Linear, RotaryAxes, TokenVectors, modulated_layer_norm};
+use crate::shard::{Peers, Shard};
+use crate::layers::{Linear, RotaryAxes, RotaryTable, TokenVectors, modulated_layer_norm};
 
 /// A Wan transformer: text-to-video, image-to-video, per-token timesteps, with or without the
 /// image branch of Wan 2.1, as its config says.
@@ -23,6 +24,9 @@ pub struct WanTransformer {
     blocks: Vec<WanBlock>,
     head_table: Tensor,
     head: Linear,
+    /// Have the other tokens of each forward.
+    sequence: Peers,
+    bytes_read: usize,
 }
 
 /// What one forward is given.
@@ -46,22 +50,38 @@ pub struct TextContext {
 impl WanTransformer {
     /// Loads a transformer folder. Missing and unknown tensors are an error that lists them.
     pub fn open(folder: &Path, target: Target) -> Result<Self> {
+        Self::open_shard(folder, target, &Shard::default())
+    }
+
+    /// Loads the slices that `shard` leaves to this rank; nothing else is read.
+    pub fn open_shard(folder: &Path, target: Target, shard: &Shard) -> Result<Self> {
         let checkpoint = Checkpoint::open(folder)?;
         let config = WanConfig::of(&checkpoint)?;
+        config.check_shard(shard)?;
         let weights = checkpoint.weights(target);
-        let model = Self::load(&weights, config)?;
+        let model = Self::load_shard(&weights, config, shard)?;
         weights.finish()?;
+        tracing::debug!(
+            folder = %folder.display(),
+            read = weights.bytes_read(),
+            of = checkpoint.bytes(),
+            "weights loaded"
+        );
         Ok(model)
     }
 
     pub(crate) fn load(weights: &Weights, config: WanConfig) -> Result<Self> {
+        Self::load_shard(weights, config, &Shard::default())
+    }
+
+    fn load_shard(weights: &Weights, config: WanConfig, shard: &Shard) -> Result<Self> {
         let condition = weights.sub("condition_embedder");
         let width = config.width();
         let image = config.image_dim.map(|image_dim| {
             ImageEmbed::load(&condition.sub("image_embedder"), &config, image_dim)
         });
         let blocks = (0..config.num_layers)
-            .map(|layer| WanBlock::load(&weights.sub("blocks").sub(layer), &config));
+            .map(|layer| WanBlock::load(&weights.sub("blocks").sub(layer), &config, shard));
         let patch_values = config.patch_size.iter().product::<i64>();
         Ok(Self {
             patch: PatchEmbed::load(&weights.sub("patch_embedding"), &config)?,
@@ -77,6 +97,8 @@ impl WanTransformer {
                 width,
                 patch_values * config.out_channels,
             )?,
+            sequence: shard.sequence.clone(),
+            bytes_read: weights.bytes_read(),
             config,
         })
     }
@@ -84,6 +106,11 @@ impl WanTransformer {
     /// The shape of the model.
     pub fn config(&self) -> &WanConfig {
         &self.config
+    }
+
+    /// Bytes of the files that this rank's weights were read from.
+    pub fn bytes_read(&self) -> usize {
+        self.bytes_read
     }
 
     /// The layer of diffusers name `blocks.N.…`, if a LoRA may change it.
@@ -138,21 +165,32 @@ impl WanTransformer {
 
         let steps = Timesteps::of(inputs.timestep)?;
         let (embedding, modulation) = self.time.forward(&steps.distinct, &hidden)?;
-        let index = steps.per_token.then_some(steps.places.as_slice());
+        let share = Share::of(grid.iter().product(), &self.sequence);
+        hidden = share.tokens(&hidden, 1)?;
+        let places = share.places(&steps.places);
+        let index = steps.per_token.then_some(places.as_slice());
         let (embedding, modulation) = match index {
             Some(_) => (embedding, modulation),
             None => steps.per_sample(&embedding, &modulation)?,
         };
 
         let rotary = self.rotary(inputs, grid)?;
+        let positions = Positions {
+            rotary: RotaryTable {
+                cos: share.tokens(&rotary.cos, 0)?,
+                sin: share.tokens(&rotary.sin, 0)?,
+            },
+            tokens: share.all,
+        };
         let modulation = Modulation {
             rows: &modulation,
             index,
         };
         for (block, context) in self.blocks.iter().zip(&context.blocks) {
-            hidden = block.forward(hidden, &modulation, &rotary, context)?;
+            hidden = block.forward(hidden, &modulation, &positions, context)?;
         }
         let tokens = self.project(&hidden, &embedding, index)?;
+        let tokens = self.sequence.gather(&tokens, 1)?.f_narrow(1, 0, share.all)?;
         unpatchify(&tokens, grid, &self.config)
     }
 
@@ -160,7 +198,7 @@ impl WanTransformer {
         &self,
         inputs: &ForwardInputs,
         [frames, rows, columns]: [i64; 3],
-    ) -> Result<crate::layers::RotaryTable> {
+    ) -> Result<RotaryTable> {
         let counted: Vec<i64>;
         let times = match inputs.temporal_positions {
             Some(positions) => positions,
@@ -234,6 +272,55 @@ impl WanTransformer {
             return wrong("temporal positions", reason);
         }
         Ok(grid)
+    }
+}
+
+/// The tokens of a sample that this rank has: a run of them, of the same length on every rank.
+struct Share {
+    all: i64,
+    first: i64,
+    length: i64,
+}
+
+impl Share {
+    fn of(all: i64, peers: &Peers) -> Self {
+        let part = peers.part();
+        let length = (all + part.of - 1) / part.of;
+        Self {
+            all,
+            first: part.index * length,
+            length,
+        }
+    }
+
+    /// This rank's part of `axis`; behind the last token there are zeros.
+    fn tokens(&self, tensor: &Tensor, axis: i64) -> Result<Tensor> {
+        if self.length == self.all {
+            return Ok(tensor.shallow_clone());
+        }
+        let first = self.first.min(self.all);
+        let real = (self.all - first).min(self.length);
+        let own = tensor.f_narrow(axis, first, real)?;
+        if real == self.length {
+            return Ok(own.f_contiguous()?);
+        }
+        let mut size = own.size();
+        size[axis as usize] = self.length - real;
+        let zeros = Tensor::f_zeros(&size, (tensor.kind(), tensor.device()))?;
+        Ok(Tensor::f_cat(&[own, zeros], axis)?)
+    }
+
+    /// The same of one place per token of each sample.
+    fn places(&self, places: &[i64]) -> Vec<i64> {
+        if self.length == self.all {
+            return places.to_vec();
+        }
+        let own = self.first..self.first + self.length;
+        let sample = |sample: &[i64]| -> Vec<i64> {
+            let of_token = |token: i64| sample.get(token as usize).copied().unwrap_or(0);
+            own.clone().map(of_token).collect()
+        };
+        places.chunks(self.all as usize).flat_map(sample).collect()
     }
 }
 

@@ -1,0 +1,165 @@
+//! Ranks that share a network: which slice is ours, and sums and exchanges of tensors among them.
+
+use storyloom_parallel::topology::{Degrees, DenoisePlace};
+use storyloom_parallel::{Group, Pending, Reduction};
+use tch::{Device, Kind, Tensor};
+
+use crate::error::Result;
+use crate::layers::{on_host, values, values_mut};
+
+/// One of several equal parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// Which one.
+    pub index: i64,
+    /// Of how many.
+    pub of: i64,
+}
+
+impl Part {
+    /// All of it.
+    pub const WHOLE: Self = Self { index: 0, of: 1 };
+
+    /// First element and length of this part of `length` elements, which it divides.
+    pub fn range(self, length: i64) -> (i64, i64) {
+        let share = length / self.of;
+        (self.index * share, share)
+    }
+}
+
+/// The ranks that hold the other parts; alone by default.
+#[derive(Debug, Clone, Default)]
+pub struct Peers(Option<Group>);
+
+impl Peers {
+    /// The members of `group`; nobody if it has one member.
+    pub fn new(group: Option<Group>) -> Self {
+        Self(group.filter(|group| group.size() > 1))
+    }
+
+    /// Which part is ours.
+    pub fn part(&self) -> Part {
+        self.0.as_ref().map_or(Part::WHOLE, |group| Part {
+            index: group.rank() as i64,
+            of: group.size() as i64,
+        })
+    }
+
+    /// Sums f32 tensors of all ranks; every rank gets the same bits.
+    pub fn sum(&self, tensor: Tensor) -> Result<Tensor> {
+        let Some(group) = &self.0 else {
+            return Ok(tensor);
+        };
+        let mut host = host_copy(&tensor)?;
+        group.all_reduce(values_mut(&mut host), Reduction::Sum)?;
+        back(host, tensor.device())
+    }
+
+    /// Starts the sum of a small f32 tensor, so that the caller can compute meanwhile.
+    pub fn start_sum(&self, tensor: &Tensor) -> Result<PendingSum> {
+        let Some(group) = &self.0 else {
+            return Ok(PendingSum {
+                pending: None,
+                tensor: tensor.shallow_clone(),
+            });
+        };
+        let host = host_copy(tensor)?;
+        Ok(PendingSum {
+            pending: Some(group.start_all_reduce(values(&host), Reduction::Sum)?),
+            tensor: tensor.shallow_clone(),
+        })
+    }
+
+    /// `[ranks, …]` f32: slice `n` goes to rank `n`, and slice `n` of the result comes from it.
+    pub fn trade(&self, tensor: &Tensor) -> Result<Tensor> {
+        let Some(group) = &self.0 else {
+            return Ok(tensor.shallow_clone());
+        };
+        let host = host_copy(tensor)?;
+        let mut received = host.f_empty_like()?;
+        group.all_to_all(values(&host), values_mut(&mut received))?;
+        back(received, tensor.device())
+    }
+
+    /// Lays f32 tensors of equal size of all ranks together along `axis`.
+    pub fn gather(&self, tensor: &Tensor, axis: i64) -> Result<Tensor> {
+        let Some(group) = &self.0 else {
+            return Ok(tensor.shallow_clone());
+        };
+        let host = host_copy(tensor)?;
+        let mut size = vec![group.size() as i64];
+        size.extend(tensor.size());
+        let mut all = Tensor::f_empty(&size, (Kind::Float, Device::Cpu))?;
+        group.all_gather(values(&host), values_mut(&mut all))?;
+        let parts: Vec<Tensor> = (0..size[0])
+            .map(|rank| all.f_select(0, rank))
+            .collect::<Result<_, _>>()?;
+        back(Tensor::f_cat(&parts, axis)?, tensor.device())
+    }
+}
+
+/// A sum under way.
+#[must_use = "the sum is not there before `wait`"]
+pub struct PendingSum {
+    pending: Option<Pending>,
+    tensor: Tensor,
+}
+
+impl PendingSum {
+    /// The sum, in a tensor of the size of the one given.
+    pub fn wait(self) -> Result<Tensor> {
+        let Some(pending) = self.pending else {
+            return Ok(self.tensor);
+        };
+        let size = self.tensor.size();
+        let mut sum = Tensor::f_empty(&size, (Kind::Float, Device::Cpu))?;
+        pending.wait(values_mut(&mut sum))?;
+        back(sum, self.tensor.device())
+    }
+}
+
+/// A dense copy in host memory, or the tensor itself if it is one.
+fn host_copy(tensor: &Tensor) -> Result<Tensor> {
+    let tensor = tensor.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?;
+    let tensor = tensor.f_contiguous()?;
+    debug_assert!(on_host(&tensor));
+    Ok(tensor)
+}
+
+fn back(tensor: Tensor, device: Device) -> Result<Tensor> {
+    Ok(tensor.f_to_device(device)?)
+}
+
+/// The ranks that share one transformer, seen from one of them.
+#[derive(Debug, Clone, Default)]
+pub struct Shard {
+    /// Hold the other slices of each layer.
+    pub tensor: Peers,
+    /// Hold the other tokens.
+    pub sequence: Peers,
+}
+
+impl Shard {
+    /// The shard at `place`, whose groups are made of `denoiser`, the ranks of a denoiser.
+    ///
+    /// All of them call it with the same degrees.
+    pub fn join(denoiser: &Group, degrees: Degrees) -> Result<(Self, DenoisePlace)> {
+        let place = degrees.place(denoiser.rank());
+        let mut shard = Self::default();
+        for index in 0..degrees.ranks() {
+            let other = degrees.place(index);
+            // The first member of each group makes it, the same on all ranks.
+            if other.tensor == 0
+                && let Some(group) = denoiser.subgroup(&degrees.tensor_group(other), "tensor")?
+            {
+                shard.tensor = Peers::new(Some(group));
+            }
+            if other.sequence == 0
+                && let Some(group) = denoiser.subgroup(&degrees.sequence_group(other), "sequence")?
+            {
+                shard.sequence = Peers::new(Some(group));
+            }
+        }
+        Ok((shard, place))
+    }
+}
