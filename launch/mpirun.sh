@@ -20,7 +20,7 @@ for name in CONFIG MANIFEST OUT RANKS; do
 done
 
 command -v mpirun >/dev/null || {
-  echo "mpirun is not there; install Open MPI or MPICH, the one storyloom was built with" >&2
+  echo "mpirun is not there; install the MPI that your build was made with, Open MPI or MPICH" >&2
   exit 69
 }
 

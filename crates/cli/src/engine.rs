@@ -1,11 +1,15 @@
 //! The one file that plugs the networks of `models` into the trait of the orchestrator.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use storyloom_models::ModelError;
 use storyloom_models::checkpoint::Target;
-use storyloom_models::engine::{StoryMemEngine, StoryMemSettings, storymem_paths};
+use storyloom_models::engine::{
+    StoryMemEngine, StoryMemPaths, StoryMemSettings, serve, storymem_paths,
+};
 use storyloom_models::lora::LoraSettings;
+use storyloom_models::replica::Replica;
 use storyloom_models::sampler::SamplerSettings;
 use storyloom_models::scorer::SharpnessExposure;
 use storyloom_models::stage::denoise::{DenoiseSettings, Standing};
@@ -13,50 +17,97 @@ use storyloom_models::stage::encode::Conditions;
 use storyloom_models::tch::{self, Kind};
 use storyloom_models::tiny::folders;
 use storyloom_orchestrator::{EngineDescription, EngineError, Scores, ShotEngine, StepObserver};
-use storyloom_story::{Clip, HostTensor, LoopState, Resolution, RgbImage, ShotInputs, Stage};
+use storyloom_story::{Clip, ErrorClass, HostTensor, LoopState, Resolution, RgbImage, ShotInputs, Stage};
 
 use crate::config::Config;
 use crate::config::options::{Device, Dtype};
 use crate::config::value::PerExpert;
 use crate::exit::{Exit, Failure};
+use crate::world::Place;
 
 /// The networks of a run behind the orchestrator's trait.
 #[derive(Debug)]
 pub struct TorchEngine {
     models: StoryMemEngine,
     description: EngineDescription,
+    /// Whether ranks were found to be gone.
+    world_is_broken: AtomicBool,
 }
 
-/// Loads the models that the config names.
+/// Loads the networks that this rank needs to lead `replica`.
 ///
 /// # Errors
 /// There is no checkpoint, or it is not what the config asks for.
-pub fn build_engine(config: &Config) -> Result<TorchEngine, Failure> {
+pub fn build_engine(
+    config: &Config,
+    replica: Replica,
+    place: &Place,
+) -> Result<TorchEngine, Failure> {
+    let scorer = Box::new(SharpnessExposure);
+    let settings = settings(config, place)?;
+    let models = StoryMemEngine::open(&paths(config)?, &settings, scorer, replica)
+        .map_err(at_loading)?;
+    let identity = models.identity();
+    let description = EngineDescription {
+        engine: "torch".to_owned(),
+        fingerprint: identity.fingerprint.clone(),
+        models: identity.digests.clone(),
+        quality_score: identity.quality_score.to_owned(),
+    };
+    Ok(TorchEngine {
+        models,
+        description,
+        world_is_broken: AtomicBool::new(false),
+    })
+}
+
+/// Does what the leader of `replica` asks, on any other rank of it.
+///
+/// # Errors
+/// As [`build_engine`], or the world fell apart.
+pub fn follow(config: &Config, replica: &Replica, place: &Place) -> Result<(), Failure> {
+    let scorer = Box::new(SharpnessExposure);
+    serve(&paths(config)?, &settings(config, place)?, scorer, replica).map_err(at_loading)
+}
+
+/// Whatever keeps networks from loading is the config's fault, but for ranks that are gone.
+fn at_loading(error: ModelError) -> Failure {
+    match error.class() {
+        ErrorClass::Interrupted => error.into(),
+        _ => Failure::new(Exit::Config, error),
+    }
+}
+
+fn paths(config: &Config) -> Result<StoryMemPaths, Failure> {
     let dir = &config.models.dir;
     if dir.is_empty() {
         let message = "models.dir is empty; set it to a folder of checkpoints, \
                        or write a tiny one with: storyloom model init-tiny DIR";
         return Err(Failure::new(Exit::Config, message));
     }
-    if let Ok(threads) = i32::try_from(config.run.threads)
-        && threads > 0
-    {
-        tch::set_num_threads(threads);
+    Ok(storymem_paths(Path::new(dir), lora_folder(config)))
+}
+
+impl TorchEngine {
+    /// Whether ranks of this world are gone or late: then it cannot end in good order.
+    pub fn world_is_broken(&self) -> bool {
+        self.world_is_broken.load(Ordering::Relaxed)
     }
-    let paths = storymem_paths(Path::new(dir), lora_folder(config));
-    let scorer = Box::new(SharpnessExposure);
-    let models = StoryMemEngine::open(&paths, settings(config)?, scorer)
-        .map_err(|error| Failure::new(Exit::Config, error))?;
-    let description = EngineDescription {
-        engine: "torch".to_owned(),
-        fingerprint: models.fingerprint(),
-        models: models.digests().to_vec(),
-        quality_score: models.quality_score().to_owned(),
-    };
-    Ok(TorchEngine {
-        models,
-        description,
-    })
+
+    /// Says in which stage a model failed.
+    fn at(&self, stage: Stage) -> impl Fn(ModelError) -> EngineError {
+        move |error| {
+            if matches!(error, ModelError::World(_)) {
+                tracing::error!(%stage, "{error}");
+                self.world_is_broken.store(true, Ordering::Relaxed);
+            }
+            EngineError {
+                stage,
+                class: error.class(),
+                message: error.to_string(),
+            }
+        }
+    }
 }
 
 /// The folder that the config names, or else the one beside the checkpoints, if there is one.
@@ -68,11 +119,11 @@ fn lora_folder(config: &Config) -> Option<PathBuf> {
     beside.is_dir().then_some(beside)
 }
 
-/// Kind and device that the config asks for.
+/// Kind and device that the config asks for. The ranks of a machine take its GPUs in turn.
 ///
 /// # Errors
 /// A GPU is asked for and there is none.
-pub fn target(config: &Config) -> Result<Target, Failure> {
+pub fn target(config: &Config, place: &Place) -> Result<Target, Failure> {
     let cuda = tch::Cuda::is_available();
     let device = match config.top.device {
         Device::Cuda if !cuda => {
@@ -80,7 +131,10 @@ pub fn target(config: &Config) -> Result<Target, Failure> {
                            see `storyloom doctor`, or set device = \"cpu\"";
             return Err(Failure::new(Exit::Config, message));
         }
-        Device::Auto | Device::Cuda if cuda => tch::Device::Cuda(0),
+        Device::Auto | Device::Cuda if cuda => {
+            let count = usize::try_from(tch::Cuda::device_count()).unwrap_or(1).max(1);
+            tch::Device::Cuda(place.world.found().local_rank % count)
+        }
         _ => tch::Device::Cpu,
     };
     let kind = match config.models.dtype {
@@ -90,7 +144,7 @@ pub fn target(config: &Config) -> Result<Target, Failure> {
     Ok(Target { kind, device })
 }
 
-fn settings(config: &Config) -> Result<StoryMemSettings, Failure> {
+fn settings(config: &Config, place: &Place) -> Result<StoryMemSettings, Failure> {
     let sampler = &config.sampler;
     let phase = |steps: u32, shift: f64, boundary: f64, guidance: PerExpert<f64>| DenoiseSettings {
         sampler: SamplerSettings {
@@ -107,7 +161,7 @@ fn settings(config: &Config) -> Result<StoryMemSettings, Failure> {
     let (boundary, guidance) = (sampler.boundary, sampler.guidance);
     let negative = &sampler.negative_prompt;
     Ok(StoryMemSettings {
-        target: target(config)?,
+        target: target(config, place)?,
         text_to_video: phase(steps.t2v, shift.t2v, boundary.t2v, guidance.t2v),
         image_to_video: phase(steps.i2v, shift.i2v, boundary.i2v, guidance.i2v),
         lora: LoraSettings {
@@ -116,16 +170,9 @@ fn settings(config: &Config) -> Result<StoryMemSettings, Failure> {
         },
         memory_stride: i64::from(config.memory.rope_stride),
         negative_prompt: (!negative.is_empty()).then(|| negative.clone()),
+        threads: place.threads(config),
+        share_decode: config.topology.share_decode,
     })
-}
-
-/// Says in which stage a model failed.
-fn at(stage: Stage) -> impl Fn(ModelError) -> EngineError {
-    move |error| EngineError {
-        stage,
-        class: error.class(),
-        message: error.to_string(),
-    }
 }
 
 impl ShotEngine for TorchEngine {
@@ -135,8 +182,12 @@ impl ShotEngine for TorchEngine {
         self.description.clone()
     }
 
+    fn capacities(&self) -> [usize; 3] {
+        self.models.capacities()
+    }
+
     fn encode(&self, inputs: &ShotInputs) -> Result<Conditions, EngineError> {
-        self.models.encode(inputs).map_err(at(Stage::Encode))
+        self.models.encode(inputs).map_err(self.at(Stage::Encode))
     }
 
     fn denoise(
@@ -147,22 +198,22 @@ impl ShotEngine for TorchEngine {
         observer: &mut dyn StepObserver,
     ) -> Result<HostTensor, EngineError> {
         let mut step = |standing: &Standing| {
-            let save = || standing.save().map_err(at(Stage::Denoise));
+            let save = || standing.save().map_err(self.at(Stage::Denoise));
             observer.step_finished(standing.done(), standing.total(), &save)
         };
         self.models
             .denoise(inputs, conditions, resume.as_ref(), &mut step)
-            .map_err(at(Stage::Denoise))
+            .map_err(self.at(Stage::Denoise))
     }
 
     fn decode(&self, inputs: &ShotInputs, latents: &HostTensor) -> Result<Clip, EngineError> {
         self.models
             .decode(inputs, latents)
-            .map_err(at(Stage::Decode))
+            .map_err(self.at(Stage::Decode))
     }
 
     fn score(&self, pictures: &[&RgbImage]) -> Result<Scores, EngineError> {
-        let (embeddings, quality) = self.models.score(pictures).map_err(at(Stage::Select))?;
+        let (embeddings, quality) = self.models.score(pictures).map_err(self.at(Stage::Select))?;
         Ok(Scores {
             embeddings,
             quality,
@@ -172,6 +223,6 @@ impl ShotEngine for TorchEngine {
     fn remember(&self, picture: &RgbImage, size: Resolution) -> Result<HostTensor, EngineError> {
         self.models
             .remember(picture, size)
-            .map_err(at(Stage::Select))
+            .map_err(self.at(Stage::Select))
     }
 }

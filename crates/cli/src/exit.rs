@@ -41,6 +41,43 @@ Exit codes:
   78  wrong config or checkpoint";
 }
 
+impl Exit {
+    /// The meaning of a code.
+    pub fn of_code(code: u8) -> Option<Self> {
+        let known = [
+            Self::Done,
+            Self::Unexpected,
+            Self::Usage,
+            Self::Input,
+            Self::Away,
+            Self::Storage,
+            Self::Stopped,
+            Self::Config,
+        ];
+        known.into_iter().find(|&exit| exit as u8 == code)
+    }
+
+    /// Which of two ends of ranks is that of their world. What needs somebody's hand counts more
+    /// than what only needs another start.
+    pub fn graver(self, other: Self) -> Self {
+        let gravity = |exit: Self| match exit {
+            Self::Done => 0,
+            Self::Stopped => 1,
+            Self::Unexpected => 2,
+            Self::Input => 3,
+            Self::Away => 4,
+            Self::Storage => 5,
+            Self::Config => 6,
+            Self::Usage => 7,
+        };
+        if gravity(other) > gravity(self) {
+            other
+        } else {
+            self
+        }
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)
@@ -124,6 +161,8 @@ mod tests {
         ] {
             let line = format!("\n{:>4}  ", exit as u8);
             assert!(Exit::TABLE.contains(&line), "{exit:?}");
+            assert_eq!(Exit::of_code(exit as u8), Some(exit));
+            assert_eq!(Exit::Done.graver(exit), exit);
         }
     }
 }

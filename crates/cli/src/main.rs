@@ -11,6 +11,7 @@ mod exit;
 mod input;
 mod output;
 mod signals;
+mod world;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -44,5 +45,6 @@ fn log_to_stderr() {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
+        .with_timer(world::RankTime)
         .init();
 }

@@ -19,7 +19,7 @@ pub enum IndexKind {
 }
 
 /// A map of small values that survives the end of the process after [`MemoryIndex::flush`].
-pub trait MemoryIndex: Debug + Send {
+pub trait MemoryIndex: Debug + Send + Sync {
     /// The value of `key`.
     fn get(&self, key: &str) -> Result<Option<Vec<u8>>>;
 

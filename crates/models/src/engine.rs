@@ -1,24 +1,28 @@
 //! All networks of the method StoryMem, loaded once and kept.
 
-use std::cell::{OnceCell, RefCell};
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use storyloom_story::{HostTensor, LoopState, Resolution, RgbImage, Seed, ShotInputs};
-use tch::Tensor;
+use storyloom_parallel::topology::Role;
+use storyloom_story::{Clip, HostTensor, LoopState, Resolution, RgbImage, Seed, ShotInputs};
+use tch::{Device, Tensor};
 
 use crate::checkpoint::{Checkpoint, Target};
-use crate::clip::ClipVision;
 use crate::error::{ModelError, Result};
 use crate::image::{stretch_bicubic, to_tensor};
 use crate::lora::LoraSettings;
 use crate::noise::{Stream, gaussian};
+use crate::remote;
+use crate::replica::{Command, Crew, Pipeline, Replica};
 use crate::scorer::QualityScorer;
-use crate::stage::denoise::{DenoiseInputs, DenoiseSettings, Denoiser, Standing};
-use crate::stage::encode::Conditions;
+use crate::shard::{Peers, Shard};
+use crate::stage::decode::{Decoder, decode_rows};
+use crate::stage::denoise::{
+    DenoiseInputs, DenoiseSettings, Denoiser, Experts, Follower, Standing,
+};
+use crate::stage::encode::{Conditions, Encoder};
 use crate::tensor_file::to_host;
-use crate::text::{DEFAULT_NEGATIVE_PROMPT, PromptEncoder};
-use crate::vae::AutoencoderKlWan;
+use crate::vae::{AutoencoderKlWan, VaeConfig};
 
 /// Where the checkpoints lie.
 #[derive(Debug, Clone)]
@@ -48,68 +52,311 @@ pub struct StoryMemSettings {
     pub memory_stride: i64,
     /// The negative prompt; `None` takes that of the original Wan code.
     pub negative_prompt: Option<String>,
+    /// Threads of libtorch; `None` leaves that to it.
+    pub threads: Option<i32>,
+    /// Whether the ranks of a denoiser also share the rows of pictures that are decoded.
+    pub share_decode: bool,
 }
 
-/// Makes shots by the method StoryMem.
+/// Makes shots by the method StoryMem, on one rank or as the leader of a replica.
+///
+/// Every stage has its own networks and can be used by one thread at a time, so that threads with
+/// different shots work side by side.
 #[derive(Debug)]
 pub struct StoryMemEngine {
-    pub(crate) settings: StoryMemSettings,
-    pub(crate) text: PromptEncoder,
-    pub(crate) vae: AutoencoderKlWan,
-    pub(crate) clip: ClipVision,
-    pub(crate) scorer: Box<dyn QualityScorer>,
+    threads: Option<i32>,
+    device: Device,
+    encoder: Station<Encoder>,
+    sampling: Mutex<Sampling>,
+    decoder: Station<Decoder>,
+    /// Whether the ranks of the denoiser also share the rows of pictures.
+    shares_rows: bool,
+    crew: Arc<Crew>,
+    identity: Identity,
+}
+
+/// What an engine is, for recipes.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// Name and digest of each component.
+    pub digests: Vec<(String, String)>,
+    /// The name of the quality score.
+    pub quality_score: &'static str,
+    /// Digest of everything that decides the numbers: weights, sampling, precision.
+    pub fingerprint: String,
+}
+
+/// The networks of a stage: here, or on ranks of their own.
+#[derive(Debug)]
+enum Station<T> {
+    Here(Mutex<T>),
+    Ranks(Vec<Mutex<usize>>),
+}
+
+impl<T> Station<T> {
+    /// On `ranks`, or as `open` makes it if there are none.
+    fn new(ranks: Vec<usize>, open: impl FnOnce() -> Result<T>) -> Result<Self> {
+        if ranks.is_empty() {
+            return Ok(Self::Here(Mutex::new(open()?)));
+        }
+        Ok(Self::Ranks(ranks.into_iter().map(Mutex::new).collect()))
+    }
+}
+
+/// Both pipelines and what their latents look like.
+#[derive(Debug)]
+struct Sampling {
     text_to_video: Denoiser,
     image_to_video: Denoiser,
-    digests: Vec<(String, String)>,
-    negative: OnceCell<Tensor>,
-    /// Encodings of all-grey clips, by frames, width and height.
-    grey: RefCell<HashMap<(i64, u32, u32), Tensor>>,
+    vae: VaeConfig,
+    device: Device,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A stage that panicked has left its networks as they were: forwards do not change them.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One of several equal ranks, a free one if there is one.
+fn free(ranks: &[Mutex<usize>]) -> MutexGuard<'_, usize> {
+    let free = ranks.iter().find_map(|rank| rank.try_lock().ok());
+    free.unwrap_or_else(|| lock(&ranks[0]))
 }
 
 impl StoryMemEngine {
-    /// Loads everything. Text encoder and VAE are those of the image-to-video pipeline, which
-    /// are the same as the other's.
+    /// Loads what this rank needs to lead `replica`; the other ranks of it call [`serve`].
     pub fn open(
         paths: &StoryMemPaths,
-        settings: StoryMemSettings,
+        settings: &StoryMemSettings,
         scorer: Box<dyn QualityScorer>,
+        replica: Replica,
     ) -> Result<Self> {
-        let target = settings.target;
-        let lora = paths.lora.as_deref().map(|folder| (folder, settings.lora));
-        let engine = Self {
-            text: PromptEncoder::open(&paths.image_to_video, target)?,
-            vae: AutoencoderKlWan::open(&paths.image_to_video.join("vae"), target.device)?,
-            clip: ClipVision::open(
-                &paths.clip,
-                Target {
-                    device: target.device,
-                    ..Target::CPU_F32
-                },
-            )?,
-            text_to_video: Denoiser::open(
-                &paths.text_to_video,
-                target,
-                settings.text_to_video,
-                None,
-            )?,
-            image_to_video: Denoiser::open(
-                &paths.image_to_video,
-                target,
-                settings.image_to_video,
-                lora,
-            )?,
-            digests: digests(paths)?,
-            settings,
-            scorer,
-            negative: OnceCell::new(),
-            grey: RefCell::default(),
+        settings.set_threads();
+        let crew = Arc::new(Crew::new(replica));
+        let replica = &crew.replica;
+        let layout = replica.layout;
+        let quality_score = scorer.name();
+        let digests = digests(paths)?;
+        let identity = Identity {
+            fingerprint: fingerprint(settings, &digests, quality_score, replica),
+            digests,
+            quality_score,
         };
-        engine.check()?;
-        Ok(engine)
+        let rows = settings.rows(replica);
+        let shares_rows = rows.part().of > 1;
+        let [text_to_video, image_to_video] = open_experts(paths, settings, &replica.shard)?;
+        let team = |pipeline| {
+            let is_shared = layout.plan.degrees.ranks() > 1;
+            is_shared.then(|| (Arc::clone(&crew), pipeline))
+        };
+        let sampling = Sampling {
+            text_to_video: Denoiser::new(
+                &paths.text_to_video,
+                text_to_video,
+                settings.text_to_video,
+                team(Pipeline::TextToVideo),
+            )?,
+            image_to_video: Denoiser::new(
+                &paths.image_to_video,
+                image_to_video,
+                settings.image_to_video,
+                team(Pipeline::ImageToVideo),
+            )?,
+            vae: VaeConfig::of(&Checkpoint::open(&paths.image_to_video.join("vae"))?)?,
+            device: settings.target.device,
+        };
+        sampling.check()?;
+        Ok(Self {
+            threads: settings.threads,
+            device: settings.target.device,
+            encoder: Station::new(layout.encoders(), || Encoder::open(paths, settings))?,
+            decoder: Station::new(layout.decoders(), || {
+                Decoder::open(paths, settings, scorer, rows)
+            })?,
+            sampling: Mutex::new(sampling),
+            shares_rows,
+            crew,
+            identity,
+        })
     }
 
+    /// What this engine is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Shots that each of the stages encode, denoise and decode can work on at once.
+    pub fn capacities(&self) -> [usize; 3] {
+        fn capacity<T>(station: &Station<T>) -> usize {
+            match station {
+                Station::Here(_) => 1,
+                Station::Ranks(ranks) => ranks.len(),
+            }
+        }
+        [capacity(&self.encoder), 1, capacity(&self.decoder)]
+    }
+
+    /// libtorch keeps the number of threads per thread.
+    fn enter(&self) {
+        set_threads(self.threads);
+    }
+
+    /// Stage `encode`: prompt, memory window and the frames that the shot continues.
+    pub fn encode(&self, inputs: &ShotInputs) -> Result<Conditions> {
+        self.enter();
+        match &self.encoder {
+            Station::Here(encoder) => lock(encoder).encode(inputs),
+            Station::Ranks(ranks) => {
+                let rank = free(ranks);
+                let (command, tensors) = remote::encode_command(inputs)?;
+                let answer = self.crew.ask(*rank, &command, &tensors, self.device)?;
+                remote::conditions(answer)
+            }
+        }
+    }
+
+    /// Stage `denoise`: noise to normalised latents `[C, T, h, w]`, memory slots dropped.
+    pub fn denoise(
+        &self,
+        inputs: &ShotInputs,
+        conditions: &Conditions,
+        resume: Option<&LoopState>,
+        observer: &mut dyn FnMut(&Standing) -> bool,
+    ) -> Result<HostTensor> {
+        self.enter();
+        lock(&self.sampling).denoise(inputs, conditions, resume, observer)
+    }
+
+    /// Stage `decode`: latents `[C, T, h, w]` of a shot, the frames it was given dropped.
+    pub fn decode(&self, inputs: &ShotInputs, latents: &HostTensor) -> Result<Clip> {
+        self.enter();
+        match &self.decoder {
+            Station::Here(decoder) => {
+                let decoder = lock(decoder);
+                if self.shares_rows {
+                    let tensors = remote::latents(latents)?;
+                    let followers = self.crew.replica.followers(true);
+                    self.crew.tell(&followers, &Command::DecodeRows, &tensors)?;
+                }
+                decoder.decode(&inputs.request, latents)
+            }
+            Station::Ranks(ranks) => {
+                let rank = free(ranks);
+                let request = inputs.request.clone();
+                let command = Command::Decode { request };
+                let tensors = remote::latents(latents)?;
+                remote::clip(self.crew.ask(*rank, &command, &tensors, Device::Cpu)?)
+            }
+        }
+    }
+
+    /// First half of `select`: a unit-length embedding and a quality score for each picture.
+    pub fn score(&self, pictures: &[&RgbImage]) -> Result<(Vec<Vec<f32>>, Vec<f32>)> {
+        self.enter();
+        match &self.decoder {
+            Station::Here(decoder) => lock(decoder).score(pictures),
+            Station::Ranks(ranks) => {
+                let rank = free(ranks);
+                let (command, tensors) = remote::score_command(pictures)?;
+                remote::scores(self.crew.ask(*rank, &command, &tensors, Device::Cpu)?)
+            }
+        }
+    }
+
+    /// A picture as one normalised latent frame `[C, 1, h, w]` at the story's size.
+    pub fn remember(&self, picture: &RgbImage, size: Resolution) -> Result<HostTensor> {
+        self.enter();
+        match &self.decoder {
+            Station::Here(decoder) => lock(decoder).remember(picture, size),
+            Station::Ranks(ranks) => {
+                let rank = free(ranks);
+                let tensors = remote::pictures(&[picture])?;
+                let command = Command::Remember { size };
+                remote::array(self.crew.ask(*rank, &command, &tensors, Device::Cpu)?)
+            }
+        }
+    }
+}
+
+/// Does what the leader of `replica` asks until it is done, on a rank that is not the leader.
+///
+/// # Errors
+/// A network cannot be loaded, or the world fell apart.
+pub fn serve(
+    paths: &StoryMemPaths,
+    settings: &StoryMemSettings,
+    scorer: Box<dyn QualityScorer>,
+    replica: &Replica,
+) -> Result<()> {
+    settings.set_threads();
+    let device = settings.target.device;
+    match replica.seat().role {
+        Role::Denoise(_) => {
+            let [text_to_video, image_to_video] = open_experts(paths, settings, &replica.shard)?;
+            let rows = settings.rows(replica);
+            let vae = (rows.part().of > 1)
+                .then(|| AutoencoderKlWan::open(&paths.image_to_video.join("vae"), device));
+            let vae = vae.transpose()?;
+            let follower = Follower {
+                replica,
+                target: settings.target,
+                text_to_video,
+                image_to_video,
+                decode_rows: Box::new(move |latents| match &vae {
+                    Some(vae) => decode_rows(vae, &latents, &rows, &mut |_| Ok(())),
+                    None => Err(ModelError::input("decode", "no decoder was loaded")),
+                }),
+            };
+            follower.serve()
+        }
+        Role::Encode => {
+            let mut encoder = Encoder::open(paths, settings)?;
+            crate::replica::serve(replica, device, |command, tensors| {
+                remote::encode(&mut encoder, command, tensors).map(Some)
+            })
+        }
+        Role::Decode => {
+            let decoder = Decoder::open(paths, settings, scorer, Peers::default())?;
+            crate::replica::serve(replica, Device::Cpu, |command, tensors| {
+                remote::decode(&decoder, command, tensors).map(Some)
+            })
+        }
+    }
+}
+
+fn open_experts(
+    paths: &StoryMemPaths,
+    settings: &StoryMemSettings,
+    shard: &Shard,
+) -> Result<[Experts; 2]> {
+    let lora = paths.lora.as_deref().map(|folder| (folder, settings.lora));
+    Ok([
+        Experts::open(&paths.text_to_video, settings.target, None, shard)?,
+        Experts::open(&paths.image_to_video, settings.target, lora, shard)?,
+    ])
+}
+
+impl StoryMemSettings {
+    fn set_threads(&self) {
+        set_threads(self.threads);
+    }
+
+    /// The ranks that decode together: those of the denoiser, if they shall.
+    fn rows(&self, replica: &Replica) -> Peers {
+        let is_shared = self.share_decode && replica.layout.plan.decoders == 0;
+        Peers::new(is_shared.then(|| replica.denoiser.clone()).flatten())
+    }
+}
+
+fn set_threads(threads: Option<i32>) {
+    if let Some(threads) = threads {
+        tch::set_num_threads(threads);
+    }
+}
+
+impl Sampling {
     fn check(&self) -> Result<()> {
-        let z_dim = self.vae.config().z_dim;
+        let z_dim = self.vae.z_dim;
         let wanted = 4 + z_dim;
         for (name, denoiser, condition) in [
             ("text-to-video", &self.text_to_video, 0),
@@ -128,39 +375,7 @@ impl StoryMemEngine {
         Ok(())
     }
 
-    /// Name and digest of each component.
-    pub fn digests(&self) -> &[(String, String)] {
-        &self.digests
-    }
-
-    /// The name of the quality score.
-    pub fn quality_score(&self) -> &'static str {
-        self.scorer.name()
-    }
-
-    /// Digest of everything that decides the numbers: weights, sampling, precision.
-    pub fn fingerprint(&self) -> String {
-        let mut hasher = blake3::Hasher::new();
-        for (name, digest) in &self.digests {
-            hasher.update(format!("{name}={digest}\n").as_bytes());
-        }
-        let settings = &self.settings;
-        let kind = settings.target.kind;
-        let decisive = (
-            kind,
-            settings.text_to_video,
-            settings.image_to_video,
-            settings.lora,
-            settings.memory_stride,
-            &settings.negative_prompt,
-            self.scorer.name(),
-        );
-        hasher.update(format!("{decisive:?}").as_bytes());
-        hasher.finalize().to_hex().to_string()
-    }
-
-    /// Stage `denoise`: noise to normalised latents `[C, T, h, w]`, memory slots dropped.
-    pub fn denoise(
+    fn denoise(
         &self,
         inputs: &ShotInputs,
         conditions: &Conditions,
@@ -187,11 +402,11 @@ impl StoryMemEngine {
     /// Memory slots and the shot draw from streams of their own, so that the shot's noise does
     /// not depend on how much it remembers.
     fn noise(&self, inputs: &ShotInputs, conditions: &Conditions) -> Result<Tensor> {
-        let factor = self.vae.config().spatial_factor();
+        let factor = self.vae.spatial_factor();
         let video = inputs.request.video;
         let [height, width] = [video.height, video.width].map(|side| i64::from(side) / factor);
         let frames = (conditions.positions.len() - conditions.memory) as i64;
-        let channels = self.vae.config().z_dim;
+        let channels = self.vae.z_dim;
         let seed: Seed = inputs.request.seed;
         let draw = |stream, frames| gaussian(seed, stream, &[1, channels, frames, height, width]);
         let shot = draw(Stream::Shot, frames)?;
@@ -199,66 +414,56 @@ impl StoryMemEngine {
             0 => shot,
             memory => Tensor::f_cat(&[draw(Stream::Memory, memory)?, shot], 2)?,
         };
-        Ok(noise.f_to_device(self.settings.target.device)?)
+        Ok(noise.f_to_device(self.device)?)
     }
+}
 
-    /// A picture as one normalised latent frame `[C, 1, h, w]` at the story's size.
-    pub fn remember(&self, picture: &RgbImage, size: Resolution) -> Result<HostTensor> {
-        to_host(&self.encode_picture(picture, size)?)
-    }
-
-    pub(crate) fn encode_picture(&self, picture: &RgbImage, size: Resolution) -> Result<Tensor> {
-        self.encode_clip(&self.pixels(&[picture], size)?)
-    }
-
-    /// `[3, frames, height, width]` to normalised latents `[C, T, h, w]`.
-    pub(crate) fn encode_clip(&self, clip: &Tensor) -> Result<Tensor> {
-        let latents = self.vae.encode(&clip.f_unsqueeze(0)?)?;
-        Ok(self.vae.normalize(&latents)?.f_squeeze_dim(0)?)
-    }
-
-    /// Pictures as f32 `[3, pictures, height, width]` in [-1, 1]; those of another size are
-    /// stretched, bicubic without antialias (StoryMem specification, section 4.1).
-    pub(crate) fn pixels(&self, pictures: &[&RgbImage], size: Resolution) -> Result<Tensor> {
-        let frame = |picture: &&RgbImage| -> Result<Tensor> {
-            let pixels = to_tensor(&plain_picture(picture)?)?;
-            let fits = (picture.width(), picture.height()) == (size.width, size.height);
-            if fits {
-                Ok(pixels)
-            } else {
-                stretch_bicubic(&pixels, size)
-            }
-        };
-        let frames = pictures.iter().map(frame).collect::<Result<Vec<_>>>()?;
-        Ok(Tensor::f_stack(&frames, 1)?.f_to_device(self.settings.target.device)?)
-    }
-
-    pub(crate) fn negative_text(&self) -> Result<Tensor> {
-        if let Some(known) = self.negative.get() {
-            return Ok(known.shallow_clone());
+/// Pictures as f32 `[3, pictures, height, width]` in [-1, 1]; those of another size are stretched,
+/// bicubic without antialias (StoryMem specification, section 4.1).
+pub(crate) fn pixels(pictures: &[&RgbImage], size: Resolution, device: Device) -> Result<Tensor> {
+    let frame = |picture: &&RgbImage| -> Result<Tensor> {
+        let pixels = to_tensor(&plain_picture(picture)?)?;
+        let fits = (picture.width(), picture.height()) == (size.width, size.height);
+        if fits {
+            Ok(pixels)
+        } else {
+            stretch_bicubic(&pixels, size)
         }
-        let prompt = self
-            .settings
-            .negative_prompt
-            .as_deref()
-            .unwrap_or(DEFAULT_NEGATIVE_PROMPT);
-        let encoded = self.text.encode(prompt)?;
-        Ok(self.negative.get_or_init(|| encoded).shallow_clone())
-    }
+    };
+    let frames = pictures.iter().map(frame).collect::<Result<Vec<_>>>()?;
+    Ok(Tensor::f_stack(&frames, 1)?.f_to_device(device)?)
+}
 
-    /// The encoding of an all-grey clip, computed once per size.
-    pub(crate) fn grey_latents(
-        &self,
-        key: (i64, u32, u32),
-        clip: impl FnOnce() -> Result<Tensor>,
-    ) -> Result<Tensor> {
-        if let Some(known) = self.grey.borrow().get(&key) {
-            return Ok(known.shallow_clone());
-        }
-        let latents = self.encode_clip(&clip()?)?;
-        self.grey.borrow_mut().insert(key, latents.shallow_clone());
-        Ok(latents)
+/// Digest of everything that decides the numbers. How many replicas there are, who encodes and who
+/// has which half of guidance does not; how sums are divided does.
+fn fingerprint(
+    settings: &StoryMemSettings,
+    digests: &[(String, String)],
+    quality_score: &str,
+    replica: &Replica,
+) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for (name, digest) in digests {
+        hasher.update(format!("{name}={digest}\n").as_bytes());
     }
+    let decisive = (
+        settings.target.kind,
+        settings.text_to_video,
+        settings.image_to_video,
+        settings.lora,
+        settings.memory_stride,
+        &settings.negative_prompt,
+        quality_score,
+    );
+    hasher.update(format!("{decisive:?}").as_bytes());
+    let degrees = replica.degrees();
+    if (degrees.tensor, degrees.sequence) != (1, 1) {
+        hasher.update(format!("{} {}", degrees.tensor, degrees.sequence).as_bytes());
+    }
+    if settings.rows(replica).part().of > 1 {
+        hasher.update(b"shared rows");
+    }
+    hasher.finalize().to_hex().to_string()
 }
 
 /// blake3 of every component's tensors and of the adapters.

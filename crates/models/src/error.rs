@@ -75,6 +75,14 @@ pub enum ModelError {
     /// Ranks that share the work are gone, late or at something else.
     #[error("the world of ranks: {0}")]
     World(#[from] storyloom_parallel::CommError),
+    /// Another rank of the replica could not do what it was asked.
+    #[error("{message}")]
+    Rank {
+        /// What it means for the work.
+        class: ErrorClass,
+        /// What it said.
+        message: String,
+    },
     /// libtorch refused an operation.
     #[error("libtorch: {0}")]
     Torch(#[from] tch::TchError),
@@ -117,6 +125,7 @@ impl ModelError {
             | Self::WeightShape { .. } => ErrorClass::Run,
             Self::Input { .. } | Self::NotFinite { .. } | Self::Torch(_) => ErrorClass::Shot,
             Self::Interrupted { .. } => ErrorClass::Interrupted,
+            Self::Rank { class, .. } => *class,
             Self::World(error) if error.is_resumable() => ErrorClass::Interrupted,
             Self::World(_) => ErrorClass::Run,
         }

@@ -9,7 +9,7 @@ use tch::{Device, Tensor};
 
 use crate::checkpoint::Target;
 use crate::lora::{LoraSettings, apply_lora};
-use crate::shard::Shard;
+use crate::shard::{Peers, Shard};
 use crate::testing::{golden, golden_tensors, on_ranks, relative_error};
 use crate::text::{PromptTokenizer, Umt5Encoder, clean_prompt};
 use crate::vae::AutoencoderKlWan;
@@ -193,6 +193,32 @@ fn autoencoders() {
             &io["output"],
             2e-5,
         );
+    }
+}
+
+/// Strips of equal and unequal heights, and more ranks than rows: no seams.
+#[test]
+fn shared_rows_decode_to_the_same_clip() {
+    for case in ["vae21", "vae22"] {
+        let open = || AutoencoderKlWan::open(&golden(case).join("vae"), Device::Cpu).unwrap();
+        let latents = || golden_tensors(case, "decode.safetensors")["latents"].shallow_clone();
+        let whole = open().decode(&latents()).unwrap();
+        let rows = latents().size()[3];
+        for ranks in [2, 3, rows as usize + 1] {
+            for found in on_ranks(ranks, |group| {
+                let mut pieces = Vec::new();
+                let mut keep = |piece| {
+                    pieces.push(piece);
+                    Ok(())
+                };
+                open()
+                    .decode_shared(&latents(), 1, &Peers::new(Some(group)), &mut keep)
+                    .unwrap();
+                Tensor::cat(&pieces, 2)
+            }) {
+                assert_close(&format!("{case}, {rows} rows on {ranks}"), &found, &whole, 1e-5);
+            }
+        }
     }
 }
 

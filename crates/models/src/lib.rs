@@ -14,6 +14,8 @@ pub mod layers;
 pub mod lora;
 pub mod method;
 pub mod noise;
+mod remote;
+pub mod replica;
 pub mod sampler;
 pub mod scorer;
 pub mod shard;
@@ -23,6 +25,7 @@ pub mod text;
 pub mod tiny;
 pub mod vae;
 pub mod wan;
+mod wire;
 
 #[cfg(test)]
 mod goldens;

@@ -98,6 +98,62 @@ impl Peers {
     }
 }
 
+/// Rows of pictures that lie on several ranks, the upper ones on the first.
+impl Peers {
+    /// This rank's rows of `axis`, as many as the others have or one more or less.
+    pub fn strip(&self, tensor: &Tensor, axis: i64) -> Result<Tensor> {
+        let (rows, part) = (axis_length(tensor, axis), self.part());
+        let at = |rank: i64| rank * rows / part.of;
+        let first = at(part.index);
+        Ok(tensor.f_narrow(axis, first, at(part.index + 1) - first)?)
+    }
+
+    /// The strips of all ranks laid together along `axis`; they may differ in length.
+    pub fn join(&self, strip: &Tensor, axis: i64) -> Result<Tensor> {
+        let Some(group) = &self.0 else {
+            return Ok(strip.shallow_clone());
+        };
+        let own = axis_length(strip, axis);
+        let mut lengths = vec![0_i64; group.size()];
+        group.all_gather(&[own], &mut lengths)?;
+        let most = lengths.iter().copied().max().unwrap_or(0);
+        let mut size = strip.size();
+        let place = axis.rem_euclid(size.len() as i64);
+        size[place as usize] = most - own;
+        let fill = Tensor::f_zeros(&size, (strip.kind(), strip.device()))?;
+        let all = self.gather(&Tensor::f_cat(&[strip, &fill], place)?.f_unsqueeze(0)?, 0)?;
+        let part = |(rank, &length): (usize, &i64)| {
+            Ok(all.f_select(0, rank as i64)?.f_narrow(place, 0, length)?)
+        };
+        let parts: Vec<Tensor> = lengths.iter().enumerate().map(part).collect::<Result<_>>()?;
+        Ok(Tensor::f_cat(&parts, place)?)
+    }
+
+    /// `[.., rows, columns]` with one more row at each end: the neighbour's, or zeros outside.
+    pub fn with_neighbours(&self, strip: &Tensor) -> Result<Tensor> {
+        let part = self.part();
+        if part.of == 1 {
+            return Ok(strip.shallow_clone());
+        }
+        let rows = axis_length(strip, -2);
+        let ends = [strip.f_narrow(-2, 0, 1)?, strip.f_narrow(-2, rows - 1, 1)?];
+        let ends = Tensor::f_stack(&ends, 0)?;
+        let all = self.gather(&ends.f_unsqueeze(0)?, 0)?;
+        let end = |rank: i64, which: i64| match (0..part.of).contains(&rank) {
+            true => Ok(all.f_select(0, rank)?.f_select(0, which)?),
+            false => ends.f_select(0, 0)?.f_zeros_like(),
+        };
+        let above = end(part.index - 1, 1)?;
+        let below = end(part.index + 1, 0)?;
+        Ok(Tensor::f_cat(&[above, strip.shallow_clone(), below], -2)?)
+    }
+}
+
+fn axis_length(tensor: &Tensor, axis: i64) -> i64 {
+    let size = tensor.size();
+    size[axis.rem_euclid(size.len() as i64) as usize]
+}
+
 /// A sum under way.
 #[must_use = "the sum is not there before `wait`"]
 pub struct PendingSum {

@@ -8,6 +8,7 @@ use safetensors::tensor::TensorView;
 use storyloom_story::HostTensor;
 use tch::{Device, Kind, Tensor};
 
+pub(crate) use crate::checkpoint::kind_of;
 use crate::checkpoint::{Checkpoint, Target};
 use crate::error::{ModelError, Result};
 
@@ -66,7 +67,7 @@ pub fn from_host(array: &HostTensor, device: Device) -> Result<Tensor> {
         .f_to_device(device)?)
 }
 
-fn raw_bytes(tensor: &Tensor) -> Result<(Dtype, Vec<u8>)> {
+pub(crate) fn raw_bytes(tensor: &Tensor) -> Result<(Dtype, Vec<u8>)> {
     let dtype = match tensor.f_kind()? {
         Kind::Float => Dtype::F32,
         Kind::Double => Dtype::F64,

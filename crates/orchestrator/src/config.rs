@@ -35,6 +35,8 @@ pub struct RunConfig {
     pub checkpoint: CheckpointSettings,
     /// How long a worker may show no sign of life before others take its stories over.
     pub patience: Duration,
+    /// Stories that are made side by side, so that the denoiser need not wait for other stages.
+    pub interleave: usize,
     /// Most stories in quarantine before the run ends; `None`: any number.
     pub quarantine_limit: Option<usize>,
     /// The store of the memory index.

@@ -8,13 +8,20 @@ use storyloom_story::{
 /// The stages of one shot that need networks.
 ///
 /// The orchestrator calls them in the order encode, denoise, decode, score, remember. An engine
-/// holds its models for its whole life; nothing is loaded per shot.
-pub trait ShotEngine {
+/// holds its models for its whole life; nothing is loaded per shot. Several threads call it, each
+/// with its own shot; what it can do at once it says in [`capacities`](Self::capacities).
+pub trait ShotEngine: Sync {
     /// Prompt embeddings and picture conditions in the engine's own form.
     type Conditions;
 
     /// What the engine is and what it would compute; part of every recipe.
     fn describe(&self) -> EngineDescription;
+
+    /// Shots that each of the stages encode, denoise and decode can work on at the same time;
+    /// further ones wait.
+    fn capacities(&self) -> [usize; 3] {
+        [1; 3]
+    }
 
     /// Stage `encode`: prompt and pictures become conditions.
     fn encode(&self, inputs: &ShotInputs) -> Result<Self::Conditions, EngineError>;

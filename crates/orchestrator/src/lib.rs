@@ -7,6 +7,7 @@ pub mod bench;
 pub mod config;
 pub mod engine;
 pub mod error;
+pub mod gate;
 pub mod lease;
 pub mod memory_view;
 pub mod output;

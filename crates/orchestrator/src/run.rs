@@ -1,17 +1,20 @@
 //! A run: all stories of a manifest, in order of priority.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::cmp::Reverse;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use storyloom_memory::blobs::Sweep;
 use storyloom_memory::index::open_index;
 use storyloom_memory::{BlobStore, Disk, MemoryBank, MemoryError, Storage};
-use storyloom_story::{Continuation, ErrorClass, Manifest, ShotId, StoryEntry};
+use storyloom_story::{Continuation, ErrorClass, Manifest, ShotId, StoryEntry, StoryId};
 use storyloom_telemetry::{Event, Reporter};
 
-use crate::config::{RunConfig, StopFlag};
+use crate::config::{RunConfig, StopAt, StopFlag};
 use crate::engine::ShotEngine;
 use crate::error::RunError;
+use crate::gate::Gates;
 use crate::lease::{Claim, Lease, Leases};
 use crate::output::VideoFiles;
 use crate::quarantine;
@@ -60,7 +63,7 @@ pub fn run_on<E: ShotEngine>(
     reporter: &dyn Reporter,
     stop: &StopFlag,
 ) -> Result<RunOutcome, RunError> {
-    let stories = in_order(manifest);
+    let stories: Vec<&StoryEntry> = manifest.stories.iter().collect();
     check_lengths(config, &stories)?;
     let videos = VideoFiles::new(storage.clone())?;
     let folder = RunFolder::new(&config.out, storage.clone());
@@ -75,34 +78,84 @@ pub fn run_on<E: ShotEngine>(
         reporter,
         stop,
         checkpoints: Checkpoints::new(config.checkpoint),
+        gates: Gates::new(engine.capacities()),
     };
-    report_start(&studio, &files);
-    let mut night = Night {
+    let files = longest_first(&studio, files, manifest);
+    let outcome = RunOutcome {
+        stories: files.len(),
+        ..RunOutcome::default()
+    };
+    let night = Night {
         studio: &studio,
         folder: &folder,
         config,
         leases: &leases,
-        outcome: RunOutcome {
-            stories: files.len(),
-            ..RunOutcome::default()
-        },
+        work: Mutex::new(Work {
+            ready: files.into(),
+            outcome,
+            ..Work::default()
+        }),
     };
-    night.make_all(files)?;
-    if night.outcome.stopped {
+    let outcome = night.make_all()?;
+    if outcome.stopped {
         reporter.report(&Event::RunStopped {
             shots_done: shots_done(&bank, manifest),
         });
     }
-    Ok(night.outcome)
+    Ok(outcome)
 }
 
-/// All stories of a run, as far as this program makes them.
+/// All stories of a run, as far as this program makes them: several threads, each with one story
+/// at a time.
 struct Night<'a, E> {
     studio: &'a Studio<'a, E>,
     folder: &'a RunFolder,
     config: &'a RunConfig,
     leases: &'a Leases,
+    work: Mutex<Work>,
+}
+
+/// What is to be done.
+#[derive(Default)]
+struct Work {
+    /// The next is in front.
+    ready: VecDeque<StoryFile>,
+    /// Others work on them; and when they were looked at last.
+    elsewhere: Vec<StoryFile>,
+    looked: Option<Instant>,
+    /// Stories in the hands of this program.
+    in_hand: usize,
     outcome: RunOutcome,
+    /// What ends the run.
+    error: Option<RunError>,
+}
+
+impl Work {
+    /// The next story to try, or how long to wait for one; nothing when all is over.
+    fn next(&mut self) -> Option<Result<StoryFile, Duration>> {
+        /// Time between two looks at stories that others work on, and what each adds to it.
+        const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(1));
+        /// Time between two looks at the work that other threads may hand back.
+        const MOMENT: Duration = Duration::from_millis(20);
+        if self.error.is_some() || self.outcome.stopped {
+            return None;
+        }
+        if self.ready.is_empty() && !self.elsewhere.is_empty() {
+            let pause = PAUSE.0 + PAUSE.1 * self.elsewhere.len() as u32;
+            if self.looked.is_none_or(|looked| looked.elapsed() >= pause) {
+                self.looked = Some(Instant::now());
+                self.ready.extend(self.elsewhere.drain(..));
+            }
+        }
+        match self.ready.pop_front() {
+            Some(file) => {
+                self.in_hand += 1;
+                Some(Ok(file))
+            }
+            None if self.in_hand == 0 && self.elsewhere.is_empty() => None,
+            None => Some(Err(MOMENT)),
+        }
+    }
 }
 
 /// What became of a story.
@@ -116,32 +169,64 @@ enum Turn {
 }
 
 impl<E: ShotEngine> Night<'_, E> {
+    fn work(&self) -> MutexGuard<'_, Work> {
+        // Nothing panics while holding it.
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Makes stories until none is left that this program could make.
-    fn make_all(&mut self, mut files: Vec<StoryFile>) -> Result<(), RunError> {
-        /// Time between two looks at stories that others work on.
-        const PAUSE: Duration = Duration::from_millis(500);
-        while !files.is_empty() {
-            let mut elsewhere = Vec::new();
-            let before = files.len();
-            for file in files {
-                match self.turn(&file)? {
-                    Turn::Over => {}
-                    Turn::Elsewhere => elsewhere.push(file),
-                    Turn::Stopped => {
-                        self.outcome.stopped = true;
-                        return Ok(());
+    fn make_all(&self) -> Result<RunOutcome, RunError> {
+        std::thread::scope(|scope| {
+            for _ in 1..self.config.interleave.max(1) {
+                scope.spawn(|| self.make_some());
+            }
+            self.make_some();
+        });
+        let mut work = self.work();
+        match work.error.take() {
+            Some(error) => Err(error),
+            None => Ok(work.outcome),
+        }
+    }
+
+    /// One thread's part.
+    fn make_some(&self) {
+        loop {
+            let next = self.work().next();
+            let file = match next {
+                None => return,
+                Some(Err(wait)) => {
+                    std::thread::sleep(wait);
+                    // Somebody may ask to stop while there is nothing to do.
+                    if self.studio.stop.asked().is_some() {
+                        self.work().outcome.stopped = true;
+                    }
+                    continue;
+                }
+                Some(Ok(file)) => file,
+            };
+            let turn = self.turn(&file);
+            let mut work = self.work();
+            work.in_hand -= 1;
+            match turn {
+                Ok(Turn::Over) => {}
+                Ok(Turn::Elsewhere) => {
+                    work.looked.get_or_insert_with(Instant::now);
+                    work.elsewhere.push(file);
+                }
+                Ok(Turn::Stopped) => work.outcome.stopped = true,
+                Err(error) => {
+                    // The other threads save what they are at.
+                    self.studio.stop.set(StopAt::Step);
+                    if work.error.is_none() || matches!(work.error, Some(RunError::Stopped)) {
+                        work.error = Some(error);
                     }
                 }
             }
-            files = elsewhere;
-            if files.len() == before {
-                std::thread::sleep(PAUSE);
-            }
         }
-        Ok(())
     }
 
-    fn turn(&mut self, file: &StoryFile) -> Result<Turn, RunError> {
+    fn turn(&self, file: &StoryFile) -> Result<Turn, RunError> {
         let story = &file.id;
         if self.is_over(&self.folder.story_file(story)?) {
             return Ok(Turn::Over);
@@ -169,20 +254,21 @@ impl<E: ShotEngine> Night<'_, E> {
     }
 
     /// Whether nothing is to be done for the story; counts it if so.
-    fn is_over(&mut self, file: &StoryFile) -> bool {
-        let outcome = &mut self.outcome;
+    fn is_over(&self, file: &StoryFile) -> bool {
         match &file.state {
-            StoryState::Done if is_complete(self.studio, self.folder, file) => outcome.done += 1,
-            StoryState::Quarantined { .. } => outcome.quarantined += 1,
+            StoryState::Done if is_complete(self.studio, self.folder, file) => {
+                self.work().outcome.done += 1;
+            }
+            StoryState::Quarantined { .. } => self.work().outcome.quarantined += 1,
             _ => return false,
         }
         true
     }
 
-    fn make(&mut self, lease: &Lease, file: &mut StoryFile) -> Result<Turn, RunError> {
+    fn make(&self, lease: &Lease, file: &mut StoryFile) -> Result<Turn, RunError> {
         let made = make_story(self.studio, self.folder, self.config, lease, file);
         let Err(StoryError { shot, error }) = made else {
-            self.outcome.done += 1;
+            self.work().outcome.done += 1;
             return Ok(Turn::Over);
         };
         let reason = error.to_string();
@@ -200,7 +286,7 @@ impl<E: ShotEngine> Night<'_, E> {
                     reason: &reason,
                 });
                 file.state = StoryState::Failed { shot, reason };
-                self.outcome.failed += 1;
+                self.work().outcome.failed += 1;
             }
             ErrorClass::Shot => {
                 reporter.report(&Event::StoryQuarantined {
@@ -208,7 +294,7 @@ impl<E: ShotEngine> Night<'_, E> {
                     reason: &reason,
                 });
                 file.state = StoryState::Quarantined { shot, reason };
-                self.outcome.quarantined += 1;
+                self.work().outcome.quarantined += 1;
                 quarantine::write_reproducer(self.folder, self.config, file)?;
             }
         }
@@ -219,7 +305,7 @@ impl<E: ShotEngine> Night<'_, E> {
     }
 
     fn check_quarantine(&self) -> Result<(), RunError> {
-        let count = self.outcome.quarantined;
+        let count = self.work().outcome.quarantined;
         match self.config.quarantine_limit {
             Some(limit) if count > limit => Err(RunError::Quarantine {
                 path: self.folder.root().to_owned(),
@@ -254,13 +340,6 @@ fn is_complete<E>(studio: &Studio<E>, folder: &RunFolder, file: &StoryFile) -> b
 
 /// Programs with an index on one machine; more than anybody starts on purpose.
 const MOST_PROGRAMS: usize = 256;
-
-/// Larger priorities first; the order of the manifest among equals.
-fn in_order(manifest: &Manifest) -> Vec<&StoryEntry> {
-    let mut stories: Vec<&StoryEntry> = manifest.stories.iter().collect();
-    stories.sort_by_key(|entry| std::cmp::Reverse(entry.priority));
-    stories
-}
 
 /// A shot that continues another must be longer than what it is given.
 fn check_lengths(config: &RunConfig, stories: &[&StoryEntry]) -> Result<(), RunError> {
@@ -323,20 +402,41 @@ fn open_bank(
     ))
 }
 
-fn report_start<E>(studio: &Studio<E>, files: &[StoryFile]) {
-    let shots = files.iter().map(|file| file.script.shot_count()).sum();
-    let committed = |file: &StoryFile| {
-        file.script
-            .shots()
-            .filter(|(shot, _)| studio.bank.is_committed(&file.id, *shot))
-            .count()
-    };
-    let shots_done = files.iter().map(committed).sum();
+/// Larger priorities first, then longer chains of shots that are missing, since a chain is made one
+/// shot after the other and a long one begun late is what the night ends with. The order of the
+/// manifest among equals.
+fn longest_first<E>(
+    studio: &Studio<E>,
+    files: Vec<StoryFile>,
+    manifest: &Manifest,
+) -> Vec<StoryFile> {
+    let priorities: HashMap<&StoryId, i64> = manifest
+        .stories
+        .iter()
+        .map(|entry| (&entry.id, i64::from(entry.priority)))
+        .collect();
+    let (mut shots, mut shots_done) = (0, 0);
+    let mut ordered: Vec<(Reverse<(i64, usize)>, StoryFile)> = files
+        .into_iter()
+        .map(|file| {
+            let committed = file
+                .script
+                .shots()
+                .filter(|(shot, _)| studio.bank.is_committed(&file.id, *shot))
+                .count();
+            let count = file.script.shot_count();
+            (shots, shots_done) = (shots + count, shots_done + committed);
+            let priority = priorities.get(&file.id).copied().unwrap_or(0);
+            (Reverse((priority, count - committed)), file)
+        })
+        .collect();
+    ordered.sort_by_key(|(key, _)| *key);
     studio.reporter.report(&Event::RunStarted {
-        stories: files.len(),
+        stories: ordered.len(),
         shots,
         shots_done,
     });
+    ordered.into_iter().map(|(_, file)| file).collect()
 }
 
 fn shots_done(bank: &MemoryBank, manifest: &Manifest) -> usize {

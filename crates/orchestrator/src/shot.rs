@@ -1,8 +1,8 @@
 //! One shot, from its request to its commit record. **Start reading here.**
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use storyloom_memory::arrays::{decode_frames, encode_array, encode_frames};
@@ -22,6 +22,7 @@ use storyloom_telemetry::{Event, Reporter};
 use crate::config::{CheckpointSettings, StopAt, StopFlag};
 use crate::engine::{EngineError, SaveLoop, Scores, ShotEngine, StepObserver};
 use crate::error::RunError;
+use crate::gate::{Gate, Gates};
 use crate::lease::Lease;
 use crate::output::VideoFiles;
 
@@ -41,6 +42,8 @@ pub struct Studio<'a, E> {
     pub stop: &'a StopFlag,
     /// When a shot that is being made is saved.
     pub checkpoints: Checkpoints,
+    /// Where shots wait for the networks.
+    pub gates: Gates,
 }
 
 /// Decides when a shot that is being made is saved.
@@ -48,7 +51,7 @@ pub struct Studio<'a, E> {
 pub struct Checkpoints {
     settings: CheckpointSettings,
     /// How long the last save took, in seconds.
-    cost: Cell<f64>,
+    cost: Mutex<f64>,
 }
 
 impl Checkpoints {
@@ -56,15 +59,24 @@ impl Checkpoints {
     pub fn new(settings: CheckpointSettings) -> Self {
         Self {
             settings,
-            cost: Cell::new(0.25),
+            cost: Mutex::new(0.25),
         }
+    }
+
+    /// How long a save takes, in seconds.
+    fn cost(&self) -> f64 {
+        *self.cost.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_cost(&self, seconds: f64) {
+        *self.cost.lock().unwrap_or_else(PoisonError::into_inner) = seconds;
     }
 
     fn is_due(&self, done: usize, unsaved: Duration) -> bool {
         match self.settings {
             CheckpointSettings::Every(steps) => done.is_multiple_of(steps.max(1)),
             CheckpointSettings::Auto { uptime } => {
-                let period = (2.0 * uptime.as_secs_f64() * self.cost.get()).sqrt();
+                let period = (2.0 * uptime.as_secs_f64() * self.cost()).sqrt();
                 unsaved.as_secs_f64() >= period
             }
         }
@@ -83,6 +95,9 @@ pub struct ShotPlan {
     pub continues: Option<BlobRef>,
     /// Digest of the record of the shot before.
     pub previous: Option<String>,
+    /// Shots of the story that are still to be made, this one included: the longer the way, the
+    /// sooner its turn.
+    pub remaining: usize,
 }
 
 impl ShotPlan {
@@ -112,12 +127,17 @@ pub fn make_shot<E: ShotEngine>(
     lease: &Lease,
     plan: &ShotPlan,
 ) -> Result<CommitRecord, RunError> {
-    let mut clock = StageClock::new(studio.reporter, &plan.request);
-    let engine = studio.engine;
+    let mut clock = StageClock::new(studio.reporter, plan);
+    let (engine, gates) = (studio.engine, &studio.gates);
 
-    let inputs = clock.time(Stage::Plan, || load_inputs(studio.bank, plan))?;
-    let conditions = clock.time(Stage::Encode, || Ok(engine.encode(&inputs)?))?;
-    let latents = clock.time(Stage::Denoise, || {
+    let inputs = clock.time(Stage::Plan, None, || load_inputs(studio.bank, plan))?;
+    let conditions = clock.time(Stage::Encode, Some(&gates.encode), || {
+        Ok(engine.encode(&inputs)?)
+    })?;
+    let latents = clock.time(Stage::Denoise, Some(&gates.denoise), || {
+        if studio.stop.asked() == Some(StopAt::Step) {
+            return Err(RunError::Stopped);
+        }
         let mut steps = Steps {
             studio,
             basis: plan.basis(engine.describe().fingerprint),
@@ -133,13 +153,15 @@ pub fn make_shot<E: ShotEngine>(
         finite(Stage::Denoise, &latents)?;
         Ok(latents)
     })?;
-    let clip = clock.time(Stage::Decode, || {
+    let clip = clock.time(Stage::Decode, Some(&gates.decode), || {
         let clip = engine.decode(&inputs, &latents)?;
         expect_frames(&plan.request, &clip)?;
         Ok(clip)
     })?;
-    let chosen = clock.time(Stage::Select, || choose_keyframes(studio, plan, &clip))?;
-    let mut record = clock.time(Stage::Commit, || {
+    let chosen = clock.time(Stage::Select, Some(&gates.decode), || {
+        choose_keyframes(studio, plan, &clip)
+    })?;
+    let mut record = clock.time(Stage::Commit, None, || {
         store_outputs(studio, plan, &latents, &clip, &chosen)
     })?;
     record.seconds = clock.seconds;
@@ -366,34 +388,40 @@ pub(crate) fn check_scores(scores: &Scores, pictures: usize) -> Result<(), Engin
 /// Times the stages of a shot and reports them.
 struct StageClock<'a> {
     reporter: &'a dyn Reporter,
-    request: &'a ShotRequest,
+    plan: &'a ShotPlan,
     seconds: BTreeMap<Stage, f64>,
 }
 
 impl<'a> StageClock<'a> {
-    fn new(reporter: &'a dyn Reporter, request: &'a ShotRequest) -> Self {
+    fn new(reporter: &'a dyn Reporter, plan: &'a ShotPlan) -> Self {
         Self {
             reporter,
-            request,
+            plan,
             seconds: BTreeMap::new(),
         }
     }
 
+    /// Does the work of a stage, behind its gate if it has one. Waiting there is not its time.
     fn time<T>(
         &mut self,
         stage: Stage,
+        gate: Option<&Gate>,
         work: impl FnOnce() -> Result<T, RunError>,
     ) -> Result<T, RunError> {
+        let came = Instant::now();
+        let pass = gate.map(|gate| gate.enter(self.plan.remaining));
         let begun = Instant::now();
         let result = work()?;
+        drop(pass);
         let seconds = begun.elapsed().as_secs_f64();
         self.seconds.insert(stage, seconds);
-        let ShotRequest { story, shot, .. } = self.request;
+        let ShotRequest { story, shot, .. } = &self.plan.request;
         self.reporter.report(&Event::StageFinished {
             story,
             shot: *shot,
             stage,
             seconds,
+            waited: (begun - came).as_secs_f64(),
         });
         Ok(result)
     }
@@ -449,11 +477,10 @@ impl<E> Steps<'_, E> {
             .and_then(|state| Ok(self.studio.bank.save_step(&self.basis, &state)?));
         self.saved = Instant::now();
         match saved {
-            Ok(()) => self
-                .studio
-                .checkpoints
-                .cost
-                .set(begun.elapsed().as_secs_f64()),
+            Ok(()) => {
+                let seconds = begun.elapsed().as_secs_f64();
+                self.studio.checkpoints.note_cost(seconds);
+            }
             Err(error) if error.class() == ErrorClass::Transient => {
                 let ShotRequest { story, shot, .. } = &self.basis.request;
                 tracing::warn!(%error, %story, %shot, "the running shot was not saved");
@@ -493,7 +520,7 @@ mod tests {
     fn saving_pays_off_when_the_loss_is_larger() {
         let hour = Duration::from_secs(3600);
         let auto = Checkpoints::new(CheckpointSettings::Auto { uptime: hour });
-        auto.cost.set(2.0);
+        auto.note_cost(2.0);
         // sqrt(2 * 3600 * 2) = 120 seconds.
         assert!(!auto.is_due(7, Duration::from_secs(119)));
         assert!(auto.is_due(7, Duration::from_secs(121)));

@@ -91,6 +91,7 @@ pub fn make_story<E: ShotEngine>(
                     done: &done,
                     last: last.as_ref(),
                     window: config.window,
+                    remaining: shots.len() - done.len(),
                 };
                 attempt_shot(studio, lease, chain, request, run_seed, config.attempts)
                     .map_err(at)?
@@ -124,6 +125,7 @@ struct Chain<'a> {
     done: &'a [ShotId],
     last: Option<&'a CommitRecord>,
     window: WindowSettings,
+    remaining: usize,
 }
 
 /// How a shot begins (StoryMem specification, section 3.6).
@@ -236,6 +238,7 @@ fn plan<E: ShotEngine>(
         window,
         continues,
         previous,
+        remaining: chain.remaining,
     })
 }
 

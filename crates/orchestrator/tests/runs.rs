@@ -2,7 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may stop where it stands")]
 
-use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -78,6 +77,8 @@ fn config(out: &Path) -> RunConfig {
             uptime: Duration::from_secs(3600),
         },
         patience: Duration::from_secs(60),
+        // Tests that count events want one story at a time; others ask for more.
+        interleave: 1,
         quarantine_limit: None,
         index: IndexKind::Sled,
         index_folder: None,
@@ -118,21 +119,25 @@ fn calm_digest() -> String {
 /// Passes everything on, and interferes where a test wants it.
 struct Meddling {
     inner: SimulatedEngine,
-    shots: RefCell<usize>,
+    shots: AtomicUsize,
     on_denoise: Box<OnDenoise>,
 }
 
 /// Given the number of the shot in this run; `None` leaves it to the real engine.
-type OnDenoise = dyn Fn(usize, &ShotInputs) -> Option<Result<HostTensor, EngineError>>;
+type OnDenoise =
+    dyn Fn(usize, &ShotInputs) -> Option<Result<HostTensor, EngineError>> + Send + Sync;
 
 impl Meddling {
     fn new(
-        on_denoise: impl Fn(usize, &ShotInputs) -> Option<Result<HostTensor, EngineError>> + 'static,
+        on_denoise: impl Fn(usize, &ShotInputs) -> Option<Result<HostTensor, EngineError>>
+        + Send
+        + Sync
+        + 'static,
     ) -> Self {
         let on_denoise = Box::new(on_denoise);
         Self {
             inner: SimulatedEngine::default(),
-            shots: RefCell::new(0),
+            shots: AtomicUsize::new(0),
             on_denoise,
         }
     }
@@ -156,8 +161,7 @@ impl ShotEngine for Meddling {
         resume: Option<LoopState>,
         observer: &mut dyn StepObserver,
     ) -> Result<HostTensor, EngineError> {
-        let number = *self.shots.borrow();
-        *self.shots.borrow_mut() += 1;
+        let number = self.shots.fetch_add(1, Ordering::SeqCst);
         match (self.on_denoise)(number, inputs) {
             Some(result) => result,
             None => self.inner.denoise(inputs, conditions, resume, observer),

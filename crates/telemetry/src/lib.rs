@@ -31,6 +31,8 @@ pub enum Event<'a> {
         stage: Stage,
         /// How long it took.
         seconds: f64,
+        /// How long it waited for its turn before.
+        waited: f64,
     },
     /// One step of a sampling loop ended.
     StepFinished {
@@ -122,8 +124,8 @@ pub enum Event<'a> {
 }
 
 /// Hears of events.
-pub trait Reporter {
-    /// Called for every event, from the thread that runs the stories.
+pub trait Reporter: Sync {
+    /// Called for every event, from the threads that run the stories.
     fn report(&self, event: &Event);
 }
 

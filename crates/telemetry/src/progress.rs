@@ -80,8 +80,9 @@ impl Reporter for PlainProgress {
                 shot,
                 stage,
                 seconds,
+                waited,
             } => {
-                tracing::debug!(%story, %shot, %stage, seconds, "stage finished");
+                tracing::debug!(%story, %shot, %stage, seconds, waited, "stage finished");
             }
             Event::StepFinished {
                 story,

@@ -4,6 +4,7 @@ mod bench;
 mod config;
 mod doctor;
 mod folder;
+mod launch;
 mod memory;
 mod model;
 mod preempt;
@@ -31,6 +32,8 @@ pub struct Cli {
 enum Command {
     /// Make the stories of a manifest; started again on the same folder, go on.
     Run(run::Arguments),
+    /// Start the ranks of a world on this machine, without MPI.
+    Launch(launch::Arguments),
     /// Show every problem of a manifest, with file, line and fix; loads no model.
     Validate(validate::Arguments),
     /// Show how far a run is.
@@ -70,6 +73,7 @@ pub struct ConfigArguments {
 pub fn run(cli: Cli) -> Outcome {
     match cli.command {
         Command::Run(arguments) => run::run(&arguments),
+        Command::Launch(arguments) => launch::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),

@@ -10,17 +10,19 @@ use storyloom_orchestrator::simulated::SimulatedEngine;
 use storyloom_orchestrator::{
     CheckpointSettings, RunConfig, RunOutcome, ShotEngine, StopFlag, run as run_stories,
 };
+use storyloom_parallel::World;
 use storyloom_telemetry::PlainProgress;
 
 use super::{ConfigArguments, config};
 use crate::config::Config;
 use crate::config::options::{EngineKind, OnPreempt};
 use crate::diagnose;
-use crate::engine::build_engine;
+use crate::engine;
 use crate::environment;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::input::{self, Input};
 use crate::signals;
+use crate::world::{self, Place};
 
 /// Time between two lines of progress.
 const PROGRESS: Duration = Duration::from_secs(5);
@@ -56,17 +58,38 @@ pub fn run(arguments: &Arguments) -> Outcome {
     if config.top.engine == EngineKind::Torch {
         environment::settle();
     }
+    let place = world::join(&config)?;
+    match on_this_rank(arguments, &config, &place) {
+        Ok(exit) if place.is_shared() => Ok(place.agree(exit).unwrap_or_else(|failure| {
+            eprintln!("error: {}", failure.message);
+            World::abort(failure.exit as i32)
+        })),
+        // The others would wait for this rank.
+        Err(failure) if place.is_shared() => {
+            if !failure.message.is_empty() {
+                eprintln!("error: {}", failure.message);
+            }
+            World::abort(failure.exit as i32)
+        }
+        result => result,
+    }
+}
+
+/// What this rank does of a run, to its end.
+fn on_this_rank(arguments: &Arguments, config: &Config, place: &Place) -> Outcome {
     let mut input = match input::read(&arguments.manifest)? {
         Ok(input) => input,
         Err(report) => {
-            diagnose::show(&report);
+            if place.is_first() {
+                diagnose::show(&report);
+            }
             return Ok(Exit::Input);
         }
     };
     if let Some(limit) = arguments.limit {
         input.manifest.stories.truncate(limit);
     }
-    let settings = run_config(&config, arguments, &input);
+    let settings = run_config(config, arguments, &input);
     // Before anything is loaded, which may take minutes.
     let stop = signals::stop_flag(&config.run)?;
     let outcome = match config.top.engine {
@@ -77,9 +100,22 @@ pub fn run(arguments: &Arguments) -> Outcome {
             };
             make(&settings, &input, &engine, &stop)?
         }
-        EngineKind::Torch => make(&settings, &input, &build_engine(&config)?, &stop)?,
+        EngineKind::Torch => {
+            let replica = place.replica()?;
+            if !replica.is_leader() {
+                engine::follow(config, &replica, place)?;
+                return Ok(Exit::Done);
+            }
+            let engine = engine::build_engine(config, replica, place)?;
+            let outcome = make(&settings, &input, &engine, &stop);
+            if engine.world_is_broken() {
+                let message = "ranks are gone; everything is saved, run the same command again";
+                return Err(Failure::new(Exit::Stopped, message));
+            }
+            outcome?
+        }
     };
-    Ok(tell(&outcome, config.top.on_preempt))
+    Ok(tell(&outcome, config.top.on_preempt, place))
 }
 
 fn make<E: ShotEngine>(
@@ -92,7 +128,7 @@ fn make<E: ShotEngine>(
     run_stories(settings, &input.manifest, engine, &progress, stop).map_err(Failure::from)
 }
 
-fn tell(outcome: &RunOutcome, on_preempt: OnPreempt) -> Exit {
+fn tell(outcome: &RunOutcome, on_preempt: OnPreempt, place: &Place) -> Exit {
     let RunOutcome {
         stories,
         done,
@@ -100,9 +136,13 @@ fn tell(outcome: &RunOutcome, on_preempt: OnPreempt) -> Exit {
         quarantined,
         stopped,
     } = outcome;
-    eprintln!("{done} of {stories} stories done, {failed} failed, {quarantined} in quarantine");
+    if place.is_first() {
+        eprintln!("{done} of {stories} stories done, {failed} failed, {quarantined} in quarantine");
+    }
     if *stopped {
-        eprintln!("stopped early; everything is saved, run the same command again");
+        if place.is_first() {
+            eprintln!("stopped early; everything is saved, run the same command again");
+        }
         signals::after_stop(on_preempt);
         Exit::Stopped
     } else if *failed + *quarantined > 0 {
@@ -139,6 +179,7 @@ fn run_config(config: &Config, arguments: &Arguments, input: &Input) -> RunConfi
             steps => CheckpointSettings::Every(steps as usize),
         },
         patience: Duration::from_secs(u64::from(config.run.patience)),
+        interleave: config.topology.interleave as usize,
         quarantine_limit: match config.run.quarantine_limit {
             0 => None,
             limit => Some(limit as usize),

@@ -4,6 +4,7 @@ use storyloom_story::VideoSpec;
 use storyloom_story::video::VideoSpecError;
 
 use super::options::Config;
+use super::value::Count;
 
 impl Config {
     /// The video every shot is asked to be.
@@ -91,17 +92,25 @@ impl Config {
         rule(self.lora.alpha >= 0.0, "lora.alpha", "must not be below 0");
         let topology = &self.topology;
         for (key, ranks) in [
-            ("topology.replicas", topology.replicas),
             ("topology.tensor", topology.tensor),
             ("topology.sequence", topology.sequence),
             ("topology.cfg", topology.cfg),
+            ("topology.interleave", topology.interleave),
+            ("topology.patience", topology.patience),
         ] {
-            rule(
-                ranks == 1,
-                key,
-                "must be 1: this version runs in one process",
-            );
+            rule(ranks >= 1, key, "must be at least 1");
         }
+        rule(
+            topology.replicas != Count::Exactly(0),
+            "topology.replicas",
+            "must be at least 1, or \"auto\"",
+        );
+        rule(topology.cfg <= 2, "topology.cfg", "must be 1 or 2");
+        rule(
+            !(topology.share_decode && topology.decoders > 0),
+            "topology.share_decode",
+            "is for denoisers that decode: set topology.decoders = 0",
+        );
         rule(
             self.metrics.listen.is_empty(),
             "metrics.listen",

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use storyloom_parallel::discovery::{RENDEZVOUS, TOKEN};
 use storyloom_story::nearest;
 use toml::Value;
 use toml::de::{DeTable, DeValue};
@@ -10,7 +11,7 @@ use super::options::Config;
 use super::value::OptionValue;
 
 /// Names in the environment that begin like options but are none.
-const NOT_OPTIONS: [&str; 1] = ["STORYLOOM_LOG"];
+const NOT_OPTIONS: [&str; 3] = ["STORYLOOM_LOG", RENDEZVOUS, TOKEN];
 const PREFIX: &str = "STORYLOOM_";
 
 /// Something that makes a config unusable.
@@ -309,9 +310,9 @@ mod tests {
                 .contains("c.toml:2: memory.sink must not be larger")
         );
         assert!(
-            file("[topology]\ntensor = 2")
+            file("[topology]\ntensor = 0")
                 .unwrap_err()
-                .contains("c.toml:2: topology.tensor must be 1")
+                .contains("c.toml:2: topology.tensor must be at least 1")
         );
     }
 

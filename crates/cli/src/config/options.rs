@@ -5,7 +5,7 @@ use storyloom_memory::select::SelectionRule;
 use storyloom_models::sampler::{Reference, SamplerKind};
 use storyloom_story::{Continuation, Method};
 
-use super::value::{Choice, OptionValue, PerExpert, PerPhase};
+use super::value::{Choice, Count, OptionValue, PerExpert, PerPhase};
 
 /// Name and documentation of an option.
 pub struct OptionInfo {
@@ -203,16 +203,29 @@ options! {
         /// Minutes between two kills, on average, for `every_steps = 0`.
         uptime: f64 = 120.0,
     }
-    /// The parts a machine is divided into. This version runs in one process: all are 1.
+    /// How the ranks of a world are divided. A replica is a copy of the networks that makes stories:
+    /// `tensor * sequence * cfg` ranks that share a denoiser, and those of `encoders` and `decoders`.
     topology: Topology {
-        /// Copies of the models that work on different stories.
-        replicas: u32 = 1,
-        /// Ranks that share each layer.
+        /// Number of replicas, or as many as there are ranks for.
+        replicas: Count = Count::Auto,
+        /// Ranks that share each layer, by heads: a divisor of the model's heads and feed-forward
+        /// channels.
         tensor: u32 = 1,
-        /// Ranks that share the tokens of a shot.
+        /// Ranks that share the tokens of a shot (Ulysses): a divisor of the heads of each.
         sequence: u32 = 1,
-        /// Ranks that share the two halves of guidance.
+        /// Ranks that share the two halves of guidance: 1 or 2.
         cfg: u32 = 1,
+        /// Ranks that only encode; 0 leaves it to the leader of the replica.
+        encoders: u32 = 0,
+        /// Ranks that only decode and score; 0 leaves it to the leader of the replica.
+        decoders: u32 = 0,
+        /// Divide the rows of pictures to decode among the ranks of the denoiser.
+        share_decode: bool = false,
+        /// Stories that a replica makes side by side, so that its denoiser need not wait for the
+        /// other stages.
+        interleave: u32 = 3,
+        /// Seconds that ranks wait for each other before the world ends, to be started again.
+        patience: u32 = 300,
     }
     /// Figures for Prometheus.
     metrics: Metrics {

@@ -110,6 +110,38 @@ macro_rules! whole_numbers {
 }
 whole_numbers!(u32, u64, usize);
 
+/// A number, or as many as there is room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Count {
+    /// As many as there is room for.
+    Auto,
+    /// So many.
+    Exactly(u32),
+}
+
+impl OptionValue for Count {
+    fn update(&mut self, value: &Value) -> Result<(), String> {
+        let number = value.as_integer().and_then(|number| number.try_into().ok());
+        *self = match (value.as_str(), number) {
+            (Some("auto"), _) => Self::Auto,
+            (_, Some(number)) => Self::Exactly(number),
+            _ => return Err(wrong("\"auto\" or a whole number", value)),
+        };
+        Ok(())
+    }
+
+    fn to_toml(&self) -> Value {
+        match self {
+            Self::Auto => Value::String("auto".to_owned()),
+            Self::Exactly(number) => Value::Integer(i64::from(*number)),
+        }
+    }
+
+    fn describe(&self) -> String {
+        "\"auto\" or whole number".to_owned()
+    }
+}
+
 impl OptionValue for f64 {
     fn update(&mut self, value: &Value) -> Result<(), String> {
         let number = value

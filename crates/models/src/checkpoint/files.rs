@@ -318,7 +318,7 @@ impl WeightFile {
 }
 
 /// The libtorch kind of a safetensors dtype, where there is one.
-fn kind_of(dtype: Dtype) -> Option<Kind> {
+pub(crate) fn kind_of(dtype: Dtype) -> Option<Kind> {
     Some(match dtype {
         Dtype::BOOL => Kind::Bool,
         Dtype::U8 => Kind::Uint8,

@@ -6,6 +6,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::checkpoint::Weights;
 use crate::error::{ModelError, Result};
+use crate::shard::Peers;
 
 /// What causal layers remember of the chunks before, in the order in which a forward meets them.
 #[derive(Debug, Default)]
@@ -13,9 +14,23 @@ pub struct StreamCache {
     slots: Vec<Option<Tensor>>,
     next: usize,
     chunks: usize,
+    rows: Peers,
 }
 
 impl StreamCache {
+    /// A cache for a clip whose rows lie on this rank and on `rows`.
+    pub fn of_strip(rows: Peers) -> Self {
+        Self {
+            rows,
+            ..Self::default()
+        }
+    }
+
+    /// The ranks that have the other rows.
+    pub fn rows(&self) -> &Peers {
+        &self.rows
+    }
+
     /// Call at the start of every chunk.
     pub fn begin_chunk(&mut self) {
         self.next = 0;
@@ -81,8 +96,16 @@ impl CausalConv3d {
     /// `[1, inputs, frames, height, width]` to the same with `outputs` channels.
     pub fn forward(&self, input: &Tensor, cache: &mut StreamCache) -> Result<Tensor> {
         let frames = input.size()[2];
+        // The neighbours' rows take the place of the zeros that pad a whole picture.
+        let is_strip = self.spatial > 1 && cache.rows().part().of > 1;
+        let padding = if is_strip { 0 } else { self.spatial / 2 };
+        let input = &if is_strip {
+            cache.rows().with_neighbours(input)?
+        } else {
+            input.shallow_clone()
+        };
         if self.time == 1 {
-            return from_frames(&self.conv2d(&to_frames(input)?)?);
+            return from_frames(&self.conv2d(&to_frames(input)?, padding)?);
         }
         let slot = cache.slot();
         let history = with_history(input, slot.as_ref(), self.time - 1)?;
@@ -98,11 +121,11 @@ impl CausalConv3d {
             }
             let length = count * plan.outputs;
             let window = history.f_narrow(0, done, length + 2)?;
-            parts.push(self.tiled(&window, count, plan, weights)?);
+            parts.push(self.tiled(&window, padding, count, plan, weights)?);
             done += length;
         }
         if done < frames {
-            parts.push(self.direct(&history, done, frames - done)?);
+            parts.push(self.direct(&history, padding, done, frames - done)?);
         }
         from_frames(&match parts.len() {
             1 => parts.swap_remove(0),
@@ -114,11 +137,11 @@ impl CausalConv3d {
     ///
     /// The time taps are laid side by side as channels, so that one 2D convolution over frames
     /// does the work: libtorch's 2D path is faster than its 3D path on the CPU.
-    fn direct(&self, history: &Tensor, from: i64, frames: i64) -> Result<Tensor> {
+    fn direct(&self, history: &Tensor, padding: i64, from: i64, frames: i64) -> Result<Tensor> {
         let taps: Vec<Tensor> = (0..self.time)
             .map(|tap| history.f_narrow(0, from + tap, frames))
             .collect::<Result<_, _>>()?;
-        self.conv2d(&Tensor::f_cat(&taps, 1)?)
+        self.conv2d(&Tensor::f_cat(&taps, 1)?, padding)
     }
 
     /// `count * plan.outputs` output frames with fewer 2D convolutions than taps times frames:
@@ -126,6 +149,7 @@ impl CausalConv3d {
     fn tiled(
         &self,
         history: &Tensor,
+        padding: i64,
         count: i64,
         plan: &TilePlan,
         weights: &OnceCell<Vec<Tensor>>,
@@ -142,9 +166,10 @@ impl CausalConv3d {
             // Every output of a tile takes the second product exactly once.
             let bias = (point == 1).then_some(&self.bias);
             let frames = mixed.f_select(0, point as i64)?;
-            let product = self.conv2d_with(&frames, weight, bias)?;
+            let product = self.conv2d_with(&frames, padding, weight, bias)?;
             products.push(product.f_permute([0, 2, 3, 1])?);
         }
+        let height = height + 2 * padding - 2 * (self.spatial / 2);
         let products = Tensor::f_stack(&products, 0)?.f_view([points, -1])?;
         let outputs = matrix(plan.output, plan.outputs)?.f_matmul(&products)?;
         let outputs = outputs
@@ -185,20 +210,22 @@ impl CausalConv3d {
         let taps: Vec<Tensor> = (0..self.time)
             .map(|tap| to_frames(&input.f_slice(2, tap, tap + 2 * outputs - 1, 2)?))
             .collect::<Result<_>>()?;
-        from_frames(&self.conv2d(&Tensor::f_cat(&taps, 1)?)?)
+        from_frames(&self.conv2d(&Tensor::f_cat(&taps, 1)?, self.spatial / 2)?)
     }
 
-    fn conv2d(&self, frames: &Tensor) -> Result<Tensor> {
-        self.conv2d_with(frames, &self.weight, Some(&self.bias))
+    /// `padding` counts rows; columns are always padded so that the width stays.
+    fn conv2d(&self, frames: &Tensor, padding: i64) -> Result<Tensor> {
+        self.conv2d_with(frames, padding, &self.weight, Some(&self.bias))
     }
 
     fn conv2d_with(
         &self,
         frames: &Tensor,
+        padding: i64,
         weight: &Tensor,
         bias: Option<&Tensor>,
     ) -> Result<Tensor> {
-        let padding = [self.spatial / 2; 2];
+        let padding = [padding, self.spatial / 2];
         Ok(frames.f_conv2d(weight, bias, [1, 1], padding, [1, 1], 1)?)
     }
 }

@@ -15,7 +15,7 @@ pub use aesthetic::AestheticHead;
 pub use sharpness::SharpnessExposure;
 
 /// Scores pictures; larger is better.
-pub trait QualityScorer: std::fmt::Debug {
+pub trait QualityScorer: std::fmt::Debug + Send {
     /// The name under which scores are recorded and shown.
     fn name(&self) -> &'static str;
 

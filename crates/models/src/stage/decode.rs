@@ -1,28 +1,84 @@
-//! Stage `decode`: latents become frames.
+//! Stage `decode`: latents become frames. The networks of `select` are here too.
 
-use storyloom_story::{Clip, HostTensor, ShotInputs};
+use storyloom_story::{Clip, HostTensor, Resolution, RgbImage, ShotRequest};
+use tch::Tensor;
 
-use crate::engine::{StoryMemEngine, story_picture};
+use super::encode::encode_picture;
+use crate::checkpoint::Target;
+use crate::clip::ClipVision;
+use crate::engine::{StoryMemPaths, StoryMemSettings, story_picture};
 use crate::error::{ModelError, Result};
 use crate::image::to_pictures;
-use crate::tensor_file::from_host;
+use crate::scorer::QualityScorer;
+use crate::shard::Peers;
+use crate::tensor_file::{from_host, to_host};
+use crate::vae::AutoencoderKlWan;
 
 /// Latent frames that go through the decoder at a time.
 const CHUNK: i64 = 1;
 
-impl StoryMemEngine {
-    /// Decodes the latents `[C, T, h, w]` of a shot and drops the frames it was given.
-    pub fn decode(&self, inputs: &ShotInputs, latents: &HostTensor) -> Result<Clip> {
-        let latents = from_host(latents, self.settings.target.device)?;
-        let latents = self.vae.denormalize(&latents)?.f_unsqueeze(0)?;
-        let mut frames = Vec::with_capacity(inputs.request.video.frames as usize);
-        self.vae.decode_stream(&latents, CHUNK, &mut |piece| {
+/// Name of latents in messages between ranks.
+pub(crate) const LATENTS: &str = "latents";
+
+/// The networks of the stages `decode` and `select`.
+#[derive(Debug)]
+pub struct Decoder {
+    vae: AutoencoderKlWan,
+    pub(super) clip: ClipVision,
+    pub(super) scorer: Box<dyn QualityScorer>,
+    /// Have the other rows of every picture.
+    rows: Peers,
+}
+
+impl Decoder {
+    /// Loads VAE and vision tower. `rows` are the ranks that decode together with this one.
+    pub(crate) fn open(
+        paths: &StoryMemPaths,
+        settings: &StoryMemSettings,
+        scorer: Box<dyn QualityScorer>,
+        rows: Peers,
+    ) -> Result<Self> {
+        let device = settings.target.device;
+        let target = Target {
+            device,
+            ..Target::CPU_F32
+        };
+        Ok(Self {
+            vae: AutoencoderKlWan::open(&paths.image_to_video.join("vae"), device)?,
+            clip: ClipVision::open(&paths.clip, target)?,
+            scorer,
+            rows,
+        })
+    }
+
+    /// Decodes the latents `[C, T, h, w]` of a shot and drops the frames it was given. With ranks
+    /// that share the rows, these call [`decode_rows`] with the same latents at the same time.
+    pub fn decode(&self, request: &ShotRequest, latents: &HostTensor) -> Result<Clip> {
+        let latents = from_host(latents, self.vae.device())?;
+        let mut frames = Vec::with_capacity(request.video.frames as usize);
+        decode_rows(&self.vae, &latents, &self.rows, &mut |piece| {
             let pictures = to_pictures(&piece.f_squeeze_dim(0)?)?;
             frames.extend(pictures.into_iter().map(story_picture));
             Ok(())
         })?;
-        frames.drain(..inputs.request.opening.given_frames().min(frames.len()));
+        frames.drain(..request.opening.given_frames().min(frames.len()));
         let frames = frames.into_iter().collect::<Result<_>>()?;
         Clip::new(frames).ok_or_else(|| ModelError::input("latents", "they decode to no frame"))
     }
+
+    /// A picture as one normalised latent frame `[C, 1, h, w]` at the story's size.
+    pub fn remember(&self, picture: &RgbImage, size: Resolution) -> Result<HostTensor> {
+        to_host(&encode_picture(&self.vae, picture, size)?)
+    }
+}
+
+/// Decodes normalised latents `[C, T, h, w]` together with the ranks that have the other rows.
+pub(crate) fn decode_rows(
+    vae: &AutoencoderKlWan,
+    latents: &Tensor,
+    rows: &Peers,
+    each: &mut dyn FnMut(Tensor) -> Result<()>,
+) -> Result<()> {
+    let latents = vae.denormalize(latents)?.f_unsqueeze(0)?;
+    vae.decode_shared(&latents, CHUNK, rows, each)
 }

@@ -1,6 +1,7 @@
 //! Stage `denoise`: the sampling loop over one or two experts.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use storyloom_story::LoopState;
 use tch::{Kind, Tensor};
@@ -8,17 +9,63 @@ use tch::{Kind, Tensor};
 use crate::checkpoint::{Checkpoint, Target};
 use crate::error::{ModelError, Result};
 use crate::lora::{LoraSettings, apply_lora};
+use crate::replica::{Answer, Command, Crew, Pipeline, Replica, serve};
 use crate::sampler::{Expert, SamplerSettings, Schedule, Solver, SolverState};
+use crate::shard::Shard;
 use crate::tensor_file::{from_host, to_host};
 use crate::wan::{ForwardInputs, TextContext, WanTransformer};
+use crate::wire::{Tensors, take};
 
 /// The transformers of a pipeline and how they are sampled.
 #[derive(Debug)]
 pub struct Denoiser {
-    high: WanTransformer,
-    low: Option<WanTransformer>,
+    experts: Experts,
     settings: DenoiseSettings,
     schedule: Schedule,
+    /// The ranks that share the transformers, and which pipeline this is for them.
+    crew: Option<(Arc<Crew>, Pipeline)>,
+}
+
+/// The transformers of a pipeline, whole or this rank's slices.
+#[derive(Debug)]
+pub(crate) struct Experts {
+    high: WanTransformer,
+    low: Option<WanTransformer>,
+}
+
+impl Experts {
+    /// Loads `transformer` and, where the pipeline has one, `transformer_2`, with their adapters.
+    pub(crate) fn open(
+        pipeline: &Path,
+        target: Target,
+        lora: Option<(&Path, LoraSettings)>,
+        shard: &Shard,
+    ) -> Result<Self> {
+        let expert = |folder: &Path, adapter: &str| {
+            let mut model = WanTransformer::open_shard(folder, target, shard)?;
+            if let Some((lora, settings)) = lora {
+                let file = lora.join(format!("{adapter}.safetensors"));
+                let layers = apply_lora(&mut model, &file, target, settings)?;
+                tracing::debug!(layers, file = %file.display(), "adapter applied");
+            }
+            Ok::<_, ModelError>(model)
+        };
+        let low = pipeline.join("transformer_2");
+        Ok(Self {
+            high: expert(&pipeline.join("transformer"), "backbone_high_noise")?,
+            low: low
+                .is_dir()
+                .then(|| expert(&low, "backbone_low_noise"))
+                .transpose()?,
+        })
+    }
+
+    fn model(&self, expert: Expert) -> &WanTransformer {
+        match (expert, &self.low) {
+            (Expert::Low, Some(low)) => low,
+            _ => &self.high,
+        }
+    }
 }
 
 /// Sampler and guidance of a pipeline.
@@ -55,35 +102,34 @@ pub struct DenoiseInputs<'a> {
 }
 
 impl Denoiser {
-    /// Loads `transformer` and, where the pipeline has one, `transformer_2`, with their adapters.
+    /// Loads the transformers of a pipeline, to be sampled by this rank alone.
     pub fn open(
         pipeline: &Path,
         target: Target,
         settings: DenoiseSettings,
         lora: Option<(&Path, LoraSettings)>,
     ) -> Result<Self> {
-        let low = pipeline.join("transformer_2");
-        let two = low.is_dir();
-        if settings.sampler.boundary.is_some() && !two {
+        let experts = Experts::open(pipeline, target, lora, &Shard::default())?;
+        Self::new(pipeline, experts, settings, None)
+    }
+
+    /// Samples with `experts`, which were loaded from `pipeline`; `crew` are the ranks that have
+    /// their other slices.
+    pub(crate) fn new(
+        pipeline: &Path,
+        experts: Experts,
+        settings: DenoiseSettings,
+        crew: Option<(Arc<Crew>, Pipeline)>,
+    ) -> Result<Self> {
+        if settings.sampler.boundary.is_some() && experts.low.is_none() {
             let reason = "a boundary between two experts is set, but there is no transformer_2";
             return Err(ModelError::bad_file(pipeline, reason));
         }
-        let expert = |folder: &Path, adapter: &str| {
-            let mut model = WanTransformer::open(folder, target)?;
-            if let Some((lora, settings)) = lora {
-                let file = lora.join(format!("{adapter}.safetensors"));
-                let layers = apply_lora(&mut model, &file, target, settings)?;
-                tracing::debug!(layers, file = %file.display(), "adapter applied");
-            }
-            Ok::<_, ModelError>(model)
-        };
         Ok(Self {
-            high: expert(&pipeline.join("transformer"), "backbone_high_noise")?,
-            low: two
-                .then(|| expert(&low, "backbone_low_noise"))
-                .transpose()?,
+            experts,
             settings,
             schedule: Schedule::new(&settings.sampler)?,
+            crew,
         })
     }
 
@@ -99,12 +145,12 @@ impl Denoiser {
 
     /// Channels of the latents that are sampled.
     pub fn latent_channels(&self) -> i64 {
-        self.high.config().out_channels
+        self.experts.high.config().out_channels
     }
 
     /// Channels of the condition that the transformers expect behind the latents.
     pub fn condition_channels(&self) -> i64 {
-        self.high.config().in_channels - self.latent_channels()
+        self.experts.high.config().in_channels - self.latent_channels()
     }
 
     /// The grid of noise levels.
@@ -186,17 +232,45 @@ impl Denoiser {
         Ok((Solver::resume(kind, &self.schedule, solver)?, sample))
     }
 
-    fn model(&self, expert: Expert) -> (&WanTransformer, f64) {
-        match (expert, &self.low) {
-            (Expert::Low, Some(low)) => (low, self.settings.guidance_low),
-            _ => (&self.high, self.settings.guidance_high),
+    fn guidance(&self, expert: Expert) -> f64 {
+        match (expert, &self.experts.low) {
+            (Expert::Low, Some(_)) => self.settings.guidance_low,
+            _ => self.settings.guidance_high,
         }
     }
 
+    /// Whether another rank computes with the negative prompt, and which.
+    fn negative_leader(&self) -> Option<usize> {
+        self.crew.as_ref()?.0.replica.negative_leader()
+    }
+
+    /// Sends a command to the ranks that take part in a forward.
+    fn tell(&self, guided: bool, command: &Command, tensors: &[(&str, &Tensor)]) -> Result<()> {
+        let Some((crew, _)) = &self.crew else {
+            return Ok(());
+        };
+        let named = tensors
+            .iter()
+            .map(|(name, tensor)| ((*name).to_owned(), tensor.shallow_clone()));
+        crew.tell(&crew.replica.followers(guided), command, &named.collect())
+    }
+
     fn prepare(&self, expert: Expert, text: &TextPair) -> Result<Prepared> {
-        let (model, guidance) = self.model(expert);
-        let negative = (guidance != 1.0).then(|| model.prepare_context(&text.negative, None));
+        let guided = self.guidance(expert) != 1.0;
+        if let Some((_, pipeline)) = self.crew {
+            let command = Command::Prepare {
+                pipeline,
+                expert,
+                guided,
+            };
+            let texts = [(POSITIVE, &text.positive), (NEGATIVE, &text.negative)];
+            self.tell(guided, &command, &texts)?;
+        }
+        let model = self.experts.model(expert);
+        let own = guided && self.negative_leader().is_none();
+        // In the order in which followers prepare theirs.
         let positive = model.prepare_context(&text.positive, None)?;
+        let negative = own.then(|| model.prepare_context(&text.negative, None));
         Ok(Prepared {
             positive,
             negative: negative.transpose()?,
@@ -212,29 +286,44 @@ impl Denoiser {
         sample: &Tensor,
         step: usize,
     ) -> Result<Tensor> {
-        let (model, guidance) = self.model(expert);
+        let (model, guidance) = (self.experts.model(expert), self.guidance(expert));
         let hidden_states = match inputs.condition {
             Some(condition) => Tensor::f_cat(&[sample, condition], 1)?,
             None => sample.shallow_clone(),
         };
-        let timestep = [self.schedule.timesteps()[step]];
-        let timestep = Tensor::f_from_slice(&timestep)?;
+        let timestep = self.schedule.timesteps()[step];
+        let command = Command::Forward {
+            timestep,
+            positions: inputs.temporal_positions.to_vec(),
+        };
+        self.tell(guidance != 1.0, &command, &[(HIDDEN, &hidden_states)])?;
+        let timestep = Tensor::f_from_slice(&[timestep])?;
         let forward = ForwardInputs {
             hidden_states: &hidden_states,
             timestep: &timestep,
             temporal_positions: Some(inputs.temporal_positions),
         };
         let positive = model.forward(&forward, &ready.positive)?;
-        let Some(context) = &ready.negative else {
-            return Ok(positive);
+        let negative = match (&ready.negative, self.negative_leader(), &self.crew) {
+            (Some(context), _, _) => model.forward(&forward, context)?,
+            (None, Some(rank), Some((crew, _))) if guidance != 1.0 => {
+                let (_, mut tensors) = crew.answer(rank, positive.device())?;
+                take(&mut tensors, VELOCITY)?
+            }
+            _ => return Ok(positive),
         };
-        let negative = model.forward(&forward, context)?;
         Ok(positive
             .f_sub(&negative)?
             .f_mul_scalar_(guidance)?
             .f_add_(&negative)?)
     }
 }
+
+/// Names of tensors in messages between ranks.
+const POSITIVE: &str = "positive";
+const NEGATIVE: &str = "negative";
+const HIDDEN: &str = "hidden_states";
+const VELOCITY: &str = "velocity";
 
 const SAMPLE: &str = "sample";
 const ESTIMATES: [&str; 2] = ["estimate.0", "estimate.1"];
@@ -280,6 +369,80 @@ impl Standing<'_> {
 struct Prepared {
     positive: TextContext,
     negative: Option<TextContext>,
+}
+
+/// A rank that shares the transformers of a leader.
+pub(crate) struct Follower<'a> {
+    pub(crate) replica: &'a Replica,
+    pub(crate) target: Target,
+    pub(crate) text_to_video: Experts,
+    pub(crate) image_to_video: Experts,
+    /// Decodes its rows of a picture, where the ranks share that too.
+    pub(crate) decode_rows: Box<dyn FnMut(Tensor) -> Result<()> + 'a>,
+}
+
+impl Follower<'_> {
+    /// Takes part in forwards until the leader is done.
+    pub(crate) fn serve(mut self) -> Result<()> {
+        let _guard = tch::no_grad_guard();
+        let mut prepared: Option<(Pipeline, Expert, Vec<TextContext>)> = None;
+        let (replica, device) = (self.replica, self.target.device);
+        // With two halves each has its own prompt; otherwise all ranks go through both, in the
+        // order of the leader.
+        let half = (replica.degrees().cfg == 2).then_some(replica.place().cfg);
+        let answers = replica.negative_leader() == Some(replica.seat.index);
+        serve(replica, device, |command, mut tensors| match command {
+            Command::Prepare {
+                pipeline,
+                expert,
+                guided,
+            } => {
+                let texts = match half {
+                    Some(0) => &[POSITIVE][..],
+                    Some(_) => &[NEGATIVE],
+                    None if guided => &[POSITIVE, NEGATIVE],
+                    None => &[POSITIVE],
+                };
+                let model = self.experts(pipeline).model(expert);
+                let context = |name: &&str| model.prepare_context(&take(&mut tensors, name)?, None);
+                let contexts = texts.iter().map(context).collect::<Result<_>>()?;
+                prepared = Some((pipeline, expert, contexts));
+                Ok(None)
+            }
+            Command::Forward {
+                timestep,
+                positions,
+            } => {
+                let hidden_states = take(&mut tensors, HIDDEN)?;
+                let missing = || ModelError::input("forward", "no prompt was prepared");
+                let (pipeline, expert, contexts) = prepared.as_ref().ok_or_else(missing)?;
+                let timestep = Tensor::f_from_slice(&[timestep])?;
+                let inputs = ForwardInputs {
+                    hidden_states: &hidden_states,
+                    timestep: &timestep,
+                    temporal_positions: Some(&positions),
+                };
+                let model = self.experts(*pipeline).model(*expert);
+                let mut answer = Tensors::new();
+                for context in contexts {
+                    answer.insert(VELOCITY.to_owned(), model.forward(&inputs, context)?);
+                }
+                Ok(answers.then_some((Answer::Done, answer)))
+            }
+            Command::DecodeRows => {
+                (self.decode_rows)(take(&mut tensors, crate::stage::decode::LATENTS)?)?;
+                Ok(None)
+            }
+            other => Err(ModelError::input("command", format!("{other:?} is not for this rank"))),
+        })
+    }
+
+    fn experts(&self, pipeline: Pipeline) -> &Experts {
+        match pipeline {
+            Pipeline::TextToVideo => &self.text_to_video,
+            Pipeline::ImageToVideo => &self.image_to_video,
+        }
+    }
 }
 
 #[cfg(test)]

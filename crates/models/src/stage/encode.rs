@@ -1,13 +1,18 @@
 //! Stage `encode`: prompt and pictures become conditions.
 
-use storyloom_story::{Opening, RgbImage, ShotInputs};
+use std::collections::HashMap;
+
+use storyloom_story::{Opening, Resolution, RgbImage, ShotInputs};
 use tch::{Kind, Tensor};
 
 use super::denoise::TextPair;
-use crate::engine::StoryMemEngine;
+use crate::checkpoint::Target;
+use crate::engine::{StoryMemPaths, StoryMemSettings, pixels};
 use crate::error::{ModelError, Result};
 use crate::method::storymem::{condition_channels, latent_frames, temporal_positions};
 use crate::tensor_file::from_host;
+use crate::text::{DEFAULT_NEGATIVE_PROMPT, PromptEncoder};
+use crate::vae::AutoencoderKlWan;
 
 /// What the sampling loop of a shot is conditioned on.
 #[derive(Debug)]
@@ -20,9 +25,37 @@ pub struct Conditions {
     pub(crate) positions: Vec<i64>,
 }
 
-impl StoryMemEngine {
+/// The networks of stage `encode`.
+#[derive(Debug)]
+pub struct Encoder {
+    target: Target,
+    memory_stride: i64,
+    negative_prompt: String,
+    text: PromptEncoder,
+    vae: AutoencoderKlWan,
+    negative: Option<Tensor>,
+    /// Encodings of all-grey clips, by frames, width and height.
+    grey: HashMap<(i64, u32, u32), Tensor>,
+}
+
+impl Encoder {
+    /// Loads text encoder and VAE of the image-to-video pipeline, which are the other's too.
+    pub(crate) fn open(paths: &StoryMemPaths, settings: &StoryMemSettings) -> Result<Self> {
+        let target = settings.target;
+        let negative = settings.negative_prompt.as_deref();
+        Ok(Self {
+            target,
+            memory_stride: settings.memory_stride,
+            negative_prompt: negative.unwrap_or(DEFAULT_NEGATIVE_PROMPT).to_owned(),
+            text: PromptEncoder::open(&paths.image_to_video, target)?,
+            vae: AutoencoderKlWan::open(&paths.image_to_video.join("vae"), target.device)?,
+            negative: None,
+            grey: HashMap::new(),
+        })
+    }
+
     /// Encodes the prompt, the memory window and the frames that the shot continues.
-    pub fn encode(&self, inputs: &ShotInputs) -> Result<Conditions> {
+    pub fn encode(&mut self, inputs: &ShotInputs) -> Result<Conditions> {
         let _guard = tch::no_grad_guard();
         let request = &inputs.request;
         let negative = self.negative_text()?;
@@ -48,7 +81,7 @@ impl StoryMemEngine {
             text,
             pictures: Some(pictures.f_unsqueeze(0)?),
             memory: memory.len(),
-            positions: temporal_positions(memory.len(), latents, self.settings.memory_stride),
+            positions: temporal_positions(memory.len(), latents, self.memory_stride),
         })
     }
 
@@ -59,14 +92,14 @@ impl StoryMemEngine {
             .memory
             .iter()
             .map(|frame| match &frame.latents {
-                Some(latents) => from_host(latents, self.settings.target.device),
-                None => self.encode_picture(&frame.image, size),
+                Some(latents) => from_host(latents, self.target.device),
+                None => encode_picture(&self.vae, &frame.image, size),
             })
             .collect()
     }
 
     /// The given frames followed by mid grey, encoded and normalised: `[C, T, h, w]`.
-    fn given_clip(&self, inputs: &ShotInputs) -> Result<Tensor> {
+    fn given_clip(&mut self, inputs: &ShotInputs) -> Result<Tensor> {
         let request = &inputs.request;
         let given = request.opening.given_frames();
         if inputs.previous_tail.len() != given {
@@ -75,18 +108,49 @@ impl StoryMemEngine {
             return Err(ModelError::input("previous frames", reason));
         }
         let video = request.video;
+        let device = self.target.device;
         let grey = |frames: i64| {
             let size = [3, frames, i64::from(video.height), i64::from(video.width)];
-            Tensor::f_zeros(size, (Kind::Float, self.settings.target.device))
+            Tensor::f_zeros(size, (Kind::Float, device))
         };
         let frames = i64::from(video.frames);
         if given == 0 {
             let key = (frames, video.width, video.height);
-            return self.grey_latents(key, || Ok(grey(frames)?));
+            if let Some(known) = self.grey.get(&key) {
+                return Ok(known.shallow_clone());
+            }
+            let latents = encode_clip(&self.vae, &grey(frames)?)?;
+            self.grey.insert(key, latents.shallow_clone());
+            return Ok(latents);
         }
         let tail: Vec<&RgbImage> = inputs.previous_tail.iter().collect();
-        let tail = self.pixels(&tail, video.resolution())?;
+        let tail = pixels(&tail, video.resolution(), device)?;
         let clip = Tensor::f_cat(&[tail, grey(frames - given as i64)?], 1)?;
-        self.encode_clip(&clip)
+        encode_clip(&self.vae, &clip)
     }
+
+    /// The negative prompt, encoded once.
+    fn negative_text(&mut self) -> Result<Tensor> {
+        if let Some(known) = &self.negative {
+            return Ok(known.shallow_clone());
+        }
+        let encoded = self.text.encode(&self.negative_prompt)?;
+        self.negative = Some(encoded.shallow_clone());
+        Ok(encoded)
+    }
+}
+
+/// A picture as one normalised latent frame `[C, 1, h, w]` at the story's size.
+pub(crate) fn encode_picture(
+    vae: &AutoencoderKlWan,
+    picture: &RgbImage,
+    size: Resolution,
+) -> Result<Tensor> {
+    encode_clip(vae, &pixels(&[picture], size, vae.device())?)
+}
+
+/// `[3, frames, height, width]` to normalised latents `[C, T, h, w]`.
+fn encode_clip(vae: &AutoencoderKlWan, clip: &Tensor) -> Result<Tensor> {
+    let latents = vae.encode(&clip.f_unsqueeze(0)?)?;
+    Ok(vae.normalize(&latents)?.f_squeeze_dim(0)?)
 }

@@ -3,14 +3,15 @@
 use storyloom_story::RgbImage;
 
 use crate::clip::{PixelRule, pixel_values};
-use crate::engine::{StoryMemEngine, plain_picture};
+use super::decode::Decoder;
+use crate::engine::plain_picture;
 use crate::error::Result;
 use crate::tensor_file::to_host;
 
 /// Pictures that go through the vision tower at a time.
 const BATCH: usize = 16;
 
-impl StoryMemEngine {
+impl Decoder {
     /// A unit-length embedding and a quality score for each picture.
     pub fn score(&self, pictures: &[&RgbImage]) -> Result<(Vec<Vec<f32>>, Vec<f32>)> {
         let side = self.clip.config().image_size as u32;

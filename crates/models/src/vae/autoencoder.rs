@@ -10,6 +10,7 @@ use super::encoder::Encoder;
 use crate::checkpoint::{Checkpoint, Target, Weights};
 use crate::error::{ModelError, Result};
 use crate::layers::StreamCache;
+use crate::shard::Peers;
 
 /// Latent frames that are decoded together when the caller does not say; two were no faster on the
 /// CPU and took half as much memory again.
@@ -50,6 +51,11 @@ impl AutoencoderKlWan {
     /// The shape of the model.
     pub fn config(&self) -> &VaeConfig {
         &self.config
+    }
+
+    /// Where it computes.
+    pub(crate) fn device(&self) -> Device {
+        self.device
     }
 
     /// The mode of the posterior, `[1, z, 1 + (frames - 1) / 4, height / 8, width / 8]` f32 (the
@@ -97,6 +103,21 @@ impl AutoencoderKlWan {
         chunk: i64,
         each: &mut dyn FnMut(Tensor) -> Result<()>,
     ) -> Result<()> {
+        self.decode_shared(latents, chunk, &Peers::default(), each)
+    }
+
+    /// As [`decode_stream`](Self::decode_stream), with the rows of the picture divided among
+    /// `ranks`, all of which call it with the same latents and are handed the same pieces.
+    ///
+    /// Convolutions ask the neighbours for the row beyond the edge, so that there are no seams and
+    /// the result is that of one rank.
+    pub fn decode_shared(
+        &self,
+        latents: &Tensor,
+        chunk: i64,
+        ranks: &Peers,
+        each: &mut dyn FnMut(Tensor) -> Result<()>,
+    ) -> Result<()> {
         let _guard = tch::no_grad_guard();
         let size = latents.size();
         let z_dim = self.config.z_dim;
@@ -105,7 +126,11 @@ impl AutoencoderKlWan {
             return Err(ModelError::input("latents", reason));
         }
         let latents = latents.f_to_device(self.device)?.f_to_kind(Kind::Float)?;
-        let mut cache = StreamCache::default();
+        // Fewer rows than ranks: everybody does it all.
+        let alone = Peers::default();
+        let ranks = if size[3] < ranks.part().of { &alone } else { ranks };
+        let latents = ranks.strip(&latents, 3)?;
+        let mut cache = StreamCache::of_strip(ranks.clone());
         let mut start = 0;
         while start < size[2] {
             // The first latent frame is one frame, the others four each: alone, it leaves the
@@ -118,7 +143,8 @@ impl AutoencoderKlWan {
             let pixels = self
                 .decoder
                 .forward(&latents.f_narrow(2, start, length)?, &mut cache)?;
-            each(self.unpatchify(&pixels)?.f_clamp_(-1.0, 1.0)?)?;
+            let pixels = self.unpatchify(&pixels)?.f_clamp_(-1.0, 1.0)?;
+            each(ranks.join(&pixels, 3)?)?;
             start += length;
         }
         Ok(())

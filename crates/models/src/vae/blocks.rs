@@ -110,19 +110,35 @@ impl FrameAttention {
         })
     }
 
-    fn forward(&self, input: &Tensor) -> Result<Tensor> {
+    /// Where the rows lie on several ranks, each asks with its own positions about those of all.
+    fn forward(&self, input: &Tensor, cache: &StreamCache) -> Result<Tensor> {
         let frames = to_frames(input)?;
         let (count, channels, height, width) = frames.size4()?;
         let qkv = self.qkv.forward(&self.norm.forward(&frames)?)?;
-        let qkv = qkv
-            .f_reshape([count, 1, 3 * channels, height * width])?
-            .f_transpose(2, 3)?;
-        let part = |index| qkv.f_narrow(3, index * self.channels, self.channels);
-        let attended = attend(&part(0)?, &part(1)?, &part(2)?, None, None)?;
+        let part = |index| qkv.f_narrow(1, index * self.channels, self.channels);
+        let query = positions(&part(0)?)?;
+        let rows = cache.rows();
+        let (key, value) = match rows.part().of {
+            1 => (positions(&part(1)?)?, positions(&part(2)?)?),
+            _ => {
+                let both = rows.join(&qkv.f_narrow(1, self.channels, 2 * self.channels)?, -2)?;
+                let half = |index| both.f_narrow(1, index * self.channels, self.channels);
+                (positions(&half(0)?)?, positions(&half(1)?)?)
+            }
+        };
+        let attended = attend(&query, &key, &value, None, None)?;
         let attended = attended.f_squeeze_dim(1)?.f_transpose(1, 2)?;
         let attended = attended.f_reshape([count, channels, height, width])?;
         from_frames(&self.projection.forward(&attended)?.f_add_(&frames)?)
     }
+}
+
+/// `[frames, channels, h, w]` to `[frames, 1, h * w, channels]`.
+fn positions(frames: &Tensor) -> Result<Tensor> {
+    let (count, channels, height, width) = frames.size4()?;
+    Ok(frames
+        .f_reshape([count, 1, channels, height * width])?
+        .f_transpose(2, 3)?)
 }
 
 /// Residual block, attention, residual block.
@@ -145,6 +161,6 @@ impl MidBlock {
     pub(super) fn forward(&self, input: &Tensor, cache: &mut StreamCache) -> Result<Tensor> {
         let hidden = self.first.forward(input, cache)?;
         self.second
-            .forward(&self.attention.forward(&hidden)?, cache)
+            .forward(&self.attention.forward(&hidden, cache)?, cache)
     }
 }

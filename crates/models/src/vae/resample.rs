@@ -89,8 +89,11 @@ impl Upsample {
         let (_, _, height, width) = frames.size4()?;
         // Factors of two exactly, so "nearest" and "nearest-exact" agree.
         let enlarged = frames.f_upsample_nearest2d([2 * height, 2 * width], None, None)?;
+        let is_strip = cache.rows().part().of > 1;
+        let enlarged = cache.rows().with_neighbours(&enlarged)?;
+        let padding = [if is_strip { 0 } else { 1 }, 1];
         let output =
-            enlarged.f_conv2d(&self.weight, Some(&self.bias), [1, 1], [1, 1], [1, 1], 1)?;
+            enlarged.f_conv2d(&self.weight, Some(&self.bias), [1, 1], padding, [1, 1], 1)?;
         from_frames(&output)
     }
 }

@@ -1,5 +1,7 @@
 //! The two forms of a transformer's `config.json`.
 
+use std::path::Path;
+
 use serde::Deserialize;
 use storyloom_parallel::topology::Degrees;
 
@@ -94,6 +96,11 @@ impl WanConfig {
             ModelError::bad_file(checkpoint.folder().join("config.json"), reason)
         })?;
         Ok(config)
+    }
+
+    /// As [`of`](Self::of), of a folder.
+    pub fn read(folder: &Path) -> Result<Self> {
+        Self::of(&Checkpoint::open(folder)?)
     }
 
     fn of_original(checkpoint: &Checkpoint) -> Result<Self> {

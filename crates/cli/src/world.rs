@@ -1,0 +1,207 @@
+//! The world of ranks that this program was started in, and how it ends as one.
+
+use std::path::Path;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use storyloom_models::ModelError;
+use storyloom_models::replica::Replica;
+use storyloom_models::wan::WanConfig;
+use storyloom_parallel::topology::{Degrees, Layout, Plan};
+use storyloom_parallel::{CommError, World, WorldOptions};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+
+use crate::config::Config;
+use crate::config::options::EngineKind;
+use crate::config::value::Count;
+use crate::exit::{Exit, Failure};
+
+/// Rank and size, for log lines; set in worlds of more than one rank.
+static RANK: OnceLock<usize> = OnceLock::new();
+
+/// Log lines of a world begin with the time and the rank.
+pub struct RankTime;
+
+impl FormatTime for RankTime {
+    fn format_time(&self, writer: &mut Writer<'_>) -> std::fmt::Result {
+        SystemTime.format_time(writer)?;
+        match RANK.get() {
+            Some(rank) => write!(writer, " rank {rank}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A rank with its place.
+pub struct Place {
+    /// All ranks.
+    pub world: World,
+    layout: Layout,
+}
+
+fn setup(error: CommError) -> Failure {
+    let exit = if error.is_resumable() {
+        Exit::Stopped
+    } else {
+        Exit::Config
+    };
+    Failure::new(exit, error)
+}
+
+/// Joins the world and divides it as the config says. Nothing is loaded yet.
+///
+/// # Errors
+/// The world does not come together, or the topology does not fit it or the model.
+pub fn join(config: &Config) -> Result<Place, Failure> {
+    let topology = &config.topology;
+    let patience = Duration::from_secs(u64::from(topology.patience));
+    let world = World::join(WorldOptions { patience }).map_err(setup)?;
+    let found = world.found();
+    let (rank, size) = (found.rank, found.size);
+    if size > 1 {
+        // Joined once in a process.
+        let _ = RANK.set(rank);
+        end_together_on_panic();
+        tracing::info!(
+            "rank {rank} of {size}, {} of {} on this machine, by {}",
+            found.local_rank,
+            found.local_size,
+            found.source.name()
+        );
+    }
+    let wrong = |error: &dyn std::fmt::Display| {
+        // Every rank finds the same; one of them says it.
+        match rank {
+            0 => Failure::new(Exit::Config, error),
+            _ => Failure::told(Exit::Config),
+        }
+    };
+    let layout = plan(config).lay_out(size).map_err(|error| wrong(&error))?;
+    if config.top.engine == EngineKind::Simulated && layout.plan.ranks() > 1 {
+        let message = "engine = \"simulated\" has replicas of one rank: leave topology.tensor, \
+                       sequence, cfg, encoders and decoders as they are";
+        return Err(wrong(&message));
+    }
+    if config.top.engine == EngineKind::Torch && layout.plan.degrees != Degrees::ONE {
+        check_models(config, layout.plan.degrees).map_err(|error| wrong(&error.message))?;
+    }
+    if rank == 0 && size > 1 {
+        tracing::info!(
+            "{} replicas of {} ranks: {}",
+            layout.replicas,
+            layout.plan.ranks(),
+            describe(layout.plan)
+        );
+    }
+    Ok(Place { world, layout })
+}
+
+fn plan(config: &Config) -> Plan {
+    let topology = &config.topology;
+    Plan {
+        replicas: match topology.replicas {
+            Count::Auto => None,
+            Count::Exactly(count) => Some(count as usize),
+        },
+        degrees: Degrees {
+            tensor: topology.tensor as usize,
+            sequence: topology.sequence as usize,
+            cfg: topology.cfg as usize,
+        },
+        encoders: topology.encoders as usize,
+        decoders: topology.decoders as usize,
+    }
+}
+
+fn describe(plan: Plan) -> String {
+    let Degrees {
+        tensor,
+        sequence,
+        cfg,
+    } = plan.degrees;
+    format!(
+        "tensor {tensor}, sequence {sequence}, cfg {cfg}, {} encoders, {} decoders",
+        plan.encoders, plan.decoders
+    )
+}
+
+/// Reads the shapes of the transformers and nothing more.
+fn check_models(config: &Config, degrees: Degrees) -> Result<(), Failure> {
+    for pipeline in ["t2v", "i2v"] {
+        let folder = Path::new(&config.models.dir).join(pipeline).join("transformer");
+        let shape = WanConfig::read(&folder)
+            .map_err(|error: ModelError| Failure::new(Exit::Config, error))?;
+        let (heads, ffn) = (shape.num_attention_heads as usize, shape.ffn_dim as usize);
+        degrees
+            .check_model(&folder.display().to_string(), heads, ffn)
+            .map_err(|error| Failure::new(Exit::Config, error))?;
+    }
+    Ok(())
+}
+
+impl Place {
+    /// This rank's replica. All ranks of the world call it.
+    ///
+    /// # Errors
+    /// A rank is missing.
+    pub fn replica(&self) -> Result<Replica, Failure> {
+        Ok(Replica::join(self.world.group(), self.layout)?)
+    }
+
+    /// Whether this is a world of more than one rank.
+    pub fn is_shared(&self) -> bool {
+        self.world.found().size > 1
+    }
+
+    /// Whether this rank speaks for the world.
+    pub fn is_first(&self) -> bool {
+        self.world.found().rank == 0
+    }
+
+    /// Threads for the arithmetic of this rank: as the config says, or its share of the cores.
+    pub fn threads(&self, config: &Config) -> Option<i32> {
+        let found = self.world.found();
+        match i32::try_from(config.run.threads) {
+            Ok(threads) if threads > 0 => Some(threads),
+            _ if found.local_size > 1 => {
+                let cores = std::thread::available_parallelism().map_or(1, usize::from);
+                i32::try_from((cores / found.local_size).max(1)).ok()
+            }
+            _ => None,
+        }
+    }
+
+    /// Ends as all ranks do: waits for them, and returns the gravest of their codes. Launchers end
+    /// the whole world at the first code that is not 0, so all must be the same.
+    ///
+    /// # Errors
+    /// A rank died meanwhile.
+    pub fn agree(&self, exit: Exit) -> Result<Exit, Failure> {
+        let group = self.world.group();
+        let (rank, size) = (group.rank(), group.size());
+        let mut worst = exit;
+        let code = |message: Vec<u8>| message.first().copied().and_then(Exit::of_code);
+        if rank > 0 {
+            group.send(0, &[exit as u8]).map_err(setup)?;
+            return Ok(code(group.receive(0, None).map_err(setup)?).unwrap_or(exit));
+        }
+        for other in 1..size {
+            let theirs = code(group.receive(other, None).map_err(setup)?);
+            worst = worst.graver(theirs.unwrap_or(Exit::Unexpected));
+        }
+        for other in 1..size {
+            group.send(other, &[worst as u8]).map_err(setup)?;
+        }
+        Ok(worst)
+    }
+}
+
+/// A rank that panics takes its world with it, since the others would wait for it.
+fn end_together_on_panic() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        usual(info);
+        World::abort(Exit::Unexpected as i32);
+    }));
+}

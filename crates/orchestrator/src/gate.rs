@@ -1,0 +1,157 @@
+//! The way into a stage: a few shots at a time, those with the longest way to go first.
+
+use std::collections::BTreeSet;
+use std::cmp::Reverse;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The stages that networks limit. A shot waits here while others use them, so that no more than
+/// the stories in flight are ever held in memory.
+#[derive(Debug)]
+pub struct Gates {
+    /// Stage `encode`.
+    pub encode: Gate,
+    /// Stage `denoise`.
+    pub denoise: Gate,
+    /// Stages `decode` and `select`.
+    pub decode: Gate,
+}
+
+impl Gates {
+    /// Gates that let so many shots in at once.
+    pub fn new([encode, denoise, decode]: [usize; 3]) -> Self {
+        Self {
+            encode: Gate::new(encode),
+            denoise: Gate::new(denoise),
+            decode: Gate::new(decode),
+        }
+    }
+}
+
+/// Lets a limited number in, the most urgent first.
+#[derive(Debug)]
+pub struct Gate {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    free: usize,
+    waiting: BTreeSet<Ticket>,
+    tickets: u64,
+    busy: Duration,
+}
+
+/// How urgent, and in which order they came.
+type Ticket = (Reverse<usize>, u64);
+
+/// The right to be inside; given back when dropped.
+#[derive(Debug)]
+pub struct Pass<'a> {
+    gate: &'a Gate,
+    since: Instant,
+}
+
+impl Gate {
+    /// A gate for `places` at a time, at least one.
+    pub fn new(places: usize) -> Self {
+        let state = State {
+            free: places.max(1),
+            waiting: BTreeSet::new(),
+            tickets: 0,
+            busy: Duration::ZERO,
+        };
+        Self {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// Waits for its turn. Larger `urgency` goes first; among equals, who came first.
+    pub fn enter(&self, urgency: usize) -> Pass<'_> {
+        let mut state = self.lock();
+        state.tickets += 1;
+        let ticket = (Reverse(urgency), state.tickets);
+        state.waiting.insert(ticket);
+        while state.free == 0 || state.waiting.first() != Some(&ticket) {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.waiting.remove(&ticket);
+        state.free -= 1;
+        drop(state);
+        // More places may be free for the next one.
+        self.changed.notify_all();
+        Pass {
+            gate: self,
+            since: Instant::now(),
+        }
+    }
+
+    /// Time spent inside by all that have left.
+    pub fn busy(&self) -> Duration {
+        self.lock().busy
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while holding it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Pass<'_> {
+    fn drop(&mut self) {
+        let mut state = self.gate.lock();
+        state.free += 1;
+        state.busy += self.since.elapsed();
+        drop(state);
+        self.gate.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[test]
+    fn the_most_urgent_goes_first() {
+        let gate = Gate::new(1);
+        let order = Mutex::new(Vec::new());
+        std::thread::scope(|scope| {
+            let pass = gate.enter(0);
+            for (waiting, urgency) in [1, 5, 3, 5].into_iter().enumerate() {
+                let (gate, order) = (&gate, &order);
+                scope.spawn(move || {
+                    let _pass = gate.enter(urgency);
+                    order.lock().unwrap().push((urgency, waiting));
+                });
+                while gate.lock().waiting.len() <= waiting {
+                    std::thread::yield_now();
+                }
+            }
+            drop(pass);
+        });
+        assert_eq!(order.into_inner().unwrap(), [(5, 1), (5, 3), (3, 2), (1, 0)]);
+    }
+
+    #[test]
+    fn never_more_than_the_places() {
+        let (gate, inside, most) = (Gate::new(2), AtomicUsize::new(0), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for urgency in 0..8 {
+                let (gate, inside, most) = (&gate, &inside, &most);
+                scope.spawn(move || {
+                    for _ in 0..50 {
+                        let _pass = gate.enter(urgency);
+                        most.fetch_max(inside.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                        std::thread::yield_now();
+                        inside.fetch_sub(1, Ordering::SeqCst);
+                    }
+                });
+            }
+        });
+        assert_eq!(most.into_inner(), 2);
+        assert!(gate.busy() > Duration::ZERO);
+    }
+}
