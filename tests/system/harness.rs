@@ -64,6 +64,42 @@ pub fn storyloom<A: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = 
     command
 }
 
+/// How many ranks, and who starts them.
+#[derive(Debug, Clone, Copy)]
+pub enum Ranks {
+    /// One, without a launcher.
+    Alone,
+    /// `storyloom launch`.
+    Launch(usize),
+    /// `mpirun`.
+    Mpi(usize),
+}
+
+impl Ranks {
+    /// The binary with these arguments on every rank.
+    fn start(self, arguments: &[&str]) -> Command {
+        match self {
+            Self::Alone => storyloom(arguments),
+            Self::Launch(ranks) => {
+                storyloom(["launch", "-n", &ranks.to_string()].iter().chain(arguments))
+            }
+            Self::Mpi(ranks) => {
+                let mut command = Command::new("mpirun");
+                command
+                    .args(["-n", &ranks.to_string(), env!("CARGO_BIN_EXE_storyloom")])
+                    .args(arguments)
+                    .stdin(Stdio::null())
+                    .env("OMP_NUM_THREADS", "1")
+                    // For Open MPI as root on few cores; others do not look at them.
+                    .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
+                    .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
+                    .env("OMPI_MCA_rmaps_base_oversubscribe", "1");
+                command
+            }
+        }
+    }
+}
+
 /// Runs a command to its end.
 pub fn finish(command: &mut Command) -> Finished {
     let output = command.output().unwrap();
@@ -120,7 +156,12 @@ impl Workshop {
 
     /// `run` with the engine `engine`.
     pub fn run_with(&self, engine: &str, manifest: &str, sets: &[&str]) -> Command {
-        let mut command = storyloom(["run", "--manifest", manifest, "--out"]);
+        self.run_on(Ranks::Alone, engine, manifest, sets)
+    }
+
+    /// `run` on these ranks.
+    pub fn run_on(&self, ranks: Ranks, engine: &str, manifest: &str, sets: &[&str]) -> Command {
+        let mut command = ranks.start(&["run", "--manifest", manifest, "--out"]);
         command
             .arg(self.out())
             .arg("--set")

@@ -5,7 +5,9 @@
 mod durable;
 mod harness;
 mod input;
+mod launch;
 mod machine;
 mod run;
 mod settings;
 mod torch;
+mod world;

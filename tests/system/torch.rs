@@ -47,7 +47,7 @@ fn damaged(shop: &Workshop, name: &str, change: impl FnOnce(&mut Vec<u8>)) -> St
     format!("models.dir={}", models.display())
 }
 
-fn models() -> String {
+pub fn models() -> String {
     format!("models.dir={}", tiny().join("tiny").display())
 }
 

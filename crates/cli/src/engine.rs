@@ -17,7 +17,9 @@ use storyloom_models::stage::encode::Conditions;
 use storyloom_models::tch::{self, Kind};
 use storyloom_models::tiny::folders;
 use storyloom_orchestrator::{EngineDescription, EngineError, Scores, ShotEngine, StepObserver};
-use storyloom_story::{Clip, ErrorClass, HostTensor, LoopState, Resolution, RgbImage, ShotInputs, Stage};
+use storyloom_story::{
+    Clip, ErrorClass, HostTensor, LoopState, Resolution, RgbImage, ShotInputs, Stage,
+};
 
 use crate::config::Config;
 use crate::config::options::{Device, Dtype};
@@ -45,12 +47,13 @@ pub fn build_engine(
 ) -> Result<TorchEngine, Failure> {
     let scorer = Box::new(SharpnessExposure);
     let settings = settings(config, place)?;
-    let models = StoryMemEngine::open(&paths(config)?, &settings, scorer, replica)
-        .map_err(at_loading)?;
+    let models =
+        StoryMemEngine::open(&paths(config)?, &settings, scorer, replica).map_err(at_loading)?;
     let identity = models.identity();
     let description = EngineDescription {
         engine: "torch".to_owned(),
         fingerprint: identity.fingerprint.clone(),
+        arithmetic: identity.arithmetic.clone(),
         models: identity.digests.clone(),
         quality_score: identity.quality_score.to_owned(),
     };
@@ -132,7 +135,9 @@ pub fn target(config: &Config, place: &Place) -> Result<Target, Failure> {
             return Err(Failure::new(Exit::Config, message));
         }
         Device::Auto | Device::Cuda if cuda => {
-            let count = usize::try_from(tch::Cuda::device_count()).unwrap_or(1).max(1);
+            let count = usize::try_from(tch::Cuda::device_count())
+                .unwrap_or(1)
+                .max(1);
             tch::Device::Cuda(place.world.found().local_rank % count)
         }
         _ => tch::Device::Cpu,
@@ -213,7 +218,10 @@ impl ShotEngine for TorchEngine {
     }
 
     fn score(&self, pictures: &[&RgbImage]) -> Result<Scores, EngineError> {
-        let (embeddings, quality) = self.models.score(pictures).map_err(self.at(Stage::Select))?;
+        let (embeddings, quality) = self
+            .models
+            .score(pictures)
+            .map_err(self.at(Stage::Select))?;
         Ok(Scores {
             embeddings,
             quality,

@@ -55,7 +55,7 @@ pub fn stop_flag(settings: &Run) -> Result<StopFlag, Failure> {
 
 /// After a stop, with everything saved: returns to exit, or does not return.
 pub fn after_stop(on_preempt: OnPreempt) {
-    let job = std::env::var("SLURM_JOB_ID").ok();
+    let job = slurm_job();
     let wait = match (on_preempt, job) {
         (OnPreempt::Exit, _) | (OnPreempt::Auto, None) => false,
         (OnPreempt::Wait, _) | (OnPreempt::Auto, Some(_)) => true,
@@ -70,6 +70,17 @@ pub fn after_stop(on_preempt: OnPreempt) {
         loop {
             std::thread::sleep(Duration::from_secs(3600));
         }
+    }
+}
+
+/// What Slurm calls this job. A task of an array has a name of its own: its plain number may stand
+/// for the whole array.
+fn slurm_job() -> Option<String> {
+    let variable = |name| std::env::var(name).ok();
+    let array = variable("SLURM_ARRAY_JOB_ID").zip(variable("SLURM_ARRAY_TASK_ID"));
+    match array {
+        Some((job, task)) => Some(format!("{job}_{task}")),
+        None => variable("SLURM_JOB_ID"),
     }
 }
 

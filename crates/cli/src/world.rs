@@ -129,7 +129,9 @@ fn describe(plan: Plan) -> String {
 /// Reads the shapes of the transformers and nothing more.
 fn check_models(config: &Config, degrees: Degrees) -> Result<(), Failure> {
     for pipeline in ["t2v", "i2v"] {
-        let folder = Path::new(&config.models.dir).join(pipeline).join("transformer");
+        let folder = Path::new(&config.models.dir)
+            .join(pipeline)
+            .join("transformer");
         let shape = WanConfig::read(&folder)
             .map_err(|error: ModelError| Failure::new(Exit::Config, error))?;
         let (heads, ffn) = (shape.num_attention_heads as usize, shape.ffn_dim as usize);

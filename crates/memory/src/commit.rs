@@ -23,6 +23,10 @@ pub struct CommitRecord {
     pub request: ShotRequest,
     /// Fingerprint of the engine: weights, sampler, precision.
     pub engine: String,
+    /// What else decides the last bits of the numbers: device, threads, how sums are divided among
+    /// ranks. Shots of one run may differ in it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub arithmetic: String,
     /// The memory the shot saw, oldest first.
     pub memory_seen: Vec<SeenRecord>,
     /// The frames of the shot before that this one continues.
@@ -233,6 +237,7 @@ pub(crate) mod tests {
                 },
             },
             engine: "e".to_owned(),
+            arithmetic: String::new(),
             memory_seen: vec![],
             continues: None,
             latents: BlobRef::of(b"latents"),

@@ -84,6 +84,8 @@ pub struct Identity {
     pub quality_score: &'static str,
     /// Digest of everything that decides the numbers: weights, sampling, precision.
     pub fingerprint: String,
+    /// What moves their last bits: device, threads, ranks that share sums.
+    pub arithmetic: String,
 }
 
 /// The networks of a stage: here, or on ranks of their own.
@@ -138,7 +140,8 @@ impl StoryMemEngine {
         let quality_score = scorer.name();
         let digests = digests(paths)?;
         let identity = Identity {
-            fingerprint: fingerprint(settings, &digests, quality_score, replica),
+            fingerprint: fingerprint(settings, &digests, quality_score),
+            arithmetic: arithmetic(settings, replica),
             digests,
             quality_score,
         };
@@ -434,13 +437,11 @@ pub(crate) fn pixels(pictures: &[&RgbImage], size: Resolution, device: Device) -
     Ok(Tensor::f_stack(&frames, 1)?.f_to_device(device)?)
 }
 
-/// Digest of everything that decides the numbers. How many replicas there are, who encodes and who
-/// has which half of guidance does not; how sums are divided does.
+/// Digest of everything that decides the numbers.
 fn fingerprint(
     settings: &StoryMemSettings,
     digests: &[(String, String)],
     quality_score: &str,
-    replica: &Replica,
 ) -> String {
     let mut hasher = blake3::Hasher::new();
     for (name, digest) in digests {
@@ -456,14 +457,27 @@ fn fingerprint(
         quality_score,
     );
     hasher.update(format!("{decisive:?}").as_bytes());
-    let degrees = replica.degrees();
-    if (degrees.tensor, degrees.sequence) != (1, 1) {
-        hasher.update(format!("{} {}", degrees.tensor, degrees.sequence).as_bytes());
-    }
-    if settings.rows(replica).part().of > 1 {
-        hasher.update(b"shared rows");
-    }
     hasher.finalize().to_hex().to_string()
+}
+
+/// How sums are divided. The number of replicas, who encodes or decodes and who has which half of
+/// guidance change nothing.
+fn arithmetic(settings: &StoryMemSettings, replica: &Replica) -> String {
+    let mut parts = vec![match settings.target.device {
+        Device::Cpu => format!("cpu, {} threads", tch::get_num_threads()),
+        device => format!("{device:?}").to_lowercase(),
+    }];
+    let degrees = replica.degrees();
+    for (name, ranks) in [("tensor", degrees.tensor), ("sequence", degrees.sequence)] {
+        if ranks > 1 {
+            parts.push(format!("{name} {ranks}"));
+        }
+    }
+    let rows = settings.rows(replica).part().of;
+    if rows > 1 {
+        parts.push(format!("rows {rows}"));
+    }
+    parts.join(", ")
 }
 
 /// blake3 of every component's tensors and of the adapters.

@@ -65,7 +65,13 @@ fn shared_transformers() {
         sequence,
         cfg: 1,
     };
-    for case in ["dit-t2v", "dit-i2v", "dit-ti2v", "dit-wan21-i2v", "storymem-rope"] {
+    for case in [
+        "dit-t2v",
+        "dit-i2v",
+        "dit-ti2v",
+        "dit-wan21-i2v",
+        "storymem-rope",
+    ] {
         let folder = golden(case).join("transformer");
         let io = golden_tensors(case, "io.safetensors");
         let alone = wan_forward(&WanTransformer::open(&folder, CPU).unwrap(), &io);
@@ -120,7 +126,9 @@ fn a_shard_reads_only_its_slices() {
         };
         on_ranks(tensor, |group| {
             let (shard, _) = Shard::join(&group, degrees).unwrap();
-            WanTransformer::open_shard(&folder, CPU, &shard).unwrap().bytes_read()
+            WanTransformer::open_shard(&folder, CPU, &shard)
+                .unwrap()
+                .bytes_read()
         })
     };
     let whole = read(1)[0];
@@ -216,7 +224,12 @@ fn shared_rows_decode_to_the_same_clip() {
                     .unwrap();
                 Tensor::cat(&pieces, 2)
             }) {
-                assert_close(&format!("{case}, {rows} rows on {ranks}"), &found, &whole, 1e-5);
+                assert_close(
+                    &format!("{case}, {rows} rows on {ranks}"),
+                    &found,
+                    &whole,
+                    1e-5,
+                );
             }
         }
     }

@@ -34,7 +34,11 @@ pub(crate) fn encode_command(inputs: &ShotInputs) -> Result<(Command, Tensors)> 
     }
     let command = Command::Encode {
         request: inputs.request.clone(),
-        memory: inputs.memory.iter().map(|frame| frame.hash.clone()).collect(),
+        memory: inputs
+            .memory
+            .iter()
+            .map(|frame| frame.hash.clone())
+            .collect(),
         tail: inputs.previous_tail.len(),
     };
     Ok((command, tensors))
@@ -79,7 +83,8 @@ pub(crate) fn encode(
             latents: latents.as_ref().map(tensor_array).transpose()?,
         });
     }
-    let tail = (0..tail).map(|place| tensor_picture(&take(&mut tensors, &format!("tail.{place}"))?));
+    let tail =
+        (0..tail).map(|place| tensor_picture(&take(&mut tensors, &format!("tail.{place}"))?));
     let inputs = ShotInputs {
         request,
         memory: frames,
@@ -99,7 +104,10 @@ pub(crate) fn encode(
 
 /// Latents to decode.
 pub(crate) fn latents(latents: &HostTensor) -> Result<Tensors> {
-    Ok(Tensors::from([(LATENTS.to_owned(), array_tensor(latents)?)]))
+    Ok(Tensors::from([(
+        LATENTS.to_owned(),
+        array_tensor(latents)?,
+    )]))
 }
 
 /// Pictures by number.
@@ -127,19 +135,31 @@ pub(crate) fn clip((answer, tensors): (Answer, Tensors)) -> Result<Clip> {
     let Answer::Done = answer else {
         return Err(unexpected(&answer));
     };
-    let frames = tensors.values().map(tensor_picture).collect::<Result<_>>()?;
+    let frames = tensors
+        .values()
+        .map(tensor_picture)
+        .collect::<Result<_>>()?;
     Clip::new(frames).ok_or_else(|| ModelError::input("latents", "they decode to no frame"))
 }
 
 /// The scores of an answer.
-pub(crate) fn scores((answer, mut tensors): (Answer, Tensors)) -> Result<(Vec<Vec<f32>>, Vec<f32>)> {
+pub(crate) fn scores(
+    (answer, mut tensors): (Answer, Tensors),
+) -> Result<(Vec<Vec<f32>>, Vec<f32>)> {
     let Answer::Done = answer else {
         return Err(unexpected(&answer));
     };
     let embeddings = tensor_array(&take(&mut tensors, EMBEDDINGS)?)?;
     let width = embeddings.shape().get(1).copied().unwrap_or(1).max(1);
-    let rows = embeddings.data().chunks(width).map(<[f32]>::to_vec).collect();
-    Ok((rows, tensor_array(&take(&mut tensors, QUALITY)?)?.into_data()))
+    let rows = embeddings
+        .data()
+        .chunks(width)
+        .map(<[f32]>::to_vec)
+        .collect();
+    Ok((
+        rows,
+        tensor_array(&take(&mut tensors, QUALITY)?)?.into_data(),
+    ))
 }
 
 /// The one array of an answer.

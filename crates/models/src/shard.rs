@@ -125,7 +125,11 @@ impl Peers {
         let part = |(rank, &length): (usize, &i64)| {
             Ok(all.f_select(0, rank as i64)?.f_narrow(place, 0, length)?)
         };
-        let parts: Vec<Tensor> = lengths.iter().enumerate().map(part).collect::<Result<_>>()?;
+        let parts: Vec<Tensor> = lengths
+            .iter()
+            .enumerate()
+            .map(part)
+            .collect::<Result<_>>()?;
         Ok(Tensor::f_cat(&parts, place)?)
     }
 
@@ -211,7 +215,8 @@ impl Shard {
                 shard.tensor = Peers::new(Some(group));
             }
             if other.sequence == 0
-                && let Some(group) = denoiser.subgroup(&degrees.sequence_group(other), "sequence")?
+                && let Some(group) =
+                    denoiser.subgroup(&degrees.sequence_group(other), "sequence")?
             {
                 shard.sequence = Peers::new(Some(group));
             }

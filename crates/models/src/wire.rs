@@ -67,7 +67,11 @@ pub(crate) fn take(tensors: &mut Tensors, name: &str) -> Result<Tensor> {
 /// A picture as u8 `[height, width, 3]`.
 pub(crate) fn picture_tensor(picture: &RgbImage) -> Result<Tensor> {
     let size = [i64::from(picture.height()), i64::from(picture.width()), 3];
-    Ok(Tensor::f_from_data_size(picture.data(), &size, Kind::Uint8)?)
+    Ok(Tensor::f_from_data_size(
+        picture.data(),
+        &size,
+        Kind::Uint8,
+    )?)
 }
 
 /// The inverse of [`picture_tensor`].
@@ -98,7 +102,10 @@ mod tests {
         let picture = RgbImage::new(2, 3, (0..18).collect()).unwrap();
         let tensors = Tensors::from([
             ("half".to_owned(), half.shallow_clone()),
-            ("none".to_owned(), Tensor::zeros([0, 4], (Kind::Float, Device::Cpu))),
+            (
+                "none".to_owned(),
+                Tensor::zeros([0, 4], (Kind::Float, Device::Cpu)),
+            ),
             ("picture".to_owned(), picture_tensor(&picture).unwrap()),
         ]);
         let bytes = pack(&("name", 7), &tensors).unwrap();

@@ -357,6 +357,7 @@ fn record(story: &StoryId, number: usize) -> CommitRecord {
             },
         },
         engine: blob.blake3.clone(),
+        arithmetic: String::new(),
         memory_seen: vec![],
         continues: None,
         latents: blob.clone(),

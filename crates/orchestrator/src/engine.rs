@@ -56,6 +56,10 @@ pub struct EngineDescription {
     pub engine: String,
     /// Digest of everything that decides the numbers: weights, sampler, precision.
     pub fingerprint: String,
+    /// What may change from start to start of a run and moves the last bits only: device, threads,
+    /// ranks that share sums. Empty where nothing does.
+    #[serde(default)]
+    pub arithmetic: String,
     /// Name and blake3 digest of each model component.
     pub models: Vec<(String, String)>,
     /// The name of the quality score, as shown to users.

@@ -1,7 +1,7 @@
 //! The way into a stage: a few shots at a time, those with the longest way to go first.
 
-use std::collections::BTreeSet;
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -75,7 +75,10 @@ impl Gate {
         let ticket = (Reverse(urgency), state.tickets);
         state.waiting.insert(ticket);
         while state.free == 0 || state.waiting.first() != Some(&ticket) {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         state.waiting.remove(&ticket);
         state.free -= 1;
@@ -132,7 +135,10 @@ mod tests {
             }
             drop(pass);
         });
-        assert_eq!(order.into_inner().unwrap(), [(5, 1), (5, 3), (3, 2), (1, 0)]);
+        assert_eq!(
+            order.into_inner().unwrap(),
+            [(5, 1), (5, 3), (3, 2), (1, 0)]
+        );
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Video files, by the `ffmpeg` program.
 
 use std::io::{Read, Write};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, OnceLock};
@@ -253,7 +254,9 @@ fn ffmpeg(arguments: &[&str]) -> Command {
     let mut command = Command::new("ffmpeg");
     command
         .args(["-hide_banner", "-nostdin", "-loglevel", "error", "-y"])
-        .args(arguments);
+        .args(arguments)
+        // Launchers pass signals to whole process groups; ours would end it in the middle of a clip.
+        .process_group(0);
     command
 }
 

@@ -203,6 +203,7 @@ impl RunFolder {
             engine: EngineDescription {
                 engine: "none".to_owned(),
                 fingerprint: String::new(),
+                arithmetic: String::new(),
                 models: Vec::new(),
                 quality_score: String::new(),
             },

@@ -282,10 +282,12 @@ fn store_outputs<E: ShotEngine>(
             store_keyframe(studio.bank, &request.story, file, picture, admitted)
         })
         .collect::<Result<_, _>>()?;
+    let engine = studio.engine.describe();
     Ok(CommitRecord {
         format: RECORD_FORMAT,
         request: request.clone(),
-        engine: studio.engine.describe().fingerprint,
+        engine: engine.fingerprint,
+        arithmetic: engine.arithmetic,
         memory_seen: plan.memory_seen(),
         continues: plan.continues.clone(),
         latents: blobs.put(&encode_array(latents)?)?,

@@ -67,6 +67,7 @@ impl ShotEngine for SimulatedEngine {
         EngineDescription {
             engine: "simulated".to_owned(),
             fingerprint: format!("simulated 2, {} steps", self.steps),
+            arithmetic: String::new(),
             models: Vec::new(),
             quality_score: "constant".to_owned(),
         }

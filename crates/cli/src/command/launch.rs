@@ -24,7 +24,10 @@ pub fn run(arguments: &Arguments) -> Outcome {
         return Err(Failure::new(Exit::Usage, "a world has at least one rank"));
     }
     let program = std::env::current_exe().map_err(|error| {
-        Failure::new(Exit::Unexpected, format!("this program's file is not known: {error}"))
+        Failure::new(
+            Exit::Unexpected,
+            format!("this program's file is not known: {error}"),
+        )
     })?;
     let resumable = Exit::Stopped as i32;
     let ended = launch(

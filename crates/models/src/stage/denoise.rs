@@ -433,7 +433,10 @@ impl Follower<'_> {
                 (self.decode_rows)(take(&mut tensors, crate::stage::decode::LATENTS)?)?;
                 Ok(None)
             }
-            other => Err(ModelError::input("command", format!("{other:?} is not for this rank"))),
+            other => Err(ModelError::input(
+                "command",
+                format!("{other:?} is not for this rank"),
+            )),
         })
     }
 

@@ -2,8 +2,8 @@
 
 use storyloom_story::RgbImage;
 
-use crate::clip::{PixelRule, pixel_values};
 use super::decode::Decoder;
+use crate::clip::{PixelRule, pixel_values};
 use crate::engine::plain_picture;
 use crate::error::Result;
 use crate::tensor_file::to_host;

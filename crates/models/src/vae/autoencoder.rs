@@ -128,7 +128,11 @@ impl AutoencoderKlWan {
         let latents = latents.f_to_device(self.device)?.f_to_kind(Kind::Float)?;
         // Fewer rows than ranks: everybody does it all.
         let alone = Peers::default();
-        let ranks = if size[3] < ranks.part().of { &alone } else { ranks };
+        let ranks = if size[3] < ranks.part().of {
+            &alone
+        } else {
+            ranks
+        };
         let latents = ranks.strip(&latents, 3)?;
         let mut cache = StreamCache::of_strip(ranks.clone());
         let mut start = 0;

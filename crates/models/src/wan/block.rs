@@ -5,11 +5,11 @@ use tch::{Kind, Tensor};
 use super::WanConfig;
 use crate::checkpoint::Weights;
 use crate::error::Result;
-use crate::shard::{Peers, PendingSum, Shard};
 use crate::layers::{
     Activation, LayerNorm, Linear, RmsNorm, RotaryTable, TokenVectors, attend, merge_heads,
     modulated_layer_norm, split_heads,
 };
+use crate::shard::{Peers, PendingSum, Shard};
 
 /// Self-attention, cross-attention and feed-forward, modulated by the timestep.
 #[derive(Debug)]
@@ -90,9 +90,11 @@ impl WanBlock {
         };
         let gate = |which| vectors(which, 0.0)?.broadcast(batch);
 
-        let attended = self
-            .self_attention
-            .forward(&modulated(&hidden, 0, 1)?, &positions.rotary, positions.tokens)?;
+        let attended = self.self_attention.forward(
+            &modulated(&hidden, 0, 1)?,
+            &positions.rotary,
+            positions.tokens,
+        )?;
         hidden = hidden.f_addcmul_(&attended, &gate(2)?)?;
 
         let normed = match &self.cross_norm {
@@ -238,7 +240,10 @@ impl SelfAttention {
             .f_reshape([3, batch, some, all, dim])?;
         // The last tokens only fill the last rank up.
         let of = |which: i64| received.f_select(0, which);
-        let (key, value) = (of(1)?.f_narrow(2, 0, tokens)?, of(2)?.f_narrow(2, 0, tokens)?);
+        let (key, value) = (
+            of(1)?.f_narrow(2, 0, tokens)?,
+            of(2)?.f_narrow(2, 0, tokens)?,
+        );
         let attended = attend(&of(0)?, &key, &value, None, None)?;
         let packed = attended
             .f_view([batch, some, ranks, own, dim])?

@@ -9,8 +9,8 @@ use super::config::WanConfig;
 use super::embed::{ImageEmbed, PatchEmbed, TextEmbed, TimeEmbed, unpatchify};
 use crate::checkpoint::{Checkpoint, Target, Weights};
 use crate::error::{ModelError, Result};
-use crate::shard::{Peers, Shard};
 use crate::layers::{Linear, RotaryAxes, RotaryTable, TokenVectors, modulated_layer_norm};
+use crate::shard::{Peers, Shard};
 
 /// A Wan transformer: text-to-video, image-to-video, per-token timesteps, with or without the
 /// image branch of Wan 2.1, as its config says.
@@ -190,7 +190,10 @@ impl WanTransformer {
             hidden = block.forward(hidden, &modulation, &positions, context)?;
         }
         let tokens = self.project(&hidden, &embedding, index)?;
-        let tokens = self.sequence.gather(&tokens, 1)?.f_narrow(1, 0, share.all)?;
+        let tokens = self
+            .sequence
+            .gather(&tokens, 1)?
+            .f_narrow(1, 0, share.all)?;
         unpatchify(&tokens, grid, &self.config)
     }
 

@@ -1,0 +1,276 @@
+//! Worlds of several ranks: the same results as one rank, and a good end when ranks are lost.
+
+use std::fs;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::harness::{Ranks, Workshop, finish, signal_when};
+use crate::torch::models;
+
+const STORIES: [(&str, &[bool]); 3] = [
+    ("ad", &[true, false]),
+    ("tale", &[true, true]),
+    ("note", &[true]),
+];
+
+/// What one rank makes of the stories.
+fn calm() -> String {
+    let shop = Workshop::new();
+    let manifest = shop.manifest(&STORIES);
+    finish(&mut shop.run_with("torch", &manifest, &[&models()])).ended_with(0);
+    shop.digest()
+}
+
+/// Replicas, roles and halves of guidance change no bit; slices of layers and rows change the last.
+#[test]
+fn every_topology_makes_the_stories() {
+    let calm = calm();
+    let same = [
+        (Ranks::Launch(2), &[][..]),
+        (Ranks::Launch(2), &["topology.cfg=2"]),
+        (
+            Ranks::Launch(3),
+            &["topology.encoders=1", "topology.decoders=1"],
+        ),
+    ];
+    let close = [
+        (Ranks::Launch(2), &["topology.tensor=2"][..]),
+        (
+            Ranks::Launch(4),
+            &[
+                "topology.sequence=2",
+                "topology.cfg=2",
+                "topology.share_decode=true",
+            ],
+        ),
+    ];
+    for (ranks, sets) in same.into_iter().chain(close) {
+        let shop = Workshop::new();
+        let manifest = shop.manifest(&STORIES);
+        let models = models();
+        let sets: Vec<&str> = sets.iter().copied().chain([models.as_str()]).collect();
+        finish(&mut shop.run_on(ranks, "torch", &manifest, &sets)).ended_with(0);
+        let is_same = same
+            .iter()
+            .any(|(_, those)| those.len() + 1 == sets.len() && sets.starts_with(those));
+        assert_eq!(shop.digest() == calm, is_same, "{ranks:?} {sets:?}");
+    }
+}
+
+/// The recipe of a shot says how its sums were divided.
+#[test]
+fn recipes_tell_the_arithmetic() {
+    let shop = Workshop::new();
+    let manifest = shop.manifest(&[("ad", &[true])]);
+    let sets = [&models(), "topology.tensor=2"];
+    finish(&mut shop.run_on(Ranks::Launch(2), "torch", &manifest, &sets)).ended_with(0);
+    let record = fs::read(shop.out().join("stories/ad/commits/01_01.json")).unwrap();
+    let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+    assert_eq!(record["arithmetic"], "cpu, 1 threads, tensor 2");
+}
+
+/// Begun on four ranks, stopped, gone on with three, stopped, finished with one: with equal
+/// arithmetic no bit differs.
+#[test]
+fn a_run_goes_on_with_other_ranks() {
+    const MANY: [(&str, &[bool]); 4] = [
+        ("a", &[true, false]),
+        ("b", &[true, true]),
+        ("c", &[true, false]),
+        ("d", &[true, true]),
+    ];
+    let models = models();
+    let whole = Workshop::new();
+    let manifest = whole.manifest(&MANY);
+    finish(&mut whole.run_with("torch", &manifest, &[&models])).ended_with(0);
+
+    let shop = Workshop::new();
+    let commits = || {
+        let stories = fs::read_dir(shop.out().join("stories"))
+            .into_iter()
+            .flatten();
+        let folders = stories.flatten().map(|story| story.path().join("commits"));
+        folders
+            .flat_map(|folder| fs::read_dir(folder).into_iter().flatten())
+            .count()
+    };
+    for (ranks, set) in [
+        (Ranks::Launch(4), "topology.cfg=2"),
+        (Ranks::Launch(3), "topology.encoders=2"),
+    ] {
+        let before = commits();
+        let mut command = shop.run_on(ranks, "torch", &manifest, &[&models, set]);
+        signal_when(&mut command, "TERM", || commits() > before).ended_with(75);
+    }
+    assert!(commits() < 8, "nothing was left to go on with");
+    finish(&mut shop.run_with("torch", &manifest, &[&models])).ended_with(0);
+    assert_eq!(shop.digest(), whole.digest());
+}
+
+/// Inside a shot, to another number of tensor ranks: the run takes the saved steps over.
+#[test]
+fn saved_steps_fit_another_plan() {
+    let shop = Workshop::new();
+    let manifest = shop.manifest(&[("ad", &[true])]);
+    let sets = [&models(), "sampler.steps=40", "checkpoint.every_steps=1"];
+    let start = |ranks, more: &str| {
+        let sets: Vec<&str> = sets.iter().copied().chain([more]).collect();
+        shop.run_on(ranks, "torch", &manifest, &sets)
+    };
+    let saved = || {
+        let folder = fs::read_dir(shop.out().join("stories/ad/checkpoints"));
+        folder.into_iter().flatten().count() > 0
+    };
+    let tensor = "topology.tensor=2";
+    signal_when(&mut start(Ranks::Launch(2), tensor), "TERM", saved).ended_with(75);
+    finish(&mut start(Ranks::Launch(4), "topology.tensor=4"))
+        .ended_with(0)
+        .saying("goes on after step");
+    shop.digest();
+}
+
+#[test]
+fn topologies_that_do_not_fit_say_what_would() {
+    let shop = Workshop::new();
+    let manifest = shop.manifest(&STORIES);
+    let attempt = |ranks, set: &str| {
+        let sets = [&models(), set];
+        finish(&mut shop.run_on(ranks, "torch", &manifest, &sets)).ended_with(78)
+    };
+    attempt(Ranks::Launch(3), "topology.tensor=2").saying("start 2 or 4 ranks");
+    attempt(Ranks::Launch(3), "topology.tensor=3").saying("use one of 1, 2, 4");
+    attempt(Ranks::Launch(2), "topology.replicas=3").saying("need 3 ranks, but 2");
+    attempt(Ranks::Alone, "topology.cfg=3").saying("must be 1 or 2");
+    assert!(!shop.out().exists(), "nothing was begun");
+}
+
+/// The processes that `parent` started, in the order of their numbers.
+fn children(parent: u32) -> Vec<u32> {
+    let path = format!("/proc/{parent}/task/{parent}/children");
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let mut pids: Vec<u32> = text
+        .split_whitespace()
+        .map(|pid| pid.parse().unwrap())
+        .collect();
+    pids.sort_unstable();
+    pids
+}
+
+fn send(signal: &str, pid: u32) {
+    let sent = Command::new("kill")
+        .args([signal, &pid.to_string()])
+        .status();
+    assert!(sent.unwrap().success());
+}
+
+/// Starts a world, waits until it has committed a shot, does something to one of its ranks, and
+/// returns the program and when that was.
+fn disturb(shop: &Workshop, command: &mut Command, signal: &str, rank: usize) -> (Child, Instant) {
+    let log = fs::File::create(shop.path("log")).unwrap();
+    let program = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
+    let committed = shop.out().join("stories/ad/commits/01_01.json");
+    let start = Instant::now();
+    while !committed.exists() {
+        assert!(
+            start.elapsed() < Duration::from_secs(60),
+            "the world made nothing"
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    send(signal, children(program.id())[rank]);
+    (program, Instant::now())
+}
+
+/// A rank that is killed ends its world within seconds, nothing is lost, and the next start
+/// finishes with the same bytes.
+#[test]
+fn a_killed_rank_ends_its_world_alone() {
+    let calm = calm();
+    for (ranks, set, victim) in [
+        (Ranks::Launch(2), "topology.cfg=2", 1),
+        (Ranks::Launch(2), "topology.replicas=2", 0),
+        (Ranks::Mpi(2), "topology.cfg=2", 1),
+    ] {
+        if matches!(ranks, Ranks::Mpi(_)) && cfg!(not(feature = "mpi")) {
+            eprintln!("skipped: MPI is not built in (--features mpi)");
+            continue;
+        }
+        let shop = Workshop::new();
+        let manifest = shop.manifest(&STORIES);
+        let sets = [&models(), set];
+        let mut command = shop.run_on(ranks, "torch", &manifest, &sets);
+        let (mut program, killed) = disturb(&shop, &mut command, "-KILL", victim);
+        let status = program.wait().unwrap();
+        assert!(
+            killed.elapsed() < Duration::from_secs(10),
+            "{:?}",
+            killed.elapsed()
+        );
+        assert!(!status.success(), "{ranks:?}");
+        if matches!(ranks, Ranks::Launch(_)) {
+            assert_eq!(status.code(), Some(75));
+        }
+        finish(&mut shop.run_with("torch", &manifest, &[&models()])).ended_with(0);
+        assert_eq!(shop.digest(), calm);
+    }
+}
+
+/// Another world on the same folder goes on and takes the stories of the dead one over.
+#[test]
+fn other_worlds_take_over() {
+    let shop = Workshop::new();
+    let manifest = shop.manifest(&STORIES);
+    let sets = [&models(), "topology.cfg=2"];
+    let mut doomed = shop.run_on(Ranks::Launch(2), "torch", &manifest, &sets);
+    let (mut doomed, _) = disturb(&shop, &mut doomed, "-KILL", 1);
+    let mut other = shop.run_with("torch", &manifest, &[&models()]);
+    let other = other.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    assert_eq!(doomed.wait().unwrap().code(), Some(75));
+    assert!(other.unwrap().wait().unwrap().success());
+    assert_eq!(shop.digest(), calm());
+}
+
+/// A rank that hangs is named, and the world ends to be started again.
+#[test]
+fn a_rank_that_hangs_is_named() {
+    let shop = Workshop::new();
+    let manifest = shop.manifest(&[("ad", &[true, true, true, true])]);
+    let sets = [&models(), "topology.tensor=2", "topology.patience=2"];
+    let mut command = shop.run_on(Ranks::Launch(2), "torch", &manifest, &sets);
+    let (mut program, _) = disturb(&shop, &mut command, "-STOP", 1);
+    assert_eq!(program.wait().unwrap().code(), Some(75));
+    let log = fs::read_to_string(shop.path("log")).unwrap();
+    assert!(log.contains("no sign of rank 1 for 2 s"), "{log}");
+    finish(&mut shop.run_with("torch", &manifest, &[&models()])).ended_with(0);
+    shop.digest();
+}
+
+/// The same command under `mpirun`, with replicas, halves of guidance and slices of layers.
+#[test]
+fn worlds_of_mpi() {
+    if cfg!(not(feature = "mpi")) {
+        eprintln!("skipped: MPI is not built in (--features mpi)");
+        return;
+    }
+    let calm = calm();
+    for (ranks, set, same) in [
+        (2, "topology.replicas=2", true),
+        (2, "topology.cfg=2", true),
+        (4, "topology.tensor=2", false),
+    ] {
+        let shop = Workshop::new();
+        let manifest = shop.manifest(&STORIES);
+        let sets = [&models(), set];
+        let mut command = shop.run_on(Ranks::Mpi(ranks), "torch", &manifest, &sets);
+        finish(&mut command).ended_with(0).saying("by MPI");
+        assert_eq!(shop.digest() == calm, same, "{set}");
+    }
+    // A drain reaches every rank, and the code comes back.
+    let shop = Workshop::new();
+    let manifest = shop.manifest(&STORIES);
+    let mut command = shop.run_on(Ranks::Mpi(2), "torch", &manifest, &[&models()]);
+    let begun = || shop.out().join("stories/ad/commits/01_01.json").exists();
+    signal_when(&mut command, "USR1", begun).ended_with(75);
+    finish(&mut shop.run_with("torch", &manifest, &[&models()])).ended_with(0);
+    assert_eq!(shop.digest(), calm);
+}
