@@ -2,6 +2,9 @@
 # Installs what building and running storyloom needs and is not there yet. Safe to run again.
 #
 #   scripts/setup.sh          set up
+#   scripts/setup.sh --mpi    as well what a build with `--features mpi` needs: Open MPI and libclang
+#   scripts/setup.sh --mpich  the same with MPICH
+#   scripts/setup.sh --nvrtc  the compiler of CUDA kernels, to try these without a GPU (90 MB)
 #   . scripts/setup.sh        set up, and keep LIBTORCH for the commands that follow
 #
 # Needs Rust. Installs with apt (as root, or through sudo) ffmpeg, a C++ compiler, and pip if there
@@ -13,14 +16,24 @@ set -euo pipefail
 STORYLOOM_ROOT_DIR="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 LIBTORCH_VERSION=2.11
 # torch and, of the many packages it names, the two that its CPU part cannot be loaded without.
+NVRTC_WHEEL=nvidia-cuda-nvrtc==13.0.88
 LIBTORCH_WHEELS=(torch==2.11.0 nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85)
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 fail() { say "$*"; exit 69; }
 have() { command -v "$1" >/dev/null 2>&1; }
+have_libclang() { compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null; }
 
-# Debian packages of what is missing.
+# Debian packages of what is missing; the arguments are those of the script.
 missing_packages() {
+  local option
+  for option in "$@"; do
+    case "$option" in
+      --mpi) have mpicc.openmpi && have mpirun.openmpi || echo libopenmpi-dev openmpi-bin ;;
+      --mpich) have mpicc.mpich && have mpirun.mpich || echo libmpich-dev mpich ;;
+    esac
+    [ "$option" = --nvrtc ] || have_libclang || echo libclang-dev
+  done
   have ffmpeg || echo ffmpeg
   have g++ || echo g++
   have make || echo make
@@ -31,7 +44,7 @@ missing_packages() {
 
 install_packages() {
   local packages as_root=()
-  mapfile -t packages < <(missing_packages)
+  mapfile -t packages < <(missing_packages "$@" | tr ' ' '\n' | sort -u)
   [ "${#packages[@]}" -gt 0 ] || return 0
   have apt-get || fail "please install: ${packages[*]}"
   if [ "$(id -u)" -ne 0 ]; then
@@ -50,16 +63,17 @@ check_rust() {
   have cargo || fail "Rust is missing; install it with rustup and run this again"
 }
 
-# Downloads the wheels into the folder $1. The tags are fixed, so that any Python will do: the
+# Downloads the wheels $2, $3, … into the folder $1. The tags are fixed, so that any Python will do: the
 # compiled Python modules inside are never loaded.
 download_wheels() {
-  local minor platforms=(--platform "manylinux2014_$(uname -m)")
+  local folder="$1" minor platforms=(--platform "manylinux2014_$(uname -m)")
   for minor in {17..28}; do
     platforms+=(--platform "manylinux_2_${minor}_$(uname -m)")
   done
-  python3 -m pip download --quiet --no-deps --only-binary=:all: --dest "$1" \
+  shift
+  python3 -m pip download --quiet --no-deps --only-binary=:all: --dest "$folder" \
     --implementation cp --python-version 3.12 --abi cp312 --abi none \
-    "${platforms[@]}" "${LIBTORCH_WHEELS[@]}" >&2
+    "${platforms[@]}" "$@" >&2
 }
 
 # Unpacks the wheels in $1 into $2: libraries, headers and licences.
@@ -84,13 +98,26 @@ install_libtorch() {
   rm -rf "$target".new.*
   work="$(mktemp -d "$target.new.XXXXXX")"
   mkdir "$work/wheels" "$work/unpacked"
-  if ! download_wheels "$work/wheels" || ! unpack_wheels "$work/wheels" "$work/unpacked"; then
+  if ! download_wheels "$work/wheels" "${LIBTORCH_WHEELS[@]}" || ! unpack_wheels "$work/wheels" "$work/unpacked"; then
     rm -rf "$work"
     fail "libtorch could not be downloaded; is the network there, and room for 2 GB?"
   fi
   # Complete or not there at all: a start that was cut off leaves nothing that looks finished.
   [ -e "$target/torch" ] || rm -rf "$target"
   mv -T "$work/unpacked" "$target" || fail "$target is in the way; please remove it"
+  rm -rf "$work"
+}
+
+# Beside libtorch, where the CUDA packages of the torch wheel lie too.
+install_nvrtc() {
+  local target="$LIBTORCH/.." work
+  [ ! -f "$target/nvidia/cu13/lib/libnvrtc.so.13" ] || return 0
+  say "downloading the compiler of CUDA kernels (90 MB)"
+  work="$(mktemp -d)"
+  if ! download_wheels "$work" "$NVRTC_WHEEL" || ! unpack_wheels "$work" "$target"; then
+    rm -rf "$work"
+    fail "the compiler of CUDA kernels could not be downloaded"
+  fi
   rm -rf "$work"
 }
 
@@ -114,7 +141,14 @@ check_libtorch() {
 }
 
 set_up() {
-  install_packages
+  local option
+  for option in "$@"; do
+    case "$option" in
+      --mpi | --mpich | --nvrtc) ;;
+      *) fail "$option is unknown; use --mpi, --mpich or --nvrtc, or nothing" ;;
+    esac
+  done
+  install_packages "$@"
   check_rust
   if [ -z "${LIBTORCH:-}" ]; then
     # One at a time: a second start waits here and then finds it done.
@@ -123,6 +157,9 @@ set_up() {
   fi
   export LIBTORCH_CXX11_ABI=1
   check_libtorch
+  for option in "$@"; do
+    [ "$option" != --nvrtc ] || install_nvrtc
+  done
 }
 
-set_up
+set_up "$@"

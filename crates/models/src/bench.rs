@@ -91,7 +91,7 @@ pub struct LoadFigures {
 }
 
 impl BenchSettings {
-    fn prepare(&self) {
+    pub(crate) fn prepare(&self) {
         if let Ok(threads) = i32::try_from(self.threads)
             && threads > 0
         {
@@ -100,7 +100,7 @@ impl BenchSettings {
     }
 
     /// Latent frames, height and width of the clip for the Wan 2.1 VAE.
-    fn latent(&self) -> [i64; 3] {
+    pub(crate) fn latent(&self) -> [i64; 3] {
         let [frames, height, width] = self.clip;
         [1 + (frames - 1) / 4, height / 8, width / 8]
     }
@@ -113,13 +113,20 @@ impl BenchSettings {
             work()?;
             seconds.push(start.elapsed().as_secs_f64());
         }
+        Ok(Timing::of(seconds))
+    }
+}
+
+impl Timing {
+    /// Of at least one repeat.
+    pub(crate) fn of(seconds: Vec<f64>) -> Self {
         let mut sorted = seconds.clone();
         sorted.sort_by(f64::total_cmp);
-        Ok(Timing {
+        Self {
             median_seconds: sorted[sorted.len() / 2],
             best_seconds: sorted[0],
             seconds,
-        })
+        }
     }
 }
 

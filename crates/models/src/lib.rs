@@ -3,6 +3,7 @@
 //! The only crate that knows a tensor library.
 
 pub mod bench;
+pub mod bench_share;
 pub mod checkpoint;
 pub mod clip;
 pub mod engine;
@@ -29,6 +30,8 @@ mod wire;
 
 #[cfg(test)]
 mod goldens;
+#[cfg(test)]
+mod replicas_test;
 #[cfg(test)]
 mod testing;
 

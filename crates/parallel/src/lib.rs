@@ -10,6 +10,7 @@
 //! and the world ends in a way that lets the run go on later.
 
 mod backend;
+pub mod bench;
 mod call;
 pub mod discovery;
 mod element;

@@ -5,7 +5,11 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use storyloom_memory::IndexKind;
 use storyloom_models::bench::{self, BenchSettings};
+use storyloom_models::bench_share::share;
 use storyloom_orchestrator::bench::{StoreFigures, store};
+use storyloom_parallel::bench::Figure;
+use storyloom_parallel::topology::Degrees;
+use storyloom_parallel::{CommError, World, WorldOptions};
 
 use super::preempt;
 use crate::environment;
@@ -23,6 +27,12 @@ pub struct Arguments {
 enum What {
     /// One forward of the denoiser, beside a plain matrix product.
     Denoise(Clip),
+    /// One forward shared among the ranks of a world, beside one rank alone; under mpirun or
+    /// `storyloom launch`.
+    Share(Share),
+    /// The collectives of a world, beside the bare calls of MPI; under mpirun or
+    /// `storyloom launch`.
+    Collectives,
     /// Latents of one clip to frames.
     Decode(Clip),
     /// From a checkpoint folder to a model that is ready.
@@ -31,6 +41,70 @@ enum What {
     Store(Store),
     /// What kills cost a run that resumes at steps, shots or stories; on the simulated engine.
     Preempt(preempt::Arguments),
+}
+
+#[derive(Debug, Args)]
+struct Share {
+    #[command(flatten)]
+    clip: Clip,
+    /// Ranks that share each layer.
+    #[arg(long, default_value_t = 1)]
+    tensor: usize,
+    /// Ranks that share the tokens.
+    #[arg(long, default_value_t = 1)]
+    sequence: usize,
+}
+
+impl Share {
+    fn measure(&self) -> Outcome {
+        let settings = self.clip.settings()?;
+        let degrees = Degrees {
+            tensor: self.tensor,
+            sequence: self.sequence,
+            cfg: 1,
+        };
+        let world = join()?;
+        if degrees.ranks() != world.group().size() {
+            let ranks = degrees.ranks();
+            let message = format!("start {ranks} ranks: mpirun -n {ranks} storyloom bench share …");
+            return Err(Failure::new(Exit::Usage, message));
+        }
+        let figures = share(&self.clip.model, &settings, world.group(), degrees)?;
+        if world.group().rank() == 0 {
+            print_json(&figures)?;
+        }
+        Ok(Exit::Done)
+    }
+}
+
+fn join() -> Result<World, Failure> {
+    World::join(WorldOptions::default()).map_err(|error| Failure::new(Exit::Config, error))
+}
+
+/// Prints the figures of all collectives.
+fn collectives() -> Outcome {
+    let world = join()?;
+    let failed = |error: CommError| Failure::new(Exit::Stopped, error);
+    let figures = storyloom_parallel::bench::collectives(&world).map_err(failed)?;
+    let figure = |figure: &Figure| {
+        let rate = figure.bytes as f64 / figure.seconds / 1e9;
+        serde_json::json!({
+            "operation": figure.operation,
+            "bytes": figure.bytes,
+            "microseconds": figure.seconds * 1e6,
+            "gigabytes_per_second": rate,
+            "bare_microseconds": figure.bare_seconds.map(|seconds| seconds * 1e6),
+            "share_of_bare": figure.bare_seconds.map(|bare| bare / figure.seconds),
+        })
+    };
+    if world.group().rank() == 0 {
+        print_json(&serde_json::json!({
+            "ranks": world.group().size(),
+            "by": world.found().source.name(),
+            "figures": figures.iter().map(figure).collect::<Vec<_>>(),
+        }))?;
+    }
+    Ok(Exit::Done)
 }
 
 #[derive(Debug, Args)]
@@ -108,6 +182,8 @@ pub fn run(arguments: &Arguments) -> Outcome {
     environment::settle();
     match &arguments.what {
         What::Denoise(clip) => print_json(&bench::denoise(&clip.model, &clip.settings()?)?)?,
+        What::Share(what) => return what.measure(),
+        What::Collectives => return collectives(),
         What::Decode(clip) => print_json(&bench::decode(&clip.model, &clip.settings()?)?)?,
         What::Preempt(what) => print_json(&preempt::measure(what)?)?,
         What::Store(what) => print_json(&what.measure()?)?,
