@@ -230,6 +230,28 @@ fn other_worlds_take_over() {
     assert_eq!(shop.digest(), calm());
 }
 
+/// With one story for two replicas, the second computes half of its guidance; no bit differs.
+#[test]
+fn idle_replicas_help_at_the_tail() {
+    const ONE: [(&str, &[bool]); 1] = [("ad", &[true, true, false])];
+    let models = models();
+    let sets = [models.as_str(), "sampler.steps=12"];
+    let alone = Workshop::new();
+    let manifest = alone.manifest(&ONE);
+    finish(&mut alone.run_with("torch", &manifest, &sets)).ended_with(0);
+    for ranks in [2, 3] {
+        let shop = Workshop::new();
+        finish(&mut shop.run_on(Ranks::Launch(ranks), "torch", &manifest, &sets))
+            .ended_with(0)
+            .saying("helps with the negative prompt");
+        assert_eq!(shop.digest(), alone.digest());
+    }
+    let shop = Workshop::new();
+    let sets = [models.as_str(), "topology.widen=false"];
+    let quiet = finish(&mut shop.run_on(Ranks::Launch(2), "torch", &manifest, &sets)).ended_with(0);
+    assert!(!quiet.stderr.contains("helps with"));
+}
+
 /// A rank that hangs is named, and the world ends to be started again.
 #[test]
 fn a_rank_that_hangs_is_named() {

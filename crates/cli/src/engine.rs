@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use storyloom_models::ModelError;
 use storyloom_models::checkpoint::Target;
@@ -177,6 +178,8 @@ fn settings(config: &Config, place: &Place) -> Result<StoryMemSettings, Failure>
         negative_prompt: (!negative.is_empty()).then(|| negative.clone()),
         threads: place.threads(config),
         share_decode: config.topology.share_decode,
+        widen: config.topology.widen,
+        patience: Duration::from_secs(u64::from(config.topology.patience)),
     })
 }
 
@@ -189,6 +192,10 @@ impl ShotEngine for TorchEngine {
 
     fn capacities(&self) -> [usize; 3] {
         self.models.capacities()
+    }
+
+    fn assist(&self) -> Result<bool, EngineError> {
+        self.models.assist().map_err(self.at(Stage::Denoise))
     }
 
     fn encode(&self, inputs: &ShotInputs) -> Result<Conditions, EngineError> {

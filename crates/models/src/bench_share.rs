@@ -91,12 +91,17 @@ pub fn share(
         }
         if let Some(expected) = expected {
             let difference = found.f_sub(&expected)?.f_abs()?.f_max()?;
-            let error = difference.f_double_value(&[])? / expected.f_abs()?.f_max()?.f_double_value(&[])?;
+            let error =
+                difference.f_double_value(&[])? / expected.f_abs()?.f_max()?.f_double_value(&[])?;
             relative_error = relative_error.max(error);
         }
     }
     let shared = Timing::of(shared);
-    let alone = if alone.is_empty() { shared.clone() } else { Timing::of(alone) };
+    let alone = if alone.is_empty() {
+        shared.clone()
+    } else {
+        Timing::of(alone)
+    };
     Ok(ShareFigures {
         settings: settings.clone(),
         tensor: degrees.tensor,

@@ -2,13 +2,16 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use storyloom_parallel::CommError;
 use storyloom_parallel::topology::Role;
 use storyloom_story::{Clip, HostTensor, LoopState, Resolution, RgbImage, Seed, ShotInputs};
 use tch::{Device, Tensor};
 
 use crate::checkpoint::{Checkpoint, Target};
 use crate::error::{ModelError, Result};
+use crate::help::{Help, Leaders};
 use crate::image::{stretch_bicubic, to_tensor};
 use crate::lora::LoraSettings;
 use crate::noise::{Stream, gaussian};
@@ -18,7 +21,7 @@ use crate::scorer::QualityScorer;
 use crate::shard::{Peers, Shard};
 use crate::stage::decode::{Decoder, decode_rows};
 use crate::stage::denoise::{
-    DenoiseInputs, DenoiseSettings, Denoiser, Experts, Follower, Standing,
+    DenoiseInputs, DenoiseSettings, Denoiser, Experts, Follower, Guest, Standing,
 };
 use crate::stage::encode::{Conditions, Encoder};
 use crate::tensor_file::to_host;
@@ -56,6 +59,10 @@ pub struct StoryMemSettings {
     pub threads: Option<i32>,
     /// Whether the ranks of a denoiser also share the rows of pictures that are decoded.
     pub share_decode: bool,
+    /// Whether replicas without a story help others.
+    pub widen: bool,
+    /// How long leaders wait for each other.
+    pub patience: Duration,
 }
 
 /// Makes shots by the method StoryMem, on one rank or as the leader of a replica.
@@ -71,6 +78,7 @@ pub struct StoryMemEngine {
     decoder: Station<Decoder>,
     /// Whether the ranks of the denoiser also share the rows of pictures.
     shares_rows: bool,
+    leaders: Arc<Leaders>,
     crew: Arc<Crew>,
     identity: Identity,
 }
@@ -148,23 +156,29 @@ impl StoryMemEngine {
         let rows = settings.rows(replica);
         let shares_rows = rows.part().of > 1;
         let [text_to_video, image_to_video] = open_experts(paths, settings, &replica.shard)?;
-        let team = |pipeline| {
-            let is_shared = layout.plan.degrees.ranks() > 1;
-            is_shared.then(|| (Arc::clone(&crew), pipeline))
-        };
+        let team = (layout.plan.degrees.ranks() > 1).then_some(&crew);
+        // Whoever has two halves already needs no help.
+        let may_help = settings.widen && layout.plan.degrees.cfg == 1;
+        let leaders = Arc::new(Leaders::new(
+            replica.leaders.clone().filter(|_| may_help),
+            settings.target.device,
+            settings.patience,
+        ));
         let sampling = Sampling {
             text_to_video: Denoiser::new(
                 &paths.text_to_video,
                 text_to_video,
                 settings.text_to_video,
-                team(Pipeline::TextToVideo),
-            )?,
+                Pipeline::TextToVideo,
+            )?
+            .with_ranks(team, Some(&leaders)),
             image_to_video: Denoiser::new(
                 &paths.image_to_video,
                 image_to_video,
                 settings.image_to_video,
-                team(Pipeline::ImageToVideo),
-            )?,
+                Pipeline::ImageToVideo,
+            )?
+            .with_ranks(team, Some(&leaders)),
             vae: VaeConfig::of(&Checkpoint::open(&paths.image_to_video.join("vae"))?)?,
             device: settings.target.device,
         };
@@ -178,6 +192,7 @@ impl StoryMemEngine {
             })?,
             sampling: Mutex::new(sampling),
             shares_rows,
+            leaders,
             crew,
             identity,
         })
@@ -228,6 +243,58 @@ impl StoryMemEngine {
     ) -> Result<HostTensor> {
         self.enter();
         lock(&self.sampling).denoise(inputs, conditions, resume, observer)
+    }
+
+    /// Lets this replica, which has no story, compute for another one, until that has finished its
+    /// shot. `false` if nobody needs it.
+    pub fn assist(&self) -> Result<bool> {
+        self.enter();
+        // Another thread may be at it, or at a shot.
+        let Ok(sampling) = self.sampling.try_lock() else {
+            return Ok(false);
+        };
+        let _guard = tch::no_grad_guard();
+        let leaders = &self.leaders;
+        let mut others = leaders.others().into_iter();
+        let Some(mut asked) = others.next() else {
+            return Ok(false);
+        };
+        leaders.say(asked, &Help::Offer)?;
+        let mut guest: Option<Guest> = None;
+        while let Some((from, help, mut tensors)) = leaders.next()? {
+            match help {
+                // Idle as well, or late with its offer.
+                Help::Offer => leaders.say(from, &Help::Decline)?,
+                Help::Prepare { pipeline, expert } => {
+                    let denoiser = sampling.of(pipeline);
+                    guest = Some(Guest::prepare(denoiser, expert, &mut tensors)?);
+                }
+                Help::Forward {
+                    timestep,
+                    positions,
+                } => {
+                    if let Some(guest) = &guest {
+                        let velocity = guest.forward(timestep, positions, &mut tensors)?;
+                        leaders.send(from, &Help::Velocity, &velocity)?;
+                    }
+                }
+                Help::Release => return Ok(true),
+                Help::Decline | Help::Bye if from == asked && guest.is_none() => {
+                    let Some(next) = others.next() else {
+                        return Ok(false);
+                    };
+                    asked = next;
+                    leaders.say(asked, &Help::Offer)?;
+                }
+                Help::Decline | Help::Bye | Help::Velocity => {}
+            }
+        }
+        Err(ModelError::World(CommError::Late {
+            group: "leaders".to_owned(),
+            operation: "an offer to help".to_owned(),
+            ranks: vec![asked],
+            seconds: leaders.patience().as_secs(),
+        }))
     }
 
     /// Stage `decode`: latents `[C, T, h, w]` of a shot, the frames it was given dropped.
@@ -378,6 +445,13 @@ impl Sampling {
         Ok(())
     }
 
+    fn of(&self, pipeline: Pipeline) -> &Denoiser {
+        match pipeline {
+            Pipeline::TextToVideo => &self.text_to_video,
+            Pipeline::ImageToVideo => &self.image_to_video,
+        }
+    }
+
     fn denoise(
         &self,
         inputs: &ShotInputs,
@@ -385,10 +459,10 @@ impl Sampling {
         resume: Option<&LoopState>,
         observer: &mut dyn FnMut(&Standing) -> bool,
     ) -> Result<HostTensor> {
-        let denoiser = match conditions.pictures {
-            Some(_) => &self.image_to_video,
-            None => &self.text_to_video,
-        };
+        let denoiser = self.of(match conditions.pictures {
+            Some(_) => Pipeline::ImageToVideo,
+            None => Pipeline::TextToVideo,
+        });
         let noise = self.noise(inputs, conditions)?;
         let start = DenoiseInputs {
             noise: &noise,

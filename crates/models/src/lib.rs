@@ -9,6 +9,7 @@ pub mod clip;
 pub mod engine;
 pub mod error;
 pub mod forward;
+mod help;
 pub mod image;
 pub mod inspect;
 pub mod layers;

@@ -29,6 +29,8 @@ pub struct Replica {
     pub(crate) denoiser: Option<Group>,
     /// This rank's slice of it.
     pub(crate) shard: Shard,
+    /// The leaders of all replicas, for those.
+    pub(crate) leaders: Option<Group>,
 }
 
 impl Replica {
@@ -47,6 +49,7 @@ impl Replica {
             seat: layout.seat(0),
             denoiser: None,
             shard: Shard::default(),
+            leaders: None,
         }
     }
 
@@ -56,6 +59,7 @@ impl Replica {
     /// A rank is missing.
     pub fn join(world: &Group, layout: Layout) -> Result<Self> {
         let seat = layout.seat(world.rank());
+        let leaders = world.subgroup(&layout.leaders(), "leaders")?;
         let mut own = None;
         for replica in 0..layout.replicas {
             let name = format!("replica {replica}");
@@ -77,6 +81,7 @@ impl Replica {
             seat,
             denoiser,
             shard,
+            leaders,
         })
     }
 

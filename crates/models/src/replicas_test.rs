@@ -50,6 +50,8 @@ fn settings(share_decode: bool) -> StoryMemSettings {
         negative_prompt: None,
         threads: Some(1),
         share_decode,
+        widen: true,
+        patience: std::time::Duration::from_secs(20),
     }
 }
 
@@ -94,7 +96,11 @@ fn make(engine: &StoryMemEngine) -> Vec<Made> {
     let memory = |phase, latents: bool| MemoryFrame {
         hash: format!("{phase}"),
         image: picture(phase),
-        latents: latents.then(|| engine.remember(&picture(phase), VIDEO.resolution()).unwrap()),
+        latents: latents.then(|| {
+            engine
+                .remember(&picture(phase), VIDEO.resolution())
+                .unwrap()
+        }),
     };
     let continued = ShotInputs {
         request: request(Opening::LastFrame),
@@ -103,7 +109,9 @@ fn make(engine: &StoryMemEngine) -> Vec<Made> {
     };
     let shot = |inputs: &ShotInputs| {
         let conditions = engine.encode(inputs).unwrap();
-        let latents = engine.denoise(inputs, &conditions, None, &mut |_| true).unwrap();
+        let latents = engine
+            .denoise(inputs, &conditions, None, &mut |_| true)
+            .unwrap();
         let clip = engine.decode(inputs, &latents).unwrap();
         let frames: Vec<&RgbImage> = clip.frames().iter().collect();
         let (embeddings, _) = engine.score(&frames).unwrap();
@@ -138,7 +146,8 @@ fn on(folder: &Path, plan: Plan, share_decode: bool) -> Vec<Made> {
 /// Largest difference relative to the largest value.
 fn error(found: &HostTensor, expected: &HostTensor) -> f32 {
     assert_eq!(found.shape(), expected.shape());
-    let largest = |values: &mut dyn Iterator<Item = f32>| values.fold(0.0_f32, |a, b| a.max(b.abs()));
+    let largest =
+        |values: &mut dyn Iterator<Item = f32>| values.fold(0.0_f32, |a, b| a.max(b.abs()));
     let pairs = found.data().iter().zip(expected.data());
     largest(&mut pairs.map(|(a, b)| a - b)) / largest(&mut expected.data().iter().copied())
 }
@@ -181,7 +190,10 @@ fn replicas_make_what_one_rank_makes() {
             let most = bytes.map(|(&a, &b)| a.abs_diff(b)).max().unwrap();
             assert!(most <= 1, "{plan:?}: pixels differ by {most}");
             assert_eq!(found.embeddings.len(), found.clip.frames().len());
-            assert!(error(&found.remembered, &alone.remembered) < 0.02, "{plan:?}");
+            assert!(
+                error(&found.remembered, &alone.remembered) < 0.02,
+                "{plan:?}"
+            );
         }
     }
 }

@@ -23,6 +23,12 @@ pub trait ShotEngine: Sync {
         [1; 3]
     }
 
+    /// Called while there is no story to make but others of the run make some: helps them, if it
+    /// can, and returns whether it did. Returns soon if nobody needs help.
+    fn assist(&self) -> Result<bool, EngineError> {
+        Ok(false)
+    }
+
     /// Stage `encode`: prompt and pictures become conditions.
     fn encode(&self, inputs: &ShotInputs) -> Result<Self::Conditions, EngineError>;
 

@@ -125,6 +125,8 @@ struct Work {
     looked: Option<Instant>,
     /// Stories in the hands of this program.
     in_hand: usize,
+    /// When others were offered help last.
+    offered: Option<Instant>,
     outcome: RunOutcome,
     /// What ends the run.
     error: Option<RunError>,
@@ -196,6 +198,7 @@ impl<E: ShotEngine> Night<'_, E> {
             let file = match next {
                 None => return,
                 Some(Err(wait)) => {
+                    self.offer_help();
                     std::thread::sleep(wait);
                     // Somebody may ask to stop while there is nothing to do.
                     if self.studio.stop.asked().is_some() {
@@ -222,6 +225,28 @@ impl<E: ShotEngine> Night<'_, E> {
                         work.error = Some(error);
                     }
                 }
+            }
+        }
+    }
+
+    /// Lets the engine work for others while nothing is to be done here.
+    fn offer_help(&self) {
+        const PAUSE: Duration = Duration::from_millis(500);
+        {
+            let mut work = self.work();
+            let lately = work
+                .offered
+                .is_some_and(|offered| offered.elapsed() < PAUSE);
+            if work.in_hand > 0 || lately {
+                return;
+            }
+            work.offered = Some(Instant::now());
+        }
+        if let Err(error) = self.studio.engine.assist() {
+            let mut work = self.work();
+            match error.class {
+                ErrorClass::Interrupted => work.outcome.stopped = true,
+                _ => work.error = Some(error.into()),
             }
         }
     }

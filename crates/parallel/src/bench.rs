@@ -74,7 +74,14 @@ pub fn collectives(world: &World) -> Result<Vec<Figure>> {
             let mine = &mut other[..length / size];
             times[5].push(time(|| group.reduce_scatter(&data, mine, Reduction::Max))?);
         }
-        let [all_reduce, bare, all_gather, all_to_all, broadcast, reduce_scatter] = times;
+        let [
+            all_reduce,
+            bare,
+            all_gather,
+            all_to_all,
+            broadcast,
+            reduce_scatter,
+        ] = times;
         let bare = (!bare.is_empty()).then(|| median(bare));
         for (operation, times, bare_seconds) in [
             ("all-reduce", all_reduce, bare),

@@ -221,6 +221,9 @@ options! {
         decoders: u32 = 0,
         /// Divide the rows of pictures to decode among the ranks of the denoiser.
         share_decode: bool = false,
+        /// Let replicas that have run out of stories compute the negative prompt of others, which
+        /// shortens the tail of a night.
+        widen: bool = true,
         /// Stories that a replica makes side by side, so that its denoiser need not wait for the
         /// other stages.
         interleave: u32 = 3,

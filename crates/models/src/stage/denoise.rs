@@ -8,6 +8,7 @@ use tch::{Kind, Tensor};
 
 use crate::checkpoint::{Checkpoint, Target};
 use crate::error::{ModelError, Result};
+use crate::help::{Help, Leaders};
 use crate::lora::{LoraSettings, apply_lora};
 use crate::replica::{Answer, Command, Crew, Pipeline, Replica, serve};
 use crate::sampler::{Expert, SamplerSettings, Schedule, Solver, SolverState};
@@ -22,8 +23,11 @@ pub struct Denoiser {
     experts: Experts,
     settings: DenoiseSettings,
     schedule: Schedule,
-    /// The ranks that share the transformers, and which pipeline this is for them.
-    crew: Option<(Arc<Crew>, Pipeline)>,
+    pipeline: Pipeline,
+    /// The ranks that share the transformers.
+    crew: Option<Arc<Crew>>,
+    /// Leaders of other replicas, who may help.
+    leaders: Option<Arc<Leaders>>,
 }
 
 /// The transformers of a pipeline, whole or this rank's slices.
@@ -110,27 +114,40 @@ impl Denoiser {
         lora: Option<(&Path, LoraSettings)>,
     ) -> Result<Self> {
         let experts = Experts::open(pipeline, target, lora, &Shard::default())?;
-        Self::new(pipeline, experts, settings, None)
+        // Alone, it does not matter which of the two it is.
+        Self::new(pipeline, experts, settings, Pipeline::TextToVideo)
     }
 
-    /// Samples with `experts`, which were loaded from `pipeline`; `crew` are the ranks that have
-    /// their other slices.
+    /// Samples with `experts`, which were loaded from `folder`.
     pub(crate) fn new(
-        pipeline: &Path,
+        folder: &Path,
         experts: Experts,
         settings: DenoiseSettings,
-        crew: Option<(Arc<Crew>, Pipeline)>,
+        pipeline: Pipeline,
     ) -> Result<Self> {
         if settings.sampler.boundary.is_some() && experts.low.is_none() {
             let reason = "a boundary between two experts is set, but there is no transformer_2";
-            return Err(ModelError::bad_file(pipeline, reason));
+            return Err(ModelError::bad_file(folder, reason));
         }
         Ok(Self {
             experts,
             settings,
             schedule: Schedule::new(&settings.sampler)?,
-            crew,
+            pipeline,
+            crew: None,
+            leaders: None,
         })
+    }
+
+    /// The same with the ranks that have the other slices, and with leaders who may help.
+    pub(crate) fn with_ranks(
+        mut self,
+        crew: Option<&Arc<Crew>>,
+        leaders: Option<&Arc<Leaders>>,
+    ) -> Self {
+        self.crew = crew.cloned();
+        self.leaders = leaders.cloned();
+        self
     }
 
     /// The folders that [`Denoiser::open`] reads, for digests.
@@ -178,14 +195,19 @@ impl Denoiser {
             }
             Some(state) => self.restore(state, inputs.noise)?,
         };
+        let mut helper = Helper {
+            leaders: self.leaders.as_deref(),
+            rank: None,
+        };
         let mut prepared: Option<(Expert, Prepared)> = None;
         for step in solver.state().step..steps {
             let expert = self.schedule.expert(step);
+            let joined = helper.look(self.guidance(expert) != 1.0)?;
             let ready = match prepared.take() {
-                Some((current, ready)) if current == expert => ready,
-                _ => self.prepare(expert, inputs.text)?,
+                Some((current, ready)) if current == expert && !joined => ready,
+                _ => self.prepare(expert, inputs.text, &helper)?,
             };
-            let velocity = self.velocity(expert, &ready, inputs, &sample, step)?;
+            let velocity = self.velocity(expert, &ready, inputs, &sample, step, &helper)?;
             sample = solver.step(&velocity, &sample)?;
             prepared = Some((expert, ready));
             let standing = Standing {
@@ -241,12 +263,12 @@ impl Denoiser {
 
     /// Whether another rank computes with the negative prompt, and which.
     fn negative_leader(&self) -> Option<usize> {
-        self.crew.as_ref()?.0.replica.negative_leader()
+        self.crew.as_ref()?.replica.negative_leader()
     }
 
     /// Sends a command to the ranks that take part in a forward.
     fn tell(&self, guided: bool, command: &Command, tensors: &[(&str, &Tensor)]) -> Result<()> {
-        let Some((crew, _)) = &self.crew else {
+        let Some(crew) = &self.crew else {
             return Ok(());
         };
         let named = tensors
@@ -255,17 +277,21 @@ impl Denoiser {
         crew.tell(&crew.replica.followers(guided), command, &named.collect())
     }
 
-    fn prepare(&self, expert: Expert, text: &TextPair) -> Result<Prepared> {
-        let guided = self.guidance(expert) != 1.0;
-        if let Some((_, pipeline)) = self.crew {
-            let command = Command::Prepare {
-                pipeline,
-                expert,
-                guided,
-            };
-            let texts = [(POSITIVE, &text.positive), (NEGATIVE, &text.negative)];
-            self.tell(guided, &command, &texts)?;
+    fn prepare(&self, expert: Expert, text: &TextPair, helper: &Helper) -> Result<Prepared> {
+        let mut guided = self.guidance(expert) != 1.0;
+        if guided && helper.rank.is_some() {
+            let pipeline = self.pipeline;
+            let negative = Tensors::from([(POSITIVE.to_owned(), text.negative.shallow_clone())]);
+            helper.send(&Help::Prepare { pipeline, expert }, &negative)?;
+            guided = false;
         }
+        let command = Command::Prepare {
+            pipeline: self.pipeline,
+            expert,
+            guided,
+        };
+        let texts = [(POSITIVE, &text.positive), (NEGATIVE, &text.negative)];
+        self.tell(guided, &command, &texts)?;
         let model = self.experts.model(expert);
         let own = guided && self.negative_leader().is_none();
         // In the order in which followers prepare theirs.
@@ -285,6 +311,7 @@ impl Denoiser {
         inputs: &DenoiseInputs,
         sample: &Tensor,
         step: usize,
+        helper: &Helper,
     ) -> Result<Tensor> {
         let (model, guidance) = (self.experts.model(expert), self.guidance(expert));
         let hidden_states = match inputs.condition {
@@ -296,7 +323,20 @@ impl Denoiser {
             timestep,
             positions: inputs.temporal_positions.to_vec(),
         };
-        self.tell(guidance != 1.0, &command, &[(HIDDEN, &hidden_states)])?;
+        let guided = guidance != 1.0;
+        let is_helped = guided && helper.rank.is_some();
+        if is_helped {
+            let tensors = Tensors::from([(HIDDEN.to_owned(), hidden_states.shallow_clone())]);
+            let positions = inputs.temporal_positions.to_vec();
+            helper.send(
+                &Help::Forward {
+                    timestep,
+                    positions,
+                },
+                &tensors,
+            )?;
+        }
+        self.tell(guided && !is_helped, &command, &[(HIDDEN, &hidden_states)])?;
         let timestep = Tensor::f_from_slice(&[timestep])?;
         let forward = ForwardInputs {
             hidden_states: &hidden_states,
@@ -305,8 +345,9 @@ impl Denoiser {
         };
         let positive = model.forward(&forward, &ready.positive)?;
         let negative = match (&ready.negative, self.negative_leader(), &self.crew) {
+            _ if is_helped => take(&mut helper.velocity()?, VELOCITY)?,
             (Some(context), _, _) => model.forward(&forward, context)?,
-            (None, Some(rank), Some((crew, _))) if guidance != 1.0 => {
+            (None, Some(rank), Some(crew)) if guided => {
                 let (_, mut tensors) = crew.answer(rank, positive.device())?;
                 take(&mut tensors, VELOCITY)?
             }
@@ -316,6 +357,111 @@ impl Denoiser {
             .f_sub(&negative)?
             .f_mul_scalar_(guidance)?
             .f_add_(&negative)?)
+    }
+}
+
+/// The leader of another replica who computes with the negative prompt, while it has nothing else
+/// to do. It is released when the loop ends, however that is.
+struct Helper<'a> {
+    leaders: Option<&'a Leaders>,
+    rank: Option<usize>,
+}
+
+impl Helper<'_> {
+    /// Looks for offers; whether one was accepted just now.
+    fn look(&mut self, wanted: bool) -> Result<bool> {
+        let Some(leaders) = self.leaders else {
+            return Ok(false);
+        };
+        let offered = leaders.offers(wanted && self.rank.is_none())?;
+        if let Some(rank) = offered {
+            tracing::info!("the leader of replica {rank} helps with the negative prompt");
+            self.rank = offered;
+        }
+        Ok(offered.is_some())
+    }
+
+    fn send(&self, help: &Help, tensors: &Tensors) -> Result<()> {
+        match (self.leaders, self.rank) {
+            (Some(leaders), Some(rank)) => leaders.send(rank, help, tensors),
+            _ => Ok(()),
+        }
+    }
+
+    fn velocity(&self) -> Result<Tensors> {
+        match (self.leaders, self.rank) {
+            (Some(leaders), Some(rank)) => leaders.velocity(rank),
+            _ => Ok(Tensors::new()),
+        }
+    }
+}
+
+impl Drop for Helper<'_> {
+    fn drop(&mut self) {
+        // A helper that is gone need not be released.
+        let _ = self.send(&Help::Release, &Tensors::new());
+    }
+}
+
+/// A leader without a story, who computes for another.
+pub(crate) struct Guest<'a> {
+    denoiser: &'a Denoiser,
+    expert: Expert,
+    ready: Prepared,
+}
+
+impl<'a> Guest<'a> {
+    /// Projects the prompt in `tensors`.
+    pub(crate) fn prepare(
+        denoiser: &'a Denoiser,
+        expert: Expert,
+        tensors: &mut Tensors,
+    ) -> Result<Self> {
+        let text = take(tensors, POSITIVE)?;
+        let command = Command::Prepare {
+            pipeline: denoiser.pipeline,
+            expert,
+            guided: false,
+        };
+        // Without guidance nobody looks at the second text.
+        denoiser.tell(false, &command, &[(POSITIVE, &text), (NEGATIVE, &text)])?;
+        let positive = denoiser
+            .experts
+            .model(expert)
+            .prepare_context(&text, None)?;
+        let ready = Prepared {
+            positive,
+            negative: None,
+        };
+        Ok(Self {
+            denoiser,
+            expert,
+            ready,
+        })
+    }
+
+    /// One forward with it.
+    pub(crate) fn forward(
+        &self,
+        timestep: f64,
+        positions: Vec<i64>,
+        tensors: &mut Tensors,
+    ) -> Result<Tensors> {
+        let hidden_states = take(tensors, HIDDEN)?;
+        let command = Command::Forward {
+            timestep,
+            positions: positions.clone(),
+        };
+        self.denoiser
+            .tell(false, &command, &[(HIDDEN, &hidden_states)])?;
+        let inputs = ForwardInputs {
+            hidden_states: &hidden_states,
+            timestep: &Tensor::f_from_slice(&[timestep])?,
+            temporal_positions: Some(&positions),
+        };
+        let model = self.denoiser.experts.model(self.expert);
+        let velocity = model.forward(&inputs, &self.ready.positive)?;
+        Ok(Tensors::from([(VELOCITY.to_owned(), velocity)]))
     }
 }
 
