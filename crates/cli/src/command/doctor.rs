@@ -191,9 +191,17 @@ fn nccl() -> Finding {
 }
 
 fn mpi() -> Finding {
-    match first_line("mpirun", &["--version"]) {
-        Some(version) => ok("mpi", version),
-        None => absent("mpi", "no mpirun on PATH", ""),
+    const BUILD: &str = "for worlds started by mpirun: scripts/setup.sh --mpi, then build with \
+                         --features mpi";
+    match (first_line("mpirun", &["--version"]), cfg!(feature = "mpi")) {
+        (Some(version), true) => ok("mpi", version),
+        (Some(version), false) => absent(
+            "mpi",
+            format!("{version}, but this program was built without it"),
+            BUILD,
+        ),
+        (None, true) => absent("mpi", "built in, but no mpirun on PATH", ""),
+        (None, false) => absent("mpi", "not built in; `storyloom launch` needs none", ""),
     }
 }
 
