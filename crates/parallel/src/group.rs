@@ -172,3 +172,67 @@ impl Pending {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::threads;
+    use proptest::prelude::*;
+
+    /// What each rank of a world of threads makes of its data.
+    fn on_ranks<T: Send>(size: usize, role: impl Fn(Group) -> T + Sync) -> Vec<T> {
+        std::thread::scope(|scope| {
+            let ranks: Vec<_> = threads::world(size, Duration::from_secs(20))
+                .into_iter()
+                .map(|group| scope.spawn(|| role(group)))
+                .collect();
+            ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+
+        /// Against plain loops, for any number of ranks and any length.
+        #[test]
+        fn collectives_are_what_they_should_be(
+            size in 1_usize..6,
+            length in prop_oneof![0_usize..40, 4_000_usize..9_000],
+            seed in any::<u64>(),
+        ) {
+            let value = |rank: usize, place: usize| {
+                let mixed = seed.wrapping_add((rank * 7_919 + place) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                (mixed >> 40) as i64 - (1 << 23)
+            };
+            let whole = length * size;
+            let data = |rank: usize| (0..whole).map(|place| value(rank, place)).collect::<Vec<i64>>();
+            let found = on_ranks(size, |group| {
+                let rank = group.rank();
+                let mut sum = data(rank);
+                group.all_reduce(&mut sum, Reduction::Sum).unwrap();
+                let (mut all, mut part) = (vec![0; whole], vec![0; length]);
+                group.all_gather(&data(rank)[..length], &mut all).unwrap();
+                group.reduce_scatter(&data(rank), &mut part, Reduction::Max).unwrap();
+                let mut traded = vec![0; whole];
+                group.all_to_all(&data(rank), &mut traded).unwrap();
+                let pending = group.start_all_reduce(&data(rank), Reduction::Min).unwrap();
+                let mut least = vec![0; whole];
+                pending.wait(&mut least).unwrap();
+                (sum, all, part, traded, least)
+            });
+            let over = |place: usize| (0..size).map(move |rank| value(rank, place));
+            for (rank, (sum, all, part, traded, least)) in found.into_iter().enumerate() {
+                prop_assert!((0..whole).all(|place| sum[place] == over(place).sum::<i64>()));
+                prop_assert!((0..whole).all(|place| Some(least[place]) == over(place).min()));
+                for from in 0..size {
+                    for place in 0..length {
+                        prop_assert_eq!(all[from * length + place], value(from, place));
+                        let mine = rank * length + place;
+                        prop_assert_eq!(traded[from * length + place], value(from, mine));
+                        prop_assert_eq!(Some(part[place]), over(mine).max());
+                    }
+                }
+            }
+        }
+    }
+}
