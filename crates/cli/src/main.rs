@@ -4,6 +4,7 @@
 
 mod command;
 mod config;
+mod costs;
 mod diagnose;
 mod engine;
 mod environment;

@@ -399,6 +399,7 @@ fn done_story(id: StoryId) -> Result<StoryFile, RunError> {
     file.work = Some(crate::status::Work {
         useful: 20.0,
         lost: 0.0,
+        end: None,
     });
     Ok(file)
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use storyloom_memory::IndexKind;
 use storyloom_memory::select::SelectionSettings;
 use storyloom_memory::window::WindowSettings;
@@ -43,10 +44,22 @@ pub struct RunConfig {
     pub index: IndexKind,
     /// Folder of the memory index, if not in the run folder.
     pub index_folder: Option<PathBuf>,
+    /// What video files are.
+    pub videos: Videos,
     /// The resolved config as the user would see it, for `run.json`.
     pub resolved: serde_json::Value,
     /// The same as a config file, to try a story in quarantine alone.
     pub config_file: String,
+}
+
+/// What the video files of a run are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Videos {
+    /// H.264, by ffmpeg.
+    Encoded,
+    /// A line of text that says so, for tests of everything around the videos.
+    Placeholders,
 }
 
 /// When a shot that is being made is saved. It always is when the run stops at a step.

@@ -5,12 +5,16 @@
 
 pub mod bench;
 pub mod config;
+pub mod cost;
 pub mod engine;
 pub mod error;
+pub mod estimate;
+pub mod forecast;
 pub mod gate;
 pub mod lease;
 pub mod memory_view;
 pub mod output;
+pub mod pipeline;
 pub mod quarantine;
 pub mod report;
 pub mod run;
@@ -21,7 +25,7 @@ pub mod status;
 pub mod story;
 pub mod verify;
 
-pub use config::{CheckpointSettings, RunConfig, StopAt, StopFlag};
+pub use config::{CheckpointSettings, RunConfig, StopAt, StopFlag, Videos};
 pub use engine::{EngineDescription, EngineError, Scores, ShotEngine, StepObserver};
 pub use error::RunError;
 pub use run::{RunOutcome, run};

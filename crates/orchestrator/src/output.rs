@@ -10,13 +10,18 @@ use storyloom_memory::storage::temporary_name;
 use storyloom_memory::{BlobRef, MemoryError, Storage};
 use storyloom_story::Clip;
 
+use crate::config::Videos;
 use crate::error::RunError;
 
 /// Writes and checks videos.
 #[derive(Debug, Clone)]
 pub struct VideoFiles {
     storage: Arc<dyn Storage>,
+    kind: Videos,
 }
+
+/// What stands in every file of a run without videos.
+pub const PLACEHOLDER: &[u8] = b"storyloom: no video was made (simulated.videos = false)\n";
 
 /// Constant rate factor of x264; 10 is close to lossless (StoryMem's writer, quality 8).
 const QUALITY: &str = "10";
@@ -25,8 +30,11 @@ const QUALITY: &str = "10";
 const THREADS: &str = "4";
 
 impl VideoFiles {
-    /// Fails if `ffmpeg` cannot be started, before anything is paid for.
-    pub fn new(storage: Arc<dyn Storage>) -> Result<Self, RunError> {
+    /// Fails if `ffmpeg` is needed and cannot be started, before anything is paid for.
+    pub fn new(storage: Arc<dyn Storage>, kind: Videos) -> Result<Self, RunError> {
+        if kind == Videos::Placeholders {
+            return Ok(Self { storage, kind });
+        }
         /// Looked for once in a process.
         static FOUND: OnceLock<Result<(), String>> = OnceLock::new();
         let found = FOUND.get_or_init(|| {
@@ -41,7 +49,7 @@ impl VideoFiles {
             }
         });
         match found.clone() {
-            Ok(()) => Ok(Self { storage }),
+            Ok(()) => Ok(Self { storage, kind }),
             Err(reason) => Err(RunError::FfmpegAway { reason }),
         }
     }
@@ -54,6 +62,9 @@ impl VideoFiles {
         fps: u32,
         name: impl FnOnce(&BlobRef) -> PathBuf,
     ) -> Result<BlobRef, RunError> {
+        if self.kind == Videos::Placeholders {
+            return self.write_placeholder(name);
+        }
         let size = format!("{}x{}", clip.width(), clip.height());
         let rate = fps.to_string();
         let input = [
@@ -83,6 +94,9 @@ impl VideoFiles {
                 reason: "the shot's video is not there".to_owned(),
             });
         }
+        if self.kind == Videos::Placeholders {
+            return self.write_placeholder(|_| path.to_owned());
+        }
         let list: String = clips.iter().map(|clip| list_entry(clip)).collect();
         let input = [
             "-f",
@@ -105,6 +119,16 @@ impl VideoFiles {
                     .map_or(Ok(()), |mut stdin| stdin.write_all(list.as_bytes()))
             },
         )
+    }
+
+    /// A file that says that it is no video.
+    fn write_placeholder(
+        &self,
+        name: impl FnOnce(&BlobRef) -> PathBuf,
+    ) -> Result<BlobRef, RunError> {
+        let content = BlobRef::of(PLACEHOLDER);
+        self.storage.write(&name(&content), PLACEHOLDER)?;
+        Ok(content)
     }
 
     /// Runs ffmpeg into a temporary file beside `path`, fed by `feed`, and publishes it as `name`
@@ -299,7 +323,7 @@ mod tests {
     #[test]
     fn clips_are_written_joined_and_counted() {
         let folder = tempfile::tempdir().unwrap();
-        let files = VideoFiles::new(Arc::new(Disk)).unwrap();
+        let files = VideoFiles::new(Arc::new(Disk), Videos::Encoded).unwrap();
         let quoted = folder.path().join("it's a folder");
         std::fs::create_dir(&quoted).unwrap();
         let paths = ["a.mp4", "b.mp4"].map(|name| quoted.join(name));
@@ -328,7 +352,7 @@ mod tests {
     #[test]
     fn a_truncated_video_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
-        let files = VideoFiles::new(Arc::new(Disk)).unwrap();
+        let files = VideoFiles::new(Arc::new(Disk), Videos::Encoded).unwrap();
         let path = folder.path().join("a.mp4");
         write(&files, &path, &clip(9)).unwrap();
         let bytes = std::fs::read(&path).unwrap();

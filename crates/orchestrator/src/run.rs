@@ -65,7 +65,7 @@ pub fn run_on<E: ShotEngine>(
 ) -> Result<RunOutcome, RunError> {
     let stories: Vec<&StoryEntry> = manifest.stories.iter().collect();
     check_lengths(config, &stories)?;
-    let videos = VideoFiles::new(storage.clone())?;
+    let videos = VideoFiles::new(storage.clone(), config.videos)?;
     let folder = RunFolder::new(&config.out, storage.clone());
     let files = folder.begin(config, &engine.describe(), &stories)?;
     let leases = Leases::join(folder.leases(), storage.clone(), config.patience)?;

@@ -22,13 +22,16 @@ use serde::{Deserialize, Serialize};
 use storyloom_memory::{PictureRecord, Storage};
 use storyloom_story::{Resolution, ShotId, StoryEntry, StoryId, StoryScript};
 
-use crate::config::RunConfig;
+use crate::config::{RunConfig, Videos};
 use crate::engine::EngineDescription;
 use crate::error::RunError;
 use crate::status::Work;
 
 /// The version of the folder's form that this program writes and reads.
 pub const FOLDER_FORMAT: u32 = 1;
+
+/// Where a run's identity says what its video files are.
+const VIDEOS: &str = "videos";
 
 /// `run.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -101,6 +104,16 @@ pub enum StoryState {
         /// Why.
         reason: String,
     },
+}
+
+impl RunFile {
+    /// What the video files of the run are.
+    pub fn videos(&self) -> Videos {
+        match self.identity.get(VIDEOS) {
+            None => Videos::Encoded,
+            Some(value) => serde_json::from_value(value.clone()).unwrap_or(Videos::Encoded),
+        }
+    }
 }
 
 impl StoryFile {
@@ -302,8 +315,10 @@ impl RunFolder {
         if before.engine.fingerprint != now.engine.fingerprint {
             differences.push("the engine (weights, sampler or precision)".to_owned());
         }
-        for (key, value) in now.identity.as_object().into_iter().flatten() {
-            let old = &before.identity[key];
+        let identities = [&before.identity, &now.identity].map(|value| value.as_object());
+        let keys = identities.into_iter().flatten().flat_map(|map| map.keys());
+        for key in keys.collect::<BTreeSet<_>>() {
+            let (old, value) = (&before.identity[key], &now.identity[key]);
             if old != value {
                 differences.push(format!("{key} (was {old}, is {value})"));
             }
@@ -372,13 +387,18 @@ fn new_run_id(root: &Path) -> String {
 
 /// The settings that decide the pictures beyond the engine.
 fn identity(config: &RunConfig) -> serde_json::Value {
-    serde_json::json!({
+    let mut identity = serde_json::json!({
         "run.seed": config.seed,
         "video": config.video,
         "memory.window": config.window,
         "memory.selection": config.selection,
         "memory.continuation": config.continuation,
-    })
+    });
+    // Not there in runs that have videos, so that those of earlier versions go on.
+    if config.videos == Videos::Placeholders {
+        identity[VIDEOS] = serde_json::json!(config.videos);
+    }
+    identity
 }
 
 fn manifest_digest(stories: &[&StoryEntry]) -> String {

@@ -2,11 +2,13 @@
 //! depends on. For tests of the orchestrator and for `engine = "simulated"`.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use storyloom_story::{
     Clip, ErrorClass, HostTensor, LoopState, Resolution, RgbImage, ShotInputs, Stage,
 };
 
+use crate::cost::{CostTable, ReplicaShape, Samplings, ShotWork, StageSeconds};
 use crate::engine::{EngineDescription, EngineError, Scores, ShotEngine, StepObserver};
 
 /// Draws test patterns.
@@ -14,8 +16,42 @@ use crate::engine::{EngineDescription, EngineError, Scores, ShotEngine, StepObse
 pub struct SimulatedEngine {
     /// Steps of the pretended sampling loop.
     pub steps: usize,
-    /// How long one step takes.
-    pub step_time: std::time::Duration,
+    /// How long one step takes, without a pace.
+    pub step_time: Duration,
+    /// How long every stage takes.
+    pub pace: Option<Pace>,
+}
+
+/// How long the stages of a pretended shot take.
+#[derive(Debug, Clone)]
+pub struct Pace {
+    /// What they take.
+    pub table: CostTable,
+    /// On replicas of this shape.
+    pub shape: ReplicaShape,
+    /// With these sampling loops.
+    pub samplings: Samplings,
+}
+
+impl Pace {
+    fn stages(&self, inputs: &ShotInputs) -> StageSeconds {
+        let request = &inputs.request;
+        let sampling = self.samplings.of(request.opening);
+        let work = ShotWork {
+            video: request.video,
+            opening: request.opening,
+            memory: inputs.memory.len() as f64,
+            steps: sampling.steps,
+            forwards: sampling.forwards,
+        };
+        self.table.shot(&work, &self.shape)
+    }
+}
+
+/// Sleeps until `seconds` have passed since `begun`.
+fn wait(begun: Instant, seconds: f64) {
+    let time = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
+    std::thread::sleep(time.saturating_sub(begun.elapsed()));
 }
 
 /// Latent channels, as in Wan 2.1.
@@ -27,7 +63,22 @@ impl Default for SimulatedEngine {
     fn default() -> Self {
         Self {
             steps: 4,
-            step_time: std::time::Duration::ZERO,
+            step_time: Duration::ZERO,
+            pace: None,
+        }
+    }
+}
+
+impl SimulatedEngine {
+    /// Makes a stage that began at `begun` last as long as it should.
+    fn keep_pace(
+        &self,
+        begun: Instant,
+        inputs: &ShotInputs,
+        stage: impl FnOnce(&StageSeconds) -> f64,
+    ) {
+        if let Some(pace) = &self.pace {
+            wait(begun, stage(&pace.stages(inputs)));
         }
     }
 }
@@ -74,6 +125,7 @@ impl ShotEngine for SimulatedEngine {
     }
 
     fn encode(&self, inputs: &ShotInputs) -> Result<Self::Conditions, EngineError> {
+        let begun = Instant::now();
         let mut hasher = blake3::Hasher::new();
         hasher.update(inputs.request.prompt.as_bytes());
         hasher.update(&inputs.request.seed.0.to_le_bytes());
@@ -83,6 +135,7 @@ impl ShotEngine for SimulatedEngine {
         for frame in &inputs.previous_tail {
             hasher.update(frame.data());
         }
+        self.keep_pace(begun, inputs, |seconds| seconds.encode);
         Ok(*hasher.finalize().as_bytes())
     }
 
@@ -103,7 +156,9 @@ impl ShotEngine for SimulatedEngine {
                     .ok_or_else(|| failed(Stage::Denoise, ErrorClass::Shot, "no sample"))?,
             ),
         };
+        let steps = self.steps as f64;
         for step in first..self.steps {
+            let begun = Instant::now();
             std::thread::sleep(self.step_time);
             // Every step changes every value, so that a step that is lost or done twice shows.
             let (shape, values) = (sample.shape().to_vec(), sample.into_data());
@@ -111,6 +166,7 @@ impl ShotEngine for SimulatedEngine {
             let values = values.into_iter().map(turn).collect();
             sample = HostTensor::new(shape, values)
                 .map_err(|error| failed(Stage::Denoise, ErrorClass::Shot, error.to_string()))?;
+            self.keep_pace(begun, inputs, |seconds| seconds.denoise / steps);
             let state = || {
                 Ok(LoopState {
                     done: step + 1,
@@ -131,6 +187,7 @@ impl ShotEngine for SimulatedEngine {
     }
 
     fn decode(&self, inputs: &ShotInputs, latents: &HostTensor) -> Result<Clip, EngineError> {
+        let begun = Instant::now();
         let wrong = |message: &str| failed(Stage::Decode, ErrorClass::Shot, message);
         let request = &inputs.request;
         let base = latents.data().get(..6).ok_or_else(|| wrong("no latents"))?;
@@ -151,10 +208,12 @@ impl ShotEngine for SimulatedEngine {
             RgbImage::new(width, height, data).map_err(|error| wrong(&error.to_string()))
         };
         let frames = frames.map(draw).collect::<Result<_, _>>()?;
+        self.keep_pace(begun, inputs, |seconds| seconds.decode);
         Clip::new(frames).ok_or_else(|| wrong("no frames"))
     }
 
     fn score(&self, pictures: &[&RgbImage]) -> Result<Scores, EngineError> {
+        let begun = Instant::now();
         let embed = |picture: &&RgbImage| {
             let mut values: Vec<f32> = blake3::hash(picture.data())
                 .as_bytes()
@@ -165,8 +224,14 @@ impl ShotEngine for SimulatedEngine {
             values.iter_mut().for_each(|value| *value /= length);
             values
         };
+        let embeddings = pictures.iter().map(embed).collect();
+        if let (Some(pace), Some(first)) = (&self.pace, pictures.first()) {
+            let frames = pictures.len() as f64;
+            let megapixels = frames * f64::from(first.width()) * f64::from(first.height()) / 1e6;
+            wait(begun, pace.table.select(frames, megapixels));
+        }
         Ok(Scores {
-            embeddings: pictures.iter().map(embed).collect(),
+            embeddings,
             quality: vec![5.0; pictures.len()],
         })
     }

@@ -93,6 +93,9 @@ pub struct Work {
     pub useful: f64,
     /// An estimate of what failed attempts took.
     pub lost: f64,
+    /// What came after the last shot: joining the videos.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<f64>,
 }
 
 impl Work {

@@ -344,7 +344,11 @@ fn finish<E: ShotEngine>(
         .map(|shot| story.join(format!("{shot}.mp4")))
         .collect();
     lease.check()?;
+    let begun = Instant::now();
     let content: BlobRef = studio.videos.join_clips(&story.join(name), &clips)?;
+    if let Some(work) = &mut file.work {
+        work.end = Some(begun.elapsed().as_secs_f64());
+    }
     file.video = Some(PictureRecord {
         file: name.to_owned(),
         content,

@@ -13,8 +13,9 @@ use storyloom_memory::{
 };
 use storyloom_story::{Continuation, Opening, Seed, ShotId, ShotScript, StoryId};
 
+use crate::config::Videos;
 use crate::error::RunError;
-use crate::output::count_frames;
+use crate::output::{PLACEHOLDER, count_frames};
 use crate::run_folder::{RunFile, RunFolder, StoryFile, StoryState};
 use crate::story::opening;
 
@@ -27,11 +28,25 @@ pub struct Verdict {
     pub shots: usize,
     /// Shots that exist and are whole.
     pub shots_proven: usize,
+    /// What is known of the video files.
+    pub videos: VideosProven,
     /// Digest over latents and frames of all shots in story order; equal for equal results. Only
     /// there if every shot is.
     pub content_digest: Option<String>,
     /// What is wrong.
     pub problems: Vec<VerifyProblem>,
+}
+
+/// How much a verdict says of the video files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VideosProven {
+    /// Every frame decodes.
+    Decoded,
+    /// They are what was recorded when they were made; nobody looked whether they decode.
+    Content,
+    /// There are none: the run was told to make none.
+    Placeholders,
 }
 
 /// One thing that is wrong with a run folder.
@@ -67,7 +82,11 @@ pub fn verify(folder: &RunFolder, depth: Depth) -> Result<Verdict, RunError> {
         frames: run.identity["video"]["frames"]
             .as_u64()
             .map(|frames| frames as u32),
-        depth,
+        videos: match (run.videos(), depth) {
+            (Videos::Placeholders, _) => VideosProven::Placeholders,
+            (Videos::Encoded, Depth::Content) => VideosProven::Content,
+            (Videos::Encoded, Depth::Frames) => VideosProven::Decoded,
+        },
         hasher: blake3::Hasher::new(),
         problems: Vec::new(),
         shots: 0,
@@ -87,6 +106,7 @@ pub fn verify(folder: &RunFolder, depth: Depth) -> Result<Verdict, RunError> {
         ok: complete,
         shots: check.shots,
         shots_proven: check.proven,
+        videos: check.videos,
         content_digest: complete.then(|| check.hasher.finalize().to_hex().to_string()),
         problems: check.problems,
     })
@@ -104,7 +124,7 @@ struct Check<'a> {
     continuation: Option<Continuation>,
     seed: Option<u64>,
     frames: Option<u32>,
-    depth: Depth,
+    videos: VideosProven,
     hasher: blake3::Hasher,
     problems: Vec<VerifyProblem>,
     shots: usize,
@@ -312,8 +332,10 @@ impl Check<'_> {
         size: (u32, u32),
         frames: u64,
     ) {
-        if self.depth == Depth::Content {
-            return;
+        match self.videos {
+            VideosProven::Decoded => {}
+            VideosProven::Content => return,
+            VideosProven::Placeholders => return self.is_placeholder(file, shot, path),
         }
         match count_frames(path, size) {
             Ok(found) if found == frames => {}
@@ -322,6 +344,15 @@ impl Check<'_> {
                 self.problem(&file.id, shot, message);
             }
             Err(error) => self.problem(&file.id, shot, error.to_string()),
+        }
+    }
+
+    /// In a run without videos, nothing may pass for one.
+    fn is_placeholder(&mut self, file: &StoryFile, shot: Option<ShotId>, path: &std::path::Path) {
+        let content = self.folder.storage().read(path);
+        if content.is_ok_and(|content| content != PLACEHOLDER) {
+            let message = format!("{} is no placeholder", path.display());
+            self.problem(&file.id, shot, message);
         }
     }
 

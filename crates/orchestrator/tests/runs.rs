@@ -17,7 +17,8 @@ use storyloom_orchestrator::status::{Status, status};
 use storyloom_orchestrator::verify::{Depth, Verdict, verify};
 use storyloom_orchestrator::{
     CheckpointSettings, EngineDescription, EngineError, RunConfig, RunError, RunFolder, RunOutcome,
-    Scores, ShotEngine, StepObserver, StopAt, StopFlag, memory_view, quarantine, report, run,
+    Scores, ShotEngine, StepObserver, StopAt, StopFlag, Videos, memory_view, quarantine, report,
+    run,
 };
 use storyloom_story::{
     Clip, Continuation, ErrorClass, HostTensor, LoopState, Manifest, Method, Opening, Resolution,
@@ -82,6 +83,7 @@ fn config(out: &Path) -> RunConfig {
         quarantine_limit: None,
         index: IndexKind::Sled,
         index_folder: None,
+        videos: Videos::Encoded,
         resolved: serde_json::json!({}),
         config_file: "engine = \"simulated\"\n".to_owned(),
     }
@@ -460,8 +462,8 @@ fn another_attempt_has_other_noise() {
 fn another_engine_or_setting_is_refused() {
     let out = tempfile::tempdir().unwrap();
     let engine = SimulatedEngine {
-        step_time: Duration::ZERO,
         steps: 2,
+        ..SimulatedEngine::default()
     };
     begin(out.path(), &engine).unwrap();
     let mut other = config(out.path());

@@ -1,17 +1,20 @@
 //! `storyloom bench`: figures of this machine as JSON.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use storyloom_memory::IndexKind;
 use storyloom_models::bench::{self, BenchSettings};
 use storyloom_models::bench_share::share;
+use storyloom_orchestrator::Videos;
 use storyloom_orchestrator::bench::{StoreFigures, store};
+use storyloom_orchestrator::pipeline::{PipelineFigures, PipelineSettings, pipeline};
 use storyloom_parallel::bench::Figure;
 use storyloom_parallel::topology::Degrees;
 use storyloom_parallel::{CommError, World, WorldOptions};
 
-use super::preempt;
+use super::{control, preempt};
 use crate::environment;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::print_json;
@@ -39,6 +42,10 @@ enum What {
     Load(Clip),
     /// What the ledger of a run costs per shot, and in a large run.
     Store(Store),
+    /// How well stories side by side keep the denoiser busy; on the simulated engine.
+    Pipeline(Pipeline),
+    /// How many shots a second the control plane commits when making them takes no time.
+    Control(control::Arguments),
     /// What kills cost a run that resumes at steps, shots or stories; on the simulated engine.
     Preempt(preempt::Arguments),
 }
@@ -138,6 +145,61 @@ impl Store {
 }
 
 #[derive(Debug, Args)]
+struct Pipeline {
+    /// Folder to work in; a new folder in it is filled and removed.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    dir: PathBuf,
+    /// Milliseconds of denoising a shot.
+    #[arg(long, default_value_t = 200)]
+    denoise_ms: u64,
+    /// Denoise steps of a shot.
+    #[arg(long, default_value_t = 10)]
+    steps: u32,
+    /// Encoding as a share of denoising.
+    #[arg(long, default_value_t = 0.03)]
+    encode: f64,
+    /// Decoding and selecting as a share of denoising.
+    #[arg(long, default_value_t = 0.35)]
+    decode: f64,
+    /// Shots of each run.
+    #[arg(long, default_value_t = 60)]
+    shots: usize,
+    /// Shots of each story.
+    #[arg(long, default_value_t = 5)]
+    story: usize,
+    /// Stories side by side; the first number is the baseline.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 2, 3, 4])]
+    in_flight: Vec<usize>,
+    /// Make video files, on the same processor.
+    #[arg(long)]
+    videos: bool,
+}
+
+impl Pipeline {
+    fn measure(&self) -> Result<PipelineFigures, Failure> {
+        let share = |value: f64| (0.0..1e3).contains(&value);
+        if self.denoise_ms == 0 || !share(self.encode) || !share(self.decode) {
+            let message = "times and shares must be above 0";
+            return Err(Failure::new(Exit::Usage, message));
+        }
+        Ok(pipeline(&PipelineSettings {
+            place: self.dir.clone(),
+            denoise: Duration::from_millis(self.denoise_ms),
+            steps: self.steps,
+            encode: self.encode,
+            decode: self.decode,
+            shots: self.shots,
+            story: self.story,
+            interleave: self.in_flight.iter().map(|&count| count.max(1)).collect(),
+            videos: match self.videos {
+                true => Videos::Encoded,
+                false => Videos::Placeholders,
+            },
+        })?)
+    }
+}
+
+#[derive(Debug, Args)]
 struct Clip {
     /// Folder of the component: a transformer, or a VAE for `decode`.
     #[arg(long, value_name = "DIR")]
@@ -185,6 +247,8 @@ pub fn run(arguments: &Arguments) -> Outcome {
         What::Share(what) => return what.measure(),
         What::Collectives => return collectives(),
         What::Decode(clip) => print_json(&bench::decode(&clip.model, &clip.settings()?)?)?,
+        What::Pipeline(what) => print_json(&what.measure()?)?,
+        What::Control(what) => print_json(&control::measure(what)?)?,
         What::Preempt(what) => print_json(&preempt::measure(what)?)?,
         What::Store(what) => print_json(&what.measure()?)?,
         What::Load(clip) => print_json(&bench::load(&clip.model, &clip.settings()?)?)?,

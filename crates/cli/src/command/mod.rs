@@ -2,8 +2,10 @@
 
 mod bench;
 mod config;
+mod control;
 mod doctor;
-mod folder;
+mod estimate;
+pub mod folder;
 mod launch;
 mod memory;
 mod model;
@@ -36,6 +38,8 @@ enum Command {
     Launch(launch::Arguments),
     /// Show every problem of a manifest, with file, line and fix; loads no model.
     Validate(validate::Arguments),
+    /// Compute what a run will take: time, GPU-hours, disk, the best layout; loads no model.
+    Estimate(estimate::Arguments),
     /// Show how far a run is.
     Status(status::Arguments),
     /// Prove that a run is complete, whole, and made from the memory it claims.
@@ -74,6 +78,7 @@ pub fn run(cli: Cli) -> Outcome {
     match cli.command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Launch(arguments) => launch::run(&arguments),
+        Command::Estimate(arguments) => estimate::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),

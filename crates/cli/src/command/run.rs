@@ -8,7 +8,7 @@ use storyloom_memory::select::SelectionSettings;
 use storyloom_memory::window::WindowSettings;
 use storyloom_orchestrator::simulated::SimulatedEngine;
 use storyloom_orchestrator::{
-    CheckpointSettings, RunConfig, RunOutcome, ShotEngine, StopFlag, run as run_stories,
+    CheckpointSettings, RunConfig, RunOutcome, ShotEngine, StopFlag, Videos, run as run_stories,
 };
 use storyloom_parallel::World;
 use storyloom_telemetry::PlainProgress;
@@ -16,6 +16,7 @@ use storyloom_telemetry::PlainProgress;
 use super::{ConfigArguments, config};
 use crate::config::Config;
 use crate::config::options::{EngineKind, OnPreempt};
+use crate::costs;
 use crate::diagnose;
 use crate::engine;
 use crate::environment;
@@ -97,6 +98,7 @@ fn on_this_rank(arguments: &Arguments, config: &Config, place: &Place) -> Outcom
             let engine = SimulatedEngine {
                 steps: config.sampler.steps.i2v as usize,
                 step_time: Duration::from_millis(config.simulated.step_ms),
+                pace: costs::pace(config)?,
             };
             make(&settings, &input, &engine, &stop)?
         }
@@ -186,6 +188,10 @@ fn run_config(config: &Config, arguments: &Arguments, input: &Input) -> RunConfi
         },
         index: memory.backend,
         index_folder: (!memory.path.is_empty()).then(|| PathBuf::from(&memory.path)),
+        videos: match config.top.engine {
+            EngineKind::Simulated if !config.simulated.videos => Videos::Placeholders,
+            _ => Videos::Encoded,
+        },
         resolved: config.to_json(),
         config_file: config.to_toml(),
     }

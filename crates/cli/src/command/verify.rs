@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use clap::Args;
-use storyloom_orchestrator::verify::{Depth, Verdict, verify};
+use storyloom_orchestrator::verify::{Depth, Verdict, VideosProven, verify};
 
 use super::folder;
 use crate::exit::{Exit, Outcome};
@@ -56,6 +56,14 @@ fn text(verdict: &Verdict) -> String {
         "{} of {} shots proven",
         verdict.shots_proven, verdict.shots
     );
+    let videos = match verdict.videos {
+        VideosProven::Decoded => "",
+        VideosProven::Content => "the videos are as they were made; they were not decoded\n",
+        VideosProven::Placeholders => {
+            "there are no videos: the run was told to make none (simulated.videos = false)\n"
+        }
+    };
+    text.push_str(videos);
     if let Some(digest) = &verdict.content_digest {
         let _ = writeln!(text, "content_digest {digest}");
     }

@@ -89,6 +89,11 @@ impl Config {
             let known = crate::signals::parse(list).is_ok();
             rule(known, key, "is a list of TERM, INT, HUP, USR1 and USR2");
         }
+        rule(
+            self.simulated.speed > 0.0,
+            "simulated.speed",
+            "must be above 0",
+        );
         rule(self.lora.alpha >= 0.0, "lora.alpha", "must not be below 0");
         let topology = &self.topology;
         for (key, ranks) in [

@@ -191,8 +191,18 @@ options! {
     }
     /// The stand-in for networks.
     simulated: Simulated {
-        /// How long one step takes, in milliseconds.
+        /// How long one step takes, in milliseconds, without `costs`.
         step_ms: u64 = 0,
+        /// File of a cost table (TOML, or JSON by its name), relative to the current folder:
+        /// stages then last as long as the table says. `built-in` for the table of Wan2.2 A14B on
+        /// H200; empty for none. `storyloom estimate` computes with it, for either engine. See
+        /// docs/estimate.md.
+        costs: String = String::new(),
+        /// How many times faster the stages are than the table says.
+        speed: f64 = 1.0,
+        /// Whether video files are made. Without them each has a line of text that says so, and
+        /// `verify` does too.
+        videos: bool = true,
     }
     /// Saving inside a shot.
     checkpoint: Checkpoint {

@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use minijinja::Environment;
 use serde::Serialize;
-use storyloom_memory::CommitRecord;
+use storyloom_memory::{BlobRef, CommitRecord};
 use storyloom_story::Stage;
 
+use crate::config::Videos;
 use crate::error::RunError;
-use crate::output::write_poster;
+use crate::output::{PLACEHOLDER, write_poster};
 use crate::run_folder::{RunFolder, StoryFile, StoryState};
 use crate::status::{Counts, readable_record, status};
 
@@ -24,6 +25,7 @@ struct Page {
     stories: Counts,
     shots: Counts,
     shots_per_hour: Option<f64>,
+    has_videos: bool,
     list: Vec<StoryView>,
 }
 
@@ -72,6 +74,7 @@ pub fn write_report(folder: &RunFolder) -> Result<PathBuf, RunError> {
         .file_name()
         .map(|name| name.to_string_lossy().into_owned());
     let page = Page {
+        has_videos: run.videos() == Videos::Encoded,
         title: title.unwrap_or_else(|| "run".to_owned()),
         engine: run.engine.engine,
         version: run.version,
@@ -172,7 +175,7 @@ fn poster(folder: &RunFolder, file: &StoryFile, record: &CommitRecord) -> Result
     let digest = content.get(..12).unwrap_or(content);
     let name = format!("posters/{}/{}.{digest}.jpg", file.id, record.request.shot);
     let path = folder.root().join("report").join(&name);
-    if !path.is_file() {
+    if !path.is_file() && *content != BlobRef::of(PLACEHOLDER).blake3 {
         let parent = path.parent().unwrap_or(Path::new("."));
         std::fs::create_dir_all(parent).map_err(|error| RunError::Folder {
             path: parent.to_owned(),

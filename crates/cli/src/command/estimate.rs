@@ -1,0 +1,425 @@
+//! `storyloom estimate`: what a run will take, without running it.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+use storyloom_memory::select::SelectionRule;
+use storyloom_memory::window::WindowSettings;
+use storyloom_orchestrator::cost::{CostTable, ReplicaShape, Sharing};
+use storyloom_orchestrator::estimate::{
+    DiskEstimate, Estimate, Planner, Progress, ShotSettings, Workload, progress_in,
+};
+use storyloom_parallel::topology::{Degrees, Plan};
+
+use super::{ConfigArguments, config, folder};
+use crate::config::Config;
+use crate::config::value::Count;
+use crate::costs::{self, Costs};
+use crate::diagnose;
+use crate::exit::{Exit, Failure, Outcome};
+use crate::input;
+use crate::output::{print, print_json};
+
+/// Arguments of `estimate`.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    config: ConfigArguments,
+    /// Manifest (JSONL), story script (.json), or folder of scripts.
+    #[arg(long, value_name = "M")]
+    manifest: PathBuf,
+    /// GPUs there are; without it as many as the topology of the config needs.
+    #[arg(long, value_name = "N")]
+    gpus: Option<usize>,
+    /// Time there is, as in 8h, 90m, 1d12h or 300s: the layout that needs the fewest GPU-hours.
+    #[arg(long, value_name = "T", value_parser = duration)]
+    deadline: Option<f64>,
+    /// Count only what is missing in this run folder.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Take times, sizes and memory from the records of this run folder.
+    #[arg(long, value_name = "DIR")]
+    measured: Option<PathBuf>,
+    /// Use only the first N stories of the manifest.
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// Print everything as JSON, the cost table included.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is printed.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    /// Stories with something to make.
+    stories: usize,
+    /// Shots to make.
+    shots: usize,
+    /// Shots that exist, or that a run leaves alone.
+    shots_left_out: usize,
+    /// The layout of the config.
+    #[serde(flatten)]
+    estimate: Estimate,
+    /// GPUs that this layout cannot use.
+    idle_gpus: usize,
+    disk: DiskEstimate,
+    /// The layout that is done first.
+    soonest: Option<Estimate>,
+    deadline: Option<Deadline>,
+    /// What is assumed or left out.
+    notes: &'a [String],
+    costs: &'a CostTable,
+}
+
+#[derive(Debug, Serialize)]
+struct Deadline {
+    seconds: f64,
+    /// Whether the layout of the config is done by then.
+    met: bool,
+    /// The layout that is done by then with the fewest GPU-hours.
+    cheapest: Option<Estimate>,
+}
+
+/// Computes and prints.
+pub fn run(arguments: &Arguments) -> Outcome {
+    let config = config::load(&arguments.config)?;
+    let mut input = match input::read(&arguments.manifest)? {
+        Ok(input) => input,
+        Err(report) => {
+            diagnose::show(&report);
+            return Ok(Exit::Input);
+        }
+    };
+    if let Some(limit) = arguments.limit {
+        input.manifest.stories.truncate(limit);
+    }
+    let costs = match &arguments.measured {
+        Some(path) => costs::measured(&config, &folder::open(path))?,
+        None => costs::table(&config)?,
+    };
+    let settings = shot_settings(&config)?;
+    let made = arguments.out.as_deref().map(folder::open);
+    let workload = Workload::new(
+        &input.manifest,
+        &settings,
+        &costs.table,
+        &|entry| match &made {
+            Some(folder) => progress_in(folder, entry),
+            None => Ok(Progress::Made(0)),
+        },
+    )
+    .map_err(folder::failure)?;
+    let planner = Planner {
+        workload: &workload,
+        table: &costs.table,
+        interleave: config.topology.interleave as usize,
+    };
+    let report = report(arguments, &config, &planner, &costs)?;
+    if arguments.json {
+        print_json(&report)?;
+    } else {
+        print(&text(&report))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn report<'a>(
+    arguments: &Arguments,
+    config: &Config,
+    planner: &Planner,
+    costs: &'a Costs,
+) -> Result<Report<'a>, Failure> {
+    let shape = costs::shape(config);
+    let each = shape.ranks();
+    let wanted = match config.topology.replicas {
+        Count::Auto => 1,
+        Count::Exactly(replicas) => replicas as usize,
+    };
+    let gpus = arguments.gpus.unwrap_or(wanted * each);
+    if gpus < each {
+        let message =
+            format!("{gpus} GPUs are too few: a replica of this topology has {each} ranks");
+        return Err(Failure::new(Exit::Config, message));
+    }
+    let estimate = planner.try_layout(&shape, gpus / each);
+    let shapes = legal_shapes(config, &costs.table, gpus);
+    let deadline = arguments.deadline.map(|seconds| Deadline {
+        seconds,
+        met: estimate.fits && estimate.finish_seconds <= seconds,
+        cheapest: planner.cheapest(&shapes, gpus, seconds),
+    });
+    let workload = planner.workload;
+    Ok(Report {
+        stories: workload.chains.len(),
+        shots: workload.shots,
+        shots_left_out: workload.left_out,
+        idle_gpus: gpus - estimate.layout.gpus,
+        estimate,
+        disk: workload.disk(&costs.table, max_keyframes(config)),
+        soonest: planner.soonest(&shapes, gpus),
+        deadline,
+        notes: &costs.notes,
+        costs: &costs.table,
+    })
+}
+
+/// Every way to divide a denoiser that the topology and the model allow on one node, with the
+/// config's encoders and decoders.
+fn legal_shapes(config: &Config, table: &CostTable, gpus: usize) -> Vec<ReplicaShape> {
+    let own = costs::shape(config);
+    let most = table.links.gpus_per_node.min(gpus);
+    let (heads, ffn) = (table.transformer.heads, table.transformer.ffn);
+    let mut shapes = vec![own];
+    for (tensor, sequence, cfg) in degrees_up_to(most) {
+        let degrees = Degrees {
+            tensor,
+            sequence,
+            cfg,
+        };
+        let plan = Plan {
+            replicas: None,
+            degrees,
+            encoders: own.encoders,
+            decoders: own.decoders,
+        };
+        let shape = ReplicaShape {
+            sharing: Sharing {
+                tensor,
+                sequence,
+                cfg,
+            },
+            ..own
+        };
+        let is_legal = plan.ranks() <= most
+            && plan.lay_out(plan.ranks()).is_ok()
+            && degrees
+                .check_model("the model", heads as usize, ffn as usize)
+                .is_ok();
+        if is_legal && shape != own {
+            shapes.push(shape);
+        }
+    }
+    shapes
+}
+
+/// Tensor, sequence and cfg ranks of denoisers of at most `most` ranks.
+fn degrees_up_to(most: usize) -> impl Iterator<Item = (usize, usize, usize)> {
+    let all = (1..=most).flat_map(move |tensor| {
+        let sequences = 1..=most / tensor;
+        sequences.flat_map(move |sequence| [1, 2].map(|cfg| (tensor, sequence, cfg)))
+    });
+    all.filter(move |(tensor, sequence, cfg)| tensor * sequence * cfg <= most)
+}
+
+fn max_keyframes(config: &Config) -> usize {
+    match config.memory.selection {
+        SelectionRule::Semantic => config.memory.max_keyframes,
+        SelectionRule::FirstFrame => 1,
+    }
+}
+
+fn shot_settings(config: &Config) -> Result<ShotSettings, Failure> {
+    Ok(ShotSettings {
+        video: config.video_spec(),
+        window: WindowSettings {
+            max_images: config.memory.max_images,
+            sink: config.memory.sink,
+        },
+        max_keyframes: max_keyframes(config),
+        continuation: config.memory.continuation,
+        samplings: costs::samplings(config)?,
+    })
+}
+
+/// Reads `1d12h`, `90m`, `300s` or `300` as seconds.
+fn duration(text: &str) -> Result<f64, String> {
+    let wrong = || format!("{text:?} is no time; write 8h, 90m, 1d12h or 300s");
+    let mut seconds = 0.0;
+    let mut number = String::new();
+    for letter in text.chars() {
+        let unit = match letter {
+            '0'..='9' | '.' => {
+                number.push(letter);
+                continue;
+            }
+            'd' => 86_400.0,
+            'h' => 3600.0,
+            'm' => 60.0,
+            's' => 1.0,
+            _ => return Err(wrong()),
+        };
+        seconds += unit * number.parse::<f64>().map_err(|_| wrong())?;
+        number.clear();
+    }
+    if !number.is_empty() {
+        seconds += number.parse::<f64>().map_err(|_| wrong())?;
+    }
+    match seconds > 0.0 && f64::is_finite(seconds) {
+        true => Ok(seconds),
+        false => Err(wrong()),
+    }
+}
+
+fn text(report: &Report) -> String {
+    let estimate = &report.estimate;
+    let mut text = format!(
+        "{} stories, {} shots to make; {} left out\ntimes: {}\n\n",
+        report.stories, report.shots, report.shots_left_out, report.costs.source
+    );
+    let mut row = |name: &str, value: String| {
+        // Writing to a text cannot fail.
+        let _ = writeln!(text, "{name:<16} {value}");
+    };
+    row("layout", layout(estimate));
+    if report.idle_gpus > 0 {
+        row("idle", format!("{} GPUs are left over", report.idle_gpus));
+    }
+    row("done after", human(estimate.finish_seconds));
+    row("  at best", human(estimate.lower_bound_seconds));
+    row("GPU-hours", format!("{:.1}", estimate.gpu_hours));
+    row("shots per hour", format!("{:.1}", estimate.shots_per_hour));
+    row(
+        "denoiser busy",
+        format!("{:.1} %", estimate.denoiser_busy * 100.0),
+    );
+    if let Some(chain) = &estimate.longest_chain {
+        let time = human(chain.seconds);
+        row(
+            "longest chain",
+            format!("{}, {} shots, {time}", chain.story, chain.shots),
+        );
+    }
+    let (all, shot) = (report.disk.bytes, report.disk.per_shot.total());
+    row("disk", format!("{}, {} a shot", size(all), size(shot)));
+    row("GPU memory", memory(estimate));
+    row("", String::new());
+    row("soonest", best(report.soonest.as_ref()));
+    if let Some(deadline) = &report.deadline {
+        let name = format!("by {}", human(deadline.seconds));
+        row(&name, best(deadline.cheapest.as_ref()));
+    }
+    for note in report.notes {
+        let _ = writeln!(text, "\nnote: {note}");
+    }
+    text
+}
+
+fn layout(estimate: &Estimate) -> String {
+    let layout = &estimate.layout;
+    let Sharing {
+        tensor,
+        sequence,
+        cfg,
+    } = layout.shape.sharing;
+    let mut text = format!(
+        "{} replicas x tensor {tensor} x sequence {sequence} x cfg {cfg}",
+        layout.replicas
+    );
+    let (encoders, decoders) = (layout.shape.encoders, layout.shape.decoders);
+    if encoders + decoders > 0 {
+        let _ = write!(text, " + {encoders} encoders + {decoders} decoders");
+    }
+    let _ = write!(text, " = {} GPUs", layout.gpus);
+    text
+}
+
+fn best(found: Option<&Estimate>) -> String {
+    match found {
+        Some(found) => format!(
+            "{}: {}, {:.1} GPU-hours",
+            layout(found),
+            human(found.finish_seconds),
+            found.gpu_hours
+        ),
+        None => "no layout on so many GPUs".to_owned(),
+    }
+}
+
+fn memory(estimate: &Estimate) -> String {
+    let needed = format!(
+        "about {:.0} GB on the first of a replica",
+        estimate.gpu_memory_gb
+    );
+    match estimate.fits {
+        true => needed,
+        false => format!("{needed}: THIS DOES NOT FIT"),
+    }
+}
+
+fn size(bytes: f64) -> String {
+    match bytes {
+        ..1e6 => format!("{:.1} kB", bytes / 1e3),
+        ..1e9 => format!("{:.1} MB", bytes / 1e6),
+        ..1e12 => format!("{:.1} GB", bytes / 1e9),
+        _ => format!("{:.2} TB", bytes / 1e12),
+    }
+}
+
+fn human(seconds: f64) -> String {
+    let minutes = (seconds / 60.0).round() as u64;
+    match minutes {
+        0..2 => format!("{seconds:.1} s"),
+        2..60 => format!("{minutes} min"),
+        60..2880 => format!("{} h {:02} min", minutes / 60, minutes % 60),
+        _ => format!("{} d {:02} h", minutes / 1440, minutes % 1440 / 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_and_written() {
+        for (text, seconds) in [
+            ("8h", 28_800.0),
+            ("1d12h", 129_600.0),
+            ("1h30m", 5400.0),
+            ("1.5h", 5400.0),
+            ("300", 300.0),
+            ("90s", 90.0),
+        ] {
+            assert_eq!(duration(text), Ok(seconds));
+        }
+        for text in ["", "h", "8x", "0", "-3h", "1..5h", "tomorrow"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+        let texts = [3.14, 600.0, 5400.0, 172_800.0, 400_000.0].map(human);
+        assert_eq!(
+            texts,
+            ["3.1 s", "10 min", "1 h 30 min", "2 d 00 h", "4 d 15 h"]
+        );
+        assert_eq!([500.0, 2.5e9].map(size), ["0.5 kB", "2.5 GB"]);
+    }
+
+    #[test]
+    fn layouts_are_those_of_the_topology() {
+        let config = Config::default();
+        let table = CostTable::default();
+        let shapes = |gpus: usize| {
+            let shapes = legal_shapes(&config, &table, gpus);
+            let mut found: Vec<_> = shapes
+                .iter()
+                .map(|shape| {
+                    let Sharing {
+                        tensor,
+                        sequence,
+                        cfg,
+                    } = shape.sharing;
+                    (tensor, sequence, cfg)
+                })
+                .collect();
+            found.sort_unstable();
+            found
+        };
+        assert_eq!(shapes(1), [(1, 1, 1)]);
+        assert_eq!(shapes(2), [(1, 1, 1), (1, 1, 2), (1, 2, 1), (2, 1, 1)]);
+        // 40 heads: sequence 5 divides them, tensor 5 does not divide the feed-forward.
+        let large = shapes(64);
+        assert!(large.contains(&(1, 5, 1)) && !large.contains(&(5, 1, 1)));
+        assert!(large.contains(&(2, 2, 2)) && !large.contains(&(3, 1, 1)));
+        assert!(large.iter().all(|(t, s, c)| t * s * c <= 8));
+    }
+}

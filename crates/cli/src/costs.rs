@@ -1,0 +1,292 @@
+//! What the settings say of the time that shots take.
+
+use std::fs;
+use std::path::Path;
+
+use storyloom_models::sampler::{Expert, SamplerSettings, Schedule};
+use storyloom_models::tiny::folders;
+use storyloom_models::wan::WanConfig;
+use storyloom_orchestrator::RunFolder;
+use storyloom_orchestrator::cost::{
+    CostTable, Observed, ReplicaShape, Sampling, Samplings, Sharing, StageCost, Transformer,
+    measure,
+};
+use storyloom_orchestrator::simulated::Pace;
+
+use crate::command::folder;
+use crate::config::options::{Device, Dtype, EngineKind};
+use crate::config::value::PerExpert;
+use crate::config::{self, Config};
+use crate::exit::{Exit, Failure};
+
+/// `simulated.costs` for the table that is built in.
+const BUILT_IN: &str = "built-in";
+
+/// The times that a run with these settings is expected to take, and what a reader should know of
+/// them.
+#[derive(Debug, Clone)]
+pub struct Costs {
+    /// The times.
+    pub table: CostTable,
+    /// What they leave out or assume.
+    pub notes: Vec<String>,
+}
+
+/// The cost table of `config`: that of `simulated.costs`, or the one built in.
+///
+/// # Errors
+/// The file cannot be read, or is no cost table.
+pub fn table(config: &Config) -> Result<Costs, Failure> {
+    let simulated = &config.simulated;
+    let mut costs = Costs {
+        table: CostTable::default(),
+        notes: Vec::new(),
+    };
+    match simulated.costs.as_str() {
+        "" if config.top.engine == EngineKind::Simulated => {
+            costs.table = CostTable::steps_only(simulated.step_ms as f64 / 1e3);
+        }
+        "" | BUILT_IN => {
+            costs.table.memory.weight_bytes = match config.models.dtype {
+                Dtype::F32 => 4.0,
+                Dtype::Bf16 => 2.0,
+            };
+        }
+        path => costs.table = read(Path::new(path))?,
+    }
+    match config.top.engine {
+        EngineKind::Simulated => {
+            costs.table = costs.table.faster(simulated.speed);
+            costs.table.shares_gpu = false;
+            costs.table.stages.start = StageCost::default();
+            costs.table.memory.gpu_gb = 0.0;
+        }
+        EngineKind::Torch => costs.note_network(config)?,
+    }
+    Ok(costs)
+}
+
+/// As [`table`], with everything that the records of the run in `folder` know.
+///
+/// # Errors
+/// It is no run, or nothing in it is finished.
+pub fn measured(config: &Config, folder: &RunFolder) -> Result<Costs, Failure> {
+    let run = folder.run_file().map_err(folder::failure)?;
+    let name = folder.root().join("run.json").display().to_string();
+    let wrong = |reason: String| Failure::new(Exit::Input, format!("{name}: {reason}"));
+    let text = toml::to_string(&run.config).map_err(|error| wrong(error.to_string()))?;
+    let before = config::load(Some((&name, &text)), [], &[]).map_err(|problems| {
+        let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        wrong(format!("its settings cannot be read: {}", lines.join("; ")))
+    })?;
+    let mut base = table(&before).unwrap_or_else(|_| Costs {
+        table: CostTable::default(),
+        notes: Vec::new(),
+    });
+    // What is measured says more than what was assumed of the same stages.
+    base.notes.clear();
+    base.table.stages.record = CostTable::default().stages.record;
+    let observed = Observed {
+        samplings: samplings(&before)?,
+        shape: shape(&before),
+    };
+    let table = measure(folder, &observed, base.table).map_err(folder::failure)?;
+    let mut notes =
+        vec!["the start of the programs is not in the records, so not in this".to_owned()];
+    if before.topology.interleave != config.topology.interleave {
+        notes.push(format!(
+            "measured with {} stories side by side, asked for {}: where stages share a machine, \
+             each takes longer the more of them run at once",
+            before.topology.interleave, config.topology.interleave
+        ));
+    }
+    if before.video_spec() != config.video_spec() {
+        notes.push("measured at another size or length; the times are scaled".to_owned());
+    }
+    Ok(Costs { table, notes })
+}
+
+impl Costs {
+    /// Takes the shape of the transformer from the checkpoint, if it is here.
+    fn note_network(&mut self, config: &Config) -> Result<(), Failure> {
+        if config.top.device == Device::Cpu {
+            self.table.memory.gpu_gb = 0.0;
+            self.notes.push(
+                "device = \"cpu\", but the table is of GPUs: measure a short run and give it with \
+                 --measured"
+                    .to_owned(),
+            );
+        }
+        let pipeline = Path::new(&config.models.dir).join(folders::IMAGE_TO_VIDEO);
+        let transformer = pipeline.join("transformer");
+        if config.models.dir.is_empty() || !transformer.is_dir() {
+            self.notes.push(
+                "no checkpoint in models.dir: the transformer of the cost table is assumed"
+                    .to_owned(),
+            );
+            return Ok(());
+        }
+        let shape =
+            WanConfig::read(&transformer).map_err(|error| Failure::new(Exit::Config, error))?;
+        let number = |value: i64| u32::try_from(value).unwrap_or(u32::MAX);
+        let found = Transformer {
+            layers: number(shape.num_layers),
+            heads: number(shape.num_attention_heads),
+            head_width: number(shape.attention_head_dim),
+            ffn: number(shape.ffn_dim),
+            text_rows: self.table.transformer.text_rows,
+        };
+        if found != self.table.transformer {
+            self.table.transformer = found;
+            let note = format!("the transformer is that of {}", transformer.display());
+            self.notes.push(note);
+        }
+        Ok(())
+    }
+}
+
+/// Reads a cost table: JSON if the name says so, else TOML.
+fn read(path: &Path) -> Result<CostTable, Failure> {
+    let wrong = |reason: &dyn std::fmt::Display| {
+        let message = format!("simulated.costs: {}: {reason}", path.display());
+        Failure::new(Exit::Config, message)
+    };
+    let text = fs::read_to_string(path).map_err(|error| wrong(&error))?;
+    let is_json = path.extension().is_some_and(|ending| ending == "json");
+    let table: CostTable = match is_json {
+        true => serde_json::from_str(&text).map_err(|error| wrong(&error))?,
+        false => toml::from_str(&text).map_err(|error| wrong(&error))?,
+    };
+    table.check().map_err(|reason| wrong(&reason))?;
+    Ok(table)
+}
+
+/// How replicas are made up.
+pub fn shape(config: &Config) -> ReplicaShape {
+    let topology = &config.topology;
+    ReplicaShape {
+        sharing: Sharing {
+            tensor: topology.tensor as usize,
+            sequence: topology.sequence as usize,
+            cfg: topology.cfg as usize,
+        },
+        encoders: topology.encoders as usize,
+        decoders: topology.decoders as usize,
+        share_decode: topology.share_decode,
+    }
+}
+
+/// The sampling loops of a run.
+///
+/// # Errors
+/// The sampler cannot have these settings.
+pub fn samplings(config: &Config) -> Result<Samplings, Failure> {
+    let sampler = &config.sampler;
+    let loop_of = |steps: u32, shift: f64, boundary: f64, guidance: PerExpert<f64>| {
+        let settings = SamplerSettings {
+            kind: sampler.name,
+            reference: sampler.reference,
+            steps: steps as usize,
+            shift,
+            boundary: Some(boundary),
+        };
+        let schedule = Schedule::new(&settings)?;
+        // Guidance of exactly 1 needs no forward with the negative prompt.
+        let guided = |step: usize| match schedule.expert(step) {
+            Expert::High => guidance.high != 1.0,
+            Expert::Low => guidance.low != 1.0,
+        };
+        let twice = (0..schedule.steps()).filter(|&step| guided(step)).count();
+        Ok::<_, Failure>(Sampling {
+            steps,
+            forwards: 1.0 + twice as f64 / f64::from(steps.max(1)),
+        })
+    };
+    let (steps, shift) = (sampler.steps, sampler.shift);
+    let (boundary, guidance) = (sampler.boundary, sampler.guidance);
+    Ok(Samplings {
+        text: loop_of(steps.t2v, shift.t2v, boundary.t2v, guidance.t2v)?,
+        pictures: loop_of(steps.i2v, shift.i2v, boundary.i2v, guidance.i2v)?,
+    })
+}
+
+/// The pace of the simulated engine; none without `simulated.costs`.
+///
+/// # Errors
+/// As [`table`].
+pub fn pace(config: &Config) -> Result<Option<Pace>, Failure> {
+    if config.simulated.costs.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(Pace {
+        table: table(config)?.table,
+        shape: shape(config),
+        samplings: samplings(config)?,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load;
+
+    fn config(sets: &[&str]) -> Config {
+        let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
+        load(None, [], &sets).unwrap()
+    }
+
+    #[test]
+    fn guidance_counts_forwards() {
+        let forwards = |sets: &[&str]| {
+            let found = samplings(&config(sets)).unwrap();
+            (found.text.forwards, found.pictures.forwards)
+        };
+        assert_eq!(forwards(&[]), (2.0, 2.0));
+        assert_eq!(forwards(&["sampler.guidance=1"]), (1.0, 1.0));
+        // Of 40 steps, 26 and 13 are above the boundary (specifications, 5.2 and 5.5).
+        let high = forwards(&["sampler.guidance.low=1"]);
+        assert_eq!(high, (1.0 + 26.0 / 40.0, 1.0 + 13.0 / 40.0));
+    }
+
+    #[test]
+    fn tables_come_from_where_the_settings_say() {
+        let simulated = config(&["engine=simulated", "simulated.step_ms=50"]);
+        let found = table(&simulated).unwrap().table;
+        assert_eq!(found.denoise.step_seconds, 0.05);
+        assert!(pace(&simulated).unwrap().is_none());
+
+        let built_in = [
+            "engine=simulated",
+            "simulated.costs=built-in",
+            "simulated.speed=10",
+        ];
+        let found = table(&config(&built_in)).unwrap().table;
+        assert_eq!(found.rates.matmul_tflops, 6_500.0);
+        assert!(pace(&config(&built_in)).unwrap().is_some());
+
+        let torch = table(&config(&[])).unwrap();
+        assert_eq!(torch.table.memory.weight_bytes, 4.0);
+        assert!(torch.notes.iter().any(|note| note.contains("models.dir")));
+
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text, problem) in [
+            ("good.toml", "[rates]\nmatmul_tflops = 1.5", ""),
+            ("good.json", r#"{"rates": {"matmul_tflops": 1.5}}"#, ""),
+            ("bad.toml", "[rates]\nmatmul = 1.5", "matmul"),
+            ("low.toml", "[rates]\nmatmul_tflops = 0", "above 0"),
+        ] {
+            let path = folder.path().join(name);
+            fs::write(&path, text).unwrap();
+            let set = format!("simulated.costs={}", path.display());
+            match table(&config(&[&set])) {
+                Ok(found) => assert_eq!((found.table.rates.matmul_tflops, problem), (1.5, "")),
+                Err(failure) => {
+                    assert!(!problem.is_empty() && failure.message.contains(problem));
+                    assert!(failure.message.contains(name), "{}", failure.message);
+                }
+            }
+        }
+        let nowhere = table(&config(&["simulated.costs=no/such/file"])).unwrap_err();
+        assert!(nowhere.message.contains("no/such/file"));
+    }
+}

@@ -1,0 +1,462 @@
+//! What a run will take, before it is paid for: time, GPU-hours, disk, and the layout that does it
+//! best. Nothing is loaded and nothing is made.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+
+use serde::Serialize;
+use storyloom_memory::window::WindowSettings;
+use storyloom_story::{Continuation, Manifest, Opening, StoryEntry, StoryId, VideoSpec};
+
+use crate::cost::{CostTable, ReplicaShape, Samplings, ShotBytes, ShotWork, StageSeconds};
+use crate::error::RunError;
+use crate::forecast::{ChainOfKinds, Farm, forecast, lower_bound};
+use crate::run_folder::{RunFolder, StoryState};
+use crate::story::opening;
+
+/// The settings of a run that decide how long its shots take.
+#[derive(Debug, Clone, Copy)]
+pub struct ShotSettings {
+    /// Size and length.
+    pub video: VideoSpec,
+    /// What a shot sees of the bank.
+    pub window: WindowSettings,
+    /// Most keyframes that a shot adds to it.
+    pub max_keyframes: usize,
+    /// What a shot without a cut continues from.
+    pub continuation: Continuation,
+    /// The sampling loops.
+    pub samplings: Samplings,
+}
+
+/// What is to be made of a manifest, in the order in which a run makes it.
+#[derive(Debug, Clone)]
+pub struct Workload {
+    /// Stories with something to make.
+    pub names: Vec<StoryId>,
+    /// Their missing shots, by kind.
+    pub chains: Vec<ChainOfKinds>,
+    /// The kinds of shots.
+    pub kinds: Vec<ShotWork>,
+    /// Shots to make.
+    pub shots: usize,
+    /// Shots that exist, and those of stories that nobody tries again.
+    pub left_out: usize,
+}
+
+/// How far a story is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// So many of its first shots exist.
+    Made(usize),
+    /// A run leaves it alone.
+    Over,
+}
+
+impl Workload {
+    /// Everything in `manifest` but what `progress` says is there.
+    ///
+    /// # Errors
+    /// What `progress` fails of.
+    pub fn new(
+        manifest: &Manifest,
+        settings: &ShotSettings,
+        table: &CostTable,
+        progress: &dyn Fn(&StoryEntry) -> Result<Progress, RunError>,
+    ) -> Result<Self, RunError> {
+        let mut kinds = Kinds::default();
+        let mut left_out = 0;
+        let mut ordered = Vec::with_capacity(manifest.stories.len());
+        for entry in &manifest.stories {
+            let count = entry.script.shot_count();
+            let made = match progress(entry)? {
+                Progress::Over => count,
+                Progress::Made(shots) => shots.min(count),
+            };
+            left_out += made;
+            if made < count {
+                let chain = kinds.chain(entry, made, settings, table);
+                // As the run orders them: `run::longest_first`.
+                ordered.push((Reverse((entry.priority, count - made)), &entry.id, chain));
+            }
+        }
+        ordered.sort_by_key(|(key, _, _)| *key);
+        let names = ordered.iter().map(|(_, id, _)| (*id).clone()).collect();
+        let chains: Vec<_> = ordered.into_iter().map(|(_, _, chain)| chain).collect();
+        Ok(Self {
+            names,
+            shots: chains.iter().map(Vec::len).sum(),
+            chains,
+            kinds: kinds.list,
+            left_out,
+        })
+    }
+
+    /// Tokens of the longest kind of shot.
+    fn most_tokens(&self) -> f64 {
+        self.kinds.iter().map(ShotWork::tokens).fold(0.0, f64::max)
+    }
+
+    /// What the shots to make will leave on disk.
+    pub fn disk(&self, table: &CostTable, max_keyframes: usize) -> DiskEstimate {
+        let keyframes = table.keyframes_per_shot.min(max_keyframes as f64);
+        let mut sum = ShotBytes::default();
+        for &kind in self.chains.iter().flatten() {
+            let bytes = table.bytes(&self.kinds[kind as usize], keyframes);
+            sum.video += bytes.video;
+            sum.latents += bytes.latents;
+            sum.keyframes += bytes.keyframes;
+            sum.tail += bytes.tail;
+            sum.record += bytes.record;
+        }
+        let shots = self.shots.max(1) as f64;
+        DiskEstimate {
+            bytes: sum.total(),
+            per_shot: ShotBytes {
+                video: sum.video / shots,
+                latents: sum.latents / shots,
+                keyframes: sum.keyframes / shots,
+                tail: sum.tail / shots,
+                record: sum.record / shots,
+            },
+        }
+    }
+}
+
+/// Kinds of shots by their numbers.
+#[derive(Default)]
+struct Kinds {
+    list: Vec<ShotWork>,
+    /// By opening and pictures seen, all else being equal in a run.
+    known: HashMap<(Opening, u64), u32>,
+}
+
+impl Kinds {
+    /// The kinds of the shots of a story from shot `made` on.
+    fn chain(
+        &mut self,
+        entry: &StoryEntry,
+        made: usize,
+        settings: &ShotSettings,
+        table: &CostTable,
+    ) -> ChainOfKinds {
+        let references = entry.reference_images.len();
+        let shots = entry.script.shots().enumerate().skip(made);
+        let kind = |(place, (_, shot))| {
+            let opening = opening(shot, place > 0, references > 0, settings.continuation);
+            let memory = match opening {
+                Opening::Text => 0.0,
+                _ => pictures_seen(place, references, settings, table),
+            };
+            let key = (opening, f64::to_bits(memory));
+            *self.known.entry(key).or_insert_with(|| {
+                let sampling = settings.samplings.of(opening);
+                self.list.push(ShotWork {
+                    video: settings.video,
+                    opening,
+                    memory,
+                    steps: sampling.steps,
+                    forwards: sampling.forwards,
+                });
+                self.list.len() as u32 - 1
+            })
+        };
+        shots.map(kind).collect()
+    }
+}
+
+/// Pictures that the shot at `place` sees, as they were counted, or if every shot before added its
+/// share.
+fn pictures_seen(
+    place: usize,
+    references: usize,
+    settings: &ShotSettings,
+    table: &CostTable,
+) -> f64 {
+    let counted = table.pictures_seen.get(place);
+    let seen = match counted.or(table.pictures_seen.last()) {
+        Some(seen) => *seen,
+        None => {
+            let each = table.keyframes_per_shot.min(settings.max_keyframes as f64);
+            references as f64 + each * place as f64
+        }
+    };
+    seen.min(settings.window.max_images as f64)
+}
+
+/// How far the stories of the run in `folder` are; nothing is if there is no run.
+///
+/// # Errors
+/// The run cannot be read.
+pub fn progress_in(folder: &RunFolder, entry: &StoryEntry) -> Result<Progress, RunError> {
+    let path = folder.story(&entry.id);
+    if !folder.storage().exists(&path.join("story.json")) {
+        return Ok(Progress::Made(0));
+    }
+    if let StoryState::Quarantined { .. } = folder.story_file(&entry.id)?.state {
+        return Ok(Progress::Over);
+    }
+    let record = |shot| path.join("commits").join(format!("{shot}.json"));
+    let mut shots = entry.script.shots().map(|(shot, _)| shot);
+    let made = shots
+        .position(|shot| !folder.storage().exists(&record(shot)))
+        .unwrap_or_else(|| entry.script.shot_count());
+    Ok(Progress::Made(made))
+}
+
+/// Bytes on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct DiskEstimate {
+    /// All shots to make.
+    pub bytes: f64,
+    /// One shot, on average.
+    pub per_shot: ShotBytes,
+}
+
+/// A farm divided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct FarmLayout {
+    /// Copies of the networks.
+    pub replicas: usize,
+    /// How each is made up.
+    #[serde(flatten)]
+    pub shape: ReplicaShape,
+    /// GPUs that are used.
+    pub gpus: usize,
+}
+
+/// The story that takes longest by itself.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LongestChain {
+    /// The story.
+    pub story: StoryId,
+    /// Its shots that are to be made.
+    pub shots: usize,
+    /// How long they take, one after the other, with nobody in the way.
+    pub seconds: f64,
+}
+
+/// What a run takes on one layout.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Estimate {
+    /// The layout.
+    pub layout: FarmLayout,
+    /// Until the last story is done.
+    pub finish_seconds: f64,
+    /// GPUs that are held, until then.
+    pub gpu_hours: f64,
+    /// Shots in an hour, on average.
+    pub shots_per_hour: f64,
+    /// Share of the time in which a denoiser has a shot, on average.
+    pub denoiser_busy: f64,
+    /// No order of the stories is done sooner on this layout.
+    pub lower_bound_seconds: f64,
+    /// The longest chain.
+    pub longest_chain: Option<LongestChain>,
+    /// GB that the first GPU of a replica needs.
+    pub gpu_memory_gb: f64,
+    /// Whether it has them.
+    pub fits: bool,
+}
+
+/// Tries layouts on a workload.
+#[derive(Debug, Clone, Copy)]
+pub struct Planner<'a> {
+    /// What is to be made.
+    pub workload: &'a Workload,
+    /// How long it takes.
+    pub table: &'a CostTable,
+    /// Stories that a replica makes side by side.
+    pub interleave: usize,
+}
+
+impl Planner<'_> {
+    /// The run on so many replicas of this shape.
+    pub fn try_layout(&self, shape: &ReplicaShape, replicas: usize) -> Estimate {
+        let kinds = self.seconds(shape);
+        let farm = self.farm(shape, replicas);
+        let chains = &self.workload.chains;
+        let found = forecast(chains, &kinds, &farm, &mut |_, _, _, _| {});
+        let start = self.start();
+        let finish = start + found.finish;
+        let gpus = replicas * shape.ranks();
+        let hours = finish / 3600.0;
+        let share = |part: f64, whole: f64| if whole > 0.0 { part / whole } else { 0.0 };
+        Estimate {
+            layout: FarmLayout {
+                replicas,
+                shape: *shape,
+                gpus,
+            },
+            finish_seconds: finish,
+            gpu_hours: gpus as f64 * hours,
+            shots_per_hour: share(self.workload.shots as f64, hours),
+            denoiser_busy: share(found.denoising, finish * replicas as f64),
+            lower_bound_seconds: start + lower_bound(chains, &kinds, &farm),
+            longest_chain: self.longest_chain(&kinds),
+            gpu_memory_gb: self.needed_gb(shape),
+            fits: self.fits(shape),
+        }
+    }
+
+    /// The layout that is done first with at most `gpus` GPUs.
+    pub fn soonest(&self, shapes: &[ReplicaShape], gpus: usize) -> Option<Estimate> {
+        let mut candidates = Vec::new();
+        for shape in shapes.iter().filter(|shape| self.fits(shape)) {
+            let replicas = gpus / shape.ranks();
+            if replicas > 0 {
+                candidates.push((self.bound(shape, replicas), shape, replicas));
+            }
+        }
+        candidates.sort_by(|one, other| one.0.total_cmp(&other.0));
+        let mut best: Option<Estimate> = None;
+        for (bound, shape, replicas) in candidates {
+            let finish = best
+                .as_ref()
+                .map_or(f64::INFINITY, |best| best.finish_seconds);
+            if bound >= finish {
+                break;
+            }
+            let next = self.try_layout(shape, replicas);
+            if next.finish_seconds < finish {
+                best = Some(next);
+            }
+        }
+        best
+    }
+
+    /// The layout that is done by `deadline` with the fewest GPU-hours, on at most `gpus` GPUs.
+    pub fn cheapest(
+        &self,
+        shapes: &[ReplicaShape],
+        gpus: usize,
+        deadline: f64,
+    ) -> Option<Estimate> {
+        let mut candidates = Vec::new();
+        for shape in shapes.iter().filter(|shape| self.fits(shape)) {
+            let most = gpus / shape.ranks();
+            let enough = |replicas: &usize| self.bound(shape, *replicas) <= deadline;
+            if let Some(fewest) = first_that(1, most, enough) {
+                let held = fewest * shape.ranks();
+                let bound = held as f64 * self.bound(shape, fewest);
+                candidates.push((bound / 3600.0, shape, fewest, most));
+            }
+        }
+        candidates.sort_by(|one, other| one.0.total_cmp(&other.0));
+        let mut best: Option<Estimate> = None;
+        for (bound, shape, fewest, most) in candidates {
+            if best.as_ref().is_some_and(|best| bound >= best.gpu_hours) {
+                break;
+            }
+            let next = self.fewest_replicas(shape, fewest, most, deadline);
+            let next = next.filter(|next| {
+                best.as_ref()
+                    .is_none_or(|best| next.gpu_hours < best.gpu_hours)
+            });
+            best = next.or(best);
+        }
+        best
+    }
+
+    /// The run on the fewest replicas, from `fewest` to `most`, that is done by `deadline`.
+    fn fewest_replicas(
+        &self,
+        shape: &ReplicaShape,
+        fewest: usize,
+        most: usize,
+        deadline: f64,
+    ) -> Option<Estimate> {
+        let (mut too_few, mut replicas) = (fewest - 1, fewest);
+        let mut found = loop {
+            let tried = self.try_layout(shape, replicas);
+            if tried.finish_seconds <= deadline {
+                break tried;
+            }
+            if replicas == most {
+                return None;
+            }
+            too_few = replicas;
+            // In steps of a tenth: the bound that this started from is usually close.
+            replicas = (replicas + replicas.div_ceil(10)).min(most);
+        };
+        while found.layout.replicas - too_few > 1 {
+            let middle = too_few + (found.layout.replicas - too_few) / 2;
+            let tried = self.try_layout(shape, middle);
+            match tried.finish_seconds <= deadline {
+                true => found = tried,
+                false => too_few = middle,
+            }
+        }
+        Some(found)
+    }
+
+    fn seconds(&self, shape: &ReplicaShape) -> Vec<StageSeconds> {
+        let kinds = self.workload.kinds.iter();
+        kinds.map(|work| self.table.shot(work, shape)).collect()
+    }
+
+    fn farm(&self, shape: &ReplicaShape, replicas: usize) -> Farm {
+        let shares = self.table.shares_gpu;
+        Farm {
+            replicas,
+            interleave: self.interleave,
+            capacities: shape.capacities(),
+            shared: [shares && shape.encoders == 0, shares && shape.decoders == 0],
+            story_end: self.table.stages.story.seconds,
+        }
+    }
+
+    fn start(&self) -> f64 {
+        self.table.stages.start.seconds
+    }
+
+    fn bound(&self, shape: &ReplicaShape, replicas: usize) -> f64 {
+        let farm = self.farm(shape, replicas);
+        self.start() + lower_bound(&self.workload.chains, &self.seconds(shape), &farm)
+    }
+
+    fn needed_gb(&self, shape: &ReplicaShape) -> f64 {
+        let CostTable {
+            memory,
+            transformer,
+            ..
+        } = self.table;
+        memory.needed_gb(transformer, shape, self.workload.most_tokens())
+    }
+
+    fn fits(&self, shape: &ReplicaShape) -> bool {
+        let gpu_gb = self.table.memory.gpu_gb;
+        gpu_gb == 0.0 || self.needed_gb(shape) <= gpu_gb
+    }
+
+    fn longest_chain(&self, kinds: &[StageSeconds]) -> Option<LongestChain> {
+        let seconds = |chain: &ChainOfKinds| {
+            let shots = chain.iter().map(|&kind| kinds[kind as usize].total());
+            shots.sum::<f64>() + self.table.stages.story.seconds
+        };
+        let chains = self.workload.chains.iter().zip(&self.workload.names);
+        let all = chains.map(|(chain, name)| (seconds(chain), chain.len(), name));
+        let longest = all.max_by(|one, other| one.0.total_cmp(&other.0));
+        longest.map(|(seconds, shots, story)| LongestChain {
+            story: story.clone(),
+            shots,
+            seconds,
+        })
+    }
+}
+
+/// The smallest number from `low` to `high` that `holds`, which holds for all above it.
+fn first_that(low: usize, high: usize, holds: impl Fn(&usize) -> bool) -> Option<usize> {
+    if low > high || !holds(&high) {
+        return None;
+    }
+    let (mut low, mut high) = (low, high);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        match holds(&middle) {
+            true => high = middle,
+            false => low = middle + 1,
+        }
+    }
+    Some(low)
+}
