@@ -15,6 +15,8 @@ pub(crate) trait Backend: Debug + Send + Sync {
     fn rank(&self) -> usize;
     /// Ranks in the group.
     fn size(&self) -> usize;
+    /// Rank of the world of each member.
+    fn members(&self) -> &[usize];
     fn all_reduce(&self, data: &mut [u8], dtype: Dtype, reduction: Reduction) -> Result<()>;
     /// `all` is `size` times as long as `mine`.
     fn all_gather(&self, mine: &[u8], all: &mut [u8]) -> Result<()>;

@@ -16,9 +16,10 @@ pub(crate) enum Kind {
     Barrier = 5,
     Message = 6,
     Exchange = 7,
+    SetUp = 8,
 }
 
-const KINDS: [(Kind, &str); 8] = [
+const KINDS: [(Kind, &str); 9] = [
     (Kind::AllReduce, "all-reduce"),
     (Kind::AllGather, "all-gather"),
     (Kind::ReduceScatter, "reduce-scatter"),
@@ -27,6 +28,7 @@ const KINDS: [(Kind, &str); 8] = [
     (Kind::Barrier, "barrier"),
     (Kind::Message, "message"),
     (Kind::Exchange, "exchange"),
+    (Kind::SetUp, "set-up"),
 ];
 const DTYPES: [Dtype; 4] = [Dtype::F32, Dtype::Bf16, Dtype::I64, Dtype::Bytes];
 const REDUCTIONS: [Reduction; 3] = [Reduction::Sum, Reduction::Max, Reduction::Min];
@@ -92,7 +94,7 @@ impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let name = KINDS[self.kind as usize].1;
         match self.kind {
-            Kind::Barrier => write!(f, "{name} (call {})", self.sequence),
+            Kind::Barrier | Kind::SetUp => write!(f, "{name} (call {})", self.sequence),
             _ => write!(
                 f,
                 "{name} of {} {} (call {})",

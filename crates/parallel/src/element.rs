@@ -158,6 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::useless_vec, reason = "an array may lie anywhere")]
     fn unaligned_bytes_reduce_alike() {
         let values = [1.5_f32, -2.0, 7.0];
         let mut shifted = vec![0_u8; 13];

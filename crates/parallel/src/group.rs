@@ -39,6 +39,11 @@ impl Group {
         self.backend.size()
     }
 
+    /// Rank of the world of each member.
+    pub(crate) fn members(&self) -> &[usize] {
+        self.backend.members()
+    }
+
     /// What errors call it.
     pub fn name(&self) -> &str {
         &self.name

@@ -159,6 +159,10 @@ impl Backend for MessageGroup {
         self.place.members.len()
     }
 
+    fn members(&self) -> &[usize] {
+        &self.place.members
+    }
+
     fn all_reduce(&self, data: &mut [u8], dtype: Dtype, reduction: Reduction) -> Result<()> {
         let size = self.size();
         if size == 1 {

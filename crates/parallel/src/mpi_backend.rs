@@ -439,6 +439,10 @@ impl Backend for MpiGroup {
         self.comm.size
     }
 
+    fn members(&self) -> &[usize] {
+        &self.place.members
+    }
+
     fn all_reduce(&self, data: &mut [u8], dtype: Dtype, reduction: Reduction) -> Result<()> {
         let size = self.comm.size;
         if size == 1 {

@@ -1,10 +1,13 @@
-//! Every back end that this machine has must do the same: threads, sockets between processes, and
-//! MPI if it was built in and `mpirun` is there.
+//! Every back end that this machine has must do the same: threads, sockets between processes, MPI
+//! if it was built in and `mpirun` is there, and NCCL if there are GPUs.
 //!
 //! Without arguments this program is the test. It starts itself as the ranks of worlds, which then
 //! find `STORYLOOM_CONFORMANCE` in their environment.
 
 #![allow(clippy::unwrap_used, reason = "a test without the harness")]
+
+#[path = "conformance/gpus.rs"]
+mod gpus;
 
 use std::ffi::OsString;
 use std::process::{Command, ExitCode};
@@ -23,6 +26,10 @@ fn main() -> ExitCode {
         Ok("suite") => rank(suite),
         Ok("late") => rank(one_is_late),
         Ok("dies") => rank(one_dies),
+        Ok("gpus") => rank(gpus::suite),
+        Ok("gpus late") => rank(gpus::one_is_late),
+        Ok("gpus dies") => rank(gpus::one_dies),
+        Ok("gpus shared") => rank(gpus::two_on_one_device),
         Ok(role) => panic!("{ROLE}={role} is unknown"),
         Err(_) => all_backends(),
     }
@@ -51,6 +58,7 @@ fn all_backends() -> ExitCode {
     assert!(began.elapsed() < Duration::from_secs(10));
     println!("sockets, a rank that is late and one that dies: ok");
     on_mpi();
+    gpus::on_nccl();
     ExitCode::SUCCESS
 }
 
@@ -146,6 +154,47 @@ fn reduced(ranks: usize, place: usize, reduction: Reduction) -> i64 {
     }
 }
 
+/// The collectives that all back ends have, on buffers of the host.
+trait Ranks {
+    fn rank(&self) -> usize;
+    fn size(&self) -> usize;
+    fn all_reduce<T: Number>(&self, data: &mut [T], reduction: Reduction);
+    fn reduce_scatter<T: Number>(&self, all: &[T], mine: &mut [T], reduction: Reduction);
+    fn all_gather<T: Number>(&self, mine: &[T], all: &mut [T]);
+    fn all_to_all<T: Number>(&self, send: &[T], receive: &mut [T]);
+    fn broadcast<T: Number>(&self, data: &mut [T], root: usize);
+}
+
+impl Ranks for Group {
+    fn rank(&self) -> usize {
+        self.rank()
+    }
+
+    fn size(&self) -> usize {
+        self.size()
+    }
+
+    fn all_reduce<T: Number>(&self, data: &mut [T], reduction: Reduction) {
+        self.all_reduce(data, reduction).unwrap();
+    }
+
+    fn reduce_scatter<T: Number>(&self, all: &[T], mine: &mut [T], reduction: Reduction) {
+        self.reduce_scatter(all, mine, reduction).unwrap();
+    }
+
+    fn all_gather<T: Number>(&self, mine: &[T], all: &mut [T]) {
+        self.all_gather(mine, all).unwrap();
+    }
+
+    fn all_to_all<T: Number>(&self, send: &[T], receive: &mut [T]) {
+        self.all_to_all(send, receive).unwrap();
+    }
+
+    fn broadcast<T: Number>(&self, data: &mut [T], root: usize) {
+        self.broadcast(data, root).unwrap();
+    }
+}
+
 /// Everything that a group does, against what it should be.
 fn suite(world: &Group) {
     collectives::<f32>(world);
@@ -160,7 +209,7 @@ fn suite(world: &Group) {
     world.barrier().unwrap();
 }
 
-fn collectives<T: Number>(group: &Group) {
+fn collectives<T: Number>(group: &impl Ranks) {
     let (rank, size) = (group.rank(), group.size());
     for length in [0, 1, 7, 1_000, 10_007, 300_000] {
         for reduction in [Reduction::Sum, Reduction::Max, Reduction::Min] {
@@ -168,31 +217,27 @@ fn collectives<T: Number>(group: &Group) {
                 .map(|place| T::of(reduced(size, place, reduction)))
                 .collect();
             let mut data = buffer::<T>(rank, length);
-            group.all_reduce(&mut data, reduction).unwrap();
+            group.all_reduce(&mut data, reduction);
             assert_eq!(data, expected[..length]);
 
             let mut mine = vec![T::of(0); length];
             let all = buffer::<T>(rank, length * size);
-            group.reduce_scatter(&all, &mut mine, reduction).unwrap();
+            group.reduce_scatter(&all, &mut mine, reduction);
             assert_eq!(mine, expected[rank * length..][..length]);
         }
         let mut all = vec![T::of(0); length * size];
-        group
-            .all_gather(&buffer::<T>(rank, length), &mut all)
-            .unwrap();
+        group.all_gather(&buffer::<T>(rank, length), &mut all);
         let expected: Vec<T> = (0..size).flat_map(|rank| buffer(rank, length)).collect();
         assert_eq!(all, expected);
 
-        group
-            .all_to_all(&buffer::<T>(rank, length * size), &mut all)
-            .unwrap();
+        group.all_to_all(&buffer::<T>(rank, length * size), &mut all);
         let chunk = |from| buffer::<T>(from, length * size)[rank * length..][..length].to_vec();
         let expected: Vec<T> = (0..size).flat_map(chunk).collect();
         assert_eq!(all, expected);
 
         for root in 0..size {
             let mut data = buffer::<T>(rank, length);
-            group.broadcast(&mut data, root).unwrap();
+            group.broadcast(&mut data, root);
             assert_eq!(data, buffer(root, length));
         }
     }
@@ -242,12 +287,12 @@ fn overlapped(group: &Group) {
 }
 
 /// Sums that are not exact come out alike on every rank, and alike every time.
-fn same_bits(group: &Group) {
+fn same_bits(group: &impl Ranks) {
     for length in [100, 100_000] {
         let values = |place: usize| ((place * (group.rank() + 3)) as f32 * 0.37).sin();
         let sum = || {
             let mut data: Vec<f32> = (0..length).map(values).collect();
-            group.all_reduce(&mut data, Reduction::Sum).unwrap();
+            group.all_reduce(&mut data, Reduction::Sum);
             data.iter()
                 .map(|value| i64::from(value.to_bits()))
                 .collect::<Vec<_>>()
@@ -255,8 +300,8 @@ fn same_bits(group: &Group) {
         let bits = sum();
         assert_eq!(bits, sum());
         let (mut most, mut least) = (bits.clone(), bits.clone());
-        group.all_reduce(&mut most, Reduction::Max).unwrap();
-        group.all_reduce(&mut least, Reduction::Min).unwrap();
+        group.all_reduce(&mut most, Reduction::Max);
+        group.all_reduce(&mut least, Reduction::Min);
         assert!(most == bits && least == bits);
     }
 }

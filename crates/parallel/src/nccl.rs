@@ -1,1 +1,0 @@
-//! Collectives on GPU memory over NCCL.
