@@ -69,7 +69,7 @@ pub fn build_engine(
 ///
 /// # Errors
 /// As [`build_engine`], or the world fell apart.
-pub fn follow(config: &Config, replica: &Replica, place: &Place) -> Result<(), Failure> {
+pub fn follow(config: &Config, replica: Replica, place: &Place) -> Result<(), Failure> {
     let scorer = Box::new(SharpnessExposure);
     serve(&paths(config)?, &settings(config, place)?, scorer, replica).map_err(at_loading)
 }

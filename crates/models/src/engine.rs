@@ -142,6 +142,7 @@ impl StoryMemEngine {
         replica: Replica,
     ) -> Result<Self> {
         settings.set_threads();
+        let replica = replica.on_device(settings.target.device, settings.patience);
         let crew = Arc::new(Crew::new(replica));
         let replica = &crew.replica;
         let layout = replica.layout;
@@ -356,10 +357,11 @@ pub fn serve(
     paths: &StoryMemPaths,
     settings: &StoryMemSettings,
     scorer: Box<dyn QualityScorer>,
-    replica: &Replica,
+    replica: Replica,
 ) -> Result<()> {
     settings.set_threads();
     let device = settings.target.device;
+    let replica = &replica.on_device(device, settings.patience);
     match replica.seat().role {
         Role::Denoise(_) => {
             let [text_to_video, image_to_video] = open_experts(paths, settings, &replica.shard)?;

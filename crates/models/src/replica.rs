@@ -6,6 +6,7 @@
 //! leader saved.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use storyloom_parallel::topology::{Degrees, DenoisePlace, Layout, Plan, Role, Seat};
@@ -83,6 +84,12 @@ impl Replica {
             shard,
             leaders,
         })
+    }
+
+    /// The same with collectives on the ranks' GPUs, if tensors are there.
+    pub(crate) fn on_device(mut self, device: Device, patience: Duration) -> Self {
+        self.shard = self.shard.on_device(device, patience);
+        self
     }
 
     /// Whether this rank leads.

@@ -137,7 +137,7 @@ fn on(folder: &Path, plan: Plan, share_decode: bool) -> Vec<Made> {
             let engine = StoryMemEngine::open(&paths, &settings, scorer, replica).unwrap();
             return Some(make(&engine));
         }
-        serve(&paths, &settings, scorer, &replica).unwrap();
+        serve(&paths, &settings, scorer, replica).unwrap();
         None
     });
     made.into_iter().flatten().next().unwrap()

@@ -1,7 +1,11 @@
 //! Ranks that share a network: which slice is ours, and sums and exchanges of tensors among them.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use storyloom_parallel::nccl::{self, DeviceBuffer, NcclGroup};
 use storyloom_parallel::topology::{Degrees, DenoisePlace};
-use storyloom_parallel::{Group, Pending, Reduction};
+use storyloom_parallel::{Dtype, Group, Pending, Reduction};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::Result;
@@ -28,13 +32,37 @@ impl Part {
 }
 
 /// The ranks that hold the other parts; alone by default.
+///
+/// Tensors on a GPU travel over NCCL where there is one, and through host memory otherwise.
 #[derive(Debug, Clone, Default)]
-pub struct Peers(Option<Group>);
+pub struct Peers(Option<Group>, Option<Arc<NcclGroup>>);
 
 impl Peers {
     /// The members of `group`; nobody if it has one member.
     pub fn new(group: Option<Group>) -> Self {
-        Self(group.filter(|group| group.size() > 1))
+        Self(group.filter(|group| group.size() > 1), None)
+    }
+
+    /// The same with their GPUs, of which this rank's is number `device`. All members call it.
+    fn on_gpu(mut self, device: usize, patience: Duration) -> Self {
+        if let Some(group) = &self.0 {
+            match NcclGroup::new(group, device, patience) {
+                Ok(nccl) => self.1 = Some(Arc::new(nccl)),
+                Err(error) => {
+                    tracing::warn!(
+                        "collectives of {} go through the host: {error}",
+                        group.name()
+                    );
+                }
+            }
+        }
+        self
+    }
+
+    /// NCCL, for a tensor that lies on its device.
+    fn nccl(&self, tensor: &Tensor) -> Option<&NcclGroup> {
+        let is_there = matches!(tensor.device(), Device::Cuda(_));
+        self.1.as_deref().filter(|_| is_there)
     }
 
     /// Which part is ours.
@@ -50,23 +78,42 @@ impl Peers {
         let Some(group) = &self.0 else {
             return Ok(tensor);
         };
+        if let Some(nccl) = self.nccl(&tensor) {
+            let tensor = dense(&tensor)?;
+            // SAFETY: the buffer is that of a dense f32 tensor, which lives to the end of the
+            // wait; all that was done with it is on the default stream.
+            unsafe { nccl.all_reduce(buffer(&tensor), Reduction::Sum) }?.wait()?;
+            return Ok(tensor);
+        }
         let mut host = host_copy(&tensor)?;
         group.all_reduce(values_mut(&mut host), Reduction::Sum)?;
         back(host, tensor.device())
     }
 
     /// Starts the sum of a small f32 tensor, so that the caller can compute meanwhile.
-    pub fn start_sum(&self, tensor: &Tensor) -> Result<PendingSum> {
+    pub fn start_sum(&self, tensor: Tensor) -> Result<PendingSum> {
         let Some(group) = &self.0 else {
             return Ok(PendingSum {
                 pending: None,
-                tensor: tensor.shallow_clone(),
+                on_gpu: None,
+                tensor,
             });
         };
-        let host = host_copy(tensor)?;
+        if let Some(nccl) = self.nccl(&tensor) {
+            let tensor = dense(&tensor)?;
+            // SAFETY: as in `sum`; the tensor waits in the pending sum and nobody has it.
+            let pending = unsafe { nccl.all_reduce(buffer(&tensor), Reduction::Sum) }?;
+            return Ok(PendingSum {
+                pending: None,
+                on_gpu: Some(pending),
+                tensor,
+            });
+        }
+        let host = host_copy(&tensor)?;
         Ok(PendingSum {
             pending: Some(group.start_all_reduce(values(&host), Reduction::Sum)?),
-            tensor: tensor.shallow_clone(),
+            on_gpu: None,
+            tensor,
         })
     }
 
@@ -75,6 +122,13 @@ impl Peers {
         let Some(group) = &self.0 else {
             return Ok(tensor.shallow_clone());
         };
+        if let Some(nccl) = self.nccl(tensor) {
+            let sent = dense(tensor)?;
+            let received = sent.f_empty_like()?;
+            // SAFETY: as in `sum`, for two tensors of one size.
+            unsafe { nccl.all_to_all(buffer(&sent), buffer(&received)) }?.wait()?;
+            return Ok(received);
+        }
         let host = host_copy(tensor)?;
         let mut received = host.f_empty_like()?;
         group.all_to_all(values(&host), values_mut(&mut received))?;
@@ -86,11 +140,20 @@ impl Peers {
         let Some(group) = &self.0 else {
             return Ok(tensor.shallow_clone());
         };
-        let host = host_copy(tensor)?;
         let mut size = vec![group.size() as i64];
         size.extend(tensor.size());
-        let mut all = Tensor::f_empty(&size, (Kind::Float, Device::Cpu))?;
-        group.all_gather(values(&host), values_mut(&mut all))?;
+        let all = if let Some(nccl) = self.nccl(tensor) {
+            let mine = dense(tensor)?;
+            let all = Tensor::f_empty(&size, (Kind::Float, tensor.device()))?;
+            // SAFETY: as in `sum`; the second tensor is as long as those of all ranks.
+            unsafe { nccl.all_gather(buffer(&mine), buffer(&all)) }?.wait()?;
+            all
+        } else {
+            let host = host_copy(tensor)?;
+            let mut all = Tensor::f_empty(&size, (Kind::Float, Device::Cpu))?;
+            group.all_gather(values(&host), values_mut(&mut all))?;
+            all
+        };
         let parts: Vec<Tensor> = (0..size[0])
             .map(|rank| all.f_select(0, rank))
             .collect::<Result<_, _>>()?;
@@ -162,12 +225,17 @@ fn axis_length(tensor: &Tensor, axis: i64) -> i64 {
 #[must_use = "the sum is not there before `wait`"]
 pub struct PendingSum {
     pending: Option<Pending>,
+    on_gpu: Option<nccl::Pending>,
     tensor: Tensor,
 }
 
 impl PendingSum {
     /// The sum, in a tensor of the size of the one given.
     pub fn wait(self) -> Result<Tensor> {
+        if let Some(pending) = self.on_gpu {
+            pending.wait()?;
+            return Ok(self.tensor);
+        }
         let Some(pending) = self.pending else {
             return Ok(self.tensor);
         };
@@ -175,6 +243,20 @@ impl PendingSum {
         let mut sum = Tensor::f_empty(&size, (Kind::Float, Device::Cpu))?;
         pending.wait(values_mut(&mut sum))?;
         back(sum, self.tensor.device())
+    }
+}
+
+/// A dense f32 tensor of its own on the same device.
+fn dense(tensor: &Tensor) -> Result<Tensor> {
+    Ok(tensor.f_to_kind(Kind::Float)?.f_contiguous()?)
+}
+
+/// The memory of a dense f32 tensor on a GPU.
+fn buffer(tensor: &Tensor) -> DeviceBuffer {
+    DeviceBuffer {
+        pointer: tensor.data_ptr() as u64,
+        count: tensor.numel(),
+        dtype: Dtype::F32,
     }
 }
 
@@ -200,6 +282,17 @@ pub struct Shard {
 }
 
 impl Shard {
+    /// The same with the ranks' GPUs, where tensors are on these. All ranks of the denoiser call it.
+    pub(crate) fn on_device(self, device: Device, patience: Duration) -> Self {
+        match device {
+            Device::Cuda(device) => Self {
+                tensor: self.tensor.on_gpu(device, patience),
+                sequence: self.sequence.on_gpu(device, patience),
+            },
+            _ => self,
+        }
+    }
+
     /// The shard at `place`, whose groups are made of `denoiser`, the ranks of a denoiser.
     ///
     /// All of them call it with the same degrees.

@@ -105,7 +105,7 @@ fn on_this_rank(arguments: &Arguments, config: &Config, place: &Place) -> Outcom
         EngineKind::Torch => {
             let replica = place.replica()?;
             if !replica.is_leader() {
-                engine::follow(config, &replica, place)?;
+                engine::follow(config, replica, place)?;
                 return Ok(Exit::Done);
             }
             let engine = engine::build_engine(config, replica, place)?;

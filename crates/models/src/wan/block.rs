@@ -170,7 +170,7 @@ impl Projections {
             .iter()
             .map(|(input, norm)| norm.squares(input))
             .collect::<Result<_>>()?;
-        Ok(Some(self.peers.start_sum(&Tensor::f_stack(&squares, 0)?)?))
+        Ok(Some(self.peers.start_sum(Tensor::f_stack(&squares, 0)?)?))
     }
 
     fn linear_mut(&mut self, name: &str) -> Option<&mut Linear> {
