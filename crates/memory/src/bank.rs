@@ -144,6 +144,7 @@ impl MemoryBank {
         let (story, shot) = (record.request.story.clone(), record.request.shot);
         let bytes = record.seal()?;
         let path = self.record_path(&story, shot);
+        self.sync_staged(&story)?;
         if self.storage.create(&path, &bytes)? {
             self.remember(&story, &shot.to_string(), &record.keyframes);
             return Ok(Committed::New);
@@ -154,9 +155,19 @@ impl MemoryBank {
             .ok_or_else(|| MemoryError::damaged(path, "the record came and went"))
     }
 
+    /// What a record names must be found after it.
+    fn sync_staged(&self, story: &StoryId) -> Result<()> {
+        let staging = self.staging(story);
+        match staging.is_dir() {
+            true => self.storage.sync_names(&staging),
+            false => Ok(()),
+        }
+    }
+
     /// Puts reference images into a story's bank, unless they are there.
     pub fn commit_references(&self, story: &StoryId, record: &mut ReferencesRecord) -> Result<()> {
         let bytes = record.seal()?;
+        self.sync_staged(story)?;
         if self.storage.create(&self.references_path(story), &bytes)? {
             self.remember(story, "references", &record.pictures);
         }
@@ -191,23 +202,28 @@ impl MemoryBank {
     pub fn stage(&self, story: &StoryId, file: String, bytes: &[u8]) -> Result<PictureRecord> {
         let content = BlobRef::of(bytes);
         self.storage
-            .write(&self.staged(story, &file, &content), bytes)?;
+            .write_content(&self.staged(story, &file, &content), bytes)?;
         Ok(PictureRecord { file, content })
     }
 
     /// Gives committed files their final names; those that have them are left alone.
     pub fn install(&self, story: &StoryId, pictures: &[&PictureRecord]) -> Result<()> {
+        let mut folders = BTreeSet::new();
         for picture in pictures {
             let staged = self.staged(story, &picture.file, &picture.content);
             if !self.storage.exists(&staged) {
                 continue;
             }
             let path = self.story_folder(story).join(&picture.file);
-            match self.storage.move_to(&staged, &path) {
+            match self.storage.give_name(&staged, &path) {
                 // Another program was faster.
                 Err(_) if !self.storage.exists(&staged) && self.storage.exists(&path) => {}
                 result => result?,
             }
+            folders.extend(path.parent().map(Path::to_owned));
+        }
+        for folder in folders {
+            self.storage.sync_names(&folder)?;
         }
         Ok(())
     }

@@ -22,11 +22,19 @@ pub trait Storage: Debug + Send + Sync {
     /// Of several writers exactly one succeeds, also over NFS.
     fn create(&self, path: &Path, bytes: &[u8]) -> Result<bool>;
 
+    /// As [`Storage::write`], but the name is durable only after [`Storage::sync_names`] of the
+    /// folder, which several files can share.
+    fn write_content(&self, path: &Path, bytes: &[u8]) -> Result<()>;
+
     /// Gives a finished temporary file its final name, durably.
     fn publish(&self, temporary: &Path, path: &Path) -> Result<()>;
 
-    /// Gives a file that is durable already another name in the same file system, durably.
-    fn move_to(&self, from: &Path, to: &Path) -> Result<()>;
+    /// Gives a file that is durable already another name in the same file system; durable after
+    /// [`Storage::sync_names`] of the folder.
+    fn give_name(&self, from: &Path, to: &Path) -> Result<()>;
+
+    /// Makes the names in a folder durable.
+    fn sync_names(&self, folder: &Path) -> Result<()>;
 
     /// Removes a file; one that is not there is fine.
     fn remove(&self, path: &Path) -> Result<()>;
@@ -161,16 +169,27 @@ impl<C: Calls> Storage for C {
         })
     }
 
-    fn publish(&self, temporary: &Path, path: &Path) -> Result<()> {
-        sync(self, temporary)?;
-        self.move_to(temporary, path)
+    fn write_content(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        with_temporary(self, path, bytes, |temporary| {
+            sync(self, temporary)?;
+            self.give_name(temporary, path)
+        })
     }
 
-    fn move_to(&self, from: &Path, to: &Path) -> Result<()> {
+    fn publish(&self, temporary: &Path, path: &Path) -> Result<()> {
+        sync(self, temporary)?;
+        self.give_name(temporary, path)?;
+        sync_folder(self, folder_of(path))
+    }
+
+    fn give_name(&self, from: &Path, to: &Path) -> Result<()> {
         create_folders(self, folder_of(to))?;
         self.rename(from, to)
-            .map_err(|error| MemoryError::storage("rename", to, error))?;
-        sync_folder(self, folder_of(to))
+            .map_err(|error| MemoryError::storage("rename", to, error))
+    }
+
+    fn sync_names(&self, folder: &Path) -> Result<()> {
+        sync_folder(self, folder)
     }
 
     fn remove(&self, path: &Path) -> Result<()> {
