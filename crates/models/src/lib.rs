@@ -5,6 +5,7 @@
 pub mod bench;
 pub mod checkpoint;
 pub mod clip;
+pub mod cuda;
 pub mod engine;
 pub mod error;
 pub mod forward;
