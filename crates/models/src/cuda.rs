@@ -27,6 +27,12 @@ pub enum CudaError {
         /// What the loader said, or what to do.
         reason: String,
     },
+    /// The CUDA part is open, but does not get on with the driver.
+    #[error("{path} finds no GPU that it can use; its driver may be too old", path = path.display())]
+    Unusable {
+        /// The library.
+        path: PathBuf,
+    },
 }
 
 /// The folder of the libtorch that this very process has loaded.
@@ -87,16 +93,18 @@ pub fn open() -> Result<&'static Path, &'static CudaError> {
 /// that takes seconds and gigabytes of address space.
 ///
 /// # Errors
-/// There is a GPU, but the CUDA part of libtorch cannot be opened.
-pub fn devices() -> Result<usize, &'static CudaError> {
+/// There is a GPU, but the CUDA part of libtorch cannot be opened or cannot use it.
+pub fn devices() -> Result<usize, CudaError> {
     if !driver_is_available() {
         return Ok(0);
     }
-    open()?;
-    if !tch::Cuda::is_available() {
-        return Ok(0);
+    let path = open().map_err(Clone::clone)?;
+    let count = usize::try_from(tch::Cuda::device_count()).unwrap_or(0);
+    if count == 0 || !tch::Cuda::is_available() {
+        let path = path.to_owned();
+        return Err(CudaError::Unusable { path });
     }
-    Ok(usize::try_from(tch::Cuda::device_count()).unwrap_or(0))
+    Ok(count)
 }
 
 /// Looks for NVRTC where the wheels and the archives of libtorch have it, unless the loader finds

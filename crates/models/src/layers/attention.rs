@@ -180,9 +180,8 @@ mod tests {
 
     #[test]
     fn only_large_attentions_are_worth_a_choice() {
-        let class = |queries, keys| {
-            ShapeClass::of_sizes(1, &[2, 40, queries, 128], &[2, 40, keys, 128])
-        };
+        let class =
+            |queries, keys| ShapeClass::of_sizes(1, &[2, 40, queries, 128], &[2, 40, keys, 128]);
         assert_eq!(class(512, 512), None);
         let own = class(32_760, 32_760).unwrap();
         assert_eq!((own.device, own.heads, own.dim), (1, 80, 128));

@@ -99,7 +99,10 @@ fn loaded(ordinal: usize) -> Option<&'static Result<Kernels, String>> {
         match &loaded {
             Ok(_) => tracing::info!(gpu = ordinal, "norms and gates by fused kernels"),
             Err(reason) => {
-                tracing::warn!(gpu = ordinal, "norms and gates by libtorch, slower: {reason}");
+                tracing::warn!(
+                    gpu = ordinal,
+                    "norms and gates by libtorch, slower: {reason}"
+                );
             }
         }
         loaded
@@ -175,7 +178,8 @@ pub fn norm_heads(
     let factors = factors.map(|factors| floats("factors", factors, &[batch, tokens], device));
     let factors = factors.transpose()?;
     let angles = |tensor| floats("rotary table", tensor, &[tokens, dim / 2], device);
-    let rotary = rotary.map(|table| Ok::<_, ModelError>((angles(&table.cos)?, angles(&table.sin)?)));
+    let rotary =
+        rotary.map(|table| Ok::<_, ModelError>((angles(&table.cos)?, angles(&table.sin)?)));
     let rotary = rotary.transpose()?;
     let launch = NormHeads {
         input: buffer(&input)?,

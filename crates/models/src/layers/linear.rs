@@ -78,7 +78,12 @@ impl Linear {
 
     /// Loads the part of the inputs that `peers` leave to this rank: columns of the weight. The
     /// bias is added once, after the sum.
-    pub fn load_inputs(weights: &Weights, inputs: i64, outputs: i64, peers: &Peers) -> Result<Self> {
+    pub fn load_inputs(
+        weights: &Weights,
+        inputs: i64,
+        outputs: i64,
+        peers: &Peers,
+    ) -> Result<Self> {
         let part = peers.part();
         if part.of == 1 {
             return Self::load(weights, inputs, outputs);

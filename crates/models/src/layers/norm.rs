@@ -221,7 +221,9 @@ impl RmsNorm {
     pub fn forward(&self, input: &Tensor) -> Result<Tensor> {
         let input = input.f_to_kind(Kind::Float)?;
         let factors = self.factors(&self.squares(&input)?)?;
-        Ok(input.f_mul(&factors.f_unsqueeze(-1)?)?.f_mul(&self.weight)?)
+        Ok(input
+            .f_mul(&factors.f_unsqueeze(-1)?)?
+            .f_mul(&self.weight)?)
     }
 
     /// Sums of squares over the last axis, `[batch, tokens]` f32: this rank's part of them.
@@ -389,7 +391,9 @@ mod tests {
         let plain = split_heads(&norm.forward(&input).unwrap(), heads).unwrap();
         let found = norm.forward_heads(&input, None, heads, None).unwrap();
         assert!(relative_error(&found, &plain) < 1e-6);
-        let found = norm.forward_heads(&input, None, heads, Some(&table)).unwrap();
+        let found = norm
+            .forward_heads(&input, None, heads, Some(&table))
+            .unwrap();
         assert!(relative_error(&found, &table.rotate(&plain).unwrap()) < 1e-6);
 
         let index = (0..batch * tokens).map(|token| token % 3).collect();

@@ -129,8 +129,14 @@ mod tests {
             for pair in 0..12 {
                 let position = [times[frame], row, column][pair as usize / 4] as f64;
                 let angle = position * THETA.powf(-2.0 * (pair % 4) as f64 / 8.0);
-                assert_eq!(table.cos.double_value(&[token, pair]), f64::from(angle.cos() as f32));
-                assert_eq!(table.sin.double_value(&[token, pair]), f64::from(angle.sin() as f32));
+                assert_eq!(
+                    table.cos.double_value(&[token, pair]),
+                    f64::from(angle.cos() as f32)
+                );
+                assert_eq!(
+                    table.sin.double_value(&[token, pair]),
+                    f64::from(angle.sin() as f32)
+                );
             }
         }
     }

@@ -86,7 +86,9 @@ impl WanBlock {
             })
         };
         let gated = |hidden: Tensor, value: &Tensor, gate| {
-            timed(Part::Elementwise, || add_gated(hidden, value, &vectors(gate, 0.0)?))
+            timed(Part::Elementwise, || {
+                add_gated(hidden, value, &vectors(gate, 0.0)?)
+            })
         };
 
         let normed = modulated(&hidden, 0, 1, &self.self_attention.projections.query)?;
@@ -235,7 +237,9 @@ impl SelfAttention {
     fn attend(&self, [query, key, value]: [Tensor; 3], tokens: i64) -> Result<Tensor> {
         let ranks = self.sequence.part().of;
         let attend_all = |query: &Tensor, key: &Tensor, value: &Tensor| {
-            timed(Part::SelfAttention, || attend(query, key, value, None, None))
+            timed(Part::SelfAttention, || {
+                attend(query, key, value, None, None)
+            })
         };
         if ranks == 1 {
             return attend_all(&query, &key, &value);
@@ -253,7 +257,10 @@ impl SelfAttention {
             .f_reshape([3, batch, some, all, dim])?;
         // The last tokens only fill the last rank up.
         let of = |which: i64| received.f_select(0, which);
-        let (key, value) = (of(1)?.f_narrow(2, 0, tokens)?, of(2)?.f_narrow(2, 0, tokens)?);
+        let (key, value) = (
+            of(1)?.f_narrow(2, 0, tokens)?,
+            of(2)?.f_narrow(2, 0, tokens)?,
+        );
         let attended = attend_all(&of(0)?, &key, &value)?;
         let packed = attended
             .f_view([batch, some, ranks, own, dim])?
@@ -352,9 +359,7 @@ impl CrossAttention {
             let (key, value) = &context.text;
             let attended = attend(&query, key, value, None, None)?;
             Ok(match &context.image {
-                Some((key, value)) => {
-                    attended.f_add(&attend(&query, key, value, None, None)?)?
-                }
+                Some((key, value)) => attended.f_add(&attend(&query, key, value, None, None)?)?,
                 None => attended,
             })
         })?;

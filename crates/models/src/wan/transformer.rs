@@ -72,6 +72,18 @@ impl WanTransformer {
         Ok(model)
     }
 
+    /// A transformer of this shape with random weights that are drawn on the device, and the number
+    /// of its parameters. It predicts nothing, but takes as long as a trained one.
+    pub fn random(config: WanConfig, target: Target) -> Result<(Self, usize)> {
+        let nothing = Checkpoint::from_files(Path::new("random"), serde_json::Value::Null, &[])?;
+        let weights = nothing.weights(target).with_random();
+        tch::manual_seed(0);
+        let model = Self::load(&weights, config)?;
+        let sizes = weights.asked_for().into_iter();
+        let parameters = sizes.map(|(_, shape)| shape.iter().product::<i64>() as usize);
+        Ok((model, parameters.sum()))
+    }
+
     pub(crate) fn load(weights: &Weights, config: WanConfig) -> Result<Self> {
         Self::load_shard(weights, config, &Shard::default())
     }
@@ -195,7 +207,10 @@ impl WanTransformer {
             hidden = block.forward(hidden, &modulation, &positions, context)?;
         }
         let tokens = self.project(&hidden, &embedding, index.as_ref())?;
-        let tokens = self.sequence.gather(&tokens, 1)?.f_narrow(1, 0, share.all)?;
+        let tokens = self
+            .sequence
+            .gather(&tokens, 1)?
+            .f_narrow(1, 0, share.all)?;
         unpatchify(&tokens, grid, &self.config)
     }
 

@@ -182,7 +182,10 @@ mod tests {
         assert!((trials[2].difference.unwrap() - 0.005).abs() < 1e-4);
         for (refused, reason) in [(3, "off by"), (4, "not here"), (5, "off by NaN")] {
             let trial = &trials[refused];
-            assert!(trial.refused.as_ref().unwrap().contains(reason), "{trial:?}");
+            assert!(
+                trial.refused.as_ref().unwrap().contains(reason),
+                "{trial:?}"
+            );
             assert_eq!(trial.seconds, None);
         }
     }
