@@ -71,6 +71,52 @@ fn figures_are_json() {
     call(&["bench", "decode", "--model", "/nowhere", "--frames", "4"]).ended_with(2);
 }
 
+#[test]
+fn a_transformer_needs_no_file_to_be_timed() {
+    let shop = Workshop::new();
+    let clip = ["--width", "64", "--height", "48", "--frames", "5"];
+    let bench = |more: &[&str]| {
+        let start = ["bench", "denoise", "--repeats", "1"];
+        call(&[&start[..], &clip, more].concat())
+    };
+    for more in [&["--random", "tiny"][..], &["--random", "tiny", "--plain"]] {
+        let figures = bench(more).ended_with(0).json();
+        assert_eq!(figures["tokens"], 2 * 3 * 4);
+        assert_eq!(figures["settings"]["device"], "cpu");
+        let seconds = &figures["parts"]["seconds"];
+        let attention = seconds["self_attention"].as_f64().unwrap();
+        assert!(attention > 0.0 && attention < seconds["total"].as_f64().unwrap());
+    }
+    let config = shop.path("config.json");
+    let text = r#"{"_class_name": "WanTransformer3DModel", "num_attention_heads": 1,
+        "attention_head_dim": 12, "num_layers": 1, "ffn_dim": 24, "text_dim": 8}"#;
+    std::fs::write(&config, text).unwrap();
+    let config = config.to_str().unwrap();
+    assert!(bench(&["--random", config]).ended_with(0).json()["parameters"].as_u64() > Some(0));
+    bench(&["--random", "large"])
+        .ended_with(2)
+        .saying("t2v-a14b");
+    bench(&["--random", "tiny", "--model", config]).ended_with(2);
+    bench(&[]).ended_with(2).saying("--random");
+}
+
+/// A machine with a GPU answers otherwise.
+#[test]
+fn without_a_gpu_what_needs_one_says_so() {
+    let findings = call(&["doctor", "--json"]).ended_with(0).json();
+    let mut all = findings.as_array().unwrap().iter();
+    let cuda = all.find(|finding| finding["name"] == "cuda").unwrap();
+    assert!(all.any(|finding| finding["name"] == "nvrtc"));
+    if cuda["state"] == "ok" {
+        eprintln!("skipped: what is said without a GPU; there is one");
+        return;
+    }
+    let denoise = ["bench", "denoise", "--random", "tiny", "--device", "cuda"];
+    for command in [&["bench", "kernels"][..], &denoise] {
+        call(command).ended_with(78).saying("storyloom doctor");
+    }
+}
+
 /// A file system of its own, unmounted at the end.
 struct SmallDisk(std::path::PathBuf);
 

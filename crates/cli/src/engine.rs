@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use storyloom_models::ModelError;
 use storyloom_models::checkpoint::Target;
+use storyloom_models::cuda;
 use storyloom_models::engine::{
     StoryMemEngine, StoryMemPaths, StoryMemSettings, serve, storymem_paths,
 };
@@ -128,26 +129,46 @@ fn lora_folder(config: &Config) -> Option<PathBuf> {
 /// # Errors
 /// A GPU is asked for and there is none.
 pub fn target(config: &Config, place: &Place) -> Result<Target, Failure> {
-    let cuda = tch::Cuda::is_available();
+    let turn = |gpus: usize| tch::Device::Cuda(place.world.found().local_rank % gpus);
     let device = match config.top.device {
-        Device::Cuda if !cuda => {
-            let message = "device = \"cuda\", but libtorch finds no GPU here; \
-                           see `storyloom doctor`, or set device = \"cpu\"";
-            return Err(Failure::new(Exit::Config, message));
-        }
-        Device::Auto | Device::Cuda if cuda => {
-            let count = usize::try_from(tch::Cuda::device_count())
-                .unwrap_or(1)
-                .max(1);
-            tch::Device::Cuda(place.world.found().local_rank % count)
-        }
-        _ => tch::Device::Cpu,
+        Device::Cpu => tch::Device::Cpu,
+        Device::Cuda => turn(gpus("device = \"cuda\"", "set device = \"cpu\"")?),
+        Device::Auto => match cuda::devices() {
+            Ok(0) => tch::Device::Cpu,
+            Ok(gpus) => turn(gpus),
+            Err(error) => {
+                tracing::warn!("there is a GPU, but the CPU does the work: {error}");
+                tch::Device::Cpu
+            }
+        },
     };
     let kind = match config.models.dtype {
         Dtype::F32 => Kind::Float,
         Dtype::Bf16 => Kind::BFloat16,
     };
     Ok(Target { kind, device })
+}
+
+/// How many GPUs there are, at least one.
+fn gpus(asked_for: &str, instead: &str) -> Result<usize, Failure> {
+    let none = |reason: &dyn std::fmt::Display| {
+        let message = format!("{asked_for}, but {reason}; see `storyloom doctor`, or {instead}");
+        Failure::new(Exit::Config, message)
+    };
+    match cuda::devices() {
+        Ok(0) => Err(none(&"libtorch finds no GPU here")),
+        Ok(gpus) => Ok(gpus),
+        Err(error) => Err(none(&error)),
+    }
+}
+
+/// The first GPU.
+///
+/// # Errors
+/// There is none that libtorch can use.
+pub fn first_gpu() -> Result<tch::Device, Failure> {
+    gpus("this needs a GPU", "use --device cpu where there is such a choice")?;
+    Ok(tch::Device::Cuda(0))
 }
 
 fn settings(config: &Config, place: &Place) -> Result<StoryMemSettings, Failure> {

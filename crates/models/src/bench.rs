@@ -1,7 +1,11 @@
-//! Figures of single components: the denoiser, the decoder, and loading.
+//! Figures of single components: the denoiser, the decoder, loading, and the fused kernels.
 //!
 //! Weights come from a checkpoint folder, so that the reference packages can be timed on the same
-//! ones. Every time is a median over repeats after one warm-up.
+//! ones, or are random where their size is all that counts. Every time is a median over repeats
+//! after one warm-up.
+
+mod denoise;
+mod kernels;
 
 use std::path::Path;
 use std::time::Instant;
@@ -10,12 +14,16 @@ use serde::Serialize;
 use storyloom_story::Seed;
 use tch::{Device, Tensor};
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Target};
+use crate::cuda::synchronize;
 use crate::error::Result;
 use crate::forward::cpu_target;
 use crate::noise::{Stream, gaussian};
 use crate::vae::AutoencoderKlWan;
-use crate::wan::{ForwardInputs, WanTransformer};
+use crate::wan::WanTransformer;
+
+pub use denoise::{DenoiseFigures, DenoiseModel, PartFigures, denoise};
+pub use kernels::{KernelCheck, KernelFigures, KernelShape, kernels};
 
 /// What every bench is told.
 #[derive(Debug, Clone, Serialize)]
@@ -28,6 +36,21 @@ pub struct BenchSettings {
     pub repeats: u32,
     /// Size of the clip: frames, height and width in pixels.
     pub clip: [i64; 3],
+    /// Where it runs.
+    #[serde(serialize_with = "device_name")]
+    pub device: Device,
+}
+
+/// `cpu` or `cuda:0`.
+fn device_name<S: serde::Serializer>(device: &Device, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&name_of(*device))
+}
+
+fn name_of(device: Device) -> String {
+    match device {
+        Device::Cuda(ordinal) => format!("cuda:{ordinal}"),
+        _ => "cpu".to_owned(),
+    }
 }
 
 /// How long something took.
@@ -39,29 +62,6 @@ pub struct Timing {
     pub best_seconds: f64,
     /// All repeats, in seconds.
     pub seconds: Vec<f64>,
-}
-
-/// Figures of `bench denoise`.
-#[derive(Debug, Clone, Serialize)]
-pub struct DenoiseFigures {
-    /// What was asked for.
-    pub settings: BenchSettings,
-    /// Parameters of the transformer.
-    pub parameters: usize,
-    /// Tokens of the clip.
-    pub tokens: i64,
-    /// Projecting the prompt for all blocks; once per prompt, not per step.
-    pub context: Timing,
-    /// One forward of one sample.
-    pub forward: Timing,
-    /// Operations of one forward, in units of 10^9.
-    pub gflop: f64,
-    /// Operations per second in the forward, in units of 10^9.
-    pub gflop_per_second: f64,
-    /// The same for a plain matrix product on this machine.
-    pub matmul_gflop_per_second: f64,
-    /// The former as a share of the latter.
-    pub share_of_matmul: f64,
 }
 
 /// Figures of `bench decode`.
@@ -99,18 +99,22 @@ impl BenchSettings {
         }
     }
 
-    /// Latent frames, height and width of the clip for the Wan 2.1 VAE.
-    pub(crate) fn latent(&self) -> [i64; 3] {
-        let [frames, height, width] = self.clip;
-        [1 + (frames - 1) / 4, height / 8, width / 8]
+    /// Kind and device of the weights.
+    fn target(&self) -> Result<Target> {
+        Ok(Target {
+            device: self.device,
+            ..cpu_target(&self.dtype)?
+        })
     }
 
     fn time(&self, mut work: impl FnMut() -> Result<()>) -> Result<Timing> {
         work()?;
         let mut seconds = Vec::new();
         for _ in 0..self.repeats.max(1) {
+            synchronize(self.device);
             let start = Instant::now();
             work()?;
+            synchronize(self.device);
             seconds.push(start.elapsed().as_secs_f64());
         }
         Ok(Timing::of(seconds))
@@ -130,51 +134,13 @@ impl Timing {
     }
 }
 
-/// Times forwards of the transformer in `folder` with 512 rows of text.
-///
-/// # Errors
-/// The checkpoint is not that of a Wan transformer, or libtorch refuses.
-pub fn denoise(folder: &Path, settings: &BenchSettings) -> Result<DenoiseFigures> {
-    const TEXT_ROWS: i64 = 512;
-    settings.prepare();
-    let model = WanTransformer::open(folder, cpu_target(&settings.dtype)?)?;
-    let config = model.config();
-    let [frames, height, width] = settings.latent();
-    let noise = |shape: &[i64]| gaussian(Seed(0), Stream::Shot, shape);
-    let hidden_states = noise(&[1, config.in_channels, frames, height, width])?;
-    let text = noise(&[1, TEXT_ROWS, config.text_dim])?;
-    let timestep = Tensor::f_from_slice(&[500_i64])?;
-    let context = settings.time(|| model.prepare_context(&text, None).map(drop))?;
-    let prepared = model.prepare_context(&text, None)?;
-    let inputs = ForwardInputs {
-        hidden_states: &hidden_states,
-        timestep: &timestep,
-        temporal_positions: None,
-    };
-    let forward = settings.time(|| model.forward(&inputs, &prepared).map(drop))?;
-    let gflop = config.forward_flops(settings.latent(), TEXT_ROWS) / 1e9;
-    let matmul = matmul_gflop_per_second(settings)?;
-    let rate = gflop / forward.median_seconds;
-    Ok(DenoiseFigures {
-        settings: settings.clone(),
-        parameters: parameters(&Checkpoint::open(folder)?),
-        tokens: config.tokens(settings.latent()),
-        context,
-        forward,
-        gflop,
-        gflop_per_second: rate,
-        matmul_gflop_per_second: matmul,
-        share_of_matmul: rate / matmul,
-    })
-}
-
 /// Times decodes of one clip by the VAE in `folder`; always in f32.
 ///
 /// # Errors
 /// The checkpoint is not that of a Wan VAE, or libtorch refuses.
 pub fn decode(folder: &Path, settings: &BenchSettings) -> Result<DecodeFigures> {
     settings.prepare();
-    let model = AutoencoderKlWan::open(folder, Device::Cpu)?;
+    let model = AutoencoderKlWan::open(folder, settings.device)?;
     let config = model.config();
     let [frames, height, width] = settings.clip;
     let space = config.spatial_factor();
@@ -185,7 +151,7 @@ pub fn decode(folder: &Path, settings: &BenchSettings) -> Result<DecodeFigures> 
         height / space,
         width / space,
     ];
-    let latents = gaussian(Seed(0), Stream::Shot, &shape)?;
+    let latents = noise(settings.device, &shape)?;
     let decode = settings.time(|| model.decode(&latents).map(drop))?;
     Ok(DecodeFigures {
         settings: settings.clone(),
@@ -200,7 +166,7 @@ pub fn decode(folder: &Path, settings: &BenchSettings) -> Result<DecodeFigures> 
 /// The checkpoint is not that of a Wan transformer.
 pub fn load(folder: &Path, settings: &BenchSettings) -> Result<LoadFigures> {
     settings.prepare();
-    let target = cpu_target(&settings.dtype)?;
+    let target = settings.target()?;
     let load = settings.time(|| WanTransformer::open(folder, target).map(drop))?;
     let bytes = Checkpoint::open(folder)?.bytes();
     Ok(LoadFigures {
@@ -212,23 +178,9 @@ pub fn load(folder: &Path, settings: &BenchSettings) -> Result<LoadFigures> {
     })
 }
 
-/// A square product in f32, the kind of all products on the CPU, large enough to be bound by
-/// arithmetic.
-fn matmul_gflop_per_second(settings: &BenchSettings) -> Result<f64> {
-    const SIDE: i64 = 1536;
-    let square = gaussian(Seed(1), Stream::Shot, &[SIDE, SIDE])?;
-    let timing = settings.time(|| {
-        drop(square.f_matmul(&square)?);
-        Ok(())
-    })?;
-    Ok(2.0 * (SIDE as f64).powi(3) / timing.best_seconds / 1e9)
-}
-
-fn parameters(checkpoint: &Checkpoint) -> usize {
-    let entries = checkpoint.entries().values();
-    entries
-        .map(|entry| entry.shape.iter().product::<i64>() as usize)
-        .sum()
+/// Always the same numbers of normal size, on `device`.
+fn noise(device: Device, shape: &[i64]) -> Result<Tensor> {
+    Ok(gaussian(Seed(0), Stream::Shot, shape)?.f_to_device(device)?)
 }
 
 fn peak_resident_bytes() -> Option<u64> {

@@ -83,6 +83,9 @@ pub enum ModelError {
         /// What it said.
         message: String,
     },
+    /// A fused kernel could not be started.
+    #[error("kernel: {0}")]
+    Kernel(#[from] storyloom_kernels::KernelError),
     /// libtorch refused an operation.
     #[error("libtorch: {0}")]
     Torch(#[from] tch::TchError),
@@ -123,7 +126,10 @@ impl ModelError {
             | Self::BadFile { .. }
             | Self::Keys { .. }
             | Self::WeightShape { .. } => ErrorClass::Run,
-            Self::Input { .. } | Self::NotFinite { .. } | Self::Torch(_) => ErrorClass::Shot,
+            Self::Input { .. }
+            | Self::NotFinite { .. }
+            | Self::Kernel(_)
+            | Self::Torch(_) => ErrorClass::Shot,
             Self::Interrupted { .. } => ErrorClass::Interrupted,
             Self::Rank { class, .. } => *class,
             Self::World(error) if error.is_resumable() => ErrorClass::Interrupted,

@@ -276,6 +276,16 @@ mod tests {
         }
     }
 
+    /// The same with the CPU in the place of a GPU, whose kernels a host compiler translates.
+    #[test]
+    fn the_transformers_reproduce_theirs_through_the_kernels() {
+        crate::layers::stand_in::as_gpu(|| {
+            for case in ["dit-t2v", "dit-ti2v", "dit-wan21-i2v", "storymem-rope"] {
+                reproduces(case, "io.safetensors", "transformer");
+            }
+        });
+    }
+
     #[test]
     fn a_component_folder_may_be_named_itself() {
         let folder = golden("vae21");

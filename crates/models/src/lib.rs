@@ -6,6 +6,7 @@ pub mod bench;
 pub mod bench_share;
 pub mod checkpoint;
 pub mod clip;
+pub mod cuda;
 pub mod engine;
 pub mod error;
 pub mod forward;

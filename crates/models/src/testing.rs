@@ -59,6 +59,18 @@ pub(crate) fn fill_checkpoint(
     write_tensors(&folder.join("diffusion_pytorch_model.safetensors"), &views).unwrap();
 }
 
+/// What `load` makes of a checkpoint of these tensors.
+pub(crate) fn weights_of<T>(
+    tensors: &[(&str, &Tensor)],
+    load: impl FnOnce(&Weights) -> Result<T>,
+) -> T {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("model.safetensors");
+    write_tensors(&file, tensors).unwrap();
+    let checkpoint = Checkpoint::from_files(folder.path(), serde_json::Value::Null, &[file]);
+    load(&checkpoint.unwrap().weights(Target::CPU_F32)).unwrap()
+}
+
 /// Values at flat positions, and the sum of absolute values in f64.
 pub(crate) fn summary(tensor: &Tensor, at: &[i64]) -> (Vec<f64>, f64) {
     let flat = tensor.to_kind(Kind::Double).flatten(0, -1);

@@ -1,11 +1,15 @@
 //! `storyloom bench`: figures of this machine as JSON.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use storyloom_memory::IndexKind;
-use storyloom_models::bench::{self, BenchSettings};
+use storyloom_models::bench::{
+    self, BenchSettings, DenoiseFigures, DenoiseModel, KernelFigures, KernelShape,
+};
+use storyloom_models::tch::Device;
+use storyloom_models::wan::WanConfig;
 use storyloom_models::bench_share::share;
 use storyloom_orchestrator::Videos;
 use storyloom_orchestrator::bench::{StoreFigures, store};
@@ -15,6 +19,7 @@ use storyloom_parallel::topology::Degrees;
 use storyloom_parallel::{CommError, World, WorldOptions};
 
 use super::{control, preempt};
+use crate::engine::first_gpu;
 use crate::environment;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::print_json;
@@ -29,7 +34,7 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 enum What {
     /// One forward of the denoiser, beside a plain matrix product.
-    Denoise(Clip),
+    Denoise(Denoise),
     /// One forward shared among the ranks of a world, beside one rank alone; under mpirun or
     /// `storyloom launch`.
     Share(Share),
@@ -40,6 +45,8 @@ enum What {
     Decode(Clip),
     /// From a checkpoint folder to a model that is ready.
     Load(Clip),
+    /// Every fused kernel on the GPU beside libtorch: results, which must agree, and times.
+    Kernels,
     /// What the ledger of a run costs per shot, and in a large run.
     Store(Store),
     /// How well stories side by side keep the denoiser busy; on the simulated engine.
@@ -64,7 +71,7 @@ struct Share {
 
 impl Share {
     fn measure(&self) -> Outcome {
-        let settings = self.clip.settings()?;
+        let settings = self.clip.timing.settings()?;
         let degrees = Degrees {
             tensor: self.tensor,
             sequence: self.sequence,
@@ -200,13 +207,47 @@ impl Pipeline {
 }
 
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("weights").required(true).args(["model", "random"])))]
+struct Denoise {
+    /// Folder of the transformer.
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// Random weights, made in place, instead of a folder: t2v-a14b, i2v-a14b, ti2v-5b, t2v-1.3b,
+    /// tiny, or a config.json.
+    #[arg(long, value_name = "CONFIG")]
+    random: Option<String>,
+    /// Without fused kernels.
+    #[arg(long)]
+    plain: bool,
+    #[command(flatten)]
+    timing: Timing,
+}
+
+#[derive(Debug, Args)]
 struct Clip {
     /// Folder of the component: a transformer, or a VAE for `decode`.
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// Precision: f32 or bf16.
-    #[arg(long, default_value = "f32")]
-    dtype: String,
+    #[command(flatten)]
+    timing: Timing,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Place {
+    /// The processor.
+    Cpu,
+    /// The first GPU.
+    Cuda,
+}
+
+#[derive(Debug, Args)]
+struct Timing {
+    /// Where it runs.
+    #[arg(long, value_enum, default_value = "cpu")]
+    device: Place,
+    /// Precision: f32 or bf16; bf16 on a GPU unless given.
+    #[arg(long)]
+    dtype: Option<String>,
     /// Threads; 0 takes the default of libtorch.
     #[arg(long, default_value_t = 2)]
     threads: u32,
@@ -224,14 +265,43 @@ struct Clip {
     width: u32,
 }
 
-impl Clip {
+impl Denoise {
+    fn measure(&self) -> Result<DenoiseFigures, Failure> {
+        let settings = self.timing.settings()?;
+        let Some(name) = &self.random else {
+            let folder = self.model.as_deref().unwrap_or(Path::new(""));
+            let model = DenoiseModel::Folder(folder);
+            return Ok(bench::denoise(model, &settings, self.plain)?);
+        };
+        let config = match WanConfig::named(name) {
+            Some(config) => config,
+            None if name.ends_with(".json") => WanConfig::read_file(Path::new(name))?,
+            None => {
+                let names = WanConfig::NAMES.join(", ");
+                let message =
+                    format!("{name} is no config; use one of {names}, or the path of a .json");
+                return Err(Failure::new(Exit::Usage, message));
+            }
+        };
+        let config = &config;
+        let model = DenoiseModel::Random { name, config };
+        Ok(bench::denoise(model, &settings, self.plain)?)
+    }
+}
+
+impl Timing {
     fn settings(&self) -> Result<BenchSettings, Failure> {
         if self.frames % 4 != 1 || self.height < 16 || self.width < 16 {
             let message = "a clip has 4n + 1 frames and at least 16 x 16 pixels";
             return Err(Failure::new(Exit::Usage, message));
         }
+        let (device, dtype) = match self.device {
+            Place::Cpu => (Device::Cpu, "f32"),
+            Place::Cuda => (first_gpu()?, "bf16"),
+        };
         Ok(BenchSettings {
-            dtype: self.dtype.clone(),
+            dtype: self.dtype.clone().unwrap_or_else(|| dtype.to_owned()),
+            device,
             threads: self.threads,
             repeats: self.repeats,
             clip: [self.frames, self.height, self.width].map(i64::from),
@@ -239,19 +309,35 @@ impl Clip {
     }
 }
 
+/// Checks the kernels on the first GPU.
+fn kernels() -> Result<KernelFigures, Failure> {
+    let shapes = [KernelShape::ODD, KernelShape::FULL];
+    Ok(bench::kernels(first_gpu()?, &shapes)?)
+}
+
 /// Measures, and prints the figures.
 pub fn run(arguments: &Arguments) -> Outcome {
     environment::settle();
     match &arguments.what {
-        What::Denoise(clip) => print_json(&bench::denoise(&clip.model, &clip.settings()?)?)?,
+        What::Denoise(what) => print_json(&what.measure()?)?,
         What::Share(what) => return what.measure(),
         What::Collectives => return collectives(),
-        What::Decode(clip) => print_json(&bench::decode(&clip.model, &clip.settings()?)?)?,
+        What::Decode(clip) => print_json(&bench::decode(&clip.model, &clip.timing.settings()?)?)?,
         What::Pipeline(what) => print_json(&what.measure()?)?,
         What::Control(what) => print_json(&control::measure(what)?)?,
         What::Preempt(what) => print_json(&preempt::measure(what)?)?,
         What::Store(what) => print_json(&what.measure()?)?,
-        What::Load(clip) => print_json(&bench::load(&clip.model, &clip.settings()?)?)?,
+        What::Load(clip) => print_json(&bench::load(&clip.model, &clip.timing.settings()?)?)?,
+        What::Kernels => {
+            let figures = kernels()?;
+            print_json(&figures)?;
+            if !figures.passed {
+                return Err(Failure::new(
+                    Exit::Unexpected,
+                    "a kernel computes something else",
+                ));
+            }
+        }
     }
     Ok(Exit::Done)
 }

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use clap::Args;
 use serde::Serialize;
+use storyloom_models::cuda;
 
 use crate::exit::{Exit, Outcome};
 use crate::output::{print, print_json};
@@ -49,6 +50,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
         libtorch(),
         ffmpeg(),
         cuda(),
+        nvrtc(),
         nccl(),
         mpi(),
         cores(),
@@ -110,19 +112,9 @@ fn missing(name: &'static str, detail: impl Into<String>, fix: &'static str) -> 
     }
 }
 
-/// The folder of the libtorch that this very process has loaded.
-fn libtorch_folder() -> Option<PathBuf> {
-    let maps = fs::read_to_string("/proc/self/maps").ok()?;
-    let line = maps
-        .lines()
-        .find(|line| line.ends_with("/libtorch_cpu.so"))?;
-    let path = &line[line.find('/')?..];
-    Path::new(path).parent().map(Path::to_owned)
-}
-
 fn libtorch() -> Finding {
     const FIX: &str = "run scripts/setup.sh and build again";
-    let Some(folder) = libtorch_folder() else {
+    let Some(folder) = cuda::libtorch_folder() else {
         return missing("libtorch", "this program was built without it", FIX);
     };
     let version = libtorch_version(&folder).unwrap_or_else(|| "of unknown version".to_owned());
@@ -155,22 +147,33 @@ fn ffmpeg() -> Finding {
     }
 }
 
+/// Opens the CUDA part of libtorch where there is a device for it.
 fn cuda() -> Finding {
-    let devices = fs::read_dir("/proc/driver/nvidia/gpus").map_or(0, Iterator::count);
-    let library = libtorch_folder().is_some_and(|folder| folder.join("libtorch_cuda.so").exists());
-    match (devices, library) {
-        (0, _) => absent("cuda", "no NVIDIA device", ""),
-        (count, false) => absent(
+    match cuda::devices() {
+        Ok(0) => absent("cuda", "no NVIDIA device", ""),
+        Ok(count) => ok("cuda", format!("{count} devices, used by libtorch")),
+        Err(error) => absent(
             "cuda",
-            format!("{count} devices, but libtorch has no CUDA part"),
+            format!("there is a device, but {error}"),
             "unpack the torch wheel together with all that it depends on",
         ),
-        (count, true) => ok("cuda", format!("{count} devices")),
     }
 }
 
+/// What the fused kernels are compiled with when they are first needed.
+fn nvrtc() -> Finding {
+    if cuda::find_nvrtc() {
+        return ok("nvrtc", "compiles the fused kernels");
+    }
+    absent(
+        "nvrtc",
+        "not found: on a GPU, norms and gates are slower",
+        "",
+    )
+}
+
 fn nccl() -> Finding {
-    let beside = libtorch_folder().and_then(|folder| {
+    let beside = cuda::libtorch_folder().and_then(|folder| {
         Some(
             folder
                 .parent()?

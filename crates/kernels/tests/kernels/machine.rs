@@ -1,18 +1,15 @@
 //! Where the launches run: on a device, or on the CPU by a host compiler.
 
 use std::cell::RefCell;
-use std::ffi::{CStr, CString, c_char};
-use std::fmt::Write as _;
-use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 use std::sync::Arc;
 
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream};
-use libloading::{Library, Symbol};
 use storyloom_kernels::{
-    Kernels, Launch, SOURCE, driver_is_available, entries, nvrtc_is_available, use_nvrtc_folder,
+    Kernels, Launch, driver_is_available, nvrtc_is_available, use_nvrtc_folder,
 };
+
+use crate::emulation::Emulation;
 
 /// Something that runs launches on memory of its own, which lives as long as it does.
 pub trait Machine {
@@ -24,68 +21,23 @@ pub trait Machine {
     fn run(&self, launch: &Launch);
 }
 
-/// The kernels, translated by g++.
-pub struct Emulation {
-    library: Library,
-    backwards: bool,
+/// The kernels on the CPU, and memory for them.
+pub struct Cpu {
+    emulation: Emulation,
     memory: RefCell<Vec<(Vec<u128>, usize)>>,
-    _folder: tempfile::TempDir,
 }
 
-type Emulate =
-    unsafe extern "C" fn(*const c_char, u32, u32, u32, *const u64, usize, bool) -> *const c_char;
-
-impl Emulation {
-    /// `backwards`: threads take their turns from the last to the first. `None`, with a line on
-    /// stderr, where there is no g++.
+impl Cpu {
+    /// As [`Emulation::new`].
     pub fn new(backwards: bool) -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let source = folder.path().join("kernels.cpp");
-        let target = folder.path().join("kernels.so");
-        fs::write(&source, translation_unit()).unwrap();
-        // A vector at an address that does not allow it is undefined, and traps.
-        let compiler = Command::new("g++")
-            .args([
-                "-std=c++17",
-                "-O1",
-                "-shared",
-                "-fPIC",
-                "-fno-strict-aliasing",
-            ])
-            .args(["-fsanitize=undefined", "-fsanitize-undefined-trap-on-error"])
-            .arg("-o")
-            .args([&target, &source])
-            .output();
-        let Ok(output) = compiler else {
-            eprintln!("skipped: the kernels on the CPU need g++");
-            return None;
-        };
-        let messages = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{messages}");
-        // SAFETY: the library has just been made of this crate's sources.
-        let library = unsafe { Library::new(target) }.unwrap();
         Some(Self {
-            library,
-            backwards,
+            emulation: Emulation::new(backwards)?,
             memory: RefCell::default(),
-            _folder: folder,
         })
     }
 }
 
-/// The emulation, the kernels, and their list.
-fn translation_unit() -> String {
-    let mut text = format!("{}\n{SOURCE}\n", include_str!("../emulate.hpp"));
-    text += "extern \"C\" const emulation::Entry ENTRIES[] = {\n";
-    for name in entries() {
-        let call = format!("emulation::with_arguments<{name}>");
-        let count = format!("emulation::parameters<{name}>({name})");
-        writeln!(text, "    {{\"{name}\", {call}, {count}}},").unwrap();
-    }
-    text + "    {nullptr, nullptr, 0},\n};\n"
-}
-
-impl Machine for Emulation {
+impl Machine for Cpu {
     fn upload(&self, bytes: &[u8]) -> u64 {
         let mut words = vec![0_u128; bytes.len().div_ceil(16)];
         for (word, bytes) in words.iter_mut().zip(bytes.chunks(16)) {
@@ -107,27 +59,9 @@ impl Machine for Emulation {
     }
 
     fn run(&self, launch: &Launch) {
-        let name = CString::new(launch.entry).unwrap();
-        // SAFETY: this is the type of the function in `emulate.hpp`. It reads as many arguments as
-        // it is told of; the pointers among them are from `upload`, and the tests fit the sizes to
-        // them. No borrow of that memory is alive.
-        let wrong = unsafe {
-            let emulate: Symbol<Emulate> = self.library.get(b"emulate\0").unwrap();
-            emulate(
-                name.as_ptr(),
-                launch.blocks,
-                launch.threads,
-                launch.shared_bytes,
-                launch.arguments.as_ptr(),
-                launch.arguments.len(),
-                self.backwards,
-            )
-        };
-        if !wrong.is_null() {
-            // SAFETY: a text that is part of the library.
-            let wrong = unsafe { CStr::from_ptr(wrong) };
-            panic!("{}: {}", launch.entry, wrong.to_string_lossy());
-        }
+        // SAFETY: the pointers are from `upload`, and the tests fit the sizes to them. No borrow
+        // of that memory is alive.
+        unsafe { self.emulation.run(launch) }
     }
 }
 

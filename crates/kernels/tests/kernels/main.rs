@@ -3,10 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+mod emulation;
 mod machine;
 mod numerics;
 
-use machine::{Device, Emulation, Machine, find_nvrtc};
+use machine::{Cpu, Device, Machine, find_nvrtc};
 use storyloom_kernels::{KernelError, Kernels, entries, use_nvrtc_folder};
 
 #[test]
@@ -92,12 +93,12 @@ fn kernels_can_be_shared_by_threads() {
 
 #[test]
 fn numerics_on_the_cpu() {
-    let Some(forwards) = Emulation::new(false) else {
+    let Some(forwards) = Cpu::new(false) else {
         return;
     };
     let found = numerics::check(&forwards);
     // Where a barrier is missing, the order of the threads shows.
-    let backwards = Emulation::new(true).map(|machine| numerics::check(&machine));
+    let backwards = Cpu::new(true).map(|machine| numerics::check(&machine));
     assert!(backwards.is_some_and(|bytes| bytes == found));
 }
 

@@ -37,7 +37,17 @@ pub struct Weights<'a> {
     checkpoint: &'a Checkpoint,
     target: Target,
     prefix: String,
+    stand_ins: StandIns,
     ledger: Rc<RefCell<Ledger>>,
+}
+
+/// What a tensor that is missing is replaced with.
+#[derive(Debug, Clone, Copy)]
+enum StandIns {
+    /// Whatever is in memory.
+    Empty,
+    /// Random numbers of a size that networks work with.
+    Random,
 }
 
 #[derive(Debug, Default)]
@@ -54,7 +64,17 @@ impl<'a> Weights<'a> {
             checkpoint,
             target,
             prefix: String::new(),
+            stand_ins: StandIns::Empty,
             ledger: Rc::default(),
+        }
+    }
+
+    /// The same place, where missing tensors are random numbers that are drawn on the device: a
+    /// network of any size without a file.
+    pub fn with_random(&self) -> Self {
+        Self {
+            stand_ins: StandIns::Random,
+            ..self.clone()
         }
     }
 
@@ -106,16 +126,16 @@ impl<'a> Weights<'a> {
     ) -> Result<Tensor> {
         let path = self.path(name);
         let Some(entry) = self.checkpoint.entries().get(&path) else {
-            self.ledger
-                .borrow_mut()
-                .missing
-                .push((path, shape.to_vec()));
-            let mut shape = shape.to_vec();
-            shape[axis] = part.range(shape[axis]).1;
-            return Ok(Tensor::f_empty(
-                shape,
-                (self.target.kind, self.target.device),
-            )?);
+            let mut part_shape = shape.to_vec();
+            part_shape[axis] = part.range(shape[axis]).1;
+            let stand_in = Tensor::f_empty(part_shape, (self.target.kind, self.target.device))?;
+            let stand_in = match self.stand_ins {
+                StandIns::Empty => stand_in,
+                StandIns::Random => fill_randomly(stand_in, &path, shape)?,
+            };
+            let mut ledger = self.ledger.borrow_mut();
+            ledger.missing.push((path, shape.to_vec()));
+            return Ok(stand_in);
         };
         if entry.shape != shape {
             return Err(ModelError::WeightShape {
@@ -242,6 +262,18 @@ impl<'a> Weights<'a> {
         }
         Ok(stored)
     }
+}
+
+/// Fills a part of the tensor `name` of `shape` such that a network of such tensors keeps the size
+/// of its activations: rows of unit length for products, ones for norms, small biases.
+fn fill_randomly(mut tensor: Tensor, name: &str, shape: &[i64]) -> Result<Tensor> {
+    let _guard = tch::no_grad_guard();
+    let inputs: i64 = shape[1..].iter().product();
+    Ok(match shape.len() {
+        1 if name.ends_with("weight") => tensor.f_fill_(1.0)?,
+        1 => tensor.f_normal_(0.0, 0.02)?,
+        _ => tensor.f_normal_(0.0, 1.0 / (inputs.max(1) as f64).sqrt())?,
+    })
 }
 
 /// Elements converted or sent to a device at once.

@@ -41,7 +41,7 @@ impl Activation {
                 rows::for_each_row(rows::values_mut(&mut input), width, |_, row| gelu_tanh(row));
                 input
             }
-            Self::GeluTanh => input.f_gelu("tanh")?,
+            Self::GeluTanh => input.f_gelu_("tanh")?,
             Self::QuickGelu => input.f_mul_scalar(1.702)?.f_sigmoid()?.f_mul(&input)?,
             Self::Silu => input.f_silu()?,
             Self::Relu => input.f_relu()?,

@@ -1,7 +1,8 @@
 //! The affine map.
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
+use super::is_host;
 use crate::checkpoint::Weights;
 use crate::error::Result;
 use crate::shard::{Part, Peers};
@@ -105,15 +106,26 @@ impl Linear {
         }
     }
 
-    /// `[..., inputs]` in f32 to `[..., outputs]` in f32, or this rank's part of either.
+    /// `[..., inputs]` to `[..., outputs]` in f32, or this rank's part of either.
     pub fn forward(&self, input: &Tensor) -> Result<Tensor> {
+        Ok(self.forward_rounded(input)?.f_to_kind(Kind::Float)?)
+    }
+
+    /// The kind that products are computed in, and that inputs are rounded to.
+    pub fn kind(&self) -> Kind {
+        product_kind(&self.weight)
+    }
+
+    /// As [`forward`](Self::forward), left in the kind that the last step computed in: that of the
+    /// products, but for sums over ranks or with a low-rank update, which are f32.
+    pub fn forward_rounded(&self, input: &Tensor) -> Result<Tensor> {
         let Split::Inputs(peers) = &self.split else {
             return self.own(input, self.bias.as_ref());
         };
         let output = peers.sum(self.own(input, None)?)?;
         match &self.bias {
             Some(bias) => {
-                let mut output = output;
+                let mut output = output.f_to_kind(Kind::Float)?;
                 Ok(output.f_add_(&bias.f_to_kind(Kind::Float)?)?)
             }
             None => Ok(output),
@@ -122,12 +134,14 @@ impl Linear {
 
     /// What this rank's weights make of its inputs.
     fn own(&self, input: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-        let mut output = product(input, &self.weight, bias)?;
-        if let Some(LowRank { down, up, scale }) = &self.low_rank {
-            let mut update = product(&product(input, down, None)?, up, None)?;
-            output = output.f_add_(&update.f_mul_scalar_(*scale)?)?;
-        }
-        Ok(output)
+        let output = product(input, &self.weight, bias)?;
+        let Some(LowRank { down, up, scale }) = &self.low_rank else {
+            return Ok(output);
+        };
+        let mut output = output.f_to_kind(Kind::Float)?;
+        let update = product(&product(input, down, None)?, up, None)?;
+        let mut update = update.f_to_kind(Kind::Float)?;
+        Ok(output.f_add_(&update.f_mul_scalar_(*scale)?)?)
     }
 
     /// Size of the whole layer's weight, `[outputs, inputs]`.
@@ -177,23 +191,25 @@ impl Linear {
     }
 }
 
-fn product(input: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    let kind = if weight.device() == Device::Cpu {
+fn product_kind(weight: &Tensor) -> Kind {
+    if is_host(weight.device()) {
         Kind::Float
     } else {
         weight.kind()
-    };
+    }
+}
+
+fn product(input: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let kind = product_kind(weight);
     let weight = weight.f_to_kind(kind)?;
     let bias = bias.map(|bias| bias.f_to_kind(kind)).transpose()?;
-    Ok(input
-        .f_to_kind(kind)?
-        .f_linear(&weight, bias)?
-        .f_to_kind(Kind::Float)?)
+    Ok(input.f_to_kind(kind)?.f_linear(&weight, bias)?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tch::Device;
 
     fn layer(kind: Kind) -> (Linear, Tensor) {
         let options = (Kind::Float, Device::Cpu);

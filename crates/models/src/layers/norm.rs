@@ -1,21 +1,55 @@
 //! Normalisations. Statistics and products are f32.
 
 use multiversion::multiversion;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::rotary::RotaryTable;
-use super::{rows, split_heads};
+use super::{fused, rows, split_heads};
 use crate::checkpoint::Weights;
-use crate::error::Result;
+use crate::error::{ModelError, Result};
 use crate::shard::Part;
+
+/// Which of a few vectors each token has, on the host and on a device.
+#[derive(Debug)]
+pub struct TokenIndex {
+    rows: Vec<i64>,
+    tensor: Tensor,
+    count: i64,
+}
+
+impl TokenIndex {
+    /// Of the row of each token, `[batch * tokens]`, all below `count`.
+    pub fn new(rows: Vec<i64>, count: i64, device: Device) -> Result<Self> {
+        if let Some(row) = rows.iter().find(|row| !(0..count).contains(row)) {
+            let reason = format!("row {row} of {count}");
+            return Err(ModelError::input("index of token vectors", reason));
+        }
+        let tensor = Tensor::f_from_slice(&rows)?.f_to_device(device)?;
+        Ok(Self {
+            rows,
+            tensor,
+            count,
+        })
+    }
+
+    /// i64 `[batch * tokens]`.
+    pub fn tensor(&self) -> &Tensor {
+        &self.tensor
+    }
+
+    /// How many rows there must be.
+    pub fn count(&self) -> i64 {
+        self.count
+    }
+}
 
 /// One vector of `width` for every sample or every token of `[batch, tokens, width]`.
 #[derive(Debug)]
 pub struct TokenVectors<'a> {
     /// The distinct vectors, f32 `[rows, width]`.
     pub rows: Tensor,
-    /// Row of each token, `[batch * tokens]`; `None`: sample `b` has row `b`.
-    pub index: Option<&'a [i64]>,
+    /// Row of each token; `None`: sample `b` has row `b`.
+    pub index: Option<&'a TokenIndex>,
 }
 
 impl TokenVectors<'_> {
@@ -24,10 +58,9 @@ impl TokenVectors<'_> {
         Ok(match self.index {
             None => self.rows.f_unsqueeze(1)?,
             Some(index) => {
-                let index = Tensor::f_from_slice(index)?.f_to_device(self.rows.device())?;
                 let width = self.rows.size()[1];
                 self.rows
-                    .f_index_select(0, &index)?
+                    .f_index_select(0, &index.tensor)?
                     .f_view([batch, -1, width])?
             }
         })
@@ -35,7 +68,8 @@ impl TokenVectors<'_> {
 
     /// The vector of each token, when the tensor is in host memory.
     fn of_tokens<'b>(&'b self, tokens: usize) -> impl Fn(usize) -> &'b [f32] + Sync {
-        let (values, index) = (rows::values(&self.rows), self.index);
+        let values = rows::values(&self.rows);
+        let index = self.index.map(|index| index.rows.as_slice());
         let width = self.rows.size()[1] as usize;
         move |token| {
             let row = index.map_or(token / tokens, |index| index[token] as usize);
@@ -45,17 +79,26 @@ impl TokenVectors<'_> {
 }
 
 /// Layer norm without learned values, times `scale`, plus `shift`; `[batch, tokens, width]`.
+///
+/// Computed in f32 and rounded once to `kind`.
 pub fn modulated_layer_norm(
     input: &Tensor,
     eps: f64,
     scale: &TokenVectors,
     shift: &TokenVectors,
+    kind: Kind,
 ) -> Result<Tensor> {
     let (batch, tokens, width) = input.size3()?;
+    if let Some(kernels) = fused::kernels(input)
+        && fused::takes_row(width)
+    {
+        return fused::modulate(kernels, input, eps, scale, shift, kind);
+    }
     if !(rows::on_host(input) && input.is_contiguous()) {
         return Ok(layer_norm(input, eps)?
             .f_mul_(&scale.broadcast(batch)?)?
-            .f_add_(&shift.broadcast(batch)?)?);
+            .f_add_(&shift.broadcast(batch)?)?
+            .f_to_kind(kind)?);
     }
     let (tokens, width) = (tokens as usize, width as usize);
     let mut output = rows::empty_like(input)?;
@@ -65,7 +108,20 @@ pub fn modulated_layer_norm(
         let input = &source[token * width..][..width];
         modulate(input, eps as f32, scale(token), shift(token), row);
     });
-    Ok(output)
+    Ok(output.f_to_kind(kind)?)
+}
+
+/// `hidden + value * gate`, in place; `[batch, tokens, width]`. Nothing else may use `hidden`.
+pub fn add_gated(mut hidden: Tensor, value: &Tensor, gate: &TokenVectors) -> Result<Tensor> {
+    if let Some(kernels) = fused::kernels(&hidden)
+        && fused::kernels(value).is_some()
+        && hidden.is_contiguous()
+    {
+        fused::add_gated(kernels, &mut hidden, value, gate)?;
+        return Ok(hidden);
+    }
+    let gate = gate.broadcast(hidden.size()[0])?;
+    Ok(hidden.f_addcmul_(&value.f_to_kind(hidden.kind())?, &gate)?)
 }
 
 #[multiversion(targets("x86_64+avx2", "x86_64+avx512f"))]
@@ -102,6 +158,25 @@ impl LayerNorm {
         let weight = weights.take("weight", &[width])?;
         let bias = weights.take("bias", &[width])?;
         Ok(Self { weight, bias, eps })
+    }
+
+    /// `[batch, tokens, width]` to the same shape, computed in f32 and rounded once to `kind`.
+    pub fn forward_to(&self, input: &Tensor, kind: Kind) -> Result<Tensor> {
+        let (batch, tokens, width) = input.size3()?;
+        let Some(kernels) = fused::kernels(input).filter(|_| fused::takes_row(width)) else {
+            return Ok(self.forward(input)?.f_to_kind(kind)?);
+        };
+        // The learned values are a modulation that all tokens of all samples share.
+        let learned = |values: &Tensor| -> Result<TokenVectors> {
+            Ok(TokenVectors {
+                rows: values.f_unsqueeze(0)?,
+                index: None,
+            })
+        };
+        let (scale, shift) = (learned(&self.weight)?, learned(&self.bias)?);
+        let input = input.f_reshape([1, batch * tokens, width])?;
+        let output = fused::modulate(kernels, &input, self.eps, &scale, &shift, kind)?;
+        Ok(output.f_view([batch, tokens, width])?)
     }
 
     /// `[..., width]` to the same shape in f32.
@@ -153,6 +228,9 @@ impl RmsNorm {
 
     /// Sums of squares over the last axis, `[batch, tokens]` f32: this rank's part of them.
     pub fn squares(&self, input: &Tensor) -> Result<Tensor> {
+        if let Some(kernels) = fused::kernels(input).filter(|_| input.dim() == 3) {
+            return fused::square_sums(kernels, input);
+        }
         if !(rows::on_host(input) && input.is_contiguous()) {
             let squares = input.f_to_kind(Kind::Float)?.f_square()?;
             return Ok(squares.f_sum_dim_intlist([-1_i64].as_slice(), false, Kind::Float)?);
@@ -174,7 +252,7 @@ impl RmsNorm {
     }
 
     /// Normalises `[batch, tokens, heads * dim]`, splits it into heads and rotates these:
-    /// `[batch, heads, tokens, dim]` in f32.
+    /// `[batch, heads, tokens, dim]`, computed in f32 and rounded once to the kind of the input.
     ///
     /// `factors` `[batch, tokens]` are given where ranks share the axis.
     pub fn forward_heads(
@@ -189,6 +267,11 @@ impl RmsNorm {
         if let Some(rotary) = rotary {
             rotary.check(tokens, dim)?;
         }
+        if let Some(kernels) = fused::kernels(input).filter(|_| dim % 2 == 0) {
+            let learned = (&self.weight, self.eps);
+            let kind = input.kind();
+            return fused::norm_heads(kernels, input, learned, factors, heads, rotary, kind);
+        }
         if !(rows::on_host(input) && input.is_contiguous()) {
             let normed = match factors {
                 None => self.forward(input)?,
@@ -198,10 +281,11 @@ impl RmsNorm {
                     .f_mul(&self.weight)?,
             };
             let normed = split_heads(&normed, heads)?;
-            return match rotary {
-                Some(rotary) => rotary.rotate(&normed),
-                None => Ok(normed),
+            let rotated = match rotary {
+                Some(rotary) => rotary.rotate(&normed)?,
+                None => normed,
             };
+            return Ok(rotated.f_to_kind(input.kind())?);
         }
         let options = (Kind::Float, input.device());
         let mut output = Tensor::f_empty([batch, heads, tokens, dim], options)?;
@@ -312,8 +396,9 @@ mod tests {
             .unwrap();
         assert!(relative_error(&found, &table.rotate(&plain).unwrap()) < 1e-6);
 
-        let index: Vec<i64> = (0..batch * tokens).map(|token| token % 3).collect();
-        for index in [None, Some(index.as_slice())] {
+        let index = (0..batch * tokens).map(|token| token % 3).collect();
+        let index = TokenIndex::new(index, 3, Device::Cpu).unwrap();
+        for index in [None, Some(&index)] {
             let vectors = |phase| TokenVectors {
                 rows: cosines(&[3, width], phase),
                 index,
@@ -325,8 +410,8 @@ mod tests {
             }
             let expected = layer_norm(&input, 1e-6).unwrap() * scale.broadcast(batch).unwrap()
                 + shift.broadcast(batch).unwrap();
-            let found = modulated_layer_norm(&input, 1e-6, &scale, &shift).unwrap();
-            assert!(relative_error(&found, &expected) < 1e-6);
+            let found = modulated_layer_norm(&input, 1e-6, &scale, &shift, Kind::Float);
+            assert!(relative_error(&found.unwrap(), &expected) < 1e-6);
         }
     }
 }

@@ -32,36 +32,34 @@ impl RotaryAxes {
         columns: i64,
         device: Device,
     ) -> Result<RotaryTable> {
-        let angles = |position: i64, channels: i64| {
-            let inverse = move |pair: i64| THETA.powf(-2.0 * pair as f64 / channels as f64);
-            (0..channels / 2).map(move |pair| position as f64 * inverse(pair))
+        let grid = [times.len() as i64, rows, columns];
+        let positions = [times.to_vec(), (0..rows).collect(), (0..columns).collect()];
+        // An axis has few positions: their angles are computed once, and dealt out to the tokens
+        // where the table will lie.
+        let spread = |axis: usize, of: fn(f64) -> f64| -> Result<Tensor> {
+            let channels = self.channels[axis];
+            let inverse = |pair: i64| THETA.powf(-2.0 * pair as f64 / channels as f64);
+            let angles = |&position: &i64| {
+                (0..channels / 2).map(move |pair| position as f64 * inverse(pair))
+            };
+            let angles = positions[axis].iter().flat_map(angles);
+            let values: Vec<f32> = angles.map(|angle| of(angle) as f32).collect();
+            let mut shape = [1, 1, 1, channels / 2];
+            shape[axis] = grid[axis];
+            let values = Tensor::f_from_slice(&values)?.f_to_device(device)?;
+            let [frames, rows, columns] = grid;
+            Ok(values
+                .f_view(shape)?
+                .f_expand([frames, rows, columns, channels / 2], false)?)
         };
-        let [time_channels, row_channels, column_channels] = self.channels;
-        let mut cos = Vec::new();
-        let mut sin = Vec::new();
-        for &time in times {
-            for row in 0..rows {
-                for column in 0..columns {
-                    let token = angles(time, time_channels)
-                        .chain(angles(row, row_channels))
-                        .chain(angles(column, column_channels));
-                    for angle in token {
-                        cos.push(angle.cos() as f32);
-                        sin.push(angle.sin() as f32);
-                    }
-                }
-            }
-        }
-        let tokens = times.len() as i64 * rows * columns;
         let half = self.channels.iter().sum::<i64>() / 2;
-        let tensor = |values: &[f32]| -> Result<Tensor> {
-            Ok(Tensor::f_from_slice(values)?
-                .f_view([tokens, half])?
-                .f_to_device(device)?)
+        let table = |of: fn(f64) -> f64| -> Result<Tensor> {
+            let axes = [spread(0, of)?, spread(1, of)?, spread(2, of)?];
+            Ok(Tensor::f_cat(&axes, -1)?.f_view([grid.iter().product(), half])?)
         };
         Ok(RotaryTable {
-            cos: tensor(&cos)?,
-            sin: tensor(&sin)?,
+            cos: table(f64::cos)?,
+            sin: table(f64::sin)?,
         })
     }
 }
@@ -118,6 +116,28 @@ mod tests {
         for (pair, cos, sin) in [(0, -0.759_688, -0.650_288), (1, -0.902_946, 0.429_754)] {
             assert!((table.cos.double_value(&[0, pair]) - cos).abs() < 1e-6);
             assert!((table.sin.double_value(&[0, pair]) - sin).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn every_token_has_the_angles_of_its_three_positions() {
+        let (times, axes) = ([-7, 0, 3], RotaryAxes::of_head(24));
+        let table = axes.table(&times, 2, 5, Device::Cpu).unwrap();
+        assert_eq!(table.cos.size(), [30, 12]);
+        for (frame, row, column) in [(0, 1, 4), (1, 0, 3), (2, 1, 0)] {
+            let token = (frame as i64 * 2 + row) * 5 + column;
+            for pair in 0..12 {
+                let position = [times[frame], row, column][pair as usize / 4] as f64;
+                let angle = position * THETA.powf(-2.0 * (pair % 4) as f64 / 8.0);
+                assert_eq!(
+                    table.cos.double_value(&[token, pair]),
+                    f64::from(angle.cos() as f32)
+                );
+                assert_eq!(
+                    table.sin.double_value(&[token, pair]),
+                    f64::from(angle.sin() as f32)
+                );
+            }
         }
     }
 

@@ -5,7 +5,7 @@
 //! lanes are fixed, and nothing depends on the number of threads.
 
 use rayon::prelude::*;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use crate::error::Result;
 
@@ -17,7 +17,7 @@ const LANES: usize = 16;
 
 /// Whether the functions of this module take `tensor`.
 pub fn on_host(tensor: &Tensor) -> bool {
-    tensor.device() == Device::Cpu && tensor.kind() == Kind::Float
+    super::is_host(tensor.device()) && tensor.kind() == Kind::Float
 }
 
 /// The elements of a contiguous f32 tensor in host memory.

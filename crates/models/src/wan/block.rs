@@ -6,8 +6,8 @@ use super::WanConfig;
 use crate::checkpoint::Weights;
 use crate::error::Result;
 use crate::layers::{
-    Activation, LayerNorm, Linear, RmsNorm, RotaryTable, TokenVectors, attend, merge_heads,
-    modulated_layer_norm, split_heads,
+    Activation, LayerNorm, Linear, Part, RmsNorm, RotaryTable, TokenIndex, TokenVectors, add_gated,
+    attend, merge_heads, modulated_layer_norm, split_heads, timed,
 };
 use crate::shard::{Peers, PendingSum, Shard};
 
@@ -28,8 +28,8 @@ pub(super) struct WanBlock {
 pub(super) struct Modulation<'a> {
     /// `[rows, 6, model]` in f32.
     pub(super) rows: &'a Tensor,
-    /// Row of each token `[batch * tokens]`; `None`: row `b` for every token of sample `b`.
-    pub(super) index: Option<&'a [i64]>,
+    /// Row of each token; `None`: row `b` for every token of sample `b`.
+    pub(super) index: Option<&'a TokenIndex>,
 }
 
 /// Where the tokens of this rank stand.
@@ -78,33 +78,35 @@ impl WanBlock {
         positions: &Positions,
         context: &BlockContext,
     ) -> Result<Tensor> {
-        let batch = hidden.size()[0];
         let vectors = |which, plus| modulation.vectors(&self.table, which, plus);
-        let modulated = |hidden: &Tensor, shift, scale| {
-            modulated_layer_norm(
-                hidden,
-                self.eps,
-                &vectors(scale, 1.0)?,
-                &vectors(shift, 0.0)?,
-            )
+        let modulated = |hidden: &Tensor, shift, scale, next: &Linear| {
+            timed(Part::Elementwise, || {
+                let (scale, shift) = (vectors(scale, 1.0)?, vectors(shift, 0.0)?);
+                modulated_layer_norm(hidden, self.eps, &scale, &shift, next.kind())
+            })
         };
-        let gate = |which| vectors(which, 0.0)?.broadcast(batch);
-
-        let attended = self.self_attention.forward(
-            &modulated(&hidden, 0, 1)?,
-            &positions.rotary,
-            positions.tokens,
-        )?;
-        hidden = hidden.f_addcmul_(&attended, &gate(2)?)?;
-
-        let normed = match &self.cross_norm {
-            Some(norm) => norm.forward(&hidden)?,
-            None => hidden.shallow_clone(),
+        let gated = |hidden: Tensor, value: &Tensor, gate| {
+            timed(Part::Elementwise, || {
+                add_gated(hidden, value, &vectors(gate, 0.0)?)
+            })
         };
-        hidden = hidden.f_add_(&self.cross_attention.forward(&normed, context)?)?;
 
-        let fed = self.feed_forward.forward(&modulated(&hidden, 3, 4)?)?;
-        Ok(hidden.f_addcmul_(&fed, &gate(5)?)?)
+        let normed = modulated(&hidden, 0, 1, &self.self_attention.projections.query)?;
+        let (rotary, tokens) = (&positions.rotary, positions.tokens);
+        let attended = self.self_attention.forward(&normed, rotary, tokens)?;
+        hidden = gated(hidden, &attended, 2)?;
+
+        let kind = self.cross_attention.projections.query.kind();
+        let normed = timed(Part::Elementwise, || match &self.cross_norm {
+            Some(norm) => norm.forward_to(&hidden, kind),
+            None => Ok(hidden.shallow_clone()),
+        })?;
+        let attended = self.cross_attention.forward(&normed, context)?;
+        hidden = timed(Part::Elementwise, || Ok(hidden.f_add_(&attended)?))?;
+
+        let normed = modulated(&hidden, 3, 4, &self.feed_forward.first)?;
+        let fed = self.feed_forward.forward(&normed)?;
+        gated(hidden, &fed, 5)
     }
 
     /// Keys and values of the text (and image) for this block; the same at every timestep.
@@ -173,6 +175,12 @@ impl Projections {
         Ok(Some(self.peers.start_sum(Tensor::f_stack(&squares, 0)?)?))
     }
 
+    /// The heads laid side by side, and the last product.
+    fn leave(&self, attended: &Tensor) -> Result<Tensor> {
+        let merged = timed(Part::Elementwise, || merge_heads(attended))?;
+        timed(Part::Outputs, || self.output.forward_rounded(&merged))
+    }
+
     fn linear_mut(&mut self, name: &str) -> Option<&mut Linear> {
         Some(match name {
             "to_q" => &mut self.query,
@@ -202,39 +210,48 @@ impl SelfAttention {
     /// `tokens` is how many there are on all ranks together.
     fn forward(&self, hidden: &Tensor, rotary: &RotaryTable, tokens: i64) -> Result<Tensor> {
         let p = &self.projections;
-        let query = p.query.forward(hidden)?;
-        let key = p.key.forward(hidden)?;
+        let project = |linear: &Linear| timed(Part::Inputs, || linear.forward_rounded(hidden));
+        let (query, key) = (project(&p.query)?, project(&p.key)?);
         // The sums travel while the values are computed.
         let squares = p.start_squares(&[(&query, &p.query_norm), (&key, &p.key_norm)])?;
-        let value = p.value.forward(hidden)?;
+        let value = project(&p.value)?;
         let squares = squares.map(PendingSum::wait).transpose()?;
         let heads = |projected: &Tensor, norm: &RmsNorm, which: i64| {
             let factors = squares
                 .as_ref()
                 .map(|squares| norm.factors(&squares.f_select(0, which)?))
                 .transpose()?;
-            norm.forward_heads(projected, factors.as_ref(), p.heads, Some(rotary))
+            timed(Part::Elementwise, || {
+                norm.forward_heads(projected, factors.as_ref(), p.heads, Some(rotary))
+            })
         };
         let query = heads(&query, &p.query_norm, 0)?;
         let key = heads(&key, &p.key_norm, 1)?;
         let value = split_heads(&value, p.heads)?;
         let attended = self.attend([query, key, value], tokens)?;
-        p.output.forward(&merge_heads(&attended)?)
+        p.leave(&attended)
     }
 
     /// Attention over all tokens. Where ranks share these (Ulysses), each gets all tokens of some
     /// heads for the time of the attention.
     fn attend(&self, [query, key, value]: [Tensor; 3], tokens: i64) -> Result<Tensor> {
         let ranks = self.sequence.part().of;
+        let attend_all = |query: &Tensor, key: &Tensor, value: &Tensor| {
+            timed(Part::SelfAttention, || {
+                attend(query, key, value, None, None)
+            })
+        };
         if ranks == 1 {
-            return attend(&query, &key, &value, None, None);
+            return attend_all(&query, &key, &value);
         }
+        // What travels is f32.
+        let kind = query.kind();
         let (batch, heads, own, dim) = query.size4()?;
         let (some, all) = (heads / ranks, own * ranks);
         let packed = Tensor::f_stack(&[query, key, value], 0)?
             .f_view([3, batch, ranks, some, own, dim])?
             .f_permute([2, 0, 1, 3, 4, 5])?;
-        let received = self.sequence.trade(&packed)?;
+        let received = self.sequence.trade(&packed)?.f_to_kind(kind)?;
         let received = received
             .f_permute([1, 2, 3, 0, 4, 5])?
             .f_reshape([3, batch, some, all, dim])?;
@@ -244,11 +261,11 @@ impl SelfAttention {
             of(1)?.f_narrow(2, 0, tokens)?,
             of(2)?.f_narrow(2, 0, tokens)?,
         );
-        let attended = attend(&of(0)?, &key, &value, None, None)?;
+        let attended = attend_all(&of(0)?, &key, &value)?;
         let packed = attended
             .f_view([batch, some, ranks, own, dim])?
             .f_permute([2, 0, 1, 3, 4])?;
-        let received = self.sequence.trade(&packed)?;
+        let received = self.sequence.trade(&packed)?.f_to_kind(kind)?;
         Ok(received
             .f_permute([1, 0, 2, 3, 4])?
             .f_reshape([batch, heads, own, dim])?)
@@ -303,8 +320,8 @@ impl CrossAttention {
         let p = &self.projections;
         let pair = |rows: &Tensor, key: &Linear, norm: &RmsNorm, value: &Linear| {
             Ok((
-                self.normed(&key.forward(rows)?, norm)?,
-                split_heads(&value.forward(rows)?, p.heads)?,
+                self.normed(&key.forward_rounded(rows)?, norm)?,
+                split_heads(&value.forward_rounded(rows)?, p.heads)?,
             ))
         };
         let image = match (image, &self.image) {
@@ -328,19 +345,25 @@ impl CrossAttention {
         let factors = squares
             .map(|squares| norm.factors(&squares.f_select(0, 0)?))
             .transpose()?;
-        norm.forward_heads(projected, factors.as_ref(), p.heads, None)
+        timed(Part::Elementwise, || {
+            norm.forward_heads(projected, factors.as_ref(), p.heads, None)
+        })
     }
 
     /// No rotary positions, no mask; text and image are two attentions whose results are added.
     fn forward(&self, hidden: &Tensor, context: &BlockContext) -> Result<Tensor> {
         let p = &self.projections;
-        let query = self.normed(&p.query.forward(hidden)?, &p.query_norm)?;
-        let (key, value) = &context.text;
-        let mut attended = attend(&query, key, value, None, None)?;
-        if let Some((key, value)) = &context.image {
-            attended = attended.f_add(&attend(&query, key, value, None, None)?)?;
-        }
-        p.output.forward(&merge_heads(&attended)?)
+        let query = timed(Part::Inputs, || p.query.forward_rounded(hidden))?;
+        let query = self.normed(&query, &p.query_norm)?;
+        let attended = timed(Part::CrossAttention, || {
+            let (key, value) = &context.text;
+            let attended = attend(&query, key, value, None, None)?;
+            Ok(match &context.image {
+                Some((key, value)) => attended.f_add(&attend(&query, key, value, None, None)?)?,
+                None => attended,
+            })
+        })?;
+        p.leave(&attended)
     }
 }
 
@@ -361,7 +384,11 @@ impl FeedForward {
     }
 
     fn forward(&self, input: &Tensor) -> Result<Tensor> {
-        self.second
-            .forward(&Activation::GeluTanh.apply(self.first.forward(input)?)?)
+        let product = |linear: &Linear, input: &Tensor| {
+            timed(Part::FeedForward, || linear.forward_rounded(input))
+        };
+        let hidden = product(&self.first, input)?;
+        let hidden = timed(Part::Elementwise, || Activation::GeluTanh.apply(hidden))?;
+        product(&self.second, &hidden)
     }
 }

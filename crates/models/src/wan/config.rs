@@ -45,6 +45,21 @@ pub struct WanConfig {
     pub qk_norm: Option<String>,
 }
 
+/// Floating-point operations of the parts of all blocks together.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PartFlops {
+    /// What makes queries, keys and values.
+    pub input_products: f64,
+    /// Attention of the tokens to each other.
+    pub self_attention: f64,
+    /// Attention of the tokens to the text.
+    pub cross_attention: f64,
+    /// The products after the attentions.
+    pub output_products: f64,
+    /// The feed-forward layers.
+    pub feed_forward_products: f64,
+}
+
 impl Default for WanConfig {
     /// The defaults of the reference class, those of the 14B model.
     fn default() -> Self {
@@ -96,6 +111,61 @@ impl WanConfig {
             ModelError::bad_file(checkpoint.folder().join("config.json"), reason)
         })?;
         Ok(config)
+    }
+
+    /// Names that [`named`](Self::named) knows.
+    pub const NAMES: [&str; 5] = ["t2v-a14b", "i2v-a14b", "ti2v-5b", "t2v-1.3b", "tiny"];
+
+    /// The shape of a published transformer of Wan 2.1 or 2.2 (specification `wan22`, section
+    /// 1.1), or a tiny one.
+    pub fn named(name: &str) -> Option<Self> {
+        let all = Self::default();
+        Some(match name {
+            "t2v-a14b" => all,
+            "i2v-a14b" => Self {
+                in_channels: 36,
+                ..all
+            },
+            "ti2v-5b" => Self {
+                num_attention_heads: 24,
+                num_layers: 30,
+                ffn_dim: 14_336,
+                in_channels: 48,
+                out_channels: 48,
+                ..all
+            },
+            "t2v-1.3b" => Self {
+                num_attention_heads: 12,
+                num_layers: 30,
+                ffn_dim: 8960,
+                ..all
+            },
+            "tiny" => Self {
+                num_attention_heads: 4,
+                attention_head_dim: 24,
+                num_layers: 2,
+                ffn_dim: 192,
+                text_dim: 32,
+                ..all
+            },
+            _ => return None,
+        })
+    }
+
+    /// Reads a `config.json` alone, in either layout.
+    pub fn read_file(path: &Path) -> Result<Self> {
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let text = std::fs::read_to_string(path).map_err(|error| ModelError::io(path, error))?;
+        let json = serde_json::from_str(&text)
+            .map_err(|error| ModelError::bad_file(path, error.to_string()))?;
+        Self::of(&Checkpoint::from_files(folder, json, &[])?)
+    }
+
+    /// Latent frames, height and width of a clip of frames, height and width in pixels, by the
+    /// autoencoder that goes with these channels.
+    pub fn latent(&self, [frames, height, width]: [i64; 3]) -> [i64; 3] {
+        let factor = if self.out_channels == 48 { 16 } else { 8 };
+        [1 + (frames - 1) / 4, height / factor, width / factor]
     }
 
     /// As [`of`](Self::of), of a folder.
@@ -174,11 +244,29 @@ impl WanConfig {
     /// Floating-point operations of one forward of one sample with prepared text, two per
     /// multiply-add (specification `wan22`, section 6.1).
     pub fn forward_flops(&self, latent: [i64; 3], text_rows: i64) -> f64 {
+        let parts = self.part_flops(latent, text_rows);
+        parts.input_products
+            + parts.self_attention
+            + parts.cross_attention
+            + parts.output_products
+            + parts.feed_forward_products
+    }
+
+    /// The same by the parts of the blocks; only products and attentions count.
+    pub fn part_flops(&self, latent: [i64; 3], text_rows: i64) -> PartFlops {
+        let layers = self.num_layers as f64;
         let tokens = self.tokens(latent) as f64;
         let width = self.width() as f64;
-        let linear = 12.0 * tokens * width * width + 4.0 * tokens * width * self.ffn_dim as f64;
-        let attention = 4.0 * tokens * (tokens + text_rows as f64) * width;
-        self.num_layers as f64 * (linear + attention)
+        let square = 2.0 * layers * tokens * width * width;
+        let attention = |keys: f64| 4.0 * layers * tokens * keys * width;
+        PartFlops {
+            // Queries, keys and values, and the queries to the text.
+            input_products: 4.0 * square,
+            self_attention: attention(tokens),
+            cross_attention: attention(text_rows as f64),
+            output_products: 2.0 * square,
+            feed_forward_products: 4.0 * layers * tokens * width * self.ffn_dim as f64,
+        }
     }
 
     fn check(&self) -> Result<(), String> {
@@ -219,6 +307,27 @@ impl WanConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Specification `wan22` 1.1 and 6.1.
+    #[test]
+    fn published_models_by_their_names() {
+        for (name, clip, tokens, petaflops) in [
+            ("t2v-a14b", [81, 480, 832], 32_760, 1.678),
+            ("i2v-a14b", [81, 720, 1280], 75_600, 6.523),
+            ("ti2v-5b", [121, 704, 1280], 27_280, 0.517),
+            ("t2v-1.3b", [81, 480, 832], 32_760, 0.283),
+        ] {
+            let config = WanConfig::named(name).unwrap();
+            let latent = config.latent(clip);
+            assert_eq!(config.tokens(latent), tokens, "{name}");
+            let found = config.forward_flops(latent, 512) / 1e15;
+            assert!((found / petaflops - 1.0).abs() < 0.01, "{name}: {found}");
+        }
+        for name in WanConfig::NAMES {
+            WanConfig::named(name).unwrap().check().unwrap();
+        }
+        assert_eq!(WanConfig::named("a14b"), None);
+    }
 
     /// Specification `wan22` 6.1, and StoryMem 7 for the memory-free shot.
     #[test]

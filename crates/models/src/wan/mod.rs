@@ -5,5 +5,5 @@ mod config;
 mod embed;
 mod transformer;
 
-pub use config::WanConfig;
+pub use config::{PartFlops, WanConfig};
 pub use transformer::{ForwardInputs, TextContext, WanTransformer};

@@ -9,7 +9,9 @@ use super::config::WanConfig;
 use super::embed::{ImageEmbed, PatchEmbed, TextEmbed, TimeEmbed, unpatchify};
 use crate::checkpoint::{Checkpoint, Target, Weights};
 use crate::error::{ModelError, Result};
-use crate::layers::{Linear, RotaryAxes, RotaryTable, TokenVectors, modulated_layer_norm};
+use crate::layers::{
+    Linear, RotaryAxes, RotaryTable, TokenIndex, TokenVectors, modulated_layer_norm,
+};
 use crate::shard::{Peers, Shard};
 
 /// A Wan transformer: text-to-video, image-to-video, per-token timesteps, with or without the
@@ -68,6 +70,18 @@ impl WanTransformer {
             "weights loaded"
         );
         Ok(model)
+    }
+
+    /// A transformer of this shape with random weights that are drawn on the device, and the number
+    /// of its parameters. It predicts nothing, but takes as long as a trained one.
+    pub fn random(config: WanConfig, target: Target) -> Result<(Self, usize)> {
+        let nothing = Checkpoint::from_files(Path::new("random"), serde_json::Value::Null, &[])?;
+        let weights = nothing.weights(target).with_random();
+        tch::manual_seed(0);
+        let model = Self::load(&weights, config)?;
+        let sizes = weights.asked_for().into_iter();
+        let parameters = sizes.map(|(_, shape)| shape.iter().product::<i64>() as usize);
+        Ok((model, parameters.sum()))
     }
 
     pub(crate) fn load(weights: &Weights, config: WanConfig) -> Result<Self> {
@@ -167,8 +181,11 @@ impl WanTransformer {
         let (embedding, modulation) = self.time.forward(&steps.distinct, &hidden)?;
         let share = Share::of(grid.iter().product(), &self.sequence);
         hidden = share.tokens(&hidden, 1)?;
-        let places = share.places(&steps.places);
-        let index = steps.per_token.then_some(places.as_slice());
+        let index = steps.per_token.then(|| {
+            let rows = steps.distinct.len() as i64;
+            TokenIndex::new(share.places(&steps.places), rows, hidden.device())
+        });
+        let index = index.transpose()?;
         let (embedding, modulation) = match index {
             Some(_) => (embedding, modulation),
             None => steps.per_sample(&embedding, &modulation)?,
@@ -184,12 +201,12 @@ impl WanTransformer {
         };
         let modulation = Modulation {
             rows: &modulation,
-            index,
+            index: index.as_ref(),
         };
         for (block, context) in self.blocks.iter().zip(&context.blocks) {
             hidden = block.forward(hidden, &modulation, &positions, context)?;
         }
-        let tokens = self.project(&hidden, &embedding, index)?;
+        let tokens = self.project(&hidden, &embedding, index.as_ref())?;
         let tokens = self
             .sequence
             .gather(&tokens, 1)?
@@ -219,7 +236,7 @@ impl WanTransformer {
         &self,
         hidden: &Tensor,
         embedding: &Tensor,
-        index: Option<&[i64]>,
+        index: Option<&TokenIndex>,
     ) -> Result<Tensor> {
         let vectors = |which: i64, plus: f64| -> Result<TokenVectors> {
             let rows = embedding.f_add(&self.head_table.f_select(1, which)?)?;
@@ -229,7 +246,8 @@ impl WanTransformer {
             })
         };
         let (scale, shift) = (vectors(1, 1.0)?, vectors(0, 0.0)?);
-        let normed = modulated_layer_norm(hidden, self.config.eps, &scale, &shift)?;
+        let (eps, kind) = (self.config.eps, self.head.kind());
+        let normed = modulated_layer_norm(hidden, eps, &scale, &shift, kind)?;
         self.head.forward(&normed)
     }
 
@@ -370,7 +388,9 @@ impl Timesteps {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{cosines, fill_checkpoint, summary};
+    use crate::layers::stand_in::as_gpu;
+    use crate::layers::without_kernels;
+    use crate::testing::{cosines, fill_checkpoint, relative_error, summary};
     use tch::Device;
 
     const TINY: &str = r#"{"_class_name": "WanTransformer3DModel", "patch_size": [1, 2, 2],
@@ -425,6 +445,45 @@ mod tests {
                 assert!((value - expected).abs() < 2e-5, "{values:?}");
             }
             assert!((sum - total).abs() / total < 1e-5, "{sum} is not {total}");
+        }
+    }
+
+    /// With the CPU in the place of a GPU: kernels, compositions, and the host's own loops agree,
+    /// in bf16 as far as its rounding lets them.
+    #[test]
+    fn a_gpu_would_compute_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(tiny(folder.path()));
+        let (latents, text) = inputs();
+        let mut per_token = vec![0.0_f32; 6];
+        per_token.extend([733.0; 12]);
+        let per_token = Tensor::from_slice(&per_token).view([1, 18]);
+        for (kind, tolerance) in [(Kind::Float, 1e-5), (Kind::BFloat16, 1e-2)] {
+            let target = Target {
+                kind,
+                device: Device::Cpu,
+            };
+            let model = WanTransformer::open(folder.path(), target).unwrap();
+            for timestep in [&Tensor::from_slice(&[733_i64]), &per_token] {
+                let forward = || {
+                    let context = model.prepare_context(&text, None).unwrap();
+                    let inputs = ForwardInputs {
+                        hidden_states: &latents,
+                        timestep,
+                        temporal_positions: Some(&[-2, 0, 1]),
+                    };
+                    model.forward(&inputs, &context).unwrap()
+                };
+                let expected = forward();
+                let Some(found) = as_gpu(|| [forward(), without_kernels(forward)]) else {
+                    return;
+                };
+                for found in found {
+                    assert_eq!(found.kind(), Kind::Float);
+                    let error = relative_error(&found, &expected);
+                    assert!(error < tolerance, "{kind:?}: off by {error:e}");
+                }
+            }
         }
     }
 

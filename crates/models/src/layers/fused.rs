@@ -1,0 +1,525 @@
+//! Layers by the kernels of `storyloom-kernels`, on tensors of a GPU.
+//!
+//! Every layer that has a kernel also has a composition of libtorch's operations, which computes
+//! the same with more passes over memory. It serves where there are no kernels: on other devices,
+//! without NVRTC, and for kinds that the kernels do not know.
+
+use std::cell::Cell;
+use std::sync::OnceLock;
+
+use storyloom_kernels::{
+    Buffer, Dtype, Gate, KernelError, Kernels, Launch, MAX_NORM_WIDTH, Modulate, NormHeads, Rotary,
+    SpreadRows, SquareSums,
+};
+use tch::{Device, Kind, Tensor};
+
+use super::norm::TokenVectors;
+use super::rotary::RotaryTable;
+use super::stand_in;
+use crate::cuda;
+use crate::error::{ModelError, Result};
+
+/// Puts kernels into the queue of a device, behind what libtorch has put there.
+pub trait Runner: Sync {
+    /// Does not wait until the kernel has run.
+    ///
+    /// # Safety
+    /// That of [`Kernels::run`].
+    unsafe fn run(&self, launch: &Launch) -> Result<(), KernelError>;
+}
+
+impl Runner for Kernels {
+    unsafe fn run(&self, launch: &Launch) -> Result<(), KernelError> {
+        // SAFETY: as the caller promises. The null stream is the one that libtorch works in and
+        // its allocator counts on: nothing here ever chooses another one.
+        unsafe { Self::run(self, launch, std::ptr::null_mut()) }
+    }
+}
+
+/// GPUs of one machine that kernels are kept for; any others do without.
+const MOST_DEVICES: usize = 64;
+
+/// The kernels of each GPU, or why there are none.
+static LOADED: [OnceLock<Result<Kernels, String>>; MOST_DEVICES] =
+    [const { OnceLock::new() }; MOST_DEVICES];
+
+thread_local! {
+    static WANTED: Cell<bool> = const { Cell::new(true) };
+}
+
+/// Does `work` on this thread by compositions of libtorch alone, to compare.
+pub fn without_kernels<T>(work: impl FnOnce() -> T) -> T {
+    /// Turns kernels back on, also after a panic.
+    struct Before(bool);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            WANTED.set(self.0);
+        }
+    }
+    let _before = Before(WANTED.replace(false));
+    work()
+}
+
+/// Whether layers work on tensors of `device` with loops of their own, all in f32.
+pub fn is_host(device: Device) -> bool {
+    device == Device::Cpu && !stand_in::is_gpu()
+}
+
+/// What computes with tensors of this kind on this device, if there are kernels for them.
+pub fn kernels(tensor: &Tensor) -> Option<&'static dyn Runner> {
+    if dtype(tensor.kind()).is_none() || !WANTED.get() {
+        return None;
+    }
+    match tensor.device() {
+        Device::Cuda(ordinal) => {
+            let kernels = loaded(ordinal)?.as_ref().ok()?;
+            Some(kernels)
+        }
+        _ => stand_in::runner(),
+    }
+}
+
+/// Whether there are kernels for `device`, or else why not.
+pub fn kernel_state(device: Device) -> Result<(), String> {
+    let Device::Cuda(ordinal) = device else {
+        return Err("this is no NVIDIA GPU".to_owned());
+    };
+    match loaded(ordinal) {
+        Some(Ok(_)) => Ok(()),
+        Some(Err(reason)) => Err(reason.clone()),
+        None => Err(format!("there are kernels for {MOST_DEVICES} GPUs only")),
+    }
+}
+
+/// Compiles the kernels at the first question.
+fn loaded(ordinal: usize) -> Option<&'static Result<Kernels, String>> {
+    Some(LOADED.get(ordinal)?.get_or_init(|| {
+        cuda::find_nvrtc();
+        let loaded = Kernels::load(ordinal).map_err(|error| error.to_string());
+        match &loaded {
+            Ok(_) => tracing::info!(gpu = ordinal, "norms and gates by fused kernels"),
+            Err(reason) => {
+                tracing::warn!(
+                    gpu = ordinal,
+                    "norms and gates by libtorch, slower: {reason}"
+                );
+            }
+        }
+        loaded
+    }))
+}
+
+/// Whether rows of so many channels can be normalised by [`modulate`].
+pub fn takes_row(width: i64) -> bool {
+    usize::try_from(width).is_ok_and(|width| width <= MAX_NORM_WIDTH)
+}
+
+fn dtype(kind: Kind) -> Option<Dtype> {
+    match kind {
+        Kind::Float => Some(Dtype::F32),
+        Kind::BFloat16 => Some(Dtype::Bf16),
+        _ => None,
+    }
+}
+
+/// `layer_norm(input) * scale + shift`, written in `kind`; see
+/// [`modulated_layer_norm`](super::modulated_layer_norm).
+pub fn modulate(
+    runner: &dyn Runner,
+    input: &Tensor,
+    eps: f64,
+    scale: &TokenVectors,
+    shift: &TokenVectors,
+    kind: Kind,
+) -> Result<Tensor> {
+    let (batch, tokens, width) = input.size3()?;
+    let input = input.f_contiguous()?;
+    let output = Tensor::f_empty([batch, tokens, width], (kind, input.device()))?;
+    let scale = Rows::of(scale, &input)?;
+    let shift = Rows::of(shift, &input)?;
+    if scale.index != shift.index {
+        let reason = "scale and shift are dealt out differently";
+        return Err(ModelError::input("modulation", reason));
+    }
+    let launch = Modulate {
+        input: buffer(&input)?,
+        output: buffer(&output)?,
+        scale: pointer(&scale.vectors),
+        shift: pointer(&shift.vectors),
+        index: scale.index,
+        batch: count(batch),
+        tokens: count(tokens),
+        width: count(width),
+        eps: eps as f32,
+    };
+    // SAFETY: all are dense tensors of these sizes and kinds on one device, the rows and their
+    // index as `Rows` says; the output is new.
+    unsafe { runner.run(&launch.launch()?)? };
+    Ok(output)
+}
+
+/// RMS norm, heads before tokens and rotation, written in the kind of the input; see
+/// [`RmsNorm::forward_heads`](super::RmsNorm::forward_heads).
+pub fn norm_heads(
+    runner: &dyn Runner,
+    input: &Tensor,
+    (weight, eps): (&Tensor, f64),
+    factors: Option<&Tensor>,
+    heads: i64,
+    rotary: Option<&RotaryTable>,
+    kind: Kind,
+) -> Result<Tensor> {
+    let (batch, tokens, width) = input.size3()?;
+    let dim = width / heads;
+    let device = input.device();
+    let input = input.f_contiguous()?;
+    let output = Tensor::f_empty([batch, heads, tokens, dim], (kind, device))?;
+    let weight = floats("weight", weight, &[width], device)?;
+    let factors = factors.map(|factors| floats("factors", factors, &[batch, tokens], device));
+    let factors = factors.transpose()?;
+    let angles = |tensor| floats("rotary table", tensor, &[tokens, dim / 2], device);
+    let rotary =
+        rotary.map(|table| Ok::<_, ModelError>((angles(&table.cos)?, angles(&table.sin)?)));
+    let rotary = rotary.transpose()?;
+    let launch = NormHeads {
+        input: buffer(&input)?,
+        output: buffer(&output)?,
+        weight: pointer(&weight),
+        factors: factors.as_ref().map(pointer),
+        rotary: rotary.as_ref().map(|(cos, sin)| Rotary {
+            cos: pointer(cos),
+            sin: pointer(sin),
+        }),
+        batch: count(batch),
+        tokens: count(tokens),
+        heads: count(heads),
+        dim: count(dim),
+        eps: eps as f32,
+    };
+    // SAFETY: all are dense tensors of these sizes and kinds on one device; the output is new.
+    unsafe { runner.run(&launch.launch()?)? };
+    Ok(output)
+}
+
+/// Sums of squares over the last axis of `[batch, tokens, width]`: f32 `[batch, tokens]`.
+pub fn square_sums(runner: &dyn Runner, input: &Tensor) -> Result<Tensor> {
+    let (batch, tokens, width) = input.size3()?;
+    let input = input.f_contiguous()?;
+    let output = Tensor::f_empty([batch, tokens], (Kind::Float, input.device()))?;
+    let launch = SquareSums {
+        input: buffer(&input)?,
+        output: pointer(&output),
+        batch: count(batch),
+        tokens: count(tokens),
+        width: count(width),
+    };
+    // SAFETY: both are dense tensors of these sizes and kinds on one device; the output is new.
+    unsafe { runner.run(&launch.launch()?)? };
+    Ok(output)
+}
+
+/// Adds `value * gate` to `hidden`, which must be dense; see [`add_gated`](super::add_gated).
+pub fn add_gated(
+    runner: &dyn Runner,
+    hidden: &mut Tensor,
+    value: &Tensor,
+    gate: &TokenVectors,
+) -> Result<()> {
+    let (batch, tokens, width) = hidden.size3()?;
+    let value = dense("gated value", value, &hidden.size(), hidden.device())?;
+    let gate = Rows::of(gate, hidden)?;
+    let launch = Gate {
+        hidden: buffer(hidden)?,
+        value: buffer(&value)?,
+        gate: pointer(&gate.vectors),
+        index: gate.index,
+        batch: count(batch),
+        tokens: count(tokens),
+        width: count(width),
+    };
+    // SAFETY: all are dense tensors of these sizes and kinds on one device, the rows and their
+    // index as `Rows` says. `hidden` is the caller's alone, so that nothing else overlaps it.
+    unsafe { runner.run(&launch.launch()?)? };
+    Ok(())
+}
+
+/// `rows[index] + table` for every token `[batch, tokens, width]`, written in `kind`.
+pub fn spread_rows(
+    runner: &dyn Runner,
+    rows: &TokenVectors,
+    table: &Tensor,
+    [batch, tokens]: [i64; 2],
+    kind: Kind,
+) -> Result<Tensor> {
+    let width = rows.rows.size2()?.1;
+    let device = rows.rows.device();
+    let output = Tensor::f_empty([batch, tokens, width], (kind, device))?;
+    let rows = Rows::of(rows, &output)?;
+    let table = floats("table", table, &[width], device)?;
+    let launch = SpreadRows {
+        rows: pointer(&rows.vectors),
+        table: pointer(&table),
+        index: rows.index,
+        output: buffer(&output)?,
+        batch: count(batch),
+        tokens: count(tokens),
+        width: count(width),
+    };
+    // SAFETY: all are dense tensors of these sizes and kinds on one device, the rows and their
+    // index as `Rows` says; the output is new.
+    unsafe { runner.run(&launch.launch()?)? };
+    Ok(output)
+}
+
+/// Vectors and the index of their rows that fit tokens: every token has a row that is there.
+struct Rows {
+    vectors: Tensor,
+    index: Option<u64>,
+}
+
+impl Rows {
+    /// Of `vectors` for the tokens of `like`, `[batch, tokens, width]`.
+    fn of(vectors: &TokenVectors, like: &Tensor) -> Result<Self> {
+        let (batch, tokens, width) = like.size3()?;
+        let device = like.device();
+        let (rows, index) = match vectors.index {
+            None => (batch, None),
+            Some(index) => {
+                // An index only names rows below its count.
+                let tensor = index.tensor();
+                let fits = tensor.size() == [batch * tokens] && tensor.device() == device;
+                if !fits || index.count() > vectors.rows.size2()?.0 {
+                    let reason = format!("it does not fit {batch} x {tokens} tokens");
+                    return Err(ModelError::input("index of modulation rows", reason));
+                }
+                (vectors.rows.size2()?.0, Some(pointer(tensor)))
+            }
+        };
+        Ok(Self {
+            vectors: floats("modulation rows", &vectors.rows, &[rows, width], device)?,
+            index,
+        })
+    }
+}
+
+/// `tensor` laid out densely, if it has this size and is on this device.
+fn dense(what: &str, tensor: &Tensor, size: &[i64], device: Device) -> Result<Tensor> {
+    if tensor.size() != size || tensor.device() != device {
+        let found = (tensor.size(), tensor.device());
+        let reason = format!("{size:?} on {device:?} is needed, found {found:?}");
+        return Err(ModelError::input(what, reason));
+    }
+    Ok(tensor.f_contiguous()?)
+}
+
+/// As [`dense`], in f32.
+fn floats(what: &str, tensor: &Tensor, size: &[i64], device: Device) -> Result<Tensor> {
+    dense(what, &tensor.f_to_kind(Kind::Float)?, size, device)
+}
+
+fn buffer(tensor: &Tensor) -> Result<Buffer> {
+    let Some(dtype) = dtype(tensor.kind()).filter(|_| tensor.is_contiguous()) else {
+        let reason = format!("kernels take no {:?} with gaps", tensor.kind());
+        return Err(ModelError::input("activation", reason));
+    };
+    Ok(Buffer {
+        pointer: pointer(tensor),
+        dtype,
+    })
+}
+
+fn pointer(tensor: &Tensor) -> u64 {
+    tensor.data_ptr().expose_provenance() as u64
+}
+
+/// Lengths of axes are never negative.
+fn count(length: i64) -> usize {
+    length.unsigned_abs() as usize
+}
+
+/// The kernels as a host compiler translates them, through the same way as on a GPU.
+#[cfg(test)]
+mod tests {
+    use super::super::stand_in::as_gpu;
+    use super::super::{
+        LayerNorm, RmsNorm, RotaryAxes, TokenIndex, add_gated as gated_residual,
+        modulated_layer_norm,
+    };
+    use super::*;
+    use crate::testing::{cosines, relative_error, weights_of};
+
+    const BATCH: i64 = 2;
+    const TOKENS: i64 = 6;
+    const HEADS: i64 = 3;
+    const DIM: i64 = 24;
+    const WIDTH: i64 = HEADS * DIM;
+    const KINDS: [Kind; 2] = [Kind::Float, Kind::BFloat16];
+
+    /// What rounding alone may change.
+    fn tolerance(kind: Kind) -> f64 {
+        match kind {
+            Kind::BFloat16 => 4e-3,
+            _ => 1e-6,
+        }
+    }
+
+    /// Does `work` with the kernels and without, and compares.
+    #[track_caller]
+    fn agrees(what: &str, kind: Kind, work: impl Fn() -> Result<Tensor>) {
+        let Some([found, expected]) = as_gpu(|| {
+            assert!(stand_in::runner().is_some());
+            [work().unwrap(), without_kernels(&work).unwrap()]
+        }) else {
+            return;
+        };
+        assert_eq!(found.kind(), expected.kind(), "{what}");
+        assert_eq!(found.kind(), kind, "{what}");
+        assert_eq!(found.size(), expected.size(), "{what}");
+        let error = relative_error(&found, &expected);
+        assert!(error < tolerance(kind), "{what}: off by {error:e}");
+    }
+
+    fn activation(phase: f64, kind: Kind) -> Tensor {
+        (cosines(&[BATCH, TOKENS, WIDTH], phase) * 2.0 + 0.4).to_kind(kind)
+    }
+
+    fn index() -> TokenIndex {
+        let rows = (0..BATCH * TOKENS).map(|token| token * 2 % 3).collect();
+        TokenIndex::new(rows, 3, Device::Cpu).unwrap()
+    }
+
+    fn vectors(phase: f64, index: Option<&TokenIndex>) -> TokenVectors<'_> {
+        let rows = if index.is_some() { 3 } else { BATCH };
+        TokenVectors {
+            rows: cosines(&[rows, WIDTH], phase),
+            index,
+        }
+    }
+
+    #[test]
+    fn modulation_by_a_kernel_is_that_of_the_composition() {
+        let index = index();
+        for index in [None, Some(&index)] {
+            let (scale, shift) = (vectors(0.2, index), vectors(0.9, index));
+            for (from, to) in [(0, 0), (0, 1), (1, 0), (1, 1)].map(|(a, b)| (KINDS[a], KINDS[b])) {
+                let input = activation(0.3, from);
+                agrees("modulation", to, || {
+                    modulated_layer_norm(&input, 1e-6, &scale, &shift, to)
+                });
+            }
+        }
+    }
+
+    #[test]
+    fn learned_layer_norms_are_modulations() {
+        let (weight, bias) = (cosines(&[WIDTH], 0.5) + 1.5, cosines(&[WIDTH], 0.7));
+        let norm = weights_of(&[("weight", &weight), ("bias", &bias)], |weights| {
+            LayerNorm::load(weights, WIDTH, 1e-6)
+        });
+        for kind in KINDS {
+            let input = activation(0.1, Kind::Float);
+            agrees("layer norm", kind, || norm.forward_to(&input, kind));
+        }
+    }
+
+    #[test]
+    fn gates_by_a_kernel_are_those_of_the_composition() {
+        let index = index();
+        for index in [None, Some(&index)] {
+            let gate = vectors(0.6, index);
+            for kind in KINDS {
+                let value = activation(0.8, kind);
+                agrees("gate", Kind::Float, || {
+                    gated_residual(activation(0.5, Kind::Float), &value, &gate)
+                });
+            }
+        }
+    }
+
+    #[test]
+    fn heads_by_a_kernel_are_those_of_the_composition() {
+        let weight = cosines(&[WIDTH], 0.1) + 1.5;
+        let norm = weights_of(&[("weight", &weight)], |weights| {
+            RmsNorm::load(weights, WIDTH, 1e-6)
+        });
+        let table = RotaryAxes::of_head(DIM).table(&[-3, 0], 1, 3, Device::Cpu);
+        let table = table.unwrap();
+        let factors = cosines(&[BATCH, TOKENS], 0.3) + 1.2;
+        for kind in KINDS {
+            let input = activation(0.2, kind);
+            agrees("squares", Kind::Float, || norm.squares(&input));
+            for rotary in [None, Some(&table)] {
+                for factors in [None, Some(&factors)] {
+                    agrees("heads", kind, || {
+                        norm.forward_heads(&input, factors, HEADS, rotary)
+                    });
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_are_spread_by_a_kernel() {
+        let (index, table) = (index(), cosines(&[WIDTH], 0.4));
+        let rows = vectors(0.2, Some(&index));
+        for kind in KINDS {
+            let spread = |runner| spread_rows(runner, &rows, &table, [BATCH, TOKENS], kind);
+            let Some(found) = as_gpu(|| spread(stand_in::runner().unwrap()).unwrap()) else {
+                return;
+            };
+            let expected = rows.broadcast(BATCH).unwrap() + &table;
+            let error = relative_error(&found, &expected);
+            assert!(error < tolerance(kind), "off by {error:e}");
+        }
+    }
+
+    /// The kernels follow pointers: what does not fit must not get there.
+    #[test]
+    fn tensors_that_do_not_fit_are_refused() {
+        let input = activation(0.2, Kind::Float);
+        let rows = |rows: i64, width: i64| TokenVectors {
+            rows: cosines(&[rows, width], 0.3),
+            index: None,
+        };
+        let modulation = |scale: &TokenVectors, shift: &TokenVectors| {
+            modulated_layer_norm(&input, 1e-6, scale, shift, Kind::Float).is_err()
+        };
+        let index = index();
+        let indexed = vectors(0.3, Some(&index));
+        let few = TokenVectors {
+            rows: cosines(&[2, WIDTH], 0.3),
+            index: Some(&index),
+        };
+        let short = TokenIndex::new(vec![0; 4], 3, Device::Cpu).unwrap();
+        let short = vectors(0.3, Some(&short));
+        let played = as_gpu(|| {
+            let fits = rows(BATCH, WIDTH);
+            assert!(!modulation(&fits, &fits));
+            assert!(modulation(&fits, &rows(1, WIDTH)));
+            assert!(modulation(&rows(BATCH, WIDTH - 1), &fits));
+            assert!(modulation(&fits, &indexed));
+            assert!(modulation(&few, &few));
+            assert!(modulation(&short, &short));
+            let narrow = input.narrow(1, 0, 3);
+            assert!(gated_residual(input.copy(), &narrow, &fits).is_err());
+        });
+        if played.is_some() {
+            assert!(TokenIndex::new(vec![0, 3], 3, Device::Cpu).is_err());
+            assert!(TokenIndex::new(vec![-1], 3, Device::Cpu).is_err());
+        }
+    }
+
+    #[test]
+    fn there_are_kernels_for_gpus_only() {
+        let input = activation(0.2, Kind::Float);
+        assert!(kernels(&input).is_none());
+        assert!(kernel_state(Device::Cpu).is_err());
+        as_gpu(|| {
+            assert!(kernels(&input).is_some());
+            assert!(kernels(&input.to_kind(Kind::Half)).is_none());
+            assert!(without_kernels(|| kernels(&input).is_none()));
+            assert!(kernels(&input).is_some());
+        });
+        assert!(is_host(Device::Cpu));
+    }
+}
