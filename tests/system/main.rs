@@ -6,6 +6,7 @@ mod durable;
 mod harness;
 mod input;
 mod machine;
+mod planning;
 mod run;
 mod settings;
 mod torch;

@@ -91,7 +91,8 @@ pub fn measured(config: &Config, folder: &RunFolder) -> Result<Costs, Failure> {
         shape: shape(&before),
     };
     let table = measure(folder, &observed, base.table).map_err(folder::failure)?;
-    let mut notes = vec!["the start of the programs is not in the records, so not in this".to_owned()];
+    let mut notes =
+        vec!["the start of the programs is not in the records, so not in this".to_owned()];
     if before.topology.interleave != config.topology.interleave {
         notes.push(format!(
             "measured with {} stories side by side, asked for {}: where stages share a machine, \
@@ -254,7 +255,11 @@ mod tests {
         assert_eq!(found.denoise.step_seconds, 0.05);
         assert!(pace(&simulated).unwrap().is_none());
 
-        let built_in = ["engine=simulated", "simulated.costs=built-in", "simulated.speed=10"];
+        let built_in = [
+            "engine=simulated",
+            "simulated.costs=built-in",
+            "simulated.speed=10",
+        ];
         let found = table(&config(&built_in)).unwrap().table;
         assert_eq!(found.rates.matmul_tflops, 6_500.0);
         assert!(pace(&config(&built_in)).unwrap().is_some());

@@ -46,7 +46,6 @@ impl Pace {
         };
         self.table.shot(&work, &self.shape)
     }
-
 }
 
 /// Sleeps until `seconds` have passed since `begun`.

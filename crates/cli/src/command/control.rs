@@ -75,14 +75,19 @@ fn all(root: &Path, arguments: &Arguments) -> Result<Figures, Failure> {
     fs::write(&manifest, manifest_text(arguments)).map_err(failed)?;
     let out = root.join("run");
     let (begun, begun_at) = (Instant::now(), SystemTime::now());
-    let status_of_world = command(arguments, &manifest, &out)?.status().map_err(failed)?;
+    let status_of_world = command(arguments, &manifest, &out)?
+        .status()
+        .map_err(failed)?;
     let wall_seconds = begun.elapsed().as_secs_f64();
     if !status_of_world.success() {
         let message = format!("the run failed: {status_of_world}");
         return Err(Failure::new(Exit::Unexpected, message));
     }
     let looked = Instant::now();
-    let done = status(&folder::open(&out)).map_err(folder::failure)?.shots.done;
+    let done = status(&folder::open(&out))
+        .map_err(folder::failure)?
+        .shots
+        .done;
     let status_seconds = looked.elapsed().as_secs_f64();
     let times = commit_times(&out, begun_at)?;
     let wanted = arguments.stories * arguments.shots;
