@@ -167,7 +167,10 @@ fn gpus(asked_for: &str, instead: &str) -> Result<usize, Failure> {
 /// # Errors
 /// There is none that libtorch can use.
 pub fn first_gpu() -> Result<tch::Device, Failure> {
-    gpus("this needs a GPU", "use --device cpu where there is such a choice")?;
+    gpus(
+        "this needs a GPU",
+        "use --device cpu where there is such a choice",
+    )?;
     Ok(tch::Device::Cuda(0))
 }
 

@@ -143,6 +143,7 @@ impl Default for StageCosts {
             ..StageCost::default()
         };
         Self {
+            // Assumed: reading ten pictures.
             plan: StageCost::constant(0.05),
             // `wan22`, section 4.5, for prompts of at most 512 tokens.
             encode: StageCost::constant(0.008),
@@ -153,13 +154,15 @@ impl Default for StageCosts {
                 per_frame: 0.02,
                 ..StageCost::default()
             },
+            // Measured with test patterns of 832x480x81 on the two cores of docs/benchmarks.md:
+            // 2.1 s a shot, nearly all of it x264.
             commit: StageCost {
-                seconds: 0.1,
-                per_frame: 0.0,
-                per_megapixel: 0.1,
+                per_megapixel: 0.066,
+                ..StageCost::default()
             },
             record: StageCost::constant(0.002),
             story: StageCost::constant(0.2),
+            // Assumed: 114 GB of weights at 2 GB/s.
             start: StageCost::constant(60.0),
         }
     }

@@ -246,13 +246,11 @@ impl Night<'_> {
         // No more replicas than stories ever have anything to do.
         let busy = self.farm.replicas.min(self.chains.len());
         let mut replicas = vec![Replica::new(self.farm); busy];
-        // Every replica takes its first story before any takes its second.
-        for place in 0..self.farm.interleave.max(1) {
-            for replica in &mut replicas {
+        // As it is seen in worlds that start: the first program that is ready fills all its places.
+        for (index, replica) in replicas.iter_mut().enumerate() {
+            for place in 0..self.farm.interleave.max(1) {
                 self.take(replica, place);
             }
-        }
-        for (index, replica) in replicas.iter_mut().enumerate() {
             self.schedule(index, replica);
         }
         while let Some(Reverse(due)) = self.due.pop() {

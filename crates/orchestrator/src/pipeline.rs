@@ -72,7 +72,10 @@ pub struct InFlightFigures {
     pub efficiency: f64,
     /// The same from beginning to end.
     pub efficiency_with_ends: f64,
-    /// Shots in a second within the window of `efficiency`, over those of the first run.
+    /// Shots that the denoiser made within that window, times what one should take, over the
+    /// window: as `efficiency`, but steps that take longer than they should do not count as busy.
+    pub of_ideal: f64,
+    /// Shots in a second within that window, over those of the first run.
     pub speedup: f64,
     /// Mean milliseconds of stage `plan`.
     pub plan_ms: f64,
@@ -127,6 +130,7 @@ fn measure(root: &Path, settings: &PipelineSettings) -> Result<PipelineFigures, 
         let (mut figures, rate) = figures(in_flight, &seen.unwrap_or_else(PoisonError::into_inner));
         let baseline = runs.first().map_or(rate, |(_, rate)| *rate);
         figures.speedup = rate / baseline;
+        figures.of_ideal = rate * denoise;
         runs.push((figures, rate));
     }
     Ok(PipelineFigures {
@@ -195,6 +199,7 @@ impl InFlightFigures {
             wall_seconds: 0.0,
             efficiency: 0.0,
             efficiency_with_ends: 0.0,
+            of_ideal: 0.0,
             speedup: 1.0,
             plan_ms: 0.0,
             commit_ms: 0.0,

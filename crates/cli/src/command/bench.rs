@@ -8,9 +8,9 @@ use storyloom_memory::IndexKind;
 use storyloom_models::bench::{
     self, BenchSettings, DenoiseFigures, DenoiseModel, KernelFigures, KernelShape,
 };
+use storyloom_models::bench_share::share;
 use storyloom_models::tch::Device;
 use storyloom_models::wan::WanConfig;
-use storyloom_models::bench_share::share;
 use storyloom_orchestrator::Videos;
 use storyloom_orchestrator::bench::{StoreFigures, store};
 use storyloom_orchestrator::pipeline::{PipelineFigures, PipelineSettings, pipeline};

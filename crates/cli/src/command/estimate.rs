@@ -69,7 +69,7 @@ struct Report<'a> {
     soonest: Option<Estimate>,
     deadline: Option<Deadline>,
     /// What is assumed or left out.
-    notes: &'a [String],
+    notes: Vec<String>,
     costs: &'a CostTable,
 }
 
@@ -151,6 +151,8 @@ fn report<'a>(
         cheapest: planner.cheapest(&shapes, gpus, seconds),
     });
     let workload = planner.workload;
+    let idle = idle_replicas(workload.chains.len(), planner.interleave, gpus / each);
+    let notes = costs.notes.iter().cloned().chain(idle);
     Ok(Report {
         stories: workload.chains.len(),
         shots: workload.shots,
@@ -160,8 +162,21 @@ fn report<'a>(
         disk: workload.disk(&costs.table, max_keyframes(config)),
         soonest: planner.soonest(&shapes, gpus),
         deadline,
-        notes: &costs.notes,
+        notes: notes.collect(),
         costs: &costs.table,
+    })
+}
+
+/// Each program fills all its places before the next one comes, so that with few stories some have
+/// none.
+fn idle_replicas(stories: usize, interleave: usize, replicas: usize) -> Option<String> {
+    let busy = stories.div_ceil(interleave.max(1));
+    let better = (stories / replicas.max(1)).max(1);
+    (busy < replicas && better < interleave).then(|| {
+        format!(
+            "{stories} stories fill {busy} of {replicas} replicas, since each makes {interleave} \
+             side by side; topology.interleave = {better} spreads them"
+        )
     })
 }
 
@@ -300,7 +315,7 @@ fn text(report: &Report) -> String {
         let name = format!("by {}", human(deadline.seconds));
         row(&name, best(deadline.cheapest.as_ref()));
     }
-    for note in report.notes {
+    for note in &report.notes {
         let _ = writeln!(text, "\nnote: {note}");
     }
     text
@@ -386,7 +401,7 @@ mod tests {
         for text in ["", "h", "8x", "0", "-3h", "1..5h", "tomorrow"] {
             assert!(duration(text).is_err(), "{text}");
         }
-        let texts = [3.14, 600.0, 5400.0, 172_800.0, 400_000.0].map(human);
+        let texts = [3.12, 600.0, 5400.0, 172_800.0, 400_000.0].map(human);
         assert_eq!(
             texts,
             ["3.1 s", "10 min", "1 h 30 min", "2 d 00 h", "4 d 15 h"]

@@ -1,6 +1,7 @@
 //! The kernels on the CPU: their source, translated by a host compiler.
 //!
 //! Also used by the tests of `storyloom-models`.
+#![allow(clippy::unwrap_used, reason = "only tests use it")]
 
 use std::ffi::{CStr, CString, c_char};
 use std::fmt::Write as _;

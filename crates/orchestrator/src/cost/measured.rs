@@ -65,13 +65,19 @@ pub fn measure(
     let mut seen = Seen::default();
     for id in &run.stories {
         let file = folder.story_file(id)?;
+        let mut in_stages = 0.0;
         for (place, (shot, _)) in file.script.shots().enumerate() {
             if let Some(record) = readable_record(folder, id, shot) {
+                in_stages += record.seconds.values().sum::<f64>();
                 seen.add(&record, place, observed);
             }
         }
-        let end = file.work.filter(|_| file.state == StoryState::Done);
-        seen.ends.extend(end.and_then(|work| work.end));
+        if let Some(work) = file.work.filter(|_| file.state == StoryState::Done) {
+            seen.ends.extend(work.end);
+            let shots = file.script.shot_count() as f64;
+            seen.records
+                .push((work.useful - in_stages).max(0.0) / shots.max(1.0));
+        }
     }
     if seen.shots.is_empty() {
         return Err(RunError::Setting(format!(
@@ -104,6 +110,8 @@ struct Seen {
     places: BTreeMap<usize, (f64, f64)>,
     /// Seconds between the last record of a story and its end.
     ends: Vec<f64>,
+    /// Seconds from the end of the stages of a shot to its next shot, by story.
+    records: Vec<f64>,
     bytes: Bytes,
 }
 
@@ -239,7 +247,7 @@ impl Seen {
                 None => base.select,
             },
             commit: per_megapixel(self.rate(Stage::Commit, pixels, all), base.commit),
-            record: base.record,
+            record: constant(mean(&self.records), base.record),
             story: constant(mean(&self.ends), base.story),
             // Records say nothing of what was before the first shot.
             start: StageCost::default(),
