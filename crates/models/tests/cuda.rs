@@ -1,6 +1,7 @@
 //! The CUDA part of libtorch in a process of its own: what is opened stays open.
 
 use storyloom_models::cuda;
+use storyloom_models::tch::{Cuda, Device, Kind, Tensor, utils};
 
 /// Runs with and without the libraries that the CUDA part needs, and with and without a GPU.
 #[test]
@@ -10,6 +11,8 @@ fn the_cuda_part_opens_or_says_why_not() {
         Ok(path) => {
             assert_eq!(path, folder.join("libtorch_cuda.so"));
             assert_eq!(cuda::open(), Ok(path));
+            // libtorch knows of it, with or without a GPU.
+            assert!(utils::has_cudart());
         }
         Err(error) => {
             eprintln!("skipped: the CUDA part of libtorch; {error}");
@@ -17,14 +20,10 @@ fn the_cuda_part_opens_or_says_why_not() {
         }
     }
     // Whatever the answer, libtorch goes on.
-    let devices = cuda::devices().unwrap_or(0);
-    assert_eq!(devices > 0, storyloom_models::tch::Cuda::is_available());
-    let ones = storyloom_models::tch::Tensor::ones(
-        [3],
-        (
-            storyloom_models::tch::Kind::Float,
-            storyloom_models::tch::Device::Cpu,
-        ),
+    assert_eq!(
+        cuda::devices().is_ok_and(|count| count > 0),
+        Cuda::is_available()
     );
-    assert_eq!(ones.sum(ones.kind()).double_value(&[]), 3.0);
+    let ones = Tensor::ones([3], (Kind::Float, Device::Cpu));
+    assert_eq!(ones.sum(Kind::Float).double_value(&[]), 3.0);
 }

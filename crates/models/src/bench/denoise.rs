@@ -221,7 +221,8 @@ mod tests {
     fn settings(dtype: &str) -> BenchSettings {
         BenchSettings {
             dtype: dtype.to_owned(),
-            threads: 1,
+            // The number of threads is one for the whole program, and other tests are running.
+            threads: 0,
             repeats: 1,
             clip: [5, 32, 48],
             device: Device::Cpu,
