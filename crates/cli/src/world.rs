@@ -151,6 +151,11 @@ impl Place {
         Ok(Replica::join(self.world.group(), self.layout)?)
     }
 
+    /// Replicas of the world.
+    pub fn replicas(&self) -> usize {
+        self.layout.replicas
+    }
+
     /// Whether this is a world of more than one rank.
     pub fn is_shared(&self) -> bool {
         self.world.found().size > 1

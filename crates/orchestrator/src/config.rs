@@ -38,6 +38,8 @@ pub struct RunConfig {
     pub patience: Duration,
     /// Stories that are made side by side, so that the denoiser need not wait for other stages.
     pub interleave: usize,
+    /// Programs of the same world that make stories too: each leaves the others their share.
+    pub replicas: usize,
     /// Most stories in quarantine before the run ends; `None`: any number.
     pub quarantine_limit: Option<usize>,
     /// The store of the memory index.

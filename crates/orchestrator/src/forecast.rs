@@ -16,6 +16,7 @@ use std::collections::BinaryHeap;
 use storyloom_story::Stage;
 
 use crate::cost::StageSeconds;
+use crate::run::fair_share;
 
 /// One story as far as it is missing: the kinds of its shots, in order, as places in a list of
 /// [`StageSeconds`].
@@ -61,6 +62,7 @@ pub fn forecast(
         farm,
         watch,
         next: 0,
+        over: 0,
         due: BinaryHeap::new(),
         forecast: Forecast::default(),
     };
@@ -107,6 +109,8 @@ struct Night<'a> {
     watch: &'a mut Watch<'a>,
     /// The next chain that nobody has taken.
     next: usize,
+    /// Chains that are over.
+    over: usize,
     /// When something happens next at each replica; entries of replicas that have changed since
     /// are old.
     due: BinaryHeap<Reverse<Due>>,
@@ -246,7 +250,7 @@ impl Night<'_> {
         // No more replicas than stories ever have anything to do.
         let busy = self.farm.replicas.min(self.chains.len());
         let mut replicas = vec![Replica::new(self.farm); busy];
-        // As it is seen in worlds that start: the first program that is ready fills all its places.
+        // As it is seen in worlds that start: the first program that is ready takes its share.
         for (index, replica) in replicas.iter_mut().enumerate() {
             for place in 0..self.farm.interleave.max(1) {
                 self.take(replica, place);
@@ -282,7 +286,11 @@ impl Night<'_> {
     /// Gives a place the next story, if there is one.
     fn take(&mut self, replica: &mut Replica, place: usize) {
         replica.places[place] = None;
-        if self.next < self.chains.len() {
+        let in_hand = replica.places.iter().flatten().count();
+        let unfinished = self.chains.len() - self.over;
+        // What is not taken now is left to others for good: shares only shrink.
+        let may_take = in_hand < fair_share(unfinished, self.farm.replicas);
+        if self.next < self.chains.len() && may_take {
             let chain = self.next;
             self.next += 1;
             self.enter(replica, place, chain, 0, Phase::Shot(Stage::Plan));
@@ -368,6 +376,7 @@ impl Night<'_> {
         }
         let Phase::Shot(stage) = at.phase else {
             self.forecast.finish = self.forecast.finish.max(now);
+            self.over += 1;
             return self.take(replica, place);
         };
         (self.watch)(now, at.chain, at.shot, stage);

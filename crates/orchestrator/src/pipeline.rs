@@ -287,6 +287,7 @@ fn config(out: &Path, interleave: usize, settings: &PipelineSettings) -> RunConf
         },
         patience: Duration::from_secs(60),
         interleave,
+        replicas: 1,
         quarantine_limit: None,
         index: IndexKind::Sled,
         index_folder: None,

@@ -92,6 +92,7 @@ pub fn run_on<E: ShotEngine>(
         leases: &leases,
         work: Mutex::new(Work {
             ready: files.into(),
+            replicas: config.replicas.max(1),
             outcome,
             ..Work::default()
         }),
@@ -123,6 +124,8 @@ struct Work {
     /// Others work on them; and when they were looked at last.
     elsewhere: Vec<StoryFile>,
     looked: Option<Instant>,
+    /// Programs that share the stories.
+    replicas: usize,
     /// Stories in the hands of this program.
     in_hand: usize,
     /// When others were offered help last.
@@ -132,7 +135,18 @@ struct Work {
     error: Option<RunError>,
 }
 
+/// Stories that a program takes at most, of so many that are not over: none shall have two side by
+/// side while another has none.
+pub(crate) fn fair_share(unfinished: usize, replicas: usize) -> usize {
+    (unfinished / replicas.max(1)).max(1)
+}
+
 impl Work {
+    /// Stories that are not over, as far as this program knows.
+    fn unfinished(&self) -> usize {
+        self.ready.len() + self.elsewhere.len() + self.in_hand
+    }
+
     /// The next story to try, or how long to wait for one; nothing when all is over.
     fn next(&mut self) -> Option<Result<StoryFile, Duration>> {
         /// Time between two looks at stories that others work on, and what each adds to it.
@@ -148,6 +162,9 @@ impl Work {
                 self.looked = Some(Instant::now());
                 self.ready.extend(self.elsewhere.drain(..));
             }
+        }
+        if self.in_hand >= fair_share(self.unfinished(), self.replicas) {
+            return Some(Err(MOMENT));
         }
         match self.ready.pop_front() {
             Some(file) => {

@@ -92,6 +92,7 @@ fn config(out: &Path, interleave: usize) -> RunConfig {
         },
         patience: Duration::from_secs(60),
         interleave,
+        replicas: 1,
         quarantine_limit: None,
         index: IndexKind::Sled,
         index_folder: None,

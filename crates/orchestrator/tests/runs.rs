@@ -80,6 +80,7 @@ fn config(out: &Path) -> RunConfig {
         patience: Duration::from_secs(60),
         // Tests that count events want one story at a time; others ask for more.
         interleave: 1,
+        replicas: 1,
         quarantine_limit: None,
         index: IndexKind::Sled,
         index_folder: None,

@@ -151,8 +151,7 @@ fn report<'a>(
         cheapest: planner.cheapest(&shapes, gpus, seconds),
     });
     let workload = planner.workload;
-    let idle = idle_replicas(workload.chains.len(), planner.interleave, gpus / each);
-    let notes = costs.notes.iter().cloned().chain(idle);
+    let notes = costs.notes.iter().cloned();
     Ok(Report {
         stories: workload.chains.len(),
         shots: workload.shots,
@@ -164,19 +163,6 @@ fn report<'a>(
         deadline,
         notes: notes.collect(),
         costs: &costs.table,
-    })
-}
-
-/// Each program fills all its places before the next one comes, so that with few stories some have
-/// none.
-fn idle_replicas(stories: usize, interleave: usize, replicas: usize) -> Option<String> {
-    let busy = stories.div_ceil(interleave.max(1));
-    let better = (stories / replicas.max(1)).max(1);
-    (busy < replicas && better < interleave).then(|| {
-        format!(
-            "{stories} stories fill {busy} of {replicas} replicas, since each makes {interleave} \
-             side by side; topology.interleave = {better} spreads them"
-        )
     })
 }
 

@@ -90,7 +90,7 @@ fn on_this_rank(arguments: &Arguments, config: &Config, place: &Place) -> Outcom
     if let Some(limit) = arguments.limit {
         input.manifest.stories.truncate(limit);
     }
-    let settings = run_config(config, arguments, &input);
+    let settings = run_config(config, arguments, &input, place);
     // Before anything is loaded, which may take minutes.
     let stop = signals::stop_flag(&config.run)?;
     let outcome = match config.top.engine {
@@ -154,7 +154,7 @@ fn tell(outcome: &RunOutcome, on_preempt: OnPreempt, place: &Place) -> Exit {
     }
 }
 
-fn run_config(config: &Config, arguments: &Arguments, input: &Input) -> RunConfig {
+fn run_config(config: &Config, arguments: &Arguments, input: &Input, place: &Place) -> RunConfig {
     let memory = &config.memory;
     RunConfig {
         out: arguments.out.clone(),
@@ -182,6 +182,7 @@ fn run_config(config: &Config, arguments: &Arguments, input: &Input) -> RunConfi
         },
         patience: Duration::from_secs(u64::from(config.run.patience)),
         interleave: config.topology.interleave as usize,
+        replicas: place.replicas(),
         quarantine_limit: match config.run.quarantine_limit {
             0 => None,
             limit => Some(limit as usize),
