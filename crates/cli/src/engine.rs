@@ -18,7 +18,9 @@ use storyloom_models::stage::encode::Conditions;
 use storyloom_models::tch::{self, Kind};
 use storyloom_models::tiny::folders;
 use storyloom_orchestrator::{EngineDescription, EngineError, Scores, ShotEngine, StepObserver};
-use storyloom_story::{Clip, ErrorClass, HostTensor, LoopState, Resolution, RgbImage, ShotInputs, Stage};
+use storyloom_story::{
+    Clip, ErrorClass, HostTensor, LoopState, Resolution, RgbImage, ShotInputs, Stage,
+};
 
 use crate::config::Config;
 use crate::config::options::{Device, Dtype};
@@ -46,8 +48,8 @@ pub fn build_engine(
 ) -> Result<TorchEngine, Failure> {
     let scorer = Box::new(SharpnessExposure);
     let settings = settings(config, place)?;
-    let models = StoryMemEngine::open(&paths(config)?, &settings, scorer, replica)
-        .map_err(at_loading)?;
+    let models =
+        StoryMemEngine::open(&paths(config)?, &settings, scorer, replica).map_err(at_loading)?;
     let identity = models.identity();
     let description = EngineDescription {
         engine: "torch".to_owned(),
@@ -163,7 +165,10 @@ fn gpus(asked_for: &str, instead: &str) -> Result<usize, Failure> {
 /// # Errors
 /// There is none that libtorch can use.
 pub fn first_gpu() -> Result<tch::Device, Failure> {
-    gpus("this needs a GPU", "use --device cpu where there is such a choice")?;
+    gpus(
+        "this needs a GPU",
+        "use --device cpu where there is such a choice",
+    )?;
     Ok(tch::Device::Cuda(0))
 }
 
@@ -236,7 +241,10 @@ impl ShotEngine for TorchEngine {
     }
 
     fn score(&self, pictures: &[&RgbImage]) -> Result<Scores, EngineError> {
-        let (embeddings, quality) = self.models.score(pictures).map_err(self.at(Stage::Select))?;
+        let (embeddings, quality) = self
+            .models
+            .score(pictures)
+            .map_err(self.at(Stage::Select))?;
         Ok(Scores {
             embeddings,
             quality,

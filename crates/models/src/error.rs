@@ -126,10 +126,9 @@ impl ModelError {
             | Self::BadFile { .. }
             | Self::Keys { .. }
             | Self::WeightShape { .. } => ErrorClass::Run,
-            Self::Input { .. }
-            | Self::NotFinite { .. }
-            | Self::Kernel(_)
-            | Self::Torch(_) => ErrorClass::Shot,
+            Self::Input { .. } | Self::NotFinite { .. } | Self::Kernel(_) | Self::Torch(_) => {
+                ErrorClass::Shot
+            }
             Self::Interrupted { .. } => ErrorClass::Interrupted,
             Self::Rank { class, .. } => *class,
             Self::World(error) if error.is_resumable() => ErrorClass::Interrupted,
