@@ -14,7 +14,10 @@ mod norm;
 mod parts;
 mod rotary;
 mod rows;
-#[cfg_attr(test, path = "stand_in_tests.rs")]
+#[cfg(not(test))]
+mod stand_in;
+#[cfg(test)]
+#[path = "stand_in_tests.rs"]
 pub(crate) mod stand_in;
 mod timestep;
 
