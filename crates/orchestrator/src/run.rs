@@ -413,7 +413,7 @@ fn longest_first<E>(
     let priorities: HashMap<&StoryId, i64> = manifest
         .stories
         .iter()
-        .map(|entry| (&entry.id, i64::from(entry.priority)))
+        .map(|entry| (&entry.id, entry.priority))
         .collect();
     let (mut shots, mut shots_done) = (0, 0);
     let mut ordered: Vec<(Reverse<(i64, usize)>, StoryFile)> = files
