@@ -407,7 +407,10 @@ impl Planner<'_> {
     }
 
     fn start(&self) -> f64 {
-        self.table.stages.start.seconds
+        match self.workload.chains.is_empty() {
+            true => 0.0,
+            false => self.table.stages.start.seconds,
+        }
     }
 
     fn bound(&self, shape: &ReplicaShape, replicas: usize) -> f64 {
@@ -459,4 +462,194 @@ fn first_that(low: usize, high: usize, holds: impl Fn(&usize) -> bool) -> Option
         }
     }
     Some(low)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cost::{Sampling, Sharing};
+    use storyloom_story::{Scene, ShotScript, StoryScript};
+
+    fn entry(name: &str, cuts: &[bool], priority: i64) -> StoryEntry {
+        let shot = |cut: &bool| ShotScript {
+            prompt: "p".to_owned(),
+            first_frame_prompt: None,
+            cut: *cut,
+        };
+        let shots = cuts.iter().map(shot).collect();
+        let script = StoryScript {
+            name: None,
+            overview: None,
+            scenes: vec![Scene { number: 1, shots }],
+        };
+        let mut entry = StoryEntry::new(StoryId::new(name).unwrap(), script);
+        entry.priority = priority;
+        entry
+    }
+
+    fn manifest() -> Manifest {
+        Manifest {
+            stories: vec![
+                entry("short", &[true; 3], 0),
+                entry("long", &[true; 9], 0),
+                entry("first", &[true, false], 5),
+                entry("middle", &[true; 6], 0),
+                entry("other", &[true; 6], 0),
+            ],
+        }
+    }
+
+    const SETTINGS: ShotSettings = ShotSettings {
+        video: VideoSpec {
+            width: 832,
+            height: 480,
+            frames: 81,
+            fps: 16,
+        },
+        window: WindowSettings {
+            max_images: 10,
+            sink: 3,
+        },
+        max_keyframes: 3,
+        continuation: Continuation::Mi2v,
+        samplings: Samplings {
+            text: SAMPLING,
+            pictures: SAMPLING,
+        },
+    };
+
+    const SAMPLING: Sampling = Sampling {
+        steps: 40,
+        forwards: 2.0,
+    };
+
+    fn workload(table: &CostTable) -> Workload {
+        let nothing = |_: &StoryEntry| Ok(Progress::Made(0));
+        Workload::new(&manifest(), &SETTINGS, table, &nothing).unwrap()
+    }
+
+    fn shapes() -> Vec<ReplicaShape> {
+        let sharings = [
+            (1, 1, 1),
+            (2, 1, 1),
+            (1, 2, 1),
+            (1, 1, 2),
+            (4, 1, 2),
+            (1, 4, 2),
+        ];
+        let shape = |(tensor, sequence, cfg)| ReplicaShape {
+            sharing: Sharing {
+                tensor,
+                sequence,
+                cfg,
+            },
+            ..ReplicaShape::ONE
+        };
+        sharings.map(shape).to_vec()
+    }
+
+    #[test]
+    fn stories_are_ordered_and_shots_see_what_was_before() {
+        let found = workload(&CostTable::default());
+        let names: Vec<&str> = found.names.iter().map(StoryId::as_str).collect();
+        assert_eq!(names, ["first", "long", "middle", "other", "short"]);
+        let seen = |chain: &ChainOfKinds| -> Vec<(Opening, f64)> {
+            let kinds = chain.iter().map(|&kind| &found.kinds[kind as usize]);
+            kinds.map(|work| (work.opening, work.memory)).collect()
+        };
+        assert_eq!(
+            seen(&found.chains[0]),
+            [(Opening::Text, 0.0), (Opening::LastFrame, 3.0)]
+        );
+        let memory: Vec<f64> = seen(&found.chains[1]).iter().map(|seen| seen.1).collect();
+        assert_eq!(memory, [0.0, 3.0, 6.0, 9.0, 10.0, 10.0, 10.0, 10.0, 10.0]);
+
+        let counted = CostTable {
+            pictures_seen: vec![0.0, 1.5, 2.5],
+            ..CostTable::default()
+        };
+        let found = workload(&counted);
+        let last = found.kinds[found.chains[1][8] as usize];
+        assert_eq!((last.memory, found.kinds.len()), (2.5, 4));
+    }
+
+    #[test]
+    fn what_exists_is_left_out() {
+        let progress = |entry: &StoryEntry| {
+            Ok(match entry.id.as_str() {
+                "long" => Progress::Made(7),
+                "middle" => Progress::Over,
+                "short" => Progress::Made(3),
+                _ => Progress::Made(0),
+            })
+        };
+        let found =
+            Workload::new(&manifest(), &SETTINGS, &CostTable::default(), &progress).unwrap();
+        let names: Vec<&str> = found.names.iter().map(StoryId::as_str).collect();
+        // With two shots left it comes after one of six.
+        assert_eq!(names, ["first", "other", "long"]);
+        assert_eq!((found.shots, found.left_out), (10, 16));
+        let rest = found.kinds[found.chains[2][0] as usize];
+        assert_eq!((rest.opening, rest.memory), (Opening::Memory, 10.0));
+    }
+
+    /// The search tries few layouts, but none that it leaves out is better.
+    #[test]
+    fn the_best_layouts_are_the_best_of_all() {
+        let mut table = CostTable::default();
+        for gpu_gb in [141.0, 0.0] {
+            table.memory.gpu_gb = gpu_gb;
+            let workload = workload(&table);
+            let planner = Planner {
+                workload: &workload,
+                table: &table,
+                interleave: 2,
+            };
+            let all: Vec<Estimate> = shapes()
+                .iter()
+                .flat_map(|shape| {
+                    let most = 16 / shape.ranks();
+                    (1..=most).map(|replicas| planner.try_layout(shape, replicas))
+                })
+                .filter(|estimate| estimate.fits)
+                .collect();
+            let soonest = planner.soonest(&shapes(), 16).unwrap();
+            let best = all.iter().map(|all| all.finish_seconds);
+            assert_eq!(soonest.finish_seconds, best.fold(f64::INFINITY, f64::min));
+            for deadline in [1.0, 2.0, 5.0].map(|hours| hours * 3600.0) {
+                let cheapest = planner.cheapest(&shapes(), 16, deadline);
+                let in_time = all.iter().filter(|all| all.finish_seconds <= deadline);
+                let best = in_time
+                    .map(|all| all.gpu_hours)
+                    .fold(f64::INFINITY, f64::min);
+                let found = cheapest.map_or(f64::INFINITY, |found| found.gpu_hours);
+                assert!(found <= best * 1.001, "{found} and {best} by {deadline}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_to_make_takes_no_time() {
+        let over = |_: &StoryEntry| Ok(Progress::Over);
+        let table = CostTable::default();
+        let workload = Workload::new(&manifest(), &SETTINGS, &table, &over).unwrap();
+        let planner = Planner {
+            workload: &workload,
+            table: &table,
+            interleave: 3,
+        };
+        let found = planner.try_layout(&ReplicaShape::ONE, 4);
+        assert_eq!((found.finish_seconds, found.gpu_hours), (0.0, 0.0));
+        assert_eq!(found.longest_chain, None);
+        assert_eq!(workload.disk(&table, 3).bytes, 0.0);
+    }
+
+    #[test]
+    fn the_first_that_holds() {
+        for wanted in 1..=9 {
+            assert_eq!(first_that(1, 9, |&number| number >= wanted), Some(wanted));
+        }
+        assert_eq!(first_that(1, 9, |&number| number >= 10), None);
+        assert_eq!(first_that(1, 0, |_| true), None);
+    }
 }

@@ -256,9 +256,11 @@ impl Seen {
 
     fn denoise(&self, observed: &Observed, base: &CostTable) -> DenoiseCosts {
         let sharing = observed.shape.sharing;
+        // Without what does not depend on the tokens, which is part of the line's constant.
         let model = |tokens: f64| {
             let (transformer, rates, links) = (&base.transformer, &base.rates, &base.links);
-            forward_seconds(transformer, rates, links, sharing, tokens)
+            let seconds = |tokens| forward_seconds(transformer, rates, links, sharing, tokens);
+            seconds(tokens) - seconds(0.0)
         };
         let mut points = Vec::with_capacity(self.shots.len());
         for Shot { work, seconds } in &self.shots {
@@ -269,9 +271,8 @@ impl Seen {
             }
         }
         let (step_seconds, factor) = line(&points);
-        // The model is a sum of tokens and their squares, but for a constant of a few milliseconds
-        // where layers are shared.
-        let [one, two] = [1e4, 2e4].map(|tokens| model(tokens) - model(0.0));
+        // The model is a sum of tokens and their squares: two values give both factors.
+        let [one, two] = [1e4, 2e4].map(model);
         let per_token_squared = (two - 2.0 * one) / (2.0 * 1e8);
         let per_token = one / 1e4 - per_token_squared * 1e4;
         DenoiseCosts {
