@@ -48,7 +48,8 @@ fn settings(share_decode: bool) -> StoryMemSettings {
         },
         memory_stride: 5,
         negative_prompt: None,
-        threads: Some(1),
+        // The number is that of the whole program, in which other tests run.
+        threads: None,
         share_decode,
         widen: true,
         patience: std::time::Duration::from_secs(20),

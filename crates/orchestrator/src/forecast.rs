@@ -250,11 +250,13 @@ impl Night<'_> {
         // No more replicas than stories ever have anything to do.
         let busy = self.farm.replicas.min(self.chains.len());
         let mut replicas = vec![Replica::new(self.farm); busy];
-        // As it is seen in worlds that start: the first program that is ready takes its share.
-        for (index, replica) in replicas.iter_mut().enumerate() {
-            for place in 0..self.farm.interleave.max(1) {
+        // First one story for everybody, then a second, as in a run.
+        for place in 0..self.farm.interleave.max(1) {
+            for replica in &mut replicas {
                 self.take(replica, place);
             }
+        }
+        for (index, replica) in replicas.iter_mut().enumerate() {
             self.schedule(index, replica);
         }
         while let Some(Reverse(due)) = self.due.pop() {

@@ -135,10 +135,10 @@ struct Work {
     error: Option<RunError>,
 }
 
-/// Stories that a program takes at most, of so many that are not over: none shall have two side by
-/// side while another has none.
+/// Stories that a program takes at most, of so many that are not over: none shall have all places
+/// full while another has nothing to do.
 pub(crate) fn fair_share(unfinished: usize, replicas: usize) -> usize {
-    (unfinished / replicas.max(1)).max(1)
+    unfinished.div_ceil(replicas.max(1)).max(1)
 }
 
 impl Work {
@@ -195,9 +195,17 @@ impl<E: ShotEngine> Night<'_, E> {
 
     /// Makes stories until none is left that this program could make.
     fn make_all(&self) -> Result<RunOutcome, RunError> {
+        /// What programs of one world give each other to take their next story.
+        const HEAD_START: Duration = Duration::from_millis(300);
         std::thread::scope(|scope| {
-            for _ in 1..self.config.interleave.max(1) {
-                scope.spawn(|| self.make_some());
+            for place in 1..self.config.interleave.max(1) {
+                scope.spawn(move || {
+                    // First one story for everybody, then a second.
+                    if self.config.replicas > 1 {
+                        std::thread::sleep(HEAD_START * place as u32);
+                    }
+                    self.make_some();
+                });
             }
             self.make_some();
         });
