@@ -17,7 +17,6 @@ names a story or a shot, so the number of series does not grow with the number o
 ";
 
 const RUN: &str = "\
-
 ## The whole run
 
 Read from the run folder, with all programs that ever worked on it. Every leader says the same: take
@@ -26,7 +25,6 @@ Read from the run folder, with all programs that ever worked on it. Every leader
 ";
 
 const REPLICA: &str = "\
-
 ## One replica
 
 Since its leader started. Add them up over replicas.
@@ -37,6 +35,7 @@ Since its leader started. Add them up over replicas.
 pub fn markdown() -> String {
     let mut text = INTRODUCTION.to_owned();
     for (scope, introduction) in [(Scope::Run, RUN), (Scope::Replica, REPLICA)] {
+        text.push('\n');
         text.push_str(introduction);
         text.push_str("| metric | kind | labels | meaning |\n|---|---|---|---|\n");
         for metric in ALL.iter().filter(|metric| metric.scope == scope) {
