@@ -430,17 +430,24 @@ impl<'a> StageClock<'a> {
     ) -> Result<T, RunError> {
         let pass = gate.map(|gate| self.enter(gate));
         let begun = Instant::now();
+        let waited = std::mem::take(&mut self.waited);
+        let ShotRequest { story, shot, .. } = &self.plan.request;
+        self.reporter.report(&Event::StageBegun {
+            story,
+            shot: *shot,
+            stage,
+            waited,
+        });
         let result = work()?;
         drop(pass);
         let seconds = begun.elapsed().as_secs_f64();
         self.seconds.insert(stage, seconds);
-        let ShotRequest { story, shot, .. } = &self.plan.request;
         self.reporter.report(&Event::StageFinished {
             story,
             shot: *shot,
             stage,
             seconds,
-            waited: std::mem::take(&mut self.waited),
+            waited,
         });
         Ok(result)
     }
@@ -491,17 +498,24 @@ impl<E> Steps<'_, E> {
     /// Saves the loop. Trouble that may pass costs only what a kill would cost now.
     fn save(&mut self, state: &SaveLoop) {
         let begun = Instant::now();
-        let saved = state()
-            .map_err(RunError::from)
-            .and_then(|state| Ok(self.studio.bank.save_step(&self.basis, &state)?));
+        let ShotRequest { story, shot, .. } = &self.basis.request;
+        let saved = state().map_err(RunError::from).and_then(|state| {
+            self.studio.bank.save_step(&self.basis, &state)?;
+            Ok(state.done)
+        });
         self.saved = Instant::now();
         match saved {
-            Ok(()) => {
+            Ok(done) => {
                 let seconds = begun.elapsed().as_secs_f64();
                 self.studio.checkpoints.note_cost(seconds);
+                self.studio.reporter.report(&Event::CheckpointSaved {
+                    story,
+                    shot: *shot,
+                    done,
+                    seconds,
+                });
             }
             Err(error) if error.class() == ErrorClass::Transient => {
-                let ShotRequest { story, shot, .. } = &self.basis.request;
                 tracing::warn!(%error, %story, %shot, "the running shot was not saved");
             }
             Err(error) => self.trouble = Some(error),
