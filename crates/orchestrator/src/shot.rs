@@ -18,6 +18,7 @@ use storyloom_story::{
     Clip, ErrorClass, HostTensor, LoopState, RgbImage, ShotInputs, ShotRequest, Stage, StoryId,
 };
 use storyloom_telemetry::{Event, Reporter};
+use tracing::field;
 
 use crate::config::{CheckpointSettings, StopAt, StopFlag};
 use crate::engine::{EngineError, SaveLoop, Scores, ShotEngine, StepObserver};
@@ -416,7 +417,12 @@ impl<'a> StageClock<'a> {
         let came = Instant::now();
         let pass = gate.map(|gate| gate.enter(self.plan.remaining));
         let begun = Instant::now();
-        let result = work()?;
+        let waited = (begun - came).as_secs_f64();
+        let span = tracing::info_span!("stage", %stage, waited, error = field::Empty);
+        let result = span.in_scope(work).inspect_err(|error| {
+            span.record("error", field::display(error));
+        })?;
+        drop(span);
         drop(pass);
         let seconds = begun.elapsed().as_secs_f64();
         self.seconds.insert(stage, seconds);
@@ -426,7 +432,7 @@ impl<'a> StageClock<'a> {
             shot: *shot,
             stage,
             seconds,
-            waited: (begun - came).as_secs_f64(),
+            waited,
         });
         Ok(result)
     }

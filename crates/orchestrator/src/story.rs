@@ -16,6 +16,7 @@ use storyloom_story::{
     StoryId, VideoSpec,
 };
 use storyloom_telemetry::Event;
+use tracing::field;
 
 use crate::config::RunConfig;
 use crate::engine::ShotEngine;
@@ -168,10 +169,17 @@ fn attempt_shot<E: ShotEngine>(
             seed,
             ..request.clone()
         };
-        let begun = Instant::now();
-        let result =
-            plan(studio, chain, request.clone()).and_then(|plan| make_shot(studio, lease, &plan));
         let ShotRequest { story, shot, .. } = &request;
+        let begun = Instant::now();
+        let span = tracing::info_span!("shot", %story, %shot, attempt, error = field::Empty);
+        let result = span.in_scope(|| {
+            let plan = plan(studio, chain, request.clone())?;
+            make_shot(studio, lease, &plan)
+        });
+        if let Err(error) = &result {
+            span.record("error", field::display(error));
+        }
+        drop(span);
         let error = match result {
             Ok(record) => {
                 let seconds = begun.elapsed().as_secs_f64();
