@@ -3,6 +3,7 @@
 //! The orchestrator reports [`Event`]s; a [`Reporter`] turns them into log lines and progress. No
 //! other crate writes progress.
 
+pub mod logs;
 pub mod metrics;
 mod progress;
 mod reporters;
