@@ -12,7 +12,7 @@ use storyloom_orchestrator::{
     CheckpointSettings, RunConfig, RunOutcome, ShotEngine, StopFlag, Videos, run as run_stories,
 };
 use storyloom_parallel::World;
-use storyloom_telemetry::PlainProgress;
+use storyloom_telemetry::EventLog;
 
 use super::{ConfigArguments, config};
 use crate::config::Config;
@@ -23,12 +23,10 @@ use crate::engine;
 use crate::environment;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::input::{self, Input};
+use crate::logging;
 use crate::shift::Shift;
 use crate::signals;
 use crate::world::{self, Place};
-
-/// Time between two lines of progress.
-const PROGRESS: Duration = Duration::from_secs(5);
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
@@ -61,8 +59,12 @@ pub fn run(arguments: &Arguments) -> Outcome {
     if config.top.engine == EngineKind::Torch {
         environment::settle();
     }
+    let logging = logging::of_run(&config, &arguments.out);
     let place = world::join(&config)?;
-    match on_this_rank(arguments, &config, &place) {
+    logging.placed(&place.name, place.world.found().rank);
+    let result = on_this_rank(arguments, &config, &place);
+    logging.finish();
+    match result {
         Ok(exit) if place.is_shared() => Ok(place.agree(exit).unwrap_or_else(|failure| {
             eprintln!("error: {}", failure.message);
             World::abort(failure.exit as i32)
@@ -142,8 +144,7 @@ fn make<E: ShotEngine>(
     shift: &Shift,
     stop: &StopFlag,
 ) -> Result<RunOutcome, Failure> {
-    let progress = PlainProgress::new(PROGRESS);
-    let reporters = shift.reporters().and(&progress);
+    let reporters = shift.reporters().and(&EventLog);
     run_stories(settings, &input.manifest, engine, &reporters, stop).map_err(Failure::from)
 }
 

@@ -10,6 +10,7 @@
 //!
 //! A shift whose journal has no end was killed, at some time after its live file was written last.
 
+mod follow;
 mod journal;
 mod moment;
 mod read;
@@ -23,6 +24,7 @@ use storyloom_story::{ShotId, Stage, StoryId};
 
 use crate::AttemptEnd;
 
+pub use follow::Follower;
 pub use journal::Journal;
 pub use moment::process_start;
 pub use read::{read_shift, read_shifts};
