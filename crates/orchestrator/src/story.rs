@@ -193,6 +193,7 @@ fn attempt_shot<E: ShotEngine>(
                     story,
                     shot: *shot,
                     seconds,
+                    keyframes: record.keyframes.len(),
                 });
                 return Ok(record);
             }

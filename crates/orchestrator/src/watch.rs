@@ -249,7 +249,6 @@ impl Watcher {
             .iter()
             .flat_map(|shift| live(shift).map(|shot| (&shot.story, shot.shot)))
             .collect();
-        let committed = self.committed();
         let mut workers: Vec<_> = heard
             .iter()
             .map(|shift| self.worker(shift, now, live(shift).collect()))
@@ -258,7 +257,7 @@ impl Watcher {
         workers.extend(silent.iter().filter_map(|shift| {
             let left = live(shift).filter(|shot| {
                 let name = (&shot.story, shot.shot);
-                !over.contains(&shot.story) && !in_hands.contains(&name) && !committed.contains(&name)
+                !over.contains(&shot.story) && !in_hands.contains(&name) && !self.is_committed(shot)
             });
             let left: Vec<_> = left.collect();
             (!left.is_empty()).then(|| self.worker(shift, now, left))
@@ -267,13 +266,13 @@ impl Watcher {
         workers
     }
 
-    /// Shots that exist, as far as journals tell.
-    fn committed(&self) -> BTreeSet<(&StoryId, ShotId)> {
-        let attempts = self.follower.shifts().flat_map(|shift| &shift.attempts);
-        attempts
-            .filter(|attempt| attempt.end == Some(AttemptEnd::Committed))
-            .map(|attempt| (&attempt.story, attempt.shot))
-            .collect()
+    /// Whether a shot exists, as far as journals tell.
+    fn is_committed(&self, shot: &LiveShot) -> bool {
+        let mut attempts = self.follower.shifts().flat_map(|shift| &shift.attempts);
+        attempts.any(|attempt| {
+            attempt.end == Some(AttemptEnd::Committed)
+                && (&attempt.story, attempt.shot) == (&shot.story, shot.shot)
+        })
     }
 
     fn worker(&self, shift: &Shift, now: f64, shots: Vec<&LiveShot>) -> WorkerView {

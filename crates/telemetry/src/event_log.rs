@@ -17,7 +17,14 @@ impl Reporter for EventLog {
             } => {
                 tracing::info!("{stories} stories, {shots} shots, {shots_done} already made");
             }
-            Event::AttemptBegun { .. } | Event::StageBegun { .. } | Event::AttemptEnded { .. } => {}
+            // Spans say when these end, and how.
+            Event::AttemptBegun { .. }
+            | Event::StageBegun { .. }
+            | Event::StageFinished { .. }
+            | Event::AttemptEnded { .. }
+            | Event::StoryTaken { .. }
+            | Event::StoryLeft { .. }
+            | Event::IndexOpened { .. } => {}
             Event::CheckpointSaved {
                 story,
                 shot,
@@ -25,15 +32,6 @@ impl Reporter for EventLog {
                 seconds,
             } => {
                 tracing::debug!(%story, %shot, seconds, "saved after step {done}");
-            }
-            Event::StageFinished {
-                story,
-                shot,
-                stage,
-                seconds,
-                waited,
-            } => {
-                tracing::debug!(%story, %shot, %stage, seconds, waited, "stage finished");
             }
             Event::StepFinished {
                 story,
@@ -45,6 +43,7 @@ impl Reporter for EventLog {
                 story,
                 shot,
                 seconds,
+                ..
             } => {
                 tracing::debug!(%story, %shot, "made in {seconds:.1} s");
             }

@@ -23,7 +23,8 @@ use crate::engine;
 use crate::environment;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::input::{self, Input};
-use crate::logging;
+use crate::logging::{self, Logging};
+use crate::progress::Progress;
 use crate::shift::Shift;
 use crate::signals;
 use crate::world::{self, Place};
@@ -62,7 +63,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let logging = logging::of_run(&config, &arguments.out);
     let place = world::join(&config)?;
     logging.placed(&place.name, place.world.found().rank);
-    let result = on_this_rank(arguments, &config, &place);
+    let result = on_this_rank(arguments, &config, &place, &logging);
     logging.finish();
     match result {
         Ok(exit) if place.is_shared() => Ok(place.agree(exit).unwrap_or_else(|failure| {
@@ -81,7 +82,12 @@ pub fn run(arguments: &Arguments) -> Outcome {
 }
 
 /// What this rank does of a run, to its end.
-fn on_this_rank(arguments: &Arguments, config: &Config, place: &Place) -> Outcome {
+fn on_this_rank(
+    arguments: &Arguments,
+    config: &Config,
+    place: &Place,
+    logging: &Logging,
+) -> Outcome {
     let mut input = match input::read(&arguments.manifest)? {
         Ok(input) => input,
         Err(report) => {
@@ -102,7 +108,12 @@ fn on_this_rank(arguments: &Arguments, config: &Config, place: &Place) -> Outcom
     }
     let settings = run_config(config, arguments, &input, place);
     let shift = Shift::begin(config, &settings, place)?;
+    let pause = Duration::from_secs(u64::from(config.logs.progress_s));
+    let progress = place
+        .is_first()
+        .then(|| Progress::show(&logging.screen, &arguments.out, pause));
     let result = lead(config, &settings, &input, place, &shift, &stop);
+    drop(progress);
     shift.end(&result);
     Ok(tell(&result?, config.top.on_preempt, place))
 }
