@@ -8,7 +8,8 @@ use std::time::Duration;
 use storyloom_memory::Disk;
 use storyloom_models::tch;
 use storyloom_orchestrator::lease::host_name;
-use storyloom_orchestrator::status::{Counts, Status, now, shifts, status_with};
+use storyloom_orchestrator::status::{Counts, now};
+use storyloom_orchestrator::watch::{View, Watcher};
 use storyloom_orchestrator::{RunConfig, RunFolder, RunOutcome, StopFlag, drain};
 use storyloom_telemetry::Reporters;
 use storyloom_telemetry::metrics::labels::State;
@@ -81,8 +82,10 @@ impl Shift {
             .inspect_err(|error| tracing::warn!(%error, "no figures; the run goes on"))
             .ok()
             .map(Arc::new);
+        let folder = || RunFolder::new(&settings.out, Arc::new(Disk));
         let watch = Arc::new(Watch {
-            folder: RunFolder::new(&settings.out, Arc::new(Disk)),
+            folder: folder(),
+            watcher: Mutex::new(Watcher::new(folder())),
             stop: stop.clone(),
             own: Mutex::new(OwnRank::new(config, place)?),
             others: RankReports::gather(&settings.out, id),
@@ -180,6 +183,7 @@ fn token(config: &Config) -> Result<Option<Token>, Failure> {
 /// The run folder, for the exporter.
 struct Watch {
     folder: RunFolder,
+    watcher: Mutex<Watcher>,
     stop: StopFlag,
     own: Mutex<OwnRank>,
     others: RankReports,
@@ -187,11 +191,11 @@ struct Watch {
 
 impl RunWatch for Watch {
     fn look(&self) -> Result<(RunView, String), String> {
-        let shifts = shifts(&self.folder);
-        let status = status_with(&self.folder, &shifts).map_err(|error| error.to_string())?;
-        let json = serde_json::to_string(&status).map_err(|error| error.to_string())?;
-        let work = RunWork::of(&shifts, now());
-        Ok((view(&status, work), json))
+        let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = watcher.look().map_err(|error| error.to_string())?;
+        let json = serde_json::to_string(&seen).map_err(|error| error.to_string())?;
+        let work = RunWork::of(&watcher.shifts(), now());
+        Ok((view(&seen, work), json))
     }
 
     fn ranks(&self) -> Vec<RankReport> {
@@ -212,11 +216,14 @@ impl RunWatch for Watch {
     }
 }
 
-fn view(status: &Status, work: RunWork) -> RunView {
+fn view(seen: &View, work: RunWork) -> RunView {
+    let status = &seen.status;
+    let likely = status.eta_seconds;
+    let range = seen.eta_range_seconds.zip(likely);
     RunView {
         stories: by_state(&status.stories),
         shots: by_state(&status.shots),
-        eta_seconds: status.eta_seconds.map(|seconds| [seconds; 3]),
+        eta_seconds: range.map(|([low, high], likely)| [low, likely, high]),
         work,
     }
 }

@@ -1,42 +1,26 @@
 //! The world of ranks that this program was started in, and how it ends as one.
 
 use std::path::Path;
-use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use storyloom_models::ModelError;
 use storyloom_models::replica::Replica;
 use storyloom_models::wan::WanConfig;
 use storyloom_parallel::topology::{Degrees, Layout, Plan, Seat};
 use storyloom_parallel::{CommError, World, WorldOptions};
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
 use crate::config::Config;
 use crate::config::options::EngineKind;
 use crate::config::value::Count;
 use crate::exit::{Exit, Failure};
-
-/// Rank and size, for log lines; set in worlds of more than one rank.
-static RANK: OnceLock<usize> = OnceLock::new();
-
-/// Log lines of a world begin with the time and the rank.
-pub struct RankTime;
-
-impl FormatTime for RankTime {
-    fn format_time(&self, writer: &mut Writer<'_>) -> std::fmt::Result {
-        SystemTime.format_time(writer)?;
-        match RANK.get() {
-            Some(rank) => write!(writer, " rank {rank}"),
-            None => Ok(()),
-        }
-    }
-}
+use crate::logging;
 
 /// A rank with its place.
 pub struct Place {
     /// All ranks.
     pub world: World,
+    /// What they are called together, different for every start.
+    pub name: String,
     layout: Layout,
 }
 
@@ -60,8 +44,7 @@ pub fn join(config: &Config) -> Result<Place, Failure> {
     let found = world.found();
     let (rank, size) = (found.rank, found.size);
     if size > 1 {
-        // Joined once in a process.
-        let _ = RANK.set(rank);
+        logging::set_rank(rank);
         end_together_on_panic();
         tracing::info!(
             "rank {rank} of {size}, {} of {} on this machine, by {}",
@@ -94,7 +77,23 @@ pub fn join(config: &Config) -> Result<Place, Failure> {
             describe(layout.plan)
         );
     }
-    Ok(Place { world, layout })
+    Ok(Place {
+        name: name(&world)?,
+        world,
+        layout,
+    })
+}
+
+/// A name for the world that no other has: when it began, and the process of its first rank.
+fn name(world: &World) -> Result<String, Failure> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let millis = now.unwrap_or_default().as_millis();
+    let mut name = [
+        i64::try_from(millis).unwrap_or_default(),
+        i64::from(std::process::id()),
+    ];
+    world.group().broadcast(&mut name, 0).map_err(setup)?;
+    Ok(format!("{}-{}", name[0], name[1]))
 }
 
 fn plan(config: &Config) -> Plan {

@@ -237,7 +237,7 @@ fn engine(settings: &PipelineSettings) -> SimulatedEngine {
 /// figures of what is around the pictures.
 ///
 /// # Errors
-/// Never: the names of the stories are made here.
+/// There are so many stories that one has no name.
 pub fn plain_run(
     out: &Path,
     interleave: usize,

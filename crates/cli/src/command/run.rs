@@ -12,7 +12,7 @@ use storyloom_orchestrator::{
     CheckpointSettings, RunConfig, RunOutcome, ShotEngine, StopFlag, Videos, run as run_stories,
 };
 use storyloom_parallel::World;
-use storyloom_telemetry::PlainProgress;
+use storyloom_telemetry::EventLog;
 
 use super::{ConfigArguments, config};
 use crate::config::Config;
@@ -24,13 +24,12 @@ use crate::engine;
 use crate::environment;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::input::{self, Input};
+use crate::logging::{self, Logging};
+use crate::progress::Progress;
 use crate::ranks;
 use crate::shift::Shift;
 use crate::signals;
 use crate::world::{self, Place};
-
-/// Time between two lines of progress.
-const PROGRESS: Duration = Duration::from_secs(5);
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
@@ -63,8 +62,12 @@ pub fn run(arguments: &Arguments) -> Outcome {
     if config.top.engine == EngineKind::Torch {
         environment::settle();
     }
+    let logging = logging::of_run(&config, &arguments.out);
     let place = world::join(&config)?;
-    match on_this_rank(arguments, &config, &place) {
+    logging.placed(&place.name, place.world.found().rank);
+    let result = on_this_rank(arguments, &config, &place, &logging);
+    logging.finish();
+    match result {
         Ok(exit) if place.is_shared() => Ok(place.agree(exit).unwrap_or_else(|failure| {
             eprintln!("error: {}", failure.message);
             World::abort(failure.exit as i32)
@@ -81,7 +84,12 @@ pub fn run(arguments: &Arguments) -> Outcome {
 }
 
 /// What this rank does of a run, to its end.
-fn on_this_rank(arguments: &Arguments, config: &Config, place: &Place) -> Outcome {
+fn on_this_rank(
+    arguments: &Arguments,
+    config: &Config,
+    place: &Place,
+    logging: &Logging,
+) -> Outcome {
     let mut input = match input::read(&arguments.manifest)? {
         Ok(input) => input,
         Err(report) => {
@@ -111,8 +119,12 @@ fn on_this_rank(arguments: &Arguments, config: &Config, place: &Place) -> Outcom
     }
     let shift = Shift::begin(config, &settings, place, &stop)?;
     let watch = DrainWatch::start(&settings, &stop)?;
+    let pause = Duration::from_secs(u64::from(config.logs.progress_s));
+    let progress = place
+        .is_first()
+        .then(|| Progress::show(&logging.screen, &arguments.out, pause));
     let result = lead(config, &settings, &input, place, &shift, &stop);
-    drop(watch);
+    drop((watch, progress));
     shift.end(&result);
     let outcome = result?;
     if outcome.stopped && stop.is_draining() {
@@ -161,8 +173,7 @@ fn make<E: ShotEngine>(
     shift: &Shift,
     stop: &StopFlag,
 ) -> Result<RunOutcome, Failure> {
-    let progress = PlainProgress::new(PROGRESS);
-    let reporters = shift.reporters().and(&progress);
+    let reporters = shift.reporters().and(&EventLog);
     run_stories(settings, &input.manifest, engine, &reporters, stop).map_err(Failure::from)
 }
 
