@@ -11,4 +11,5 @@ mod planning;
 mod run;
 mod settings;
 mod torch;
+mod watch;
 mod world;

@@ -147,9 +147,9 @@ impl Watcher {
             tracing::warn!(%error, "the journals of the run cannot be read");
         }
         let touched = self.touched();
-        let due = self.read.is_none_or(|(begun, took)| {
-            begun.elapsed() >= PAUSE.max(took * SHARE)
-        });
+        let due = self
+            .read
+            .is_none_or(|(begun, took)| begun.elapsed() >= PAUSE.max(took * SHARE));
         let mut status = match self.status.take() {
             Some(status) if !due => self.recount(status, &touched)?,
             _ => self.read_all()?,
@@ -182,7 +182,11 @@ impl Watcher {
             let attempts = shift.attempts[heard.attempts..].iter();
             touched.extend(attempts.map(|attempt| attempt.story.clone()));
             let incidents = shift.incidents[heard.incidents..].iter();
-            touched.extend(incidents.filter_map(|(_, incident)| story_of(incident)).cloned());
+            touched.extend(
+                incidents
+                    .filter_map(|(_, incident)| story_of(incident))
+                    .cloned(),
+            );
             *heard = Heard {
                 attempts: shift.attempts.len(),
                 incidents: shift.incidents.len(),
@@ -262,7 +266,8 @@ impl Watcher {
             let left: Vec<_> = left.collect();
             (!left.is_empty()).then(|| self.worker(shift, now, left))
         }));
-        workers.sort_by(|one, two| (&one.host, one.pid, &one.id).cmp(&(&two.host, two.pid, &two.id)));
+        workers
+            .sort_by(|one, two| (&one.host, one.pid, &one.id).cmp(&(&two.host, two.pid, &two.id)));
         workers
     }
 
@@ -294,7 +299,10 @@ impl Watcher {
             },
             silent_seconds: silence,
             shots_done: live.map_or(0, |live| live.shots_done_here),
-            now: shots.into_iter().map(|shot| shot_view(shot, theirs)).collect(),
+            now: shots
+                .into_iter()
+                .map(|shot| shot_view(shot, theirs))
+                .collect(),
         }
     }
 
@@ -319,7 +327,9 @@ impl Watcher {
 /// left of `elapsed` seconds.
 fn chains(status: &Status, workers: &[WorkerView], elapsed: f64) -> Vec<f64> {
     let mut begun: BTreeMap<&StoryId, f64> = BTreeMap::new();
-    let alive = workers.iter().filter(|worker| worker.state != WorkerState::Stale);
+    let alive = workers
+        .iter()
+        .filter(|worker| worker.state != WorkerState::Stale);
     for shot in alive.flat_map(|worker| &worker.now) {
         // Those that take longer than others still have something left.
         let part = (shot.seconds / elapsed).min(0.95);

@@ -38,7 +38,9 @@ impl Bars {
     /// Empty bars on `screen`.
     pub fn new(screen: &Screen) -> Self {
         let bar = |template: &str, prefix: &'static str| {
-            let bar = ProgressBar::new(0).with_style(style(template)).with_prefix(prefix);
+            let bar = ProgressBar::new(0)
+                .with_style(style(template))
+                .with_prefix(prefix);
             screen.bars().add(bar)
         };
         let bars = Self {
@@ -56,17 +58,28 @@ impl Bars {
     /// Draws the run as it is now.
     pub fn draw(&mut self, view: &View) {
         let status = &view.status;
-        for (bar, counts) in [(&self.stories, &status.stories), (&self.shots, &status.shots)] {
+        for (bar, counts) in [
+            (&self.stories, &status.stories),
+            (&self.shots, &status.shots),
+        ] {
             bar.set_length(counts.total as u64);
             bar.set_position(counts.done as u64);
         }
         let trouble = text::trouble(&status.stories);
         self.stories.set_message(trouble.unwrap_or_default());
         self.pace.set_message(text::pace(view));
-        let alive = view.workers.iter().filter(|worker| worker.state != WorkerState::Stale);
+        let alive = view
+            .workers
+            .iter()
+            .filter(|worker| worker.state != WorkerState::Stale);
         let shots: Vec<_> = alive.flat_map(|worker| &worker.now).collect();
         self.draw_running(&shots);
-        let stale = view.workers.len() - view.workers.iter().filter(|worker| worker.state != WorkerState::Stale).count();
+        let stale = view.workers.len()
+            - view
+                .workers
+                .iter()
+                .filter(|worker| worker.state != WorkerState::Stale)
+                .count();
         let mut words = Vec::new();
         if shots.len() > MOST {
             words.push(format!("{} more shots", shots.len() - MOST));
@@ -93,7 +106,9 @@ impl Bars {
         });
         for (name, shot) in shown {
             let bar = self.running.entry(name.clone()).or_insert_with(|| {
-                let bar = ProgressBar::new(0).with_style(style(SHOT)).with_prefix(name);
+                let bar = ProgressBar::new(0)
+                    .with_style(style(SHOT))
+                    .with_prefix(name);
                 multi.insert_before(&self.more, bar)
             });
             let steps = (shot.steps as u64).max(1);

@@ -69,13 +69,20 @@ fn left(view: &View) -> Option<String> {
 }
 
 fn running(view: &View) -> String {
-    let alive = view.workers.iter().filter(|worker| worker.state != WorkerState::Stale);
+    let alive = view
+        .workers
+        .iter()
+        .filter(|worker| worker.state != WorkerState::Stale);
     let shots: Vec<_> = alive.clone().flat_map(|worker| &worker.now).collect();
     let mut names: Vec<String> = shots.iter().take(NAMED).map(|shot| at(shot)).collect();
     if shots.len() > NAMED {
         names.push(format!("{} more", shots.len() - NAMED));
     }
-    if names.is_empty() && alive.clone().any(|worker| worker.state == WorkerState::Loading) {
+    if names.is_empty()
+        && alive
+            .clone()
+            .any(|worker| worker.state == WorkerState::Loading)
+    {
         names.push("loading".to_owned());
     }
     names.join(", ")
@@ -157,10 +164,16 @@ fn worker_lines(worker: &WorkerView) -> String {
         1 => String::new(),
         ranks => format!(" with {ranks} ranks"),
     };
-    let mut text = format!("{host} pid {pid} rank {rank}{size}: {state}, {shots_done} shots made\n");
+    let mut text =
+        format!("{host} pid {pid} rank {rank}{size}: {state}, {shots_done} shots made\n");
     for shot in &worker.now {
         let (story, time) = (shot.story.as_str(), human(shot.seconds));
-        let _ = writeln!(text, "  {story:<30} {} {:<22} {time}", shot.shot, doing(shot));
+        let _ = writeln!(
+            text,
+            "  {story:<30} {} {:<22} {time}",
+            shot.shot,
+            doing(shot)
+        );
     }
     text
 }
@@ -192,7 +205,9 @@ pub fn fit(text: &str, columns: usize, rows: usize) -> String {
     let cut = |line: &&str| line.chars().take(columns).collect::<String>();
     let mut fitted: Vec<String> = lines[..shown].iter().map(cut).collect();
     if shown < lines.len() {
-        fitted.push(cut(&format!("… {} more lines", lines.len() - shown).as_str()));
+        fitted.push(cut(
+            &format!("… {} more lines", lines.len() - shown).as_str()
+        ));
     }
     fitted.join("\n")
 }

@@ -78,9 +78,8 @@ pub fn pace<'a>(
     let shots = &shots[first..];
     let count = shots.len() as f64;
     let work = |shot: &Attempt| shot.stages.iter().map(|stage| stage.seconds).sum::<f64>();
-    let mean = |value: &dyn Fn(&Attempt) -> f64| {
-        shots.iter().map(|shot| value(shot)).sum::<f64>() / count
-    };
+    let mean =
+        |value: &dyn Fn(&Attempt) -> f64| shots.iter().map(|shot| value(shot)).sum::<f64>() / count;
     let mean_work = mean(&work);
     (seconds > 0.0 && mean_work > 0.0).then(|| Pace {
         shots: shots.len(),
@@ -103,7 +102,10 @@ impl Pace {
     pub fn time_left(&self, chains: &[f64], replicas: usize) -> Option<Range> {
         let left: f64 = chains.iter().sum();
         if left <= 0.0 {
-            return Some(Range { low: 0.0, high: 0.0 });
+            return Some(Range {
+                low: 0.0,
+                high: 0.0,
+            });
         }
         if replicas == 0 {
             return None;
@@ -214,7 +216,10 @@ mod tests {
         assert_eq!(pace_of(&[shift(Vec::new())], 100.0), None);
         assert_eq!(pace_of(&[], 100.0), None);
         assert_eq!(steady(3).time_left(&[1.0], 0), None);
-        let done = Range { low: 0.0, high: 0.0 };
+        let done = Range {
+            low: 0.0,
+            high: 0.0,
+        };
         assert_eq!(steady(3).time_left(&[], 0), Some(done));
         // One shot says little of the next.
         let range = steady(1).time_left(&[9.0], 1).unwrap();
@@ -286,7 +291,9 @@ mod tests {
             .collect();
         lengths.sort_by_key(|&(_, length)| Reverse(length));
         for (story, length) in lengths {
-            let place = (0..REPLICAS).min_by(|&a, &b| free[a].total_cmp(&free[b])).unwrap();
+            let place = (0..REPLICAS)
+                .min_by(|&a, &b| free[a].total_cmp(&free[b]))
+                .unwrap();
             for number in 0..length {
                 let made = shot(free[place], 0.0, 50.0 + 200.0 * random(story, number));
                 free[place] = made.ended;
