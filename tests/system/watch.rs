@@ -328,7 +328,7 @@ fn bars_and_lines_share_a_terminal() {
     let sets = ["simulated.step_ms=100", "sampler.steps=10"];
     let command = shop.run_on(Ranks::Launch(2), "simulated", &manifest, &sets);
     // Few rows, so that it scrolls.
-    let (ended, bytes) = on_terminal(&command, 12, 100);
+    let (ended, bytes) = on_terminal(&command, 12, 200);
     let sent = ended.ended_with(0).stdout;
     for wanted in [
         "stories", "shots", "denoise ", "/10", " an hour", " left", "goodput",
@@ -336,7 +336,7 @@ fn bars_and_lines_share_a_terminal() {
         assert!(sent.contains(wanted), "no {wanted:?} in {sent:?}");
     }
     assert!(!sent.contains("rank 1"), "{sent:?}");
-    let rows = rows_of(&bytes, 12, 100);
+    let rows = rows_of(&bytes, 12, 200);
     let rows: Vec<_> = rows
         .iter()
         .map(|row| row.trim_end())
