@@ -12,4 +12,5 @@ mod planning;
 mod run;
 mod settings;
 mod torch;
+mod watch;
 mod world;

@@ -20,7 +20,7 @@ use crate::status::{Status, measure, now, status_with};
 /// two signs of life.
 pub const SILENT_S: f64 = 10.0;
 /// Share of the time that may go into reading the whole run folder again, one in so many.
-const SHARE: u32 = 30;
+const SHARE: u32 = 200;
 /// Time between two such readings at least.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -34,6 +34,18 @@ pub struct View {
     pub eta_range_seconds: Option<[f64; 2]>,
     /// Programs that work on the run, and those that were not heard of while they did.
     pub workers: Vec<WorkerView>,
+}
+
+impl View {
+    /// The programs that were heard of.
+    pub fn alive(&self) -> impl Iterator<Item = &WorkerView> + Clone {
+        alive(&self.workers)
+    }
+}
+
+fn alive(workers: &[WorkerView]) -> impl Iterator<Item = &WorkerView> + Clone {
+    let workers = workers.iter();
+    workers.filter(|worker| worker.state != WorkerState::Stale)
 }
 
 /// A program that makes stories: the leader of a replica.
@@ -195,16 +207,21 @@ impl Watcher {
                 attempts: shift.attempts.len(),
                 incidents: shift.incidents.len(),
             };
-            let live = shift.live.iter().flat_map(|live| &live.now);
-            touched.extend(live.map(|shot| shot.story.clone()));
         }
         touched
     }
 
-    /// Reads these stories again.
+    /// Reads these stories again, and those that somebody has begun.
     fn recount(&self, mut status: Status, touched: &BTreeSet<StoryId>) -> Result<Status, RunError> {
+        let shifts = self.follower.shifts().filter(|shift| shift.end.is_none());
+        let begun: BTreeSet<&StoryId> = shifts.flat_map(live).map(|shot| &shot.story).collect();
         for story in &mut status.list {
-            if touched.contains(&story.id) && story.state != StoryState::Done {
+            let is_due = match story.state {
+                StoryState::Done => false,
+                StoryState::Pending if begun.contains(&story.id) => true,
+                _ => touched.contains(&story.id),
+            };
+            if is_due {
                 *story = measure(&self.folder, &self.folder.story_file(&story.id)?).0;
             }
         }
@@ -318,8 +335,7 @@ impl Watcher {
         };
         let shifts: Vec<&Shift> = self.follower.shifts().collect();
         let pace = pace(shifts.iter().copied(), until, now)?;
-        let alive = |worker: &&WorkerView| worker.state != WorkerState::Stale;
-        let replicas = workers.iter().filter(alive).count();
+        let replicas = alive(workers).count();
         status.shots_per_hour = Some(pace.per_replica * replicas.max(1) as f64 * 3600.0);
         let range = pace.time_left(&chains(status, workers, pace.elapsed), replicas)?;
         status.eta_seconds = Some(range.middle());
@@ -331,10 +347,7 @@ impl Watcher {
 /// left of `elapsed` seconds.
 fn chains(status: &Status, workers: &[WorkerView], elapsed: f64) -> Vec<f64> {
     let mut begun: BTreeMap<&StoryId, f64> = BTreeMap::new();
-    let alive = workers
-        .iter()
-        .filter(|worker| worker.state != WorkerState::Stale);
-    for shot in alive.flat_map(|worker| &worker.now) {
+    for shot in alive(workers).flat_map(|worker| &worker.now) {
         // Those that take longer than others still have something left.
         let part = (shot.seconds / elapsed).min(0.95);
         begun.insert(&shot.story, part);

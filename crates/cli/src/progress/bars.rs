@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use storyloom_orchestrator::watch::{ShotView, View, WorkerState};
+use storyloom_orchestrator::watch::{ShotView, View};
 use storyloom_story::Stage;
 
 use super::text;
@@ -68,18 +68,9 @@ impl Bars {
         let trouble = text::trouble(&status.stories);
         self.stories.set_message(trouble.unwrap_or_default());
         self.pace.set_message(text::pace(view));
-        let alive = view
-            .workers
-            .iter()
-            .filter(|worker| worker.state != WorkerState::Stale);
-        let shots: Vec<_> = alive.flat_map(|worker| &worker.now).collect();
+        let shots: Vec<_> = view.alive().flat_map(|worker| &worker.now).collect();
         self.draw_running(&shots);
-        let stale = view.workers.len()
-            - view
-                .workers
-                .iter()
-                .filter(|worker| worker.state != WorkerState::Stale)
-                .count();
+        let stale = view.workers.len() - view.alive().count();
         let mut words = Vec::new();
         if shots.len() > MOST {
             words.push(format!("{} more shots", shots.len() - MOST));
@@ -125,7 +116,9 @@ impl Bars {
 
 impl Drop for Bars {
     fn drop(&mut self) {
-        // A screen that is gone needs no clearing.
-        let _ = self.screen.bars().clear();
+        let own = [&self.stories, &self.shots, &self.pace, &self.more];
+        for bar in own.into_iter().chain(self.running.values()) {
+            bar.finish_and_clear();
+        }
     }
 }

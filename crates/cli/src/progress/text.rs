@@ -69,20 +69,13 @@ fn left(view: &View) -> Option<String> {
 }
 
 fn running(view: &View) -> String {
-    let alive = view
-        .workers
-        .iter()
-        .filter(|worker| worker.state != WorkerState::Stale);
-    let shots: Vec<_> = alive.clone().flat_map(|worker| &worker.now).collect();
+    let shots: Vec<_> = view.alive().flat_map(|worker| &worker.now).collect();
     let mut names: Vec<String> = shots.iter().take(NAMED).map(|shot| at(shot)).collect();
     if shots.len() > NAMED {
         names.push(format!("{} more", shots.len() - NAMED));
     }
-    if names.is_empty()
-        && alive
-            .clone()
-            .any(|worker| worker.state == WorkerState::Loading)
-    {
+    let is_loading = |worker: &WorkerView| worker.state == WorkerState::Loading;
+    if names.is_empty() && view.alive().any(is_loading) {
         names.push("loading".to_owned());
     }
     names.join(", ")

@@ -59,16 +59,25 @@ pub fn pace<'a>(
     until: impl Fn(&Shift) -> f64,
     now: f64,
 ) -> Option<Pace> {
-    let made = |attempt: &&Attempt| attempt.end == Some(AttemptEnd::Committed);
-    let mut shots: Vec<&Attempt> = shifts
-        .clone()
-        .flat_map(|shift| shift.attempts.iter().filter(made))
-        .collect();
+    // Of each shift what may count, without looking through a whole night: its attempts are in the
+    // order of their ends.
+    let mut shots: Vec<&Attempt> = Vec::new();
+    let mut since: Option<f64> = None;
+    for shift in shifts.clone() {
+        let attempts = &shift.attempts;
+        let recent = attempts.partition_point(|attempt| attempt.ended < now - WINDOW_S);
+        let (before, late) = attempts.split_at(recent.min(attempts.len().saturating_sub(LEAST)));
+        since = latest(since, before.last());
+        shots.extend(
+            late.iter()
+                .filter(|attempt| attempt.end == Some(AttemptEnd::Committed)),
+        );
+    }
     shots.sort_by(|one, two| one.ended.total_cmp(&two.ended));
     let recent = shots.partition_point(|shot| shot.ended < now - WINDOW_S);
     let first = recent.min(shots.len().saturating_sub(LEAST));
     // The shots after this moment are all there.
-    let since = first.checked_sub(1).map(|before| shots[before].ended);
+    since = latest(since, shots[..first].last().copied());
     let seconds: f64 = shifts
         .filter_map(|shift| {
             let begun = shift.loaded?.max(since.unwrap_or(f64::MIN));
@@ -94,6 +103,13 @@ pub fn pace<'a>(
             }
         },
     })
+}
+
+fn latest(moment: Option<f64>, attempt: Option<&Attempt>) -> Option<f64> {
+    match (moment, attempt) {
+        (Some(moment), Some(attempt)) => Some(moment.max(attempt.ended)),
+        (moment, attempt) => moment.or(attempt.map(|attempt| attempt.ended)),
+    }
 }
 
 impl Pace {
