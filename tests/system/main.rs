@@ -7,6 +7,7 @@ mod harness;
 mod input;
 mod launch;
 mod machine;
+mod monitoring;
 mod planning;
 mod run;
 mod settings;
