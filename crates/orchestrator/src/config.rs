@@ -16,6 +16,9 @@ use storyloom_story::{Continuation, Method, VideoSpec};
 pub struct RunConfig {
     /// The run folder.
     pub out: PathBuf,
+    /// What this program is called among the workers of the run, different for every start, see
+    /// [`new_worker_id`](crate::lease::new_worker_id); `None` to find a name.
+    pub worker: Option<String>,
     /// Folder that the paths of reference images count from.
     pub input_folder: PathBuf,
     /// How shots are conditioned.
@@ -91,12 +94,28 @@ pub enum StopAt {
 pub struct StopFlag {
     step: Arc<AtomicBool>,
     shot: Arc<AtomicBool>,
+    drain: Arc<AtomicBool>,
 }
 
 impl StopFlag {
     /// A flag that is set by setting one of the two.
     pub fn new(step: Arc<AtomicBool>, shot: Arc<AtomicBool>) -> Self {
-        Self { step, shot }
+        Self {
+            step,
+            shot,
+            drain: Arc::default(),
+        }
+    }
+
+    /// Whether the whole run is asked to take no new shots. That can be withdrawn, until the last
+    /// running shot has ended.
+    pub fn set_drain(&self, asked: bool) {
+        self.drain.store(asked, Ordering::SeqCst);
+    }
+
+    /// Whether that is what somebody asked for.
+    pub fn is_draining(&self) -> bool {
+        self.drain.load(Ordering::SeqCst)
     }
 
     /// Asks to stop.
@@ -112,6 +131,7 @@ impl StopFlag {
         if self.step.load(Ordering::SeqCst) {
             return Some(StopAt::Step);
         }
-        self.shot.load(Ordering::SeqCst).then_some(StopAt::Shot)
+        let shot = self.shot.load(Ordering::SeqCst) || self.is_draining();
+        shot.then_some(StopAt::Shot)
     }
 }

@@ -15,7 +15,7 @@ use crate::config::{RunConfig, StopAt, StopFlag};
 use crate::engine::ShotEngine;
 use crate::error::RunError;
 use crate::gate::Gates;
-use crate::lease::{Claim, Lease, Leases};
+use crate::lease::{Claim, Lease, Leases, new_worker_id};
 use crate::output::VideoFiles;
 use crate::quarantine;
 use crate::run_folder::{RunFolder, StoryFile, StoryState};
@@ -68,7 +68,8 @@ pub fn run_on<E: ShotEngine>(
     let videos = VideoFiles::new(storage.clone(), config.videos)?;
     let folder = RunFolder::new(&config.out, storage.clone());
     let files = folder.begin(config, &engine.describe(), &stories)?;
-    let leases = Leases::join(folder.leases(), storage.clone(), config.patience)?;
+    let worker = config.worker.clone().unwrap_or_else(new_worker_id);
+    let leases = Leases::join_as(worker, folder.leases(), storage.clone(), config.patience)?;
     let bank = open_bank(config, &folder, storage, reporter)?;
     let studio = Studio {
         engine,
@@ -287,10 +288,24 @@ impl<E: ShotEngine> Night<'_, E> {
         let Claim::Held { lease, taken_from } = self.leases.claim(story)? else {
             return Ok(Turn::Elsewhere);
         };
+        let reporter = self.studio.reporter;
+        reporter.report(&Event::StoryTaken { story });
+        let turn = self.hold(file, lease, taken_from);
+        reporter.report(&Event::StoryLeft { story });
+        turn
+    }
+
+    /// A turn with the lease in hand.
+    fn hold(
+        &self,
+        file: &StoryFile,
+        lease: Lease,
+        taken_from: Option<String>,
+    ) -> Result<Turn, RunError> {
+        let story = &file.id;
         if let Some(from) = &taken_from {
-            self.studio
-                .reporter
-                .report(&Event::LeaseTaken { story, from });
+            let reporter = self.studio.reporter;
+            reporter.report(&Event::LeaseTaken { story, from });
         }
         // Read again: its last holder may have gone on with it.
         let mut file = self.folder.story_file(story)?;
@@ -429,10 +444,12 @@ fn open_bank(
     // A database has one program; every further one at work takes the next.
     let mut opened = None;
     for place in 0..MOST_PROGRAMS {
-        match open_index(config.index, &places.join(place.to_string())) {
+        let place = places.join(place.to_string());
+        match open_index(config.index, &place) {
             Err(MemoryError::IndexBusy { .. }) => {}
             result => {
                 opened = Some(result?);
+                reporter.report(&Event::IndexOpened { folder: &place });
                 break;
             }
         }

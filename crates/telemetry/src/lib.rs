@@ -3,17 +3,22 @@
 //! The orchestrator reports [`Event`]s; a [`Reporter`] turns them into log lines and progress. No
 //! other crate writes progress.
 
+pub mod logs;
 pub mod metrics;
 mod progress;
+mod reporters;
+pub mod shift;
 
+use serde::{Deserialize, Serialize};
 use storyloom_story::{ShotId, Stage, StoryId};
 
 pub use progress::PlainProgress;
+pub use reporters::Reporters;
 
 /// Something that happened in a run.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event<'a> {
-    /// A run begins; the counts include what was done before.
+    /// A run begins: everything is loaded. The counts include what was done before.
     RunStarted {
         /// Stories asked for.
         stories: usize,
@@ -22,7 +27,27 @@ pub enum Event<'a> {
         /// Shots that exist already.
         shots_done: usize,
     },
-    /// A stage of a shot ended.
+    /// An attempt at a shot begins. It ends with [`Event::AttemptEnded`], whatever happens.
+    AttemptBegun {
+        /// The story.
+        story: &'a StoryId,
+        /// The shot.
+        shot: ShotId,
+        /// Which attempt, from 0.
+        attempt: u32,
+    },
+    /// A stage of a shot begins to work; it has waited for its turn.
+    StageBegun {
+        /// The story.
+        story: &'a StoryId,
+        /// The shot.
+        shot: ShotId,
+        /// The stage.
+        stage: Stage,
+        /// How long it waited for its turn before, in seconds.
+        waited: f64,
+    },
+    /// A stage of a shot ended well.
     StageFinished {
         /// The story.
         story: &'a StoryId,
@@ -57,6 +82,17 @@ pub enum Event<'a> {
         /// Steps in all.
         total: usize,
     },
+    /// A shot that is being made was saved: a kill now loses only what comes after.
+    CheckpointSaved {
+        /// The story.
+        story: &'a StoryId,
+        /// The shot.
+        shot: ShotId,
+        /// Steps that are saved.
+        done: usize,
+        /// How long saving took.
+        seconds: f64,
+    },
     /// What was saved of a shot does not fit; it is made from the start.
     CheckpointIgnored {
         /// The story.
@@ -65,6 +101,16 @@ pub enum Event<'a> {
         shot: ShotId,
         /// Why.
         reason: &'a str,
+    },
+    /// The program holds a story now.
+    StoryTaken {
+        /// The story.
+        story: &'a StoryId,
+    },
+    /// The program does not hold a story any more.
+    StoryLeft {
+        /// The story.
+        story: &'a StoryId,
     },
     /// A story was taken over from a worker that is dead.
     LeaseTaken {
@@ -81,8 +127,23 @@ pub enum Event<'a> {
         shot: ShotId,
         /// From plan to commit.
         seconds: f64,
+        /// Keyframes of it that went into the memory bank.
+        keyframes: usize,
     },
-    /// An attempt at a shot failed.
+    /// An attempt at a shot ended.
+    AttemptEnded {
+        /// The story.
+        story: &'a StoryId,
+        /// The shot.
+        shot: ShotId,
+        /// Which attempt, from 0.
+        attempt: u32,
+        /// How it ended.
+        end: AttemptEnd,
+        /// Why, unless it was committed.
+        reason: Option<&'a str>,
+    },
+    /// An attempt at a shot failed, and there will be another.
     AttemptFailed {
         /// The story.
         story: &'a StoryId,
@@ -112,6 +173,11 @@ pub enum Event<'a> {
         /// Why.
         reason: &'a str,
     },
+    /// The memory index is open.
+    IndexOpened {
+        /// Where it lies.
+        folder: &'a std::path::Path,
+    },
     /// The memory index did not open and was started anew.
     IndexRebuilt {
         /// Where the broken one lies.
@@ -122,6 +188,18 @@ pub enum Event<'a> {
         /// Shots that exist.
         shots_done: usize,
     },
+}
+
+/// How an attempt at a shot ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttemptEnd {
+    /// The shot exists.
+    Committed,
+    /// It could not be made.
+    Failed,
+    /// Somebody asked to stop, or another program took the story over.
+    Stopped,
 }
 
 /// Hears of events.
