@@ -8,6 +8,7 @@ mod input;
 mod launch;
 mod machine;
 mod monitoring;
+mod operating;
 mod planning;
 mod run;
 mod settings;

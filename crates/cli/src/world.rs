@@ -181,6 +181,40 @@ impl Place {
         self.world.found().rank == 0
     }
 
+    /// What rank 0 says of a question that the ranks might answer differently. All ranks of the
+    /// world call it.
+    ///
+    /// # Errors
+    /// A rank is missing.
+    pub fn as_first_says(&self, mine: bool) -> Result<bool, Failure> {
+        let mut answer = [u8::from(mine)];
+        if self.is_shared() {
+            self.world
+                .group()
+                .broadcast(&mut answer, 0)
+                .map_err(setup)?;
+        }
+        Ok(answer != [0])
+    }
+
+    /// Gives the other ranks of a replica what its leader says in `mine`; the ranks of the world
+    /// call it together. Only what a leader gives counts.
+    ///
+    /// # Errors
+    /// A rank is missing.
+    pub fn as_leader_says(&self, mine: &str) -> Result<String, Failure> {
+        let (seat, group) = (self.seat(), self.world.group());
+        let members = self.layout.members(seat.replica);
+        if seat.index > 0 {
+            let said = group.receive(members[0], None).map_err(setup)?;
+            return Ok(String::from_utf8_lossy(&said).into_owned());
+        }
+        for &member in &members[1..] {
+            group.send(member, mine.as_bytes()).map_err(setup)?;
+        }
+        Ok(mine.to_owned())
+    }
+
     /// Threads for the arithmetic of this rank: as the config says, or its share of the cores.
     pub fn threads(&self, config: &Config) -> Option<i32> {
         let found = self.world.found();

@@ -7,6 +7,7 @@ mod doctor;
 mod drain;
 mod estimate;
 pub mod folder;
+mod instrumentation;
 mod launch;
 mod memory;
 mod model;

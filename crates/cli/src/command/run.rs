@@ -19,10 +19,12 @@ use crate::config::Config;
 use crate::config::options::{EngineKind, OnPreempt};
 use crate::costs;
 use crate::diagnose;
+use crate::drain::{self, DrainWatch};
 use crate::engine;
 use crate::environment;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::input::{self, Input};
+use crate::ranks;
 use crate::shift::Shift;
 use crate::signals;
 use crate::world::{self, Place};
@@ -94,15 +96,32 @@ fn on_this_rank(arguments: &Arguments, config: &Config, place: &Place) -> Outcom
     }
     // Before anything is loaded, which may take minutes.
     let stop = signals::stop_flag(&config.run)?;
+    let settings = run_config(config, arguments, &input, place);
+    if drain::is_forbidden(&settings, place)? {
+        if place.is_first() {
+            eprintln!("{}", drain::hint(&settings));
+        }
+        return Ok(Exit::Stopped);
+    }
+    let leader = place.as_leader_says(settings.worker.as_deref().unwrap_or_default())?;
     if config.top.engine == EngineKind::Torch && !place.leads() {
+        let _pulse = ranks::report_to(&leader, config, &settings.out, place)?;
         engine::follow(config, place.replica()?, place)?;
         return Ok(Exit::Done);
     }
-    let settings = run_config(config, arguments, &input, place);
-    let shift = Shift::begin(config, &settings, place)?;
+    let shift = Shift::begin(config, &settings, place, &stop)?;
+    let watch = DrainWatch::start(&settings, &stop)?;
     let result = lead(config, &settings, &input, place, &shift, &stop);
+    drop(watch);
     shift.end(&result);
-    Ok(tell(&result?, config.top.on_preempt, place))
+    let outcome = result?;
+    if outcome.stopped && stop.is_draining() {
+        if place.is_first() {
+            eprintln!("{}", drain::hint(&settings));
+        }
+        return Ok(Exit::Stopped);
+    }
+    Ok(tell(&outcome, config.top.on_preempt, place))
 }
 
 /// What a rank does that makes stories.
