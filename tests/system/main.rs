@@ -7,6 +7,7 @@ mod harness;
 mod input;
 mod launch;
 mod machine;
+mod monitoring;
 mod operating;
 mod planning;
 mod run;
