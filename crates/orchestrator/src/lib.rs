@@ -6,6 +6,7 @@
 pub mod bench;
 pub mod config;
 pub mod cost;
+pub mod drain;
 pub mod engine;
 pub mod error;
 pub mod estimate;
@@ -24,6 +25,7 @@ pub mod simulated;
 pub mod status;
 pub mod story;
 pub mod verify;
+pub mod watch;
 
 pub use config::{CheckpointSettings, RunConfig, StopAt, StopFlag, Videos};
 pub use engine::{EngineDescription, EngineError, Scores, ShotEngine, StepObserver};

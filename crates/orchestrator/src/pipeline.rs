@@ -238,6 +238,19 @@ fn engine(settings: &PipelineSettings) -> SimulatedEngine {
     }
 }
 
+/// Settings and stories of a small run in the folder `out` with so many stories side by side, for
+/// figures of what is around the pictures.
+///
+/// # Errors
+/// There are so many stories that one has no name.
+pub fn plain_run(
+    out: &Path,
+    interleave: usize,
+    settings: &PipelineSettings,
+) -> Result<(RunConfig, Manifest), RunError> {
+    Ok((config(out, interleave, settings), manifest(settings)?))
+}
+
 fn manifest(settings: &PipelineSettings) -> Result<Manifest, RunError> {
     let shots_of_story = settings.story.max(1);
     let story = |number: usize| {

@@ -1,10 +1,13 @@
 //! How far a run is, from its folder alone.
 
+use std::borrow::Borrow;
 use std::collections::BTreeSet;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use storyloom_memory::{CommitRecord, Sealed};
 use storyloom_story::{ShotId, StoryId};
+use storyloom_telemetry::shift::{Extent, Shift, Split, accounting, read_shifts};
 
 use crate::error::RunError;
 use crate::run_folder::{RunFolder, StoryFile, StoryState};
@@ -37,8 +40,11 @@ pub struct Status {
     pub eta_seconds: Option<f64>,
     /// Finished shots per hour of work.
     pub shots_per_hour: Option<f64>,
-    /// Share of the working time that ended in shots that exist; `None` before the first shot.
+    /// Share of the time of all ranks that went into work that was kept; `None` before anything
+    /// has run.
     pub goodput: Option<f64>,
+    /// What the time of all ranks went into, in seconds: useful, wasted, load and idle add up to it.
+    pub time: Split,
     /// Every story.
     #[serde(skip)]
     pub list: Vec<StoryStatus>,
@@ -59,31 +65,51 @@ pub struct StoryStatus {
 
 /// Reads the status of the run in `folder`.
 pub fn status(folder: &RunFolder) -> Result<Status, RunError> {
+    status_with(folder, &shifts(folder))
+}
+
+/// The journals of all programs that ever worked on the run, as far as they can be read.
+pub fn shifts(folder: &RunFolder) -> Vec<Shift> {
+    read_shifts(folder.root()).unwrap_or_else(|error| {
+        tracing::warn!(%error, "the journals of the run cannot be read; their time is not counted");
+        Vec::new()
+    })
+}
+
+/// As [`status`], with the journals already read.
+pub fn status_with<S: Borrow<Shift>>(folder: &RunFolder, shifts: &[S]) -> Result<Status, RunError> {
     let run = folder.run_file()?;
+    let time = accounting(shifts, now(), Extent::Everything).total();
     let mut status = Status {
         stories: Counts::default(),
         shots: Counts::default(),
         eta_seconds: None,
         shots_per_hour: None,
-        goodput: None,
+        goodput: time.goodput(),
+        time,
         list: Vec::with_capacity(run.stories.len()),
     };
     let mut useful_seconds = 0.0;
-    let mut lost_attempts = 0.0;
     for id in &run.stories {
         let file = folder.story_file(id)?;
-        let work = count_story(folder, &file, &mut status);
+        let (story, work) = measure(folder, &file);
+        status.list.push(story);
         useful_seconds += work.useful;
-        lost_attempts += work.lost;
     }
+    status.count();
     let done = status.shots.done as f64;
     if done > 0.0 && useful_seconds > 0.0 {
         let left = (status.shots.pending + status.shots.running) as f64;
         status.shots_per_hour = Some(done / useful_seconds * 3600.0);
         status.eta_seconds = Some(left * useful_seconds / done);
-        status.goodput = Some(useful_seconds / (useful_seconds + lost_attempts));
     }
     Ok(status)
+}
+
+/// Seconds since 1970.
+pub fn now() -> f64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_secs_f64()
 }
 
 /// Working time of a story, in seconds.
@@ -107,8 +133,8 @@ impl Work {
     }
 }
 
-fn count_story(folder: &RunFolder, file: &StoryFile, status: &mut Status) -> Work {
-    let total = file.script.shot_count();
+/// How far a story is, and what it took so far.
+pub(crate) fn measure(folder: &RunFolder, file: &StoryFile) -> (StoryStatus, Work) {
     let (done, work) = match (&file.state, file.work) {
         // A finished story has noted what it cost; that its records are there is enough.
         (StoryState::Done, Some(work)) => (recorded(folder, file), work),
@@ -119,40 +145,48 @@ fn count_story(folder: &RunFolder, file: &StoryFile, status: &mut Status) -> Wor
             (records.inspect(|record| work.add(record)).count(), work)
         }
     };
-    let left = total - done;
-    let (stories, shots) = (&mut status.stories, &mut status.shots);
-    stories.total += 1;
-    shots.total += total;
-    shots.done += done;
-    match &file.state {
-        // A finished story whose record is gone is not finished.
-        StoryState::Done if left == 0 => stories.done += 1,
-        StoryState::Failed { .. } => {
-            stories.failed += 1;
-            shots.failed += left;
-        }
-        StoryState::Quarantined { .. } => {
-            stories.quarantined += 1;
-            shots.quarantined += left;
-        }
-        StoryState::Pending => {
-            stories.pending += 1;
-            shots.pending += left;
-        }
-        StoryState::Running | StoryState::Done => {
-            stories.running += 1;
-            shots.running += left.min(1);
-            shots.pending += left.saturating_sub(1);
-        }
-    }
-    let state = file.state.clone();
-    status.list.push(StoryStatus {
+    let story = StoryStatus {
         id: file.id.clone(),
-        state,
-        shots: total,
+        state: file.state.clone(),
+        shots: file.script.shot_count(),
         done,
-    });
-    work
+    };
+    (story, work)
+}
+
+impl Status {
+    /// Counts the stories and shots of the list again.
+    pub(crate) fn count(&mut self) {
+        let (mut stories, mut shots) = (Counts::default(), Counts::default());
+        for story in &self.list {
+            let left = story.shots - story.done;
+            stories.total += 1;
+            shots.total += story.shots;
+            shots.done += story.done;
+            match &story.state {
+                // A finished story whose record is gone is not finished.
+                StoryState::Done if left == 0 => stories.done += 1,
+                StoryState::Failed { .. } => {
+                    stories.failed += 1;
+                    shots.failed += left;
+                }
+                StoryState::Quarantined { .. } => {
+                    stories.quarantined += 1;
+                    shots.quarantined += left;
+                }
+                StoryState::Pending => {
+                    stories.pending += 1;
+                    shots.pending += left;
+                }
+                StoryState::Running | StoryState::Done => {
+                    stories.running += 1;
+                    shots.running += left.min(1);
+                    shots.pending += left.saturating_sub(1);
+                }
+            }
+        }
+        (self.stories, self.shots) = (stories, shots);
+    }
 }
 
 /// How many shots have a record, by the names in the folder.

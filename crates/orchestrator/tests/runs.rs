@@ -198,7 +198,8 @@ fn a_run_makes_everything_once() {
         (found.stories.done, found.shots.done, found.shots.total),
         (2, 6, 6)
     );
-    assert_eq!(found.goodput, Some(1.0));
+    // Nobody kept a journal.
+    assert_eq!(found.goodput, None);
     let verdict = checked(out.path());
     assert!(verdict.ok, "{:?}", verdict.problems);
     assert_eq!(verdict.shots_proven, 6);
@@ -457,7 +458,6 @@ fn another_attempt_has_other_noise() {
     assert_eq!(begin(out.path(), &engine).unwrap().done, 2);
     assert!(checked(out.path()).ok);
     assert_ne!(checked(out.path()).content_digest, Some(calm_digest()));
-    assert!(look(out.path()).goodput.unwrap() < 1.0);
 }
 
 #[test]

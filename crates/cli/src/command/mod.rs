@@ -4,8 +4,10 @@ mod bench;
 mod config;
 mod control;
 mod doctor;
+mod drain;
 mod estimate;
 pub mod folder;
+mod instrumentation;
 mod launch;
 mod memory;
 mod model;
@@ -21,6 +23,7 @@ use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
 use crate::exit::{Exit, Outcome};
+use crate::logging;
 
 /// Makes long, consistent, multi-shot stories with diffusion models.
 #[derive(Debug, Parser)]
@@ -42,6 +45,8 @@ enum Command {
     Estimate(estimate::Arguments),
     /// Show how far a run is.
     Status(status::Arguments),
+    /// Ask all programs of a run to finish the shots in flight and to take no new ones.
+    Drain(drain::Arguments),
     /// Prove that a run is complete, whole, and made from the memory it claims.
     Verify(verify::Arguments),
     /// Write DIR/report/index.html.
@@ -75,11 +80,16 @@ pub struct ConfigArguments {
 
 /// Answers a command.
 pub fn run(cli: Cli) -> Outcome {
+    // A run has logs of its own.
+    if !matches!(cli.command, Command::Run(_)) {
+        logging::to_stderr();
+    }
     match cli.command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Launch(arguments) => launch::run(&arguments),
         Command::Estimate(arguments) => estimate::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
+        Command::Drain(arguments) => drain::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),
         Command::Memory(arguments) => memory::run(&arguments),

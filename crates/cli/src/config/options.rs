@@ -114,6 +114,9 @@ options! {
         /// Milliseconds between two notes in the run folder of what a program is at, for
         /// `status --watch` and so that it is known when a program was killed.
         note_ms: u32 = 500,
+        /// When the run is to be done, as in `2026-11-22T06:00:00Z`: figures and alerts compare the
+        /// time that is left with it. Empty for no such time.
+        deadline: String = String::new(),
     }
     /// Checkpoints.
     models: Models {
@@ -243,10 +246,42 @@ options! {
         /// Seconds that ranks wait for each other before the world ends, to be started again.
         patience: u32 = 300,
     }
-    /// Figures for Prometheus.
+    /// What is written down while a run goes on, besides stderr. See docs/logs.md.
+    logs: Logs {
+        /// Write log lines as JSON to `logs/WORLD.rank-N.jsonl` in the run folder.
+        json: bool = true,
+        /// Least grave lines that are written there.
+        level: LogLevel = LogLevel::Info,
+        /// Most bytes of the log files of one rank: four files, the oldest goes when the latest is
+        /// full.
+        max_bytes: u64 = 64 << 20,
+        /// Most bytes of all log files in the run folder when a world starts: the oldest that nobody
+        /// has written to for an hour go first.
+        max_total_bytes: u64 = 2 << 30,
+        /// Seconds between two lines about the progress of a run, where stderr is no terminal.
+        progress_s: u32 = 10,
+        /// Address of an OpenTelemetry collector that gets a span for every shot and stage, such as
+        /// `http://localhost:4318`; empty for none. Keys for it go into the environment variable
+        /// `OTEL_EXPORTER_OTLP_HEADERS`.
+        otlp: String = String::new(),
+    }
+    /// Figures for Prometheus and pages for those who look after a run, see docs/operations.md.
     metrics: Metrics {
-        /// Address to serve figures at. This version serves none: leave it empty.
-        listen: String = String::new(),
+        /// Address at which the leader of each replica serves `/metrics`, `/healthz`, `/readyz` and
+        /// `/status`; empty to serve nothing. Where several leaders of a machine share it they take
+        /// the ports after it, port 0 takes any; `DIR/metrics/targets.json` tells Prometheus.
+        /// `0.0.0.0:9464` serves to other machines.
+        listen: String = "127.0.0.1:0".to_owned(),
+        /// Name or address by which other machines reach this one; empty for its host name.
+        host: String = String::new(),
+        /// File with the token of those who may ask for changes: `POST /drain`. The environment
+        /// variable `STORYLOOM_METRICS_TOKEN` may hold the token itself. Without one nobody may.
+        token_file: String = String::new(),
+        /// Address of a Pushgateway, `http://…`, that gets the figures every 30 seconds and at the
+        /// end; empty for none.
+        push: String = String::new(),
+        /// Minutes without progress, while loading or making shots, after which `/healthz` says so.
+        stall: f64 = 30.0,
     }
 }
 
@@ -315,6 +350,31 @@ impl Choice for OnPreempt {
         ("exit", Self::Exit),
         ("wait", Self::Wait),
         ("requeue", Self::Requeue),
+    ];
+}
+
+/// How grave a log line is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogLevel {
+    /// What could not be done.
+    Error,
+    /// What somebody should look at.
+    Warn,
+    /// What happens.
+    Info,
+    /// Every shot and step.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl Choice for LogLevel {
+    const CHOICES: &'static [(&'static str, Self)] = &[
+        ("error", Self::Error),
+        ("warn", Self::Warn),
+        ("info", Self::Info),
+        ("debug", Self::Debug),
+        ("trace", Self::Trace),
     ];
 }
 
