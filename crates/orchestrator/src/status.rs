@@ -119,32 +119,8 @@ fn count_story(folder: &RunFolder, file: &StoryFile, status: &mut Status) -> Wor
             (records.inspect(|record| work.add(record)).count(), work)
         }
     };
-    let left = total - done;
-    let (stories, shots) = (&mut status.stories, &mut status.shots);
-    stories.total += 1;
-    shots.total += total;
-    shots.done += done;
-    match &file.state {
-        // A finished story whose record is gone is not finished.
-        StoryState::Done if left == 0 => stories.done += 1,
-        StoryState::Failed { .. } => {
-            stories.failed += 1;
-            shots.failed += left;
-        }
-        StoryState::Quarantined { .. } => {
-            stories.quarantined += 1;
-            shots.quarantined += left;
-        }
-        StoryState::Pending => {
-            stories.pending += 1;
-            shots.pending += left;
-        }
-        StoryState::Running | StoryState::Done => {
-            stories.running += 1;
-            shots.running += left.min(1);
-            shots.pending += left.saturating_sub(1);
-        }
-    }
+    let standing = Standing::of(&file.state, total - done);
+    standing.tally(total, done, &mut status.stories, &mut status.shots);
     let state = file.state.clone();
     status.list.push(StoryStatus {
         id: file.id.clone(),
@@ -153,6 +129,64 @@ fn count_story(folder: &RunFolder, file: &StoryFile, status: &mut Status) -> Wor
         done,
     });
     work
+}
+
+/// Where a story stands, once its records were looked at as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Standing {
+    /// Not begun.
+    Pending,
+    /// Begun, or believed to be done while a record is gone.
+    Running,
+    /// Everything exists.
+    Done,
+    /// Given up for now.
+    Failed,
+    /// Set aside.
+    Quarantined,
+}
+
+impl Standing {
+    /// Of a story of which `left` shots are missing.
+    pub fn of(state: &StoryState, left: usize) -> Self {
+        match state {
+            // A finished story whose record is gone is not finished.
+            StoryState::Done if left == 0 => Self::Done,
+            StoryState::Failed { .. } => Self::Failed,
+            StoryState::Quarantined { .. } => Self::Quarantined,
+            StoryState::Pending => Self::Pending,
+            StoryState::Running | StoryState::Done => Self::Running,
+        }
+    }
+
+    /// Counts a story with `total` shots of which `done` exist.
+    pub fn tally(self, total: usize, done: usize, stories: &mut Counts, shots: &mut Counts) {
+        let left = total - done;
+        stories.total += 1;
+        shots.total += total;
+        shots.done += done;
+        match self {
+            Self::Done => stories.done += 1,
+            Self::Failed => {
+                stories.failed += 1;
+                shots.failed += left;
+            }
+            Self::Quarantined => {
+                stories.quarantined += 1;
+                shots.quarantined += left;
+            }
+            Self::Pending => {
+                stories.pending += 1;
+                shots.pending += left;
+            }
+            Self::Running => {
+                stories.running += 1;
+                shots.running += left.min(1);
+                shots.pending += left.saturating_sub(1);
+            }
+        }
+    }
 }
 
 /// How many shots have a record, by the names in the folder.

@@ -1,0 +1,24 @@
+// One video at a time, and arcs that light up. The page works without.
+"use strict";
+
+for (const video of document.querySelectorAll("video")) {
+  video.addEventListener("play", () => {
+    for (const other of document.querySelectorAll("video")) if (other !== video) other.pause();
+  });
+}
+
+const drawing = document.querySelector(".lineage svg");
+if (drawing) {
+  const light = (column) => {
+    drawing.classList.toggle("chosen", column !== null);
+    for (const arc of drawing.querySelectorAll(".arcs path")) {
+      arc.classList.toggle("chosen", arc.dataset.to === column || arc.dataset.from === column);
+    }
+  };
+  for (const card of drawing.querySelectorAll(".card")) {
+    card.addEventListener("pointerenter", () => light(card.dataset.column));
+    card.addEventListener("pointerleave", () => light(null));
+    const shot = card.dataset.shot;
+    if (shot) card.addEventListener("click", () => { location.hash = `shot-${shot}`; });
+  }
+}
