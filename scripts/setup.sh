@@ -5,6 +5,7 @@
 #   scripts/setup.sh --mpi    as well what a build with `--features mpi` needs: Open MPI and libclang
 #   scripts/setup.sh --mpich  the same with MPICH
 #   scripts/setup.sh --nvrtc  the compiler of CUDA kernels, to try these without a GPU (90 MB)
+#   scripts/setup.sh --monitoring  Prometheus and the types of Grafana, to test rules and dashboards
 #   . scripts/setup.sh        set up, and keep LIBTORCH for the commands that follow
 #
 # Needs Rust. Installs with apt (as root, or through sudo) ffmpeg, a C++ compiler, and pip if there
@@ -17,11 +18,14 @@ STORYLOOM_ROOT_DIR="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 LIBTORCH_VERSION=2.11
 # torch and, of the many packages it names, the two that its CPU part cannot be loaded without.
 NVRTC_WHEEL=nvidia-cuda-nvrtc==13.0.88
+# The number before `!` is an epoch: the same types are published anew, for each version of Grafana.
+GRAFANA_WHEEL='grafana-foundation-sdk==1769699379!11.6.0'
 LIBTORCH_WHEELS=(torch==2.11.0 nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85)
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 fail() { say "$*"; exit 69; }
 have() { command -v "$1" >/dev/null 2>&1; }
+have_pip() { python3 -m pip --version >/dev/null 2>&1; }
 have_libclang() { compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null; }
 
 # Debian packages of what is missing; the arguments are those of the script.
@@ -32,13 +36,16 @@ missing_packages() {
       --mpi) have mpicc.openmpi && have mpirun.openmpi || echo libopenmpi-dev openmpi-bin ;;
       --mpich) have mpicc.mpich && have mpirun.mpich || echo libmpich-dev mpich ;;
     esac
-    [ "$option" = --nvrtc ] || have_libclang || echo libclang-dev
+    case "$option" in
+      --mpi | --mpich) have_libclang || echo libclang-dev ;;
+      *) have_pip || echo python3-pip ;;
+    esac
   done
   have ffmpeg || echo ffmpeg
   have g++ || echo g++
   have make || echo make
   if [ ! -d "$STORYLOOM_ROOT_DIR/.libtorch/torch/lib" ] && [ -z "${LIBTORCH:-}" ]; then
-    python3 -m pip --version >/dev/null 2>&1 || echo python3-pip
+    have_pip || echo python3-pip
   fi
 }
 
@@ -121,6 +128,48 @@ install_nvrtc() {
   rm -rf "$work"
 }
 
+# Debian's package is unpacked and not installed: installing it would start a server.
+install_prometheus() {
+  local target="$STORYLOOM_ROOT_DIR/.prometheus" work
+  if have prometheus && have promtool; then return 0; fi
+  if [ ! -x "$target/usr/bin/promtool" ]; then
+    have apt-get || fail "please install Prometheus"
+    say "downloading Prometheus"
+    work="$(mktemp -d "$target.new.XXXXXX")"
+    if ! (cd "$work" && download_package prometheus && dpkg-deb -x prometheus_*.deb unpacked); then
+      rm -rf "$work"
+      fail "Debian's package prometheus could not be downloaded; is the network there?"
+    fi
+    rm -rf "$target"
+    mv -T "$work/unpacked" "$target"
+    rm -rf "$work"
+  fi
+  export PATH="$target/usr/bin:$PATH"
+}
+
+# Downloads a Debian package into the current folder; the lists may not be there yet.
+download_package() {
+  local as_root=()
+  [ "$(id -u)" -eq 0 ] || as_root=(sudo)
+  apt-get -qq download -o APT::Sandbox::User=root "$1" >&2 2>/dev/null ||
+    { "${as_root[@]}" apt-get -qq update >&2 && apt-get -qq download -o APT::Sandbox::User=root "$1" >&2; }
+}
+
+# The types that Grafana's dashboards are made of, for scripts/check_dashboards.py.
+install_grafana_types() {
+  local target="$STORYLOOM_ROOT_DIR/.grafana-types" work
+  [ ! -d "$target" ] || return 0
+  say "downloading the types of Grafana's dashboards"
+  work="$(mktemp -d "$target.new.XXXXXX")"
+  if ! python3 -m pip download --quiet --no-deps --dest "$work" "$GRAFANA_WHEEL" >&2; then
+    rm -rf "$work"
+    fail "$GRAFANA_WHEEL could not be downloaded; is the network there?"
+  fi
+  python3 -m zipfile -e "$work"/*.whl "$work/unpacked"
+  mv -T "$work/unpacked" "$target"
+  rm -rf "$work"
+}
+
 # Prints the version of the libtorch in $1: a wheel has version.py, a zip build-version.
 libtorch_version() {
   if [ -f "$1/build-version" ]; then
@@ -144,8 +193,8 @@ set_up() {
   local option
   for option in "$@"; do
     case "$option" in
-      --mpi | --mpich | --nvrtc) ;;
-      *) fail "$option is unknown; use --mpi, --mpich or --nvrtc, or nothing" ;;
+      --mpi | --mpich | --nvrtc | --monitoring) ;;
+      *) fail "$option is unknown; use --mpi, --mpich, --nvrtc or --monitoring, or nothing" ;;
     esac
   done
   install_packages "$@"
@@ -158,7 +207,10 @@ set_up() {
   export LIBTORCH_CXX11_ABI=1
   check_libtorch
   for option in "$@"; do
-    [ "$option" != --nvrtc ] || install_nvrtc
+    case "$option" in
+      --nvrtc) install_nvrtc ;;
+      --monitoring) install_prometheus && install_grafana_types ;;
+    esac
   done
 }
 

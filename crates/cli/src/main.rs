@@ -11,6 +11,7 @@ mod environment;
 mod exit;
 mod input;
 mod output;
+mod shift;
 mod signals;
 mod world;
 

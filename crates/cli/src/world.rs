@@ -7,7 +7,7 @@ use std::time::Duration;
 use storyloom_models::ModelError;
 use storyloom_models::replica::Replica;
 use storyloom_models::wan::WanConfig;
-use storyloom_parallel::topology::{Degrees, Layout, Plan};
+use storyloom_parallel::topology::{Degrees, Layout, Plan, Seat};
 use storyloom_parallel::{CommError, World, WorldOptions};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
@@ -149,6 +149,21 @@ impl Place {
     /// A rank is missing.
     pub fn replica(&self) -> Result<Replica, Failure> {
         Ok(Replica::join(self.world.group(), self.layout)?)
+    }
+
+    /// Where this rank sits.
+    pub fn seat(&self) -> Seat {
+        self.layout.seat(self.world.found().rank)
+    }
+
+    /// Whether this rank leads a replica.
+    pub fn leads(&self) -> bool {
+        self.seat().index == 0
+    }
+
+    /// Ranks of each replica.
+    pub fn ranks_of_replica(&self) -> usize {
+        self.layout.plan.ranks()
     }
 
     /// Replicas of the world.

@@ -16,6 +16,9 @@ use storyloom_story::{Continuation, Method, VideoSpec};
 pub struct RunConfig {
     /// The run folder.
     pub out: PathBuf,
+    /// What this program is called among the workers of the run, different for every start, see
+    /// [`new_worker_id`](crate::lease::new_worker_id); `None` to find a name.
+    pub worker: Option<String>,
     /// Folder that the paths of reference images count from.
     pub input_folder: PathBuf,
     /// How shots are conditioned.

@@ -43,21 +43,31 @@ pub struct Worker {
     beat: u64,
 }
 
+/// Name of this machine; empty if the system does not tell.
+pub fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname");
+    name.unwrap_or_default().trim().to_owned()
+}
+
+/// A name for a program among the workers of a run that no other has.
+pub fn new_worker_id() -> String {
+    let (pid, now) = (std::process::id(), SystemTime::now());
+    let name = format!("{} {pid} {now:?}", host_name());
+    blake3::hash(name.as_bytes()).to_hex()[..16].to_owned()
+}
+
 impl Worker {
-    fn new() -> Self {
+    fn new(id: String) -> Self {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-        let host = read("/proc/sys/kernel/hostname").trim().to_owned();
         let pid = std::process::id();
-        let now = SystemTime::now();
-        let name = format!("{host} {pid} {now:?}");
         Self {
-            id: blake3::hash(name.as_bytes()).to_hex()[..16].to_owned(),
+            id,
             boot: read("/proc/sys/kernel/random/boot_id").trim().to_owned(),
             pid_space: std::fs::read_link("/proc/self/ns/pid")
                 .map(|target| target.to_string_lossy().into_owned())
                 .unwrap_or_default(),
             started: start_of(pid).unwrap_or_default(),
-            host,
+            host: host_name(),
             pid,
             beat: 0,
         }
@@ -139,10 +149,20 @@ impl Leases {
         storage: Arc<dyn Storage>,
         patience: Duration,
     ) -> Result<Self, RunError> {
+        Self::join_as(new_worker_id(), root, storage, patience)
+    }
+
+    /// As [`Leases::join`], under a name that no other program has ([`new_worker_id`]).
+    pub fn join_as(
+        id: String,
+        root: impl Into<PathBuf>,
+        storage: Arc<dyn Storage>,
+        patience: Duration,
+    ) -> Result<Self, RunError> {
         let mut leases = Self {
             root: root.into(),
             storage,
-            me: Worker::new(),
+            me: Worker::new(id),
             patience,
             watched: Mutex::default(),
             heart: None,
@@ -429,7 +449,7 @@ mod tests {
             id: "ghost".to_owned(),
             pid: child.id(),
             started: 1,
-            ..Worker::new()
+            ..Worker::new(String::new())
         };
         child.wait().unwrap();
         let leases = join(folder.path(), LONG);

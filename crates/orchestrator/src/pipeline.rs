@@ -261,6 +261,7 @@ fn manifest(settings: &PipelineSettings) -> Result<Manifest, RunError> {
 fn config(out: &Path, interleave: usize, settings: &PipelineSettings) -> RunConfig {
     RunConfig {
         out: out.to_owned(),
+        worker: None,
         input_folder: PathBuf::new(),
         method: Method::StoryMem,
         seed: 0,

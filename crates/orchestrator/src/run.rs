@@ -15,7 +15,7 @@ use crate::config::{RunConfig, StopAt, StopFlag};
 use crate::engine::ShotEngine;
 use crate::error::RunError;
 use crate::gate::Gates;
-use crate::lease::{Claim, Lease, Leases};
+use crate::lease::{Claim, Lease, Leases, new_worker_id};
 use crate::output::VideoFiles;
 use crate::quarantine;
 use crate::run_folder::{RunFolder, StoryFile, StoryState};
@@ -68,7 +68,8 @@ pub fn run_on<E: ShotEngine>(
     let videos = VideoFiles::new(storage.clone(), config.videos)?;
     let folder = RunFolder::new(&config.out, storage.clone());
     let files = folder.begin(config, &engine.describe(), &stories)?;
-    let leases = Leases::join(folder.leases(), storage.clone(), config.patience)?;
+    let worker = config.worker.clone().unwrap_or_else(new_worker_id);
+    let leases = Leases::join_as(worker, folder.leases(), storage.clone(), config.patience)?;
     let bank = open_bank(config, &folder, storage, reporter)?;
     let studio = Studio {
         engine,

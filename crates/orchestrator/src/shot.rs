@@ -416,17 +416,24 @@ impl<'a> StageClock<'a> {
         let came = Instant::now();
         let pass = gate.map(|gate| gate.enter(self.plan.remaining));
         let begun = Instant::now();
+        let waited = (begun - came).as_secs_f64();
+        let ShotRequest { story, shot, .. } = &self.plan.request;
+        self.reporter.report(&Event::StageBegun {
+            story,
+            shot: *shot,
+            stage,
+            waited,
+        });
         let result = work()?;
         drop(pass);
         let seconds = begun.elapsed().as_secs_f64();
         self.seconds.insert(stage, seconds);
-        let ShotRequest { story, shot, .. } = &self.plan.request;
         self.reporter.report(&Event::StageFinished {
             story,
             shot: *shot,
             stage,
             seconds,
-            waited: (begun - came).as_secs_f64(),
+            waited,
         });
         Ok(result)
     }
@@ -477,17 +484,24 @@ impl<E> Steps<'_, E> {
     /// Saves the loop. Trouble that may pass costs only what a kill would cost now.
     fn save(&mut self, state: &SaveLoop) {
         let begun = Instant::now();
-        let saved = state()
-            .map_err(RunError::from)
-            .and_then(|state| Ok(self.studio.bank.save_step(&self.basis, &state)?));
+        let ShotRequest { story, shot, .. } = &self.basis.request;
+        let saved = state().map_err(RunError::from).and_then(|state| {
+            self.studio.bank.save_step(&self.basis, &state)?;
+            Ok(state.done)
+        });
         self.saved = Instant::now();
         match saved {
-            Ok(()) => {
+            Ok(done) => {
                 let seconds = begun.elapsed().as_secs_f64();
                 self.studio.checkpoints.note_cost(seconds);
+                self.studio.reporter.report(&Event::CheckpointSaved {
+                    story,
+                    shot: *shot,
+                    done,
+                    seconds,
+                });
             }
             Err(error) if error.class() == ErrorClass::Transient => {
-                let ShotRequest { story, shot, .. } = &self.basis.request;
                 tracing::warn!(%error, %story, %shot, "the running shot was not saved");
             }
             Err(error) => self.trouble = Some(error),

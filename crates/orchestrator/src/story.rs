@@ -15,7 +15,7 @@ use storyloom_story::{
     Continuation, ErrorClass, Opening, Resolution, RgbImage, Seed, ShotId, ShotRequest, ShotScript,
     StoryId, VideoSpec,
 };
-use storyloom_telemetry::Event;
+use storyloom_telemetry::{AttemptEnd, Event};
 
 use crate::config::RunConfig;
 use crate::engine::ShotEngine;
@@ -168,10 +168,16 @@ fn attempt_shot<E: ShotEngine>(
             seed,
             ..request.clone()
         };
+        let ShotRequest { story, shot, .. } = &request;
         let begun = Instant::now();
+        studio.reporter.report(&Event::AttemptBegun {
+            story,
+            shot: *shot,
+            attempt,
+        });
         let result =
             plan(studio, chain, request.clone()).and_then(|plan| make_shot(studio, lease, &plan));
-        let ShotRequest { story, shot, .. } = &request;
+        report_end(studio, &request, &result);
         let error = match result {
             Ok(record) => {
                 let seconds = begun.elapsed().as_secs_f64();
@@ -213,6 +219,27 @@ fn attempt_shot<E: ShotEngine>(
             _ => return Err(error),
         }
     }
+}
+
+/// Says how an attempt ended.
+fn report_end<E>(
+    studio: &Studio<E>,
+    request: &ShotRequest,
+    result: &Result<CommitRecord, RunError>,
+) {
+    let reason = result.as_ref().err().map(RunError::to_string);
+    let end = match result {
+        Ok(_) => AttemptEnd::Committed,
+        Err(error) if error.class() == ErrorClass::Interrupted => AttemptEnd::Stopped,
+        Err(_) => AttemptEnd::Failed,
+    };
+    studio.reporter.report(&Event::AttemptEnded {
+        story: &request.story,
+        shot: request.shot,
+        attempt: request.attempt,
+        end,
+        reason: reason.as_deref(),
+    });
 }
 
 /// Stage `plan`: what the shot sees of the bank.

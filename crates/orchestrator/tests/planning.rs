@@ -66,6 +66,7 @@ fn manifest(stories: &[(usize, i64)]) -> Manifest {
 fn config(out: &Path, interleave: usize) -> RunConfig {
     RunConfig {
         out: out.to_owned(),
+        worker: None,
         input_folder: PathBuf::new(),
         method: Method::StoryMem,
         seed: 7,

@@ -53,6 +53,7 @@ fn manifest() -> Manifest {
 fn config(out: &Path) -> RunConfig {
     RunConfig {
         out: out.to_owned(),
+        worker: None,
         input_folder: PathBuf::new(),
         method: Method::StoryMem,
         seed: 7,

@@ -3,16 +3,21 @@
 //! The orchestrator reports [`Event`]s; a [`Reporter`] turns them into log lines and progress. No
 //! other crate writes progress.
 
+pub mod metrics;
 mod progress;
+mod reporters;
+pub mod shift;
 
+use serde::{Deserialize, Serialize};
 use storyloom_story::{ShotId, Stage, StoryId};
 
 pub use progress::PlainProgress;
+pub use reporters::Reporters;
 
 /// Something that happened in a run.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event<'a> {
-    /// A run begins; the counts include what was done before.
+    /// A run begins: everything is loaded. The counts include what was done before.
     RunStarted {
         /// Stories asked for.
         stories: usize,
@@ -21,7 +26,27 @@ pub enum Event<'a> {
         /// Shots that exist already.
         shots_done: usize,
     },
-    /// A stage of a shot ended.
+    /// An attempt at a shot begins. It ends with [`Event::AttemptEnded`], whatever happens.
+    AttemptBegun {
+        /// The story.
+        story: &'a StoryId,
+        /// The shot.
+        shot: ShotId,
+        /// Which attempt, from 0.
+        attempt: u32,
+    },
+    /// A stage of a shot begins to work; it has waited for its turn.
+    StageBegun {
+        /// The story.
+        story: &'a StoryId,
+        /// The shot.
+        shot: ShotId,
+        /// The stage.
+        stage: Stage,
+        /// How long it waited for its turn before, in seconds.
+        waited: f64,
+    },
+    /// A stage of a shot ended well.
     StageFinished {
         /// The story.
         story: &'a StoryId,
@@ -56,6 +81,17 @@ pub enum Event<'a> {
         /// Steps in all.
         total: usize,
     },
+    /// A shot that is being made was saved: a kill now loses only what comes after.
+    CheckpointSaved {
+        /// The story.
+        story: &'a StoryId,
+        /// The shot.
+        shot: ShotId,
+        /// Steps that are saved.
+        done: usize,
+        /// How long saving took.
+        seconds: f64,
+    },
     /// What was saved of a shot does not fit; it is made from the start.
     CheckpointIgnored {
         /// The story.
@@ -81,7 +117,20 @@ pub enum Event<'a> {
         /// From plan to commit.
         seconds: f64,
     },
-    /// An attempt at a shot failed.
+    /// An attempt at a shot ended.
+    AttemptEnded {
+        /// The story.
+        story: &'a StoryId,
+        /// The shot.
+        shot: ShotId,
+        /// Which attempt, from 0.
+        attempt: u32,
+        /// How it ended.
+        end: AttemptEnd,
+        /// Why, unless it was committed.
+        reason: Option<&'a str>,
+    },
+    /// An attempt at a shot failed, and there will be another.
     AttemptFailed {
         /// The story.
         story: &'a StoryId,
@@ -121,6 +170,18 @@ pub enum Event<'a> {
         /// Shots that exist.
         shots_done: usize,
     },
+}
+
+/// How an attempt at a shot ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttemptEnd {
+    /// The shot exists.
+    Committed,
+    /// It could not be made.
+    Failed,
+    /// Somebody asked to stop, or another program took the story over.
+    Stopped,
 }
 
 /// Hears of events.

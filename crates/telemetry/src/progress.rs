@@ -75,6 +75,15 @@ impl Reporter for PlainProgress {
                 (state.shots, state.done_before, state.done) = (*shots, *shots_done, *shots_done);
                 tracing::info!("{stories} stories, {shots} shots, {shots_done} already made");
             }
+            Event::AttemptBegun { .. } | Event::StageBegun { .. } | Event::AttemptEnded { .. } => {}
+            Event::CheckpointSaved {
+                story,
+                shot,
+                done,
+                seconds,
+            } => {
+                tracing::debug!(%story, %shot, seconds, "saved after step {done}");
+            }
             Event::StageFinished {
                 story,
                 shot,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use storyloom_memory::select::SelectionSettings;
 use storyloom_memory::window::WindowSettings;
+use storyloom_orchestrator::lease::new_worker_id;
 use storyloom_orchestrator::simulated::SimulatedEngine;
 use storyloom_orchestrator::{
     CheckpointSettings, RunConfig, RunOutcome, ShotEngine, StopFlag, Videos, run as run_stories,
@@ -22,6 +23,7 @@ use crate::engine;
 use crate::environment;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::input::{self, Input};
+use crate::shift::Shift;
 use crate::signals;
 use crate::world::{self, Place};
 
@@ -90,44 +92,59 @@ fn on_this_rank(arguments: &Arguments, config: &Config, place: &Place) -> Outcom
     if let Some(limit) = arguments.limit {
         input.manifest.stories.truncate(limit);
     }
-    let settings = run_config(config, arguments, &input, place);
     // Before anything is loaded, which may take minutes.
     let stop = signals::stop_flag(&config.run)?;
-    let outcome = match config.top.engine {
+    if config.top.engine == EngineKind::Torch && !place.leads() {
+        engine::follow(config, place.replica()?, place)?;
+        return Ok(Exit::Done);
+    }
+    let settings = run_config(config, arguments, &input, place);
+    let shift = Shift::begin(config, &settings, place)?;
+    let result = lead(config, &settings, &input, place, &shift, &stop);
+    shift.end(&result);
+    Ok(tell(&result?, config.top.on_preempt, place))
+}
+
+/// What a rank does that makes stories.
+fn lead(
+    config: &Config,
+    settings: &RunConfig,
+    input: &Input,
+    place: &Place,
+    shift: &Shift,
+    stop: &StopFlag,
+) -> Result<RunOutcome, Failure> {
+    match config.top.engine {
         EngineKind::Simulated => {
             let engine = SimulatedEngine {
                 steps: config.sampler.steps.i2v as usize,
                 step_time: Duration::from_millis(config.simulated.step_ms),
                 pace: costs::pace(config)?,
             };
-            make(&settings, &input, &engine, &stop)?
+            make(settings, input, &engine, shift, stop)
         }
         EngineKind::Torch => {
-            let replica = place.replica()?;
-            if !replica.is_leader() {
-                engine::follow(config, replica, place)?;
-                return Ok(Exit::Done);
-            }
-            let engine = engine::build_engine(config, replica, place)?;
-            let outcome = make(&settings, &input, &engine, &stop);
+            let engine = engine::build_engine(config, place.replica()?, place)?;
+            let outcome = make(settings, input, &engine, shift, stop);
             if engine.world_is_broken() {
                 let message = "ranks are gone; everything is saved, run the same command again";
                 return Err(Failure::new(Exit::Stopped, message));
             }
-            outcome?
+            outcome
         }
-    };
-    Ok(tell(&outcome, config.top.on_preempt, place))
+    }
 }
 
 fn make<E: ShotEngine>(
     settings: &RunConfig,
     input: &Input,
     engine: &E,
+    shift: &Shift,
     stop: &StopFlag,
 ) -> Result<RunOutcome, Failure> {
     let progress = PlainProgress::new(PROGRESS);
-    run_stories(settings, &input.manifest, engine, &progress, stop).map_err(Failure::from)
+    let reporters = shift.reporters().and(&progress);
+    run_stories(settings, &input.manifest, engine, &reporters, stop).map_err(Failure::from)
 }
 
 fn tell(outcome: &RunOutcome, on_preempt: OnPreempt, place: &Place) -> Exit {
@@ -158,6 +175,7 @@ fn run_config(config: &Config, arguments: &Arguments, input: &Input, place: &Pla
     let memory = &config.memory;
     RunConfig {
         out: arguments.out.clone(),
+        worker: Some(new_worker_id()),
         input_folder: input.folder.clone(),
         method: config.top.method,
         seed: config.run.seed,

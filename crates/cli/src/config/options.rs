@@ -111,6 +111,9 @@ options! {
         stop_signals: String = "TERM,INT,USR1".to_owned(),
         /// Signals that stop a run after the running shot.
         drain_signals: String = "USR2".to_owned(),
+        /// Milliseconds between two notes in the run folder of what a program is at, for
+        /// `status --watch` and so that it is known when a program was killed.
+        note_ms: u32 = 500,
     }
     /// Checkpoints.
     models: Models {

@@ -1,0 +1,323 @@
+//! What every program of a run did, instant by instant.
+//!
+//! A *shift* is the life of one program that makes stories: the leader of a replica. Its journal is
+//! two files, named by the worker that the leases know it by:
+//!
+//! ```text
+//! DIR/logs/shifts/WORKER.jsonl      what has happened, one JSON object a line
+//! DIR/logs/shifts/WORKER.live.json  what it is at right now, rewritten several times a second
+//! ```
+//!
+//! A shift whose journal has no end was killed, at some time after its live file was written last.
+
+mod journal;
+mod moment;
+mod read;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use storyloom_story::{ShotId, Stage, StoryId};
+
+use crate::AttemptEnd;
+
+pub use journal::Journal;
+pub use moment::process_start;
+pub use read::{read_shift, read_shifts};
+
+/// The folder of all journals of a run folder.
+pub fn shifts_folder(run: &Path) -> PathBuf {
+    run.join("logs").join("shifts")
+}
+
+/// What is known of a shift when it begins.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShiftStart {
+    /// What the run is called: the name of its folder.
+    pub run: String,
+    /// Name of the machine.
+    pub host: String,
+    /// The process.
+    pub pid: u32,
+    /// Rank of the leader in its world.
+    pub rank: usize,
+    /// Ranks of the world.
+    pub world_size: usize,
+    /// Which replica of the world it leads, from 0.
+    pub replica: usize,
+    /// Ranks of the replica, the leader included.
+    pub ranks: usize,
+    /// What computes: `cpu` or `cuda`.
+    pub device: String,
+    /// Version of the program.
+    pub version: String,
+}
+
+/// How a shift ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ShiftEnd {
+    /// Nothing was left to do.
+    Done,
+    /// Somebody asked it to stop.
+    Stopped,
+    /// By an error.
+    Failed,
+}
+
+/// A stage of an attempt. Times are in seconds, moments in seconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct StageSpan {
+    /// The stage.
+    pub stage: Stage,
+    /// When it began to work.
+    pub begun: f64,
+    /// How long it worked.
+    pub seconds: f64,
+    /// How long it waited for its turn before.
+    pub waited: f64,
+}
+
+impl StageSpan {
+    /// When it ended.
+    pub fn end(&self) -> f64 {
+        self.begun + self.seconds
+    }
+}
+
+/// A sampling loop was saved.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Saved {
+    /// Steps that were done.
+    pub step: usize,
+    /// When it was saved.
+    pub at: f64,
+}
+
+/// An attempt at a shot that has ended, or one that the program was at when it was killed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// The story.
+    pub story: StoryId,
+    /// The shot.
+    pub shot: ShotId,
+    /// Which attempt, from 0.
+    pub attempt: u32,
+    /// When it began, in seconds since 1970.
+    pub begun: f64,
+    /// How it ended; `None` while it goes on, and if the program was killed meanwhile.
+    pub end: Option<AttemptEnd>,
+    /// Steps that an earlier attempt had done and this one did not do again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumed_step: Option<usize>,
+    /// Its stages, in order. The last one may be one that did not end well.
+    pub stages: Vec<StageSpan>,
+    /// When its sampling loop was saved.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub saved: Vec<Saved>,
+    /// Why it was not committed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// When it ended, or was last known to go on, in seconds since 1970.
+    #[serde(skip)]
+    pub ended: f64,
+}
+
+/// An attempt that goes on, in the live file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LiveShot {
+    /// The story.
+    pub story: StoryId,
+    /// The shot.
+    pub shot: ShotId,
+    /// Which attempt, from 0.
+    pub attempt: u32,
+    /// When the attempt began, in seconds since 1970.
+    pub attempt_begun: f64,
+    /// The stage that works; `None` while it waits for its turn in the next.
+    pub stage: Option<Stage>,
+    /// When that stage began; when the wait began if there is none.
+    pub begun: f64,
+    /// How long that stage waited for its turn.
+    pub waited: f64,
+    /// Steps of the sampling loop that are done; 0 before it.
+    pub step: usize,
+    /// Steps in all; 0 before the first has ended.
+    pub steps: usize,
+    /// Steps that an earlier attempt had done.
+    pub resumed_step: Option<usize>,
+    /// Steps that are saved by this attempt.
+    pub saved_step: Option<usize>,
+    /// When that was.
+    pub saved_at: Option<f64>,
+    /// The stages that have ended.
+    pub stages: Vec<StageSpan>,
+    /// When its sampling loop was saved.
+    pub saved: Vec<Saved>,
+}
+
+/// The live file: what a program is at.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Live {
+    /// When this was true, in seconds since 1970.
+    pub at: f64,
+    /// Shots that the program has committed.
+    pub shots_done_here: usize,
+    /// The attempts that go on.
+    pub now: Vec<LiveShot>,
+    /// Whether it is still loading.
+    pub load: bool,
+}
+
+/// Something else that happened in a shift.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Incident {
+    /// A story was taken over from a worker that is dead.
+    LeaseTaken {
+        /// The story.
+        story: StoryId,
+        /// The worker.
+        from: String,
+    },
+    /// What was saved of a shot did not fit.
+    CheckpointIgnored {
+        /// The story.
+        story: StoryId,
+        /// The shot.
+        shot: ShotId,
+        /// Why.
+        reason: String,
+    },
+    /// A story was given up, and nobody tries it again before it is released.
+    Quarantined {
+        /// The story.
+        story: StoryId,
+        /// Why.
+        reason: String,
+    },
+    /// All shots of a story exist, and its whole video.
+    StoryFinished {
+        /// The story.
+        story: StoryId,
+    },
+    /// A story was given up for now.
+    StoryFailed {
+        /// The story.
+        story: StoryId,
+        /// Why.
+        reason: String,
+    },
+    /// The memory index did not open and was started anew.
+    IndexRebuilt {
+        /// Where the broken one lies.
+        moved_to: PathBuf,
+    },
+}
+
+/// One life of a program that made stories.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Shift {
+    /// The worker that the leases know it by.
+    pub id: String,
+    /// What it was.
+    pub start: ShiftStart,
+    /// When it began, in seconds since 1970.
+    pub begun: f64,
+    /// When it had loaded everything; `None` if it has not.
+    pub loaded: Option<f64>,
+    /// Attempts that have ended, in that order.
+    pub attempts: Vec<Attempt>,
+    /// What else happened, each with its moment in seconds since 1970.
+    pub incidents: Vec<(f64, Incident)>,
+    /// Moment and kind of its end; `None` while it goes on, and if it was killed.
+    pub end: Option<(f64, ShiftEnd)>,
+    /// What it was at when it was heard of last; `None` if there is no live file.
+    pub live: Option<Live>,
+    /// The last moment it was known to live.
+    pub last_seen: f64,
+}
+
+impl Shift {
+    /// When it ended, or the last moment it was known to live.
+    pub fn until(&self) -> f64 {
+        self.end.map_or(self.last_seen, |(at, _)| at)
+    }
+
+    /// Whether it seems to go on at `now` (seconds since 1970): it has no end and was heard of in
+    /// the last `patience` seconds.
+    pub fn goes_on(&self, now: f64, patience: f64) -> bool {
+        self.end.is_none() && now - self.last_seen <= patience
+    }
+
+    /// All attempts: those that have ended, then those it was at when it was heard of last.
+    pub fn all_attempts(&self) -> Vec<Attempt> {
+        let mut all = self.attempts.clone();
+        if let (None, Some(live)) = (self.end, &self.live) {
+            let open = live.now.iter().map(|shot| shot.so_far(self.until()));
+            // The line of an attempt is written before the live file is rewritten.
+            all.extend(open.filter(|open| !self.attempts.iter().any(|known| known.is(open))));
+        }
+        all
+    }
+}
+
+impl Attempt {
+    fn is(&self, other: &Self) -> bool {
+        (&self.story, self.shot, self.attempt) == (&other.story, other.shot, other.attempt)
+            && self.begun == other.begun
+    }
+}
+
+impl LiveShot {
+    /// The attempt as far as it is known at `at`.
+    fn so_far(&self, at: f64) -> Attempt {
+        let mut stages = self.stages.clone();
+        stages.extend(self.stage.map(|stage| StageSpan {
+            stage,
+            begun: self.begun,
+            seconds: (at - self.begun).max(0.0),
+            waited: self.waited,
+        }));
+        Attempt {
+            story: self.story.clone(),
+            shot: self.shot,
+            attempt: self.attempt,
+            begun: self.attempt_begun,
+            end: None,
+            resumed_step: self.resumed_step,
+            stages,
+            saved: self.saved.clone(),
+            reason: None,
+            ended: at,
+        }
+    }
+}
+
+/// A line of a journal.
+#[derive(Debug, Serialize, Deserialize)]
+struct Line {
+    at: f64,
+    #[serde(flatten)]
+    entry: Entry,
+}
+
+/// What a line says.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Entry {
+    Own(Own),
+    Incident(Incident),
+}
+
+/// What the journal itself notes.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+enum Own {
+    Begun(ShiftStart),
+    Loaded { seconds: f64 },
+    Shot(Attempt),
+    Ended { how: ShiftEnd },
+}

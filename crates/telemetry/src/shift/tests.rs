@@ -1,0 +1,190 @@
+//! What is written is what is read, also of a program that was killed.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use storyloom_story::{ShotId, Stage, StoryId};
+
+use super::*;
+use crate::{AttemptEnd, Event, Reporter};
+
+const HOUR: Duration = Duration::from_secs(3600);
+const SHOT: ShotId = ShotId { scene: 1, shot: 2 };
+
+fn story() -> StoryId {
+    StoryId::new("neo").unwrap()
+}
+
+fn start() -> ShiftStart {
+    ShiftStart {
+        run: "night".to_owned(),
+        host: "node7".to_owned(),
+        ranks: 4,
+        device: "cuda".to_owned(),
+        ..ShiftStart::default()
+    }
+}
+
+fn begin(run: &Path) -> Journal {
+    let begun = process_start();
+    let journal = Journal::begin(run, "w1", start(), begun, HOUR);
+    journal.report(&Event::RunStarted {
+        stories: 1,
+        shots: 2,
+        shots_done: 0,
+    });
+    journal
+}
+
+fn stage(journal: &Journal, stage: Stage, seconds: f64) {
+    let (story, shot) = (&story(), SHOT);
+    journal.report(&Event::StageBegun {
+        story,
+        shot,
+        stage,
+        waited: 0.5,
+    });
+    journal.report(&Event::StageFinished {
+        story,
+        shot,
+        stage,
+        seconds,
+        waited: 0.5,
+    });
+}
+
+/// Up to the middle of the sampling loop.
+fn half_a_shot(journal: &Journal) {
+    let (story, shot) = (&story(), SHOT);
+    journal.report(&Event::AttemptBegun {
+        story,
+        shot,
+        attempt: 1,
+    });
+    stage(journal, Stage::Plan, 0.0);
+    journal.report(&Event::StageBegun {
+        story,
+        shot,
+        stage: Stage::Denoise,
+        waited: 0.25,
+    });
+    journal.report(&Event::ShotResumed {
+        story,
+        shot,
+        done: 3,
+        total: 8,
+    });
+    journal.report(&Event::CheckpointSaved {
+        story,
+        shot,
+        done: 4,
+        seconds: 0.1,
+    });
+    journal.report(&Event::StepFinished {
+        story,
+        shot,
+        done: 5,
+        total: 8,
+    });
+}
+
+fn only(run: &Path) -> Shift {
+    let mut shifts = read_shifts(run).unwrap();
+    assert_eq!(shifts.len(), 1);
+    shifts.remove(0)
+}
+
+#[test]
+fn a_shift_reads_as_it_was_written() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(read_shifts(folder.path()).unwrap(), []);
+    let journal = begin(folder.path());
+    half_a_shot(&journal);
+    journal.report(&Event::AttemptEnded {
+        story: &story(),
+        shot: SHOT,
+        attempt: 1,
+        end: AttemptEnd::Failed,
+        reason: Some("not finite"),
+    });
+    journal.report(&Event::LeaseTaken {
+        story: &story(),
+        from: "w0",
+    });
+    journal.end(ShiftEnd::Done);
+    journal.report(&Event::StoryFinished { story: &story() });
+    drop(journal);
+
+    let shift = only(folder.path());
+    assert_eq!((shift.id.as_str(), &shift.start), ("w1", &start()));
+    assert!(shift.loaded.unwrap() >= shift.begun);
+    assert_eq!(shift.end.map(|(_, how)| how), Some(ShiftEnd::Done));
+    let [attempt] = shift.all_attempts().try_into().unwrap();
+    assert_eq!(attempt.end, Some(AttemptEnd::Failed));
+    assert_eq!(attempt.reason.as_deref(), Some("not finite"));
+    assert_eq!((attempt.resumed_step, attempt.saved[0].step), (Some(3), 4));
+    let [plan, denoise] = attempt.stages.try_into().unwrap();
+    // The second did not end by itself.
+    assert_eq!((plan.stage, denoise.stage), (Stage::Plan, Stage::Denoise));
+    assert_eq!((plan.waited, denoise.waited), (0.5, 0.25));
+    assert!((denoise.end() - attempt.ended).abs() < 1e-6);
+    let story = story();
+    let from = "w0".to_owned();
+    // Nothing is written after the end.
+    let incidents = shift.incidents.into_iter().map(|(_, what)| what);
+    assert_eq!(
+        incidents.collect::<Vec<_>>(),
+        [Incident::LeaseTaken { story, from }]
+    );
+}
+
+/// The files of a killed program are what they were a moment before.
+#[test]
+fn a_killed_shift_ends_where_it_was_heard_of_last() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = begin(folder.path());
+    half_a_shot(&journal);
+    let lines = shifts_folder(folder.path()).join("w1.jsonl");
+    let mut before = fs::read(&lines).unwrap();
+    let live = serde_json::to_vec(&journal.live()).unwrap();
+    drop(journal);
+    before.extend_from_slice(br#"{"at":9e9,"kind":"sho"#);
+    fs::write(&lines, before).unwrap();
+    fs::write(lines.with_file_name("w1.live.json"), live).unwrap();
+
+    let shift = only(folder.path());
+    assert_eq!(shift.end, None);
+    let live = shift.live.clone().unwrap();
+    assert_eq!(shift.until(), live.at);
+    assert!(shift.goes_on(live.at + 1.0, 5.0) && !shift.goes_on(live.at + 6.0, 5.0));
+    assert_eq!((live.now[0].step, live.now[0].saved_step), (5, Some(4)));
+    let [attempt] = shift.all_attempts().try_into().unwrap();
+    assert_eq!((attempt.end, attempt.ended), (None, live.at));
+    assert_eq!(attempt.stages[1].end(), live.at);
+}
+
+/// An error on the way out is an end too.
+#[test]
+fn a_dropped_journal_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(begin(folder.path()));
+    let (_, how) = only(folder.path()).end.unwrap();
+    assert_eq!(how, ShiftEnd::Failed);
+}
+
+/// A run never fails by its journal.
+#[test]
+fn a_journal_that_cannot_be_written_is_no_trouble() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(
+        folder.path().join("logs"),
+        "a file where a folder should be",
+    )
+    .unwrap();
+    let journal = begin(folder.path());
+    half_a_shot(&journal);
+    journal.end(ShiftEnd::Done);
+    assert_eq!(journal.live().now.len(), 1);
+    assert!(read_shifts(folder.path()).is_err());
+}
