@@ -167,8 +167,8 @@ fn figures(
         },
         Figure {
             name: "Film",
-            value: film(rows.iter().map(|row| row.film).sum()),
-            note: "hours, minutes, seconds".to_owned(),
+            value: duration(rows.iter().map(|row| row.film).sum()),
+            note: "of video".to_owned(),
         },
     ];
     if useful > 0.0 {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use image::codecs::jpeg::JpegEncoder;
-use image::imageops::{FilterType, resize, thumbnail};
+use image::imageops::{FilterType, thumbnail};
 use image::{DynamicImage, ImageReader};
 use serde::Serialize;
 use storyloom_memory::pictures::decode_picture;
@@ -21,8 +21,10 @@ const WIDTH: u32 = 320;
 const QUALITY: u8 = 82;
 /// Height of a row of pictures of the overview, in pixels; shown at half of that.
 const ROW_HEIGHT: u32 = 88;
+/// Width of each of them, in pixels; what is wider or higher is cut.
+const ROW_WIDTH: u32 = 141;
 /// Pictures in a row of the overview.
-pub(super) const ROW_PICTURES: usize = 6;
+const ROW_PICTURES: usize = 5;
 
 /// A small copy, and the file it is a copy of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -79,12 +81,9 @@ impl<'a> Pictures<'a> {
     pub(super) fn row(&self, small: &[&str]) -> usize {
         let chosen = spread(small.len(), ROW_PICTURES).map(|place| small[place]);
         let cells: Vec<image::RgbImage> = chosen.filter_map(|name| self.cell(name)).collect();
-        let width = cells.iter().map(image::RgbImage::width).sum();
-        let mut row = image::RgbImage::new(width, ROW_HEIGHT);
-        let mut left = 0;
-        for cell in &cells {
-            image::imageops::replace(&mut row, cell, left, 0);
-            left += i64::from(cell.width());
+        let mut row = image::RgbImage::new(ROW_WIDTH * cells.len() as u32, ROW_HEIGHT);
+        for (place, cell) in (0_i64..).zip(&cells) {
+            image::imageops::replace(&mut row, cell, place * i64::from(ROW_WIDTH), 0);
         }
         if cells.is_empty() {
             return 0;
@@ -102,13 +101,9 @@ impl<'a> Pictures<'a> {
     fn cell(&self, name: &str) -> Option<image::RgbImage> {
         let path = self.folder.root().join("report").join(name);
         let picture = ImageReader::open(path).ok()?.decode().ok()?.into_rgb8();
-        let width = picture.width() * ROW_HEIGHT / picture.height().max(1);
-        Some(resize(
-            &picture,
-            width.clamp(1, 4 * ROW_HEIGHT),
-            ROW_HEIGHT,
-            FilterType::Triangle,
-        ))
+        let whole = DynamicImage::ImageRgb8(picture);
+        let cell = whole.resize_to_fill(ROW_WIDTH, ROW_HEIGHT, FilterType::Triangle);
+        Some(cell.into_rgb8())
     }
 
     fn place(&self) -> PathBuf {
@@ -187,10 +182,10 @@ mod tests {
 
     #[test]
     fn a_row_shows_the_whole_story() {
-        let places = |len| spread(len, 6).collect::<Vec<_>>();
+        let places = |len| spread(len, ROW_PICTURES).collect::<Vec<_>>();
         assert_eq!(places(0), []);
         assert_eq!(places(3), [0, 1, 2]);
-        assert_eq!(places(12), [0, 2, 4, 6, 8, 10]);
+        assert_eq!(places(12), [0, 2, 4, 7, 9]);
     }
 
     #[test]

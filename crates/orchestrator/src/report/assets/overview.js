@@ -75,22 +75,23 @@ const storyloom = (() => {
     const head = element("th");
     head.scope = "row";
     const who = element("div", "who");
+    const pictures = element("div", "pictures");
     if (row.pictures) {
       const picture = element("img");
       picture.loading = "lazy";
       picture.decoding = "async";
       picture.alt = "";
       picture.src = `pictures/${row.id}/row.jpg`;
-      who.append(picture);
+      pictures.append(picture);
     }
-    const names = element("div");
+    const names = element("div", "names");
     const link = element("a", "", row.name);
     link.href = `stories/${row.id}.html`;
     names.append(link);
     const small = [row.named ? row.id : "", row.tenant].filter(Boolean);
     names.append(element("span", "id", small.join(" · ")));
     if (row.reason) names.append(element("span", "reason", row.reason));
-    who.append(names);
+    who.append(pictures, names);
     head.append(who);
     const state = element("td");
     const pill = element("span", `state ${row.state}`);

@@ -2,8 +2,21 @@
 "use strict";
 
 for (const video of document.querySelectorAll("video")) {
+  // A quiet picture until it is asked to play; without this script the controls are there at once.
+  video.controls = false;
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "play";
+  button.setAttribute("aria-label", `Play: ${video.getAttribute("aria-label")}`);
+  button.addEventListener("click", () => {
+    video.play();
+    video.focus();
+  });
+  video.after(button);
   video.addEventListener("play", () => {
     for (const other of document.querySelectorAll("video")) if (other !== video) other.pause();
+    video.controls = true;
+    button.remove();
   });
 }
 
