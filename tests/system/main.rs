@@ -2,12 +2,14 @@
 //! stdout, stderr and the files it leaves.
 #![allow(clippy::unwrap_used, reason = "tests stop at the first surprise")]
 
+mod browser;
 mod durable;
 mod harness;
 mod input;
 mod launch;
 mod machine;
 mod planning;
+mod report;
 mod run;
 mod settings;
 mod torch;

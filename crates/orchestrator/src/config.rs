@@ -94,12 +94,28 @@ pub enum StopAt {
 pub struct StopFlag {
     step: Arc<AtomicBool>,
     shot: Arc<AtomicBool>,
+    drain: Arc<AtomicBool>,
 }
 
 impl StopFlag {
     /// A flag that is set by setting one of the two.
     pub fn new(step: Arc<AtomicBool>, shot: Arc<AtomicBool>) -> Self {
-        Self { step, shot }
+        Self {
+            step,
+            shot,
+            drain: Arc::default(),
+        }
+    }
+
+    /// Whether the whole run is asked to take no new shots. That can be withdrawn, until the last
+    /// running shot has ended.
+    pub fn set_drain(&self, asked: bool) {
+        self.drain.store(asked, Ordering::SeqCst);
+    }
+
+    /// Whether that is what somebody asked for.
+    pub fn is_draining(&self) -> bool {
+        self.drain.load(Ordering::SeqCst)
     }
 
     /// Asks to stop.
@@ -115,6 +131,7 @@ impl StopFlag {
         if self.step.load(Ordering::SeqCst) {
             return Some(StopAt::Step);
         }
-        self.shot.load(Ordering::SeqCst).then_some(StopAt::Shot)
+        let shot = self.shot.load(Ordering::SeqCst) || self.is_draining();
+        shot.then_some(StopAt::Shot)
     }
 }

@@ -288,10 +288,24 @@ impl<E: ShotEngine> Night<'_, E> {
         let Claim::Held { lease, taken_from } = self.leases.claim(story)? else {
             return Ok(Turn::Elsewhere);
         };
+        let reporter = self.studio.reporter;
+        reporter.report(&Event::StoryTaken { story });
+        let turn = self.hold(file, lease, taken_from);
+        reporter.report(&Event::StoryLeft { story });
+        turn
+    }
+
+    /// A turn with the lease in hand.
+    fn hold(
+        &self,
+        file: &StoryFile,
+        lease: Lease,
+        taken_from: Option<String>,
+    ) -> Result<Turn, RunError> {
+        let story = &file.id;
         if let Some(from) = &taken_from {
-            self.studio
-                .reporter
-                .report(&Event::LeaseTaken { story, from });
+            let reporter = self.studio.reporter;
+            reporter.report(&Event::LeaseTaken { story, from });
         }
         // Read again: its last holder may have gone on with it.
         let mut file = self.folder.story_file(story)?;
@@ -430,10 +444,12 @@ fn open_bank(
     // A database has one program; every further one at work takes the next.
     let mut opened = None;
     for place in 0..MOST_PROGRAMS {
-        match open_index(config.index, &places.join(place.to_string())) {
+        let place = places.join(place.to_string());
+        match open_index(config.index, &place) {
             Err(MemoryError::IndexBusy { .. }) => {}
             result => {
                 opened = Some(result?);
+                reporter.report(&Event::IndexOpened { folder: &place });
                 break;
             }
         }

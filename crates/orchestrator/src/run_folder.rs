@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! DIR/run.json                      what the run is: settings, engine, stories
+//! DIR/drain.json                    there while no new shots are to be begun
 //! DIR/stories/ID/story.json         the script as run, and the story's state
 //! DIR/stories/ID/SS_HH.mp4          the shots, and story.mp4
 //! DIR/stories/ID/keyframes/         what is remembered, PNG
@@ -11,6 +12,8 @@
 //! DIR/blobs/                        latents and embeddings
 //! DIR/bank/N/                       the memory index of the N-th program at work
 //! DIR/leases/                       who works on which story
+//! DIR/logs/shifts/                  what each program did, instant by instant
+//! DIR/metrics/                      where Prometheus finds the programs, and their last figures
 //! DIR/quarantine/                   stories that cannot be made, each to be tried alone
 //! ```
 

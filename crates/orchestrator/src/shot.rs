@@ -18,6 +18,7 @@ use storyloom_story::{
     Clip, ErrorClass, HostTensor, LoopState, RgbImage, ShotInputs, ShotRequest, Stage, StoryId,
 };
 use storyloom_telemetry::{Event, Reporter};
+use tracing::field;
 
 use crate::config::{CheckpointSettings, StopAt, StopFlag};
 use crate::engine::{EngineError, SaveLoop, Scores, ShotEngine, StepObserver};
@@ -424,7 +425,11 @@ impl<'a> StageClock<'a> {
             stage,
             waited,
         });
-        let result = work()?;
+        let span = tracing::info_span!("stage", %stage, waited, error = field::Empty);
+        let result = span.in_scope(work).inspect_err(|error| {
+            span.record("error", field::display(error));
+        })?;
+        drop(span);
         drop(pass);
         let seconds = begun.elapsed().as_secs_f64();
         self.seconds.insert(stage, seconds);

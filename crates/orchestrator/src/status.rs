@@ -1,10 +1,12 @@
 //! How far a run is, from its folder alone.
 
 use std::collections::BTreeSet;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use storyloom_memory::{CommitRecord, Sealed};
 use storyloom_story::{ShotId, StoryId};
+use storyloom_telemetry::shift::{Extent, Shift, Split, accounting, read_shifts};
 
 use crate::error::RunError;
 use crate::run_folder::{RunFolder, StoryFile, StoryState};
@@ -37,8 +39,11 @@ pub struct Status {
     pub eta_seconds: Option<f64>,
     /// Finished shots per hour of work.
     pub shots_per_hour: Option<f64>,
-    /// Share of the working time that ended in shots that exist; `None` before the first shot.
+    /// Share of the time of all ranks that went into work that was kept; `None` before anything
+    /// has run.
     pub goodput: Option<f64>,
+    /// What the time of all ranks went into, in seconds: useful, wasted, load and idle add up to it.
+    pub time: Split,
     /// Every story.
     #[serde(skip)]
     pub list: Vec<StoryStatus>,
@@ -59,31 +64,48 @@ pub struct StoryStatus {
 
 /// Reads the status of the run in `folder`.
 pub fn status(folder: &RunFolder) -> Result<Status, RunError> {
+    status_with(folder, &shifts(folder))
+}
+
+/// The journals of all programs that ever worked on the run, as far as they can be read.
+pub fn shifts(folder: &RunFolder) -> Vec<Shift> {
+    read_shifts(folder.root()).unwrap_or_else(|error| {
+        tracing::warn!(%error, "the journals of the run cannot be read; their time is not counted");
+        Vec::new()
+    })
+}
+
+/// As [`status`], with the journals already read.
+pub fn status_with(folder: &RunFolder, shifts: &[Shift]) -> Result<Status, RunError> {
     let run = folder.run_file()?;
+    let time = accounting(shifts, now(), Extent::Everything).total();
     let mut status = Status {
         stories: Counts::default(),
         shots: Counts::default(),
         eta_seconds: None,
         shots_per_hour: None,
-        goodput: None,
+        goodput: time.goodput(),
+        time,
         list: Vec::with_capacity(run.stories.len()),
     };
     let mut useful_seconds = 0.0;
-    let mut lost_attempts = 0.0;
     for id in &run.stories {
         let file = folder.story_file(id)?;
-        let work = count_story(folder, &file, &mut status);
-        useful_seconds += work.useful;
-        lost_attempts += work.lost;
+        useful_seconds += count_story(folder, &file, &mut status).useful;
     }
     let done = status.shots.done as f64;
     if done > 0.0 && useful_seconds > 0.0 {
         let left = (status.shots.pending + status.shots.running) as f64;
         status.shots_per_hour = Some(done / useful_seconds * 3600.0);
         status.eta_seconds = Some(left * useful_seconds / done);
-        status.goodput = Some(useful_seconds / (useful_seconds + lost_attempts));
     }
     Ok(status)
+}
+
+/// Seconds since 1970.
+pub fn now() -> f64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_secs_f64()
 }
 
 /// Working time of a story, in seconds.

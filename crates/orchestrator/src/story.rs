@@ -16,6 +16,7 @@ use storyloom_story::{
     StoryId, VideoSpec,
 };
 use storyloom_telemetry::{AttemptEnd, Event};
+use tracing::field;
 
 use crate::config::RunConfig;
 use crate::engine::ShotEngine;
@@ -175,8 +176,15 @@ fn attempt_shot<E: ShotEngine>(
             shot: *shot,
             attempt,
         });
-        let result =
-            plan(studio, chain, request.clone()).and_then(|plan| make_shot(studio, lease, &plan));
+        let span = tracing::info_span!("shot", %story, %shot, attempt, error = field::Empty);
+        let result = span.in_scope(|| {
+            let plan = plan(studio, chain, request.clone())?;
+            make_shot(studio, lease, &plan)
+        });
+        if let Err(error) = &result {
+            span.record("error", field::display(error));
+        }
+        drop(span);
         report_end(studio, &request, &result);
         let error = match result {
             Ok(record) => {
@@ -185,6 +193,7 @@ fn attempt_shot<E: ShotEngine>(
                     story,
                     shot: *shot,
                     seconds,
+                    keyframes: record.keyframes.len(),
                 });
                 return Ok(record);
             }

@@ -3,6 +3,7 @@
 //! The orchestrator reports [`Event`]s; a [`Reporter`] turns them into log lines and progress. No
 //! other crate writes progress.
 
+pub mod logs;
 pub mod metrics;
 mod progress;
 mod reporters;
@@ -101,6 +102,16 @@ pub enum Event<'a> {
         /// Why.
         reason: &'a str,
     },
+    /// The program holds a story now.
+    StoryTaken {
+        /// The story.
+        story: &'a StoryId,
+    },
+    /// The program does not hold a story any more.
+    StoryLeft {
+        /// The story.
+        story: &'a StoryId,
+    },
     /// A story was taken over from a worker that is dead.
     LeaseTaken {
         /// The story.
@@ -116,6 +127,8 @@ pub enum Event<'a> {
         shot: ShotId,
         /// From plan to commit.
         seconds: f64,
+        /// Keyframes of it that went into the memory bank.
+        keyframes: usize,
     },
     /// An attempt at a shot ended.
     AttemptEnded {
@@ -159,6 +172,11 @@ pub enum Event<'a> {
         story: &'a StoryId,
         /// Why.
         reason: &'a str,
+    },
+    /// The memory index is open.
+    IndexOpened {
+        /// Where it lies.
+        folder: &'a std::path::Path,
     },
     /// The memory index did not open and was started anew.
     IndexRebuilt {

@@ -75,7 +75,12 @@ impl Reporter for PlainProgress {
                 (state.shots, state.done_before, state.done) = (*shots, *shots_done, *shots_done);
                 tracing::info!("{stories} stories, {shots} shots, {shots_done} already made");
             }
-            Event::AttemptBegun { .. } | Event::StageBegun { .. } | Event::AttemptEnded { .. } => {}
+            Event::AttemptBegun { .. }
+            | Event::StageBegun { .. }
+            | Event::AttemptEnded { .. }
+            | Event::StoryTaken { .. }
+            | Event::StoryLeft { .. }
+            | Event::IndexOpened { .. } => {}
             Event::CheckpointSaved {
                 story,
                 shot,
@@ -109,6 +114,7 @@ impl Reporter for PlainProgress {
                 story,
                 shot,
                 seconds,
+                ..
             } => {
                 state.done += 1;
                 state.last_line = Instant::now();

@@ -4,6 +4,7 @@ mod bench;
 mod config;
 mod control;
 mod doctor;
+mod drain;
 mod estimate;
 pub mod folder;
 mod launch;
@@ -42,6 +43,8 @@ enum Command {
     Estimate(estimate::Arguments),
     /// Show how far a run is.
     Status(status::Arguments),
+    /// Ask all programs of a run to finish the shots in flight and to take no new ones.
+    Drain(drain::Arguments),
     /// Prove that a run is complete, whole, and made from the memory it claims.
     Verify(verify::Arguments),
     /// Write DIR/report/index.html.
@@ -80,6 +83,7 @@ pub fn run(cli: Cli) -> Outcome {
         Command::Launch(arguments) => launch::run(&arguments),
         Command::Estimate(arguments) => estimate::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
+        Command::Drain(arguments) => drain::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),
         Command::Memory(arguments) => memory::run(&arguments),

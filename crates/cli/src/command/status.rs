@@ -77,7 +77,11 @@ fn text(status: &Status) -> String {
         let _ = writeln!(text, "{rate:.1} shots per hour of work");
     }
     if let Some(goodput) = status.goodput {
-        let _ = writeln!(text, "{:.1} % of the work ended in shots", goodput * 100.0);
+        let _ = writeln!(
+            text,
+            "{:.1} % of the time of all ranks went into work that was kept",
+            goodput * 100.0
+        );
     }
     if let Some(seconds) = status.eta_seconds.filter(|&seconds| seconds > 0.0) {
         let _ = writeln!(text, "{} left", human(seconds));

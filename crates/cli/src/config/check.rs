@@ -1,10 +1,41 @@
 //! Rules that single values cannot express.
 
+use std::net::{AddrParseError, SocketAddr};
+use std::time::UNIX_EPOCH;
+
 use storyloom_story::VideoSpec;
 use storyloom_story::video::VideoSpecError;
 
-use super::options::Config;
+use super::options::{Config, Metrics, Run};
 use super::value::Count;
+
+impl Metrics {
+    /// Where to serve, if anywhere.
+    ///
+    /// # Errors
+    /// The text is no address.
+    pub fn address(&self) -> Result<Option<SocketAddr>, AddrParseError> {
+        match self.listen.is_empty() {
+            true => Ok(None),
+            false => self.listen.parse().map(Some),
+        }
+    }
+}
+
+impl Run {
+    /// When the run is to be done, in seconds since 1970, if anybody said so.
+    ///
+    /// # Errors
+    /// The text is no time.
+    pub fn deadline(&self) -> Result<Option<f64>, humantime::TimestampError> {
+        if self.deadline.is_empty() {
+            return Ok(None);
+        }
+        let at = humantime::parse_rfc3339(&self.deadline)?;
+        let since = at.duration_since(UNIX_EPOCH);
+        Ok(Some(since.unwrap_or_default().as_secs_f64()))
+    }
+}
 
 impl Config {
     /// The video every shot is asked to be.
@@ -117,9 +148,25 @@ impl Config {
             "is for denoisers that decode: set topology.decoders = 0",
         );
         rule(
-            self.metrics.listen.is_empty(),
+            self.metrics.address().is_ok(),
             "metrics.listen",
-            "must be empty: this version serves no figures",
+            "is an address with a port, as in \"127.0.0.1:9464\", or empty",
+        );
+        let push = &self.metrics.push;
+        rule(
+            push.is_empty() || push.starts_with("http://"),
+            "metrics.push",
+            "is an address that begins with http://, or empty",
+        );
+        rule(
+            self.metrics.stall > 0.0,
+            "metrics.stall",
+            "must be above 0",
+        );
+        rule(
+            self.run.deadline().is_ok(),
+            "run.deadline",
+            "is a time as in \"2026-11-22T06:00:00Z\", or empty",
         );
         broken
     }

@@ -11,7 +11,9 @@ use super::options::Config;
 use super::value::OptionValue;
 
 /// Names in the environment that begin like options but are none.
-const NOT_OPTIONS: [&str; 3] = ["STORYLOOM_LOG", RENDEZVOUS, TOKEN];
+const NOT_OPTIONS: [&str; 4] = ["STORYLOOM_LOG", METRICS_TOKEN, RENDEZVOUS, TOKEN];
+/// The environment variable with the token of `POST /drain`.
+pub const METRICS_TOKEN: &str = "STORYLOOM_METRICS_TOKEN";
 const PREFIX: &str = "STORYLOOM_";
 
 /// Something that makes a config unusable.

@@ -114,6 +114,9 @@ options! {
         /// Milliseconds between two notes in the run folder of what a program is at, for
         /// `status --watch` and so that it is known when a program was killed.
         note_ms: u32 = 500,
+        /// When the run is to be done, as in `2026-11-22T06:00:00Z`: figures and alerts compare the
+        /// time that is left with it. Empty for no such time.
+        deadline: String = String::new(),
     }
     /// Checkpoints.
     models: Models {
@@ -243,10 +246,23 @@ options! {
         /// Seconds that ranks wait for each other before the world ends, to be started again.
         patience: u32 = 300,
     }
-    /// Figures for Prometheus.
+    /// Figures for Prometheus and pages for those who look after a run, see docs/operations.md.
     metrics: Metrics {
-        /// Address to serve figures at. This version serves none: leave it empty.
-        listen: String = String::new(),
+        /// Address at which the leader of each replica serves `/metrics`, `/healthz`, `/readyz` and
+        /// `/status`; empty to serve nothing. Where several leaders of a machine share it they take
+        /// the ports after it, port 0 takes any; `DIR/metrics/targets.json` tells Prometheus.
+        /// `0.0.0.0:9464` serves to other machines.
+        listen: String = "127.0.0.1:0".to_owned(),
+        /// Name or address by which other machines reach this one; empty for its host name.
+        host: String = String::new(),
+        /// File with the token of those who may ask for changes: `POST /drain`. The environment
+        /// variable `STORYLOOM_METRICS_TOKEN` may hold the token itself. Without one nobody may.
+        token_file: String = String::new(),
+        /// Address of a Pushgateway, `http://…`, that gets the figures every 30 seconds and at the
+        /// end; empty for none.
+        push: String = String::new(),
+        /// Minutes without progress, while loading or making shots, after which `/healthz` says so.
+        stall: f64 = 30.0,
     }
 }
 

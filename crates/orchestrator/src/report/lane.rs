@@ -155,3 +155,58 @@ fn collect(paths: BTreeMap<&'static str, String>) -> Vec<Shape> {
     let paths = paths.into_iter().filter(|(_, path)| !path.is_empty());
     paths.map(|(class, path)| Shape { class, path }).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SPAN: Span = Span {
+        begun: 0.0,
+        end: 100.0,
+    };
+
+    fn piece(row: usize, class: &'static str, begun: f64, end: f64) -> Piece {
+        Piece {
+            row,
+            class,
+            begun,
+            end,
+        }
+    }
+
+    #[test]
+    fn columns_add_up_to_the_time() {
+        let mut bins = vec![0.0; 10];
+        let pieces = [piece(1, "denoise", 5.0, 25.0), piece(1, "denoise", 99.0, 100.0)];
+        for piece in &pieces {
+            fill(&mut bins, SPAN, piece);
+        }
+        assert_eq!(bins, [5.0, 10.0, 5.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]);
+    }
+
+    #[test]
+    fn a_full_column_fills_its_row_and_equal_ones_are_one() {
+        let shapes = columns(&[piece(1, "denoise", 0.0, 50.0)], SPAN, 10, 1);
+        assert_eq!(shapes.len(), 1);
+        assert_eq!(shapes[0].path, "M0.0 8.0h500.0v18.0h-500.0z");
+    }
+
+    #[test]
+    fn what_was_lost_stands_on_what_was_kept() {
+        let pieces = [piece(1, "denoise", 0.0, 5.0), piece(1, "lost", 5.0, 10.0)];
+        let shapes = columns(&pieces, SPAN, 10, 1);
+        let paths: Vec<_> = shapes.iter().map(|shape| (shape.class, shape.path.as_str())).collect();
+        let wanted = [
+            ("denoise", "M0.0 17.0h100.0v9.0h-100.0z"),
+            ("lost", "M0.0 8.0h100.0v9.0h-100.0z"),
+        ];
+        assert_eq!(paths, wanted);
+    }
+
+    #[test]
+    fn several_replicas_share_a_column() {
+        let pieces = [piece(1, "denoise", 0.0, 10.0), piece(1, "denoise", 0.0, 10.0)];
+        let shapes = columns(&pieces, SPAN, 10, 4);
+        assert_eq!(shapes[0].path, "M0.0 17.0h100.0v9.0h-100.0z");
+    }
+}

@@ -26,23 +26,20 @@ mod text;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rayon::prelude::*;
-use storyloom_memory::MemoryError;
 use storyloom_story::StoryId;
-use storyloom_telemetry::shift::{Shift, read_shifts};
+use storyloom_telemetry::shift::{Extent, PATIENCE_S, Shift, accounting};
 
 use attempts::AllAttempts;
 use cache::{Cache, Known};
+use overview::Facts;
 use pages::{Neighbours, Pages};
 use story::Row;
 
 use crate::error::RunError;
 use crate::run_folder::{RunFile, RunFolder};
-
-/// A program that has not been heard of for so long is believed to be gone.
-const PATIENCE: Duration = Duration::from_secs(30);
+use crate::status::{now, shifts};
 
 /// What a report has written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,11 +59,9 @@ pub struct Written {
 /// commit record counts as not there, and a picture that cannot be read is left out.
 pub fn write_report(folder: &RunFolder) -> Result<Written, RunError> {
     let run = folder.run_file()?;
-    let shifts = read_shifts(folder.root())
-        .map_err(|error| MemoryError::storage("read the journals of", folder.root(), error))?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let now = now.map_or(0.0, |since| since.as_secs_f64());
-    let goes_on = |shift: &Shift| shift.goes_on(now, PATIENCE.as_secs_f64());
+    let shifts = shifts(folder);
+    let now = now();
+    let goes_on = |shift: &Shift| shift.goes_on(now, PATIENCE_S);
     let report = Report {
         folder,
         run: &run,
@@ -74,7 +69,15 @@ pub fn write_report(folder: &RunFolder) -> Result<Written, RunError> {
         attempts: AllAttempts::of(&shifts, goes_on),
     };
     let (rows, changed) = report.stories()?;
-    let overview = overview::view(report.pages.run(), folder, &run, &rows, &shifts, goes_on);
+    let overview = overview::view(Facts {
+        name: report.pages.run(),
+        folder,
+        run: &run,
+        rows: &rows,
+        shifts: &shifts,
+        time: accounting(&shifts, now, Extent::Everything).total(),
+        goes_on: &goes_on,
+    });
     report.pages.write_overview(&overview)?;
     report.pages.write_rows(&rows)?;
     Ok(Written {

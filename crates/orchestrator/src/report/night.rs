@@ -252,3 +252,133 @@ fn ticks(span: Span) -> Vec<Tick> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use storyloom_story::{ShotId, Stage, StoryId};
+    use storyloom_telemetry::AttemptEnd;
+    use storyloom_telemetry::shift::{Attempt, ShiftStart, StageSpan};
+
+    const START: f64 = 1_795_000_000.0;
+
+    fn shift(rank: usize, begun: f64, until: f64, end: Option<ShiftEnd>) -> Shift {
+        Shift {
+            id: format!("{rank} {begun}"),
+            start: ShiftStart {
+                host: "node".to_owned(),
+                rank,
+                ..ShiftStart::default()
+            },
+            begun: START + begun,
+            loaded: Some(START + begun + 1.0),
+            attempts: Vec::new(),
+            incidents: Vec::new(),
+            end: end.map(|how| (START + until, how)),
+            live: None,
+            last_seen: START + until,
+        }
+    }
+
+    /// Shots of ten seconds, one after the other.
+    fn busy(mut shift: Shift, shots: u32) -> Shift {
+        for number in 1..=shots {
+            let begun = shift.begun + 1.0 + f64::from(number - 1) * 10.0;
+            let span = |stage, after: f64, seconds| StageSpan {
+                stage,
+                begun: begun + after,
+                seconds,
+                waited: 0.0,
+            };
+            shift.attempts.push(Attempt {
+                story: StoryId::new("tale").unwrap(),
+                shot: ShotId { scene: 1, shot: number },
+                attempt: 0,
+                begun,
+                end: Some(AttemptEnd::Committed),
+                resumed_step: None,
+                stages: vec![
+                    span(Stage::Encode, 0.0, 1.0),
+                    span(Stage::Denoise, 1.0, 7.0),
+                    span(Stage::Decode, 8.0, 1.5),
+                ],
+                saved: Vec::new(),
+                reason: None,
+                ended: begun + 9.5,
+            });
+        }
+        shift
+    }
+
+    fn night(shifts: &[Shift]) -> Night {
+        draw(shifts, |_| false).unwrap()
+    }
+
+    fn size(night: &Night) -> usize {
+        serde_json::to_string(night).unwrap().len()
+    }
+
+    #[test]
+    fn one_lane_for_those_that_replaced_each_other() {
+        let shifts = [
+            shift(0, 0.0, 100.0, None),
+            shift(1, 0.0, 300.0, Some(ShiftEnd::Done)),
+            shift(0, 120.0, 200.0, Some(ShiftEnd::Stopped)),
+            shift(0, 150.0, 300.0, Some(ShiftEnd::Failed)),
+        ];
+        let night = night(&shifts);
+        let lanes: Vec<_> = night
+            .lanes
+            .iter()
+            .map(|lane| (lane.label.as_str(), lane.shifts, lane.preempted))
+            .collect();
+        let wanted = [("node rank 0", 2, 2), ("node rank 0 (2)", 1, 0), ("node rank 1", 1, 0)];
+        assert_eq!(lanes, wanted);
+        let marks: Vec<_> = night.lanes[0].marks.iter().map(|mark| mark.text.as_str()).collect();
+        assert_eq!(marks, ["killed at 10:28 UTC", "stopped, all saved at 10:30 UTC"]);
+        assert_eq!(night.column, None);
+    }
+
+    #[test]
+    fn a_long_night_on_many_ranks_stays_small() {
+        let ranks: Vec<Shift> = (0..64)
+            .flat_map(|rank| {
+                let nine = (0..9).map(move |hour| (rank, f64::from(hour) * 3600.0));
+                nine.map(|(rank, begun)| busy(shift(rank, begun, begun + 3000.0, None), 290))
+            })
+            .collect();
+        let mut ranks = ranks;
+        ranks.sort_by(|one, two| one.begun.total_cmp(&two.begun));
+        let night = night(&ranks);
+        assert_eq!(night.lanes.len(), LANES);
+        assert_eq!(night.lanes[LANES - 1].label, "25 more replicas");
+        assert_eq!(night.lanes.iter().map(|lane| lane.shifts).sum::<usize>(), 64 * 9);
+        assert!(night.column.is_some());
+        assert!(size(&night) < 900_000, "{}", size(&night));
+        assert!(night.ticks.len() <= 9, "{:?}", night.ticks);
+    }
+
+    #[test]
+    fn a_short_night_is_drawn_as_it_was() {
+        let night = night(&[busy(shift(0, 0.0, 100.0, Some(ShiftEnd::Done)), 2)]);
+        let shapes = &night.lanes[0].shapes;
+        let classes: Vec<_> = shapes.iter().map(|shape| shape.class).collect();
+        assert_eq!(classes, ["decode", "denoise", "encode", "load"]);
+        // The second shot denoises from second 12 to 19 of 100, in a drawing 1000 wide.
+        assert!(shapes[1].path.contains("M120.0 8.0h70.0v18.0h-70.0z"), "{}", shapes[1].path);
+        let ticks: Vec<_> = night.ticks.iter().map(|tick| tick.label.as_str()).collect();
+        assert_eq!(ticks, ["10:26:40", "10:27:00", "10:27:20", "10:27:40", "10:28:00", "10:28:20"]);
+    }
+
+    #[test]
+    fn only_the_last_night_is_drawn() {
+        let day = 86_400.0;
+        let shifts = [
+            shift(0, 0.0, 100.0, Some(ShiftEnd::Stopped)),
+            shift(0, day, day + 100.0, Some(ShiftEnd::Done)),
+        ];
+        let night = night(&shifts);
+        assert_eq!((night.earlier, night.lanes[0].shifts), (1, 1));
+        assert_eq!(draw(&[], |_| false), None);
+    }
+}

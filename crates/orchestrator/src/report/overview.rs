@@ -1,7 +1,7 @@
 //! The first page: totals, the night, what needs attention, and the table of all stories.
 
 use serde::Serialize;
-use storyloom_telemetry::shift::Shift;
+use storyloom_telemetry::shift::{Shift, Split};
 
 use super::night::{self, Night};
 use super::pages::{first, parts};
@@ -70,15 +70,25 @@ pub(super) struct Line {
     pub work: String,
 }
 
+/// What the page is made from.
+pub(super) struct Facts<'a> {
+    /// What the run is called.
+    pub name: &'a str,
+    pub folder: &'a RunFolder,
+    pub run: &'a RunFile,
+    pub rows: &'a [Row],
+    pub shifts: &'a [Shift],
+    /// Of all ranks, in seconds.
+    pub time: Split,
+    /// Whether a shift is still at work.
+    pub goes_on: &'a dyn Fn(&Shift) -> bool,
+}
+
 /// Puts the page together.
-pub(super) fn view(
-    name: &str,
-    folder: &RunFolder,
-    run: &RunFile,
-    rows: &[Row],
-    shifts: &[Shift],
-    goes_on: impl Fn(&Shift) -> bool,
-) -> Overview {
+pub(super) fn view(facts: Facts) -> Overview {
+    let Facts {
+        folder, run, rows, ..
+    } = facts;
     let (mut stories, mut shots) = (Counts::default(), Counts::default());
     for row in rows {
         row.standing.tally(row.shots, row.done, &mut stories, &mut shots);
@@ -94,18 +104,18 @@ pub(super) fn view(
         work: duration(row.useful),
     });
     Overview {
-        run: name.to_owned(),
+        run: facts.name.to_owned(),
         engine: run.engine.engine.clone(),
         version: run.version.clone(),
         has_videos: run.videos() == Videos::Encoded,
         headline: headline(&stories),
         standing: standing(&stories),
-        figures: figures(rows, &stories, &shots, shifts, &goes_on),
-        shares: None,
+        figures: figures(&facts, &stories, &shots),
+        shares: shares(&facts.time),
         trouble_more: stories.failed + stories.quarantined - trouble.len(),
         trouble,
         retry: format!("storyloom retry {}", shlex::try_quote(&root).unwrap_or_default()),
-        night: night::draw(shifts, &goes_on),
+        night: night::draw(facts.shifts, facts.goes_on),
         first: lines.collect(),
         parts: parts(rows.len()),
         stories,
@@ -144,47 +154,54 @@ fn headline(stories: &Counts) -> String {
     }
 }
 
-fn figures(
-    rows: &[Row],
-    stories: &Counts,
-    shots: &Counts,
-    shifts: &[Shift],
-    goes_on: impl Fn(&Shift) -> bool,
-) -> Vec<Figure> {
-    let useful: f64 = rows.iter().map(|row| row.useful).sum();
-    let lost: f64 = rows.iter().map(|row| row.lost).sum();
-    let of = |done: usize, total: usize| format!("of {}", grouped(total.max(done) as u64));
+fn figures(facts: &Facts, stories: &Counts, shots: &Counts) -> Vec<Figure> {
+    let of = |total: usize| format!("of {}", grouped(total as u64));
+    let seconds = facts.rows.iter().map(|row| row.film).sum();
     let mut figures = vec![
-        Figure {
-            name: "Stories",
-            value: grouped(stories.done as u64),
-            note: of(stories.done, stories.total),
-        },
-        Figure {
-            name: "Shots",
-            value: grouped(shots.done as u64),
-            note: of(shots.done, shots.total),
-        },
-        Figure {
-            name: "Film",
-            value: duration(rows.iter().map(|row| row.film).sum()),
-            note: "of video".to_owned(),
-        },
+        figure("Stories", grouped(stories.done as u64), of(stories.total)),
+        figure("Shots", grouped(shots.done as u64), of(shots.total)),
+        figure("Film", duration(seconds), "of video"),
     ];
-    if useful > 0.0 {
-        figures.push(Figure {
-            name: "Goodput",
-            value: percent(useful / (useful + lost)),
-            note: format!("{} of work kept", duration(useful)),
-        });
-    }
-    if !shifts.is_empty() {
-        let stopped = shifts.iter().filter(|shift| night::preempted(shift, goes_on(shift)));
-        figures.push(Figure {
-            name: "Preemptions",
-            value: grouped(stopped.count() as u64),
-            note: format!("in {} shifts", grouped(shifts.len() as u64)),
-        });
-    }
+    let Some(goodput) = facts.time.goodput() else {
+        // Folders of earlier versions have no journals.
+        let work = facts.rows.iter().map(|row| row.useful).sum();
+        figures.push(figure("Work", duration(work), "that made the shots"));
+        return figures;
+    };
+    let hours = duration(facts.time.total());
+    figures.push(figure("Goodput", percent(goodput), format!("of {hours} of all ranks")));
+    let stopped = facts.shifts.iter();
+    let stopped = stopped.filter(|shift| night::preempted(shift, (facts.goes_on)(shift)));
+    let shifts = match facts.shifts.len() {
+        1 => "in one shift".to_owned(),
+        count => format!("in {} shifts", grouped(count as u64)),
+    };
+    figures.push(figure("Preemptions", grouped(stopped.count() as u64), shifts));
     figures
+}
+
+fn figure(name: &'static str, value: String, note: impl Into<String>) -> Figure {
+    Figure {
+        name,
+        value,
+        note: note.into(),
+    }
+}
+
+/// What the time of all ranks went into; `None` if nobody noted it.
+fn shares(time: &Split) -> Option<Vec<Share>> {
+    let total = time.total();
+    let parts = [
+        ("useful", time.useful),
+        ("wasted", time.wasted),
+        ("load", time.load),
+        ("idle", time.idle),
+    ];
+    let share = |(name, seconds): (&'static str, f64)| Share {
+        name,
+        percent: (10_000.0 * seconds / total).round() / 100.0,
+        text: percent(seconds / total),
+        time: duration(seconds),
+    };
+    (total > 0.0).then(|| parts.into_iter().map(share).collect())
 }

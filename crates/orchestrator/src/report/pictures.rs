@@ -10,7 +10,7 @@ use storyloom_memory::pictures::decode_picture;
 use storyloom_memory::{BlobRef, CommitRecord};
 use storyloom_story::{RgbImage, ShotId, StoryId};
 
-use super::files::replace;
+use super::files::{replace, write};
 use crate::error::RunError;
 use crate::output::{PLACEHOLDER, read_frame};
 use crate::run_folder::RunFolder;
@@ -89,7 +89,7 @@ impl<'a> Pictures<'a> {
             return 0;
         }
         let path = self.place().join("row.jpg");
-        match jpeg(&row).and_then(|bytes| replace(&path, &bytes)) {
+        match jpeg(&row).and_then(|bytes| write(&path, &bytes)) {
             Ok(_) => cells.len(),
             Err(error) => {
                 tracing::warn!(%error, story = %self.story, "a row of pictures was not written");

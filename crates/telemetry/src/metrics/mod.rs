@@ -1,5 +1,25 @@
 //! The figures of a run, for Prometheus.
+//!
+//! [`catalogue`] names every metric. A leader counts in [`Metrics`], a reporter of its events, and
+//! an [`Exporter`] gives that away.
 
 pub mod catalogue;
 pub mod document;
+mod exporter;
+mod families;
+mod figures;
 pub mod labels;
+mod machine;
+mod push;
+mod replica;
+mod run;
+mod server;
+mod targets;
+mod token;
+
+pub use exporter::{Exporter, ExporterSettings, RunWatch};
+pub use figures::Metrics;
+pub use machine::{GpuReport, RankReport};
+pub use replica::ReplicaFacts;
+pub use run::{ByState, RunView, RunWork};
+pub use token::Token;

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use storyloom_story::{ShotId, Stage, StoryId};
 
+use super::ledger::Ledger;
 use super::moment::Clock;
 use super::{
-    Attempt, Entry, Incident, Line, Live, LiveShot, Own, Saved, ShiftEnd, ShiftStart, StageSpan,
-    shifts_folder,
+    Attempt, Entry, Incident, Line, Live, LiveShot, Own, Saved, ShiftEnd, ShiftStart, Split,
+    StageSpan, shifts_folder,
 };
 use crate::{AttemptEnd, Event, Reporter};
 
@@ -44,6 +45,7 @@ struct State {
     loading: bool,
     ended: bool,
     warned: bool,
+    ledger: Ledger,
 }
 
 impl Journal {
@@ -64,6 +66,7 @@ impl Journal {
             loading: true,
             ended: false,
             warned: false,
+            ledger: Ledger::new(begun, start.ranks),
         };
         match opened {
             Ok(file) => state.lines = Some(file),
@@ -98,6 +101,15 @@ impl Journal {
         drop(state);
         self.inner.wake.notify_all();
         self.inner.write_live();
+    }
+
+    /// Where the time of the replica went so far, without attempts that go on and what ran beside
+    /// them.
+    pub fn settled(&self) -> Split {
+        let now = self.inner.clock.now();
+        let mut state = self.inner.lock();
+        state.settle(now);
+        state.ledger.split()
     }
 
     /// What the program is at.
@@ -196,6 +208,11 @@ impl State {
         open.find(|open| open.shot == shot && &open.story == story)
     }
 
+    fn settle(&mut self, now: f64) {
+        let open = self.open.iter().map(|open| open.attempt_begun);
+        self.ledger.settle(open.fold(now, f64::min));
+    }
+
     fn begin_attempt(&mut self, now: f64, story: &StoryId, shot: ShotId, attempt: u32) {
         self.open
             .retain(|open| open.shot != shot || &open.story != story);
@@ -238,6 +255,8 @@ impl State {
             commit.seconds = now - commit.begun;
         }
         self.shots_done += usize::from(end == AttemptEnd::Committed);
+        self.ledger.add(&attempt);
+        self.settle(now);
         self.write(now, Entry::Own(Own::Shot(attempt)));
     }
 }
@@ -270,6 +289,7 @@ impl Reporter for Journal {
         match event {
             Event::RunStarted { .. } => {
                 state.loading = false;
+                state.ledger.loaded(now);
                 let seconds = now - self.inner.begun;
                 state.write(now, Entry::Own(Own::Loaded { seconds }));
             }

@@ -9,6 +9,8 @@ for (const video of document.querySelectorAll("video")) {
   button.className = "play";
   button.setAttribute("aria-label", `Play: ${video.getAttribute("aria-label")}`);
   button.addEventListener("click", () => {
+    // Only with controls can it have the focus.
+    video.controls = true;
     video.play();
     video.focus();
   });

@@ -1,0 +1,171 @@
+//! The pages of a leader: `/metrics`, `/healthz`, `/readyz`, `/status` and `POST /drain`.
+//!
+//! They are served by one thread with a runtime of its own, which asks values that others keep and
+//! never a disk, a network or a GPU.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use tokio::sync::oneshot;
+
+use super::token::Token;
+
+/// What the pages say.
+pub(super) trait Pages: Send + Sync + 'static {
+    /// The figures in the text format of Prometheus.
+    fn metrics(&self) -> Result<String, String>;
+    /// Whether the process makes progress, and why not.
+    fn health(&self) -> Result<(), String>;
+    /// Whether everything is loaded, and why not.
+    fn ready(&self) -> Result<(), String>;
+    /// What `storyloom status --json` prints; `None` if nobody has looked yet.
+    fn status(&self) -> Option<String>;
+    /// The secret of those who may drain.
+    fn token(&self) -> Option<&Token>;
+    /// Asks all programs of the run to take no new shots.
+    fn drain(&self) -> Result<(), String>;
+}
+
+/// The thread that serves.
+#[derive(Debug)]
+pub(super) struct Server {
+    address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Serves at `address`, or at one of the ports after it if others of this machine have it: the
+    /// leaders of a machine share a config. Port 0 takes any.
+    ///
+    /// # Errors
+    /// No port is free, or the address is none of this machine.
+    pub(super) fn start(address: SocketAddr, pages: Arc<dyn Pages>) -> io::Result<Self> {
+        let listener = bind(address)?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()?;
+        let (stop, stopped) = oneshot::channel::<()>();
+        let serve = async move {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            let serving = axum::serve(listener, routes(pages)).into_future();
+            tokio::select! {
+                result = serving => result,
+                // Connections that are open then are dropped: nobody waits for them.
+                _ = stopped => Ok(()),
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name("metrics-http".to_owned())
+            .spawn(move || {
+                if let Err(error) = runtime.block_on(serve) {
+                    tracing::warn!(%error, "figures are not served any more; the run goes on");
+                }
+            })?;
+        Ok(Self {
+            address,
+            stop: Some(stop),
+            thread: Some(thread),
+        })
+    }
+
+    /// Where it serves.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            // It may have ended already.
+            let _ = stop.send(());
+        }
+        if let Some(thread) = self.thread.take() {
+            // If it panicked it has said so.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    /// More leaders than anybody has on one machine.
+    const PORTS: u16 = 64;
+    let mut port = address.port();
+    let last = port.saturating_add(PORTS - 1);
+    loop {
+        let result = TcpListener::bind(SocketAddr::new(address.ip(), port));
+        match result {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && port < last => port += 1,
+            result => return result,
+        }
+    }
+}
+
+type Shared = State<Arc<dyn Pages>>;
+
+fn routes(pages: Arc<dyn Pages>) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(health))
+        .route("/readyz", get(ready))
+        .route("/status", get(status))
+        .route("/drain", post(drain))
+        .with_state(pages)
+}
+
+async fn metrics(State(pages): Shared) -> Response {
+    match pages.metrics() {
+        Ok(text) => ([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error).into_response(),
+    }
+}
+
+async fn health(State(pages): Shared) -> Response {
+    state(pages.health())
+}
+
+async fn ready(State(pages): Shared) -> Response {
+    state(pages.ready())
+}
+
+fn state(state: Result<(), String>) -> Response {
+    match state {
+        Ok(()) => "ok\n".into_response(),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason + "\n").into_response(),
+    }
+}
+
+async fn status(State(pages): Shared) -> Response {
+    match pages.status() {
+        Some(json) => ([(CONTENT_TYPE, "application/json")], json).into_response(),
+        None => state(Err("the run has not begun yet".to_owned())),
+    }
+}
+
+async fn drain(State(pages): Shared, headers: HeaderMap) -> Response {
+    let refuse = |code, why: &str| (code, format!("{why}\n")).into_response();
+    let Some(token) = pages.token() else {
+        let why = "this program takes no orders: start it with metrics.token_file";
+        return refuse(StatusCode::FORBIDDEN, why);
+    };
+    let authorization = headers.get(AUTHORIZATION);
+    if !authorization.is_some_and(|given| token.is_in(given.as_bytes())) {
+        let why = "give the token: Authorization: Bearer …";
+        return refuse(StatusCode::UNAUTHORIZED, why);
+    }
+    match pages.drain() {
+        Ok(()) => (StatusCode::ACCEPTED, "draining\n").into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error).into_response(),
+    }
+}
