@@ -40,7 +40,10 @@ impl Browser {
             command.arg("--no-sandbox");
         }
         command.args(["--window-size=1280,900", "about:blank"]);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         let mut process = command.spawn().unwrap();
         let (port, path) = address(&mut process, &profile.path().join("DevToolsActivePort"));
         let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
@@ -188,7 +191,10 @@ impl Browser {
     pub fn accessible(&mut self) -> Vec<Value> {
         let tree = self.call("Accessibility.getFullAXTree", json!({}));
         let nodes = tree["nodes"].as_array().unwrap().iter();
-        nodes.filter(|node| node["ignored"] == false).cloned().collect()
+        nodes
+            .filter(|node| node["ignored"] == false)
+            .cloned()
+            .collect()
     }
 
     /// Stops the test if the page complained in the console since it was opened.
@@ -222,7 +228,9 @@ fn program() -> Option<PathBuf> {
     let folders = std::env::var_os("PATH")?;
     let folders: Vec<PathBuf> = std::env::split_paths(&folders).collect();
     let names = ["chromium", "chromium-browser", "google-chrome"];
-    let mut places = names.iter().flat_map(|name| folders.iter().map(move |f| f.join(name)));
+    let mut places = names
+        .iter()
+        .flat_map(|name| folders.iter().map(move |f| f.join(name)));
     places.find(|place| place.is_file())
 }
 

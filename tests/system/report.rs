@@ -11,7 +11,8 @@ use crate::browser::Browser;
 use crate::harness::{Workshop, finish};
 
 /// Markup in every place where a user may write something.
-const MARKUP: &str = "\"><img src=x onerror=\"window.hurt=1\"></script><script>window.hurt=1</script>";
+const MARKUP: &str =
+    "\"><img src=x onerror=\"window.hurt=1\"></script><script>window.hurt=1</script>";
 
 /// A run of three stories with videos, of which one is then given up.
 fn made() -> Workshop {
@@ -71,7 +72,10 @@ fn a_report_is_clicked_through() {
     browser.click("#words");
     browser.write("AD");
     assert_eq!(names(&mut browser), ["An ad"]);
-    assert_eq!(browser.text("document.querySelector('#found').textContent"), "1 story");
+    assert_eq!(
+        browser.text("document.querySelector('#found').textContent"),
+        "1 story"
+    );
     browser.eval("document.querySelector('#words').value = ''; document.querySelector('#words').dispatchEvent(new Event('input'))");
     browser.click("[value=failed] + span");
     assert_eq!(names(&mut browser), ["A lost one"]);
@@ -86,8 +90,13 @@ fn a_report_is_clicked_through() {
 
     // Back from a story, the table is as it was left.
     browser.click("#rows a");
-    browser.until("location.pathname.endsWith('/stories/tale.html') && document.readyState === 'complete'");
-    assert_eq!(browser.text("document.querySelector('h1').textContent"), tale);
+    browser.until(
+        "location.pathname.endsWith('/stories/tale.html') && document.readyState === 'complete'",
+    );
+    assert_eq!(
+        browser.text("document.querySelector('h1').textContent"),
+        tale
+    );
     browser.was_content();
     browser.eval("history.back()");
     browser.until("location.pathname.endsWith('index.html') && document.readyState === 'complete'");
@@ -108,12 +117,19 @@ fn the_shots_of_a_report_play() {
         let video = video(number);
         format!("!{video}.paused && {video}.currentTime > 0 && {video}.videoWidth === 64")
     };
-    assert_eq!(browser.eval("document.querySelectorAll('.shot video').length"), 4);
+    assert_eq!(
+        browser.eval("document.querySelectorAll('.shot video').length"),
+        4
+    );
     browser.click("#shot-01_01 .play");
     browser.until(&plays(0));
     browser.click("#shot-01_03 .play");
     browser.until(&plays(2));
-    assert_eq!(browser.eval(&format!("{}.paused", video(0))), true, "one at a time");
+    assert_eq!(
+        browser.eval(&format!("{}.paused", video(0))),
+        true,
+        "one at a time"
+    );
     // The whole story, by keyboard.
     browser.eval("document.querySelector('.whole .play').focus()");
     browser.press("Enter");
@@ -128,10 +144,16 @@ fn the_shots_of_a_report_play() {
     // A shot that is not there says so, why, and what to do.
     browser.open(&shop.out().join("report/stories/lost.html"));
     let text = browser.text("document.querySelector('.attention').textContent");
-    assert!(text.contains("Given up at shot 01_02") && text.contains(MARKUP), "{text}");
+    assert!(
+        text.contains("Given up at shot 01_02") && text.contains(MARKUP),
+        "{text}"
+    );
     let retry = format!("storyloom retry {} lost", shop.out().display());
     assert!(text.contains(&retry), "{text}");
-    assert_eq!(browser.eval("document.querySelectorAll('.shot .blank').length"), 1);
+    assert_eq!(
+        browser.eval("document.querySelectorAll('.shot .blank').length"),
+        1
+    );
     browser.was_content();
 }
 
@@ -142,9 +164,15 @@ fn markup_in_a_story_stays_text() {
     let root = page.parent().unwrap();
     for page in ["index.html", "stories/tale.html", "stories/lost.html"] {
         let html = fs::read_to_string(root.join(page)).unwrap();
-        assert!(!html.contains("<script>") && !html.contains("<img src=x"), "{page}");
+        assert!(
+            !html.contains("<script>") && !html.contains("<img src=x"),
+            "{page}"
+        );
         assert!(html.contains("window.hurt"), "{page} has the text");
-        assert!(!html.contains("http:") && !html.contains("https:"), "{page} needs a network");
+        assert!(
+            !html.contains("http:") && !html.contains("https:"),
+            "{page} needs a network"
+        );
     }
     let Some(mut browser) = Browser::start() else {
         return;
@@ -152,7 +180,11 @@ fn markup_in_a_story_stays_text() {
     for page in ["index.html", "stories/tale.html", "stories/lost.html"] {
         browser.open(&root.join(page));
         assert_eq!(browser.eval("window.hurt === undefined"), true, "{page}");
-        assert_eq!(browser.eval("document.querySelectorAll('[src=x]').length"), 0, "{page}");
+        assert_eq!(
+            browser.eval("document.querySelectorAll('[src=x]').length"),
+            0,
+            "{page}"
+        );
         browser.was_content();
     }
 }
@@ -178,8 +210,15 @@ fn only_what_changed_is_written_again() {
     let page = report(&shop);
     let root = page.parent().unwrap();
     let mut first = times(root);
-    assert!(first.keys().any(|path| path.ends_with("pictures/tale/row.jpg")));
-    let again = shop.ask(&["report"]).ended_with(0).saying("0 of them changed");
+    assert!(
+        first
+            .keys()
+            .any(|path| path.ends_with("pictures/tale/row.jpg"))
+    );
+    let again = shop
+        .ask(&["report"])
+        .ended_with(0)
+        .saying("0 of them changed");
     assert_eq!(again.stdout.trim(), page.display().to_string());
     // What the report remembers for itself is no page.
     let cache = root.join("cache.json");
@@ -188,16 +227,31 @@ fn only_what_changed_is_written_again() {
     second.remove(&cache);
     assert_eq!(first, second);
 
-    change(&shop, "ad", |story| story["script"]["story_name"] = json!("Another ad"));
-    shop.ask(&["report"]).ended_with(0).saying("1 of them changed");
+    change(&shop, "ad", |story| {
+        story["script"]["story_name"] = json!("Another ad")
+    });
+    shop.ask(&["report"])
+        .ended_with(0)
+        .saying("1 of them changed");
     let third = times(root);
-    let changed: Vec<_> = second.iter().filter(|(path, time)| third[*path] != **time).collect();
-    let changed: Vec<_> = changed.iter().map(|(path, _)| path.strip_prefix(root).unwrap()).collect();
-    assert_eq!(changed, ["data/0.js", "index.html", "stories/ad.html"].map(Path::new));
+    let changed: Vec<_> = second
+        .iter()
+        .filter(|(path, time)| third[*path] != **time)
+        .collect();
+    let changed: Vec<_> = changed
+        .iter()
+        .map(|(path, _)| path.strip_prefix(root).unwrap())
+        .collect();
+    assert_eq!(
+        changed,
+        ["data/0.js", "index.html", "stories/ad.html"].map(Path::new)
+    );
 
     // A page that somebody removed comes back.
     fs::remove_file(root.join("stories/tale.html")).unwrap();
-    shop.ask(&["report"]).ended_with(0).saying("1 of them changed");
+    shop.ask(&["report"])
+        .ended_with(0)
+        .saying("1 of them changed");
     assert!(root.join("stories/tale.html").is_file());
 }
 
@@ -205,7 +259,12 @@ fn only_what_changed_is_written_again() {
 fn many(count: usize) -> Workshop {
     let shop = Workshop::new();
     let manifest = shop.manifest(&[("story-00000", &[true; 10])]);
-    let sets = ["simulated.videos=false", "video.width=16", "video.height=16", "video.frames=1"];
+    let sets = [
+        "simulated.videos=false",
+        "video.width=16",
+        "video.height=16",
+        "video.frames=1",
+    ];
     finish(&mut shop.run(&manifest, &sets)).ended_with(0);
     let read = |path: &Path| -> Value { serde_json::from_slice(&fs::read(path).unwrap()).unwrap() };
     let stories = shop.out().join("stories");
@@ -257,14 +316,20 @@ fn ten_thousand_stories_are_no_burden() {
         "performance.getEntriesByType('paint').find((e) => e.name === 'first-contentful-paint').startTime",
     );
     println!("first paint of 10,000 stories after {paint} ms");
-    assert_eq!(browser.eval("document.querySelectorAll('#rows tr').length"), 50);
+    assert_eq!(
+        browser.eval("document.querySelectorAll('#rows tr').length"),
+        50
+    );
     let place = "document.querySelector('#leaf-place').textContent";
     assert_eq!(browser.text(place), "page 1 of 200");
     browser.click("#on");
     assert_eq!(browser.text(place), "page 2 of 200");
     assert_eq!(names(&mut browser)[0], "The 50th evening at the harbour");
     browser.click("[value=quarantined] + span");
-    assert_eq!(browser.text("document.querySelector('#found').textContent"), "1,000 stories");
+    assert_eq!(
+        browser.text("document.querySelector('#found').textContent"),
+        "1,000 stories"
+    );
     browser.click("#words");
     browser.write("9991th south");
     assert_eq!(names(&mut browser), ["The 9991th evening at the harbour"]);
@@ -274,7 +339,12 @@ fn ten_thousand_stories_are_no_burden() {
 /// Names of everything that has this role.
 fn of_role(nodes: &[Value], role: &str) -> Vec<String> {
     let with_role = nodes.iter().filter(|node| node["role"]["value"] == role);
-    let name = |node: &Value| node["name"]["value"].as_str().unwrap_or_default().to_owned();
+    let name = |node: &Value| {
+        node["name"]["value"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
     with_role.map(name).collect()
 }
 
@@ -282,11 +352,22 @@ fn of_role(nodes: &[Value], role: &str) -> Vec<String> {
 #[track_caller]
 fn speaks(nodes: &[Value], landmarks: &[&str]) {
     for landmark in landmarks {
-        assert!(!of_role(nodes, landmark).is_empty(), "there is no {landmark}");
+        assert!(
+            !of_role(nodes, landmark).is_empty(),
+            "there is no {landmark}"
+        );
     }
     let named = [
-        "button", "link", "searchbox", "radio", "image", "columnheader", "rowheader", "heading",
-        "region", "Video",
+        "button",
+        "link",
+        "searchbox",
+        "radio",
+        "image",
+        "columnheader",
+        "rowheader",
+        "heading",
+        "region",
+        "Video",
     ];
     for role in named {
         let names = of_role(nodes, role);
@@ -338,22 +419,37 @@ fn a_report_is_for_everybody() {
     let lost = shop.out().join("report/stories/lost.html");
 
     browser.open(&page);
-    let landmarks = ["banner", "navigation", "main", "contentinfo", "search", "table", "status"];
+    let landmarks = [
+        "banner",
+        "navigation",
+        "main",
+        "contentinfo",
+        "search",
+        "table",
+        "status",
+    ];
     speaks(&browser.accessible(), &landmarks);
-    let headers = browser.eval("document.querySelectorAll('thead th[scope=col][aria-sort]').length");
+    let headers =
+        browser.eval("document.querySelectorAll('thead th[scope=col][aria-sort]').length");
     assert_eq!(headers, 1, "one column says that it is sorted");
     browser.open(&story);
     let nodes = browser.accessible();
-    speaks(&nodes, &["banner", "navigation", "main", "contentinfo", "Video"]);
+    speaks(
+        &nodes,
+        &["banner", "navigation", "main", "contentinfo", "Video"],
+    );
     let drawing = of_role(&nodes, "image");
-    let told = drawing.iter().any(|name| name.starts_with("4 shots in a row."));
+    let told = drawing
+        .iter()
+        .any(|name| name.starts_with("4 shots in a row."));
     assert!(told, "the drawing has no words: {drawing:?}");
 
     for scheme in ["light", "dark"] {
         browser.scheme(scheme);
         for page in [&page, &story, &lost] {
             browser.open(page);
-            browser.eval("for (const more of document.querySelectorAll('details')) more.open = true");
+            browser
+                .eval("for (const more of document.querySelectorAll('details')) more.open = true");
             let faint = browser.eval(FAINT);
             assert_eq!(faint, json!([]), "{scheme} {}", page.display());
         }
@@ -383,7 +479,10 @@ fn a_report_needs_no_mouse() {
     // On to the states, one further, and past them to the first header.
     browser.press("Tab");
     browser.press("ArrowRight");
-    assert_eq!(browser.text("document.querySelector('[name=state]:checked').value"), "done");
+    assert_eq!(
+        browser.text("document.querySelector('[name=state]:checked').value"),
+        "done"
+    );
     assert!(names(&mut browser).is_empty());
     browser.press("Tab");
     assert_eq!(browser.text(focus), "#");

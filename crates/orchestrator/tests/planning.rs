@@ -312,7 +312,10 @@ fn runs_without_videos_say_so() {
     let page = std::fs::read_to_string(&report.page).unwrap();
     assert!(page.contains("told to make no videos"));
     let story = std::fs::read_to_string(report.page.with_file_name("stories/s0.html")).unwrap();
-    assert!(!story.contains("<video") && story.contains("<img"), "pictures, but nothing to play");
+    assert!(
+        !story.contains("<video") && story.contains("<img"),
+        "pictures, but nothing to play"
+    );
 
     // Neither kind of run goes on as the other.
     config.videos = Videos::Encoded;

@@ -229,7 +229,11 @@ fn a_run_makes_everything_once() {
     for attribute in ["poster=\"", "<img src=\"", "href=\"../../", "src=\"../../"] {
         let found: Vec<&str> = html.split(attribute).skip(1).collect();
         assert!(!found.is_empty(), "{attribute}");
-        let up = if attribute.contains("../../") { "../../" } else { "" };
+        let up = if attribute.contains("../../") {
+            "../../"
+        } else {
+            ""
+        };
         for rest in found {
             let name = rest.split('"').next().unwrap().replace("&#x2f;", "/");
             let path = root.join("stories").join(format!("{up}{name}"));

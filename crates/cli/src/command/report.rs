@@ -19,7 +19,10 @@ pub struct Arguments {
 /// Writes the pages and prints the path of the first.
 pub fn run(arguments: &Arguments) -> Outcome {
     let written = write_report(&folder::open(&arguments.folder)).map_err(folder::failure)?;
-    eprintln!("{} stories, {} of them changed", written.stories, written.changed);
+    eprintln!(
+        "{} stories, {} of them changed",
+        written.stories, written.changed
+    );
     print(&written.page.display().to_string())?;
     Ok(Exit::Done)
 }

@@ -158,11 +158,7 @@ impl Config {
             "metrics.push",
             "is an address that begins with http://, or empty",
         );
-        rule(
-            self.metrics.stall > 0.0,
-            "metrics.stall",
-            "must be above 0",
-        );
+        rule(self.metrics.stall > 0.0, "metrics.stall", "must be above 0");
         rule(
             self.run.deadline().is_ok(),
             "run.deadline",

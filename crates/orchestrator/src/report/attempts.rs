@@ -90,7 +90,9 @@ impl StoryAttempts {
     /// How many failed.
     pub(super) fn failed(&self) -> usize {
         let attempts = self.shots.values().flatten();
-        attempts.filter(|attempt| attempt.end == Ending::Failed).count()
+        attempts
+            .filter(|attempt| attempt.end == Ending::Failed)
+            .count()
     }
 
     /// Changes when the attempts do.

@@ -40,7 +40,9 @@ impl Cache {
         let stories = stored
             .filter(|stored| stored.form == form)
             .map_or_else(Vec::new, |stored| stored.stories);
-        let stories = stories.into_iter().map(|known| (known.row.id.clone(), known));
+        let stories = stories
+            .into_iter()
+            .map(|known| (known.row.id.clone(), known));
         Self {
             stories: stories.collect(),
         }

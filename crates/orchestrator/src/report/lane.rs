@@ -55,7 +55,10 @@ fn kept_until(attempt: &Attempt, goes_on: bool) -> f64 {
     match attempt.end {
         Some(AttemptEnd::Committed) => f64::INFINITY,
         None if goes_on => f64::INFINITY,
-        _ => attempt.saved.last().map_or(f64::NEG_INFINITY, |saved| saved.at),
+        _ => attempt
+            .saved
+            .last()
+            .map_or(f64::NEG_INFINITY, |saved| saved.at),
     }
 }
 
@@ -87,7 +90,13 @@ pub(super) fn shapes(pieces: &[Piece], span: Span) -> Vec<Shape> {
         let (top, height) = ROWS[piece.row];
         let left = WIDTH * span.share(piece.begun);
         let width = (WIDTH * span.share(piece.end) - left).max(0.4);
-        rectangle(paths.entry(piece.class).or_default(), left, top, width, height);
+        rectangle(
+            paths.entry(piece.class).or_default(),
+            left,
+            top,
+            width,
+            height,
+        );
     }
     collect(paths)
 }
@@ -96,7 +105,9 @@ pub(super) fn shapes(pieces: &[Piece], span: Span) -> Vec<Shape> {
 pub(super) fn columns(pieces: &[Piece], span: Span, number: usize, seats: usize) -> Vec<Shape> {
     let mut filled: BTreeMap<(usize, &'static str), Vec<f64>> = BTreeMap::new();
     for piece in pieces {
-        let bins = filled.entry((piece.row, piece.class)).or_insert_with(|| vec![0.0; number]);
+        let bins = filled
+            .entry((piece.row, piece.class))
+            .or_insert_with(|| vec![0.0; number]);
         fill(bins, span, piece);
     }
     let most = span.seconds() / number as f64 * seats as f64;
@@ -112,10 +123,18 @@ pub(super) fn columns(pieces: &[Piece], span: Span, number: usize, seats: usize)
 /// Adds the seconds of a piece to the columns it lies in.
 fn fill(bins: &mut [f64], span: Span, piece: &Piece) {
     let count = bins.len() as f64;
-    let (from, to) = (span.share(piece.begun) * count, span.share(piece.end) * count);
+    let (from, to) = (
+        span.share(piece.begun) * count,
+        span.share(piece.end) * count,
+    );
     let column = span.seconds() / count;
     let last = (to as usize).min(bins.len().saturating_sub(1));
-    for (place, bin) in bins.iter_mut().enumerate().take(last + 1).skip(from as usize) {
+    for (place, bin) in bins
+        .iter_mut()
+        .enumerate()
+        .take(last + 1)
+        .skip(from as usize)
+    {
         let inside = to.min(place as f64 + 1.0) - from.max(place as f64);
         *bin += inside.max(0.0) * column;
     }
@@ -140,7 +159,13 @@ fn stack(path: &mut String, row: usize, bins: &[f64], most: f64, below: &mut [f6
         let (from, to) = run[0];
         if to > from {
             let left = place as f64 * width;
-            rectangle(path, left, top + height - to, run.len() as f64 * width, to - from);
+            rectangle(
+                path,
+                left,
+                top + height - to,
+                run.len() as f64 * width,
+                to - from,
+            );
         }
         place += run.len();
     }
@@ -148,7 +173,10 @@ fn stack(path: &mut String, row: usize, bins: &[f64], most: f64, below: &mut [f6
 
 fn rectangle(path: &mut String, left: f64, top: f64, width: f64, height: f64) {
     // Writing to a text cannot fail.
-    let _ = write!(path, "M{left:.1} {top:.1}h{width:.1}v{height:.1}h-{width:.1}z");
+    let _ = write!(
+        path,
+        "M{left:.1} {top:.1}h{width:.1}v{height:.1}h-{width:.1}z"
+    );
 }
 
 fn collect(paths: BTreeMap<&'static str, String>) -> Vec<Shape> {
@@ -177,11 +205,14 @@ mod tests {
     #[test]
     fn columns_add_up_to_the_time() {
         let mut bins = vec![0.0; 10];
-        let pieces = [piece(1, "denoise", 5.0, 25.0), piece(1, "denoise", 99.0, 100.0)];
+        let pieces = [
+            piece(1, "denoise", 5.0, 25.0),
+            piece(1, "denoise", 95.0, 100.0),
+        ];
         for piece in &pieces {
             fill(&mut bins, SPAN, piece);
         }
-        assert_eq!(bins, [5.0, 10.0, 5.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]);
+        assert_eq!(bins, [5.0, 10.0, 5.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 5.0]);
     }
 
     #[test]
@@ -195,7 +226,10 @@ mod tests {
     fn what_was_lost_stands_on_what_was_kept() {
         let pieces = [piece(1, "denoise", 0.0, 5.0), piece(1, "lost", 5.0, 10.0)];
         let shapes = columns(&pieces, SPAN, 10, 1);
-        let paths: Vec<_> = shapes.iter().map(|shape| (shape.class, shape.path.as_str())).collect();
+        let paths: Vec<_> = shapes
+            .iter()
+            .map(|shape| (shape.class, shape.path.as_str()))
+            .collect();
         let wanted = [
             ("denoise", "M0.0 17.0h100.0v9.0h-100.0z"),
             ("lost", "M0.0 8.0h100.0v9.0h-100.0z"),
@@ -205,7 +239,10 @@ mod tests {
 
     #[test]
     fn several_replicas_share_a_column() {
-        let pieces = [piece(1, "denoise", 0.0, 10.0), piece(1, "denoise", 0.0, 10.0)];
+        let pieces = [
+            piece(1, "denoise", 0.0, 10.0),
+            piece(1, "denoise", 0.0, 10.0),
+        ];
         let shapes = columns(&pieces, SPAN, 10, 4);
         assert_eq!(shapes[0].path, "M0.0 17.0h100.0v9.0h-100.0z");
     }

@@ -228,7 +228,8 @@ mod tests {
         assert_eq!(drawn.cards[0].keyframes[0].seen_by, 2);
         assert_eq!(drawn.cards[0].port, None);
         assert!(drawn.cards[2].port.is_some());
-        let wanted = "3 shots in a row. Together they hold 3 pictures in memory, of which 3 were seen";
+        let wanted =
+            "3 shots in a row. Together they hold 3 pictures in memory, of which 3 were seen";
         assert!(drawn.summary.starts_with(wanted), "{}", drawn.summary);
     }
 
@@ -261,7 +262,9 @@ mod tests {
             let s = 1.0 - t;
             n[1] * s.powi(3) + 3.0 * n[3] * s * t + n[7] * t.powi(3)
         };
-        (0..=20).map(|t| y(f64::from(t) / 20.0)).fold(f64::INFINITY, f64::min)
+        (0..=20)
+            .map(|t| y(f64::from(t) / 20.0))
+            .fold(f64::INFINITY, f64::min)
     }
 
     #[test]
@@ -272,7 +275,10 @@ mod tests {
 
     #[test]
     fn a_keyframe_that_is_not_there_has_no_arc() {
-        let columns = [column("01_01", 1, &[]), column("01_02", 0, &[(0, 7), (9, 0)])];
+        let columns = [
+            column("01_01", 1, &[]),
+            column("01_02", 0, &[(0, 7), (9, 0)]),
+        ];
         assert!(draw(&columns, 1.0).unwrap().arcs.is_empty());
     }
 }

@@ -113,23 +113,33 @@ pub(super) fn draw(shifts: &[Shift], goes_on: impl Fn(&Shift) -> bool) -> Option
     let seats = lanes(drawn);
     let all: Vec<Vec<Piece>> = seats
         .iter()
-        .map(|(_, seat)| seat.iter().flat_map(|shift| pieces(shift, goes_on(shift))).collect())
+        .map(|(_, seat)| {
+            seat.iter()
+                .flat_map(|shift| pieces(shift, goes_on(shift)))
+                .collect()
+        })
         .collect();
     let count: usize = all.iter().map(Vec::len).sum();
     let exact = count <= PIECES && seats.iter().all(|(label, _)| label.seats == 1);
     let number = (PIECES * 2 / seats.len().max(1)).clamp(100, COLUMNS);
-    let views = seats.iter().zip(&all).map(|((label, seat), pieces)| LaneView {
-        label: label.text.clone(),
-        shifts: seat.len(),
-        shots: grouped(seat.iter().map(|shift| committed(shift) as u64).sum()),
-        alive: duration(seat.iter().map(|shift| shift.until() - shift.begun).sum()),
-        preempted: seat.iter().filter(|shift| preempted(shift, goes_on(shift))).count(),
-        shapes: match exact {
-            true => shapes(pieces, span),
-            false => columns(pieces, span, number, label.seats),
-        },
-        marks: marks(seat, span, &goes_on),
-    });
+    let views = seats
+        .iter()
+        .zip(&all)
+        .map(|((label, seat), pieces)| LaneView {
+            label: label.text.clone(),
+            shifts: seat.len(),
+            shots: grouped(seat.iter().map(|shift| committed(shift) as u64).sum()),
+            alive: duration(seat.iter().map(|shift| shift.until() - shift.begun).sum()),
+            preempted: seat
+                .iter()
+                .filter(|shift| preempted(shift, goes_on(shift)))
+                .count(),
+            shapes: match exact {
+                true => shapes(pieces, span),
+                false => columns(pieces, span, number, label.seats),
+            },
+            marks: marks(seat, span, &goes_on),
+        });
     Some(Night {
         begun: super::text::stamp(span.begun),
         length: duration(span.seconds()),
@@ -144,7 +154,9 @@ pub(super) fn draw(shifts: &[Shift], goes_on: impl Fn(&Shift) -> bool) -> Option
 fn committed(shift: &Shift) -> usize {
     use storyloom_telemetry::AttemptEnd::Committed;
     let attempts = shift.attempts.iter();
-    attempts.filter(|attempt| attempt.end == Some(Committed)).count()
+    attempts
+        .filter(|attempt| attempt.end == Some(Committed))
+        .count()
 }
 
 /// Where the last night begins among the shifts.
@@ -171,10 +183,11 @@ struct Label {
 fn lanes(shifts: &[Shift]) -> Vec<(Label, Vec<&Shift>)> {
     let mut seats: BTreeMap<(&str, usize), Vec<Vec<&Shift>>> = BTreeMap::new();
     for shift in shifts {
-        let places = seats.entry((&shift.start.host, shift.start.rank)).or_default();
-        let free = |seat: &&mut Vec<&Shift>| {
-            seat.last().is_none_or(|last| last.until() <= shift.begun)
-        };
+        let places = seats
+            .entry((&shift.start.host, shift.start.rank))
+            .or_default();
+        let free =
+            |seat: &&mut Vec<&Shift>| seat.last().is_none_or(|last| last.until() <= shift.begun);
         match places.iter_mut().find(free) {
             Some(seat) => seat.push(shift),
             None => places.push(vec![shift]),
@@ -183,7 +196,11 @@ fn lanes(shifts: &[Shift]) -> Vec<(Label, Vec<&Shift>)> {
     let mut lanes = Vec::new();
     for ((host, rank), places) in seats {
         for (number, seat) in places.into_iter().enumerate() {
-            let twin = if number == 0 { String::new() } else { format!(" ({})", number + 1) };
+            let twin = if number == 0 {
+                String::new()
+            } else {
+                format!(" ({})", number + 1)
+            };
             let text = format!("{host} rank {rank}{twin}");
             lanes.push((Label { text, seats: 1 }, seat));
         }
@@ -206,7 +223,11 @@ fn marks(seat: &[&Shift], span: Span, goes_on: impl Fn(&Shift) -> bool) -> Vec<M
     ends.sort_by(|one, two| one.until().total_cmp(&two.until()));
     for shift in ends {
         let at = 100.0 * span.share(shift.until());
-        let how = if shift.end.is_some() { "stopped, all saved" } else { "killed" };
+        let how = if shift.end.is_some() {
+            "stopped, all saved"
+        } else {
+            "killed"
+        };
         match marks.last_mut() {
             Some((last, count, _)) if at - *last < MARK_DISTANCE => *count += 1,
             _ => {
@@ -292,7 +313,10 @@ mod tests {
             };
             shift.attempts.push(Attempt {
                 story: StoryId::new("tale").unwrap(),
-                shot: ShotId { scene: 1, shot: number },
+                shot: ShotId {
+                    scene: 1,
+                    shot: number,
+                },
                 attempt: 0,
                 begun,
                 end: Some(AttemptEnd::Committed),
@@ -332,10 +356,21 @@ mod tests {
             .iter()
             .map(|lane| (lane.label.as_str(), lane.shifts, lane.preempted))
             .collect();
-        let wanted = [("node rank 0", 2, 2), ("node rank 0 (2)", 1, 0), ("node rank 1", 1, 0)];
+        let wanted = [
+            ("node rank 0", 2, 2),
+            ("node rank 0 (2)", 1, 0),
+            ("node rank 1", 1, 0),
+        ];
         assert_eq!(lanes, wanted);
-        let marks: Vec<_> = night.lanes[0].marks.iter().map(|mark| mark.text.as_str()).collect();
-        assert_eq!(marks, ["killed at 10:28 UTC", "stopped, all saved at 10:30 UTC"]);
+        let marks: Vec<_> = night.lanes[0]
+            .marks
+            .iter()
+            .map(|mark| mark.text.as_str())
+            .collect();
+        assert_eq!(
+            marks,
+            ["killed at 11:08 UTC", "stopped, all saved at 11:10 UTC"]
+        );
         assert_eq!(night.column, None);
     }
 
@@ -352,7 +387,10 @@ mod tests {
         let night = night(&ranks);
         assert_eq!(night.lanes.len(), LANES);
         assert_eq!(night.lanes[LANES - 1].label, "25 more replicas");
-        assert_eq!(night.lanes.iter().map(|lane| lane.shifts).sum::<usize>(), 64 * 9);
+        assert_eq!(
+            night.lanes.iter().map(|lane| lane.shifts).sum::<usize>(),
+            64 * 9
+        );
         assert!(night.column.is_some());
         assert!(size(&night) < 900_000, "{}", size(&night));
         assert!(night.ticks.len() <= 9, "{:?}", night.ticks);
@@ -365,9 +403,18 @@ mod tests {
         let classes: Vec<_> = shapes.iter().map(|shape| shape.class).collect();
         assert_eq!(classes, ["decode", "denoise", "encode", "load"]);
         // The second shot denoises from second 12 to 19 of 100, in a drawing 1000 wide.
-        assert!(shapes[1].path.contains("M120.0 8.0h70.0v18.0h-70.0z"), "{}", shapes[1].path);
+        assert!(
+            shapes[1].path.contains("M120.0 8.0h70.0v18.0h-70.0z"),
+            "{}",
+            shapes[1].path
+        );
         let ticks: Vec<_> = night.ticks.iter().map(|tick| tick.label.as_str()).collect();
-        assert_eq!(ticks, ["10:26:40", "10:27:00", "10:27:20", "10:27:40", "10:28:00", "10:28:20"]);
+        assert_eq!(
+            ticks,
+            [
+                "11:06:40", "11:07:00", "11:07:20", "11:07:40", "11:08:00", "11:08:20"
+            ]
+        );
     }
 
     #[test]

@@ -91,7 +91,8 @@ pub(super) fn view(facts: Facts) -> Overview {
     } = facts;
     let (mut stories, mut shots) = (Counts::default(), Counts::default());
     for row in rows {
-        row.standing.tally(row.shots, row.done, &mut stories, &mut shots);
+        row.standing
+            .tally(row.shots, row.done, &mut stories, &mut shots);
     }
     let lost = |row: &&Row| matches!(row.standing, Standing::Failed | Standing::Quarantined);
     let trouble: Vec<Row> = rows.iter().filter(lost).take(NAMED).cloned().collect();
@@ -114,7 +115,10 @@ pub(super) fn view(facts: Facts) -> Overview {
         shares: shares(&facts.time),
         trouble_more: stories.failed + stories.quarantined - trouble.len(),
         trouble,
-        retry: format!("storyloom retry {}", shlex::try_quote(&root).unwrap_or_default()),
+        retry: format!(
+            "storyloom retry {}",
+            shlex::try_quote(&root).unwrap_or_default()
+        ),
         night: night::draw(facts.shifts, facts.goes_on),
         first: lines.collect(),
         parts: parts(rows.len()),
@@ -140,7 +144,9 @@ fn headline(stories: &Counts) -> String {
     let made = match (stories.total, stories.done) {
         (0, _) => "There is no story in this run.".to_owned(),
         (1, 1) => "The story is made.".to_owned(),
-        (total, done) if total == done => format!("All {} stories are made.", grouped(total as u64)),
+        (total, done) if total == done => {
+            format!("All {} stories are made.", grouped(total as u64))
+        }
         (total, done) => format!(
             "{} of {} stories are made.",
             grouped(done as u64),
@@ -169,14 +175,22 @@ fn figures(facts: &Facts, stories: &Counts, shots: &Counts) -> Vec<Figure> {
         return figures;
     };
     let hours = duration(facts.time.total());
-    figures.push(figure("Goodput", percent(goodput), format!("of {hours} of all ranks")));
+    figures.push(figure(
+        "Goodput",
+        percent(goodput),
+        format!("of {hours} of all ranks"),
+    ));
     let stopped = facts.shifts.iter();
     let stopped = stopped.filter(|shift| night::preempted(shift, (facts.goes_on)(shift)));
     let shifts = match facts.shifts.len() {
         1 => "in one shift".to_owned(),
         count => format!("in {} shifts", grouped(count as u64)),
     };
-    figures.push(figure("Preemptions", grouped(stopped.count() as u64), shifts));
+    figures.push(figure(
+        "Preemptions",
+        grouped(stopped.count() as u64),
+        shifts,
+    ));
     figures
 }
 

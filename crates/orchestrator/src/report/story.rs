@@ -292,7 +292,9 @@ impl Gathering<'_> {
         let mut saw = Vec::with_capacity(record.memory_seen.len());
         for seen in &record.memory_seen {
             let origin = self.origins.get(&seen.file);
-            column.saw.extend(origin.map(|origin| (origin.column, origin.place)));
+            column
+                .saw
+                .extend(origin.map(|origin| (origin.column, origin.place)));
             let shot = origin.and_then(|origin| origin.shot);
             saw.push(SeenView {
                 name: origin.map_or_else(
@@ -388,7 +390,11 @@ fn trouble(folder: &RunFolder, file: &StoryFile) -> Option<Trouble> {
         StoryState::Failed { shot, reason } => (shot, reason, Vec::new()),
         StoryState::Quarantined { shot, reason } => {
             let alone = quarantine::command(folder, &file.id);
-            (shot, reason, vec![("Try it alone, in a folder of its own:", alone)])
+            (
+                shot,
+                reason,
+                vec![("Try it alone, in a folder of its own:", alone)],
+            )
         }
         _ => return None,
     };

@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn moments_are_utc() {
-        assert_eq!(stamp(1_795_000_000.0), "18 Nov 2026, 10:26 UTC");
+        assert_eq!(stamp(1_795_000_000.0), "18 Nov 2026, 11:06 UTC");
         assert_eq!(stamp(f64::MAX), "");
     }
 }
