@@ -186,7 +186,7 @@ impl Place {
     /// # Errors
     /// A rank is missing.
     pub fn as_first_says(&self, mine: bool) -> Result<bool, Failure> {
-        let mut answer = [u8::from(mine)];
+        let mut answer = [i64::from(mine)];
         if self.is_shared() {
             self.world
                 .group()
