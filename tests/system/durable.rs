@@ -27,6 +27,8 @@ fn start(command: &mut Command, log: &Path) -> Child {
         .append(true)
         .open(log)
         .unwrap();
+    // Single shots are told at this level.
+    command.env("STORYLOOM_LOG", "info,storyloom_telemetry=debug");
     command.stdout(Stdio::null()).stderr(log).spawn().unwrap()
 }
 

@@ -145,7 +145,7 @@ fn topologies_that_do_not_fit_say_what_would() {
 }
 
 /// The processes that `parent` started, in the order of their numbers.
-fn children(parent: u32) -> Vec<u32> {
+pub fn children(parent: u32) -> Vec<u32> {
     let path = format!("/proc/{parent}/task/{parent}/children");
     let text = fs::read_to_string(path).unwrap_or_default();
     let mut pids: Vec<u32> = text
@@ -156,7 +156,7 @@ fn children(parent: u32) -> Vec<u32> {
     pids
 }
 
-fn send(signal: &str, pid: u32) {
+pub fn send(signal: &str, pid: u32) {
     let sent = Command::new("kill")
         .args([signal, &pid.to_string()])
         .status();

@@ -29,3 +29,13 @@ pub fn print_json(value: &impl Serialize) -> Result<(), Failure> {
         .map_err(|error| Failure::new(Exit::Unexpected, error))?;
     print(&text)
 }
+
+/// Writes `value` to stdout as JSON on one line.
+///
+/// # Errors
+/// As [`print`].
+pub fn print_json_line(value: &impl Serialize) -> Result<(), Failure> {
+    let text =
+        serde_json::to_string(value).map_err(|error| Failure::new(Exit::Unexpected, error))?;
+    print(&text)
+}

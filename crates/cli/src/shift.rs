@@ -1,65 +1,155 @@
-//! What a run writes down about itself while it works.
+//! What a leader tells those who look on: its journal, its metrics, its pages.
 
+use std::fs;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use storyloom_memory::Disk;
 use storyloom_models::tch;
 use storyloom_orchestrator::lease::host_name;
-use storyloom_orchestrator::{RunConfig, RunOutcome};
+use storyloom_orchestrator::status::{Counts, now};
+use storyloom_orchestrator::watch::{View, Watcher};
+use storyloom_orchestrator::{RunConfig, RunFolder, RunOutcome, StopFlag, drain};
 use storyloom_telemetry::Reporters;
+use storyloom_telemetry::metrics::labels::State;
+use storyloom_telemetry::metrics::{
+    ByState, Exporter, ExporterSettings, Metrics, RankReport, RankReports, ReplicaFacts, RunView,
+    RunWatch, RunWork, Token,
+};
 use storyloom_telemetry::shift::{Journal, ShiftEnd, ShiftStart, process_start};
 
-use crate::config::Config;
 use crate::config::options::EngineKind;
+use crate::config::value::name_of;
+use crate::config::{Config, METRICS_TOKEN};
 use crate::engine;
 use crate::exit::{Exit, Failure};
+use crate::ranks::OwnRank;
 use crate::world::Place;
 
 /// The life of a leader, for those who look on.
 #[derive(Debug)]
 pub struct Shift {
-    journal: Journal,
+    journal: Arc<Journal>,
+    metrics: Option<Arc<Metrics>>,
+    /// Dropped before the journal ends.
+    exporter: Option<Exporter>,
 }
 
 impl Shift {
     /// Begins the notes of this program on the run of `settings`, before anything is loaded.
     ///
     /// # Errors
-    /// The config asks for a GPU and there is none.
-    pub fn begin(config: &Config, settings: &RunConfig, place: &Place) -> Result<Self, Failure> {
-        let found = place.world.found();
-        let run = settings.out.canonicalize();
-        let run = run.as_deref().unwrap_or(&settings.out).file_name();
-        let start = ShiftStart {
-            run: run.unwrap_or_default().to_string_lossy().into_owned(),
-            host: host_name(),
-            pid: std::process::id(),
-            rank: found.rank,
-            world_size: found.size,
-            replica: place.seat().replica,
-            ranks: place.ranks_of_replica(),
-            device: device(config, place)?.to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-        };
+    /// The config asks for a GPU and there is none, or names a file with a token that cannot be
+    /// read.
+    pub fn begin(
+        config: &Config,
+        settings: &RunConfig,
+        place: &Place,
+        stop: &StopFlag,
+    ) -> Result<Self, Failure> {
+        let token = token(config)?;
+        let start = start(config, settings, place)?;
         let id = settings.worker.as_deref().unwrap_or_default();
         let pulse = Duration::from_millis(u64::from(config.run.note_ms.max(1)));
-        let journal = Journal::begin(&settings.out, id, start, process_start(), pulse);
-        Ok(Self { journal })
+        let facts = ReplicaFacts {
+            version: start.version.clone(),
+            replica: start.replica,
+            method: name_of(config.top.method).to_owned(),
+            engine: name_of(config.top.engine).to_owned(),
+            device: start.device.clone(),
+            ranks: start.ranks,
+        };
+        let exporter = ExporterSettings {
+            run: settings.out.clone(),
+            name: start.run.clone(),
+            id: id.to_owned(),
+            node: start.host.clone(),
+            listen: config.metrics.address().ok().flatten(),
+            host: match config.metrics.host.as_str() {
+                "" => start.host.clone(),
+                host => host.to_owned(),
+            },
+            token,
+            push: Some(config.metrics.push.clone()).filter(|push| !push.is_empty()),
+            stall: Duration::from_secs_f64(60.0 * config.metrics.stall),
+        };
+        let begun = process_start();
+        let journal = Journal::begin(&settings.out, id, start, begun, pulse);
+        let journal = Arc::new(journal);
+        let deadline = config.run.deadline().ok().flatten();
+        let metrics = Metrics::new(&facts, journal.clone(), deadline)
+            .inspect_err(|error| tracing::warn!(%error, "no figures; the run goes on"))
+            .ok()
+            .map(Arc::new);
+        let folder = || RunFolder::new(&settings.out, Arc::new(Disk));
+        let watch = Arc::new(Watch {
+            folder: folder(),
+            watcher: Mutex::new(Watcher::new(folder())),
+            stop: stop.clone(),
+            own: Mutex::new(OwnRank::new(config, place)?),
+            others: RankReports::gather(&settings.out, id),
+        });
+        let exporter = metrics
+            .clone()
+            .map(|metrics| Exporter::start(exporter, metrics, watch));
+        Ok(Self {
+            journal,
+            metrics,
+            exporter,
+        })
     }
 
     /// Those who hear of the run's events.
     pub fn reporters(&self) -> Reporters<'_> {
-        Reporters::new().and(&self.journal)
+        let reporters = Reporters::new().and(self.journal.as_ref());
+        match &self.metrics {
+            Some(metrics) => reporters.and(metrics.as_ref()),
+            None => reporters,
+        }
+    }
+
+    /// Where figures are served, if they are.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.exporter.as_ref()?.address()
+    }
+
+    /// Takes over what ranks say of themselves.
+    pub fn see_ranks(&self, reports: &[RankReport]) {
+        let Some(metrics) = &self.metrics else { return };
+        if let Err(error) = metrics.see_ranks(reports) {
+            tracing::warn!(%error, "figures of ranks are not complete");
+        }
     }
 
     /// The run has ended like this.
-    pub fn end(&self, result: &Result<RunOutcome, Failure>) {
-        self.journal.end(match result {
+    pub fn end(mut self, result: &Result<RunOutcome, Failure>) {
+        let how = match result {
             Ok(outcome) if outcome.stopped => ShiftEnd::Stopped,
             Ok(_) => ShiftEnd::Done,
             Err(failure) if failure.exit == Exit::Stopped => ShiftEnd::Stopped,
             Err(_) => ShiftEnd::Failed,
-        });
+        };
+        self.exporter.take();
+        self.journal.end(how);
     }
+}
+
+fn start(config: &Config, settings: &RunConfig, place: &Place) -> Result<ShiftStart, Failure> {
+    let found = place.world.found();
+    let run = settings.out.canonicalize();
+    let run = run.as_deref().unwrap_or(&settings.out).file_name();
+    Ok(ShiftStart {
+        run: run.unwrap_or_default().to_string_lossy().into_owned(),
+        host: host_name(),
+        pid: std::process::id(),
+        rank: found.rank,
+        world_size: found.size,
+        replica: place.seat().replica,
+        ranks: place.ranks_of_replica(),
+        device: device(config, place)?.to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    })
 }
 
 /// What computes.
@@ -67,4 +157,83 @@ fn device(config: &Config, place: &Place) -> Result<&'static str, Failure> {
     let cuda = config.top.engine == EngineKind::Torch
         && engine::target(config, place)?.device != tch::Device::Cpu;
     Ok(if cuda { "cuda" } else { "cpu" })
+}
+
+/// The token of those who may ask for changes.
+fn token(config: &Config) -> Result<Option<Token>, Failure> {
+    let wrong = |reason: &dyn std::fmt::Display| {
+        Failure::new(Exit::Config, format!("metrics.token_file: {reason}"))
+    };
+    let text = match (
+        config.metrics.token_file.as_str(),
+        std::env::var(METRICS_TOKEN),
+    ) {
+        ("", Ok(text)) => text,
+        ("", Err(_)) => return Ok(None),
+        (file, _) => {
+            fs::read_to_string(file).map_err(|error| wrong(&format!("{file}: {error}")))?
+        }
+    };
+    match Token::new(&text) {
+        None => Err(wrong(&"the token is empty")),
+        token => Ok(token),
+    }
+}
+
+/// The run folder, for the exporter.
+struct Watch {
+    folder: RunFolder,
+    watcher: Mutex<Watcher>,
+    stop: StopFlag,
+    own: Mutex<OwnRank>,
+    others: RankReports,
+}
+
+impl RunWatch for Watch {
+    fn look(&self) -> Result<(RunView, String), String> {
+        let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = watcher.look().map_err(|error| error.to_string())?;
+        let json = serde_json::to_string(&seen).map_err(|error| error.to_string())?;
+        let work = RunWork::of(&watcher.shifts(), now());
+        Ok((view(&seen, work), json))
+    }
+
+    fn ranks(&self) -> Vec<RankReport> {
+        let mut reports = self.others.read();
+        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        reports.push(own.report());
+        reports
+    }
+
+    fn is_draining(&self) -> bool {
+        self.stop.asked().is_some()
+    }
+
+    fn drain(&self) -> Result<(), String> {
+        drain::request(&self.folder)
+            .map(drop)
+            .map_err(|error| error.to_string())
+    }
+}
+
+fn view(seen: &View, work: RunWork) -> RunView {
+    let status = &seen.status;
+    let likely = status.eta_seconds;
+    let range = seen.eta_range_seconds.zip(likely);
+    RunView {
+        stories: by_state(&status.stories),
+        shots: by_state(&status.shots),
+        eta_seconds: range.map(|([low, high], likely)| [low, likely, high]),
+        work,
+    }
+}
+
+fn by_state(counts: &Counts) -> ByState {
+    vec![
+        (State::Done, counts.done),
+        (State::Running, counts.running),
+        (State::Pending, counts.pending),
+        (State::Failed, counts.failed),
+        (State::Quarantined, counts.quarantined),
+    ]
 }

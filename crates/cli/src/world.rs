@@ -1,42 +1,26 @@
 //! The world of ranks that this program was started in, and how it ends as one.
 
 use std::path::Path;
-use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use storyloom_models::ModelError;
 use storyloom_models::replica::Replica;
 use storyloom_models::wan::WanConfig;
 use storyloom_parallel::topology::{Degrees, Layout, Plan, Seat};
 use storyloom_parallel::{CommError, World, WorldOptions};
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
 use crate::config::Config;
 use crate::config::options::EngineKind;
 use crate::config::value::Count;
 use crate::exit::{Exit, Failure};
-
-/// Rank and size, for log lines; set in worlds of more than one rank.
-static RANK: OnceLock<usize> = OnceLock::new();
-
-/// Log lines of a world begin with the time and the rank.
-pub struct RankTime;
-
-impl FormatTime for RankTime {
-    fn format_time(&self, writer: &mut Writer<'_>) -> std::fmt::Result {
-        SystemTime.format_time(writer)?;
-        match RANK.get() {
-            Some(rank) => write!(writer, " rank {rank}"),
-            None => Ok(()),
-        }
-    }
-}
+use crate::logging;
 
 /// A rank with its place.
 pub struct Place {
     /// All ranks.
     pub world: World,
+    /// What they are called together, different for every start.
+    pub name: String,
     layout: Layout,
 }
 
@@ -60,8 +44,7 @@ pub fn join(config: &Config) -> Result<Place, Failure> {
     let found = world.found();
     let (rank, size) = (found.rank, found.size);
     if size > 1 {
-        // Joined once in a process.
-        let _ = RANK.set(rank);
+        logging::set_rank(rank);
         end_together_on_panic();
         tracing::info!(
             "rank {rank} of {size}, {} of {} on this machine, by {}",
@@ -94,7 +77,23 @@ pub fn join(config: &Config) -> Result<Place, Failure> {
             describe(layout.plan)
         );
     }
-    Ok(Place { world, layout })
+    Ok(Place {
+        name: name(&world)?,
+        world,
+        layout,
+    })
+}
+
+/// A name for the world that no other has: when it began, and the process of its first rank.
+fn name(world: &World) -> Result<String, Failure> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let millis = now.unwrap_or_default().as_millis();
+    let mut name = [
+        i64::try_from(millis).unwrap_or_default(),
+        i64::from(std::process::id()),
+    ];
+    world.group().broadcast(&mut name, 0).map_err(setup)?;
+    Ok(format!("{}-{}", name[0], name[1]))
 }
 
 fn plan(config: &Config) -> Plan {
@@ -179,6 +178,40 @@ impl Place {
     /// Whether this rank speaks for the world.
     pub fn is_first(&self) -> bool {
         self.world.found().rank == 0
+    }
+
+    /// What rank 0 says of a question that the ranks might answer differently. All ranks of the
+    /// world call it.
+    ///
+    /// # Errors
+    /// A rank is missing.
+    pub fn as_first_says(&self, mine: bool) -> Result<bool, Failure> {
+        let mut answer = [u8::from(mine)];
+        if self.is_shared() {
+            self.world
+                .group()
+                .broadcast(&mut answer, 0)
+                .map_err(setup)?;
+        }
+        Ok(answer != [0])
+    }
+
+    /// Gives the other ranks of a replica what its leader says in `mine`; the ranks of the world
+    /// call it together. Only what a leader gives counts.
+    ///
+    /// # Errors
+    /// A rank is missing.
+    pub fn as_leader_says(&self, mine: &str) -> Result<String, Failure> {
+        let (seat, group) = (self.seat(), self.world.group());
+        let members = self.layout.members(seat.replica);
+        if seat.index > 0 {
+            let said = group.receive(members[0], None).map_err(setup)?;
+            return Ok(String::from_utf8_lossy(&said).into_owned());
+        }
+        for &member in &members[1..] {
+            group.send(member, mine.as_bytes()).map_err(setup)?;
+        }
+        Ok(mine.to_owned())
     }
 
     /// Threads for the arithmetic of this rank: as the config says, or its share of the cores.

@@ -99,6 +99,21 @@ impl Kernels {
     }
 }
 
+/// UUID of the device `ordinal` as NVML and other tools write it; `None` if the driver does not tell.
+pub fn gpu_uuid(ordinal: usize) -> Option<String> {
+    if !driver_is_available() {
+        return None;
+    }
+    let device = result::device::get(i32::try_from(ordinal).ok()?).ok()?;
+    let bytes = result::device::get_uuid(device).ok()?.bytes;
+    let hex: String = bytes
+        .iter()
+        .map(|byte| format!("{:02x}", *byte as u8))
+        .collect();
+    let [a, b, c, d, e] = [0..8, 8..12, 12..16, 16..20, 20..32].map(|part| &hex[part]);
+    Some(format!("GPU-{a}-{b}-{c}-{d}-{e}"))
+}
+
 fn open(ordinal: usize) -> Result<Arc<CudaContext>> {
     CudaContext::new(ordinal).map_err(KernelError::driver("open the device"))
 }

@@ -37,7 +37,7 @@ mod launch;
 mod libraries;
 
 pub use compile::{Compiled, SOURCE};
-pub use device::Kernels;
+pub use device::{Kernels, gpu_uuid};
 pub use error::{KernelError, Result};
 pub use launch::{
     Buffer, Dtype, Gate, Launch, MAX_NORM_WIDTH, Modulate, NormHeads, Rotary, SpreadRows,

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+pub use storyloom_kernels::gpu_uuid;
 use storyloom_kernels::{driver_is_available, nvrtc_is_available, use_nvrtc_folder};
 use tch::Device;
 

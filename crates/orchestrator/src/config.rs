@@ -135,3 +135,22 @@ impl StopFlag {
         shot.then_some(StopAt::Shot)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_to_drain_can_be_withdrawn_but_no_other() {
+        let stop = StopFlag::default();
+        stop.set_drain(true);
+        assert_eq!(stop.asked(), Some(StopAt::Shot));
+        stop.set_drain(false);
+        assert_eq!(stop.asked(), None);
+        stop.set(StopAt::Shot);
+        stop.set_drain(false);
+        assert_eq!(stop.asked(), Some(StopAt::Shot));
+        stop.set(StopAt::Step);
+        assert_eq!(stop.asked(), Some(StopAt::Step));
+    }
+}

@@ -25,6 +25,7 @@ pub mod simulated;
 pub mod status;
 pub mod story;
 pub mod verify;
+pub mod watch;
 
 pub use config::{CheckpointSettings, RunConfig, StopAt, StopFlag, Videos};
 pub use engine::{EngineDescription, EngineError, Scores, ShotEngine, StepObserver};

@@ -1,5 +1,6 @@
 //! How far a run is, from its folder alone.
 
+use std::borrow::Borrow;
 use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -76,7 +77,7 @@ pub fn shifts(folder: &RunFolder) -> Vec<Shift> {
 }
 
 /// As [`status`], with the journals already read.
-pub fn status_with(folder: &RunFolder, shifts: &[Shift]) -> Result<Status, RunError> {
+pub fn status_with<S: Borrow<Shift>>(folder: &RunFolder, shifts: &[S]) -> Result<Status, RunError> {
     let run = folder.run_file()?;
     let time = accounting(shifts, now(), Extent::Everything).total();
     let mut status = Status {
@@ -91,8 +92,11 @@ pub fn status_with(folder: &RunFolder, shifts: &[Shift]) -> Result<Status, RunEr
     let mut useful_seconds = 0.0;
     for id in &run.stories {
         let file = folder.story_file(id)?;
-        useful_seconds += count_story(folder, &file, &mut status).useful;
+        let (story, work) = measure(folder, &file);
+        status.list.push(story);
+        useful_seconds += work.useful;
     }
+    status.count();
     let done = status.shots.done as f64;
     if done > 0.0 && useful_seconds > 0.0 {
         let left = (status.shots.pending + status.shots.running) as f64;
@@ -129,8 +133,8 @@ impl Work {
     }
 }
 
-fn count_story(folder: &RunFolder, file: &StoryFile, status: &mut Status) -> Work {
-    let total = file.script.shot_count();
+/// How far a story is, and what it took so far.
+pub(crate) fn measure(folder: &RunFolder, file: &StoryFile) -> (StoryStatus, Work) {
     let (done, work) = match (&file.state, file.work) {
         // A finished story has noted what it cost; that its records are there is enough.
         (StoryState::Done, Some(work)) => (recorded(folder, file), work),
@@ -141,16 +145,25 @@ fn count_story(folder: &RunFolder, file: &StoryFile, status: &mut Status) -> Wor
             (records.inspect(|record| work.add(record)).count(), work)
         }
     };
-    let standing = Standing::of(&file.state, total - done);
-    standing.tally(total, done, &mut status.stories, &mut status.shots);
-    let state = file.state.clone();
-    status.list.push(StoryStatus {
+    let story = StoryStatus {
         id: file.id.clone(),
-        state,
-        shots: total,
+        state: file.state.clone(),
+        shots: file.script.shot_count(),
         done,
-    });
-    work
+    };
+    (story, work)
+}
+
+impl Status {
+    /// Counts the stories and shots of the list again.
+    pub(crate) fn count(&mut self) {
+        let (mut stories, mut shots) = (Counts::default(), Counts::default());
+        for story in &self.list {
+            let standing = Standing::of(&story.state, story.shots - story.done);
+            standing.tally(story.shots, story.done, &mut stories, &mut shots);
+        }
+        (self.stories, self.shots) = (stories, shots);
+    }
 }
 
 /// Where a story stands, once its records were looked at as well.

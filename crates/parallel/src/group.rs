@@ -2,11 +2,41 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::backend::{Backend, Pending, Result};
 use crate::element::{Element, Reduction, reduce_bytes};
 use crate::error::CommError;
+
+/// What this process did in collective operations since it started.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct CollectiveStats {
+    /// Operations.
+    pub count: u64,
+    /// Seconds in them: waiting for the other ranks, and moving bytes.
+    pub seconds: f64,
+}
+
+static COUNT: AtomicU64 = AtomicU64::new(0);
+static NANOSECONDS: AtomicU64 = AtomicU64::new(0);
+
+/// Figures of all groups of this process together.
+pub fn collective_stats() -> CollectiveStats {
+    CollectiveStats {
+        count: COUNT.load(Ordering::Relaxed),
+        seconds: NANOSECONDS.load(Ordering::Relaxed) as f64 / 1e9,
+    }
+}
+
+/// Does a collective operation and notes it.
+fn noted<T>(operation: impl FnOnce() -> T) -> T {
+    let begun = Instant::now();
+    let result = operation();
+    let nanoseconds = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    COUNT.fetch_add(1, Ordering::Relaxed);
+    NANOSECONDS.fetch_add(nanoseconds, Ordering::Relaxed);
+    result
+}
 
 /// One rank's end of a group of ranks.
 ///
@@ -52,7 +82,7 @@ impl Group {
     /// Reduces `data` over all ranks, in place. Every rank gets the same bits.
     pub fn all_reduce<T: Element>(&self, data: &mut [T], reduction: Reduction) -> Result<()> {
         let data = bytemuck::cast_slice_mut(data);
-        self.backend.all_reduce(data, T::DTYPE, reduction)
+        noted(|| self.backend.all_reduce(data, T::DTYPE, reduction))
     }
 
     /// Starts to sum small buffers and returns at once, so that the caller can compute meanwhile.
@@ -72,8 +102,8 @@ impl Group {
     /// Puts the buffers of all ranks one after the other; `all` is `size` times as long as `mine`.
     pub fn all_gather<T: Element>(&self, mine: &[T], all: &mut [T]) -> Result<()> {
         self.check("all-gather", all.len(), mine.len() * self.size())?;
-        self.backend
-            .all_gather(bytemuck::cast_slice(mine), bytemuck::cast_slice_mut(all))
+        let (mine, all) = (bytemuck::cast_slice(mine), bytemuck::cast_slice_mut(all));
+        noted(|| self.backend.all_gather(mine, all))
     }
 
     /// Reduces `all` over the ranks and gives each its part; `all` is `size` times as long.
@@ -85,28 +115,30 @@ impl Group {
     ) -> Result<()> {
         self.check("reduce-scatter", all.len(), mine.len() * self.size())?;
         let (all, mine) = (bytemuck::cast_slice(all), bytemuck::cast_slice_mut(mine));
-        self.backend.reduce_scatter(all, mine, T::DTYPE, reduction)
+        noted(|| self.backend.reduce_scatter(all, mine, T::DTYPE, reduction))
     }
 
     /// Sends the `n`-th of `size` equal chunks to rank `n`; chunk `n` of `receive` comes from it.
     pub fn all_to_all<T: Element>(&self, send: &[T], receive: &mut [T]) -> Result<()> {
         self.check("all-to-all", receive.len(), send.len())?;
         self.check("all-to-all", send.len() % self.size(), 0)?;
-        self.backend.all_to_all(
+        let (send, receive) = (
             bytemuck::cast_slice(send),
             bytemuck::cast_slice_mut(receive),
-        )
+        );
+        noted(|| self.backend.all_to_all(send, receive))
     }
 
     /// Gives all ranks the buffer of rank `root`.
     pub fn broadcast<T: Element>(&self, data: &mut [T], root: usize) -> Result<()> {
         self.check_rank("broadcast", root)?;
-        self.backend.broadcast(bytemuck::cast_slice_mut(data), root)
+        let data = bytemuck::cast_slice_mut(data);
+        noted(|| self.backend.broadcast(data, root))
     }
 
     /// Returns when all ranks have called it.
     pub fn barrier(&self) -> Result<()> {
-        self.backend.barrier()
+        noted(|| self.backend.barrier())
     }
 
     /// Sends a message of any length. Messages from one rank to another keep their order.
@@ -164,7 +196,7 @@ impl Group {
 impl Pending {
     /// The reduced buffer; `output` is as long as the one that was given.
     pub fn wait<T: Element>(self, output: &mut [T]) -> Result<()> {
-        let parts = self.exchange.wait()?;
+        let parts = noted(|| self.exchange.wait())?;
         let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
         let output: &mut [u8] = bytemuck::cast_slice_mut(output);
         if T::DTYPE != self.dtype || parts.iter().any(|part| part.len() != output.len()) {

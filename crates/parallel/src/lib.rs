@@ -31,5 +31,5 @@ mod world;
 pub use backend::Pending;
 pub use element::{Dtype, Element, Reduction};
 pub use error::{CommError, LayoutError};
-pub use group::Group;
+pub use group::{CollectiveStats, Group, collective_stats};
 pub use world::{World, WorldOptions};

@@ -1,18 +1,18 @@
 //! What happens in a run, as typed events.
 //!
-//! The orchestrator reports [`Event`]s; a [`Reporter`] turns them into log lines and progress. No
-//! other crate writes progress.
+//! The orchestrator reports [`Event`]s; [`Reporter`]s turn them into log lines, the journal of the
+//! program and figures.
 
+mod event_log;
 pub mod logs;
 pub mod metrics;
-mod progress;
 mod reporters;
 pub mod shift;
 
 use serde::{Deserialize, Serialize};
 use storyloom_story::{ShotId, Stage, StoryId};
 
-pub use progress::PlainProgress;
+pub use event_log::EventLog;
 pub use reporters::Reporters;
 
 /// Something that happened in a run.

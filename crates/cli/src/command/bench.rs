@@ -18,7 +18,7 @@ use storyloom_parallel::bench::Figure;
 use storyloom_parallel::topology::Degrees;
 use storyloom_parallel::{CommError, World, WorldOptions};
 
-use super::{control, preempt};
+use super::{control, instrumentation, preempt};
 use crate::engine::first_gpu;
 use crate::environment;
 use crate::exit::{Exit, Failure, Outcome};
@@ -55,6 +55,9 @@ enum What {
     Control(control::Arguments),
     /// What kills cost a run that resumes at steps, shots or stories; on the simulated engine.
     Preempt(preempt::Arguments),
+    /// What journals, metrics and pages cost a run, and what a scrape costs; on the simulated
+    /// engine.
+    Telemetry(instrumentation::Arguments),
 }
 
 #[derive(Debug, Args)]
@@ -323,6 +326,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
         What::Share(what) => return what.measure(),
         What::Collectives => return collectives(),
         What::Decode(clip) => print_json(&bench::decode(&clip.model, &clip.timing.settings()?)?)?,
+        What::Telemetry(what) => print_json(&instrumentation::measure(what)?)?,
         What::Pipeline(what) => print_json(&what.measure()?)?,
         What::Control(what) => print_json(&control::measure(what)?)?,
         What::Preempt(what) => print_json(&preempt::measure(what)?)?,

@@ -7,6 +7,7 @@ mod doctor;
 mod drain;
 mod estimate;
 pub mod folder;
+mod instrumentation;
 mod launch;
 mod memory;
 mod model;
@@ -22,6 +23,7 @@ use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
 use crate::exit::{Exit, Outcome};
+use crate::logging;
 
 /// Makes long, consistent, multi-shot stories with diffusion models.
 #[derive(Debug, Parser)]
@@ -78,6 +80,10 @@ pub struct ConfigArguments {
 
 /// Answers a command.
 pub fn run(cli: Cli) -> Outcome {
+    // A run has logs of its own.
+    if !matches!(cli.command, Command::Run(_)) {
+        logging::to_stderr();
+    }
     match cli.command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Launch(arguments) => launch::run(&arguments),

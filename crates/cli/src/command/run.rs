@@ -12,23 +12,24 @@ use storyloom_orchestrator::{
     CheckpointSettings, RunConfig, RunOutcome, ShotEngine, StopFlag, Videos, run as run_stories,
 };
 use storyloom_parallel::World;
-use storyloom_telemetry::PlainProgress;
+use storyloom_telemetry::EventLog;
 
 use super::{ConfigArguments, config};
 use crate::config::Config;
 use crate::config::options::{EngineKind, OnPreempt};
 use crate::costs;
 use crate::diagnose;
+use crate::drain::{self, DrainWatch};
 use crate::engine;
 use crate::environment;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::input::{self, Input};
+use crate::logging::{self, Logging};
+use crate::progress::Progress;
+use crate::ranks;
 use crate::shift::Shift;
 use crate::signals;
 use crate::world::{self, Place};
-
-/// Time between two lines of progress.
-const PROGRESS: Duration = Duration::from_secs(5);
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
@@ -61,8 +62,12 @@ pub fn run(arguments: &Arguments) -> Outcome {
     if config.top.engine == EngineKind::Torch {
         environment::settle();
     }
+    let logging = logging::of_run(&config, &arguments.out);
     let place = world::join(&config)?;
-    match on_this_rank(arguments, &config, &place) {
+    logging.placed(&place.name, place.world.found().rank);
+    let result = on_this_rank(arguments, &config, &place, &logging);
+    logging.finish();
+    match result {
         Ok(exit) if place.is_shared() => Ok(place.agree(exit).unwrap_or_else(|failure| {
             eprintln!("error: {}", failure.message);
             World::abort(failure.exit as i32)
@@ -79,7 +84,12 @@ pub fn run(arguments: &Arguments) -> Outcome {
 }
 
 /// What this rank does of a run, to its end.
-fn on_this_rank(arguments: &Arguments, config: &Config, place: &Place) -> Outcome {
+fn on_this_rank(
+    arguments: &Arguments,
+    config: &Config,
+    place: &Place,
+    logging: &Logging,
+) -> Outcome {
     let mut input = match input::read(&arguments.manifest)? {
         Ok(input) => input,
         Err(report) => {
@@ -94,15 +104,36 @@ fn on_this_rank(arguments: &Arguments, config: &Config, place: &Place) -> Outcom
     }
     // Before anything is loaded, which may take minutes.
     let stop = signals::stop_flag(&config.run)?;
+    let settings = run_config(config, arguments, &input, place);
+    if drain::is_forbidden(&settings, place)? {
+        if place.is_first() {
+            eprintln!("{}", drain::hint(&settings));
+        }
+        return Ok(Exit::Stopped);
+    }
+    let leader = place.as_leader_says(settings.worker.as_deref().unwrap_or_default())?;
     if config.top.engine == EngineKind::Torch && !place.leads() {
+        let _pulse = ranks::report_to(&leader, config, &settings.out, place)?;
         engine::follow(config, place.replica()?, place)?;
         return Ok(Exit::Done);
     }
-    let settings = run_config(config, arguments, &input, place);
-    let shift = Shift::begin(config, &settings, place)?;
+    let shift = Shift::begin(config, &settings, place, &stop)?;
+    let watch = DrainWatch::start(&settings, &stop)?;
+    let pause = Duration::from_secs(u64::from(config.logs.progress_s));
+    let progress = place
+        .is_first()
+        .then(|| Progress::show(&logging.screen, &arguments.out, pause));
     let result = lead(config, &settings, &input, place, &shift, &stop);
+    drop((watch, progress));
     shift.end(&result);
-    Ok(tell(&result?, config.top.on_preempt, place))
+    let outcome = result?;
+    if outcome.stopped && stop.is_draining() {
+        if place.is_first() {
+            eprintln!("{}", drain::hint(&settings));
+        }
+        return Ok(Exit::Stopped);
+    }
+    Ok(tell(&outcome, config.top.on_preempt, place))
 }
 
 /// What a rank does that makes stories.
@@ -142,8 +173,7 @@ fn make<E: ShotEngine>(
     shift: &Shift,
     stop: &StopFlag,
 ) -> Result<RunOutcome, Failure> {
-    let progress = PlainProgress::new(PROGRESS);
-    let reporters = shift.reporters().and(&progress);
+    let reporters = shift.reporters().and(&EventLog);
     run_stories(settings, &input.manifest, engine, &reporters, stop).map_err(Failure::from)
 }
 

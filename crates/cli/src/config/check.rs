@@ -164,6 +164,22 @@ impl Config {
             "run.deadline",
             "is a time as in \"2026-11-22T06:00:00Z\", or empty",
         );
+        rule(
+            self.logs.progress_s >= 1,
+            "logs.progress_s",
+            "must be at least 1",
+        );
+        rule(
+            is_collector(&self.logs.otlp),
+            "logs.otlp",
+            "is an address such as http://localhost:4318, without a name or password in it",
+        );
         broken
     }
+}
+
+/// Whether spans can be sent there. The config is kept in the run folder, so it has no secrets.
+fn is_collector(url: &str) -> bool {
+    let host = url.strip_prefix("http://");
+    url.is_empty() || host.is_some_and(|host| !host.is_empty() && !host.contains('@'))
 }

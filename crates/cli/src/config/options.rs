@@ -246,6 +246,25 @@ options! {
         /// Seconds that ranks wait for each other before the world ends, to be started again.
         patience: u32 = 300,
     }
+    /// What is written down while a run goes on, besides stderr. See docs/logs.md.
+    logs: Logs {
+        /// Write log lines as JSON to `logs/WORLD.rank-N.jsonl` in the run folder.
+        json: bool = true,
+        /// Least grave lines that are written there.
+        level: LogLevel = LogLevel::Info,
+        /// Most bytes of the log files of one rank: four files, the oldest goes when the latest is
+        /// full.
+        max_bytes: u64 = 64 << 20,
+        /// Most bytes of all log files in the run folder when a world starts: the oldest that nobody
+        /// has written to for an hour go first.
+        max_total_bytes: u64 = 2 << 30,
+        /// Seconds between two lines about the progress of a run, where stderr is no terminal.
+        progress_s: u32 = 10,
+        /// Address of an OpenTelemetry collector that gets a span for every shot and stage, such as
+        /// `http://localhost:4318`; empty for none. Keys for it go into the environment variable
+        /// `OTEL_EXPORTER_OTLP_HEADERS`.
+        otlp: String = String::new(),
+    }
     /// Figures for Prometheus and pages for those who look after a run, see docs/operations.md.
     metrics: Metrics {
         /// Address at which the leader of each replica serves `/metrics`, `/healthz`, `/readyz` and
@@ -331,6 +350,31 @@ impl Choice for OnPreempt {
         ("exit", Self::Exit),
         ("wait", Self::Wait),
         ("requeue", Self::Requeue),
+    ];
+}
+
+/// How grave a log line is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogLevel {
+    /// What could not be done.
+    Error,
+    /// What somebody should look at.
+    Warn,
+    /// What happens.
+    Info,
+    /// Every shot and step.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl Choice for LogLevel {
+    const CHOICES: &'static [(&'static str, Self)] = &[
+        ("error", Self::Error),
+        ("warn", Self::Warn),
+        ("info", Self::Info),
+        ("debug", Self::Debug),
+        ("trace", Self::Trace),
     ];
 }
 

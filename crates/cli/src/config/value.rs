@@ -168,6 +168,13 @@ pub trait Choice: Copy + PartialEq + 'static {
     const CHOICES: &'static [(&'static str, Self)];
 }
 
+/// How a config file says `choice`.
+pub fn name_of<T: Choice>(choice: T) -> &'static str {
+    let mut all = T::CHOICES.iter();
+    all.find(|(_, other)| *other == choice)
+        .map_or("", |(name, _)| name)
+}
+
 fn names<T: Choice>() -> String {
     let mut names = String::new();
     for (position, (name, _)) in T::CHOICES.iter().enumerate() {

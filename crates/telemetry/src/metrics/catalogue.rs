@@ -235,7 +235,7 @@ metrics! {
     COLLECTIVES: Replica Counter Count "storyloom_collectives_total",
         "Collective operations of a rank.", by [RANK];
     COLLECTIVE_WAIT: Replica Counter Seconds "storyloom_collective_wait_seconds_total",
-        "Time that a rank waited in collective operations for the others. A rank that waits less than its peers is the slow one.",
+        "Time that a rank spent in collective operations, waiting for the others and moving bytes. A rank that waits less than its peers is the slow one.",
         by [RANK];
 
     // Preemption and safety.
@@ -250,7 +250,7 @@ metrics! {
 
     // Storage.
     BANK_KEYFRAMES: Replica Gauge Count "storyloom_bank_keyframes",
-        "Keyframes that the replica's memory bank knows.";
+        "Keyframes that the replica put into its memory bank since it started.";
     BANK_BYTES: Replica Gauge Bytes "storyloom_bank_bytes",
         "Size on disk of the replica's index of the memory bank.";
     BANK_REBUILDS: Replica Counter Count "storyloom_bank_rebuilds_total",

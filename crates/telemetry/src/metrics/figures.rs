@@ -60,6 +60,12 @@ impl Metrics {
         &self.journal
     }
 
+    /// Names of all metrics, with series or without.
+    #[cfg(test)]
+    pub(super) fn names(&self) -> &std::collections::BTreeSet<&'static str> {
+        self.families.names()
+    }
+
     /// When the replica last ended a step, a stage or loading, in seconds since 1970.
     pub fn last_progress(&self) -> f64 {
         f64::from_bits(self.progress.load(Ordering::Relaxed))

@@ -41,20 +41,20 @@ pub struct RunWork {
 
 impl RunWork {
     /// From all journals, at the moment `now` (seconds since 1970).
-    pub fn of(shifts: &[Shift], now: f64) -> Self {
+    pub fn of(shifts: &[&Shift], now: f64) -> Self {
         let attempts = shifts.iter().flat_map(|shift| &shift.attempts);
         let commits = attempts
             .filter(|attempt| attempt.end == Some(AttemptEnd::Committed))
             .map(|attempt| attempt.ended);
-        let stopped = |shift: &&Shift| matches!(shift.end, Some((_, ShiftEnd::Stopped)));
-        let killed = |shift: &&Shift| shift.end.is_none() && !shift.goes_on(now, PATIENCE_S);
+        let stopped = |shift: &&&Shift| matches!(shift.end, Some((_, ShiftEnd::Stopped)));
+        let killed = |shift: &&&Shift| shift.end.is_none() && !shift.goes_on(now, PATIENCE_S);
         Self {
             by_device: accounting(shifts, now, Extent::Settled).by_device,
             stopped: shifts.iter().filter(stopped).count(),
             killed: shifts.iter().filter(killed).count(),
             last_progress: commits
                 .reduce(f64::max)
-                .or(shifts.first().map(|shift| shift.begun)),
+                .or(shifts.iter().map(|shift| shift.begun).reduce(f64::min)),
         }
     }
 }

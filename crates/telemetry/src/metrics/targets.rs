@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
@@ -157,7 +158,15 @@ fn json(value: &impl Serialize) -> io::Result<Vec<u8>> {
 
 /// Writes a whole file under another name first, so that nobody reads half of it.
 pub(super) fn replace(file: &Path, text: &[u8]) -> io::Result<()> {
-    let unfinished = file.with_extension(format!("{}.unfinished", std::process::id()));
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+    // Programs on other machines may have the same process id, but not at the same moment.
+    let name = format!(
+        "{}.{number}.{}.unfinished",
+        std::process::id(),
+        now().to_bits()
+    );
+    let unfinished = file.with_extension(name);
     fs::write(&unfinished, text)?;
     fs::rename(&unfinished, file)
 }

@@ -9,6 +9,7 @@
 //! gone on with a shot, what is saved of it counts as kept, and so does what a program is at that
 //! seems to live.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::ops::{Add, AddAssign};
 
@@ -112,8 +113,9 @@ pub enum Extent {
 }
 
 /// Accounts for all shifts of a run, at the moment `now` (seconds since 1970).
-pub fn accounting(shifts: &[Shift], now: f64, extent: Extent) -> Accounting {
-    let attempts: Vec<Vec<Attempt>> = shifts.iter().map(Shift::all_attempts).collect();
+pub fn accounting<S: Borrow<Shift>>(shifts: &[S], now: f64, extent: Extent) -> Accounting {
+    let shifts: Vec<&Shift> = shifts.iter().map(Borrow::borrow).collect();
+    let attempts: Vec<Vec<Attempt>> = shifts.iter().map(|shift| shift.all_attempts()).collect();
     let lives = |shift: &Shift| shift.goes_on(now, PATIENCE_S);
     let known: Vec<Known> = shifts
         .iter()

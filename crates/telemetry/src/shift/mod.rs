@@ -11,6 +11,7 @@
 //! A shift whose journal has no end was killed, at some time after its live file was written last.
 
 mod accounting;
+mod follow;
 mod journal;
 mod ledger;
 mod moment;
@@ -26,6 +27,7 @@ use storyloom_story::{ShotId, Stage, StoryId};
 use crate::AttemptEnd;
 
 pub use accounting::{Accounting, Extent, PATIENCE_S, Split, accounting};
+pub use follow::Follower;
 pub use journal::Journal;
 pub use moment::process_start;
 pub use read::{read_shift, read_shifts};

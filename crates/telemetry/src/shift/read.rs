@@ -12,20 +12,27 @@ use super::{Entry, Line, Live, Own, Shift, shifts_folder};
 /// # Errors
 /// The folder of the journals cannot be listed or a journal cannot be read; no folder is no error.
 pub fn read_shifts(run: &Path) -> io::Result<Vec<Shift>> {
-    let folder = shifts_folder(run);
-    let names = match fs::read_dir(&folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        names => names?,
-    };
     let mut shifts = Vec::new();
-    for name in names {
-        let name = name?.file_name();
-        if let Some(id) = name.to_str().and_then(|name| name.strip_suffix(".jsonl")) {
-            shifts.extend(read_shift(run, id)?);
-        }
+    for id in ids(run)? {
+        shifts.extend(read_shift(run, &id)?);
     }
     shifts.sort_by(|one, two| one.begun.total_cmp(&two.begun).then(one.id.cmp(&two.id)));
     Ok(shifts)
+}
+
+/// The shifts that have a journal.
+pub(super) fn ids(run: &Path) -> io::Result<Vec<String>> {
+    let names = match fs::read_dir(shifts_folder(run)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        names => names?,
+    };
+    let mut ids = Vec::new();
+    for name in names {
+        let name = name?.file_name();
+        let id = name.to_str().and_then(|name| name.strip_suffix(".jsonl"));
+        ids.extend(id.map(str::to_owned));
+    }
+    Ok(ids)
 }
 
 /// Reads the journal of the shift `id`; `None` if it has not even begun.
@@ -35,43 +42,67 @@ pub fn read_shifts(run: &Path) -> io::Result<Vec<Shift>> {
 pub fn read_shift(run: &Path, id: &str) -> io::Result<Option<Shift>> {
     let folder = shifts_folder(run);
     // Before the lines: an attempt that ended between the two is then in both, not in none.
-    let live = fs::read(folder.join(format!("{id}.live.json"))).ok();
-    let live = live.and_then(|bytes| serde_json::from_slice::<Live>(&bytes).ok());
+    let live = live_of(&folder, id);
     let bytes = fs::read(folder.join(format!("{id}.jsonl")))?;
-    let lines = bytes
-        .split(|&byte| byte == b'\n')
-        .filter_map(|line| serde_json::from_slice::<Line>(line).ok());
-    Ok(assemble(id, lines, live))
+    Ok(assemble(id, lines_of(&bytes), live))
+}
+
+pub(super) fn live_of(folder: &Path, id: &str) -> Option<Live> {
+    let bytes = fs::read(folder.join(format!("{id}.live.json"))).ok()?;
+    serde_json::from_slice(&bytes).ok()
+}
+
+pub(super) fn lines_of(bytes: &[u8]) -> impl Iterator<Item = Line> {
+    let lines = bytes.split(|&byte| byte == b'\n');
+    lines.filter_map(|line| serde_json::from_slice(line).ok())
 }
 
 fn assemble(id: &str, mut lines: impl Iterator<Item = Line>, live: Option<Live>) -> Option<Shift> {
-    let first = lines.next()?;
-    let Entry::Own(Own::Begun(start)) = first.entry else {
-        return None;
-    };
-    let mut shift = Shift {
-        id: id.to_owned(),
-        start,
-        begun: first.at,
-        loaded: None,
-        attempts: Vec::new(),
-        incidents: Vec::new(),
-        end: None,
-        last_seen: live.as_ref().map_or(first.at, |live| live.at.max(first.at)),
-        live,
-    };
-    for Line { at, entry } in lines {
-        shift.last_seen = shift.last_seen.max(at);
+    let mut shift = Shift::begin(id, lines.next()?)?;
+    lines.for_each(|line| shift.take(line));
+    shift.hear(live);
+    Some(shift)
+}
+
+impl Shift {
+    /// The shift that begins with `first`, if that is a beginning.
+    pub(super) fn begin(id: &str, first: Line) -> Option<Self> {
+        let Entry::Own(Own::Begun(start)) = first.entry else {
+            return None;
+        };
+        Some(Self {
+            id: id.to_owned(),
+            start,
+            begun: first.at,
+            loaded: None,
+            attempts: Vec::new(),
+            incidents: Vec::new(),
+            end: None,
+            last_seen: first.at,
+            live: None,
+        })
+    }
+
+    /// Goes on with the next line.
+    pub(super) fn take(&mut self, Line { at, entry }: Line) {
+        self.last_seen = self.last_seen.max(at);
         match entry {
             Entry::Own(Own::Begun(_)) => {}
-            Entry::Own(Own::Loaded { .. }) => shift.loaded = Some(at),
+            Entry::Own(Own::Loaded { .. }) => self.loaded = Some(at),
             Entry::Own(Own::Shot(mut attempt)) => {
                 attempt.ended = at;
-                shift.attempts.push(attempt);
+                self.attempts.push(attempt);
             }
-            Entry::Own(Own::Ended { how }) => shift.end = Some((at, how)),
-            Entry::Incident(incident) => shift.incidents.push((at, incident)),
+            Entry::Own(Own::Ended { how }) => self.end = Some((at, how)),
+            Entry::Incident(incident) => self.incidents.push((at, incident)),
         }
     }
-    Some(shift)
+
+    /// What it is at now; nothing if that cannot be read.
+    pub(super) fn hear(&mut self, live: Option<Live>) {
+        if let Some(live) = live {
+            self.last_seen = self.last_seen.max(live.at);
+            self.live = Some(live);
+        }
+    }
 }

@@ -188,3 +188,27 @@ fn a_journal_that_cannot_be_written_is_no_trouble() {
     assert_eq!(journal.live().now.len(), 1);
     assert!(read_shifts(folder.path()).is_err());
 }
+
+/// Whoever follows a journal knows at each moment what one knows who reads it from the start.
+#[test]
+fn following_is_reading_from_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut follower = Follower::new(folder.path());
+    follower.look().unwrap();
+    assert_eq!(follower.shifts().count(), 0);
+    let journal = begin(folder.path());
+    half_a_shot(&journal);
+    journal.end(ShiftEnd::Done);
+    drop(journal);
+    let lines = shifts_folder(folder.path()).join("w1.jsonl");
+    let whole = fs::read(&lines).unwrap();
+    for length in 0..=whole.len() {
+        fs::write(&lines, &whole[..length]).unwrap();
+        follower.look().unwrap();
+        let read = read_shifts(folder.path()).unwrap();
+        // A last line without its end may be read early; it is followed when it is whole.
+        if length == 0 || whole[length - 1] == b'\n' {
+            assert_eq!(follower.shifts().cloned().collect::<Vec<_>>(), read);
+        }
+    }
+}

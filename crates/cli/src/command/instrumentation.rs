@@ -1,0 +1,284 @@
+//! `storyloom bench telemetry`: what journals, metrics and pages cost a run, and what a scrape costs.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use rustix::time::{ClockId, clock_gettime};
+use serde::Serialize;
+use storyloom_orchestrator::pipeline::{PipelineSettings, plain_run};
+use storyloom_orchestrator::simulated::SimulatedEngine;
+use storyloom_orchestrator::{RunConfig, RunOutcome, StopFlag, Videos, run};
+use storyloom_story::{Manifest, VideoSpec};
+use storyloom_telemetry::Silent;
+use storyloom_telemetry::metrics::{GpuReport, RankReport};
+
+use crate::config::Config;
+use crate::config::options::EngineKind;
+use crate::exit::{Exit, Failure};
+use crate::shift::Shift;
+use crate::world;
+
+/// Arguments of `bench telemetry`.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Folder to work in; a new folder in it is filled and removed.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    dir: PathBuf,
+    /// Pairs of runs, one with telemetry and one without, in turn.
+    #[arg(long, default_value_t = 10)]
+    pairs: usize,
+    /// Shots of each run, on the simulated engine at its full speed.
+    #[arg(long, default_value_t = 12)]
+    shots: usize,
+    /// Sampling steps of each shot.
+    #[arg(long, default_value_t = 40)]
+    steps: usize,
+    /// Seconds between two scrapes of the runs with telemetry.
+    #[arg(long, default_value_t = 1.0)]
+    scrape: f64,
+    /// Ranks whose series a leader is given for the figures of a scrape.
+    #[arg(long, default_value_t = 64)]
+    ranks: usize,
+}
+
+/// Figures of `bench telemetry`.
+#[derive(Debug, Serialize)]
+pub struct Figures {
+    pairs: usize,
+    /// Sampling steps of a run in a second; each is an event.
+    steps_per_second: f64,
+    /// Processor time of a run without telemetry, the middle of all, in seconds.
+    plain_cpu_seconds: f64,
+    /// Processor time with telemetry over that without, less 1: the middle of all pairs.
+    cpu_overhead: f64,
+    /// The same of the time that passes.
+    wall_overhead: f64,
+    /// The pairs, as `cpu_overhead`.
+    cpu_overheads: Vec<f64>,
+    scrape: ScrapeFigures,
+}
+
+/// What a scrape costs.
+#[derive(Debug, Serialize)]
+struct ScrapeFigures {
+    ranks: usize,
+    series: usize,
+    bytes: usize,
+    /// The middle of all scrapes.
+    median_ms: f64,
+    /// The slowest.
+    most_ms: f64,
+}
+
+/// Measures.
+///
+/// # Errors
+/// The folder cannot be written, or a run fails.
+pub fn measure(arguments: &Arguments) -> Result<Figures, Failure> {
+    let name = format!("bench-telemetry-{}", std::process::id());
+    let root = arguments.dir.join(name);
+    let result = in_folder(&root, arguments);
+    // Best effort: what is left is plain files in a folder whose name says what it is.
+    let _ = fs::remove_dir_all(&root);
+    result
+}
+
+/// Time that a run took.
+#[derive(Clone, Copy)]
+struct Cost {
+    cpu: f64,
+    wall: f64,
+}
+
+fn in_folder(root: &Path, arguments: &Arguments) -> Result<Figures, Failure> {
+    let (mut plain, mut ratios) = (Vec::new(), Vec::new());
+    for pair in 0..arguments.pairs.max(1) {
+        let cost = |with: bool| {
+            let out = root.join(format!("{pair}-{with}"));
+            let cost = one_run(&out, arguments, with);
+            // The disk should not fill up with them.
+            let _ = fs::remove_dir_all(&out);
+            cost
+        };
+        // Whatever changes with time hits both alike.
+        let (with, without) = match pair % 2 {
+            0 => (cost(true)?, cost(false)?),
+            _ => {
+                let without = cost(false)?;
+                (cost(true)?, without)
+            }
+        };
+        plain.push(without);
+        ratios.push(Cost {
+            cpu: with.cpu / without.cpu - 1.0,
+            wall: with.wall / without.wall - 1.0,
+        });
+    }
+    let middle_of = |list: &[Cost], of: fn(&Cost) -> f64| middle(list.iter().map(of).collect());
+    let steps = (arguments.shots * arguments.steps) as f64;
+    Ok(Figures {
+        pairs: ratios.len(),
+        steps_per_second: steps / middle_of(&plain, |cost| cost.wall),
+        plain_cpu_seconds: middle_of(&plain, |cost| cost.cpu),
+        cpu_overhead: middle_of(&ratios, |cost| cost.cpu),
+        wall_overhead: middle_of(&ratios, |cost| cost.wall),
+        cpu_overheads: ratios.iter().map(|cost| cost.cpu).collect(),
+        scrape: scrapes(&root.join("scrape"), arguments)?,
+    })
+}
+
+/// The middle of some numbers; 0 of none.
+fn middle(mut numbers: Vec<f64>) -> f64 {
+    numbers.sort_by(f64::total_cmp);
+    numbers.get(numbers.len() / 2).copied().unwrap_or_default()
+}
+
+fn plan(out: &Path, arguments: &Arguments) -> Result<(RunConfig, Manifest), Failure> {
+    let settings = PipelineSettings {
+        place: PathBuf::new(),
+        denoise: Duration::ZERO,
+        steps: 1,
+        encode: 0.0,
+        decode: 0.0,
+        shots: arguments.shots,
+        story: 4,
+        interleave: Vec::new(),
+        videos: Videos::Placeholders,
+    };
+    let (mut config, manifest) = plain_run(out, 3, &settings)?;
+    // Latents as large as this keep a core busy for some milliseconds a step.
+    config.video = VideoSpec {
+        width: 832,
+        height: 480,
+        frames: 17,
+        fps: 16,
+    };
+    config.worker = Some("bench".to_owned());
+    Ok((config, manifest))
+}
+
+fn one_run(out: &Path, arguments: &Arguments, with: bool) -> Result<Cost, Failure> {
+    let (settings, manifest) = plan(out, arguments)?;
+    let engine = SimulatedEngine {
+        steps: arguments.steps,
+        ..SimulatedEngine::default()
+    };
+    let stop = StopFlag::default();
+    let (begun, cpu) = (Instant::now(), cpu_seconds());
+    if with {
+        let shift = begin(&settings, &stop)?;
+        let run = || {
+            let reporters = shift.reporters();
+            run(&settings, &manifest, &engine, &reporters, &stop).map_err(Failure::from)
+        };
+        let every = Duration::try_from_secs_f64(arguments.scrape).unwrap_or(Duration::MAX);
+        let result = scraped(address(&shift)?, every, run);
+        shift.end(&result);
+        result?;
+    } else {
+        run(&settings, &manifest, &engine, &Silent, &stop)?;
+    }
+    Ok(Cost {
+        cpu: cpu_seconds() - cpu,
+        wall: begun.elapsed().as_secs_f64(),
+    })
+}
+
+/// Everything that `storyloom run` tells those who look on.
+fn begin(settings: &RunConfig, stop: &StopFlag) -> Result<Shift, Failure> {
+    let mut config = Config::default();
+    config.top.engine = EngineKind::Simulated;
+    let place = world::join(&config)?;
+    Shift::begin(&config, settings, &place, stop)
+}
+
+fn address(shift: &Shift) -> Result<SocketAddr, Failure> {
+    let none = || Failure::new(Exit::Unexpected, "no port is free for the metrics");
+    shift.address().ok_or_else(none)
+}
+
+/// Does `work` while somebody scrapes.
+fn scraped(
+    address: SocketAddr,
+    every: Duration,
+    work: impl FnOnce() -> Result<RunOutcome, Failure>,
+) -> Result<RunOutcome, Failure> {
+    let (over, is_over) = channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            while is_over.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
+                // A scrape that fails shows in the figures of scrapes.
+                let _ = scrape(address);
+            }
+        });
+        let result = work();
+        drop(over);
+        result
+    })
+}
+
+/// The figures, as Prometheus gets them.
+fn scrape(address: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Scrapes of a leader that has everything it can have.
+fn scrapes(out: &Path, arguments: &Arguments) -> Result<ScrapeFigures, Failure> {
+    const SCRAPES: usize = 200;
+    let failed = |error: std::io::Error| Failure::new(Exit::Unexpected, error);
+    let (mut settings, manifest) = plan(out, arguments)?;
+    settings.video.width = 64;
+    let (engine, stop) = (SimulatedEngine::default(), StopFlag::default());
+    let shift = begin(&settings, &stop)?;
+    run(&settings, &manifest, &engine, &shift.reporters(), &stop)?;
+    shift.see_ranks(&(0..arguments.ranks).map(rank).collect::<Vec<_>>());
+    let address = address(&shift)?;
+    let (mut times, mut text) = (Vec::new(), String::new());
+    for _ in 0..SCRAPES {
+        let begun = Instant::now();
+        text = scrape(address).map_err(failed)?;
+        times.push(begun.elapsed().as_secs_f64() * 1e3);
+    }
+    let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    let series = body.lines().filter(|line| !line.starts_with('#'));
+    Ok(ScrapeFigures {
+        ranks: arguments.ranks,
+        series: series.count(),
+        bytes: body.len(),
+        most_ms: times.iter().copied().fold(0.0, f64::max),
+        median_ms: middle(times),
+    })
+}
+
+/// A rank with a GPU that has seen errors.
+fn rank(rank: usize) -> RankReport {
+    RankReport {
+        rank,
+        collectives: 123_456,
+        collective_wait_seconds: 1234.567_891,
+        gpu: Some(GpuReport {
+            host: format!("node-{:03}.farm.example", rank / 8),
+            uuid: format!("GPU-{rank:08x}-0000-0000-0000-000000000000"),
+            energy_joules: Some(12_345_678.9),
+            memory_used_bytes: Some(98_765_432_100),
+            memory_bytes: Some(150_000_000_000),
+            temperature_celsius: Some(67.0),
+            xid_errors: vec![(31, 2), (79, 1)],
+        }),
+    }
+}
+
+/// Processor time of this process.
+fn cpu_seconds() -> f64 {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}

@@ -1,0 +1,86 @@
+//! Events as log lines. What everybody should know is `info`, what somebody should look at `warn` or
+//! worse, and single shots and steps are `debug` and `trace`: a run has a hundred thousand of them.
+
+use crate::{Event, Reporter};
+
+/// Writes events to the log, through `tracing`.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct EventLog;
+
+impl Reporter for EventLog {
+    fn report(&self, event: &Event) {
+        match event {
+            Event::RunStarted {
+                stories,
+                shots,
+                shots_done,
+            } => {
+                tracing::info!("{stories} stories, {shots} shots, {shots_done} already made");
+            }
+            // Spans say when these end, and how.
+            Event::AttemptBegun { .. }
+            | Event::StageBegun { .. }
+            | Event::StageFinished { .. }
+            | Event::AttemptEnded { .. }
+            | Event::StoryTaken { .. }
+            | Event::StoryLeft { .. }
+            | Event::IndexOpened { .. } => {}
+            Event::CheckpointSaved {
+                story,
+                shot,
+                done,
+                seconds,
+            } => {
+                tracing::debug!(%story, %shot, seconds, "saved after step {done}");
+            }
+            Event::StepFinished {
+                story,
+                shot,
+                done,
+                total,
+            } => tracing::trace!(%story, %shot, "step {done} of {total}"),
+            Event::ShotCommitted {
+                story,
+                shot,
+                seconds,
+                ..
+            } => {
+                tracing::debug!(%story, %shot, "made in {seconds:.1} s");
+            }
+            Event::AttemptFailed {
+                story,
+                shot,
+                attempt,
+                reason,
+            } => {
+                tracing::warn!(%story, %shot, attempt, "{reason}");
+            }
+            Event::ShotResumed {
+                story,
+                shot,
+                done,
+                total,
+            } => tracing::info!(%story, %shot, "goes on after step {done} of {total}"),
+            Event::CheckpointIgnored {
+                story,
+                shot,
+                reason,
+            } => tracing::warn!(%story, %shot, "what was saved of it is not used: {reason}"),
+            Event::LeaseTaken { story, from } => {
+                tracing::warn!(%story, from, "taken over from a worker that is dead");
+            }
+            Event::StoryQuarantined { story, reason } => {
+                tracing::error!(%story, "in quarantine: {reason}");
+            }
+            Event::StoryFinished { story } => tracing::info!(%story, "story finished"),
+            Event::StoryFailed { story, reason } => tracing::error!(%story, "given up: {reason}"),
+            Event::IndexRebuilt { moved_to } => tracing::warn!(
+                moved_to = %moved_to.display(),
+                "the memory index did not open; it is rebuilt from the commit records"
+            ),
+            Event::RunStopped { shots_done } => {
+                tracing::warn!("stopped early, {shots_done} shots are saved; run the same again");
+            }
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! A real Prometheus on a real run of two ranks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use storyloom_telemetry::metrics::catalogue::{self, Metric, Presence};
+use storyloom_telemetry::metrics::labels::Values;
+
+use super::root;
+use super::server::Prometheus;
+use crate::harness::{Ranks, Workshop};
+use crate::world::{children, send};
+
+/// What takes longer has hung.
+const PATIENCE: Duration = Duration::from_secs(120);
+const STATES: [&str; 5] = ["done", "running", "pending", "failed", "quarantined"];
+
+/// A run on two ranks whose shots take five seconds each, and the Prometheus that watches it.
+struct Watched {
+    shop: Workshop,
+    run: Child,
+    prometheus: Prometheus,
+}
+
+impl Watched {
+    /// `None` without Prometheus.
+    fn start(sets: &[&str]) -> Option<Self> {
+        let shop = Workshop::new();
+        let targets = shop.out().join("metrics/targets.json");
+        let rules = root().join("monitoring/prometheus").canonicalize().unwrap();
+        let prometheus = Prometheus::start(&shop, &rules, &targets)?;
+        let manifest = shop.manifest(&[("a", &[true, true, false]), ("b", &[true, false, true])]);
+        let slow = [
+            "metrics.listen=127.0.0.1:0",
+            "simulated.step_ms=1500",
+            "sampler.steps=3",
+        ];
+        let sets = [&slow, sets].concat();
+        let mut command = shop.run_on(Ranks::Launch(2), "simulated", &manifest, &sets);
+        let run = command
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Some(Self {
+            shop,
+            run,
+            prometheus,
+        })
+    }
+
+    fn status(&self) -> Value {
+        self.shop.ask(&["status", "--json"]).ended_with(0).json()
+    }
+
+    /// Asks again and again until there is an answer. The run must not end before.
+    #[track_caller]
+    fn wait<T>(&mut self, what: &str, ask: impl Fn(&Self) -> Option<T>) -> T {
+        let begun = Instant::now();
+        loop {
+            if let Some(found) = ask(self) {
+                return found;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{what}: it never came");
+            assert!(
+                self.run.try_wait().unwrap().is_none(),
+                "{what}: the run ended before"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits for a moment at which Prometheus says of stories and shots what `status` and `verify` do,
+    /// with two shots done at least. `status` is asked before and after: a change in between would
+    /// make them differ.
+    fn wait_for_agreement(&mut self) {
+        self.wait("Prometheus, status and verify agree", |watched| {
+            let before = watched.status();
+            let done = before["shots"]["done"]
+                .as_f64()
+                .filter(|&done| done >= 2.0)?;
+            let seen = |of: &str, state: &str| {
+                let name = format!("max(storyloom_run_{of}{{state=\"{state}\"}})");
+                watched.prometheus.value(&name) == before[of][state].as_f64()
+            };
+            let states = ["stories", "shots"]
+                .iter()
+                .all(|of| STATES.iter().all(|s| seen(of, s)));
+            let committed = "sum(storyloom_attempts_total{end=\"committed\"})";
+            let committed = watched.prometheus.value(committed);
+            let proven = watched
+                .shop
+                .ask(&["verify", "--quick", "--json"])
+                .ended_with(1)
+                .json();
+            let after = watched.status();
+            let still = before["shots"] == after["shots"] && before["stories"] == after["stories"];
+            let proven = proven["shots_proven"].as_f64() == Some(done);
+            (still && states && proven && committed == Some(done)).then_some(())
+        });
+    }
+
+    /// Lets the run end, and looks at what is left.
+    fn end(self) {
+        let Self {
+            shop,
+            run,
+            prometheus,
+        } = self;
+        let output = run.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        let verified = shop.ask(&["verify", "--json"]).ended_with(0).json();
+        assert_eq!(verified["shots_proven"], 6);
+
+        // In good order, the leaders took themselves off the list.
+        let begun = Instant::now();
+        while !prometheus.get("targets?state=active")["activeTargets"]
+            .as_array()
+            .unwrap()
+            .is_empty()
+        {
+            assert!(begun.elapsed() < PATIENCE, "there are targets left");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let most = prometheus.value("max(max_over_time(storyloom_run_shots{state=\"done\"}[1h]))");
+        assert!(
+            most.is_some_and(|most| (2.0..=6.0).contains(&most)),
+            "{most:?}"
+        );
+    }
+}
+
+/// Every series is one of the catalogue with its labels, and every metric that is always there is.
+#[track_caller]
+fn only_and_all_of_the_catalogue(prometheus: &Prometheus) {
+    let mut known: BTreeMap<String, &Metric> = BTreeMap::new();
+    for metric in catalogue::ALL {
+        known.extend(metric.series().into_iter().map(|name| (name, *metric)));
+    }
+    let mut seen = BTreeSet::new();
+    for sample in prometheus.query("{__name__=~\"storyloom_.+\"}") {
+        let name = sample.labels["__name__"].as_str().unwrap();
+        let metric = known
+            .get(name)
+            .unwrap_or_else(|| panic!("{name} is not in the catalogue"));
+        seen.insert(metric.name);
+        let labels = sample
+            .labels
+            .as_object()
+            .unwrap()
+            .keys()
+            .map(String::as_str);
+        let of_target = ["__name__", "job", "instance", "run", "node"];
+        let mut labels: BTreeSet<_> = labels.filter(|label| !of_target.contains(label)).collect();
+        if name.ends_with("_bucket") {
+            assert!(labels.remove("le"), "{name}");
+        }
+        assert_eq!(labels, metric.label_names().into_iter().collect(), "{name}");
+        for label in metric.labels {
+            let value = sample.labels[label.name].as_str().unwrap();
+            if let Values::Closed(values) = label.values {
+                assert!(values.contains(&value), "{name}: {} is {value}", label.name);
+            }
+        }
+    }
+    for metric in catalogue::ALL {
+        let always = metric.presence == Presence::Always;
+        assert!(
+            !always || seen.contains(metric.name),
+            "{} is not there",
+            metric.name
+        );
+    }
+}
+
+/// No rule failed, and no alert fires.
+#[track_caller]
+fn rules_are_well(prometheus: &Prometheus) {
+    let groups = prometheus.get("rules");
+    let mut count = 0;
+    for group in groups["groups"].as_array().unwrap() {
+        for rule in group["rules"].as_array().unwrap() {
+            let error = rule["lastError"].as_str().unwrap_or_default();
+            assert_eq!(error, "", "{}", rule["name"]);
+            count += 1;
+        }
+    }
+    assert!(count > 30, "only {count} rules");
+    let firing = prometheus.query("ALERTS{alertstate=\"firing\"}");
+    assert!(firing.is_empty(), "{firing:?}");
+}
+
+#[test]
+fn prometheus_sees_what_status_and_verify_say() {
+    let Some(mut watched) = Watched::start(&[]) else {
+        return;
+    };
+    watched.wait_for_agreement();
+    let prometheus = &watched.prometheus;
+    // Two replicas serve, and say whose run it is.
+    let up = prometheus.query("up{job=\"storyloom\"} == 1");
+    assert_eq!(up.len(), 2, "{up:?}");
+    assert!(
+        up.iter().all(|sample| sample.labels["run"] == "out"),
+        "{up:?}"
+    );
+    assert!(
+        up.iter().all(|sample| sample.labels["node"].is_string()),
+        "{up:?}"
+    );
+    assert_eq!(prometheus.value("sum(storyloom_ranks)"), Some(2.0));
+    only_and_all_of_the_catalogue(prometheus);
+    rules_are_well(prometheus);
+    watched.end();
+}
+
+#[test]
+fn ranks_that_share_a_replica_multiply_nothing() {
+    let Some(mut watched) = Watched::start(&["topology.cfg=2"]) else {
+        return;
+    };
+    watched.wait_for_agreement();
+    let prometheus = &watched.prometheus;
+    assert_eq!(prometheus.query("up{job=\"storyloom\"}").len(), 1);
+    assert_eq!(prometheus.value("sum(storyloom_ranks)"), Some(2.0));
+    only_and_all_of_the_catalogue(prometheus);
+    watched.end();
+}
+
+#[test]
+fn a_killed_leader_stays_on_the_list_and_is_missed() {
+    let Some(mut watched) = Watched::start(&[]) else {
+        return;
+    };
+    let all = "count(up{job=\"storyloom\"} == 1)";
+    watched.wait("both serve", |watched| {
+        (watched.prometheus.value(all)? == 2.0).then_some(())
+    });
+    let leader = children(watched.run.id())[1];
+    send("-KILL", leader);
+    // Its peer ends too, in good order; the one that was killed could not.
+    watched.run.wait().unwrap();
+    let begun = Instant::now();
+    while watched.prometheus.value("sum(up{job=\"storyloom\"})") != Some(0.0) {
+        assert!(begun.elapsed() < PATIENCE, "it is not missed");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let pending = watched
+        .prometheus
+        .query("ALERTS{alertname=\"StoryloomReplicaLost\"}");
+    assert_eq!(pending.len(), 1, "{pending:?}");
+}

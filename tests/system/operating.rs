@@ -1,0 +1,303 @@
+//! Looking after a run: where its time went, the pages of its programs, and draining it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::harness::{Workshop, finish, signal_when};
+
+/// Nothing here takes so long; what does has hung.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Waits for what another program does.
+#[track_caller]
+fn wait_for<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{what} did not come");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A program and how long the test has seen it live.
+struct Timed {
+    child: Child,
+    begun: Instant,
+}
+
+impl Timed {
+    fn start(command: &mut Command) -> Self {
+        let begun = Instant::now();
+        let command = command.stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn().unwrap();
+        Self { child, begun }
+    }
+
+    fn end(mut self) -> f64 {
+        self.child.wait().unwrap();
+        self.begun.elapsed().as_secs_f64()
+    }
+
+    fn kill(mut self) -> f64 {
+        self.child.kill().unwrap();
+        self.end()
+    }
+}
+
+/// Kind and story of every line of all journals, with the end of attempts.
+fn lines(shop: &Workshop) -> Vec<(String, Value)> {
+    let folder = shop.out().join("logs/shifts");
+    let Ok(names) = fs::read_dir(folder) else {
+        return Vec::new();
+    };
+    let paths = names.map(|name| name.unwrap().path());
+    let journals = paths.filter(|path| path.extension().is_some_and(|end| end == "jsonl"));
+    let text: String = journals
+        .map(|path| fs::read_to_string(path).unwrap())
+        .collect();
+    let lines = text
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok());
+    let kind = |line: Value| (line["kind"].as_str().unwrap().to_owned(), line);
+    lines.map(kind).collect()
+}
+
+/// How many attempts have ended like this.
+fn ends(shop: &Workshop, how: &str) -> usize {
+    let is = |(kind, line): &(String, Value)| kind == "shot" && line["end"] == how;
+    lines(shop).iter().filter(|line| is(line)).count()
+}
+
+/// With programs that are killed and started again, every second of every rank is accounted for.
+#[test]
+fn the_time_of_all_ranks_adds_up() {
+    const STORIES: usize = 8;
+    const SHOTS: usize = 5;
+    const STEPS: usize = 4;
+    const STEP: f64 = 0.3;
+    let shop = Workshop::new();
+    let names: Vec<String> = (0..STORIES).map(|n| format!("story-{n}")).collect();
+    let stories: Vec<(&str, &[bool])> = names
+        .iter()
+        .map(|name| (name.as_str(), &[true; SHOTS][..]))
+        .collect();
+    let manifest = shop.manifest(&stories);
+    let start = || {
+        Timed::start(&mut shop.run(
+            &manifest,
+            &[
+                &format!("simulated.step_ms={}", (STEP * 1e3) as u32),
+                &format!("sampler.steps={STEPS}"),
+                "simulated.videos=false",
+                "checkpoint.every_steps=2",
+                "run.note_ms=50",
+            ],
+        ))
+    };
+    // Two at a time, of which one is killed three times.
+    let steady = start();
+    let mut seconds = 0.0;
+    for kill in 1..=3 {
+        let victim = start();
+        let is_busy = || (ends(&shop, "committed") >= 7 * kill).then_some(());
+        wait_for("a shot", is_busy);
+        seconds += victim.kill();
+    }
+    seconds += start().end();
+    seconds += steady.end();
+
+    let status = shop.ask(&["status", "--json"]).ended_with(0).json();
+    assert_eq!(status["shots"]["done"], STORIES * SHOTS);
+    let part = |name: &str| status["time"][name].as_f64().unwrap();
+    let sum = part("useful") + part("wasted") + part("load") + part("idle");
+    let off = (sum - seconds).abs() / seconds;
+    assert!(off <= 0.02, "{sum} s are accounted for, of {seconds} s");
+    // No sampling step of a shot that exists is missing, and what was killed was not useful.
+    let denoising = (STORIES * SHOTS * STEPS) as f64 * STEP;
+    assert!(part("useful") >= denoising, "{status}");
+    assert!(part("wasted") > 0.0 && part("load") > 0.0, "{status}");
+    let goodput = status["goodput"].as_f64().unwrap();
+    assert!((goodput - part("useful") / sum).abs() < 1e-9);
+    let killed = lines(&shop)
+        .iter()
+        .filter(|(kind, _)| kind == "begun")
+        .count()
+        - lines(&shop)
+            .iter()
+            .filter(|(kind, _)| kind == "ended")
+            .count();
+    assert_eq!(killed, 3);
+}
+
+/// One story of many shots, each of which takes a while.
+fn long_run(shop: &Workshop) -> String {
+    shop.manifest(&[("one", &[true; 30]), ("two", &[true; 30])])
+}
+
+const SLOW: [&str; 3] = [
+    "simulated.step_ms=50",
+    "sampler.steps=4",
+    "simulated.videos=false",
+];
+
+#[test]
+fn a_drained_run_finishes_its_shots_and_begins_no_new_ones() {
+    let shop = Workshop::new();
+    let manifest = long_run(&shop);
+    let worlds: Vec<_> = (0..2)
+        .map(|_| {
+            let mut command = shop.run(&manifest, &SLOW);
+            command.stdout(Stdio::null()).stderr(Stdio::piped());
+            command.spawn().unwrap()
+        })
+        .collect();
+    wait_for("two programs", || {
+        let begun = lines(&shop)
+            .iter()
+            .filter(|(kind, _)| kind == "loaded")
+            .count();
+        (begun == 2 && ends(&shop, "committed") > 0).then_some(())
+    });
+    shop.ask(&["drain"]).ended_with(0).saying("--undo");
+    shop.ask(&["drain"]).ended_with(0).saying("asked to before");
+    for world in worlds {
+        let ended = world.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(75), "{said}");
+        assert!(said.contains("--undo"), "{said}");
+    }
+    // What was begun was finished.
+    let status = shop.ask(&["status", "--json"]).ended_with(0).json();
+    assert_eq!(status["shots"]["done"], ends(&shop, "committed"));
+    assert!(status["shots"]["done"].as_u64().unwrap() < 60, "{status}");
+    assert_eq!((ends(&shop, "stopped"), ends(&shop, "failed")), (0, 0));
+    // Also for whoever comes later, until it is withdrawn.
+    let shifts = lines(&shop).len();
+    finish(&mut shop.run(&manifest, &SLOW))
+        .ended_with(75)
+        .saying("--undo");
+    assert_eq!(lines(&shop).len(), shifts);
+    shop.ask(&["drain", "--undo"]).ended_with(0);
+    finish(&mut shop.run(&manifest, &["sampler.steps=4", "simulated.videos=false"])).ended_with(0);
+    shop.ask(&["verify"]).ended_with(0);
+}
+
+#[test]
+fn a_signal_drains_one_program() {
+    let shop = Workshop::new();
+    let mut command = shop.run(&long_run(&shop), &SLOW);
+    let ended = signal_when(&mut command, "USR2", || ends(&shop, "committed") > 0);
+    ended.ended_with(75);
+    assert_eq!(ends(&shop, "stopped"), 0);
+}
+
+#[test]
+fn a_folder_that_is_no_run_is_not_drained() {
+    let shop = Workshop::new();
+    fs::create_dir(shop.out()).unwrap();
+    shop.ask(&["drain"]).ended_with(65).saying("run.json");
+    assert!(!shop.out().join("drain.json").exists());
+}
+
+/// Status and body of an answer.
+fn ask(address: &str, request: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    write!(stream, "{request}Host: x\r\nConnection: close\r\n\r\n").ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    let code = text.split(' ').nth(1)?.parse().ok()?;
+    Some((code, text.split_once("\r\n\r\n")?.1.to_owned()))
+}
+
+fn get(address: &str, page: &str) -> Option<(u16, String)> {
+    ask(address, &format!("GET {page} HTTP/1.1\r\n"))
+}
+
+/// Addresses in `metrics/targets.json`, with their labels.
+fn targets(shop: &Workshop) -> BTreeMap<String, Value> {
+    let text = fs::read_to_string(shop.out().join("metrics/targets.json"));
+    let list: Vec<Value> = serde_json::from_str(&text.unwrap_or("[]".to_owned())).unwrap();
+    let entry = |entry: &Value| {
+        let address = entry["targets"][0].as_str().unwrap().to_owned();
+        (address, entry["labels"].clone())
+    };
+    list.iter().map(entry).collect()
+}
+
+#[test]
+fn the_pages_of_a_run_tell_how_it_goes_and_take_orders() {
+    const SECRET: &str = "open-sesame-4711";
+    let shop = Workshop::new();
+    let manifest = long_run(&shop);
+    let mut command = shop.run(&manifest, &SLOW);
+    let command = command.env("STORYLOOM_METRICS_TOKEN", SECRET);
+    let child = command.stdout(Stdio::null()).stderr(Stdio::piped());
+    let child = child.spawn().unwrap();
+    let (address, labels) = wait_for("a target", || targets(&shop).into_iter().next());
+    assert!(address.starts_with("127.0.0.1:"), "{address}");
+    assert_eq!(labels["run"], "out");
+    wait_for("a ready program", || {
+        get(&address, "/readyz").filter(|(code, _)| *code == 200)
+    });
+    assert_eq!(get(&address, "/healthz").unwrap().0, 200);
+    let status = wait_for("a shot", || {
+        let (code, text) = get(&address, "/status")?;
+        let status: Value = serde_json::from_str(&text).ok().filter(|_| code == 200)?;
+        (status["shots"]["done"].as_u64()? > 0).then_some(status)
+    });
+    let asked = shop.ask(&["status", "--json"]).ended_with(0).json();
+    let keys = |value: &Value| {
+        value
+            .as_object()
+            .unwrap()
+            .keys()
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(keys(&status), keys(&asked));
+    let (code, figures) = get(&address, "/metrics").unwrap();
+    assert!(
+        code == 200 && figures.contains("storyloom_run_shots{state=\"done\"}"),
+        "{figures}"
+    );
+
+    let order = |token: &str| {
+        let authorization = format!("Authorization: Bearer {token}\r\n");
+        let request = format!("POST /drain HTTP/1.1\r\nContent-Length: 0\r\n{authorization}");
+        ask(&address, &request).unwrap().0
+    };
+    assert_eq!(order("guess"), 401);
+    assert_eq!(order(SECRET), 202);
+    let ended = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!(ended.status.code(), Some(75), "{said}");
+    // The pages are gone, the last figures stay, and the token is nowhere.
+    assert!(get(&address, "/healthz").is_none());
+    assert!(!shop.out().join("metrics/targets.json").exists());
+    let left = fs::read_dir(shop.out().join("metrics")).unwrap();
+    let paths = left.map(|name| name.unwrap().path());
+    let dumps: Vec<_> = paths
+        .filter(|path| path.extension().is_some_and(|end| end == "prom"))
+        .collect();
+    let dump = fs::read_to_string(&dumps[0]).unwrap();
+    let done = shop.ask(&["status", "--json"]).ended_with(0).json()["shots"]["done"].clone();
+    let line = format!("storyloom_run_shots{{state=\"done\"}} {done}");
+    assert!(
+        dump.lines().any(|found| found == line),
+        "no {line} in\n{dump}"
+    );
+    assert!(!said.contains(SECRET));
+    let grep = Command::new("grep")
+        .args(["-rq", SECRET])
+        .arg(shop.out())
+        .status();
+    assert_eq!(grep.unwrap().code(), Some(1));
+}
