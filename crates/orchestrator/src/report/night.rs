@@ -27,6 +27,10 @@ const PAUSE: f64 = 4.0 * 3600.0;
 pub(super) struct Night {
     pub begun: String,
     pub length: String,
+    /// Shots that were made in an hour of the clock.
+    pub rate: String,
+    /// Programs that are still at work.
+    pub at_work: usize,
     pub ticks: Vec<Tick>,
     pub lanes: Vec<LaneView>,
     /// How much time a column stands for, if stages are not drawn one by one.
@@ -143,12 +147,20 @@ pub(super) fn draw(shifts: &[Shift], goes_on: impl Fn(&Shift) -> bool) -> Option
     Some(Night {
         begun: super::text::stamp(span.begun),
         length: duration(span.seconds()),
+        rate: rate(drawn, span),
+        at_work: drawn.iter().filter(|shift| goes_on(shift)).count(),
         ticks: ticks(span),
         lanes: views.collect(),
         column: (!exact).then(|| duration(span.seconds() / number as f64)),
         earlier: first,
         lost: all.iter().flatten().any(|piece| piece.class == "lost"),
     })
+}
+
+fn rate(shifts: &[Shift], span: Span) -> String {
+    let shots: usize = shifts.iter().map(committed).sum();
+    let hours = span.seconds() / 3600.0;
+    grouped((shots as f64 / hours).round() as u64)
 }
 
 fn committed(shift: &Shift) -> usize {
@@ -409,6 +421,7 @@ mod tests {
             shapes[1].path
         );
         let ticks: Vec<_> = night.ticks.iter().map(|tick| tick.label.as_str()).collect();
+        assert_eq!((night.rate.as_str(), night.at_work), ("72", 0));
         assert_eq!(
             ticks,
             [

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use image::codecs::jpeg::JpegEncoder;
 use image::imageops::{FilterType, thumbnail};
-use image::{DynamicImage, ImageReader};
+use image::{DynamicImage, ExtendedColorType, ImageBuffer, ImageReader, Rgb};
 use serde::Serialize;
 use storyloom_memory::pictures::decode_picture;
 use storyloom_memory::{BlobRef, CommitRecord};
@@ -15,8 +15,10 @@ use crate::error::RunError;
 use crate::output::{PLACEHOLDER, read_frame};
 use crate::run_folder::RunFolder;
 
-/// Largest width of the small copies, in pixels.
+/// Largest width of pictures that stand for a shot, in pixels.
 const WIDTH: u32 = 320;
+/// Largest width of other keyframes, in pixels.
+const KEYFRAME_WIDTH: u32 = 160;
 /// Quality of the small copies, of 100.
 const QUALITY: u8 = 82;
 /// Height of a row of pictures of the overview, in pixels; shown at half of that.
@@ -47,10 +49,13 @@ impl<'a> Pictures<'a> {
     }
 
     /// The copy of a PNG of the story's folder, or nothing if it cannot be read.
-    pub(super) fn keyframe(&self, file: &str, content: &BlobRef) -> Option<Picture> {
+    ///
+    /// The `first` of a shot is larger, since it also stands for the shot.
+    pub(super) fn keyframe(&self, file: &str, content: &BlobRef, first: bool) -> Option<Picture> {
+        let most = if first { WIDTH } else { KEYFRAME_WIDTH };
         let stem = Path::new(file).file_stem()?.to_str()?;
         let original = self.folder.story(self.story).join(file);
-        let small = self.copy(stem, &content.blake3, || {
+        let small = self.copy(stem, &content.blake3, most, || {
             let bytes = self.folder.storage().read(&original)?;
             Ok(decode_picture(&original, &bytes)?)
         })?;
@@ -68,7 +73,7 @@ impl<'a> Pictures<'a> {
         }
         let name = format!("{}_middle", record.request.shot);
         let path = self.folder.story(self.story).join(&video.file);
-        let small = self.copy(&name, &video.content.blake3, || {
+        let small = self.copy(&name, &video.content.blake3, WIDTH, || {
             read_frame(&path, record.frame_count / 2, record.frame_size)
         })?;
         Some(Picture {
@@ -89,7 +94,7 @@ impl<'a> Pictures<'a> {
             return 0;
         }
         let path = self.place().join("row.jpg");
-        match jpeg(&row).and_then(|bytes| write(&path, &bytes)) {
+        match jpeg(&row, row.dimensions()).and_then(|bytes| write(&path, &bytes)) {
             Ok(_) => cells.len(),
             Err(error) => {
                 tracing::warn!(%error, story = %self.story, "a row of pictures was not written");
@@ -116,13 +121,14 @@ impl<'a> Pictures<'a> {
         &self,
         stem: &str,
         content: &str,
+        most: u32,
         read: impl FnOnce() -> Result<RgbImage, RunError>,
     ) -> Option<String> {
         let name = format!("{stem}.{}.jpg", content.get(..12).unwrap_or(content));
         let path = self.place().join(&name);
         if !path.is_file() {
             let written = read()
-                .and_then(|picture| jpeg(&shrink(&picture)))
+                .and_then(|picture| shrink(&picture, most))
                 .and_then(|bytes| replace(&path, &bytes));
             if let Err(error) = written {
                 tracing::warn!(%error, "a picture is left out of the report");
@@ -139,21 +145,24 @@ fn spread(len: usize, count: usize) -> impl Iterator<Item = usize> {
     (0..count).map(move |place| place * len / count)
 }
 
-fn shrink(picture: &RgbImage) -> image::RgbImage {
+/// A picture of at most `most` pixels width, as a JPEG.
+fn shrink(picture: &RgbImage, most: u32) -> Result<Vec<u8>, RunError> {
     let (width, height) = (picture.width(), picture.height());
-    let whole = image::RgbImage::from_raw(width, height, picture.data().to_vec());
-    // The sizes agree, or it would not be a picture.
-    let whole = whole.unwrap_or_default();
-    if width <= WIDTH {
-        return whole;
+    if width <= most {
+        return jpeg(picture.data(), (width, height));
     }
-    thumbnail(&whole, WIDTH, (height * WIDTH / width).max(1))
+    // The sizes agree, or it would not be a picture.
+    let whole: Option<ImageBuffer<Rgb<u8>, &[u8]>> =
+        ImageBuffer::from_raw(width, height, picture.data());
+    let small = whole.map(|whole| thumbnail(&whole, most, (height * most / width).max(1)));
+    let small = small.unwrap_or_default();
+    jpeg(&small, small.dimensions())
 }
 
-fn jpeg(picture: &image::RgbImage) -> Result<Vec<u8>, RunError> {
+fn jpeg(data: &[u8], (width, height): (u32, u32)) -> Result<Vec<u8>, RunError> {
     let mut bytes = Vec::new();
-    DynamicImage::ImageRgb8(picture.clone())
-        .write_with_encoder(JpegEncoder::new_with_quality(&mut bytes, QUALITY))
+    JpegEncoder::new_with_quality(&mut bytes, QUALITY)
+        .encode(data, width, height, ExtendedColorType::Rgb8)
         .map_err(|error| RunError::Setting(format!("a small picture: {error}")))?;
     Ok(bytes)
 }
@@ -178,6 +187,8 @@ pub(super) fn keyframe_name(shot: Option<ShotId>, place: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use image::GenericImageView;
+
     use super::*;
 
     #[test]
@@ -192,8 +203,9 @@ mod tests {
     fn large_pictures_shrink_and_small_ones_stay() {
         let size = |width: u32, height: u32| {
             let data = vec![7; (width * height * 3) as usize];
-            let small = shrink(&RgbImage::new(width, height, data).unwrap());
-            small.dimensions()
+            let picture = RgbImage::new(width, height, data).unwrap();
+            let bytes = shrink(&picture, WIDTH).unwrap();
+            image::load_from_memory(&bytes).unwrap().dimensions()
         };
         assert_eq!(size(832, 480), (320, 184));
         assert_eq!(size(64, 48), (64, 48));

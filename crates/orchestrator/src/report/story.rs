@@ -206,7 +206,10 @@ impl Gathering<'_> {
         }
         let pictures = references.iter().map(|picture| &picture.picture);
         let small: Vec<_> = pictures
-            .map(|picture| self.pictures.keyframe(&picture.file, &picture.content))
+            .map(|picture| {
+                self.pictures
+                    .keyframe(&picture.file, &picture.content, false)
+            })
             .collect();
         let mut column = Column {
             label: "references".to_owned(),
@@ -318,7 +321,9 @@ impl Gathering<'_> {
         let (mut kept, mut copies) = (Vec::new(), Vec::new());
         for (place, keyframe) in record.keyframes.iter().enumerate() {
             let file = &keyframe.picture.file;
-            let copy = self.pictures.keyframe(file, &keyframe.picture.content);
+            let copy = self
+                .pictures
+                .keyframe(file, &keyframe.picture.content, place == 0);
             let small = copy.as_ref().map(|picture| picture.small.clone());
             let name = keyframe_name(Some(shot), place);
             column.kept.push(Kept {

@@ -41,11 +41,12 @@ pub(super) fn grouped(number: u64) -> String {
     text
 }
 
-/// A share as percent; never rounded up to 100, which would claim too much.
+/// A share as percent; never rounded up to 100 or down to nothing, which would claim too much.
 pub(super) fn percent(share: f64) -> String {
     let tenths = (share.clamp(0.0, 1.0) * 1000.0).floor() as u64;
     match tenths {
         1000 => "100 %".to_owned(),
+        0 if share > 0.0 => "< 0.1 %".to_owned(),
         _ => format!("{}.{} %", tenths / 10, tenths % 10),
     }
 }
@@ -104,6 +105,8 @@ mod tests {
         assert_eq!(percent(1.0), "100 %");
         assert_eq!(percent(0.999_99), "99.9 %");
         assert_eq!(percent(0.0704), "7.0 %");
+        assert_eq!(percent(0.0), "0.0 %");
+        assert_eq!(percent(1e-5), "< 0.1 %");
     }
 
     #[test]
