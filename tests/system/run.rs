@@ -69,6 +69,8 @@ fn interrupted(signal: &str, code: Option<i32>) {
     let commits: Vec<_> = before
         .keys()
         .filter(|path| path.parent().unwrap().ends_with("commits"))
+        // A killed program may leave a record that has not got its name.
+        .filter(|path| path.extension().is_some_and(|e| e == "json"))
         .collect();
     assert!(!commits.is_empty() && commits.len() < 5, "{commits:?}");
     finish(&mut shop.run(&manifest, &[])).ended_with(0);

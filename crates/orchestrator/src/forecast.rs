@@ -155,12 +155,22 @@ enum Phase {
 
 impl Phase {
     /// The gate before it.
-    fn gate(self) -> Option<usize> {
+    fn enters(self) -> Option<usize> {
         match self {
             Self::Shot(Stage::Encode) => Some(0),
             Self::Shot(Stage::Denoise) => Some(1),
-            Self::Shot(Stage::Decode | Stage::Select) => Some(2),
-            Self::Shot(Stage::Plan | Stage::Commit) | Self::End => None,
+            Self::Shot(Stage::Decode) => Some(2),
+            Self::Shot(Stage::Plan | Stage::Select | Stage::Commit) | Self::End => None,
+        }
+    }
+
+    /// The gate whose place it gives back at its end.
+    fn leaves(self) -> Option<usize> {
+        match self {
+            // Decoding and selecting have one way in.
+            Self::Shot(Stage::Decode) => None,
+            Self::Shot(Stage::Select) => Some(2),
+            other => other.enters(),
         }
     }
 }
@@ -309,7 +319,7 @@ impl Night<'_> {
             phase,
             since: replica.now,
         });
-        match phase.gate() {
+        match phase.enters() {
             None => self.begin(replica, place),
             Some(gate) => {
                 replica.tickets += 1;
@@ -372,9 +382,9 @@ impl Night<'_> {
             return;
         };
         let now = replica.now;
-        let gate = at.phase.gate();
-        if let Some(gate) = gate {
+        if let Some(gate) = at.phase.leaves() {
             replica.gates[gate].free += 1;
+            self.open(replica, gate);
         }
         let Phase::Shot(stage) = at.phase else {
             self.forecast.finish = self.forecast.finish.max(now);
@@ -394,9 +404,6 @@ impl Night<'_> {
             Stage::Commit => (at.shot + 1, Stage::Plan),
         };
         self.enter(replica, place, at.chain, shot, Phase::Shot(next));
-        if let Some(gate) = gate {
-            self.open(replica, gate);
-        }
     }
 }
 

@@ -169,12 +169,17 @@ fn figures(in_flight: usize, seen: &[(Stage, Instant, Instant)]) -> (InFlightFig
     let to = loops
         .get(shots.saturating_sub(cut + 1))
         .map_or(last, |(from, _)| *from);
+    // Each moment counts once: a loop is heard of a little after its end, when the next has begun.
     let busy = |from: Instant, to: Instant| {
-        let inside = loops.iter().map(|(begun, ended)| {
-            let (begun, ended) = ((*begun).max(from), (*ended).min(to));
-            ended.saturating_duration_since(begun).as_secs_f64()
-        });
-        inside.sum::<f64>()
+        let (mut until, mut sum) = (from, 0.0);
+        for (begun, ended) in &loops {
+            let ended = (*ended).min(to);
+            sum += ended
+                .saturating_duration_since(until.max(*begun))
+                .as_secs_f64();
+            until = until.max(ended);
+        }
+        sum
     };
     let seconds = |from: Instant, to: Instant| (to - from).as_secs_f64().max(f64::MIN_POSITIVE);
     let between = loops.iter().filter(|(begun, _)| (from..to).contains(begun));

@@ -271,10 +271,7 @@ impl RunFolder {
         if self.storage.exists(&path) {
             self.check_same(&self.run_file()?, &run)?;
         }
-        let files = stories
-            .iter()
-            .map(|entry| self.admit(entry))
-            .collect::<Result<_, _>>()?;
+        let files = self.admit_all(stories, &run.run_id)?;
         // Of several programs that begin together one writes; the others join it.
         if !self.create_json(&path, &run)? {
             let before = self.run_file()?;
@@ -291,6 +288,24 @@ impl RunFolder {
                 self.write_json(&path, &run)?;
             }
         }
+        Ok(files)
+    }
+
+    /// The files of all stories, in their order.
+    ///
+    /// Programs that begin together would all write the same file at the same time: each begins
+    /// elsewhere, and finds what the others have written.
+    fn admit_all(&self, stories: &[&StoryEntry], own: &str) -> Result<Vec<StoryFile>, RunError> {
+        let hash = blake3::hash(own.as_bytes());
+        let (number, _) = hash.as_bytes().split_at(size_of::<u32>());
+        let number = number
+            .iter()
+            .fold(0, |sum, &byte| sum * 256 + usize::from(byte));
+        let (ahead, first) = stories.split_at(number % stories.len().max(1));
+        let admit = |entry: &&StoryEntry| self.admit(entry);
+        let later: Vec<_> = first.iter().map(admit).collect::<Result<_, _>>()?;
+        let mut files: Vec<_> = ahead.iter().map(admit).collect::<Result<_, _>>()?;
+        files.extend(later);
         Ok(files)
     }
 

@@ -23,7 +23,7 @@ use tracing::field;
 use crate::config::{CheckpointSettings, StopAt, StopFlag};
 use crate::engine::{EngineError, SaveLoop, Scores, ShotEngine, StepObserver};
 use crate::error::RunError;
-use crate::gate::{Gate, Gates};
+use crate::gate::{Gate, Gates, Pass};
 use crate::lease::Lease;
 use crate::output::VideoFiles;
 
@@ -154,14 +154,18 @@ pub fn make_shot<E: ShotEngine>(
         finite(Stage::Denoise, &latents)?;
         Ok(latents)
     })?;
-    let clip = clock.time(Stage::Decode, Some(&gates.decode), || {
+    // One way in for both: a decoded shot need not wait for another one's decoding, and what comes
+    // next of its story waits for it.
+    let decoding = clock.enter(&gates.decode);
+    let clip = clock.time(Stage::Decode, None, || {
         let clip = engine.decode(&inputs, &latents)?;
         expect_frames(&plan.request, &clip)?;
         Ok(clip)
     })?;
-    let chosen = clock.time(Stage::Select, Some(&gates.decode), || {
+    let chosen = clock.time(Stage::Select, None, || {
         choose_keyframes(studio, plan, &clip)
     })?;
+    drop(decoding);
     let mut record = clock.time(Stage::Commit, None, || {
         store_outputs(studio, plan, &latents, &clip, &chosen)
     })?;
@@ -396,6 +400,8 @@ struct StageClock<'a> {
     reporter: &'a dyn Reporter,
     plan: &'a ShotPlan,
     seconds: BTreeMap<Stage, f64>,
+    /// What the next stage has waited for its turn.
+    waited: f64,
 }
 
 impl<'a> StageClock<'a> {
@@ -404,20 +410,28 @@ impl<'a> StageClock<'a> {
             reporter,
             plan,
             seconds: BTreeMap::new(),
+            waited: 0.0,
         }
     }
 
-    /// Does the work of a stage, behind its gate if it has one. Waiting there is not its time.
+    /// Waits for its turn. That is not the time of the stage that follows.
+    fn enter<'g>(&mut self, gate: &'g Gate) -> Pass<'g> {
+        let came = Instant::now();
+        let pass = gate.enter(self.plan.remaining);
+        self.waited = came.elapsed().as_secs_f64();
+        pass
+    }
+
+    /// Does the work of a stage, behind its gate if it has one.
     fn time<T>(
         &mut self,
         stage: Stage,
         gate: Option<&Gate>,
         work: impl FnOnce() -> Result<T, RunError>,
     ) -> Result<T, RunError> {
-        let came = Instant::now();
-        let pass = gate.map(|gate| gate.enter(self.plan.remaining));
+        let pass = gate.map(|gate| self.enter(gate));
         let begun = Instant::now();
-        let waited = (begun - came).as_secs_f64();
+        let waited = std::mem::take(&mut self.waited);
         let ShotRequest { story, shot, .. } = &self.plan.request;
         self.reporter.report(&Event::StageBegun {
             story,

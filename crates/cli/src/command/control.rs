@@ -52,8 +52,11 @@ pub struct Figures {
     shots_per_second: f64,
     /// The same in windows of equal time.
     windows: Vec<f64>,
-    /// The slowest window but the last over the fastest; 1 is flat.
+    /// The slowest window but the last over the fastest; 1 is flat. Neighbours of the machine count.
     flatness: f64,
+    /// Commits in the second half of that time over those in the first; below 1 it gets slower with
+    /// what is there already.
+    second_half_over_first: f64,
     /// `status` of the finished run, in seconds.
     status_seconds: f64,
 }
@@ -97,6 +100,7 @@ fn all(root: &Path, arguments: &Arguments) -> Result<Figures, Failure> {
     }
     let (first, last) = (times[0], times[times.len() - 1]);
     let windows = rates(&times, arguments.windows.max(1));
+    let halves = rates(&times, 2);
     let whole = &windows[..windows.len().saturating_sub(1).max(1)];
     let fastest = windows.iter().copied().fold(0.0, f64::max);
     Ok(Figures {
@@ -108,6 +112,7 @@ fn all(root: &Path, arguments: &Arguments) -> Result<Figures, Failure> {
         seconds_to_first_commit: first,
         shots_per_second: times.len() as f64 / (last - first).max(f64::MIN_POSITIVE),
         flatness: whole.iter().copied().fold(f64::INFINITY, f64::min) / fastest,
+        second_half_over_first: halves[1] / halves[0],
         windows,
         status_seconds,
     })
