@@ -17,7 +17,8 @@ use crate::world::{children, send};
 const PATIENCE: Duration = Duration::from_secs(120);
 const STATES: [&str; 5] = ["done", "running", "pending", "failed", "quarantined"];
 
-/// A run on two ranks whose shots take eight seconds each, and the Prometheus that watches it.
+/// A run on two ranks, and the Prometheus that watches it. Its shots take so long that much can be
+/// asked between two of them.
 struct Watched {
     shop: Workshop,
     run: Child,
@@ -31,10 +32,10 @@ impl Watched {
         let targets = shop.out().join("metrics/targets.json");
         let rules = root().join("monitoring/prometheus").canonicalize().unwrap();
         let prometheus = Prometheus::start(&shop, &rules, &targets)?;
-        let manifest = shop.manifest(&[("a", &[true, true, false]), ("b", &[true, false, true])]);
+        let manifest = shop.manifest(&[("a", &[true, false]), ("b", &[true, true])]);
         let slow = [
             "metrics.listen=127.0.0.1:0",
-            "simulated.step_ms=2500",
+            "simulated.step_ms=6000",
             "sampler.steps=3",
         ];
         let sets = [&slow, sets].concat();
@@ -91,12 +92,13 @@ impl Watched {
                 .iter()
                 .all(|of| STATES.iter().all(|s| seen(of, s)));
             let committed = "sum(storyloom_attempts_total{end=\"committed\"})";
-            let committed = watched.prometheus.value(committed);
+            if !states || watched.prometheus.value(committed) != Some(done) {
+                return None;
+            }
             let proven = watched.shop.ask(&["verify", "--quick", "--json"]).json();
             let after = watched.status()?;
             let still = before["shots"] == after["shots"] && before["stories"] == after["stories"];
-            let proven = proven["shots_proven"].as_f64() == Some(done);
-            (still && states && proven && committed == Some(done)).then_some(())
+            (still && proven["shots_proven"].as_f64() == Some(done)).then_some(())
         });
     }
 
@@ -111,7 +113,7 @@ impl Watched {
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(0), "{said}");
         let verified = shop.ask(&["verify", "--json"]).ended_with(0).json();
-        assert_eq!(verified["shots_proven"], 6);
+        assert_eq!(verified["shots_proven"], 4);
 
         // In good order, the leaders took themselves off the list.
         let begun = Instant::now();
@@ -125,7 +127,7 @@ impl Watched {
         }
         let most = prometheus.value("max(max_over_time(storyloom_run_shots{state=\"done\"}[1h]))");
         assert!(
-            most.is_some_and(|most| (2.0..=6.0).contains(&most)),
+            most.is_some_and(|most| (2.0..=4.0).contains(&most)),
             "{most:?}"
         );
     }
@@ -217,7 +219,7 @@ fn prometheus_sees_what_status_and_verify_say() {
 
 #[test]
 fn ranks_that_share_a_replica_multiply_nothing() {
-    let Some(mut watched) = Watched::start(&["topology.cfg=2", "simulated.step_ms=1500"]) else {
+    let Some(mut watched) = Watched::start(&["topology.cfg=2", "simulated.step_ms=4000"]) else {
         return;
     };
     watched.wait_for_agreement();
