@@ -172,9 +172,9 @@ fn face(pen: &mut Pen<'_>, role: Role, paints: &Paints) {
                 (x - 10.0, y + 8.0),
                 (x + 10.0, y + 8.0),
                 (x + 28.0, y - 4.0),
-                (x + 24.0, y + 28.0),
-                (x, y + 56.0),
-                (x - 24.0, y + 28.0),
+                (x + 22.0, y + 24.0),
+                (x, y + 42.0),
+                (x - 22.0, y + 24.0),
             ];
             if let Some(beard) = blob(&beard) {
                 pen.path(&beard, paints.hair);

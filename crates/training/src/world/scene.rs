@@ -124,7 +124,7 @@ impl Scene {
         let (scale, floor) = match self.framing {
             Framing::Wide => (0.64, 91.0),
             Framing::Medium => (0.98, 126.0),
-            Framing::Close => (1.36, 163.0),
+            Framing::Close => (1.24, 153.0),
         };
         let (step, lift) = match self.action {
             Action::Walk => (12.0 * (time - 0.5), 1.2 * wave(2.0 * time).abs()),
@@ -250,7 +250,7 @@ const fn tints(light: Light) -> (Tint, Tint) {
         Light::Morning => (Tint([1.0, 0.95, 0.86]), Tint([1.0, 0.98, 0.93])),
         Light::Day => (Tint([1.0, 1.0, 1.0]), Tint([1.0, 1.0, 1.0])),
         Light::Evening => (Tint([0.97, 0.78, 0.68]), Tint([1.0, 0.91, 0.83])),
-        Light::Night => (Tint([0.48, 0.52, 0.80]), Tint([0.80, 0.84, 1.0])),
+        Light::Night => (Tint([0.58, 0.61, 0.88]), Tint([0.86, 0.89, 1.0])),
     }
 }
 
