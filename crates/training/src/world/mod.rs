@@ -4,6 +4,7 @@
 //! eight shots with captions, [`Sample::draw`] a single shot, and [`Scene::render`] their pictures.
 //! Things are made of a few attributes; [`Split`] keeps one fifth of the combinations from training.
 
+mod attribute;
 mod canvas;
 mod caption;
 mod character_art;
@@ -17,6 +18,7 @@ mod story;
 mod things;
 mod words;
 
+pub use attribute::{Attribute, Owner};
 pub use caption::{News, caption, vocabulary};
 pub use draw::Draw;
 pub use sample::Sample;
