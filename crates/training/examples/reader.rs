@@ -14,7 +14,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let [folder, steps, minutes] = arguments.as_slice() else {
         return Err("give a folder, steps and minutes".into());
     };
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .init();
     let files = StageFiles::new(Path::new(folder), "reader")?;
     let steps: u64 = steps.parse()?;
     let mut stage = ReaderStage::new(7, 2, 32, files.params()?)?;
@@ -33,7 +35,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         preview_every: Duration::from_secs(180),
         time: Some(Duration::from_secs(60 * minutes.parse::<u64>()?)),
     };
-    train(&mut stage, &files, settings, rhythm, &AtomicBool::new(false))?;
+    train(
+        &mut stage,
+        &files,
+        settings,
+        rhythm,
+        &AtomicBool::new(false),
+    )?;
     if let Some((average, step)) = files.average()? {
         export(&average, &Path::new(folder).join("reader.safetensors"))?;
         println!("{step} steps");

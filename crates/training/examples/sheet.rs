@@ -25,7 +25,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let mut sheet = image::RgbImage::new(SIZE.0 * 8, SIZE.1 * 8);
     for (cell, scene) in (0..).zip(&scenes) {
-        let moment = if what == "motion" { (cell % 8) as f32 / 7.0 } else { 0.3 };
+        let moment = if what == "motion" {
+            (cell % 8) as f32 / 7.0
+        } else {
+            0.3
+        };
         let picture = scene.render_at(moment, SIZE.0, SIZE.1).ok_or("no size")?;
         let picture = image::RgbImage::from_raw(SIZE.0, SIZE.1, picture.data().to_vec())
             .ok_or("a picture of another size")?;
@@ -35,7 +39,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     sheet.save(out)?;
     if what == "stories" {
         for shot in Story::draw(seed, Split::Train).shots {
-            println!("{} {}", if shot.cut { "cut " } else { "on  " }, shot.caption);
+            println!(
+                "{} {}",
+                if shot.cut { "cut " } else { "on  " },
+                shot.caption
+            );
         }
     }
     Ok(())

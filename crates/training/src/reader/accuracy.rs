@@ -49,7 +49,9 @@ pub fn measure(reader: &Reader, split: Split, stories: u64) -> Result<Accuracy> 
             for reading in reader.read(&drawn.ok_or_else(empty)?)? {
                 pictures += 1;
                 for attribute in Attribute::ALL {
-                    let Some(class) = attribute.of(&shot.scene) else { continue };
+                    let Some(class) = attribute.of(&shot.scene) else {
+                        continue;
+                    };
                     *seen.entry(attribute.name()).or_insert(0_usize) += 1;
                     let is_right = reading.best(*attribute) == class;
                     *right.entry(attribute.name()).or_insert(0_usize) += usize::from(is_right);
@@ -58,7 +60,10 @@ pub fn measure(reader: &Reader, split: Split, stories: u64) -> Result<Accuracy> 
         }
     }
     let share = |(name, seen): (&'static str, usize)| {
-        (name, right.get(name).copied().unwrap_or(0) as f64 / seen as f64)
+        (
+            name,
+            right.get(name).copied().unwrap_or(0) as f64 / seen as f64,
+        )
     };
     Ok(Accuracy {
         stories,

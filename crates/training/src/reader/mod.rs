@@ -99,7 +99,9 @@ fn shares(scores: &Tensor) -> Result<Vec<Reading>> {
     let mut start = 0;
     for attribute in Attribute::ALL {
         let count = attribute.classes().len() as i64;
-        let shares = scores.f_narrow(1, start, count)?.f_softmax(1, Kind::Float)?;
+        let shares = scores
+            .f_narrow(1, start, count)?
+            .f_softmax(1, Kind::Float)?;
         columns.push(Vec::<Vec<f32>>::try_from(&shares.f_contiguous()?)?);
         start += count;
     }

@@ -27,7 +27,10 @@ pub fn layout() -> Vec<(String, Vec<i64>)> {
     let mut layout = Vec::new();
     for (layer, pair) in CHANNELS.windows(2).enumerate() {
         let side = if layer == 0 { 5 } else { 3 };
-        layout.push((format!("conv{layer}.weight"), vec![pair[1], pair[0], side, side]));
+        layout.push((
+            format!("conv{layer}.weight"),
+            vec![pair[1], pair[0], side, side],
+        ));
         layout.push((format!("norm{layer}.weight"), vec![pair[1]]));
         layout.push((format!("norm{layer}.bias"), vec![pair[1]]));
     }
@@ -41,7 +44,9 @@ pub fn layout() -> Vec<(String, Vec<i64>)> {
 
 /// Classes of all attributes together.
 pub fn classes() -> i64 {
-    let counts = Attribute::ALL.iter().map(|attribute| attribute.classes().len());
+    let counts = Attribute::ALL
+        .iter()
+        .map(|attribute| attribute.classes().len());
     counts.sum::<usize>() as i64
 }
 
@@ -50,7 +55,9 @@ pub fn start(seed: Seed) -> Result<Tensors> {
     let mut weights = Tensors::new();
     for (number, (name, shape)) in (0..).zip(layout()) {
         let tensor = match name.rsplit_once('.') {
-            Some((_, "bias")) => Tensor::f_zeros(&shape, (Kind::Float, storyloom_models::tch::Device::Cpu))?,
+            Some((_, "bias")) => {
+                Tensor::f_zeros(&shape, (Kind::Float, storyloom_models::tch::Device::Cpu))?
+            }
             _ if shape.len() == 1 => {
                 Tensor::f_ones(&shape, (Kind::Float, storyloom_models::tch::Device::Cpu))?
             }

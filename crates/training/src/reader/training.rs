@@ -76,7 +76,13 @@ impl Stage for ReaderStage {
         let path = folder.join("accuracy.json");
         let accuracy = measure(&reader, Split::HeldOut, PREVIEW_STORIES)?;
         let figures = [accuracy.least(), accuracy.mean()].map(|share| format!("{share:.4}"));
-        tracing::info!(stage = "reader", step, least = figures[0], mean = figures[1], "held out");
+        tracing::info!(
+            stage = "reader",
+            step,
+            least = figures[0],
+            mean = figures[1],
+            "held out"
+        );
         let text = serde_json::to_string_pretty(&accuracy)
             .map_err(|error| TrainError::bad_file(&path, error))?;
         std::fs::write(&path, text).map_err(|error| TrainError::io(&path, error))
@@ -87,9 +93,8 @@ impl Stage for ReaderStage {
 pub fn export(weights: &Tensors, path: &Path) -> Result<()> {
     network::check(weights)?;
     let half = no_grad(|| {
-        let half = |(name, tensor): (&String, &Tensor)| {
-            Ok((name.clone(), tensor.f_to_kind(Kind::Half)?))
-        };
+        let half =
+            |(name, tensor): (&String, &Tensor)| Ok((name.clone(), tensor.f_to_kind(Kind::Half)?));
         weights.iter().map(half).collect::<Result<Tensors>>()
     })?;
     params::save(path, &half)
@@ -177,7 +182,10 @@ fn worn(pictures: &Tensor, grain: &Tensor, draws: &mut Draws) -> Result<Tensor> 
     });
     let grains = Tensor::f_stack(&grains.collect::<Result<Vec<_>, _>>()?, 0)?;
     let grains = grains.f_view_as(pictures)?.f_mul(&noise)?;
-    Ok(x.f_mul(&gain)?.f_add(&shift)?.f_add(&grains)?.f_clamp(-1.0, 1.0)?)
+    Ok(x.f_mul(&gain)?
+        .f_add(&shift)?
+        .f_add(&grains)?
+        .f_clamp(-1.0, 1.0)?)
 }
 
 fn blurred(pictures: &Tensor, factor: i64) -> Result<Tensor> {

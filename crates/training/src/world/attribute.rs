@@ -3,9 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::scene::{Scene, Subject};
-use super::things::{
-    Colour, Framing, Hair, Light, Marking, ProductKind, Role, Setting, Skin,
-};
+use super::things::{Colour, Framing, Hair, Light, Marking, ProductKind, Role, Setting, Skin};
 
 /// Whether a picture shows a product, a character or both.
 const SUBJECTS: &[&str] = &["product", "character", "both"];

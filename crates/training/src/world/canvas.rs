@@ -328,8 +328,15 @@ pub fn star((x, y): (f32, f32), radius: f32) -> Option<Path> {
     let points: Vec<(f32, f32)> = (0..10)
         .map(|corner| {
             let angle = std::f32::consts::PI * (corner as f32 / 5.0 - 0.5);
-            let length = if corner % 2 == 0 { radius } else { radius * 0.45 };
-            (x + length * libm::cosf(angle), y + length * libm::sinf(angle))
+            let length = if corner % 2 == 0 {
+                radius
+            } else {
+                radius * 0.45
+            };
+            (
+                x + length * libm::cosf(angle),
+                y + length * libm::sinf(angle),
+            )
         })
         .collect();
     poly(&points)

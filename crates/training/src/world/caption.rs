@@ -99,7 +99,11 @@ pub fn place_words(place: &Place, new: bool) -> String {
         Setting::Mountains => setting.word().to_owned(),
         _ => with_article(setting.word()),
     };
-    format!("{named} with {} {}", place.colour.word(), setting.coloured_part())
+    format!(
+        "{named} with {} {}",
+        place.colour.word(),
+        setting.coloured_part()
+    )
 }
 
 fn with_article(words: &str) -> String {
@@ -139,4 +143,83 @@ pub fn vocabulary() -> Vec<String> {
 
 fn words_of<T: Copy>(values: &[T], word: impl Fn(T) -> &'static str) -> Vec<&'static str> {
     values.iter().map(|&value| word(value)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::{Sample, Split, Story};
+
+    /// The words and marks of a caption.
+    fn pieces(caption: &str) -> Vec<String> {
+        let spaced = caption
+            .replace(':', " :")
+            .replace(',', " ,")
+            .replace('.', " .");
+        spaced.split(' ').map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn captions_are_short_and_of_known_words() {
+        let known: BTreeSet<String> = vocabulary().into_iter().collect();
+        assert!(known.len() < 200, "{}", known.len());
+        for seed in 0..300 {
+            let split = if seed % 2 == 0 {
+                Split::Train
+            } else {
+                Split::HeldOut
+            };
+            let shots = Story::draw(seed, split).shots.into_iter();
+            let captions = shots.map(|shot| shot.caption);
+            for caption in captions.chain([Sample::draw(3, seed, split).caption]) {
+                let words = caption.split(' ').count();
+                assert!(words <= 45, "{words} words: {caption}");
+                for piece in pieces(&caption) {
+                    assert!(known.contains(&piece), "{piece:?} in {caption:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_word_is_used() {
+        let mut unused: BTreeSet<String> = vocabulary().into_iter().collect();
+        for index in 0..3000 {
+            for piece in pieces(&Sample::draw(0, index, Split::Train).caption) {
+                unused.remove(&piece);
+            }
+        }
+        for shot in (0..40).flat_map(|seed| Story::draw(seed, Split::Train).shots) {
+            for piece in pieces(&shot.caption) {
+                unused.remove(&piece);
+            }
+        }
+        assert!(unused.is_empty(), "{unused:?}");
+    }
+
+    #[test]
+    fn what_is_known_is_only_named() {
+        let product = Product {
+            kind: ProductKind::Umbrella,
+            body: Colour::Orange,
+            second: Colour::White,
+            marking: Marking::Stripes,
+        };
+        assert_eq!(
+            product_words(&product, true),
+            "an orange and white umbrella with stripes"
+        );
+        assert_eq!(product_words(&product, false), "the umbrella");
+        let robot = Character {
+            role: Role::Robot,
+            top: Colour::Blue,
+            accent: Colour::Red,
+            skin: None,
+            hair: None,
+        };
+        assert_eq!(
+            character_words(&robot, true),
+            "a robot with a blue body and a red antenna"
+        );
+    }
 }

@@ -107,7 +107,11 @@ fn legs(pen: &mut Pen<'_>, role: Role, pose: &Pose, paints: &Paints) {
         if !long_robe {
             pen.line(&[(side * 9.0, -24.0), foot], 11.0, trousers);
         }
-        pen.ellipse((foot.0 + side * 2.0, foot.1 + 1.0), (9.0, 5.5), mix(INK, paints.top, 0.15));
+        pen.ellipse(
+            (foot.0 + side * 2.0, foot.1 + 1.0),
+            (9.0, 5.5),
+            mix(INK, paints.top, 0.15),
+        );
     }
 }
 
@@ -182,7 +186,10 @@ fn face(pen: &mut Pen<'_>, role: Role, paints: &Paints) {
         }
         _ => pen.ellipse(HEAD, HEAD_RADII, paints.skin),
     }
-    if matches!(role, Role::Girl | Role::Queen | Role::Courier | Role::Baker | Role::Gardener) {
+    if matches!(
+        role,
+        Role::Girl | Role::Queen | Role::Courier | Role::Baker | Role::Gardener
+    ) {
         fringe(pen, role, paints);
     }
     eyes(pen, role);
@@ -221,7 +228,13 @@ fn eyes(pen: &mut Pen<'_>, role: Role) {
         }
     }
     if role != Role::Wizard {
-        pen.arc((x - 5.0, y + 11.0), (x, y + 15.0), (x + 5.0, y + 11.0), 1.8, INK);
+        pen.arc(
+            (x - 5.0, y + 11.0),
+            (x, y + 15.0),
+            (x + 5.0, y + 11.0),
+            1.8,
+            INK,
+        );
     }
 }
 
@@ -238,8 +251,14 @@ fn headwear(pen: &mut Pen<'_>, role: Role, paints: &Paints) {
             pen.rect(x - 20.0, y - 28.0, 40.0, 16.0, accent);
         }
         Role::Girl => {
-            pen.poly(&[(x, y - 22.0), (x - 19.0, y - 34.0), (x - 19.0, y - 12.0)], accent);
-            pen.poly(&[(x, y - 22.0), (x + 19.0, y - 34.0), (x + 19.0, y - 12.0)], accent);
+            pen.poly(
+                &[(x, y - 22.0), (x - 19.0, y - 34.0), (x - 19.0, y - 12.0)],
+                accent,
+            );
+            pen.poly(
+                &[(x, y - 22.0), (x + 19.0, y - 34.0), (x + 19.0, y - 12.0)],
+                accent,
+            );
             pen.ellipse((x, y - 22.0), (5.0, 5.0), accent);
         }
         Role::Gardener => {
@@ -247,7 +266,14 @@ fn headwear(pen: &mut Pen<'_>, role: Role, paints: &Paints) {
             pen.ellipse((x, y - 13.0), (36.0, 6.5), accent);
         }
         Role::Wizard => {
-            pen.poly(&[(x - 22.0, y - 12.0), (x + 5.0, y - 58.0), (x + 22.0, y - 12.0)], accent);
+            pen.poly(
+                &[
+                    (x - 22.0, y - 12.0),
+                    (x + 5.0, y - 58.0),
+                    (x + 22.0, y - 12.0),
+                ],
+                accent,
+            );
             pen.ellipse((x, y - 12.0), (31.0, 5.5), accent);
         }
         Role::Pirate => {
@@ -307,7 +333,14 @@ fn knight(pen: &mut Pen<'_>, accent: Rgb) {
 fn dome(pen: &mut Pen<'_>, y: f32, half_width: f32, height: f32, colour: Rgb) {
     let mut builder = tiny_skia::PathBuilder::new();
     builder.move_to(-half_width, y);
-    builder.cubic_to(-half_width, y - height * 1.3, half_width, y - height * 1.3, half_width, y);
+    builder.cubic_to(
+        -half_width,
+        y - height * 1.3,
+        half_width,
+        y - height * 1.3,
+        half_width,
+        y,
+    );
     builder.close();
     if let Some(path) = builder.finish() {
         pen.path(&path, colour);

@@ -54,3 +54,30 @@ impl Draw {
         options[0].0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn choices_depend_on_seed_and_stream_alone() {
+        let numbers = |seed, stream| {
+            let mut draw = Draw::new(seed, stream);
+            [draw.below(1000), draw.below(1000), draw.below(1000)]
+        };
+        assert_eq!(numbers(1, 2), numbers(1, 2));
+        assert_ne!(numbers(1, 2), numbers(1, 3));
+        assert_ne!(numbers(1, 2), numbers(2, 2));
+    }
+
+    #[test]
+    fn choices_follow_their_weights() {
+        let mut draw = Draw::new(0, 0);
+        let rare = (0..3000)
+            .filter(|_| draw.weighted(&[(true, 1), (false, 9)]))
+            .count();
+        assert!((220..380).contains(&rare), "{rare}");
+        assert!((0..3000).all(|_| draw.below(3) < 3));
+        assert!((0..3000).all(|_| (0.0..1.0).contains(&draw.unit())));
+    }
+}

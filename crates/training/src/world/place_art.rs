@@ -55,7 +55,13 @@ fn celestial(pen: &mut Pen<'_>, light: Light) {
         Light::Evening => pen.ellipse((122.0, 40.0), (14.0, 14.0), [255, 226, 120]),
         Light::Night => {
             pen.ellipse((128.0, 17.0), (9.0, 9.0), [255, 248, 210]);
-            for (x, y) in [(20.0, 12.0), (48.0, 22.0), (84.0, 10.0), (104.0, 26.0), (8.0, 34.0)] {
+            for (x, y) in [
+                (20.0, 12.0),
+                (48.0, 22.0),
+                (84.0, 10.0),
+                (104.0, 26.0),
+                (8.0, 34.0),
+            ] {
                 pen.ellipse((x, y), (1.3, 1.3), PAPER);
             }
         }
@@ -130,7 +136,13 @@ fn shelf(pen: &mut Pen<'_>, x: f32, colour: Rgb) {
     pen.rect(x, 2.0, 62.0, 60.0, colour);
     for y in [8.0, 27.0, 46.0] {
         pen.rect(x + 4.0, y, 54.0, 14.0, shade(shade(colour)));
-        for (book, paper) in [(6.0, PAPER), (15.0, WOOD), (24.0, PAPER), (40.0, STONE), (48.0, PAPER)] {
+        for (book, paper) in [
+            (6.0, PAPER),
+            (15.0, WOOD),
+            (24.0, PAPER),
+            (40.0, STONE),
+            (48.0, PAPER),
+        ] {
             pen.rect(x + book, y + 3.0, 6.0, 11.0, paper);
         }
     }
@@ -139,7 +151,14 @@ fn shelf(pen: &mut Pen<'_>, x: f32, colour: Rgb) {
 fn outdoors(pen: &mut Pen<'_>, setting: Setting, colour: Rgb) {
     match setting {
         Setting::Street => {
-            for (x, width, top) in [(-70.0, 48.0, 8.0), (-18.0, 50.0, 18.0), (36.0, 40.0, 4.0), (80.0, 50.0, 16.0), (134.0, 44.0, 6.0), (182.0, 50.0, 14.0)] {
+            for (x, width, top) in [
+                (-70.0, 48.0, 8.0),
+                (-18.0, 50.0, 18.0),
+                (36.0, 40.0, 4.0),
+                (80.0, 50.0, 16.0),
+                (134.0, 44.0, 6.0),
+                (182.0, 50.0, 14.0),
+            ] {
                 house(pen, x, width, top, colour);
             }
             ground(pen, [128, 128, 138]);
@@ -161,7 +180,16 @@ fn outdoors(pen: &mut Pen<'_>, setting: Setting, colour: Rgb) {
             }
         }
         Setting::Forest => {
-            for (x, size) in [(-44.0, 1.1), (-8.0, 0.9), (26.0, 1.15), (60.0, 0.8), (104.0, 0.85), (140.0, 1.15), (176.0, 0.95), (210.0, 1.1)] {
+            for (x, size) in [
+                (-44.0, 1.1),
+                (-8.0, 0.9),
+                (26.0, 1.15),
+                (60.0, 0.8),
+                (104.0, 0.85),
+                (140.0, 1.15),
+                (176.0, 0.95),
+                (210.0, 1.1),
+            ] {
                 fir(pen, x, size, colour);
             }
             ground(pen, [96, 132, 76]);
@@ -177,13 +205,24 @@ fn outdoors(pen: &mut Pen<'_>, setting: Setting, colour: Rgb) {
             }
         }
         Setting::Mountains => {
-            for (x, top, half) in [(-60.0, 14.0, 70.0), (24.0, 6.0, 60.0), (136.0, 10.0, 66.0), (226.0, 14.0, 66.0)] {
+            for (x, top, half) in [
+                (-60.0, 14.0, 70.0),
+                (24.0, 6.0, 60.0),
+                (136.0, 10.0, 66.0),
+                (226.0, 14.0, 66.0),
+            ] {
                 peak(pen, x, top, half, colour);
             }
             ground(pen, [170, 178, 160]);
         }
         Setting::Farm => {
-            if let Some(hills) = blob(&[(-140.0, 66.0), (-60.0, 36.0), (80.0, 44.0), (200.0, 34.0), (300.0, 70.0)]) {
+            if let Some(hills) = blob(&[
+                (-140.0, 66.0),
+                (-60.0, 36.0),
+                (80.0, 44.0),
+                (200.0, 34.0),
+                (300.0, 70.0),
+            ]) {
                 pen.path(&hills, [150, 190, 90]);
             }
             barn(pen, 24.0, colour);
@@ -204,15 +243,36 @@ fn outdoors(pen: &mut Pen<'_>, setting: Setting, colour: Rgb) {
 }
 
 fn path_way(pen: &mut Pen<'_>, colour: Rgb) {
-    pen.poly(&[(64.0, HORIZON + 1.0), (96.0, HORIZON + 1.0), (140.0, 140.0), (20.0, 140.0)], colour);
+    pen.poly(
+        &[
+            (64.0, HORIZON + 1.0),
+            (96.0, HORIZON + 1.0),
+            (140.0, 140.0),
+            (20.0, 140.0),
+        ],
+        colour,
+    );
 }
 
 fn house(pen: &mut Pen<'_>, x: f32, width: f32, top: f32, colour: Rgb) {
     let roof = shade(shade(colour));
     pen.rect(x, top + 10.0, width, HORIZON - top - 8.0, colour);
-    pen.poly(&[(x - 3.0, top + 11.0), (x + width / 2.0, top - 8.0), (x + width + 3.0, top + 11.0)], roof);
+    pen.poly(
+        &[
+            (x - 3.0, top + 11.0),
+            (x + width / 2.0, top - 8.0),
+            (x + width + 3.0, top + 11.0),
+        ],
+        roof,
+    );
     for side in [0.18, 0.6] {
-        pen.rect(x + width * side, top + 18.0, width * 0.22, 10.0, [255, 240, 180]);
+        pen.rect(
+            x + width * side,
+            top + 18.0,
+            width * 0.22,
+            10.0,
+            [255, 240, 180],
+        );
     }
     pen.rect(x + width * 0.4, HORIZON - 15.0, width * 0.22, 16.0, roof);
 }
@@ -220,7 +280,12 @@ fn house(pen: &mut Pen<'_>, x: f32, width: f32, top: f32, colour: Rgb) {
 fn parasol(pen: &mut Pen<'_>, x: f32, colour: Rgb) {
     pen.rect(x - 1.5, 28.0, 3.0, 44.0, PAPER);
     if let Some(half) = ellipse((x, 34.0), (32.0, 22.0)) {
-        let below = poly(&[(x - 40.0, 0.0), (x + 40.0, 0.0), (x + 40.0, 35.0), (x - 40.0, 35.0)]);
+        let below = poly(&[
+            (x - 40.0, 0.0),
+            (x + 40.0, 0.0),
+            (x + 40.0, 35.0),
+            (x - 40.0, 35.0),
+        ]);
         if let Some(window) = below {
             pen.inside(&window, |pen| {
                 pen.path(&half, colour);
@@ -235,9 +300,16 @@ fn fir(pen: &mut Pen<'_>, x: f32, size: f32, colour: Rgb) {
     let foot = HORIZON + 2.0;
     pen.rect(x - 3.0, foot - 12.0, 6.0, 12.0, [104, 70, 48]);
     let dark = shade(colour);
-    for (step, (low, half, height)) in [(8.0, 19.0, 26.0), (22.0, 15.0, 24.0), (36.0, 10.0, 22.0)].into_iter().enumerate() {
+    for (step, (low, half, height)) in [(8.0, 19.0, 26.0), (22.0, 15.0, 24.0), (36.0, 10.0, 22.0)]
+        .into_iter()
+        .enumerate()
+    {
         let low = foot - low * size;
-        let points = [(x - half * size, low), (x, low - height * size), (x + half * size, low)];
+        let points = [
+            (x - half * size, low),
+            (x, low - height * size),
+            (x + half * size, low),
+        ];
         pen.poly(&points, if step % 2 == 0 { dark } else { colour });
     }
 }
@@ -245,18 +317,38 @@ fn fir(pen: &mut Pen<'_>, x: f32, size: f32, colour: Rgb) {
 fn boat(pen: &mut Pen<'_>, x: f32, colour: Rgb) {
     pen.rect(x - 1.2, 6.0, 2.4, 46.0, PAPER);
     pen.poly(&[(x + 2.5, 6.0), (x + 28.0, 43.0), (x + 2.5, 43.0)], colour);
-    pen.poly(&[(x - 2.5, 14.0), (x - 22.0, 43.0), (x - 2.5, 43.0)], colour);
-    pen.poly(&[(x - 26.0, 47.0), (x + 30.0, 47.0), (x + 20.0, 57.0), (x - 18.0, 57.0)], PAPER);
+    pen.poly(
+        &[(x - 2.5, 14.0), (x - 22.0, 43.0), (x - 2.5, 43.0)],
+        colour,
+    );
+    pen.poly(
+        &[
+            (x - 26.0, 47.0),
+            (x + 30.0, 47.0),
+            (x + 20.0, 57.0),
+            (x - 18.0, 57.0),
+        ],
+        PAPER,
+    );
 }
 
 fn peak(pen: &mut Pen<'_>, x: f32, top: f32, half: f32, colour: Rgb) {
     let foot = HORIZON + 2.0;
     pen.poly(&[(x - half, foot), (x, top), (x + half, foot)], colour);
-    pen.poly(&[(x, top), (x + half, foot), (x + half * 0.25, foot)], shade(colour));
+    pen.poly(
+        &[(x, top), (x + half, foot), (x + half * 0.25, foot)],
+        shade(colour),
+    );
     let snow = 0.3;
     let y = top + (foot - top) * snow;
     pen.poly(
-        &[(x, top), (x + half * snow, y), (x + half * 0.1, y - 4.0), (x - half * 0.08, y + 3.0), (x - half * snow, y)],
+        &[
+            (x, top),
+            (x + half * snow, y),
+            (x + half * 0.1, y - 4.0),
+            (x - half * 0.08, y + 3.0),
+            (x - half * snow, y),
+        ],
         PAPER,
     );
 }
@@ -264,18 +356,43 @@ fn peak(pen: &mut Pen<'_>, x: f32, top: f32, half: f32, colour: Rgb) {
 fn barn(pen: &mut Pen<'_>, x: f32, colour: Rgb) {
     pen.rect(x - 26.0, 30.0, 52.0, 32.0, colour);
     pen.poly(
-        &[(x - 30.0, 31.0), (x - 20.0, 14.0), (x, 7.0), (x + 20.0, 14.0), (x + 30.0, 31.0)],
+        &[
+            (x - 30.0, 31.0),
+            (x - 20.0, 14.0),
+            (x, 7.0),
+            (x + 20.0, 14.0),
+            (x + 30.0, 31.0),
+        ],
         shade(shade(colour)),
     );
     pen.rect(x - 10.0, 40.0, 20.0, 22.0, PAPER);
-    pen.poly(&[(x - 10.0, 40.0), (x - 6.0, 40.0), (x + 10.0, 62.0), (x + 6.0, 62.0)], colour);
-    pen.poly(&[(x + 10.0, 40.0), (x + 6.0, 40.0), (x - 10.0, 62.0), (x - 6.0, 62.0)], colour);
+    pen.poly(
+        &[
+            (x - 10.0, 40.0),
+            (x - 6.0, 40.0),
+            (x + 10.0, 62.0),
+            (x + 6.0, 62.0),
+        ],
+        colour,
+    );
+    pen.poly(
+        &[
+            (x + 10.0, 40.0),
+            (x + 6.0, 40.0),
+            (x - 10.0, 62.0),
+            (x - 6.0, 62.0),
+        ],
+        colour,
+    );
 }
 
 fn tent(pen: &mut Pen<'_>, x: f32, colour: Rgb) {
     let foot = HORIZON + 3.0;
     pen.poly(&[(x - 32.0, foot), (x, 20.0), (x + 32.0, foot)], colour);
-    pen.poly(&[(x - 9.0, foot), (x, 34.0), (x + 9.0, foot)], shade(shade(colour)));
+    pen.poly(
+        &[(x - 9.0, foot), (x, 34.0), (x + 9.0, foot)],
+        shade(shade(colour)),
+    );
     pen.rect(x - 1.0, 12.0, 2.0, 10.0, WOOD);
     pen.poly(&[(x + 1.0, 12.0), (x + 11.0, 15.0), (x + 1.0, 19.0)], PAPER);
 }

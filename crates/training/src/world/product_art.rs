@@ -61,7 +61,12 @@ fn body_path(kind: ProductKind) -> Option<Path> {
     match kind {
         ProductKind::Mug => rounded(-36.0, -76.0, 62.0, 76.0, 12.0),
         ProductKind::Bottle => rounded(-26.0, -76.0, 52.0, 76.0, 16.0),
-        ProductKind::Lamp => poly(&[(-42.0, -42.0), (42.0, -42.0), (25.0, -102.0), (-25.0, -102.0)]),
+        ProductKind::Lamp => poly(&[
+            (-42.0, -42.0),
+            (42.0, -42.0),
+            (25.0, -102.0),
+            (-25.0, -102.0),
+        ]),
         ProductKind::Backpack => rounded(-38.0, -92.0, 76.0, 92.0, 28.0),
         ProductKind::Shoe => blob(&[
             (-54.0, 4.0),
@@ -82,12 +87,7 @@ fn body_path(kind: ProductKind) -> Option<Path> {
             (48.0, 6.0),
         ]),
         ProductKind::Suitcase => rounded(-52.0, -70.0, 104.0, 70.0, 12.0),
-        ProductKind::Cap => blob(&[
-            (-46.0, 8.0),
-            (-44.0, -66.0),
-            (28.0, -70.0),
-            (36.0, 8.0),
-        ]),
+        ProductKind::Cap => blob(&[(-46.0, 8.0), (-44.0, -66.0), (28.0, -70.0), (36.0, 8.0)]),
         ProductKind::Book => rounded(-38.0, -92.0, 74.0, 92.0, 5.0),
         ProductKind::Ball => ellipse((0.0, -44.0), (44.0, 44.0)),
         ProductKind::Umbrella => blob(&[
@@ -99,12 +99,7 @@ fn body_path(kind: ProductKind) -> Option<Path> {
             (0.0, -56.0),
         ]),
         ProductKind::Drum => poly(&[(-44.0, -60.0), (44.0, -60.0), (38.0, -4.0), (-38.0, -4.0)]),
-        ProductKind::Car => blob(&[
-            (-66.0, -8.0),
-            (-62.0, -50.0),
-            (62.0, -50.0),
-            (66.0, -8.0),
-        ]),
+        ProductKind::Car => blob(&[(-66.0, -8.0), (-62.0, -50.0), (62.0, -50.0), (66.0, -8.0)]),
     }
 }
 
@@ -138,7 +133,13 @@ fn mark(pen: &mut Pen<'_>, marking: Marking, panel: Panel, colour: Rgb) {
         Marking::Stripes => {
             let width = half_width * 0.42;
             for middle in [-0.78, 0.78] {
-                pen.rect(x + half_width * middle - width / 2.0, y - 80.0, width, 160.0, colour);
+                pen.rect(
+                    x + half_width * middle - width / 2.0,
+                    y - 80.0,
+                    width,
+                    160.0,
+                    colour,
+                );
             }
         }
         Marking::Star => fill(pen, canvas::star((x, y), radius * 1.12), colour),
@@ -211,13 +212,20 @@ fn chair(pen: &mut Pen<'_>, colour: Rgb, second: Rgb) {
 
 fn kettle(pen: &mut Pen<'_>, colour: Rgb, second: Rgb) {
     pen.arc((-26.0, -56.0), (0.0, -116.0), (26.0, -56.0), 8.0, second);
-    pen.poly(&[(30.0, -34.0), (60.0, -62.0), (66.0, -54.0), (40.0, -10.0)], colour);
+    pen.poly(
+        &[(30.0, -34.0), (60.0, -62.0), (66.0, -54.0), (40.0, -10.0)],
+        colour,
+    );
     body(pen, ProductKind::Kettle, colour);
     pen.rounded(-20.0, -68.0, 40.0, 9.0, 4.0, second);
 }
 
 fn suitcase(pen: &mut Pen<'_>, colour: Rgb, second: Rgb) {
-    pen.line(&[(-18.0, -70.0), (-18.0, -86.0), (18.0, -86.0), (18.0, -70.0)], 8.0, second);
+    pen.line(
+        &[(-18.0, -70.0), (-18.0, -86.0), (18.0, -86.0), (18.0, -70.0)],
+        8.0,
+        second,
+    );
     body(pen, ProductKind::Suitcase, colour);
     for (x, y) in [(-52.0, -70.0), (36.0, -70.0), (-52.0, -16.0), (36.0, -16.0)] {
         pen.rounded(x, y, 16.0, 16.0, 6.0, second);
@@ -247,7 +255,11 @@ fn ball(pen: &mut Pen<'_>, colour: Rgb, second: Rgb) {
 }
 
 fn umbrella(pen: &mut Pen<'_>, colour: Rgb, second: Rgb) {
-    pen.line(&[(0.0, -70.0), (0.0, -6.0), (14.0, -3.0), (20.0, -14.0)], 7.0, second);
+    pen.line(
+        &[(0.0, -70.0), (0.0, -6.0), (14.0, -3.0), (20.0, -14.0)],
+        7.0,
+        second,
+    );
     pen.line(&[(0.0, -112.0), (0.0, -106.0)], 6.0, second);
     body(pen, ProductKind::Umbrella, colour);
 }
@@ -260,8 +272,14 @@ fn drum(pen: &mut Pen<'_>, colour: Rgb, second: Rgb) {
 }
 
 fn car(pen: &mut Pen<'_>, colour: Rgb, second: Rgb) {
-    pen.poly(&[(-36.0, -44.0), (-24.0, -64.0), (22.0, -64.0), (38.0, -44.0)], second);
-    pen.poly(&[(-24.0, -46.0), (-18.0, -58.0), (16.0, -58.0), (26.0, -46.0)], [170, 216, 240]);
+    pen.poly(
+        &[(-36.0, -44.0), (-24.0, -64.0), (22.0, -64.0), (38.0, -44.0)],
+        second,
+    );
+    pen.poly(
+        &[(-24.0, -46.0), (-18.0, -58.0), (16.0, -58.0), (26.0, -46.0)],
+        [170, 216, 240],
+    );
     body(pen, ProductKind::Car, colour);
     for x in [-34.0, 34.0] {
         pen.ellipse((x, -11.0), (14.0, 14.0), INK);

@@ -108,7 +108,7 @@ impl Scene {
         let at = (WIDTH / 2.0 + self.offset, floor);
         let scale = fitted(product.kind, height * self.size);
         let (lift, turn) = match self.action {
-            Action::Rock => (0.0, 7.0 * wave(time)),
+            Action::Rock => (0.0, 5.0 * wave(time)),
             Action::Jump => (height * 0.16 * hop(time), 0.0),
             Action::Float => (height * 0.17 * rise(time), 2.5 * wave(time)),
             _ => (0.0, 0.0),
@@ -134,9 +134,8 @@ impl Scene {
         let at = (WIDTH / 2.0 + self.offset + step, floor);
         let scale = scale * self.size;
         shadow(pen, at, 26.0 * scale);
-        let mut pen = pen.moved(
-            Transform::from_translate(at.0, at.1 - lift).pre_scale(scale, scale),
-        );
+        let mut pen =
+            pen.moved(Transform::from_translate(at.0, at.1 - lift).pre_scale(scale, scale));
         pen.outline(1.5 / scale);
         character_art::draw(&mut pen, character, &self.pose(time));
     }
@@ -288,7 +287,12 @@ fn steam(pen: &mut Pen<'_>, kind: ProductKind, time: f32) {
 }
 
 fn shadow(pen: &mut Pen<'_>, (x, y): (f32, f32), half_width: f32) {
-    pen.veil((x, y), (half_width * 1.05, (half_width * 0.16).max(2.0)), INK, 70);
+    pen.veil(
+        (x, y),
+        (half_width * 1.05, (half_width * 0.16).max(2.0)),
+        INK,
+        70,
+    );
 }
 
 /// From 0 up to 1 and down to -1 once in a shot.
@@ -306,4 +310,59 @@ fn hop(time: f32) -> f32 {
 fn rise(time: f32) -> f32 {
     let time = time.clamp(0.0, 1.0);
     time * time * (3.0 - 2.0 * time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::{Sample, Split};
+
+    fn mean_difference(a: &RgbImage, b: &RgbImage) -> f64 {
+        let pairs = a.data().iter().zip(b.data());
+        let sum: u64 = pairs.map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
+        sum as f64 / a.data().len() as f64
+    }
+
+    #[test]
+    fn pictures_depend_on_the_scene_alone() {
+        let scene = Sample::draw(1, 2, Split::Train).scene;
+        let picture = scene.render(3, 9, 160, 96).unwrap();
+        assert_eq!(scene.render(3, 9, 160, 96).unwrap(), picture);
+        assert_eq!((picture.width(), picture.height()), (160, 96));
+        assert!(scene.render(0, 9, 0, 96).is_none());
+        assert_eq!(scene.clip(9, 32, 32).unwrap().frames().len(), 9);
+    }
+
+    #[test]
+    fn every_picture_is_full_and_moves_gently() {
+        for index in 0..300 {
+            let scene = Sample::draw(4, index, Split::HeldOut).scene;
+            let clip = scene.clip(9, 80, 48).unwrap();
+            for pair in clip.frames().windows(2) {
+                let change = mean_difference(&pair[0], &pair[1]);
+                assert!(change < 18.0, "{change} in {scene:?}");
+            }
+            // No pixel stays as the empty canvas was.
+            let empty = clip.frames()[0].data().as_chunks::<3>().0;
+            assert!(empty.iter().all(|pixel| *pixel != [0, 0, 0]), "{scene:?}");
+        }
+    }
+
+    #[test]
+    fn a_larger_picture_shows_the_same() {
+        let scene = Sample::draw(5, 6, Split::Train).scene;
+        let small = scene.render_at(0.0, 160, 96).unwrap();
+        let large = scene.render_at(0.0, 320, 192).unwrap();
+        let halves: Vec<u8> = (0..96 * 160 * 3)
+            .map(|at| {
+                let (pixel, channel) = (at / 3, at % 3);
+                let (x, y) = (pixel % 160 * 2, pixel / 160 * 2);
+                let at = |x: usize, y: usize| u32::from(large.data()[(y * 320 + x) * 3 + channel]);
+                ((at(x, y) + at(x + 1, y) + at(x, y + 1) + at(x + 1, y + 1)) / 4) as u8
+            })
+            .collect();
+        let shrunk = RgbImage::new(160, 96, halves).unwrap();
+        let change = mean_difference(&small, &shrunk);
+        assert!(change < 3.0, "{change}");
+    }
 }

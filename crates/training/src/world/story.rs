@@ -82,7 +82,13 @@ impl Story {
                     },
                     before => {
                         let subject = subject(&mut draw, &cast, ad, shots.is_empty());
-                        fresh(&mut draw, place, light, subject, before.map(|shot| &shot.scene))
+                        fresh(
+                            &mut draw,
+                            place,
+                            light,
+                            subject,
+                            before.map(|shot| &shot.scene),
+                        )
                     }
                 };
                 let news = known.news(&scene);
@@ -244,7 +250,11 @@ impl Known {
 
 fn title(cast: &Cast, ad: bool) -> String {
     let words = if ad {
-        format!("The {} {}", cast.product.body.word(), cast.product.kind.word())
+        format!(
+            "The {} {}",
+            cast.product.body.word(),
+            cast.product.kind.word()
+        )
     } else {
         let role = cast.character.role.word();
         format!("The {role} and the {}", cast.product.kind.word())
@@ -253,10 +263,105 @@ fn title(cast: &Cast, ad: bool) -> String {
     for (position, word) in words.split(' ').enumerate() {
         let small = position > 0 && matches!(word, "and" | "the");
         let (first, rest) = word.split_at(1);
-        let first = if small { first.to_owned() } else { first.to_uppercase() };
+        let first = if small {
+            first.to_owned()
+        } else {
+            first.to_uppercase()
+        };
         let space = if position > 0 { " " } else { "" };
         // Writing to a text cannot fail.
         let _ = write!(title, "{space}{first}{rest}");
     }
     title
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::Attribute;
+
+    #[test]
+    fn a_story_is_its_id() {
+        for (seed, split) in [
+            (0, Split::Train),
+            (7, Split::HeldOut),
+            (u64::MAX, Split::HeldOut),
+        ] {
+            let story = Story::draw(seed, split);
+            assert_eq!(Story::named(&story.id), Some(story));
+        }
+        for other in [
+            "tiny-train-",
+            "tiny-held-out-07",
+            "tiny-else-3",
+            "lighthouse-keeper",
+        ] {
+            assert_eq!(Story::named(&StoryId::new(other).unwrap()), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn things_are_introduced_once_and_keep_their_looks() {
+        for seed in 0..200 {
+            let story = Story::draw(seed, Split::HeldOut);
+            assert_eq!(story.shots.len(), 8);
+            assert!(story.shots[0].cut && story.shots[0].news.place);
+            let count = |news: fn(&News) -> bool| {
+                story.shots.iter().filter(|shot| news(&shot.news)).count()
+            };
+            assert!(count(|news| news.product) <= 1 && count(|news| news.character) <= 1);
+            assert_eq!(count(|news| news.place), 2);
+            for shot in &story.shots {
+                let scene = &shot.scene;
+                assert!(
+                    scene
+                        .subject
+                        .product()
+                        .is_none_or(|found| *found == story.cast.product)
+                );
+                let character = scene.subject.character();
+                assert!(character.is_none_or(|found| *found == story.cast.character));
+            }
+        }
+    }
+
+    #[test]
+    fn a_shot_without_a_cut_begins_with_the_last_picture_of_the_one_before() {
+        let stories = (0..50).map(|seed| Story::draw(seed, Split::Train));
+        let mut joints = 0;
+        for story in stories {
+            for pair in story.shots.windows(2).filter(|pair| !pair[1].cut) {
+                let last = pair[0].scene.render(8, 9, 80, 48).unwrap();
+                let first = pair[1].scene.render(0, 9, 80, 48).unwrap();
+                assert_eq!(last, first, "{}", pair[1].caption);
+                joints += 1;
+            }
+        }
+        assert!(joints > 10, "{joints}");
+    }
+
+    #[test]
+    fn nothing_of_the_held_out_part_is_trained_on() {
+        let casts = |split| (0..1500).map(move |seed| Story::draw(seed, split).cast);
+        for (seed, cast) in casts(Split::HeldOut).enumerate() {
+            assert!(!Split::Train.has_product(&cast.product), "{seed}");
+            assert!(!Split::Train.has_character(&cast.character), "{seed}");
+            assert!(!Split::Train.has_place(&cast.home), "{seed}");
+        }
+        for split in [Split::Train, Split::HeldOut] {
+            // Every word is trained on, and asked for.
+            for attribute in Attribute::ALL {
+                let mut seen = vec![false; attribute.classes().len()];
+                for shot in (0..200).flat_map(|seed| Story::draw(seed, split).shots) {
+                    if let Some(class) = attribute.of(&shot.scene) {
+                        seen[class] = true;
+                    }
+                }
+                if *attribute == Attribute::PlaceColour {
+                    seen.pop(); // No place is white.
+                }
+                assert!(seen.iter().all(|&seen| seen), "{attribute:?} {seen:?}");
+            }
+        }
+    }
 }
