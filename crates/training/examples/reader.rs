@@ -19,9 +19,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         .init();
     let files = StageFiles::new(Path::new(folder), "reader")?;
     let steps: u64 = steps.parse()?;
-    let mut stage = ReaderStage::new(7, 2, 32, files.params()?)?;
+    let mut stage = ReaderStage::new(7, 2, 12, files.params()?)?;
     let settings = AdamSettings {
-        rate: 3e-3,
+        rate: 2e-3,
         warm_up: 50,
         steps,
         decay: 0.02,
@@ -30,9 +30,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let rhythm = Rhythm {
         steps,
-        log_every: 50,
+        log_every: 100,
         save_every: Duration::from_secs(120),
-        preview_every: Duration::from_secs(180),
+        preview_every: Duration::from_secs(1200),
         time: Some(Duration::from_secs(60 * minutes.parse::<u64>()?)),
     };
     train(

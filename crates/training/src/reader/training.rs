@@ -19,7 +19,7 @@ use crate::world::{Attribute, Sample, Scene, Split};
 const NOTHING: i64 = -100;
 
 /// Stories that a preview reads.
-const PREVIEW_STORIES: u64 = 40;
+const PREVIEW_STORIES: u64 = 12;
 
 /// The training of a reader as a stage.
 #[derive(Debug)]
