@@ -19,6 +19,7 @@ use storyloom_story::{Method, Seed};
 use tch::{Kind, Tensor};
 
 use self::sheet::Sheet;
+pub use self::text::write_tokenizer;
 use crate::checkpoint::{Checkpoint, Target, Weights};
 use crate::error::{ModelError, Result};
 use crate::tensor_file::write_tensors;
@@ -167,7 +168,7 @@ fn write_shared(root: &Path, seed: Seed) -> Result<()> {
     let tokenizer = root.join("tokenizer");
     create_dir(&tokenizer)?;
     let folder = root.join("text_encoder");
-    let config = text::config(text::write_tokenizer(&tokenizer)?);
+    let config = text::config(text::write_tokenizer(&tokenizer, &text::words())?);
     let parsed = parse(&folder, &config)?;
     let text_layout = layout(&config, |weights| {
         Umt5Encoder::load(weights, parsed).map(drop)
