@@ -122,3 +122,94 @@ fn frames(video: &Path) -> Result<Vec<RgbImage>, EvalError> {
         reason: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::path::PathBuf;
+
+    use super::super::score::tests::forgetful;
+    use super::*;
+    use crate::eval::{Metric, evaluate};
+    use crate::world::{Draw, Scene, Split};
+
+    /// Writes a video as a run does.
+    fn write_video(path: &Path, scene: &Scene) {
+        let mut child = Command::new("ffmpeg")
+            .args(["-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24"])
+            .args([
+                "-s", "160x96", "-r", "8", "-i", "pipe:0", "-c:v", "libx264", "-crf", "10",
+            ])
+            .args(["-pix_fmt", "yuv420p"])
+            .arg(path)
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        for frame in scene.clip(9, 160, 96).unwrap().frames() {
+            stdin.write_all(frame.data()).unwrap();
+        }
+        drop(stdin);
+        assert!(child.wait().unwrap().success());
+    }
+
+    /// A run folder whose pictures are drawn after `look`.
+    fn write_run(folder: &Path, mut look: impl FnMut(&Scene) -> Scene) {
+        for seed in 0..3 {
+            let story = Story::draw(seed, Split::HeldOut);
+            let videos = folder.join("stories").join(story.id.as_str());
+            std::fs::create_dir_all(&videos).unwrap();
+            let script = story.script();
+            let file = serde_json::json!({ "script": script });
+            std::fs::write(videos.join("story.json"), file.to_string()).unwrap();
+            for ((id, _), shot) in script.shots().zip(&story.shots) {
+                write_video(&videos.join(format!("{id}.mp4")), &look(&shot.scene));
+            }
+        }
+    }
+
+    #[test]
+    fn real_pictures_are_consistent_and_those_without_memory_are_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let runs: Vec<PathBuf> = ["forgetful", "real"]
+            .map(|name| folder.path().join(name))
+            .into();
+        let mut draw = Draw::new(2, 2);
+        write_run(&runs[0], |scene| forgetful(scene, &mut draw));
+        write_run(&runs[1], |scene| *scene);
+        let reader = Reader::shipped().unwrap();
+        let (evaluation, readings) = evaluate(&reader, &runs).unwrap();
+        let [without, with] = [0, 1].map(|run| &evaluation.runs[run].metrics);
+        assert!(with[&Metric::Consistency].value > 0.97, "{with:?}");
+        assert!(with[&Metric::PromptFollowing].value > 0.97, "{with:?}");
+        assert!(without[&Metric::Consistency].value < 0.75, "{without:?}");
+        let gain = evaluation.comparisons[0].metrics[&Metric::Consistency];
+        assert!(gain.difference.low > 0.2, "{gain:?}");
+        let csv = crate::eval::shots_csv(&readings);
+        let line = "1,tiny-held-out-0,01_01,subject,true,";
+        assert!(csv.contains(line), "{csv}");
+    }
+
+    #[test]
+    fn stories_of_other_runs_and_versions_are_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let stories = folder.path().join("stories");
+        std::fs::create_dir_all(stories.join("lighthouse-keeper")).unwrap();
+        let reader = Reader::shipped().unwrap();
+        let failed = read_run(&reader, folder.path());
+        assert!(
+            matches!(failed, Err(EvalError::NoStories { .. })),
+            "{failed:?}"
+        );
+        let other = Story::draw(4, Split::Train).script();
+        let videos = stories.join("tiny-train-3");
+        std::fs::create_dir_all(&videos).unwrap();
+        let file = serde_json::json!({ "script": other }).to_string();
+        std::fs::write(videos.join("story.json"), file).unwrap();
+        let failed = read_run(&reader, folder.path());
+        assert!(
+            matches!(failed, Err(EvalError::OtherWorld { .. })),
+            "{failed:?}"
+        );
+    }
+}

@@ -279,3 +279,113 @@ pub fn score_run(run: &Path, readings: &[StoryReading]) -> RunScores {
         by_story,
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::reader::Reading;
+    use crate::world::{Draw, Scene, Split, Story, Subject};
+
+    /// The same shot with things of the same kinds that are random otherwise: what a model without
+    /// memory makes of a caption that only names them.
+    pub fn forgetful(scene: &Scene, draw: &mut Draw) -> Scene {
+        let mut scene = *scene;
+        let product = |kind, draw: &mut Draw| loop {
+            let other = Split::HeldOut.product(draw);
+            if other.kind == kind {
+                return other;
+            }
+        };
+        let character = |role, draw: &mut Draw| loop {
+            let other = Split::HeldOut.character(draw);
+            if other.role == role {
+                return other;
+            }
+        };
+        scene.subject = match scene.subject {
+            Subject::Product(old) => Subject::Product(product(old.kind, draw)),
+            Subject::Character(old) => Subject::Character(character(old.role, draw)),
+            Subject::Both(who, what) => {
+                Subject::Both(character(who.role, draw), product(what.kind, draw))
+            }
+        };
+        scene
+    }
+
+    fn readings(look: impl Fn(&Scene, &mut Draw) -> Scene) -> Vec<StoryReading> {
+        let mut draw = Draw::new(1, 1);
+        let mut reading = |seed| {
+            let story = Story::draw(seed, Split::HeldOut);
+            let shots = story.shots.iter();
+            let shots = shots.map(|shot| Some(Reading::certain(&look(&shot.scene, &mut draw))));
+            let shots = shots.collect();
+            StoryReading { story, shots }
+        };
+        (0..40).map(&mut reading).collect()
+    }
+
+    #[test]
+    fn perfect_pictures_score_one_everywhere() {
+        let run = score_run(Path::new("run"), &readings(|scene, _| *scene));
+        assert_eq!((run.stories, run.shots, run.shots_missing), (40, 320, 0));
+        assert_eq!(run.metrics.len(), Metric::ALL.len());
+        for (metric, interval) in &run.metrics {
+            assert_eq!([interval.value, interval.low], [1.0, 1.0], "{metric:?}");
+        }
+        assert!(run.attribute_right.values().all(|&share| share == 1.0));
+    }
+
+    #[test]
+    fn without_memory_looks_are_alike_by_chance() {
+        let run = score_run(Path::new("run"), &readings(forgetful));
+        // Two of eight colours are alike once in eight times, of three skins once in three.
+        let alike = |name: &str| run.attribute_consistency[name];
+        assert!(
+            (alike("product-body") - 0.125).abs() < 0.08,
+            "{}",
+            alike("product-body")
+        );
+        assert!(
+            (alike("clothes") - 0.125).abs() < 0.08,
+            "{}",
+            alike("clothes")
+        );
+        assert!(
+            (alike("skin") - 1.0 / 3.0).abs() < 0.12,
+            "{}",
+            alike("skin")
+        );
+        // Places are as they should be here; nothing of products and characters is whole.
+        assert_eq!(alike("place-colour"), 1.0);
+        let mean = |metric| run.metrics[&metric].value;
+        assert!(mean(Metric::Consistency) < 0.75, "{:?}", run.metrics);
+        assert!(mean(Metric::Identity) < mean(Metric::Consistency));
+        // What captions tell at first is missed as well, but most of what they tell is there.
+        assert!(
+            (0.75..0.97).contains(&mean(Metric::PromptFollowing)),
+            "{:?}",
+            run.metrics
+        );
+        assert!(mean(Metric::Remembered) < 0.6, "{:?}", run.metrics);
+    }
+
+    #[test]
+    fn shots_that_were_not_made_are_counted_and_left_out() {
+        let mut readings = readings(|scene, _| *scene);
+        for reading in &mut readings {
+            reading.shots[3..].fill(None);
+        }
+        let run = score_run(Path::new("run"), &readings);
+        assert_eq!((run.shots, run.shots_missing), (120, 200));
+        assert_eq!(run.metrics[&Metric::Consistency].value, 1.0);
+        readings[0].shots.fill(None);
+        assert!(score_story(&readings[0]).metrics.is_empty());
+    }
+
+    #[test]
+    fn the_most_related_pairs_share_most_words() {
+        assert_eq!(relation("the mug stands.", "the mug stands."), 1.0);
+        assert_eq!(relation("the red mug", "a lamp"), 0.0);
+        assert!((relation("the mug stands", "the mug rocks") - 0.5).abs() < 1e-12);
+    }
+}

@@ -5,6 +5,8 @@
 
 mod accuracy;
 mod network;
+#[cfg(test)]
+mod tests;
 mod training;
 
 use std::path::Path;
@@ -18,7 +20,7 @@ use crate::params::{self, Tensors};
 use crate::world::Attribute;
 
 pub use accuracy::{Accuracy, measure};
-pub use training::{ReaderStage, export};
+pub use training::train_reader;
 
 /// The shipped weights, f16.
 const SHIPPED: &[u8] = include_bytes!("../../weights/reader.safetensors");
@@ -47,7 +49,7 @@ impl Reader {
         Self::of(&weights)
     }
 
-    /// One from a file that [`export`] wrote.
+    /// One from a file that [`train_reader`] wrote.
     pub fn from_file(path: &Path) -> Result<Self> {
         Self::of(&params::read(path)?)
     }
@@ -130,6 +132,19 @@ impl Reading {
         shares
             .max_by(|a, b| a.1.total_cmp(b.1))
             .map_or(0, |(class, _)| class)
+    }
+
+    /// What a perfect reader sees of `scene`; nothing in particular of what it does not show.
+    #[cfg(test)]
+    pub(crate) fn certain(scene: &crate::world::Scene) -> Self {
+        let shares = |attribute: &Attribute| {
+            let mut shares = vec![0.0; attribute.classes().len()];
+            shares[attribute.of(scene).unwrap_or(0)] = 1.0;
+            shares
+        };
+        Self {
+            shares: Attribute::ALL.iter().map(shares).collect(),
+        }
     }
 
     /// The mean of several, for example of the frames of a shot; `None` of none.

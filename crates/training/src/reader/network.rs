@@ -1,4 +1,5 @@
-//! The network: five convolutions of stride 2, one hidden layer, one head for all attributes.
+//! The network: four convolutions of stride 2 over squares of 2x2 pixels, one hidden layer, one head
+//! for all attributes.
 
 use storyloom_models::noise::{Stream, gaussian};
 use storyloom_models::tch::{Kind, Tensor};
@@ -13,8 +14,10 @@ pub const HEIGHT: i64 = 96;
 /// Columns of a picture.
 pub const WIDTH: i64 = 160;
 
-/// Channels after each convolution; the first are those of a picture.
-const CHANNELS: [i64; 6] = [3, 24, 32, 64, 96, 96];
+/// Channels after each convolution; the first are those of a square of pixels.
+const CHANNELS: [i64; 5] = [3 * SQUARE * SQUARE, 32, 64, 96, 96];
+/// Side of the squares of pixels that are taken as one.
+const SQUARE: i64 = 2;
 /// Channels that are normalised together.
 const GROUP: i64 = 8;
 /// Features of the hidden layer.
@@ -26,11 +29,8 @@ const CELLS: i64 = (HEIGHT / 32) * (WIDTH / 32);
 pub fn layout() -> Vec<(String, Vec<i64>)> {
     let mut layout = Vec::new();
     for (layer, pair) in CHANNELS.windows(2).enumerate() {
-        let side = if layer == 0 { 5 } else { 3 };
-        layout.push((
-            format!("conv{layer}.weight"),
-            vec![pair[1], pair[0], side, side],
-        ));
+        let shape = vec![pair[1], pair[0], 3, 3];
+        layout.push((format!("conv{layer}.weight"), shape));
         layout.push((format!("norm{layer}.weight"), vec![pair[1]]));
         layout.push((format!("norm{layer}.bias"), vec![pair[1]]));
     }
@@ -92,11 +92,10 @@ pub fn check(weights: &Tensors) -> Result<()> {
 /// If a weight is missing; [`check`] says whether one is.
 pub fn forward(weights: &Tensors, pictures: &Tensor) -> Result<Tensor> {
     let none = None::<&Tensor>;
-    let mut x = pictures.shallow_clone();
+    let mut x = pictures.f_pixel_unshuffle(SQUARE)?;
     for layer in 0..CHANNELS.len() - 1 {
         let weight = &weights[&format!("conv{layer}.weight")];
-        let padding = if layer == 0 { 2 } else { 1 };
-        x = x.f_conv2d(weight, none, [2, 2], [padding, padding], [1, 1], 1)?;
+        x = x.f_conv2d(weight, none, [2, 2], [1, 1], [1, 1], 1)?;
         let groups = CHANNELS[layer + 1] / GROUP;
         let scale = &weights[&format!("norm{layer}.weight")];
         let shift = &weights[&format!("norm{layer}.bias")];

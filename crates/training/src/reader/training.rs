@@ -1,18 +1,21 @@
 //! How the reader is trained.
 
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use storyloom_models::checkpoint::{Checkpoint, Target};
 use storyloom_models::noise::{Stream, gaussian};
 use storyloom_models::tch::{Device, Kind, Reduction, Tensor, no_grad};
 use storyloom_story::Seed;
 
-use super::accuracy::measure;
+use super::accuracy::{Accuracy, measure};
 use super::{Reader, input, network};
 use crate::draws::Draws;
 use crate::error::{Result, TrainError};
+use crate::optimizer::AdamSettings;
 use crate::params::{self, Params, Tensors};
-use crate::stage::{Job, Stage};
+use crate::stage::{Job, Rhythm, Stage, StageFiles, train};
 use crate::world::{Attribute, Sample, Scene, Split};
 
 /// Class of what a picture does not show.
@@ -21,9 +24,16 @@ const NOTHING: i64 = -100;
 /// Stories that a preview reads.
 const PREVIEW_STORIES: u64 = 12;
 
+/// Stories that the finished reader is measured on.
+const STORIES: u64 = 100;
+
+/// Parts of a step that are done side by side, and pictures in each.
+const PARTS: u64 = 2;
+const PICTURES: u64 = 12;
+
 /// The training of a reader as a stage.
 #[derive(Debug)]
-pub struct ReaderStage {
+struct ReaderStage {
     params: Params,
     seed: u64,
     parts: u64,
@@ -37,7 +47,7 @@ const GRAIN: i64 = 1 << 20;
 
 impl ReaderStage {
     /// From `saved` parameters, or from random ones. `pictures` in each of `parts` make a step.
-    pub fn new(seed: u64, parts: u64, pictures: u64, saved: Option<Tensors>) -> Result<Self> {
+    fn new(seed: u64, parts: u64, pictures: u64, saved: Option<Tensors>) -> Result<Self> {
         let start = saved.map_or_else(|| network::start(Seed(seed)), Ok)?;
         Ok(Self {
             params: Params::of(start, Device::Cpu)?,
@@ -83,14 +93,59 @@ impl Stage for ReaderStage {
             mean = figures[1],
             "held out"
         );
-        let text = serde_json::to_string_pretty(&accuracy)
-            .map_err(|error| TrainError::bad_file(&path, error))?;
-        std::fs::write(&path, text).map_err(|error| TrainError::io(&path, error))
+        write_accuracy(&path, &accuracy)
     }
 }
 
+/// Trains a reader in `folder` from where it stands there, until its steps or the time are used up
+/// or `stop` is set. Returns how well it reads once it is done.
+///
+/// What is shipped goes to `folder`: `reader.safetensors`, and `reader.json` with its accuracy.
+pub fn train_reader(
+    folder: &Path,
+    seed: u64,
+    steps: u64,
+    time: Option<Duration>,
+    stop: &AtomicBool,
+) -> Result<Option<Accuracy>> {
+    let files = StageFiles::new(folder, "reader")?;
+    let mut stage = ReaderStage::new(seed, PARTS, PICTURES, files.params()?)?;
+    let settings = AdamSettings {
+        rate: 2e-3,
+        warm_up: 50,
+        steps,
+        decay: 0.02,
+        clip: 1.0,
+        average: 0.995,
+    };
+    let rhythm = Rhythm {
+        steps,
+        log_every: 100,
+        save_every: Duration::from_secs(120),
+        preview_every: Duration::from_secs(1200),
+        time,
+    };
+    let done = train(&mut stage, &files, settings, rhythm, stop)?;
+    let Some((average, _)) = files.average()?.filter(|_| done) else {
+        return Ok(None);
+    };
+    let path = folder.join("reader.safetensors");
+    export(&average, &path)?;
+    // What is shipped is measured, rounding and all.
+    let accuracy = measure(&Reader::from_file(&path)?, Split::HeldOut, STORIES)?;
+    write_accuracy(&folder.join("reader.json"), &accuracy)?;
+    Ok(Some(accuracy))
+}
+
+fn write_accuracy(path: &Path, accuracy: &Accuracy) -> Result<()> {
+    let mut text = serde_json::to_string_pretty(accuracy)
+        .map_err(|error| TrainError::bad_file(path, error))?;
+    text.push('\n');
+    std::fs::write(path, text).map_err(|error| TrainError::io(path, error))
+}
+
 /// Writes weights in f16, as they are shipped.
-pub fn export(weights: &Tensors, path: &Path) -> Result<()> {
+fn export(weights: &Tensors, path: &Path) -> Result<()> {
     network::check(weights)?;
     let half = no_grad(|| {
         let half =
@@ -169,10 +224,15 @@ fn each(count: i64, channels: i64, mut number: impl FnMut() -> f64) -> Result<Te
 fn worn(pictures: &Tensor, grain: &Tensor, draws: &mut Draws) -> Result<Tensor> {
     let count = pictures.size()[0];
     let mut amount = |most: f64| each(count, 1, || most * draws.unit().powi(2));
-    let (bending, soft, softer, noise) = (amount(1.0)?, amount(1.0)?, amount(0.8)?, amount(0.15)?);
-    let bent = bend(pictures, &bending, draws)?;
-    let mut x = bent.f_lerp_tensor(&blurred(&bent, 2)?, &soft)?;
-    x = x.f_lerp_tensor(&blurred(&bent, 3)?, &softer)?;
+    let (bending, soft, noise) = (amount(1.0)?, amount(1.0)?, amount(0.15)?);
+    // A picture of a part has one of these, which costs half of what both would.
+    let x = match draws.below(3) {
+        0 => bend(pictures, &bending, draws)?,
+        factor => {
+            let blurred = blurred(pictures, factor as i64 + 1)?;
+            pictures.f_lerp_tensor(&blurred, &soft)?
+        }
+    };
     let gain = each(count, 3, || 1.0 + 0.05 * draws.normal())?;
     let shift = each(count, 3, || 0.04 * draws.normal())?;
     let grains = (0..count).map(|_| {

@@ -14,6 +14,7 @@ mod place_art;
 mod product_art;
 mod sample;
 mod scene;
+mod sheet;
 mod split;
 mod story;
 mod things;
@@ -25,6 +26,7 @@ pub use draw::Draw;
 pub use manifest::manifest;
 pub use sample::Sample;
 pub use scene::{Scene, Subject};
+pub use sheet::sheet;
 pub use split::Split;
 pub use story::{Cast, Shot, Story};
 pub use things::{
