@@ -10,5 +10,6 @@ mod machine;
 mod planning;
 mod run;
 mod settings;
+mod tiny;
 mod torch;
 mod world;

@@ -8,7 +8,8 @@ use std::path::Path;
 use storyloom_models::checkpoint::{Checkpoint, Target, Weights};
 use storyloom_models::method::storymem::{MEMORY_STRIDE, condition_channels, temporal_positions};
 use storyloom_models::noise::{Stream, gaussian};
-use storyloom_models::tch::{Device, Kind, Reduction, Tensor};
+use storyloom_models::sampler::{Reference, SamplerKind, SamplerSettings, Schedule};
+use storyloom_models::tch::{Device, Kind, Reduction, Tensor, no_grad};
 use storyloom_models::text::{TEXT_ROWS, Umt5Config, Umt5Encoder};
 use storyloom_models::wan::{ForwardInputs, TextContext, WanConfig, WanTransformer};
 use storyloom_story::{Opening, Seed};
@@ -41,6 +42,35 @@ pub struct FlowSettings {
     pub memory: usize,
     /// Whether only first frames are trained on, or whole clips.
     pub length: Length,
+    /// How a finished model is made faster; `None` trains on the data alone.
+    pub distil: Option<Distil>,
+}
+
+/// Distillation: the student learns to take one step where its teacher, guided, takes several.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Distil {
+    /// Steps of the student.
+    pub steps: usize,
+    /// Flow shift of the student's steps.
+    pub shift: f64,
+    /// Guidance of the teacher.
+    pub guidance: f64,
+    /// Steps of the teacher for each of the student.
+    pub substeps: usize,
+}
+
+impl Distil {
+    /// The noise levels of the student, the last 0: those of Euler's method in our sampler.
+    fn grid(&self) -> Result<Vec<f64>> {
+        let settings = SamplerSettings {
+            kind: SamplerKind::Euler,
+            reference: Reference::Wan,
+            steps: self.steps,
+            shift: self.shift,
+            boundary: None,
+        };
+        Ok(Schedule::new(&settings)?.sigmas().to_vec())
+    }
 }
 
 /// Names of the networks in the parameters.
@@ -130,6 +160,8 @@ pub struct FlowStage {
     params: Params,
     /// The text encoder, once it is finished.
     frozen: Tensors,
+    /// Transformer and text encoder of the teacher, where there is one.
+    teacher: Option<Tensors>,
     pool: Pool,
     codec: LatentCodec,
     words: Words,
@@ -145,6 +177,8 @@ pub struct FlowStart {
     pub params: Option<Tensors>,
     /// The finished text encoder, with names below [`parts::TEXT`]; trained along if absent.
     pub frozen: Option<Tensors>,
+    /// The teacher of a distillation: transformer and text encoder.
+    pub teacher: Option<Tensors>,
     /// The saved state.
     pub state: Tensors,
 }
@@ -179,6 +213,7 @@ impl FlowStage {
             settings,
             params,
             frozen: start.frozen.unwrap_or_default(),
+            teacher: start.teacher,
             pool,
             frames: codec.source().frames,
             codec,
@@ -353,11 +388,26 @@ impl Stage for FlowStage {
             let purpose = format!("{}/{part}", self.name);
             let mut draws = Draws::new(self.seed, &purpose, step);
             let batch = self.batch(&mut draws)?;
-            let sigmas = batch
-                .captions
-                .iter()
-                .map(|_| self.sigma(&mut draws))
-                .collect();
+            let (sigmas, teacher) = match (&self.teacher, self.settings.distil) {
+                (Some(teacher), Some(distil)) => {
+                    let grid = distil.grid()?;
+                    let draw = |_: &String| draws.below(distil.steps);
+                    let first: Vec<usize> = batch.captions.iter().map(draw).collect();
+                    let empty = vec![String::new(); first.len()];
+                    let teacher = Teacher {
+                        tensors: crate::params::shallow(teacher),
+                        distil,
+                        next: first.iter().map(|&step| grid[step + 1]).collect(),
+                        empty: self.words.encode(&empty)?.on(self.device)?,
+                    };
+                    let sigmas: Vec<f64> = first.iter().map(|&step| grid[step]).collect();
+                    (sigmas, Some(teacher))
+                }
+                _ => {
+                    let levels = batch.captions.iter().map(|_| self.sigma(&mut draws));
+                    (levels.collect(), None)
+                }
+            };
             let work = Work {
                 shape: self.shape.clone(),
                 tokens: self.words.encode(&batch.captions)?.on(self.device)?,
@@ -365,6 +415,7 @@ impl Stage for FlowStage {
                     .f_to_device(self.device)?,
                 batch,
                 sigmas,
+                teacher,
                 frozen: crate::params::shallow(&self.frozen),
                 device: self.device,
             };
@@ -389,6 +440,7 @@ impl Stage for FlowStage {
                 words: &self.words,
                 length: self.settings.length,
                 memory: self.settings.memory,
+                distil: self.settings.distil,
                 device: self.device,
             },
             &path,
@@ -403,8 +455,53 @@ struct Work {
     batch: Batch,
     noise: Tensor,
     sigmas: Vec<f64>,
+    teacher: Option<Teacher>,
     frozen: Tensors,
     device: Device,
+}
+
+/// Who shows where a step should lead.
+struct Teacher {
+    tensors: Tensors,
+    distil: Distil,
+    /// Noise level after the step of each sample.
+    next: Vec<f64>,
+    empty: Tokens,
+}
+
+impl Teacher {
+    /// The mean velocity on the teacher's way from `noisy` at `sigmas` to the next levels.
+    fn velocity(&self, work: &Work, noisy: &Tensor) -> Result<Tensor> {
+        let target = Target {
+            kind: Kind::Float,
+            device: work.device,
+        };
+        let checkpoint = crate::params::checkpoint_of(&self.tensors);
+        let model = FlowModel::load(&checkpoint.weights(target), &work.shape)?;
+        let with = model.context(&work.tokens)?;
+        let without = model.context(&self.empty)?;
+        let share = 1.0 / self.distil.substeps as f64;
+        let pairs = work.sigmas.iter().zip(&self.next);
+        let strides: Vec<f64> = pairs.map(|(from, to)| share * (from - to)).collect();
+        let stride = work.column(&strides)?;
+        let mut sigmas = work.sigmas.clone();
+        let mut sample = noisy.shallow_clone();
+        let mut sum = noisy.f_zeros_like()?;
+        for _ in 0..self.distil.substeps {
+            let hidden = work.hidden(&sample)?;
+            let positions = &work.batch.positions;
+            let wanted = model.velocity(&hidden, &sigmas, positions, &with)?;
+            let base = model.velocity(&hidden, &sigmas, positions, &without)?;
+            let guided = wanted.f_sub(&base)?.f_mul_scalar(self.distil.guidance)?;
+            let velocity = base.f_add(&guided)?;
+            sample = sample.f_sub(&velocity.f_mul(&stride)?)?;
+            sum = sum.f_add(&velocity)?;
+            for (sigma, stride) in sigmas.iter_mut().zip(&strides) {
+                *sigma -= stride;
+            }
+        }
+        Ok(sum.f_mul_scalar(share)?)
+    }
 }
 
 impl Work {
@@ -425,19 +522,31 @@ impl Work {
             }
         };
         let clean = self.batch.clean.f_to_device(self.device)?;
-        let sigma = Tensor::f_from_slice(&self.sigmas)?
+        let mut velocity = self.noise.f_sub(&clean)?;
+        let noisy = clean.f_add(&velocity.f_mul(&self.column(&self.sigmas)?)?)?;
+        if let Some(teacher) = &self.teacher {
+            velocity = no_grad(|| teacher.velocity(&self, &noisy))?;
+        }
+        let context = model.context(&self.tokens)?;
+        let positions = &self.batch.positions;
+        let found = model.velocity(&self.hidden(&noisy)?, &self.sigmas, positions, &context)?;
+        Ok(found.f_mse_loss(&velocity, Reduction::Mean)?)
+    }
+
+    /// The noisy latents with the condition behind them.
+    fn hidden(&self, noisy: &Tensor) -> Result<Tensor> {
+        Ok(match &self.batch.condition {
+            Some(condition) => Tensor::f_cat(&[noisy, &condition.f_to_device(self.device)?], 1)?,
+            None => noisy.shallow_clone(),
+        })
+    }
+
+    /// One number per sample, as a factor of latents.
+    fn column(&self, values: &[f64]) -> Result<Tensor> {
+        Ok(Tensor::f_from_slice(values)?
             .f_to_kind(Kind::Float)?
             .f_view([-1, 1, 1, 1, 1])?
-            .f_to_device(self.device)?;
-        let velocity = self.noise.f_sub(&clean)?;
-        let noisy = clean.f_add(&velocity.f_mul(&sigma)?)?;
-        let hidden = match &self.batch.condition {
-            Some(condition) => Tensor::f_cat(&[&noisy, &condition.f_to_device(self.device)?], 1)?,
-            None => noisy,
-        };
-        let context = model.context(&self.tokens)?;
-        let found = model.velocity(&hidden, &self.sigmas, &self.batch.positions, &context)?;
-        Ok(found.f_mse_loss(&velocity, Reduction::Mean)?)
+            .f_to_device(self.device)?)
     }
 }
 
@@ -476,7 +585,7 @@ pub fn widened(tensors: &Tensors, channels: i64) -> Result<Tensors> {
     let mut wide = Tensors::new();
     for (key, tensor) in tensors.iter().filter(|(key, _)| key.starts_with(&prefix)) {
         let mut tensor = tensor.shallow_clone();
-        if *key == name {
+        if *key == name && tensor.size()[1] < channels {
             let mut size = tensor.size();
             size[1] = channels - size[1];
             let zeros = Tensor::f_zeros(&size, (Kind::Float, tensor.device()))?;

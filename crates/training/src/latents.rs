@@ -93,6 +93,19 @@ impl LatentCodec {
         )?)
     }
 
+    /// Mean and deviation of the latent channels.
+    pub fn statistics(&self) -> Statistics {
+        Statistics {
+            mean: self.config.latents_mean.clone(),
+            std: self.config.latents_std.clone(),
+        }
+    }
+
+    /// Its weights.
+    pub fn tensors(&self) -> &Tensors {
+        &self.tensors
+    }
+
     /// Where clips come from.
     pub fn source(&self) -> ClipSource {
         self.source

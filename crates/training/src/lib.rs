@@ -2,8 +2,10 @@
 
 pub mod autoencoder;
 pub mod clips;
+pub mod curve;
 pub mod draws;
 pub mod error;
+pub mod export;
 pub mod eval;
 pub mod flow;
 pub mod latents;

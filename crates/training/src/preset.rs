@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::autoencoder::VaeSettings;
 use crate::clips::ClipSource;
-use crate::flow::FlowSettings;
+use crate::flow::{Distil, FlowSettings};
 use crate::latents::Length;
 use crate::optimizer::AdamSettings;
 use crate::shape::Shape;
@@ -24,6 +24,9 @@ pub struct Preset {
     pub clips: (FlowSettings, AdamSettings),
     /// Stage `memory`: pictures and text to video.
     pub memory: (FlowSettings, AdamSettings),
+    /// Stages `fast-clips` and `fast-memory`: steps of training, and how few steps of sampling
+    /// are left after them.
+    pub fast: (u64, Distil),
     /// Steps between lines of the log.
     pub log_every: u64,
     /// Time between checkpoints.
@@ -33,6 +36,25 @@ pub struct Preset {
 }
 
 impl Preset {
+    /// What the fast form of a stage is trained with.
+    pub fn fast(
+        &self,
+        (settings, adam): (FlowSettings, AdamSettings),
+    ) -> (FlowSettings, AdamSettings) {
+        let (steps, distil) = self.fast;
+        let settings = FlowSettings {
+            dropped: 0.0,
+            distil: Some(distil),
+            ..settings
+        };
+        let adam = AdamSettings {
+            rate: 0.3 * adam.rate,
+            steps,
+            ..adam
+        };
+        (settings, adam)
+    }
+
     /// The model that is shipped.
     pub fn tiny() -> Self {
         let adam = |rate: f64, warm_up: u64, steps: u64| AdamSettings {
@@ -52,6 +74,7 @@ impl Preset {
             shift: 1.5,
             memory: 0,
             length: Length::Picture,
+            distil: None,
         };
         Self {
             shape: Shape {
@@ -107,6 +130,15 @@ impl Preset {
                 },
                 adam(1e-3, 100, 60_000),
             ),
+            fast: (
+                6000,
+                Distil {
+                    steps: 6,
+                    shift: 3.0,
+                    guidance: 3.0,
+                    substeps: 3,
+                },
+            ),
             log_every: 20,
             save_every: Duration::from_secs(120),
             preview_every: Duration::from_secs(300),
@@ -153,6 +185,13 @@ impl Preset {
             pictures: (flow(tiny.pictures.0), adam(tiny.pictures.1, 12)),
             clips: (flow(tiny.clips.0), adam(tiny.clips.1, 6)),
             memory: (flow(tiny.memory.0), adam(tiny.memory.1, 6)),
+            fast: (
+                4,
+                Distil {
+                    substeps: 2,
+                    ..tiny.fast.1
+                },
+            ),
             log_every: 2,
             ..tiny
         }

@@ -10,7 +10,7 @@ use storyloom_models::tch::{Device, Kind, Tensor, no_grad_guard};
 use storyloom_story::{Opening, Seed};
 
 use crate::error::Result;
-use crate::flow::{FlowModel, FlowShape};
+use crate::flow::{Distil, FlowModel, FlowShape};
 use crate::latents::{LatentCodec, Length};
 use crate::params::{Tensors, checkpoint_of};
 use crate::sheet;
@@ -31,16 +31,20 @@ pub struct Model<'a> {
     pub length: Length,
     /// Most memory pictures; 0 for text to video.
     pub memory: usize,
+    /// How it is sampled; `None`: as a teacher is, guided and in more steps.
+    pub distil: Option<Distil>,
     /// Where to compute.
     pub device: Device,
 }
 
 /// Held-out stories that are drawn.
 const STORIES: u64 = 8;
-/// Steps of the sampler.
+/// Steps of a sampler with guidance.
 const STEPS: usize = 12;
-/// Guidance of the sampler.
+/// That guidance.
 const GUIDANCE: f64 = 3.0;
+/// Flow shift of its steps.
+const SHIFT: f64 = 3.0;
 
 /// Writes a contact sheet: each row has the true picture first, then what the model makes of its
 /// caption (for clips first, middle and last frame), after the memory it was given, if any.
@@ -134,11 +138,15 @@ fn sample(
     condition: Option<&Tensor>,
     positions: &[i64],
 ) -> Result<Tensor> {
+    let (kind, steps, shift) = match model.distil {
+        Some(distil) => (SamplerKind::Euler, distil.steps, distil.shift),
+        None => (SamplerKind::UniPc, STEPS, SHIFT),
+    };
     let settings = SamplerSettings {
-        kind: SamplerKind::UniPc,
+        kind,
         reference: Reference::Wan,
-        steps: STEPS,
-        shift: 3.0,
+        steps,
+        shift,
         boundary: None,
     };
     let schedule = Schedule::new(&settings)?;
@@ -154,8 +162,12 @@ fn sample(
         };
         let sigmas = vec![time / 1000.0; captions.len()];
         let wanted = network.velocity(&hidden, &sigmas, positions, &with)?;
-        let base = network.velocity(&hidden, &sigmas, positions, &without)?;
-        let velocity = base.f_add(&wanted.f_sub(&base)?.f_mul_scalar(GUIDANCE)?)?;
+        let velocity = if model.distil.is_some() {
+            wanted
+        } else {
+            let base = network.velocity(&hidden, &sigmas, positions, &without)?;
+            base.f_add(&wanted.f_sub(&base)?.f_mul_scalar(GUIDANCE)?)?
+        };
         latents = solver.step(&velocity, &latents)?;
     }
     Ok(latents)
