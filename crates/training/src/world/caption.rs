@@ -173,7 +173,7 @@ mod tests {
             let captions = shots.map(|shot| shot.caption);
             for caption in captions.chain([Sample::draw(3, seed, split).caption]) {
                 let words = caption.split(' ').count();
-                assert!(words <= 45, "{words} words: {caption}");
+                assert!(words <= 40, "{words} words: {caption}");
                 for piece in pieces(&caption) {
                     assert!(known.contains(&piece), "{piece:?} in {caption:?}");
                 }
