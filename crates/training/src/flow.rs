@@ -193,8 +193,8 @@ impl FlowStage {
         words: Words,
         start: FlowStart,
         seed: u64,
-        device: Device,
     ) -> Result<Self> {
+        let device = codec.device();
         let params = match start.params {
             Some(tensors) => Params::of(tensors, device)?,
             None => Params::start(

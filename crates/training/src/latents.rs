@@ -101,6 +101,11 @@ impl LatentCodec {
         }
     }
 
+    /// Where it computes.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
     /// Its weights.
     pub fn tensors(&self) -> &Tensors {
         &self.tensors

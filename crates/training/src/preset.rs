@@ -93,8 +93,8 @@ impl Preset {
             vae: (
                 VaeSettings {
                     parts: 2,
-                    still: 3000,
-                    still_every: 3,
+                    still: 400,
+                    still_every: 2,
                     pictures: 4,
                     crops: 1,
                     crop: [96, 80],

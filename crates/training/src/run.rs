@@ -175,8 +175,7 @@ impl Run {
         start.params = start.params.or(first);
         let codec = self.codec()?;
         let name = stage.name();
-        let (seed, device) = (self.seed, self.device);
-        let stage = FlowStage::new(name, shape, settings, codec, words, start, seed, device)?;
+        let stage = FlowStage::new(name, shape, settings, codec, words, start, self.seed)?;
         Ok((Box::new(stage), adam))
     }
 

@@ -212,7 +212,7 @@ pub fn train(
         progress.step += 1;
         progress.seconds += looked.elapsed().as_secs_f64();
         looked = Instant::now();
-        if progress.step % rhythm.log_every == 0 {
+        if progress.step.is_multiple_of(rhythm.log_every) {
             log(stage.name(), files, &mut progress)?;
         }
         if shown.elapsed() >= rhythm.preview_every || progress.step == rhythm.steps {
