@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use storyloom_models::checkpoint::{Checkpoint, Target};
 use storyloom_models::noise::{Stream, gaussian};
-use storyloom_models::tch::{Device, Kind, Reduction, Tensor, no_grad};
+use storyloom_models::tch::{Device, Kind, Reduction, Tensor, no_grad, set_num_threads};
 use storyloom_story::Seed;
 
 use super::accuracy::{Accuracy, measure};
@@ -108,6 +108,8 @@ pub fn train_reader(
     time: Option<Duration>,
     stop: &AtomicBool,
 ) -> Result<Option<Accuracy>> {
+    // Threads that share operations as small as these mostly wait for each other.
+    set_num_threads(1);
     let files = StageFiles::new(folder, "reader")?;
     let mut stage = ReaderStage::new(seed, PARTS, PICTURES, files.params()?)?;
     let settings = AdamSettings {
