@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use storyloom_training::error::TrainError;
-use storyloom_training::eval::{EvalError, Evaluation, evaluate, shots_csv, stories_csv, text};
+use storyloom_training::eval::{
+    EvalError, Evaluation, evaluate, run_sheet, shots_csv, stories_csv, text,
+};
 use storyloom_training::reader::Reader;
 
 use crate::exit::{Exit, Failure, Outcome};
@@ -22,6 +24,12 @@ pub struct Arguments {
     /// Weights of another reader than the one that is shipped.
     #[arg(long, value_name = "FILE")]
     reader: Option<PathBuf>,
+    /// Also write a PNG with the pictures of the first stories, the runs below each other.
+    #[arg(long, value_name = "FILE")]
+    sheet: Option<PathBuf>,
+    /// Stories on that sheet.
+    #[arg(long, default_value_t = 4, value_name = "N")]
+    sheet_stories: usize,
     /// Print the figures as JSON.
     #[arg(long)]
     json: bool,
@@ -44,6 +52,16 @@ pub fn run(arguments: &Arguments) -> Outcome {
         let shots = shots_csv(&readings);
         write(&out, &evaluation, &shots)
             .map_err(|error| Failure::new(Exit::Storage, format!("{}: {error}", out.display())))?;
+    }
+    if let Some(path) = &arguments.sheet {
+        let sheet = run_sheet(&arguments.folders, arguments.sheet_stories).map_err(failure)?;
+        if let Some(sheet) = sheet {
+            sheet
+                .save_with_format(path, image::ImageFormat::Png)
+                .map_err(|error| {
+                    Failure::new(Exit::Storage, format!("{}: {error}", path.display()))
+                })?;
+        }
     }
     match arguments.json {
         true => print_json(&evaluation)?,

@@ -1,15 +1,15 @@
 //! Reading the pictures of a run folder.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde::Deserialize;
-use storyloom_story::{RgbImage, ShotId, StoryId, StoryScript};
+use storyloom_story::{RgbImage, StoryId, StoryScript};
 
 use super::EvalError;
 use crate::error::TrainError;
 use crate::reader::{Reader, Reading};
-use crate::world::Story;
+use crate::world::{Story, grid};
 
 /// The size at which pictures are read; those of another size are scaled.
 const SIZE: (u32, u32) = (160, 96);
@@ -79,11 +79,8 @@ fn check(folder: &Path, story: &Story) -> Result<(), EvalError> {
 }
 
 fn read_story(reader: &Reader, folder: &Path, story: Story) -> Result<StoryReading, EvalError> {
-    let videos = folder.join("stories").join(story.id.as_str());
-    let ids: Vec<ShotId> = story.script().shots().map(|(shot, _)| shot).collect();
-    let mut shots = Vec::with_capacity(ids.len());
-    for shot in ids {
-        let video = videos.join(format!("{shot}.mp4"));
+    let mut shots = Vec::with_capacity(story.shots.len());
+    for video in videos(folder, &story) {
         if !video.is_file() {
             shots.push(None);
             continue;
@@ -94,6 +91,51 @@ fn read_story(reader: &Reader, folder: &Path, story: Story) -> Result<StoryReadi
         shots.push(Reading::mean(&reader.read(&chosen)?));
     }
     Ok(StoryReading { story, shots })
+}
+
+/// The first `count` stories of the first run: for each, one row of pictures of every run, one
+/// picture from the middle of each shot. Shots that were not made are grey.
+pub fn run_sheet(folders: &[PathBuf], count: usize) -> Result<Option<image::RgbImage>, EvalError> {
+    let Some(first) = folders.first() else {
+        return Ok(None);
+    };
+    let mut rows = Vec::new();
+    for story in stories(first)?.iter().take(count) {
+        for folder in folders {
+            rows.push(middles(folder, story)?);
+        }
+    }
+    Ok(grid(&rows))
+}
+
+/// A picture from the middle of each shot.
+fn middles(folder: &Path, story: &Story) -> Result<Vec<RgbImage>, EvalError> {
+    let mut pictures = Vec::with_capacity(story.shots.len());
+    for video in videos(folder, story) {
+        let frames = match video.is_file() {
+            true => frames(&video)?,
+            false => Vec::new(),
+        };
+        let middle = frames.get(frames.len() / 2).cloned();
+        pictures.extend(middle.or_else(grey));
+    }
+    Ok(pictures)
+}
+
+fn grey() -> Option<RgbImage> {
+    let (width, height) = SIZE;
+    let bytes = vec![128; width as usize * height as usize * 3];
+    RgbImage::new(width, height, bytes).ok()
+}
+
+/// The videos of a story's shots, whether they are there or not.
+fn videos(folder: &Path, story: &Story) -> Vec<PathBuf> {
+    let folder = folder.join("stories").join(story.id.as_str());
+    let script = story.script();
+    let shots = script.shots();
+    shots
+        .map(|(shot, _)| folder.join(format!("{shot}.mp4")))
+        .collect()
 }
 
 /// All pictures of a video; at least one.
@@ -126,7 +168,6 @@ fn frames(video: &Path) -> Result<Vec<RgbImage>, EvalError> {
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
-    use std::path::PathBuf;
 
     use super::super::score::tests::forgetful;
     use super::*;
@@ -185,6 +226,8 @@ mod tests {
         assert!(without[&Metric::Consistency].value < 0.75, "{without:?}");
         let gain = evaluation.comparisons[0].metrics[&Metric::Consistency];
         assert!(gain.difference.low > 0.2, "{gain:?}");
+        let sheet = run_sheet(&runs, 2).unwrap().unwrap();
+        assert_eq!((sheet.width(), sheet.height()), (8 * 163 - 3, 4 * 99 - 3));
         let csv = crate::eval::shots_csv(&readings);
         let line = "1,tiny-held-out-0,01_01,subject,true,";
         assert!(csv.contains(line), "{csv}");

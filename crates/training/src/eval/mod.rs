@@ -17,7 +17,7 @@ use crate::error::TrainError;
 use crate::reader::Reader;
 
 pub use compare::{Comparison, compare};
-pub use folder::{StoryReading, read_run};
+pub use folder::{StoryReading, read_run, run_sheet};
 pub use interval::Interval;
 pub use score::{Metric, RunScores, StoryScores, score_run, score_story};
 pub use tables::{shots_csv, stories_csv, text};

@@ -26,7 +26,7 @@ pub use draw::Draw;
 pub use manifest::manifest;
 pub use sample::Sample;
 pub use scene::{Scene, Subject};
-pub use sheet::sheet;
+pub use sheet::{grid, sheet};
 pub use split::Split;
 pub use story::{Cast, Shot, Story};
 pub use things::{
