@@ -67,7 +67,7 @@ impl Preset {
         };
         let flow = FlowSettings {
             parts: 2,
-            samples: 12,
+            samples: 8,
             dropped: 0.1,
             pool: 96,
             renew_every: 2,
@@ -93,9 +93,9 @@ impl Preset {
             vae: (
                 VaeSettings {
                     parts: 2,
-                    still: 400,
+                    still: 2000,
                     still_every: 2,
-                    pictures: 4,
+                    pictures: 1,
                     crops: 1,
                     crop: [96, 80],
                     frames: 5,
@@ -105,7 +105,7 @@ impl Preset {
                 AdamSettings {
                     decay: 0.0,
                     average: 0.995,
-                    ..adam(2e-3, 50, 20_000)
+                    ..adam(2e-3, 50, 60_000)
                 },
             ),
             pictures: (flow, adam(1.5e-3, 100, 60_000)),
