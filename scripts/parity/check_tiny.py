@@ -1,13 +1,13 @@
 """Loads a set of tiny checkpoints with diffusers and runs it.
 
-    python check_tiny.py DIR [--pictures OUT] [--size WIDTHxHEIGHT] [--frames N]
+    python check_tiny.py DIR [--pictures OUT] [--size WIDTHxHEIGHT] [--frames N] [--untrained]
 
 DIR was written by `storyloom model init-tiny` (two experts and adapters) or by `storyloom train tiny
 --export` (one expert).
 
 Both pipelines are loaded as they lie on disk and sample a short clip; the second one starts from
 a frame of the first. Fails when a file is missing, a tensor is left over, or a picture is flat,
-saturated or the same for two prompts.
+saturated or the same for two prompts; with --untrained, pictures may look like anything.
 """
 
 import argparse
@@ -53,12 +53,16 @@ def generator():
     return torch.Generator("cpu").manual_seed(0)
 
 
+# Whether pictures may look like anything.
+UNTRAINED = False
+
+
 def report(name, frames):
     deviation, clipped = frames.std(), (abs(frames - 0.5) > 0.499).mean()
     print(f"{name}: mean {frames.mean():.3f} deviation {deviation:.3f} clipped {clipped:.3f}")
     assert numpy.isfinite(frames).all(), name
-    assert deviation > 0.05, f"{name} is flat"
-    assert clipped < 0.35, f"{name} is saturated"
+    assert UNTRAINED or deviation > 0.05, f"{name} is flat"
+    assert UNTRAINED or clipped < 0.35, f"{name} is saturated"
 
 
 def save(frames, path):
@@ -76,7 +80,8 @@ def text_to_video(root, pictures):
         report(f"t2v {index}", clip)
         save(clip, pictures and pictures / f"t2v_{index}.png")
         clips.append(clip)
-    assert abs(clips[0] - clips[1]).mean() > 0.02, "the prompt has no effect"
+    difference = abs(clips[0] - clips[1]).mean()
+    assert UNTRAINED or difference > 0.02, "the prompt has no effect"
     return clips
 
 
@@ -105,12 +110,15 @@ def vision_tower(folder, clips):
 
 
 def main():
+    global UNTRAINED
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("--pictures", type=pathlib.Path)
     parser.add_argument("--size", default="160x96")
     parser.add_argument("--frames", type=int, default=9)
+    parser.add_argument("--untrained", action="store_true")
     arguments = parser.parse_args()
+    UNTRAINED = arguments.untrained
     OPTIONS["width"], OPTIONS["height"] = map(int, arguments.size.split("x"))
     OPTIONS["num_frames"] = arguments.frames
     if arguments.pictures:

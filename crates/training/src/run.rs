@@ -75,7 +75,7 @@ const CARD: &str = "\
 A small model of the drawn world of storyloom: text to video, and memory pictures and text to video,
 in the layout of Wan 2.1 checkpoints (`WanPipeline`, `WanImageToVideoPipeline`; one expert each). It
 knows the words of that world and nothing else. Trained from nothing on pictures that are drawn from
-a seed, by `storyloom train tiny`; `docs/tiny.md` has the commands and what was measured.
+a seed, by `storyloom train tiny`; `docs/training.md` has the commands and what was measured.
 
 Licence: Apache-2.0, as the project.
 
