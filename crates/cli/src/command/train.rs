@@ -118,7 +118,10 @@ pub fn run(arguments: &Arguments) -> Outcome {
         TrainCommand::Manifest(arguments) => write_manifest(arguments),
         TrainCommand::Sheet(arguments) => write_sheet(arguments),
         TrainCommand::Reader(arguments) => reader(arguments),
-        TrainCommand::Tiny(arguments) => train_tiny::run(arguments, &stop_flag()?, failure),
+        TrainCommand::Tiny(arguments) => {
+            let stop = stop_flag()?;
+            train_tiny::run(arguments, &stop, failure)
+        }
     }
 }
 
