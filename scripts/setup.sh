@@ -6,6 +6,7 @@
 #   scripts/setup.sh --mpich  the same with MPICH
 #   scripts/setup.sh --nvrtc  the compiler of CUDA kernels, to try these without a GPU (90 MB)
 #   scripts/setup.sh --monitoring  Prometheus and the types of Grafana, to test rules and dashboards
+#   scripts/setup.sh --browser     Chromium, to test the report
 #   . scripts/setup.sh        set up, and keep LIBTORCH for the commands that follow
 #
 # Needs Rust. Installs with apt (as root, or through sudo) ffmpeg, a C++ compiler, and pip if there
@@ -35,9 +36,11 @@ missing_packages() {
     case "$option" in
       --mpi) have mpicc.openmpi && have mpirun.openmpi || echo libopenmpi-dev openmpi-bin ;;
       --mpich) have mpicc.mpich && have mpirun.mpich || echo libmpich-dev mpich ;;
+      --browser) have chromium || echo chromium ;;
     esac
     case "$option" in
       --mpi | --mpich) have_libclang || echo libclang-dev ;;
+      --browser) ;;
       *) have_pip || echo python3-pip ;;
     esac
   done
@@ -193,8 +196,8 @@ set_up() {
   local option
   for option in "$@"; do
     case "$option" in
-      --mpi | --mpich | --nvrtc | --monitoring) ;;
-      *) fail "$option is unknown; use --mpi, --mpich, --nvrtc or --monitoring, or nothing" ;;
+      --mpi | --mpich | --nvrtc | --monitoring | --browser) ;;
+      *) fail "$option is unknown; use --mpi, --mpich, --nvrtc, --monitoring or --browser, or nothing" ;;
     esac
   done
   install_packages "$@"

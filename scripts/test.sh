@@ -3,7 +3,7 @@
 
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-. scripts/setup.sh --mpi --mpich --nvrtc --monitoring
+. scripts/setup.sh --mpi --mpich --nvrtc --monitoring --browser
 set +e
 
 # The worlds of the tests are those of Open MPI; MPICH has the collectives tried on it.

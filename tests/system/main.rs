@@ -2,6 +2,7 @@
 //! stdout, stderr and the files it leaves.
 #![allow(clippy::unwrap_used, reason = "tests stop at the first surprise")]
 
+mod browser;
 mod durable;
 mod harness;
 mod input;
@@ -10,8 +11,10 @@ mod machine;
 mod monitoring;
 mod operating;
 mod planning;
+mod report;
 mod run;
 mod settings;
+mod tiny;
 mod torch;
 mod watch;
 mod world;

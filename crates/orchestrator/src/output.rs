@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use storyloom_memory::storage::temporary_name;
 use storyloom_memory::{BlobRef, MemoryError, Storage};
-use storyloom_story::Clip;
+use storyloom_story::{Clip, RgbImage};
 
 use crate::config::Videos;
 use crate::error::RunError;
@@ -241,37 +241,29 @@ pub fn count_frames(path: &Path, (width, height): (u32, u32)) -> Result<u64, Run
     Ok(bytes / frame)
 }
 
-/// Writes frame `index` of a video as a JPEG of at most `width` pixels width.
-pub fn write_poster(video: &Path, index: u32, width: u32, poster: &Path) -> Result<(), RunError> {
-    let filter = format!("select=eq(n\\,{index}),scale='min({width},iw)':-2");
+/// Frame `index` of a video whose frames have the given size.
+pub fn read_frame(
+    video: &Path,
+    index: u32,
+    (width, height): (u32, u32),
+) -> Result<RgbImage, RunError> {
+    let failed = |reason: String| RunError::Ffmpeg {
+        path: video.to_owned(),
+        reason,
+    };
     let output = ffmpeg(&["-i"])
         .arg(video)
-        .args([
-            "-vf",
-            &filter,
-            "-frames:v",
-            "1",
-            "-q:v",
-            "3",
-            "-f",
-            "image2",
-            "-update",
-            "1",
-        ])
-        .arg(poster)
+        .args(["-vf", &format!("select=eq(n\\,{index})"), "-frames:v", "1"])
+        .args(["-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1"])
         .stdin(Stdio::null())
         .output()
         .map_err(|error| RunError::FfmpegAway {
             reason: error.to_string(),
         })?;
-    if output.status.success() && poster.is_file() {
-        return Ok(());
+    if !output.status.success() {
+        return Err(failed(last_words(&output.stderr)));
     }
-    let reason = last_words(&output.stderr);
-    Err(RunError::Ffmpeg {
-        path: video.to_owned(),
-        reason,
-    })
+    RgbImage::new(width, height, output.stdout).map_err(|error| failed(error.to_string()))
 }
 
 fn ffmpeg(arguments: &[&str]) -> Command {
@@ -309,7 +301,6 @@ fn last_words(stderr: &[u8]) -> String {
 mod tests {
     use super::*;
     use storyloom_memory::Disk;
-    use storyloom_story::RgbImage;
 
     fn clip(frames: u8) -> Clip {
         let frame = |value: u8| RgbImage::new(32, 16, vec![value * 20; 32 * 16 * 3]).unwrap();
@@ -341,10 +332,13 @@ mod tests {
         let whole = quoted.join("whole.mp4");
         files.join_clips(&whole, &paths).unwrap();
         assert_eq!(count_frames(&whole, (32, 16)).unwrap(), 14);
-        write_poster(&whole, 7, 320, &quoted.join("poster.jpg")).unwrap();
+        let frame = read_frame(&whole, 7, (32, 16)).unwrap();
+        // The third of the second clip, in which every frame is brighter than the one before.
+        assert!(frame.data()[0].abs_diff(40) < 8, "{}", frame.data()[0]);
+        assert!(read_frame(&whole, 14, (32, 16)).is_err(), "there are 14");
         assert_eq!(
             std::fs::read_dir(&quoted).unwrap().count(),
-            5,
+            4,
             "no unfinished files"
         );
     }

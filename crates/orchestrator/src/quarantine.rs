@@ -89,7 +89,8 @@ fn place(folder: &RunFolder, story: &StoryId) -> PathBuf {
     folder.root().join("quarantine").join(story.as_str())
 }
 
-fn command(folder: &RunFolder, story: &StoryId) -> String {
+/// The command that tries a story in quarantine alone.
+pub(crate) fn command(folder: &RunFolder, story: &StoryId) -> String {
     let place = place(folder, story);
     let [config, manifest, out] =
         ["config.toml", "manifest.jsonl", "out"].map(|name| place.join(name).display().to_string());

@@ -159,33 +159,68 @@ impl Status {
     pub(crate) fn count(&mut self) {
         let (mut stories, mut shots) = (Counts::default(), Counts::default());
         for story in &self.list {
-            let left = story.shots - story.done;
-            stories.total += 1;
-            shots.total += story.shots;
-            shots.done += story.done;
-            match &story.state {
-                // A finished story whose record is gone is not finished.
-                StoryState::Done if left == 0 => stories.done += 1,
-                StoryState::Failed { .. } => {
-                    stories.failed += 1;
-                    shots.failed += left;
-                }
-                StoryState::Quarantined { .. } => {
-                    stories.quarantined += 1;
-                    shots.quarantined += left;
-                }
-                StoryState::Pending => {
-                    stories.pending += 1;
-                    shots.pending += left;
-                }
-                StoryState::Running | StoryState::Done => {
-                    stories.running += 1;
-                    shots.running += left.min(1);
-                    shots.pending += left.saturating_sub(1);
-                }
-            }
+            let standing = Standing::of(&story.state, story.shots - story.done);
+            standing.tally(story.shots, story.done, &mut stories, &mut shots);
         }
         (self.stories, self.shots) = (stories, shots);
+    }
+}
+
+/// Where a story stands, once its records were looked at as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Standing {
+    /// Not begun.
+    Pending,
+    /// Begun, or believed to be done while a record is gone.
+    Running,
+    /// Everything exists.
+    Done,
+    /// Given up for now.
+    Failed,
+    /// Set aside.
+    Quarantined,
+}
+
+impl Standing {
+    /// Of a story of which `left` shots are missing.
+    pub fn of(state: &StoryState, left: usize) -> Self {
+        match state {
+            // A finished story whose record is gone is not finished.
+            StoryState::Done if left == 0 => Self::Done,
+            StoryState::Failed { .. } => Self::Failed,
+            StoryState::Quarantined { .. } => Self::Quarantined,
+            StoryState::Pending => Self::Pending,
+            StoryState::Running | StoryState::Done => Self::Running,
+        }
+    }
+
+    /// Counts a story with `total` shots of which `done` exist.
+    pub fn tally(self, total: usize, done: usize, stories: &mut Counts, shots: &mut Counts) {
+        let left = total - done;
+        stories.total += 1;
+        shots.total += total;
+        shots.done += done;
+        match self {
+            Self::Done => stories.done += 1,
+            Self::Failed => {
+                stories.failed += 1;
+                shots.failed += left;
+            }
+            Self::Quarantined => {
+                stories.quarantined += 1;
+                shots.quarantined += left;
+            }
+            Self::Pending => {
+                stories.pending += 1;
+                shots.pending += left;
+            }
+            Self::Running => {
+                stories.running += 1;
+                shots.running += left.min(1);
+                shots.pending += left.saturating_sub(1);
+            }
+        }
     }
 }
 

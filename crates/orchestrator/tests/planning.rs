@@ -308,9 +308,14 @@ fn runs_without_videos_say_so() {
     let video = out.path().join("stories/s0/01_01.mp4");
     let text = std::fs::read_to_string(&video).unwrap();
     assert!(text.contains("no video was made"), "{text}");
-    let page = report::write_report(&folder(out.path())).unwrap();
-    let page = std::fs::read_to_string(page).unwrap();
+    let report = report::write_report(&folder(out.path())).unwrap();
+    let page = std::fs::read_to_string(&report.page).unwrap();
     assert!(page.contains("told to make no videos"));
+    let story = std::fs::read_to_string(report.page.with_file_name("stories/s0.html")).unwrap();
+    assert!(
+        !story.contains("<video") && story.contains("<img"),
+        "pictures, but nothing to play"
+    );
 
     // Neither kind of run goes on as the other.
     config.videos = Videos::Encoded;

@@ -220,15 +220,25 @@ fn a_run_makes_everything_once() {
         "the sink stays"
     );
 
-    let page = report::write_report(&folder(out.path())).unwrap();
-    let html = std::fs::read_to_string(page).unwrap();
-    assert_eq!(html.matches("<video").count(), 6);
-    for part in html.split("poster=\"").skip(1) {
-        let poster = part.split('"').next().unwrap().replace("&#x2f;", "/");
-        assert!(
-            out.path().join("report").join(&poster).is_file(),
-            "{poster}"
-        );
+    let written = report::write_report(&folder(out.path())).unwrap();
+    assert_eq!((written.stories, written.changed), (2, 2));
+    let root = written.page.parent().unwrap();
+    let html = std::fs::read_to_string(root.join("stories/tale.html")).unwrap();
+    // Three shots and the whole story.
+    assert_eq!(html.matches("<video").count(), 4);
+    for attribute in ["poster=\"", "<img src=\"", "href=\"../../", "src=\"../../"] {
+        let found: Vec<&str> = html.split(attribute).skip(1).collect();
+        assert!(!found.is_empty(), "{attribute}");
+        let up = if attribute.contains("../../") {
+            "../../"
+        } else {
+            ""
+        };
+        for rest in found {
+            let name = rest.split('"').next().unwrap().replace("&#x2f;", "/");
+            let path = root.join("stories").join(format!("{up}{name}"));
+            assert!(path.is_file(), "{}", path.display());
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! `storyloom report`: the page of a run.
+//! `storyloom report`: the pages of a run.
 
 use std::path::PathBuf;
 
@@ -16,9 +16,13 @@ pub struct Arguments {
     folder: PathBuf,
 }
 
-/// Writes the page and prints its path.
+/// Writes the pages and prints the path of the first.
 pub fn run(arguments: &Arguments) -> Outcome {
-    let page = write_report(&folder::open(&arguments.folder)).map_err(folder::failure)?;
-    print(&page.display().to_string())?;
+    let written = write_report(&folder::open(&arguments.folder)).map_err(folder::failure)?;
+    eprintln!(
+        "{} stories, {} of them changed",
+        written.stories, written.changed
+    );
+    print(&written.page.display().to_string())?;
     Ok(Exit::Done)
 }

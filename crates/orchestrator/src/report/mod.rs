@@ -1,190 +1,154 @@
-//! A static page of a run: `DIR/report/index.html`, from the records only.
+//! The report of a run: static pages below `DIR/report/` that open from disk, made from the records
+//! of the shots and the journals of the shifts only.
+//!
+//! ```text
+//! report/index.html        overview: totals, the night, what needs attention, all stories
+//! report/stories/ID.html   a story: its shots, what each saw, how it was made
+//! report/data/N.js         rows of the table of stories, a part in each
+//! report/pictures/ID/      small copies of keyframes
+//! report/assets/           style sheet and scripts
+//! report/cache.json        what the next report need not read again
+//! ```
+//!
+//! A second report writes again only what changed.
 
-use std::path::{Path, PathBuf};
+mod attempts;
+mod cache;
+mod files;
+mod lane;
+mod lineage;
+mod night;
+mod overview;
+mod pages;
+mod pictures;
+mod story;
+mod text;
 
-use minijinja::Environment;
-use serde::Serialize;
-use storyloom_memory::{BlobRef, CommitRecord};
-use storyloom_story::Stage;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::config::Videos;
+use rayon::prelude::*;
+use storyloom_story::StoryId;
+use storyloom_telemetry::shift::{Extent, PATIENCE_S, Shift, accounting};
+
+use attempts::AllAttempts;
+use cache::{Cache, Known};
+use overview::Facts;
+use pages::{Neighbours, Pages};
+use story::Row;
+
 use crate::error::RunError;
-use crate::output::{PLACEHOLDER, write_poster};
-use crate::run_folder::{RunFolder, StoryFile, StoryState};
-use crate::status::{Counts, readable_record, status};
+use crate::run_folder::{RunFile, RunFolder};
+use crate::status::{now, shifts};
 
-const PAGE: &str = include_str!("page.html");
-/// Width of the pictures of the contact sheets, in pixels.
-const POSTER_WIDTH: u32 = 320;
-
-#[derive(Serialize)]
-struct Page {
-    title: String,
-    engine: String,
-    version: String,
-    stories: Counts,
-    shots: Counts,
-    shots_per_hour: Option<f64>,
-    has_videos: bool,
-    list: Vec<StoryView>,
+/// What a report has written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// The overview.
+    pub page: PathBuf,
+    /// Stories of the run.
+    pub stories: usize,
+    /// Pages of stories that were made again, since something about them had changed.
+    pub changed: usize,
 }
 
-#[derive(Serialize)]
-struct StoryView {
-    id: String,
-    name: Option<String>,
-    overview: Option<String>,
-    state: &'static str,
-    reason: Option<String>,
-    video: Option<String>,
-    shots: Vec<ShotView>,
-}
-
-#[derive(Serialize)]
-struct ShotView {
-    id: String,
-    prompt: String,
-    made: Option<MadeView>,
-}
-
-#[derive(Serialize)]
-struct MadeView {
-    poster: String,
-    video: String,
-    opening: &'static str,
-    frames: u32,
-    seconds: f64,
-    stages: Vec<(&'static str, f64)>,
-    saw: Vec<String>,
-    added: Vec<String>,
-}
-
-/// Writes the report of the run in `folder` and returns the page's path.
+/// Writes the report of the run in `folder`.
 ///
-/// Pictures that an earlier report made are kept.
-pub fn write_report(folder: &RunFolder) -> Result<PathBuf, RunError> {
+/// # Errors
+/// The folder is no run, a story's file cannot be read, or the report cannot be written. A damaged
+/// commit record counts as not there, and a picture that cannot be read is left out.
+pub fn write_report(folder: &RunFolder) -> Result<Written, RunError> {
     let run = folder.run_file()?;
-    let status = status(folder)?;
-    let mut list = Vec::with_capacity(run.stories.len());
-    for id in &run.stories {
-        list.push(view_story(folder, &folder.story_file(id)?)?);
-    }
-    let title = folder
-        .root()
-        .file_name()
-        .map(|name| name.to_string_lossy().into_owned());
-    let page = Page {
-        has_videos: run.videos() == Videos::Encoded,
-        title: title.unwrap_or_else(|| "run".to_owned()),
-        engine: run.engine.engine,
-        version: run.version,
-        stories: status.stories,
-        shots: status.shots,
-        shots_per_hour: status.shots_per_hour,
-        list,
+    let shifts = shifts(folder);
+    let now = now();
+    let goes_on = |shift: &Shift| shift.goes_on(now, PATIENCE_S);
+    let report = Report {
+        folder,
+        run: &run,
+        pages: Pages::new(folder)?,
+        attempts: AllAttempts::of(&shifts, goes_on),
     };
-    let path = folder.root().join("report/index.html");
-    let html = render(&page).map_err(|error| RunError::Folder {
-        path: path.clone(),
-        reason: error.to_string(),
-    })?;
-    folder.storage().write(&path, html.as_bytes())?;
-    Ok(path)
-}
-
-fn render(page: &Page) -> Result<String, minijinja::Error> {
-    let mut environment = Environment::new();
-    // The name ends in .html, which turns on escaping.
-    environment.add_template("page.html", PAGE)?;
-    environment
-        .get_template("page.html")?
-        .render(minijinja::value::Serde(page))
-}
-
-fn view_story(folder: &RunFolder, file: &StoryFile) -> Result<StoryView, RunError> {
-    let (state, reason) = match &file.state {
-        StoryState::Pending => ("pending", None),
-        StoryState::Running => ("running", None),
-        StoryState::Done => ("done", None),
-        StoryState::Failed { reason, .. } => ("failed", Some(reason.clone())),
-        StoryState::Quarantined { reason, .. } => ("quarantined", Some(reason.clone())),
-    };
-    let mut shots = Vec::new();
-    for (shot, script) in file.script.shots() {
-        let record = readable_record(folder, &file.id, shot);
-        let made = record
-            .map(|record| view_shot(folder, file, &record))
-            .transpose()?;
-        shots.push(ShotView {
-            id: shot.to_string(),
-            prompt: script.prompt.clone(),
-            made,
-        });
-    }
-    let video = file.video.as_ref();
-    Ok(StoryView {
-        id: file.id.to_string(),
-        name: file.script.name.clone(),
-        overview: file.script.overview.clone(),
-        state,
-        reason,
-        video: video.map(|video| format!("../stories/{}/{}", file.id, video.file)),
-        shots,
+    let (rows, changed) = report.stories()?;
+    let overview = overview::view(Facts {
+        name: report.pages.run(),
+        folder,
+        run: &run,
+        rows: &rows,
+        shifts: &shifts,
+        time: accounting(&shifts, now, Extent::Everything).total(),
+        goes_on: &goes_on,
+    });
+    report.pages.write_overview(&overview)?;
+    report.pages.write_rows(&rows)?;
+    Ok(Written {
+        page: report.pages.index(),
+        stories: rows.len(),
+        changed,
     })
 }
 
-fn view_shot(
-    folder: &RunFolder,
-    file: &StoryFile,
-    record: &CommitRecord,
-) -> Result<MadeView, RunError> {
-    let below = |name: &str| format!("../stories/{}/{name}", file.id);
-    let poster = poster(folder, file, record)?;
-    let stages = Stage::ALL.into_iter();
-    let stages = stages
-        .filter_map(|stage| Some((stage.name(), *record.seconds.get(&stage)?)))
-        .collect();
-    Ok(MadeView {
-        poster,
-        video: below(&record.video.file),
-        opening: match record.request.opening {
-            storyloom_story::Opening::Text => "from text",
-            storyloom_story::Opening::Memory => "cut, from memory",
-            storyloom_story::Opening::LastFrame => "continues the last frame",
-            storyloom_story::Opening::Motion => "continues the last five frames",
-        },
-        frames: record.frame_count,
-        seconds: record.seconds.values().sum(),
-        stages,
-        saw: record
-            .memory_seen
-            .iter()
-            .map(|seen| below(&seen.file))
-            .collect(),
-        added: record
-            .keyframes
-            .iter()
-            .map(|key| below(&key.picture.file))
-            .collect(),
-    })
+struct Report<'a> {
+    folder: &'a RunFolder,
+    run: &'a RunFile,
+    pages: Pages,
+    attempts: AllAttempts,
 }
 
-/// The picture of a shot on the contact sheet: its middle frame, named by the video's content.
-fn poster(folder: &RunFolder, file: &StoryFile, record: &CommitRecord) -> Result<String, RunError> {
-    let content = &record.video.content.blake3;
-    let digest = content.get(..12).unwrap_or(content);
-    let name = format!("posters/{}/{}.{digest}.jpg", file.id, record.request.shot);
-    let path = folder.root().join("report").join(&name);
-    if !path.is_file() && *content != BlobRef::of(PLACEHOLDER).blake3 {
-        let parent = path.parent().unwrap_or(Path::new("."));
-        std::fs::create_dir_all(parent).map_err(|error| RunError::Folder {
-            path: parent.to_owned(),
-            reason: error.to_string(),
-        })?;
-        let video = folder.story(&file.id).join(&record.video.file);
-        if let Err(error) = write_poster(&video, record.frame_count / 2, POSTER_WIDTH, &path) {
-            tracing::warn!(%error, "a shot of the report has no picture");
+impl Report<'_> {
+    /// Writes the pages of stories that changed; returns every story's row, and how many changed.
+    fn stories(&self) -> Result<(Vec<Row>, usize), RunError> {
+        let path = self.pages.root().join("cache.json");
+        let before = Cache::read(&path, &self.pages.form(self.run));
+        let changed = AtomicUsize::new(0);
+        let known: Vec<Known> = (0..self.run.stories.len())
+            .into_par_iter()
+            .map(|place| {
+                let fingerprint = self.fingerprint(place);
+                let id = &self.run.stories[place];
+                match before.row(id, &fingerprint) {
+                    Some(row) if self.pages.story_path(id).is_file() => Ok(Known {
+                        fingerprint,
+                        row: row.clone(),
+                    }),
+                    _ => {
+                        changed.fetch_add(1, Ordering::Relaxed);
+                        let row = self.story(place)?;
+                        Ok(Known { fingerprint, row })
+                    }
+                }
+            })
+            .collect::<Result<_, RunError>>()?;
+        let rows = known.iter().map(|known| known.row.clone()).collect();
+        Cache::write(&path, self.pages.form(self.run), known)?;
+        Ok((rows, changed.into_inner()))
+    }
+
+    fn story(&self, place: usize) -> Result<Row, RunError> {
+        let id = &self.run.stories[place];
+        let file = self.folder.story_file(id)?;
+        let attempts = self.attempts.story(id);
+        let (view, row) = story::view(self.folder, &file, self.run.videos(), attempts)?;
+        self.pages.write_story(&view, self.neighbours(place))?;
+        Ok(row)
+    }
+
+    /// Changes when anything does that the page of the story shows.
+    fn fingerprint(&self, place: usize) -> String {
+        let id = &self.run.stories[place];
+        let Neighbours { before, after } = self.neighbours(place);
+        let mut hasher = cache::files(&self.folder.story(id));
+        hasher.update(&self.attempts.story(id).fingerprint().to_le_bytes());
+        for neighbour in [before, after] {
+            hasher.update(neighbour.map_or("", StoryId::as_str).as_bytes());
+            hasher.update(b"\0");
+        }
+        hasher.finalize().to_hex()[..32].to_owned()
+    }
+
+    fn neighbours(&self, place: usize) -> Neighbours<'_> {
+        Neighbours {
+            before: place.checked_sub(1).map(|place| &self.run.stories[place]),
+            after: self.run.stories.get(place + 1),
         }
     }
-    Ok(name)
 }

@@ -35,6 +35,8 @@ struct Inner {
     live_file: PathBuf,
     state: Mutex<State>,
     wake: Condvar,
+    /// Held by the one who rewrites the live file.
+    rewriting: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -79,6 +81,7 @@ impl Journal {
             live_file: folder.join(format!("{id}.live.json")),
             state: Mutex::new(state),
             wake: Condvar::new(),
+            rewriting: Mutex::default(),
         });
         inner.write_live();
         let beating = inner.clone();
@@ -160,6 +163,8 @@ impl Inner {
     }
 
     fn write_live(&self) {
+        let rewriting = &self.rewriting;
+        let _alone = rewriting.lock().unwrap_or_else(PoisonError::into_inner);
         let live = self.live();
         let temporary = self.live_file.with_extension("unfinished");
         // Plain data into memory: this does not fail.
