@@ -1,6 +1,7 @@
 //! A real Prometheus on a real run of two ranks.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,8 @@ use storyloom_telemetry::metrics::labels::Values;
 
 use super::root;
 use super::server::Prometheus;
-use crate::harness::{Ranks, Workshop};
+use crate::harness::{Ranks, Workshop, finish};
+use crate::torch::models;
 use crate::world::{children, send};
 
 /// What takes longer has hung.
@@ -27,18 +29,17 @@ struct Watched {
 
 impl Watched {
     /// `None` without Prometheus.
-    fn start(sets: &[&str]) -> Option<Self> {
+    fn start() -> Option<Self> {
         let shop = Workshop::new();
         let targets = shop.out().join("metrics/targets.json");
         let rules = root().join("monitoring/prometheus").canonicalize().unwrap();
         let prometheus = Prometheus::start(&shop, &rules, &targets)?;
         let manifest = shop.manifest(&[("a", &[true, false]), ("b", &[true, true])]);
-        let slow = [
+        let sets = [
             "metrics.listen=127.0.0.1:0",
             "simulated.step_ms=6000",
             "sampler.steps=3",
         ];
-        let sets = [&slow, sets].concat();
         let mut command = shop.run_on(Ranks::Launch(2), "simulated", &manifest, &sets);
         let run = command
             .stdout(Stdio::null())
@@ -195,7 +196,7 @@ fn rules_are_well(prometheus: &Prometheus) {
 
 #[test]
 fn prometheus_sees_what_status_and_verify_say() {
-    let Some(mut watched) = Watched::start(&[]) else {
+    let Some(mut watched) = Watched::start() else {
         return;
     };
     watched.wait_for_agreement();
@@ -217,22 +218,41 @@ fn prometheus_sees_what_status_and_verify_say() {
     watched.end();
 }
 
+/// Two ranks share one replica: when it ends it leaves the figures of one leader, and they are those
+/// of the run.
 #[test]
 fn ranks_that_share_a_replica_multiply_nothing() {
-    let Some(mut watched) = Watched::start(&["topology.cfg=2", "simulated.step_ms=4000"]) else {
-        return;
+    let shop = Workshop::new();
+    let manifest = shop.manifest(&[("a", &[true, false]), ("b", &[true])]);
+    let sets = [&models(), "topology.cfg=2"];
+    finish(&mut shop.run_on(Ranks::Launch(2), "torch", &manifest, &sets)).ended_with(0);
+    let files = fs::read_dir(shop.out().join("metrics")).unwrap();
+    let files = files.map(|entry| entry.unwrap().path());
+    let left: Vec<_> = files
+        .filter(|path| path.extension().is_some_and(|end| end == "prom"))
+        .collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+    let text = fs::read_to_string(&left[0]).unwrap();
+    let value = |series: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(series));
+        let line = line.unwrap_or_else(|| panic!("no {series} in\n{text}"));
+        line.trim().parse::<f64>().unwrap()
     };
-    watched.wait_for_agreement();
-    let prometheus = &watched.prometheus;
-    assert_eq!(prometheus.query("up{job=\"storyloom\"}").len(), 1);
-    assert_eq!(prometheus.value("sum(storyloom_ranks)"), Some(2.0));
-    only_and_all_of_the_catalogue(prometheus);
-    watched.end();
+    let verified = shop.ask(&["verify", "--json"]).ended_with(0).json();
+    let proven = verified["shots_proven"].as_f64().unwrap();
+    assert_eq!(value("storyloom_ranks "), 2.0);
+    assert_eq!(
+        value("storyloom_attempts_total{end=\"committed\"} "),
+        proven
+    );
+    assert_eq!(value("storyloom_stories_done_total "), 2.0);
+    assert_eq!(value("storyloom_shot_duration_seconds_count "), proven);
+    assert!(value("storyloom_collectives_total{rank=\"0\"} ") > 0.0);
 }
 
 #[test]
 fn a_killed_leader_stays_on_the_list_and_is_missed() {
-    let Some(mut watched) = Watched::start(&[]) else {
+    let Some(mut watched) = Watched::start() else {
         return;
     };
     let all = "count(up{job=\"storyloom\"} == 1)";
