@@ -300,7 +300,7 @@ mod tests {
             let hash = blake3::hash(format!("{seed} {a} {b}").as_bytes());
             f64::from(hash.as_bytes()[0]) / 255.0
         };
-        let mut free = [0.0; REPLICAS];
+        let mut free = [0.0_f64; REPLICAS];
         let mut shots = Vec::new();
         let mut lengths: Vec<_> = (0..STORIES)
             .map(|story| (story, 2 + (random(story, 1000) * 7.0) as usize))
