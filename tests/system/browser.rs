@@ -75,6 +75,12 @@ impl Browser {
     /// Calls a method of the protocol and returns its result.
     #[track_caller]
     pub fn call(&mut self, method: &str, parameters: Value) -> Value {
+        let answer = self.ask(method, parameters);
+        answer.unwrap_or_else(|error| panic!("{method}: {error}"))
+    }
+
+    /// As [`Self::call`], with what the browser says if it refuses.
+    fn ask(&mut self, method: &str, parameters: Value) -> Result<Value, Value> {
         self.number += 1;
         let mut call = json!({"id": self.number, "method": method, "params": parameters});
         if let Some(session) = &self.session {
@@ -84,8 +90,10 @@ impl Browser {
         loop {
             let message = self.read();
             if message["id"] == self.number {
-                assert!(message["error"].is_null(), "{method}: {}", message["error"]);
-                return message["result"].clone();
+                return match &message["error"] {
+                    Value::Null => Ok(message["result"].clone()),
+                    error => Err(error.clone()),
+                };
             }
             self.events.push(message);
         }
@@ -129,11 +137,17 @@ impl Browser {
         text.unwrap_or_else(|| panic!("{expression} is {value}"))
     }
 
-    /// Waits until an expression is true.
+    /// Waits until an expression is true, through changes of the page.
     #[track_caller]
     pub fn until(&mut self, expression: &str) {
         let begun = Instant::now();
-        while self.eval(expression) != json!(true) {
+        loop {
+            let call = json!({"expression": expression, "returnByValue": true});
+            // A page that is being left refuses to answer.
+            let answer = self.ask("Runtime.evaluate", call);
+            if answer.is_ok_and(|answer| answer["result"]["value"] == true) {
+                return;
+            }
             assert!(begun.elapsed() < PATIENCE, "never true: {expression}");
             std::thread::sleep(Duration::from_millis(20));
         }

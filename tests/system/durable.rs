@@ -301,11 +301,13 @@ fn clocks_may_jump() {
     let manifest = shop.manifest(&STORIES);
     let log = shop.path("log");
     let slow = &["simulated.step_ms=100", "run.patience=2"];
-    let first = start(&mut shop.run(&manifest, slow), &log);
+    let tells = ("STORYLOOM_LOG", "debug");
+    let first = start(shop.run(&manifest, slow).env(tells.0, tells.1), &log);
     let second = shop.run(&manifest, slow);
     let mut shifted = Command::new("faketime");
     shifted.arg("-f").arg("-3d").arg(second.get_program());
     shifted.args(second.get_args()).env("OMP_NUM_THREADS", "1");
+    shifted.env(tells.0, tells.1);
     let second = start(&mut shifted, &log);
     for program in [first, second] {
         let status = program.wait_with_output().unwrap().status;

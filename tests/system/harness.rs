@@ -194,6 +194,16 @@ impl Workshop {
         verified["content_digest"].as_str().unwrap().to_owned()
     }
 
+    /// Whether there is anything of a run but what tells why there is none.
+    pub fn is_begun(&self) -> bool {
+        let tells = ["logs", "metrics"];
+        let entries = fs::read_dir(self.out()).into_iter().flatten();
+        entries.flatten().any(|entry| {
+            let name = entry.file_name();
+            !tells.iter().any(|known| name == *known)
+        })
+    }
+
     /// Every video, picture, blob and commit record with its time of change.
     pub fn products(&self) -> BTreeMap<PathBuf, SystemTime> {
         let mut found = BTreeMap::new();

@@ -14,6 +14,7 @@ mod planning;
 mod report;
 mod run;
 mod settings;
+mod tiny;
 mod torch;
 mod watch;
 mod world;

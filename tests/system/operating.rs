@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -27,28 +28,48 @@ fn wait_for<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
     }
 }
 
-/// A program and how long the test has seen it live.
+/// A program, and somebody who listens to it: it lived until its last word. Leaving memory takes a
+/// program with a tensor library another half second of a core, which may be many on a busy machine.
 struct Timed {
     child: Child,
     begun: Instant,
+    listening: JoinHandle<Instant>,
 }
 
 impl Timed {
     fn start(command: &mut Command) -> Self {
         let begun = Instant::now();
-        let command = command.stdout(Stdio::null()).stderr(Stdio::null());
-        let child = command.spawn().unwrap();
-        Self { child, begun }
+        let command = command.stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let said = BufReader::new(child.stderr.take().unwrap());
+        let listening = std::thread::spawn(move || {
+            let words = said.lines().map(|line| {
+                line.unwrap();
+                Instant::now()
+            });
+            words.last().unwrap()
+        });
+        Self {
+            child,
+            begun,
+            listening,
+        }
     }
 
+    /// Seconds until its last word.
     fn end(mut self) -> f64 {
         self.child.wait().unwrap();
-        self.begun.elapsed().as_secs_f64()
+        let last = self.listening.join().unwrap();
+        (last - self.begun).as_secs_f64()
     }
 
+    /// Seconds until it was killed.
     fn kill(mut self) -> f64 {
+        let seconds = self.begun.elapsed().as_secs_f64();
         self.child.kill().unwrap();
-        self.end()
+        self.child.wait().unwrap();
+        self.listening.join().unwrap();
+        seconds
     }
 }
 

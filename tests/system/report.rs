@@ -98,7 +98,7 @@ fn a_report_is_clicked_through() {
         tale
     );
     browser.was_content();
-    browser.eval("history.back()");
+    browser.eval("setTimeout(() => history.back())");
     browser.until("location.pathname.endsWith('index.html') && document.readyState === 'complete'");
     assert_eq!(browser.text(sorted), "descending");
     browser.was_content();

@@ -10,6 +10,7 @@ pub mod cuda;
 pub mod engine;
 pub mod error;
 pub mod forward;
+pub mod gradients;
 mod help;
 pub mod image;
 pub mod inspect;

@@ -1,6 +1,7 @@
 //! A real Prometheus on a real run of two ranks.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -10,14 +11,16 @@ use storyloom_telemetry::metrics::labels::Values;
 
 use super::root;
 use super::server::Prometheus;
-use crate::harness::{Ranks, Workshop};
+use crate::harness::{Ranks, Workshop, finish};
+use crate::torch::models;
 use crate::world::{children, send};
 
 /// What takes longer has hung.
 const PATIENCE: Duration = Duration::from_secs(120);
 const STATES: [&str; 5] = ["done", "running", "pending", "failed", "quarantined"];
 
-/// A run on two ranks whose shots take five seconds each, and the Prometheus that watches it.
+/// A run on two ranks, and the Prometheus that watches it. Its shots take so long that much can be
+/// asked between two of them.
 struct Watched {
     shop: Workshop,
     run: Child,
@@ -26,18 +29,17 @@ struct Watched {
 
 impl Watched {
     /// `None` without Prometheus.
-    fn start(sets: &[&str]) -> Option<Self> {
+    fn start() -> Option<Self> {
         let shop = Workshop::new();
         let targets = shop.out().join("metrics/targets.json");
         let rules = root().join("monitoring/prometheus").canonicalize().unwrap();
         let prometheus = Prometheus::start(&shop, &rules, &targets)?;
-        let manifest = shop.manifest(&[("a", &[true, true, false]), ("b", &[true, false, true])]);
-        let slow = [
+        let manifest = shop.manifest(&[("a", &[true, false]), ("b", &[true, true])]);
+        let sets = [
             "metrics.listen=127.0.0.1:0",
-            "simulated.step_ms=1500",
+            "simulated.step_ms=6000",
             "sampler.steps=3",
         ];
-        let sets = [&slow, sets].concat();
         let mut command = shop.run_on(Ranks::Launch(2), "simulated", &manifest, &sets);
         let run = command
             .stdout(Stdio::null())
@@ -51,8 +53,10 @@ impl Watched {
         })
     }
 
-    fn status(&self) -> Value {
-        self.shop.ask(&["status", "--json"]).ended_with(0).json()
+    /// What `status` says; nothing before the run has begun.
+    fn status(&self) -> Option<Value> {
+        let told = self.shop.ask(&["status", "--json"]);
+        (told.code == Some(0)).then(|| told.json())
     }
 
     /// Asks again and again until there is an answer. The run must not end before.
@@ -77,7 +81,7 @@ impl Watched {
     /// make them differ.
     fn wait_for_agreement(&mut self) {
         self.wait("Prometheus, status and verify agree", |watched| {
-            let before = watched.status();
+            let before = watched.status()?;
             let done = before["shots"]["done"]
                 .as_f64()
                 .filter(|&done| done >= 2.0)?;
@@ -89,16 +93,13 @@ impl Watched {
                 .iter()
                 .all(|of| STATES.iter().all(|s| seen(of, s)));
             let committed = "sum(storyloom_attempts_total{end=\"committed\"})";
-            let committed = watched.prometheus.value(committed);
-            let proven = watched
-                .shop
-                .ask(&["verify", "--quick", "--json"])
-                .ended_with(1)
-                .json();
-            let after = watched.status();
+            if !states || watched.prometheus.value(committed) != Some(done) {
+                return None;
+            }
+            let proven = watched.shop.ask(&["verify", "--quick", "--json"]).json();
+            let after = watched.status()?;
             let still = before["shots"] == after["shots"] && before["stories"] == after["stories"];
-            let proven = proven["shots_proven"].as_f64() == Some(done);
-            (still && states && proven && committed == Some(done)).then_some(())
+            (still && proven["shots_proven"].as_f64() == Some(done)).then_some(())
         });
     }
 
@@ -113,7 +114,7 @@ impl Watched {
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(0), "{said}");
         let verified = shop.ask(&["verify", "--json"]).ended_with(0).json();
-        assert_eq!(verified["shots_proven"], 6);
+        assert_eq!(verified["shots_proven"], 4);
 
         // In good order, the leaders took themselves off the list.
         let begun = Instant::now();
@@ -127,7 +128,7 @@ impl Watched {
         }
         let most = prometheus.value("max(max_over_time(storyloom_run_shots{state=\"done\"}[1h]))");
         assert!(
-            most.is_some_and(|most| (2.0..=6.0).contains(&most)),
+            most.is_some_and(|most| (2.0..=4.0).contains(&most)),
             "{most:?}"
         );
     }
@@ -195,7 +196,7 @@ fn rules_are_well(prometheus: &Prometheus) {
 
 #[test]
 fn prometheus_sees_what_status_and_verify_say() {
-    let Some(mut watched) = Watched::start(&[]) else {
+    let Some(mut watched) = Watched::start() else {
         return;
     };
     watched.wait_for_agreement();
@@ -217,22 +218,41 @@ fn prometheus_sees_what_status_and_verify_say() {
     watched.end();
 }
 
+/// Two ranks share one replica: when it ends it leaves the figures of one leader, and they are those
+/// of the run.
 #[test]
 fn ranks_that_share_a_replica_multiply_nothing() {
-    let Some(mut watched) = Watched::start(&["topology.cfg=2"]) else {
-        return;
+    let shop = Workshop::new();
+    let manifest = shop.manifest(&[("a", &[true, false]), ("b", &[true])]);
+    let sets = [&models(), "topology.cfg=2"];
+    finish(&mut shop.run_on(Ranks::Launch(2), "torch", &manifest, &sets)).ended_with(0);
+    let files = fs::read_dir(shop.out().join("metrics")).unwrap();
+    let files = files.map(|entry| entry.unwrap().path());
+    let left: Vec<_> = files
+        .filter(|path| path.extension().is_some_and(|end| end == "prom"))
+        .collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+    let text = fs::read_to_string(&left[0]).unwrap();
+    let value = |series: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(series));
+        let line = line.unwrap_or_else(|| panic!("no {series} in\n{text}"));
+        line.trim().parse::<f64>().unwrap()
     };
-    watched.wait_for_agreement();
-    let prometheus = &watched.prometheus;
-    assert_eq!(prometheus.query("up{job=\"storyloom\"}").len(), 1);
-    assert_eq!(prometheus.value("sum(storyloom_ranks)"), Some(2.0));
-    only_and_all_of_the_catalogue(prometheus);
-    watched.end();
+    let verified = shop.ask(&["verify", "--json"]).ended_with(0).json();
+    let proven = verified["shots_proven"].as_f64().unwrap();
+    assert_eq!(value("storyloom_ranks "), 2.0);
+    assert_eq!(
+        value("storyloom_attempts_total{end=\"committed\"} "),
+        proven
+    );
+    assert_eq!(value("storyloom_stories_done_total "), 2.0);
+    assert_eq!(value("storyloom_shot_duration_seconds_count "), proven);
+    assert!(value("storyloom_collectives_total{rank=\"0\"} ") > 0.0);
 }
 
 #[test]
 fn a_killed_leader_stays_on_the_list_and_is_missed() {
-    let Some(mut watched) = Watched::start(&[]) else {
+    let Some(mut watched) = Watched::start() else {
         return;
     };
     let all = "count(up{job=\"storyloom\"} == 1)";
@@ -251,5 +271,5 @@ fn a_killed_leader_stays_on_the_list_and_is_missed() {
     let pending = watched
         .prometheus
         .query("ALERTS{alertname=\"StoryloomReplicaLost\"}");
-    assert_eq!(pending.len(), 1, "{pending:?}");
+    assert!(!pending.is_empty(), "no alert is on its way");
 }

@@ -53,15 +53,21 @@ impl Prometheus {
         };
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let mut said = Vec::new();
-        let address = loop {
-            let Some(Ok(line)) = lines.next() else {
-                panic!("Prometheus does not listen:\n{}", said.join("\n"));
-            };
-            if line.contains("msg=\"Listening on\"") {
-                break line.split("address=").nth(1).unwrap().trim().to_owned();
+        // It listens before it answers.
+        while !said
+            .iter()
+            .any(|line: &String| line.contains("ready to receive web requests"))
+        {
+            match lines.next() {
+                Some(Ok(line)) => said.push(line),
+                _ => panic!("Prometheus does not start:\n{}", said.join("\n")),
             }
-            said.push(line);
-        };
+        }
+        let address = said
+            .iter()
+            .find(|line| line.contains("msg=\"Listening on\""));
+        let address = address.and_then(|line| line.split("address=").nth(1));
+        let address = address.expect("where it listens").trim().to_owned();
         // It stops when nobody reads what it says.
         std::thread::spawn(move || lines.for_each(drop));
         Some(Self { child, address })

@@ -264,7 +264,7 @@ fn rank(rank: usize) -> RankReport {
     RankReport {
         rank,
         collectives: 123_456,
-        collective_wait_seconds: 1234.567_891,
+        collective_wait_seconds: 1_234.567_891,
         gpu: Some(GpuReport {
             host: format!("node-{:03}.farm.example", rank / 8),
             uuid: format!("GPU-{rank:08x}-0000-0000-0000-000000000000"),

@@ -6,6 +6,7 @@ mod control;
 mod doctor;
 mod drain;
 mod estimate;
+mod eval;
 pub mod folder;
 mod instrumentation;
 mod launch;
@@ -16,6 +17,8 @@ mod quarantine;
 mod report;
 mod run;
 mod status;
+mod train;
+mod train_tiny;
 mod validate;
 mod verify;
 
@@ -51,6 +54,8 @@ enum Command {
     Verify(verify::Arguments),
     /// Write DIR/report/index.html.
     Report(report::Arguments),
+    /// Measure how consistent stories of the drawn world are, and how they follow their prompts.
+    Eval(eval::Arguments),
     /// Show what the memory bank held for the shots of a story.
     Memory(memory::Arguments),
     /// List the stories that cannot be made, each with its reason and how to try it alone.
@@ -59,6 +64,8 @@ enum Command {
     Retry(quarantine::RetryArguments),
     /// Look at checkpoints, make tiny ones, run one module.
     Model(model::Arguments),
+    /// Draw stories of a little world, and train on them.
+    Train(train::Arguments),
     /// Measure this machine; figures as JSON.
     Bench(bench::Arguments),
     /// Show what this machine has, what is missing, and the fix.
@@ -92,6 +99,8 @@ pub fn run(cli: Cli) -> Outcome {
         Command::Drain(arguments) => drain::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),
+        Command::Eval(arguments) => eval::run(&arguments),
+        Command::Train(arguments) => train::run(&arguments),
         Command::Memory(arguments) => memory::run(&arguments),
         Command::Validate(arguments) => validate::run(&arguments),
         Command::Quarantine(arguments) => quarantine::list(&arguments),

@@ -51,7 +51,8 @@ pub struct Arguments {
     limit: Option<usize>,
 }
 
-/// Makes what is missing. Settings and input are checked before anything is loaded or written.
+/// Makes what is missing. Settings and input are checked before anything is loaded or written; a
+/// checkpoint that cannot be used leaves nothing but the logs that say so.
 pub fn run(arguments: &Arguments) -> Outcome {
     let mut layers = arguments.config.clone();
     let action = arguments.on_preempt.iter();

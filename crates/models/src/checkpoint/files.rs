@@ -14,6 +14,7 @@ use tch::{Device, Kind, Tensor};
 use super::{KeyMap, Target, Weights};
 use crate::error::{ModelError, Result};
 use crate::shard::Part;
+use crate::tensor_file::raw_bytes;
 
 /// A component folder of a checkpoint, opened: its config and where each tensor lies.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub struct Checkpoint {
     config: serde_json::Value,
     files: Vec<WeightFile>,
     entries: BTreeMap<String, TensorEntry>,
+    /// Tensors that are in memory and in no file.
+    tensors: BTreeMap<String, Tensor>,
 }
 
 /// A safetensors file, mapped.
@@ -113,7 +116,30 @@ impl Checkpoint {
             config,
             files,
             entries,
+            tensors: BTreeMap::new(),
         })
+    }
+
+    /// A checkpoint of tensors in memory: layers that ask for the kind and the device of a tensor
+    /// are handed the tensor itself, so that gradients reach it.
+    pub fn from_tensors(tensors: BTreeMap<String, Tensor>, config: serde_json::Value) -> Self {
+        let entry = |(name, tensor): (&String, &Tensor)| {
+            let entry = TensorEntry {
+                file: 0,
+                name: name.clone(),
+                kind: tensor.kind(),
+                shape: tensor.size(),
+                range: 0..tensor.numel() * tensor.kind().elt_size_in_bytes(),
+            };
+            (name.clone(), entry)
+        };
+        Self {
+            folder: PathBuf::from("memory"),
+            config,
+            files: Vec::new(),
+            entries: tensors.iter().map(entry).collect(),
+            tensors,
+        }
     }
 
     fn rename(&mut self, map: KeyMap) -> Result<()> {
@@ -185,6 +211,10 @@ impl Checkpoint {
         let mut hasher = blake3::Hasher::new();
         for (name, entry) in &self.entries {
             hasher.update(format!("{name} {:?} {:?}\n", entry.kind, entry.shape).as_bytes());
+            if let Some(tensor) = self.tensors.get(name) {
+                hasher.update(&raw_bytes(tensor)?.1);
+                continue;
+            }
             self.files[entry.file].for_each_piece(&entry.range, |piece| {
                 hasher.update(piece);
             })?;
@@ -195,6 +225,11 @@ impl Checkpoint {
     /// Hands the tensors out, converted to `target`.
     pub fn weights(&self, target: Target) -> Weights<'_> {
         Weights::new(self, target)
+    }
+
+    /// The tensor of this name, if it is in memory.
+    pub(super) fn tensor(&self, name: &str) -> Option<&Tensor> {
+        self.tensors.get(name)
     }
 
     pub(super) fn file(&self, entry: &TensorEntry) -> &WeightFile {

@@ -145,7 +145,13 @@ impl<'a> Weights<'a> {
                 wanted: shape.to_vec(),
             });
         }
-        let tensor = if part.of == 1 {
+        let tensor = if let Some(tensor) = self.checkpoint.tensor(&path) {
+            let (first, share) = part.range(shape[axis]);
+            tensor
+                .f_to_device(self.target.device)?
+                .f_to_kind(self.target.kind)?
+                .f_narrow(axis as i64, first, share)?
+        } else if part.of == 1 {
             self.read(entry)?
         } else {
             self.read_part(entry, axis, part)?

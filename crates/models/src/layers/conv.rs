@@ -6,6 +6,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::checkpoint::Weights;
 use crate::error::{ModelError, Result};
+use crate::gradients;
 use crate::shard::Peers;
 
 /// What causal layers remember of the chunks before, in the order in which a forward meets them.
@@ -108,15 +109,24 @@ impl CausalConv3d {
             return from_frames(&self.conv2d(&to_frames(input)?, padding)?);
         }
         let slot = cache.slot();
+        if frames == 1 && slot.is_none() && gradients::are_wanted() {
+            // There is nothing before a first frame: training leaves the zeros out.
+            *slot = Some(input.shallow_clone());
+            let inputs = self.weight.size()[1] / self.time;
+            let last = self.weight.f_narrow(1, (self.time - 1) * inputs, inputs)?;
+            let frame = to_frames(input)?;
+            return from_frames(&self.conv2d_with(&frame, padding, &last, Some(&self.bias))?);
+        }
         let history = with_history(input, slot.as_ref(), self.time - 1)?;
         *slot = Some(last_frames(&history, self.time - 1)?);
         let history = to_frames(&history)?;
         let mut parts = Vec::with_capacity(3);
         let mut done = 0;
+        // Graphics cards have faster kernels of their own, and gradients need the taps themselves.
+        let tiles = history.device() == Device::Cpu && !gradients::are_wanted();
         for (plan, weights) in tile_plans().iter().zip(&self.tiles) {
             let count = (frames - done) / plan.outputs;
-            // Graphics cards have faster kernels of their own.
-            if count == 0 || self.time != 3 || history.device() != Device::Cpu {
+            if count == 0 || self.time != 3 || !tiles {
                 continue;
             }
             let length = count * plan.outputs;

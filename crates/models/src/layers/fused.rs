@@ -18,6 +18,7 @@ use super::rotary::RotaryTable;
 use super::stand_in;
 use crate::cuda;
 use crate::error::{ModelError, Result};
+use crate::gradients;
 
 /// Puts kernels into the queue of a device, behind what libtorch has put there.
 pub trait Runner: Sync {
@@ -60,14 +61,15 @@ pub fn without_kernels<T>(work: impl FnOnce() -> T) -> T {
     work()
 }
 
-/// Whether layers work on tensors of `device` with loops of their own, all in f32.
+/// Whether layers work on tensors of `device` with loops of their own, all in f32; not where
+/// gradients are wanted.
 pub fn is_host(device: Device) -> bool {
-    device == Device::Cpu && !stand_in::is_gpu()
+    device == Device::Cpu && !stand_in::is_gpu() && !gradients::are_wanted()
 }
 
 /// What computes with tensors of this kind on this device, if there are kernels for them.
 pub fn kernels(tensor: &Tensor) -> Option<&'static dyn Runner> {
-    if dtype(tensor.kind()).is_none() || !WANTED.get() {
+    if dtype(tensor.kind()).is_none() || !WANTED.get() || gradients::are_wanted() {
         return None;
     }
     match tensor.device() {

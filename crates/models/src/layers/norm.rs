@@ -7,6 +7,7 @@ use super::rotary::RotaryTable;
 use super::{fused, rows, split_heads};
 use crate::checkpoint::Weights;
 use crate::error::{ModelError, Result};
+use crate::gradients;
 use crate::shard::Part;
 
 /// Which of a few vectors each token has, on the host and on a device.
@@ -121,7 +122,11 @@ pub fn add_gated(mut hidden: Tensor, value: &Tensor, gate: &TokenVectors) -> Res
         return Ok(hidden);
     }
     let gate = gate.broadcast(hidden.size()[0])?;
-    Ok(hidden.f_addcmul_(&value.f_to_kind(hidden.kind())?, &gate)?)
+    let value = value.f_to_kind(hidden.kind())?;
+    Ok(match gradients::are_wanted() {
+        true => hidden.f_addcmul(&value, &gate)?,
+        false => hidden.f_addcmul_(&value, &gate)?,
+    })
 }
 
 #[multiversion(targets("x86_64+avx2", "x86_64+avx512f"))]

@@ -122,12 +122,15 @@ impl Denoiser {
     pub(crate) fn new(
         folder: &Path,
         experts: Experts,
-        settings: DenoiseSettings,
+        mut settings: DenoiseSettings,
         pipeline: Pipeline,
     ) -> Result<Self> {
         if settings.sampler.boundary.is_some() && experts.low.is_none() {
-            let reason = "a boundary between two experts is set, but there is no transformer_2";
-            return Err(ModelError::bad_file(folder, reason));
+            if !has_one_expert(folder)? {
+                let reason = "a boundary between two experts is set, but there is no transformer_2";
+                return Err(ModelError::bad_file(folder, reason));
+            }
+            settings.sampler.boundary = None;
         }
         Ok(Self {
             experts,
@@ -358,6 +361,18 @@ impl Denoiser {
             .f_mul_scalar_(guidance)?
             .f_add_(&negative)?)
     }
+}
+
+/// Whether the pipeline says itself that it has no second expert.
+fn has_one_expert(pipeline: &Path) -> Result<bool> {
+    let path = pipeline.join("model_index.json");
+    if !path.exists() {
+        return Ok(false);
+    }
+    let text = std::fs::read(&path).map_err(|error| ModelError::io(&path, error))?;
+    let index: serde_json::Value = serde_json::from_slice(&text)
+        .map_err(|error| ModelError::bad_file(&path, error.to_string()))?;
+    Ok(index["transformer_2"][1].is_null())
 }
 
 /// The leader of another replica who computes with the negative prompt, while it has nothing else

@@ -7,6 +7,7 @@ use tch::{Kind, Tensor};
 
 use crate::checkpoint::{Checkpoint, Target, Weights};
 use crate::error::{ModelError, Result};
+use crate::gradients;
 use crate::layers::{Activation, Linear, RmsNorm, attend, merge_heads, split_heads};
 
 /// Shape of the encoder, `text_encoder/config.json`.
@@ -101,7 +102,8 @@ impl Umt5Encoder {
         Ok(model)
     }
 
-    pub(crate) fn load(weights: &Weights, config: Umt5Config) -> Result<Self> {
+    /// Takes all tensors of an encoder of this shape from `weights`.
+    pub fn load(weights: &Weights, config: Umt5Config) -> Result<Self> {
         let shape = [config.vocab_size, config.d_model];
         // The two names are tied; files have either or both.
         let tied = "encoder.embed_tokens.weight";
@@ -133,7 +135,7 @@ impl Umt5Encoder {
     /// `input_ids` `[batch, rows]` (integers) and `attention_mask` of the same shape (1: a token,
     /// 0: padding) to hidden states `[batch, rows, d_model]` in f32.
     pub fn forward(&self, input_ids: &Tensor, attention_mask: Option<&Tensor>) -> Result<Tensor> {
-        let _guard = tch::no_grad_guard();
+        let _guard = gradients::guard();
         let ids = self.checked_ids(input_ids)?;
         let (_, rows) = ids.size2()?;
         let mask = attention_mask

@@ -7,27 +7,29 @@
 
 mod autoencoder;
 mod clip;
+pub mod hub;
 mod lora;
 mod sheet;
 mod text;
 mod transformer;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use storyloom_story::{Method, Seed};
 use tch::{Kind, Tensor};
 
+use self::hub::{
+    DIFFUSERS, DIFFUSION, PipelineFiles, TRANSFORMERS, create_dir, link_files, parent, write_json,
+};
 use self::sheet::Sheet;
+pub use self::text::write_tokenizer;
 use crate::checkpoint::{Checkpoint, Target, Weights};
 use crate::error::{ModelError, Result};
 use crate::tensor_file::write_tensors;
 use crate::text::Umt5Encoder;
 use crate::vae::AutoencoderKlWan;
 use crate::wan::WanTransformer;
-
-/// The version of diffusers whose layout is written.
-const DIFFUSERS: &str = "0.42.1";
 
 /// Where the parts of a set of checkpoints for StoryMem lie, below its folder.
 pub mod folders {
@@ -74,72 +76,35 @@ fn init_storymem(dir: &Path, seed: Seed) -> Result<()> {
 
 /// What distinguishes the two pipelines.
 struct Pipeline {
-    class: &'static str,
     name: &'static str,
     in_channels: i64,
-    boundary_ratio: f64,
-    flow_shift: f64,
+    files: PipelineFiles,
 }
 
 impl Pipeline {
     const TEXT_TO_VIDEO: Self = Self {
-        class: "WanPipeline",
         name: "t2v",
         in_channels: 16,
-        boundary_ratio: 0.875,
-        flow_shift: 12.0,
+        files: PipelineFiles {
+            takes_pictures: false,
+            boundary: Some(0.875),
+            flow_shift: 12.0,
+        },
     };
     const IMAGE_TO_VIDEO: Self = Self {
-        class: "WanImageToVideoPipeline",
         name: "i2v",
         in_channels: 36,
-        boundary_ratio: 0.9,
-        flow_shift: 5.0,
+        files: PipelineFiles {
+            takes_pictures: true,
+            boundary: Some(0.9),
+            flow_shift: 5.0,
+        },
     };
-
-    fn model_index(&self) -> Value {
-        let transformer = json!(["diffusers", "WanTransformer3DModel"]);
-        let mut index = json!({
-            "_class_name": self.class,
-            "_diffusers_version": DIFFUSERS,
-            "boundary_ratio": self.boundary_ratio,
-            "expand_timesteps": false,
-            "scheduler": ["diffusers", "UniPCMultistepScheduler"],
-            "text_encoder": ["transformers", "UMT5EncoderModel"],
-            "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
-            "transformer": transformer,
-            "transformer_2": transformer,
-            "vae": ["diffusers", "AutoencoderKLWan"],
-        });
-        if self.in_channels > 16 {
-            index["image_encoder"] = json!([null, null]);
-            index["image_processor"] = json!([null, null]);
-        }
-        index
-    }
-
-    fn scheduler(&self) -> Value {
-        json!({
-            "_class_name": "UniPCMultistepScheduler",
-            "_diffusers_version": DIFFUSERS,
-            "final_sigmas_type": "zero",
-            "flow_shift": self.flow_shift,
-            "lower_order_final": true,
-            "num_train_timesteps": 1000,
-            "predict_x0": true,
-            "prediction_type": "flow_prediction",
-            "solver_order": 2,
-            "solver_type": "bh2",
-            "use_flow_sigmas": true,
-        })
-    }
 }
 
 /// What belongs to one pipeline alone: index, scheduler and the two experts.
 fn write_pipeline(root: &Path, seed: Seed, pipeline: &Pipeline) -> Result<()> {
-    write_json(&root.join("model_index.json"), &pipeline.model_index())?;
-    let scheduler = root.join("scheduler/scheduler_config.json");
-    write_json(&scheduler, &pipeline.scheduler())?;
+    pipeline.files.write(root)?;
     for component in ["transformer", "transformer_2"] {
         let config = transformer::config(pipeline.in_channels);
         let parsed = parse(&root.join(component), &config)?;
@@ -167,7 +132,7 @@ fn write_shared(root: &Path, seed: Seed) -> Result<()> {
     let tokenizer = root.join("tokenizer");
     create_dir(&tokenizer)?;
     let folder = root.join("text_encoder");
-    let config = text::config(text::write_tokenizer(&tokenizer)?);
+    let config = text::config(text::write_tokenizer(&tokenizer, &text::words())?);
     let parsed = parse(&folder, &config)?;
     let text_layout = layout(&config, |weights| {
         Umt5Encoder::load(weights, parsed).map(drop)
@@ -176,17 +141,13 @@ fn write_shared(root: &Path, seed: Seed) -> Result<()> {
     write_component(&folder, TRANSFORMERS, &config, text_layout, fill)
 }
 
-fn write_clip(folder: &Path, seed: Seed) -> Result<()> {
+/// Writes the vision tower of a set: its embedding follows the colours of a picture.
+pub fn write_clip(folder: &Path, seed: Seed) -> Result<()> {
     let fill = |name: &str, shape: &[i64]| clip::fill(seed, name, shape);
     write_component(folder, TRANSFORMERS, &clip::config(), clip::layout(), fill)?;
     let preprocessor = folder.join("preprocessor_config.json");
     write_json(&preprocessor, &clip::preprocessor())
 }
-
-/// Weight file of a diffusers component.
-const DIFFUSION: &str = "diffusion_pytorch_model.safetensors";
-/// Weight file of a transformers component.
-const TRANSFORMERS: &str = "model.safetensors";
 
 fn parse<T: serde::de::DeserializeOwned>(folder: &Path, config: &Value) -> Result<T> {
     serde_json::from_value(config.clone())
@@ -234,38 +195,11 @@ fn write_sheets(path: &Path, sheets: &[(String, Sheet)], kind: Kind) -> Result<(
     write_tensors(path, &views)
 }
 
-fn write_json(path: &Path, value: &Value) -> Result<()> {
-    create_dir(&parent(path))?;
-    let text = format!("{value:#}\n");
-    std::fs::write(path, text).map_err(|error| ModelError::io(path, error))
-}
-
-fn parent(path: &Path) -> PathBuf {
-    path.parent().unwrap_or(Path::new(".")).to_owned()
-}
-
-fn create_dir(folder: &Path) -> Result<()> {
-    std::fs::create_dir_all(folder).map_err(|error| ModelError::io(folder, error))
-}
-
-/// Gives `to` the files of `from`: links where possible, else copies.
-fn link_files(from: &Path, to: &Path) -> Result<()> {
-    create_dir(to)?;
-    let entries = std::fs::read_dir(from).map_err(|error| ModelError::io(from, error))?;
-    for entry in entries {
-        let entry = entry.map_err(|error| ModelError::io(from, error))?;
-        let target = to.join(entry.file_name());
-        if std::fs::hard_link(entry.path(), &target).is_err() {
-            std::fs::copy(entry.path(), &target).map_err(|error| ModelError::io(&target, error))?;
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::collections::BTreeMap;
+    use std::path::PathBuf;
     use tch::Device;
 
     use crate::clip::ClipVision;

@@ -27,6 +27,11 @@ const WORDS: &str = "a an and are at beside blue boat bright camera child city c
     table the through to tree two up walks wall warm water white wide wind window with woman \
     wood yellow young";
 
+/// The words of the random checkpoint.
+pub(super) fn words() -> Vec<&'static str> {
+    WORDS.split_whitespace().collect()
+}
+
 /// `text_encoder/config.json` for a vocabulary of `vocab_size` rows.
 pub(super) fn config(vocab_size: i64) -> serde_json::Value {
     serde_json::json!({
@@ -68,11 +73,12 @@ pub(super) fn fill(seed: Seed, name: &str, shape: &[i64]) -> Sheet {
     Sheet::layer(seed, &label, shape, if small { 0.6 } else { 1.0 })
 }
 
-/// Writes `tokenizer.json` and `tokenizer_config.json`; returns the embedding rows to have.
-pub(super) fn write_tokenizer(folder: &Path) -> Result<i64> {
+/// Writes `tokenizer.json` and `tokenizer_config.json` of a tokenizer that knows `words` besides
+/// characters and bytes; returns the embedding rows to have.
+pub fn write_tokenizer(folder: &Path, words: &[&str]) -> Result<i64> {
     let path = folder.join("tokenizer.json");
     let bad = |error: tokenizers::Error| ModelError::bad_file(&path, error.to_string());
-    let tokenizer = tokenizer().map_err(bad)?;
+    let tokenizer = tokenizer(words).map_err(bad)?;
     tokenizer.save(&path, true).map_err(bad)?;
     let config = serde_json::json!({
         "bos_token": "<s>",
@@ -89,8 +95,8 @@ pub(super) fn write_tokenizer(folder: &Path) -> Result<i64> {
     Ok((rows + 7) / 8 * 8)
 }
 
-fn tokenizer() -> tokenizers::Result<Tokenizer> {
-    let model = Unigram::from(pieces(), Some(UNKNOWN), true)?;
+fn tokenizer(words: &[&str]) -> tokenizers::Result<Tokenizer> {
+    let model = Unigram::from(pieces(words), Some(UNKNOWN), true)?;
     let mut tokenizer = Tokenizer::new(model);
     let metaspace = Metaspace::new('▁', PrependScheme::Always, true);
     tokenizer.with_pre_tokenizer(Some(metaspace.clone()));
@@ -110,14 +116,14 @@ fn tokenizer() -> tokenizers::Result<Tokenizer> {
 }
 
 /// The vocabulary with its scores: specials, bytes, printable ASCII, words, best last.
-fn pieces() -> Vec<(String, f64)> {
+fn pieces(words: &[&str]) -> Vec<(String, f64)> {
     let special = SPECIAL.iter().map(|token| ((*token).to_owned(), 0.0));
     let bytes = (0..=255_u8).map(|byte| (format!("<0x{byte:02X}>"), -12.0));
     let characters = std::iter::once('▁')
         .chain('!'..='~')
         .map(|character| (character.to_string(), -6.0));
-    let words = WORDS
-        .split_whitespace()
+    let words = words
+        .iter()
         // Single letters are there already, without the space before them.
         .map(|word| (format!("▁{word}"), -4.0 - 0.1 * word.len() as f64));
     special
@@ -132,13 +138,13 @@ mod tests {
     use super::*;
 
     fn ids(text: &str) -> Vec<u32> {
-        let encoding = tokenizer().unwrap().encode(text, true).unwrap();
+        let encoding = tokenizer(&words()).unwrap().encode(text, true).unwrap();
         encoding.get_ids().to_vec()
     }
 
     #[test]
     fn special_ids_and_the_end() {
-        let tokenizer = tokenizer().unwrap();
+        let tokenizer = tokenizer(&words()).unwrap();
         for (id, token) in (0..).zip(SPECIAL) {
             assert_eq!(tokenizer.token_to_id(token), Some(id));
         }

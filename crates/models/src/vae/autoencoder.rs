@@ -9,6 +9,7 @@ use super::decoder::Decoder;
 use super::encoder::Encoder;
 use crate::checkpoint::{Checkpoint, Target, Weights};
 use crate::error::{ModelError, Result};
+use crate::gradients;
 use crate::layers::StreamCache;
 use crate::shard::Peers;
 
@@ -39,7 +40,8 @@ impl AutoencoderKlWan {
         Ok(vae)
     }
 
-    pub(crate) fn load(weights: &Weights, config: VaeConfig) -> Result<Self> {
+    /// Takes the tensors of both halves from `weights`.
+    pub fn load(weights: &Weights, config: VaeConfig) -> Result<Self> {
         Ok(Self {
             encoder: Encoder::load(weights, &config)?,
             decoder: Decoder::load(weights, &config)?,
@@ -64,7 +66,7 @@ impl AutoencoderKlWan {
     /// `video` is `[1, 3, frames, height, width]` in [-1, 1]; frames are `4n + 1`. Memory grows
     /// with the frame size, not with the clip: after the first frame, four go through at a time.
     pub fn encode(&self, video: &Tensor) -> Result<Tensor> {
-        let _guard = tch::no_grad_guard();
+        let _guard = gradients::guard();
         let video = self.checked_video(video)?;
         let frames = video.size()[2];
         let step = self.config.temporal_factor();
@@ -80,6 +82,25 @@ impl AutoencoderKlWan {
             start += length;
         }
         Ok(Tensor::f_cat(&latents, 2)?)
+    }
+
+    /// Mean and log-variance of the posterior, `[1, 2z, t, h, w]` f32, for training: as
+    /// [`encode`](Self::encode), with the whole clip in one piece.
+    pub fn moments(&self, video: &Tensor) -> Result<Tensor> {
+        let _guard = gradients::guard();
+        let video = self.checked_video(video)?;
+        let mut cache = StreamCache::default();
+        cache.begin_chunk();
+        self.encoder.forward(&self.patchify(&video)?, &mut cache)
+    }
+
+    /// The pixels of `[1, z, t, h, w]`, for training: as [`decode`](Self::decode), with the whole
+    /// clip in one piece and nothing clamped.
+    pub fn reconstruct(&self, latents: &Tensor) -> Result<Tensor> {
+        let _guard = gradients::guard();
+        let mut cache = StreamCache::default();
+        cache.begin_chunk();
+        self.unpatchify(&self.decoder.forward(latents, &mut cache)?)
     }
 
     /// `[1, z, t, h, w]`, not normalised, to `[1, 3, 1 + 4 (t - 1), 8h, 8w]` f32 clamped to
@@ -118,7 +139,7 @@ impl AutoencoderKlWan {
         ranks: &Peers,
         each: &mut dyn FnMut(Tensor) -> Result<()>,
     ) -> Result<()> {
-        let _guard = tch::no_grad_guard();
+        let _guard = gradients::guard();
         let size = latents.size();
         let z_dim = self.config.z_dim;
         if size.len() != 5 || size[0] != 1 || size[1] != z_dim || size.contains(&0) {

@@ -5,6 +5,7 @@ use tch::{Kind, Tensor};
 use super::WanConfig;
 use crate::checkpoint::Weights;
 use crate::error::Result;
+use crate::gradients;
 use crate::layers::{
     Activation, LayerNorm, Linear, Part, RmsNorm, RotaryTable, TokenIndex, TokenVectors, add_gated,
     attend, merge_heads, modulated_layer_norm, split_heads, timed,
@@ -102,7 +103,7 @@ impl WanBlock {
             None => Ok(hidden.shallow_clone()),
         })?;
         let attended = self.cross_attention.forward(&normed, context)?;
-        hidden = timed(Part::Elementwise, || Ok(hidden.f_add_(&attended)?))?;
+        hidden = timed(Part::Elementwise, || gradients::add(hidden, &attended))?;
 
         let normed = modulated(&hidden, 3, 4, &self.feed_forward.first)?;
         let fed = self.feed_forward.forward(&normed)?;
@@ -112,6 +113,14 @@ impl WanBlock {
     /// Keys and values of the text (and image) for this block; the same at every timestep.
     pub(super) fn context(&self, text: &Tensor, image: Option<&Tensor>) -> Result<BlockContext> {
         self.cross_attention.context(text, image)
+    }
+
+    /// As [`context`](Self::context) of text alone, with `bias` `[1, 1, 1, rows]` added to the
+    /// scores.
+    pub(super) fn biased_context(&self, text: &Tensor, bias: &Tensor) -> Result<BlockContext> {
+        let mut context = self.cross_attention.context(text, None)?;
+        context.text_bias = Some(bias.shallow_clone());
+        Ok(context)
     }
 
     /// The layers that a LoRA may change, by their diffusers names inside the block.
@@ -276,6 +285,8 @@ impl SelfAttention {
 #[derive(Debug)]
 pub(super) struct BlockContext {
     text: (Tensor, Tensor),
+    /// Added to the scores of the text.
+    text_bias: Option<Tensor>,
     image: Option<(Tensor, Tensor)>,
 }
 
@@ -333,6 +344,7 @@ impl CrossAttention {
         let image: Option<Result<(Tensor, Tensor)>> = image;
         Ok(BlockContext {
             text: pair(text, &p.key, &p.key_norm, &p.value)?,
+            text_bias: None,
             image: image.transpose()?,
         })
     }
@@ -357,7 +369,7 @@ impl CrossAttention {
         let query = self.normed(&query, &p.query_norm)?;
         let attended = timed(Part::CrossAttention, || {
             let (key, value) = &context.text;
-            let attended = attend(&query, key, value, None, None)?;
+            let attended = attend(&query, key, value, context.text_bias.as_ref(), None)?;
             Ok(match &context.image {
                 Some((key, value)) => attended.f_add(&attend(&query, key, value, None, None)?)?,
                 None => attended,

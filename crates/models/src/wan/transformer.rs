@@ -9,6 +9,7 @@ use super::config::WanConfig;
 use super::embed::{ImageEmbed, PatchEmbed, TextEmbed, TimeEmbed, unpatchify};
 use crate::checkpoint::{Checkpoint, Target, Weights};
 use crate::error::{ModelError, Result};
+use crate::gradients;
 use crate::layers::{
     Linear, RotaryAxes, RotaryTable, TokenIndex, TokenVectors, modulated_layer_norm,
 };
@@ -84,7 +85,8 @@ impl WanTransformer {
         Ok((model, parameters.sum()))
     }
 
-    pub(crate) fn load(weights: &Weights, config: WanConfig) -> Result<Self> {
+    /// Takes all tensors of a model of this shape from `weights`.
+    pub fn load(weights: &Weights, config: WanConfig) -> Result<Self> {
         Self::load_shard(weights, config, &Shard::default())
     }
 
@@ -138,7 +140,7 @@ impl WanTransformer {
     /// Projects text `[batch, rows, text_dim]` (zero rows after the prompt's end count) and image
     /// tokens `[batch, tokens, image_dim]` to the keys and values of every block.
     pub fn prepare_context(&self, text: &Tensor, image: Option<&Tensor>) -> Result<TextContext> {
-        let _guard = tch::no_grad_guard();
+        let _guard = gradients::guard();
         let size = text.size();
         if size.len() != 3 || size[2] != self.config.text_dim {
             let reason = format!(
@@ -170,9 +172,31 @@ impl WanTransformer {
         })
     }
 
+    /// As [`prepare_context`](Self::prepare_context) without image tokens, where the last row of
+    /// `text` stands for `padding` equal rows: the rows behind a prompt's end are all zero, so that
+    /// one key whose score is raised by `ln padding` does the work of all.
+    pub fn prepare_short_context(&self, text: &Tensor, padding: i64) -> Result<TextContext> {
+        let _guard = gradients::guard();
+        let (batch, rows, _) = text.size3()?;
+        let mut bias = vec![0.0_f32; rows.unsigned_abs() as usize];
+        if let Some(last) = bias.last_mut() {
+            *last = (padding as f32).ln();
+        }
+        let bias = Tensor::f_from_slice(&bias)?
+            .f_view([1, 1, 1, rows])?
+            .f_to_device(text.device())?;
+        let text = self.text.forward(&text.f_to_kind(Kind::Float)?)?;
+        let blocks = self.blocks.iter();
+        let blocks = blocks.map(|block| block.biased_context(&text, &bias));
+        Ok(TextContext {
+            batch,
+            blocks: blocks.collect::<Result<_>>()?,
+        })
+    }
+
     /// Predicts the velocity `[batch, out_channels, frames, height, width]` in f32.
     pub fn forward(&self, inputs: &ForwardInputs, context: &TextContext) -> Result<Tensor> {
-        let _guard = tch::no_grad_guard();
+        let _guard = gradients::guard();
         let grid = self.check(inputs, context)?;
         let hidden_states = inputs.hidden_states.f_to_kind(Kind::Float)?;
         let mut hidden = self.patch.forward(&hidden_states, grid)?;

@@ -230,7 +230,7 @@ fn lanes(shifts: &[Shift]) -> Vec<(Label, Vec<&Shift>)> {
 
 fn marks(seat: &[&Shift], span: Span, goes_on: impl Fn(&Shift) -> bool) -> Vec<Mark> {
     let mut marks: Vec<(f64, usize, String)> = Vec::new();
-    let mut ends: Vec<&Shift> = seat.iter().copied().collect();
+    let mut ends = seat.to_vec();
     ends.retain(|shift| preempted(shift, goes_on(shift)));
     ends.sort_by(|one, two| one.until().total_cmp(&two.until()));
     for shift in ends {

@@ -1,0 +1,195 @@
+//! `storyloom train`: the drawn world, and what is trained on it.
+
+use std::io::IsTerminal;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+use storyloom_training::error::TrainError;
+use storyloom_training::reader::train_reader;
+use storyloom_training::world::{Split, Story, manifest, sheet};
+
+use crate::command::train_tiny;
+use crate::exit::{Exit, Failure, Outcome};
+use crate::output::{print, print_json};
+
+/// Arguments of `train`.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: TrainCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum TrainCommand {
+    /// Write stories of the drawn world as a manifest that runs.
+    Manifest(ManifestArguments),
+    /// Draw a contact sheet of stories, as they should look.
+    Sheet(SheetArguments),
+    /// Train what `storyloom eval` reads pictures with; started again on the same folder, go on.
+    Reader(ReaderArguments),
+    /// Train the small model that tells stories of the drawn world, and write it as checkpoints.
+    Tiny(train_tiny::Arguments),
+}
+
+/// Which stories of the drawn world.
+#[derive(Debug, Args)]
+struct Stories {
+    /// The part of the world.
+    #[arg(long, value_enum, default_value = "held-out")]
+    split: SplitName,
+    /// How many stories.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    stories: u64,
+    /// Seed of the first story; the others have the next ones.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..u64::MAX / 2))]
+    seed: u64,
+}
+
+impl Stories {
+    fn split(&self) -> Split {
+        match self.split {
+            SplitName::Train => Split::Train,
+            SplitName::HeldOut => Split::HeldOut,
+        }
+    }
+
+    fn seeds(&self) -> Range<u64> {
+        self.seed..self.seed + self.stories
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum SplitName {
+    /// What models are trained on.
+    Train,
+    /// Products, characters and places that no model is trained on.
+    HeldOut,
+}
+
+#[derive(Debug, Args)]
+struct ManifestArguments {
+    #[command(flatten)]
+    stories: Stories,
+    /// The file to write; stdout if not given.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct SheetArguments {
+    #[command(flatten)]
+    stories: Stories,
+    /// The PNG to write.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Width of a picture.
+    #[arg(long, default_value_t = 160, value_parser = clap::value_parser!(u32).range(16..=1280))]
+    width: u32,
+    /// Height of a picture.
+    #[arg(long, default_value_t = 96, value_parser = clap::value_parser!(u32).range(16..=768))]
+    height: u32,
+}
+
+#[derive(Debug, Args)]
+struct ReaderArguments {
+    /// Folder for checkpoints, and for reader.safetensors and reader.json in the end.
+    #[arg(long, value_name = "FOLDER")]
+    out: PathBuf,
+    /// Seed.
+    #[arg(long, default_value_t = 7)]
+    seed: u64,
+    /// Steps in all.
+    #[arg(long, default_value_t = 6000)]
+    steps: u64,
+    /// Stop after so many minutes, resumable.
+    #[arg(long)]
+    minutes: Option<u64>,
+}
+
+/// Answers `train`.
+pub fn run(arguments: &Arguments) -> Outcome {
+    match &arguments.command {
+        TrainCommand::Manifest(arguments) => write_manifest(arguments),
+        TrainCommand::Sheet(arguments) => write_sheet(arguments),
+        TrainCommand::Reader(arguments) => reader(arguments),
+        TrainCommand::Tiny(arguments) => {
+            let stop = stop_flag()?;
+            train_tiny::run(arguments, &stop, failure)
+        }
+    }
+}
+
+fn write_manifest(arguments: &ManifestArguments) -> Outcome {
+    let text = manifest(arguments.stories.split(), arguments.stories.seeds())
+        .map_err(|error| Failure::new(Exit::Unexpected, error))?;
+    match &arguments.out {
+        None => print(&text)?,
+        Some(path) => std::fs::write(path, text).map_err(|error| storage(path, error))?,
+    }
+    Ok(Exit::Done)
+}
+
+fn write_sheet(arguments: &SheetArguments) -> Outcome {
+    let stories: Vec<Story> = arguments
+        .stories
+        .seeds()
+        .map(|seed| Story::draw(seed, arguments.stories.split()))
+        .collect();
+    let drawn = sheet(&stories, arguments.width, arguments.height);
+    let sheet = drawn.ok_or_else(|| Failure::new(Exit::Usage, "there is nothing to draw"))?;
+    sheet
+        .save_with_format(&arguments.out, image::ImageFormat::Png)
+        .map_err(|error| storage(&arguments.out, error))?;
+    Ok(Exit::Done)
+}
+
+fn reader(arguments: &ReaderArguments) -> Outcome {
+    let stop = stop_flag()?;
+    let time = arguments
+        .minutes
+        .map(|minutes| Duration::from_secs(60 * minutes));
+    let (seed, steps) = (arguments.seed, arguments.steps);
+    let done = train_reader(&arguments.out, seed, steps, time, &stop).map_err(failure)?;
+    match done {
+        Some(accuracy) => {
+            print_json(&accuracy)?;
+            Ok(Exit::Done)
+        }
+        None => {
+            if std::io::stderr().is_terminal() {
+                eprintln!("stopped early; everything is saved, run the same command again");
+            }
+            Ok(Exit::Stopped)
+        }
+    }
+}
+
+/// A flag that SIGINT and SIGTERM set; a second signal ends the program at once.
+fn stop_flag() -> Result<Arc<AtomicBool>, Failure> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        flag::register_conditional_shutdown(signal, Exit::Stopped as i32, Arc::clone(&stop))
+            .and_then(|_| flag::register(signal, Arc::clone(&stop)))
+            .map_err(|error| Failure::new(Exit::Unexpected, error))?;
+    }
+    Ok(stop)
+}
+
+fn failure(error: TrainError) -> Failure {
+    let exit = match &error {
+        TrainError::Io { .. } => Exit::Storage,
+        TrainError::BadFile { .. } | TrainError::TooEarly { .. } => Exit::Input,
+        _ => Exit::Unexpected,
+    };
+    Failure::new(exit, error)
+}
+
+fn storage(path: &Path, error: impl std::fmt::Display) -> Failure {
+    Failure::new(Exit::Storage, format!("{}: {error}", path.display()))
+}

@@ -1,0 +1,109 @@
+//! `storyloom train tiny`: the small model of the drawn world.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use storyloom_models::tch::{Device, set_num_threads};
+use storyloom_training::error::TrainError;
+use storyloom_training::{Preset, Run, StageName};
+
+use crate::engine::first_gpu;
+use crate::exit::{Exit, Failure};
+
+/// Arguments of `train tiny`.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Folder for checkpoints, previews and loss curves; what is there already is gone on with.
+    #[arg(long, value_name = "FOLDER")]
+    out: PathBuf,
+    /// Sizes of the networks and lengths of the stages.
+    #[arg(long, value_enum, default_value = "tiny")]
+    preset: PresetName,
+    /// The stage to train: vae, pictures, clips, memory, fast-clips or fast-memory; may be given
+    /// several times. All, in this order, if not given.
+    #[arg(long = "stage", value_name = "NAME", value_parser = stage)]
+    stages: Vec<StageName>,
+    /// Go to the next stage, or stop, after so many minutes of each.
+    #[arg(long)]
+    minutes: Option<u64>,
+    /// Equal seeds give equal models.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..1 << 31))]
+    seed: u64,
+    /// Where to compute.
+    #[arg(long, value_enum, default_value = "cpu")]
+    device: DeviceName,
+    /// Train nothing more; write what is trained as a set of checkpoints.
+    #[arg(long, value_name = "FOLDER")]
+    export: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum PresetName {
+    /// The model that is shipped; hours on two cores.
+    Tiny,
+    /// Next to nothing, in seconds.
+    Test,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum DeviceName {
+    /// The processor.
+    Cpu,
+    /// The first GPU.
+    Cuda,
+}
+
+fn stage(name: &str) -> Result<StageName, String> {
+    StageName::named(name).ok_or_else(|| {
+        let names = StageName::ALL.map(StageName::name);
+        format!("the stages are {}", names.join(", "))
+    })
+}
+
+/// Trains, or exports; the end of a stage that was stopped is [`Exit::Stopped`].
+///
+/// # Errors
+/// `failure` makes them of what went wrong.
+pub fn run(
+    arguments: &Arguments,
+    stop: &AtomicBool,
+    failure: impl Fn(TrainError) -> Failure,
+) -> Result<Exit, Failure> {
+    let preset = match arguments.preset {
+        PresetName::Tiny => Preset::tiny(),
+        PresetName::Test => Preset::test(),
+    };
+    let device = match arguments.device {
+        DeviceName::Cpu => Device::Cpu,
+        DeviceName::Cuda => first_gpu()?,
+    };
+    // The parts of a step have threads of their own.
+    set_num_threads(1);
+    let run = Run::new(&arguments.out, preset, arguments.seed, device).map_err(&failure)?;
+    if let Some(folder) = &arguments.export {
+        run.export(folder).map_err(&failure)?;
+        return Ok(Exit::Done);
+    }
+    let time = arguments
+        .minutes
+        .map(|minutes| Duration::from_secs(60 * minutes));
+    let stages = match arguments.stages.as_slice() {
+        [] => &StageName::ALL,
+        stages => stages,
+    };
+    for &stage in stages {
+        let done = run.train(stage, time, stop).map_err(&failure)?;
+        run.draw_curves(&arguments.out).map_err(&failure)?;
+        let is_stopped = stop.load(std::sync::atomic::Ordering::Relaxed);
+        if is_stopped || (!done && time.is_none()) {
+            if std::io::stderr().is_terminal() {
+                eprintln!("stopped early; everything is saved, run the same command again");
+            }
+            return Ok(Exit::Stopped);
+        }
+    }
+    Ok(Exit::Done)
+}

@@ -1,0 +1,48 @@
+//! Whether forwards are to be differentiated.
+//!
+//! Networks are made for sampling: they forbid gradients, work in place, and have loops and kernels
+//! of their own that libtorch's automatic differentiation does not see. Training runs the very same
+//! networks inside [`with_gradients`], where layers keep to compositions of libtorch's operations.
+
+use std::cell::Cell;
+
+use tch::{NoGradGuard, Tensor};
+
+use crate::error::Result;
+
+thread_local! {
+    static WANTED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Does `work` on this thread such that what networks compute can be differentiated.
+///
+/// Networks must have been loaded inside as well: some prepare their weights when they are loaded.
+pub fn with_gradients<T>(work: impl FnOnce() -> T) -> T {
+    /// Turns gradients off again, also after a panic.
+    struct Before(bool);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            WANTED.set(self.0);
+        }
+    }
+    let _before = Before(WANTED.replace(true));
+    work()
+}
+
+/// Whether this thread is inside [`with_gradients`].
+pub(crate) fn are_wanted() -> bool {
+    WANTED.get()
+}
+
+/// Forbids gradients as long as it lives, unless they are wanted.
+pub(crate) fn guard() -> Option<NoGradGuard> {
+    (!are_wanted()).then(tch::no_grad_guard)
+}
+
+/// `hidden + value`, in place where no gradient needs the old values; nothing else may use `hidden`.
+pub(crate) fn add(mut hidden: Tensor, value: &Tensor) -> Result<Tensor> {
+    Ok(match are_wanted() {
+        true => hidden.f_add(value)?,
+        false => hidden.f_add_(value)?,
+    })
+}

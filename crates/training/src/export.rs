@@ -1,0 +1,91 @@
+//! Writing the trained networks as a set of checkpoints in the layout of the hub.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+use storyloom_models::tch::{Kind, Tensor};
+use storyloom_models::tiny::hub::{
+    DIFFUSION, PipelineFiles, TRANSFORMERS, link_files, write_component,
+};
+use storyloom_models::tiny::{folders, write_clip};
+use storyloom_story::Seed;
+
+use crate::error::{Result, TrainError};
+use crate::flow::parts;
+use crate::params::Tensors;
+
+/// What a set is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// Autoencoder.
+    pub vae: (Value, Tensors),
+    /// Text encoder, names below [`parts::TEXT`].
+    pub text: (Value, Tensors),
+    /// Text to video, names below [`parts::TRANSFORMER`].
+    pub text_to_video: (Value, Tensors),
+    /// Memory pictures and text to video, likewise.
+    pub image_to_video: (Value, Tensors),
+    /// Flow shift of the samplers.
+    pub flow_shift: f64,
+    /// The model card.
+    pub card: String,
+}
+
+/// Writes a set into `folder`, which must not hold one yet. Weights are in bf16; text encoder,
+/// tokenizer and autoencoder of the two pipelines are the same files.
+pub fn write_set(folder: &Path, set: &Parts, tokenizer: &Path, seed: u64) -> Result<()> {
+    let first = folder.join(folders::TEXT_TO_VIDEO);
+    if first.exists() {
+        let reason = "there is a checkpoint already; remove it or name another folder";
+        return Err(TrainError::bad_file(&first, reason));
+    }
+    let second = folder.join(folders::IMAGE_TO_VIDEO);
+    for (root, (config, tensors), takes_pictures) in [
+        (&first, &set.text_to_video, false),
+        (&second, &set.image_to_video, true),
+    ] {
+        let files = PipelineFiles {
+            takes_pictures,
+            boundary: None,
+            flow_shift: set.flow_shift,
+        };
+        files.write(root)?;
+        let part = root.join("transformer");
+        component(&part, DIFFUSION, config, tensors, parts::TRANSFORMER)?;
+    }
+    let (config, tensors) = &set.vae;
+    component(&first.join("vae"), DIFFUSION, config, tensors, "")?;
+    let (config, tensors) = &set.text;
+    let text = first.join("text_encoder");
+    component(&text, TRANSFORMERS, config, tensors, parts::TEXT)?;
+    link_files(tokenizer, &first.join("tokenizer"))?;
+    for shared in ["vae", "text_encoder", "tokenizer"] {
+        link_files(&first.join(shared), &second.join(shared))?;
+    }
+    write_clip(&folder.join(folders::CLIP), Seed(seed))?;
+    let card = folder.join("README.md");
+    fs::write(&card, &set.card).map_err(|error| TrainError::io(&card, error))
+}
+
+fn component(
+    folder: &Path,
+    file: &str,
+    config: &Value,
+    tensors: &Tensors,
+    below: &str,
+) -> Result<()> {
+    let prefix = if below.is_empty() {
+        String::new()
+    } else {
+        format!("{below}.")
+    };
+    let mut rounded: Vec<(&str, Tensor)> = Vec::new();
+    for (name, tensor) in tensors {
+        if let Some(name) = name.strip_prefix(&prefix) {
+            rounded.push((name, tensor.f_detach()?.f_to_kind(Kind::BFloat16)?));
+        }
+    }
+    let views: Vec<(&str, &Tensor)> = rounded.iter().map(|(name, t)| (*name, t)).collect();
+    Ok(write_component(folder, file, config, &views)?)
+}

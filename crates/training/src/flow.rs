@@ -1,0 +1,605 @@
+//! Flow matching: the stages that train transformers on latents.
+//!
+//! A sample `x = (1 - sigma) clean + sigma noise` is shown with its caption, and the velocity
+//! `noise - clean` is to be predicted, as in Wan.
+
+use std::path::Path;
+
+use storyloom_models::checkpoint::{Checkpoint, Target, Weights};
+use storyloom_models::method::storymem::{MEMORY_STRIDE, condition_channels, temporal_positions};
+use storyloom_models::noise::{Stream, gaussian};
+use storyloom_models::sampler::{Reference, SamplerKind, SamplerSettings, Schedule};
+use storyloom_models::tch::{Device, Kind, Reduction, Tensor, no_grad};
+use storyloom_models::text::{TEXT_ROWS, Umt5Config, Umt5Encoder};
+use storyloom_models::wan::{ForwardInputs, TextContext, WanConfig, WanTransformer};
+use storyloom_story::{Opening, Seed};
+
+use crate::draws::Draws;
+use crate::error::Result;
+use crate::latents::{Entry, LatentCodec, Length, Pool};
+use crate::params::{Params, Start, Tensors};
+use crate::preview;
+use crate::stage::{Job, Stage};
+use crate::words::{Tokens, Words};
+use crate::world::{News, Story, caption};
+
+/// What a transformer is trained with.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FlowSettings {
+    /// Parts of a step that are done side by side.
+    pub parts: usize,
+    /// Samples per part.
+    pub samples: usize,
+    /// Share of samples whose caption is empty, for guidance.
+    pub dropped: f64,
+    /// Stories in the pool.
+    pub pool: usize,
+    /// Steps between new stories of the pool.
+    pub renew_every: u64,
+    /// Flow shift of the noise levels.
+    pub shift: f64,
+    /// Most memory pictures of a sample; 0 for text to video.
+    pub memory: usize,
+    /// Whether only first frames are trained on, or whole clips.
+    pub length: Length,
+    /// How a finished model is made faster; `None` trains on the data alone.
+    pub distil: Option<Distil>,
+}
+
+/// Distillation: the student learns to take one step where its teacher, guided, takes several.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Distil {
+    /// Steps of the student.
+    pub steps: usize,
+    /// Flow shift of the student's steps.
+    pub shift: f64,
+    /// Guidance of the teacher.
+    pub guidance: f64,
+    /// Steps of the teacher for each of the student.
+    pub substeps: usize,
+}
+
+impl Distil {
+    /// The noise levels of the student, the last 0: those of Euler's method in our sampler.
+    fn grid(&self) -> Result<Vec<f64>> {
+        let settings = SamplerSettings {
+            kind: SamplerKind::Euler,
+            reference: Reference::Wan,
+            steps: self.steps,
+            shift: self.shift,
+            boundary: None,
+        };
+        Ok(Schedule::new(&settings)?.sigmas().to_vec())
+    }
+}
+
+/// Names of the networks in the parameters.
+pub mod parts {
+    /// The transformer.
+    pub const TRANSFORMER: &str = "transformer";
+    /// The text encoder.
+    pub const TEXT: &str = "text_encoder";
+}
+
+/// The shapes of transformer and text encoder.
+#[derive(Debug, Clone)]
+pub struct FlowShape {
+    /// The transformer.
+    pub transformer: WanConfig,
+    /// The text encoder.
+    pub text: Umt5Config,
+}
+
+/// Transformer and text encoder, loaded.
+pub struct FlowModel {
+    transformer: WanTransformer,
+    text: Umt5Encoder,
+}
+
+impl FlowModel {
+    /// Takes both from `weights`.
+    pub fn load(weights: &Weights, shape: &FlowShape) -> storyloom_models::Result<Self> {
+        let transformer = weights.sub(parts::TRANSFORMER);
+        Ok(Self {
+            transformer: WanTransformer::load(&transformer, shape.transformer.clone())?,
+            text: Umt5Encoder::load(&weights.sub(parts::TEXT), shape.text.clone())?,
+        })
+    }
+
+    /// Projects captions for the transformer.
+    pub fn context(&self, tokens: &Tokens) -> Result<TextContext> {
+        let rows = self.text.forward(&tokens.ids, Some(&tokens.mask))?;
+        let rows = rows.f_mul(&tokens.factors()?)?;
+        let (captions, count, width) = rows.size3()?;
+        let padding = Tensor::f_zeros([captions, 1, width], (Kind::Float, rows.device()))?;
+        let rows = Tensor::f_cat(&[rows, padding], 1)?;
+        Ok(self
+            .transformer
+            .prepare_short_context(&rows, TEXT_ROWS - count)?)
+    }
+
+    /// The velocity of `[batch, channels, frames, h, w]` at noise levels `sigmas`.
+    pub fn velocity(
+        &self,
+        hidden_states: &Tensor,
+        sigmas: &[f64],
+        positions: &[i64],
+        context: &TextContext,
+    ) -> Result<Tensor> {
+        let times: Vec<f64> = sigmas
+            .iter()
+            .map(|sigma| (1000.0 * sigma).trunc())
+            .collect();
+        let inputs = ForwardInputs {
+            hidden_states,
+            timestep: &Tensor::f_from_slice(&times)?,
+            temporal_positions: Some(positions),
+        };
+        Ok(self.transformer.forward(&inputs, context)?)
+    }
+}
+
+/// Samples of one step, all with as many frames.
+#[derive(Debug)]
+pub struct Batch {
+    /// `[batch, z, frames, h, w]`.
+    pub clean: Tensor,
+    /// Condition channels, `[batch, 4 + z, frames, h, w]`, if the model takes any.
+    pub condition: Option<Tensor>,
+    /// Temporal positions of the frames.
+    pub positions: Vec<i64>,
+    /// What is to be seen.
+    pub captions: Vec<String>,
+}
+
+/// A stage that trains a transformer, and for text to video the text encoder with it.
+pub struct FlowStage {
+    name: &'static str,
+    shape: FlowShape,
+    settings: FlowSettings,
+    params: Params,
+    /// The text encoder, once it is finished.
+    frozen: Tensors,
+    /// Transformer and text encoder of the teacher, where there is one.
+    teacher: Option<Tensors>,
+    pool: Pool,
+    codec: LatentCodec,
+    words: Words,
+    /// Frames of a clip, pixels.
+    frames: usize,
+    seed: u64,
+    device: Device,
+}
+
+/// What a stage starts from.
+pub struct FlowStart {
+    /// The parameters, of an earlier stage or saved; new ones where there are none.
+    pub params: Option<Tensors>,
+    /// The finished text encoder, with names below [`parts::TEXT`]; trained along if absent.
+    pub frozen: Option<Tensors>,
+    /// The teacher of a distillation: transformer and text encoder.
+    pub teacher: Option<Tensors>,
+    /// The saved state.
+    pub state: Tensors,
+}
+
+impl FlowStage {
+    /// A stage of this name.
+    pub fn new(
+        name: &'static str,
+        shape: FlowShape,
+        settings: FlowSettings,
+        codec: LatentCodec,
+        words: Words,
+        start: FlowStart,
+        seed: u64,
+    ) -> Result<Self> {
+        let device = codec.device();
+        let params = match start.params {
+            Some(tensors) => Params::of(tensors, device)?,
+            None => Params::start(
+                Seed(seed),
+                "flow",
+                device,
+                |weights| FlowModel::load(weights, &shape).map(drop),
+                start_of,
+            )?,
+        };
+        let mut pool = Pool::new(codec.clone(), settings.length, seed << 32, settings.pool);
+        pool.restore(&start.state)?;
+        Ok(Self {
+            name,
+            shape,
+            settings,
+            params,
+            frozen: start.frozen.unwrap_or_default(),
+            teacher: start.teacher,
+            pool,
+            frames: codec.source().frames,
+            codec,
+            words,
+            seed,
+            device,
+        })
+    }
+
+    fn batch(&self, draws: &mut Draws) -> Result<Batch> {
+        let settings = &self.settings;
+        let memory = match settings.memory {
+            0 => None,
+            most => Some(1 + draws.below(most)),
+        };
+        let frames = match settings.length {
+            Length::Picture => 1,
+            Length::Clip => self.frames,
+        };
+        let (mut clean, mut condition, mut captions) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..settings.samples {
+            let entries = self.pool.entries();
+            let entry = &entries[draws.below(entries.len())];
+            let sample = Sample::draw(draws, entry, entries, memory, frames)?;
+            clean.push(sample.clean);
+            condition.extend(sample.condition);
+            let dropped = draws.chance(settings.dropped);
+            captions.push(if dropped {
+                String::new()
+            } else {
+                sample.caption
+            });
+        }
+        let clean = Tensor::f_stack(&clean, 0)?;
+        let memory = memory.unwrap_or(0);
+        let latents = clean.size()[2] as usize - memory;
+        Ok(Batch {
+            clean,
+            condition: match condition.is_empty() {
+                true => None,
+                false => Some(Tensor::f_stack(&condition, 0)?),
+            },
+            positions: temporal_positions(memory, latents, MEMORY_STRIDE),
+            captions,
+        })
+    }
+
+    /// Noise levels as in logit-normal sampling, shifted.
+    fn sigma(&self, draws: &mut Draws) -> f64 {
+        let level = 1.0 / (1.0 + (-draws.normal()).exp());
+        let level = if draws.chance(0.1) {
+            draws.unit()
+        } else {
+            level
+        };
+        let shift = self.settings.shift;
+        (shift * level / (1.0 + (shift - 1.0) * level)).clamp(0.002, 0.999)
+    }
+}
+
+/// One sample.
+struct Sample {
+    clean: Tensor,
+    condition: Option<Tensor>,
+    caption: String,
+}
+
+impl Sample {
+    fn draw(
+        draws: &mut Draws,
+        entry: &Entry,
+        entries: &[Entry],
+        memory: Option<usize>,
+        frames: usize,
+    ) -> Result<Self> {
+        let shots = entry.story.shots.len();
+        let target = draws.below(shots);
+        let clip = entry.latents.clips.f_select(0, target as i64)?;
+        let Some(count) = memory else {
+            let scene = &entry.story.shots[target].scene;
+            // Last frames, too, are pictures of the scene.
+            let is_last = frames == 1 && draws.chance(0.5);
+            let last = || entry.latents.lasts.f_select(0, target as i64);
+            return Ok(Self {
+                clean: if is_last { last()? } else { clip },
+                condition: None,
+                caption: caption(scene, News::ALL),
+            });
+        };
+        let memory = remember(draws, entry, entries, target, count)?;
+        let shot = &entry.story.shots[target];
+        let goes_on = !shot.cut && frames > 1;
+        let opening = if goes_on {
+            Opening::LastFrame
+        } else {
+            Opening::Memory
+        };
+        let given = entry.latents.given.f_select(0, target as i64)?;
+        let condition = condition_channels(&memory, &given, frames, opening)?;
+        let clean: Vec<&Tensor> = memory.iter().chain([&clip]).collect();
+        Ok(Self {
+            clean: Tensor::f_cat(&clean, 1)?,
+            condition: Some(condition),
+            caption: told(draws, &entry.story, target),
+        })
+    }
+}
+
+/// Share of memory pictures that belong to another story.
+const DISTRACTORS: f64 = 0.08;
+
+/// `count` pictures of other shots of the story, in the order of time.
+fn remember(
+    draws: &mut Draws,
+    entry: &Entry,
+    entries: &[Entry],
+    target: usize,
+    count: usize,
+) -> Result<Vec<Tensor>> {
+    let shots = entry.story.shots.len();
+    // First and last frame of every shot but the target.
+    let pictures: Vec<(usize, bool)> = (0..shots)
+        .filter(|&shot| shot != target)
+        .flat_map(|shot| [(shot, false), (shot, true)])
+        .collect();
+    let mut memory = Vec::with_capacity(count);
+    for chosen in draws.some_of(count, pictures.len()) {
+        let (shot, is_last) = pictures[chosen];
+        let from = match draws.chance(DISTRACTORS) {
+            true => &entries[draws.below(entries.len())],
+            false => entry,
+        };
+        let latents = match is_last {
+            true => from.latents.lasts.f_select(0, shot as i64)?,
+            false => from
+                .latents
+                .clips
+                .f_select(0, shot as i64)?
+                .f_narrow(1, 0, 1)?,
+        };
+        memory.push(latents);
+    }
+    Ok(memory)
+}
+
+/// Share of samples with memory whose caption tells everything all the same.
+const TOLD_AGAIN: f64 = 0.15;
+
+/// The caption of a shot as its story tells it, once everything has been introduced.
+fn told(draws: &mut Draws, story: &Story, shot: usize) -> String {
+    let shot = &story.shots[shot];
+    if draws.chance(TOLD_AGAIN) {
+        return caption(&shot.scene, News::ALL);
+    }
+    shot.caption.clone()
+}
+
+impl Stage for FlowStage {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn params(&self) -> &Params {
+        &self.params
+    }
+
+    fn jobs(&mut self, step: u64) -> Result<Vec<Job>> {
+        let due = step > 0 && step.is_multiple_of(self.settings.renew_every);
+        self.pool.fill(usize::from(due))?;
+        let mut jobs: Vec<Job> = Vec::new();
+        for part in 0..self.settings.parts {
+            let purpose = format!("{}/{part}", self.name);
+            let mut draws = Draws::new(self.seed, &purpose, step);
+            let batch = self.batch(&mut draws)?;
+            let (sigmas, teacher) = match (&self.teacher, self.settings.distil) {
+                (Some(teacher), Some(distil)) => {
+                    let grid = distil.grid()?;
+                    let draw = |_: &String| draws.below(distil.steps);
+                    let first: Vec<usize> = batch.captions.iter().map(draw).collect();
+                    let empty = vec![String::new(); first.len()];
+                    let teacher = Teacher {
+                        tensors: crate::params::shallow(teacher),
+                        distil,
+                        next: first.iter().map(|&step| grid[step + 1]).collect(),
+                        empty: self.words.encode(&empty)?.on(self.device)?,
+                    };
+                    let sigmas: Vec<f64> = first.iter().map(|&step| grid[step]).collect();
+                    (sigmas, Some(teacher))
+                }
+                _ => {
+                    let levels = batch.captions.iter().map(|_| self.sigma(&mut draws));
+                    (levels.collect(), None)
+                }
+            };
+            let work = Work {
+                shape: self.shape.clone(),
+                tokens: self.words.encode(&batch.captions)?.on(self.device)?,
+                noise: gaussian(Seed(draws.number()), Stream::Shot, &batch.clean.size())?
+                    .f_to_device(self.device)?,
+                batch,
+                sigmas,
+                teacher,
+                frozen: crate::params::shallow(&self.frozen),
+                device: self.device,
+            };
+            jobs.push(Box::new(move |checkpoint| work.loss(checkpoint)));
+        }
+        Ok(jobs)
+    }
+
+    fn state(&self) -> Result<Tensors> {
+        self.pool.state()
+    }
+
+    fn preview(&mut self, average: &Tensors, folder: &Path, step: u64) -> Result<()> {
+        let mut tensors = crate::params::shallow(&self.frozen);
+        tensors.extend(crate::params::shallow(average));
+        let path = folder.join(format!("preview-{step:06}.png"));
+        preview::draw(
+            &preview::Model {
+                tensors: &tensors,
+                shape: &self.shape,
+                codec: &self.codec,
+                words: &self.words,
+                length: self.settings.length,
+                memory: self.settings.memory,
+                distil: self.settings.distil,
+                device: self.device,
+            },
+            &path,
+        )
+    }
+}
+
+/// A part of a step.
+struct Work {
+    shape: FlowShape,
+    tokens: Tokens,
+    batch: Batch,
+    noise: Tensor,
+    sigmas: Vec<f64>,
+    teacher: Option<Teacher>,
+    frozen: Tensors,
+    device: Device,
+}
+
+/// Who shows where a step should lead.
+struct Teacher {
+    tensors: Tensors,
+    distil: Distil,
+    /// Noise level after the step of each sample.
+    next: Vec<f64>,
+    empty: Tokens,
+}
+
+impl Teacher {
+    /// The mean velocity on the teacher's way from `noisy` at `sigmas` to the next levels.
+    fn velocity(&self, work: &Work, noisy: &Tensor) -> Result<Tensor> {
+        let target = Target {
+            kind: Kind::Float,
+            device: work.device,
+        };
+        let checkpoint = crate::params::checkpoint_of(&self.tensors);
+        let model = FlowModel::load(&checkpoint.weights(target), &work.shape)?;
+        let with = model.context(&work.tokens)?;
+        let without = model.context(&self.empty)?;
+        let share = 1.0 / self.distil.substeps as f64;
+        let pairs = work.sigmas.iter().zip(&self.next);
+        let strides: Vec<f64> = pairs.map(|(from, to)| share * (from - to)).collect();
+        let stride = work.column(&strides)?;
+        let mut sigmas = work.sigmas.clone();
+        let mut sample = noisy.shallow_clone();
+        let mut sum = noisy.f_zeros_like()?;
+        for _ in 0..self.distil.substeps {
+            let hidden = work.hidden(&sample)?;
+            let positions = &work.batch.positions;
+            let wanted = model.velocity(&hidden, &sigmas, positions, &with)?;
+            let base = model.velocity(&hidden, &sigmas, positions, &without)?;
+            let guided = wanted.f_sub(&base)?.f_mul_scalar(self.distil.guidance)?;
+            let velocity = base.f_add(&guided)?;
+            sample = sample.f_sub(&velocity.f_mul(&stride)?)?;
+            sum = sum.f_add(&velocity)?;
+            for (sigma, stride) in sigmas.iter_mut().zip(&strides) {
+                *sigma -= stride;
+            }
+        }
+        Ok(sum.f_mul_scalar(share)?)
+    }
+}
+
+impl Work {
+    fn loss(self, checkpoint: &Checkpoint) -> Result<Tensor> {
+        let target = Target {
+            kind: Kind::Float,
+            device: self.device,
+        };
+        let frozen = crate::params::checkpoint_of(&self.frozen);
+        let model = if self.frozen.is_empty() {
+            FlowModel::load(&checkpoint.weights(target), &self.shape)?
+        } else {
+            let text = frozen.weights(target).sub(parts::TEXT);
+            let transformer = checkpoint.weights(target).sub(parts::TRANSFORMER);
+            FlowModel {
+                transformer: WanTransformer::load(&transformer, self.shape.transformer.clone())?,
+                text: Umt5Encoder::load(&text, self.shape.text.clone())?,
+            }
+        };
+        let clean = self.batch.clean.f_to_device(self.device)?;
+        let mut velocity = self.noise.f_sub(&clean)?;
+        let noisy = clean.f_add(&velocity.f_mul(&self.column(&self.sigmas)?)?)?;
+        if let Some(teacher) = &self.teacher {
+            velocity = no_grad(|| teacher.velocity(&self, &noisy))?;
+        }
+        let context = model.context(&self.tokens)?;
+        let positions = &self.batch.positions;
+        let found = model.velocity(&self.hidden(&noisy)?, &self.sigmas, positions, &context)?;
+        Ok(found.f_mse_loss(&velocity, Reduction::Mean)?)
+    }
+
+    /// The noisy latents with the condition behind them.
+    fn hidden(&self, noisy: &Tensor) -> Result<Tensor> {
+        Ok(match &self.batch.condition {
+            Some(condition) => Tensor::f_cat(&[noisy, &condition.f_to_device(self.device)?], 1)?,
+            None => noisy.shallow_clone(),
+        })
+    }
+
+    /// One number per sample, as a factor of latents.
+    fn column(&self, values: &[f64]) -> Result<Tensor> {
+        Ok(Tensor::f_from_slice(values)?
+            .f_to_kind(Kind::Float)?
+            .f_view([-1, 1, 1, 1, 1])?
+            .f_to_device(self.device)?)
+    }
+}
+
+/// Sizes that keep activations where they are; blocks begin as the identity, nearly.
+fn start_of(name: &str, shape: &[i64]) -> Start {
+    if name.contains("norm") && name.ends_with("weight") {
+        return Start::Constant(1.0);
+    }
+    if name.ends_with("bias") && shape.len() == 1 || name.ends_with("proj_out.weight") {
+        return Start::Constant(0.0);
+    }
+    if name.ends_with("scale_shift_table") {
+        return Start::Constant(0.0);
+    }
+    if name.ends_with("relative_attention_bias.weight") {
+        return Start::Normal(0.1);
+    }
+    if name.ends_with("shared.weight") {
+        return Start::Normal(1.0);
+    }
+    // Scores of the text encoder are not scaled.
+    if name.ends_with("SelfAttention.q.weight") {
+        return Start::fan_in(shape, 0.2);
+    }
+    if name.ends_with("time_proj.weight") {
+        return Start::fan_in(shape, 0.5);
+    }
+    Start::fan_in(shape, 1.0)
+}
+
+/// The weights of a memory-conditioned model that begins as the text-to-video model `tensors`: its
+/// patches have room for the condition, which counts for nothing at first.
+pub fn widened(tensors: &Tensors, channels: i64) -> Result<Tensors> {
+    let name = format!("{}.patch_embedding.weight", parts::TRANSFORMER);
+    let prefix = format!("{}.", parts::TRANSFORMER);
+    let mut wide = Tensors::new();
+    for (key, tensor) in tensors.iter().filter(|(key, _)| key.starts_with(&prefix)) {
+        let mut tensor = tensor.shallow_clone();
+        if *key == name && tensor.size()[1] < channels {
+            let mut size = tensor.size();
+            size[1] = channels - size[1];
+            let zeros = Tensor::f_zeros(&size, (Kind::Float, tensor.device()))?;
+            tensor = Tensor::f_cat(&[tensor, zeros], 1)?;
+        }
+        wide.insert(key.clone(), tensor);
+    }
+    Ok(wide)
+}
+
+/// The tensors of the text encoder among `tensors`.
+pub fn text_encoder(tensors: &Tensors) -> Tensors {
+    let prefix = format!("{}.", parts::TEXT);
+    let all = tensors.iter().filter(|(name, _)| name.starts_with(&prefix));
+    all.map(|(name, tensor)| (name.clone(), tensor.shallow_clone()))
+        .collect()
+}

@@ -1,0 +1,25 @@
+//! A drawn world of product ads and little stories, and the training of a small model on it.
+
+pub mod autoencoder;
+pub mod clips;
+pub mod curve;
+pub mod draws;
+pub mod error;
+pub mod eval;
+pub mod export;
+pub mod flow;
+pub mod latents;
+pub mod optimizer;
+pub mod params;
+pub mod preset;
+mod preview;
+pub mod reader;
+pub mod run;
+pub mod shape;
+pub mod sheet;
+pub mod stage;
+pub mod words;
+pub mod world;
+
+pub use preset::Preset;
+pub use run::{Run, StageName};

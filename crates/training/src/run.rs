@@ -1,0 +1,399 @@
+//! A training run: its folder and its stages.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use storyloom_models::tch::Device;
+
+use crate::autoencoder::VaeStage;
+use crate::curve;
+use crate::error::{Result, TrainError};
+use crate::export::{Parts, write_set};
+use crate::flow::{FlowSettings, FlowShape, FlowStage, FlowStart, text_encoder, widened};
+use crate::latents::{LatentCodec, Statistics};
+use crate::optimizer::AdamSettings;
+use crate::params::{self, Tensors};
+use crate::preset::Preset;
+use crate::stage::{Point, Rhythm, Stage, StageFiles, train};
+use crate::words::Words;
+
+/// The stages, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StageName {
+    /// The autoencoder.
+    Vae,
+    /// Text to a picture: transformer and text encoder.
+    Pictures,
+    /// Text to video.
+    Clips,
+    /// Memory pictures and text to video.
+    Memory,
+    /// Text to video in few steps.
+    FastClips,
+    /// Memory pictures and text to video in few steps.
+    FastMemory,
+}
+
+impl StageName {
+    /// All, in order.
+    pub const ALL: [Self; 6] = [
+        Self::Vae,
+        Self::Pictures,
+        Self::Clips,
+        Self::Memory,
+        Self::FastClips,
+        Self::FastMemory,
+    ];
+
+    /// As it is written, also the name of its folder.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Vae => "vae",
+            Self::Pictures => "pictures",
+            Self::Clips => "clips",
+            Self::Memory => "memory",
+            Self::FastClips => "fast-clips",
+            Self::FastMemory => "fast-memory",
+        }
+    }
+
+    /// The stage of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|stage| stage.name() == name)
+    }
+}
+
+/// The beginning of the model card.
+const CARD: &str = "\
+# storyloom-tiny
+
+A small model of the drawn world of storyloom: text to video, and memory pictures and text to video,
+in the layout of Wan 2.1 checkpoints (`WanPipeline`, `WanImageToVideoPipeline`; one expert each). It
+knows the words of that world and nothing else. Trained from nothing on pictures that are drawn from
+a seed, by `storyloom train tiny`; `docs/training.md` has the commands and what was measured.
+
+Licence: Apache-2.0, as the project.
+
+| stage | steps | loss at the end | minutes |
+|---|---|---|---|
+";
+
+/// A folder in which a model is trained.
+#[derive(Debug)]
+pub struct Run {
+    folder: PathBuf,
+    preset: Preset,
+    seed: u64,
+    device: Device,
+}
+
+impl Run {
+    /// The run in `folder`, which is made if it is not there.
+    pub fn new(folder: &Path, preset: Preset, seed: u64, device: Device) -> Result<Self> {
+        fs::create_dir_all(folder).map_err(|error| TrainError::io(folder, error))?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            preset,
+            seed,
+            device,
+        })
+    }
+
+    /// Trains one stage from where it stands; whether it is done. It stops early, resumable, after
+    /// `time` or when `stop` is set.
+    pub fn train(
+        &self,
+        stage: StageName,
+        time: Option<Duration>,
+        stop: &AtomicBool,
+    ) -> Result<bool> {
+        let files = StageFiles::new(&self.folder, stage.name())?;
+        let (mut network, settings): (Box<dyn Stage>, AdamSettings) = match stage {
+            StageName::Vae => {
+                let (settings, adam) = self.preset.vae;
+                let config = self.preset.shape.vae()?;
+                let source = self.preset.source;
+                let saved = files.params()?;
+                let stage = VaeStage::new(config, settings, source, self.seed, self.device, saved)?;
+                (Box::new(stage), adam)
+            }
+            StageName::Pictures => self.flow(stage, &files, self.preset.pictures)?,
+            StageName::Clips => self.flow(stage, &files, self.preset.clips)?,
+            StageName::Memory => self.flow(stage, &files, self.preset.memory)?,
+            StageName::FastClips => {
+                self.flow(stage, &files, self.preset.fast(self.preset.clips))?
+            }
+            StageName::FastMemory => {
+                self.flow(stage, &files, self.preset.fast(self.preset.memory))?
+            }
+        };
+        let rhythm = Rhythm {
+            steps: settings.steps,
+            log_every: self.preset.log_every,
+            save_every: self.preset.save_every,
+            preview_every: self.preset.preview_every,
+            time,
+        };
+        train(network.as_mut(), &files, settings, rhythm, stop)
+    }
+
+    fn flow(
+        &self,
+        stage: StageName,
+        files: &StageFiles,
+        (settings, adam): (FlowSettings, AdamSettings),
+    ) -> Result<(Box<dyn Stage>, AdamSettings)> {
+        let words = Words::write(&self.folder.join("tokenizer"))?;
+        let shape = self.flow_shape(stage, &words)?;
+        let mut start = FlowStart {
+            params: files.params()?,
+            frozen: None,
+            teacher: None,
+            state: files.state()?,
+        };
+        let channels = shape.transformer.in_channels;
+        let first = match stage {
+            StageName::Vae | StageName::Pictures => None,
+            StageName::Clips => Some(self.average(StageName::Pictures, stage)?),
+            StageName::Memory => {
+                let text_to_video = self.average(StageName::Clips, stage)?;
+                start.frozen = Some(text_encoder(&text_to_video));
+                Some(widened(&text_to_video, channels)?)
+            }
+            StageName::FastClips | StageName::FastMemory => {
+                let teacher = self.complete(stage)?;
+                start.frozen = Some(text_encoder(&teacher));
+                start.teacher = Some(params::shallow(&teacher));
+                Some(widened(&teacher, channels)?)
+            }
+        };
+        start.params = start.params.or(first);
+        let codec = self.codec()?;
+        let name = stage.name();
+        let stage = FlowStage::new(name, shape, settings, codec, words, start, self.seed)?;
+        Ok((Box::new(stage), adam))
+    }
+
+    /// The shapes of transformer and text encoder in `stage`.
+    fn flow_shape(&self, stage: StageName, words: &Words) -> Result<FlowShape> {
+        let takes_pictures = matches!(stage, StageName::Memory | StageName::FastMemory);
+        Ok(FlowShape {
+            transformer: self.preset.shape.transformer(takes_pictures)?,
+            text: self.preset.shape.text_encoder(words.rows())?,
+        })
+    }
+
+    /// Transformer and text encoder that the fast `stage` learns from.
+    fn complete(&self, stage: StageName) -> Result<Tensors> {
+        let text_to_video = self.average(StageName::Clips, stage)?;
+        if stage == StageName::FastClips {
+            return Ok(text_to_video);
+        }
+        let mut tensors = self.average(StageName::Memory, stage)?;
+        tensors.extend(text_encoder(&text_to_video));
+        Ok(tensors)
+    }
+
+    /// The averaged weights of `stage`, which `wants` starts from.
+    fn average(&self, stage: StageName, wants: StageName) -> Result<Tensors> {
+        let average = StageFiles::new(&self.folder, stage.name())?.average()?;
+        let too_early = TrainError::TooEarly {
+            stage: wants.name(),
+            needs: stage.name(),
+        };
+        Ok(average.ok_or(too_early)?.0)
+    }
+
+    /// Writes the loss curves of all stages that have begun, as `curve-STAGE.svg` in `folder`.
+    pub fn draw_curves(&self, folder: &Path) -> Result<()> {
+        fs::create_dir_all(folder).map_err(|error| TrainError::io(folder, error))?;
+        for stage in StageName::ALL {
+            let curve = self.folder.join(stage.name()).join("curve.jsonl");
+            let points = curve::read(&curve)?;
+            if points.is_empty() {
+                continue;
+            }
+            let path = folder.join(format!("curve-{}.svg", stage.name()));
+            let svg = curve::draw(&format!("{}: loss", stage.name()), &points);
+            fs::write(&path, svg).map_err(|error| TrainError::io(&path, error))?;
+        }
+        Ok(())
+    }
+
+    /// Writes the set of checkpoints as far as it is trained: the fast form of both transformers
+    /// where there is one.
+    pub fn export(&self, folder: &Path) -> Result<()> {
+        let tokenizer = self.folder.join("tokenizer");
+        let words = Words::write(&tokenizer)?;
+        let codec = self.codec()?;
+        let shape = &self.preset.shape;
+        let text_to_video = self.average(StageName::Clips, StageName::FastClips)?;
+        let best = |fast: StageName, slow: StageName| -> Result<(Tensors, u64)> {
+            let found = StageFiles::new(&self.folder, fast.name())?.average()?;
+            match found {
+                Some(found) => Ok(found),
+                None => {
+                    let found = StageFiles::new(&self.folder, slow.name())?.average()?;
+                    found.ok_or(TrainError::TooEarly {
+                        stage: "export",
+                        needs: slow.name(),
+                    })
+                }
+            }
+        };
+        let statistics = [codec.statistics().mean, codec.statistics().std];
+        let set = Parts {
+            vae: (
+                shape.vae_json(&statistics),
+                params::shallow(codec.tensors()),
+            ),
+            text: (shape.text_json(words.rows()), text_encoder(&text_to_video)),
+            text_to_video: (
+                shape.transformer_json(false),
+                best(StageName::FastClips, StageName::Clips)?.0,
+            ),
+            image_to_video: (
+                shape.transformer_json(true),
+                best(StageName::FastMemory, StageName::Memory)?.0,
+            ),
+            flow_shift: self.preset.fast.1.shift,
+            card: self.card()?,
+        };
+        write_set(folder, &set, &tokenizer, self.seed)
+    }
+
+    /// The model card: what was trained for how long.
+    fn card(&self) -> Result<String> {
+        let mut card = String::from(CARD);
+        for stage in StageName::ALL {
+            let files = StageFiles::new(&self.folder, stage.name())?;
+            let points = curve::read(&files.curve())?;
+            if let Some(last) = points.last() {
+                let Point {
+                    step,
+                    loss,
+                    seconds,
+                    ..
+                } = last;
+                let minutes = seconds / 60.0;
+                // Writing to a text cannot fail.
+                let _ = writeln!(
+                    card,
+                    "| {} | {step} | {loss:.4} | {minutes:.0} |",
+                    stage.name()
+                );
+            }
+        }
+        let _ = writeln!(card, "\nSeed {}.", self.seed);
+        Ok(card)
+    }
+
+    /// The autoencoder that the other stages work with: the averaged weights as they were when the
+    /// first of them began, with the statistics of their latents.
+    pub fn codec(&self) -> Result<LatentCodec> {
+        let config = self.preset.shape.vae()?;
+        let (weights, numbers) = (
+            self.folder.join("codec.safetensors"),
+            self.folder.join("codec.json"),
+        );
+        if !numbers.exists() {
+            let average = self.average(StageName::Vae, StageName::Pictures)?;
+            let statistics = LatentCodec::measure(&config, &average, self.preset.source)?;
+            params::save(&weights, &average)?;
+            let text = serde_json::to_string_pretty(&statistics)
+                .map_err(|error| TrainError::bad_file(&numbers, error))?;
+            fs::write(&numbers, text).map_err(|error| TrainError::io(&numbers, error))?;
+        }
+        let text = fs::read(&numbers).map_err(|error| TrainError::io(&numbers, error))?;
+        let statistics: Statistics =
+            serde_json::from_slice(&text).map_err(|error| TrainError::bad_file(&numbers, error))?;
+        let tensors = params::read(&weights)?;
+        Ok(LatentCodec::new(
+            config,
+            &statistics,
+            tensors,
+            self.preset.source,
+            self.device,
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    static STILL: AtomicBool = AtomicBool::new(false);
+
+    fn run(folder: &Path, preset: Preset) -> Run {
+        Run::new(folder, preset, 3, Device::Cpu).unwrap()
+    }
+
+    fn weights(run: &Run, stage: StageName) -> Tensors {
+        let files = StageFiles::new(&run.folder, stage.name()).unwrap();
+        files.params().unwrap().unwrap()
+    }
+
+    /// The test preset with so many steps of a stage.
+    fn shortened(steps: [u64; 2]) -> Preset {
+        let mut preset = Preset::test();
+        preset.vae.1.steps = steps[0];
+        preset.pictures.1.steps = steps[1];
+        preset
+    }
+
+    #[test]
+    fn every_stage_stopped_and_resumed_gives_the_same_bits() {
+        let [calm, broken] = [(), ()].map(|()| tempfile::tempdir().unwrap());
+        let whole = run(calm.path(), Preset::test());
+        let resumed = run(broken.path(), Preset::test());
+        for stage in StageName::ALL {
+            assert!(whole.train(stage, None, &STILL).unwrap(), "{stage:?}");
+            // No time: one step, and a checkpoint.
+            for _ in 0..3 {
+                assert!(!resumed.train(stage, Some(Duration::ZERO), &STILL).unwrap());
+            }
+            assert!(resumed.train(stage, None, &STILL).unwrap());
+            let (one, other) = (weights(&whole, stage), weights(&resumed, stage));
+            assert!(!one.is_empty());
+            for (name, tensor) in &one {
+                assert_eq!(*tensor, other[name], "{stage:?} {name}");
+            }
+        }
+        let points = curve::read(&calm.path().join("vae/curve.jsonl")).unwrap();
+        assert_eq!(points.last().unwrap().step, 12);
+        whole.draw_curves(calm.path()).unwrap();
+        assert!(calm.path().join("curve-fast-memory.svg").exists());
+    }
+
+    #[test]
+    fn losses_fall() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = run(folder.path(), shortened([60, 80]));
+        for (stage, share) in [(StageName::Vae, 0.9), (StageName::Pictures, 0.9)] {
+            run.train(stage, None, &STILL).unwrap();
+            let points = curve::read(&folder.path().join(stage.name()).join("curve.jsonl"));
+            let losses: Vec<f64> = points.unwrap().iter().map(|point| point.loss).collect();
+            let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
+            let (first, last) = losses.split_at(losses.len() / 2);
+            let (first, last) = (mean(&first[..4]), mean(&last[last.len() - 8..]));
+            assert!(last < share * first, "{stage:?}: {losses:?}");
+        }
+    }
+
+    #[test]
+    fn stages_have_an_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = run(folder.path(), Preset::test());
+        for stage in &StageName::ALL[1..] {
+            let error = run.train(*stage, None, &STILL).unwrap_err();
+            assert!(matches!(error, TrainError::TooEarly { .. }), "{error}");
+        }
+        let error = run.export(&folder.path().join("set")).unwrap_err();
+        assert!(error.to_string().contains("train that first"), "{error}");
+    }
+}

@@ -1,0 +1,134 @@
+//! Shapes of the networks that are trained, as their `config.json` files say them.
+
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use storyloom_models::text::Umt5Config;
+use storyloom_models::vae::VaeConfig;
+use storyloom_models::wan::WanConfig;
+
+use crate::error::{Result, TrainError};
+
+/// The version of diffusers whose layout is written.
+const DIFFUSERS: &str = "0.42.1";
+
+/// Sizes of the networks.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Shape {
+    /// Width of the first stage of the autoencoder.
+    pub vae_width: i64,
+    /// Latent channels.
+    pub latent: i64,
+    /// Heads of the transformers.
+    pub heads: i64,
+    /// Channels of a head.
+    pub head: i64,
+    /// Blocks of the transformers.
+    pub layers: i64,
+    /// Width of the text encoder.
+    pub text: i64,
+    /// Layers of the text encoder.
+    pub text_layers: i64,
+}
+
+impl Shape {
+    /// `vae/config.json`: two halvings and a patch of two pixels, with the shortcuts of Wan 2.2.
+    /// `statistics` are mean and deviation of every latent channel.
+    pub fn vae_json(&self, statistics: &[Vec<f64>; 2]) -> Value {
+        json!({
+            "_class_name": "AutoencoderKLWan",
+            "_diffusers_version": DIFFUSERS,
+            "attn_scales": [],
+            "base_dim": self.vae_width,
+            "decoder_base_dim": self.vae_width,
+            "dim_mult": [1, 2, 2],
+            "dropout": 0.0,
+            "in_channels": 12,
+            "is_residual": true,
+            "latents_mean": statistics[0],
+            "latents_std": statistics[1],
+            "num_res_blocks": 2,
+            "out_channels": 12,
+            "patch_size": 2,
+            "scale_factor_spatial": 8,
+            "scale_factor_temporal": 4,
+            "temperal_downsample": [true, true],
+            "z_dim": self.latent,
+        })
+    }
+
+    /// `text_encoder/config.json` for a vocabulary of so many rows.
+    pub fn text_json(&self, vocabulary: i64) -> Value {
+        json!({
+            "architectures": ["UMT5EncoderModel"],
+            "d_ff": 2 * self.text,
+            "d_kv": 32,
+            "d_model": self.text,
+            "dense_act_fn": "gelu_new",
+            "dropout_rate": 0.1,
+            "dtype": "bfloat16",
+            "eos_token_id": 1,
+            "feed_forward_proj": "gated-gelu",
+            "is_encoder_decoder": false,
+            "is_gated_act": true,
+            "layer_norm_epsilon": 1e-6,
+            "model_type": "umt5",
+            "num_heads": self.text / 32,
+            "num_layers": self.text_layers,
+            "pad_token_id": 0,
+            "relative_attention_max_distance": 128,
+            "relative_attention_num_buckets": 32,
+            "tie_word_embeddings": true,
+            "use_cache": false,
+            "vocab_size": vocabulary,
+        })
+    }
+
+    /// `transformer/config.json`; with `pictures`, of a model that takes four mask channels and
+    /// condition latents behind the noise.
+    pub fn transformer_json(&self, pictures: bool) -> Value {
+        let condition = if pictures { 4 + self.latent } else { 0 };
+        json!({
+            "_class_name": "WanTransformer3DModel",
+            "_diffusers_version": DIFFUSERS,
+            "added_kv_proj_dim": null,
+            "attention_head_dim": self.head,
+            "cross_attn_norm": true,
+            "eps": 1e-6,
+            "ffn_dim": 4 * self.heads * self.head,
+            "freq_dim": 256,
+            "image_dim": null,
+            "in_channels": self.latent + condition,
+            "num_attention_heads": self.heads,
+            "num_layers": self.layers,
+            "out_channels": self.latent,
+            "patch_size": [1, 2, 2],
+            "pos_embed_seq_len": null,
+            "qk_norm": "rms_norm_across_heads",
+            "rope_max_seq_len": 1024,
+            "text_dim": self.text,
+        })
+    }
+
+    /// The parsed form of [`vae_json`](Self::vae_json) with statistics that change nothing.
+    pub fn vae(&self) -> Result<VaeConfig> {
+        let channels = self.latent.unsigned_abs() as usize;
+        parse(self.vae_json(&[vec![0.0; channels], vec![1.0; channels]]))
+    }
+
+    /// The parsed form of [`text_json`](Self::text_json).
+    pub fn text_encoder(&self, vocabulary: i64) -> Result<Umt5Config> {
+        parse(self.text_json(vocabulary))
+    }
+
+    /// The parsed form of [`transformer_json`](Self::transformer_json).
+    pub fn transformer(&self, pictures: bool) -> Result<WanConfig> {
+        parse(self.transformer_json(pictures))
+    }
+}
+
+fn parse<T: DeserializeOwned>(value: Value) -> Result<T> {
+    serde_json::from_value(value)
+        .map_err(|error| TrainError::bad_file(Path::new("config.json"), error))
+}

@@ -1,0 +1,41 @@
+//! A model is trained, written as checkpoints, and tells a story.
+
+use std::fs;
+
+use crate::harness::{Workshop, call, finish, frames};
+
+/// Everything at the size of the preset for tests: nothing can be recognised, but all files are
+/// what the engine takes.
+#[test]
+fn what_was_trained_in_seconds_tells_a_story() {
+    let shop = Workshop::new();
+    let (run, set) = (shop.path("training"), shop.path("set"));
+    let (run, set) = (run.display().to_string(), set.display().to_string());
+    let train = ["train", "tiny", "--out", &run, "--preset", "test"];
+    call(&train).ended_with(0);
+    assert!(shop.path("training/curve-memory.svg").exists());
+    call(&[&train[..], &["--export", &set]].concat()).ended_with(0);
+    call(&[&train[..], &["--export", &set]].concat())
+        .ended_with(65)
+        .saying("already");
+    let inspected = call(&["model", "inspect", &set, "--json"]).ended_with(0);
+    let components = inspected.json();
+    assert_eq!(components.as_array().unwrap().len(), 7, "{components}");
+    let card = fs::read_to_string(shop.path("set/README.md")).unwrap();
+    assert!(card.contains("| fast-memory |"), "{card}");
+
+    let manifest = shop.manifest(&[("ad", &[true, false, true])]);
+    let settings = [
+        format!("models.dir={set}"),
+        "video.width=48".to_owned(),
+        "video.height=32".to_owned(),
+        "video.frames=5".to_owned(),
+        "sampler.name=euler".to_owned(),
+        "sampler.steps=2".to_owned(),
+        "sampler.guidance=1".to_owned(),
+        "memory.quality_threshold=-1000".to_owned(),
+    ];
+    let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+    finish(&mut shop.run_with("torch", &manifest, &settings)).ended_with(0);
+    assert_eq!(frames(&shop.out().join("stories/ad/01_03.mp4")), 5);
+}
