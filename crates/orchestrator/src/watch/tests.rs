@@ -21,7 +21,7 @@ fn begin(root: &Path) -> Watcher {
         fs::write(path, value.to_string()).unwrap();
     };
     let engine = serde_json::json!({
-        "engine": "none", "fingerprint": "", "arithmetic": "", "models": {}, "quality_score": ""
+        "engine": "none", "fingerprint": "", "arithmetic": "", "models": [], "quality_score": ""
     });
     write(
         "run.json",
