@@ -1,5 +1,6 @@
 //! The list of stories to make.
 
+use crate::brief::Brief;
 use crate::ids::StoryId;
 use crate::method::Method;
 use crate::script::StoryScript;
@@ -44,4 +45,23 @@ impl StoryEntry {
 pub struct Manifest {
     /// The stories.
     pub stories: Vec<StoryEntry>,
+}
+
+/// One line of a file of stories and briefs, checked.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Line {
+    /// A story that has its script.
+    Story(StoryEntry),
+    /// A story that must be planned first.
+    Brief(Brief),
+}
+
+impl Line {
+    /// Name of the story, unique in the file.
+    pub fn id(&self) -> &StoryId {
+        match self {
+            Self::Story(entry) => &entry.id,
+            Self::Brief(brief) => &brief.id,
+        }
+    }
 }
