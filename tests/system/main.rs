@@ -10,6 +10,7 @@ mod launch;
 mod machine;
 mod monitoring;
 mod operating;
+mod plan;
 mod planning;
 mod report;
 mod run;

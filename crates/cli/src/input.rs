@@ -5,9 +5,15 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use storyloom_story::{InputFiles, Manifest, Problem, manifest_from_scripts, parse_manifest};
+use storyloom_story::{
+    Brief, InputFiles, Line, Manifest, Problem, manifest_from_scripts, parse_lines, parse_manifest,
+};
 
 use crate::exit::{Exit, Failure};
+use crate::planner::PictureChecks;
+
+/// Largest file of briefs that is read, in bytes.
+const LARGEST_BRIEFS: u64 = 256 << 20;
 
 /// A manifest and the folder that the paths in it count from.
 #[derive(Debug)]
@@ -16,6 +22,27 @@ pub struct Input {
     pub manifest: Manifest,
     /// Where relative paths of reference images start.
     pub folder: PathBuf,
+}
+
+/// Stories and briefs, in the order of their file.
+#[derive(Debug)]
+pub struct Requests {
+    /// The lines.
+    pub lines: Vec<Line>,
+    /// Where relative paths of pictures start.
+    pub folder: PathBuf,
+    /// SHA-256 of the pictures of products, by their paths.
+    pub pictures: BTreeMap<String, String>,
+}
+
+impl Requests {
+    /// The briefs.
+    pub fn briefs(&self) -> impl Iterator<Item = &Brief> {
+        self.lines.iter().filter_map(|line| match line {
+            Line::Brief(brief) => Some(brief),
+            Line::Story(_) => None,
+        })
+    }
 }
 
 /// Problems together with the texts they are in, by file name.
@@ -83,18 +110,60 @@ fn read_scripts(root: &Path, scripts: &[PathBuf]) -> Result<Result<Input, Report
 }
 
 fn read_manifest(path: &Path) -> Result<Result<Input, Report>, Failure> {
+    let (name, text, files) = open_lines(path)?;
+    let manifest = match parse_manifest(&name, &text, &files) {
+        Ok(manifest) => manifest,
+        Err(problems) => return Ok(Err(report(problems, name, text, files))),
+    };
+    let folder = files.folder;
+    Ok(Ok(Input { manifest, folder }))
+}
+
+/// Reads what `--briefs` names: a JSONL file of briefs and stories. Every picture of a product is
+/// opened and decoded.
+///
+/// # Errors
+/// The outer error is a path that cannot be read, the inner one has the problems of the texts and
+/// of the pictures.
+pub fn read_requests(path: &Path) -> Result<Result<Requests, Report>, Failure> {
+    let size = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
+    if size.len() > LARGEST_BRIEFS {
+        let message = format!(
+            "{} has {} bytes, at most {LARGEST_BRIEFS} are read; split it",
+            path.display(),
+            size.len()
+        );
+        return Err(Failure::new(Exit::Input, message));
+    }
+    let (name, text, files) = open_lines(path)?;
+    let (lines, problems) = parse_lines(&name, &text, &files);
+    if !problems.is_empty() {
+        return Ok(Err(report(problems, name, text, files)));
+    }
+    Ok(Ok(Requests {
+        lines,
+        pictures: files.pictures.digests(),
+        folder: files.folder,
+    }))
+}
+
+/// The name and the text of a JSONL file, and the files that its lines may name.
+fn open_lines(path: &Path) -> Result<(String, String, Folder), Failure> {
     let name = path.display().to_string();
     let text =
         read_text(path).map_err(|reason| Failure::new(Exit::Input, format!("{name}: {reason}")))?;
     let folder = path.parent().unwrap_or(Path::new("")).to_owned();
     let files = Folder {
-        folder: folder.clone(),
+        pictures: PictureChecks::new(&folder),
+        folder,
         scripts: RefCell::default(),
     };
-    let problems = match parse_manifest(&name, &text, &files) {
-        Ok(manifest) => return Ok(Ok(Input { manifest, folder })),
-        Err(problems) => problems,
-    };
+    Ok((name, text, files))
+}
+
+/// Problems with the texts they are in.
+fn report(problems: Vec<Problem>, name: String, text: String, files: Folder) -> Report {
+    let folder = files.folder;
     let mut sources = files.scripts.into_inner();
     sources.insert(name, text);
     let problems = problems.into_iter().map(|problem| {
@@ -107,12 +176,13 @@ fn read_manifest(path: &Path) -> Result<Result<Input, Report>, Failure> {
         }
     });
     let problems = problems.collect();
-    Ok(Err(Report { problems, sources }))
+    Report { problems, sources }
 }
 
 /// Opens what a manifest names, and remembers the scripts for showing their problems.
 struct Folder {
     folder: PathBuf,
+    pictures: PictureChecks,
     scripts: RefCell<BTreeMap<String, String>>,
 }
 
@@ -134,6 +204,10 @@ impl InputFiles for Folder {
             return Err("the file is empty".to_owned());
         }
         Ok(())
+    }
+
+    fn product_image(&self, path: &str, sha256: Option<&str>) -> Result<(), String> {
+        self.pictures.check(path, sha256)
     }
 }
 

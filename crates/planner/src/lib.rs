@@ -3,11 +3,13 @@
 //! A [`Planner`](planner::Planner) takes a [`Brief`](storyloom_story::Brief) and gives a
 //! [`StoryScript`](storyloom_story::StoryScript) that keeps all [rules](check): by fixed
 //! [rules](rules) for advertisements, or by a language model that is [served](served) somewhere or
+//! [runs in this program](native). This crate knows nothing of runs, folders of runs and retries.
 
 pub mod chat;
 pub mod check;
 pub mod dialogue;
 pub mod images;
+// pub mod native;
 pub mod planner;
 pub mod prompts;
 pub mod rules;
@@ -22,4 +24,4 @@ pub use planner::{
     PlannerSettings,
 };
 pub use prompts::{PromptError, Prompts, TemplateVersion};
-pub use served::{ResponseFormat, Secret, Served, ServedSettings};
+pub use served::{ResponseFormat, Secret, Served, ServedSettings, Stop};
