@@ -16,7 +16,7 @@ use std::collections::BinaryHeap;
 use storyloom_story::Stage;
 
 use crate::cost::StageSeconds;
-use crate::run::fair_share;
+use crate::work::fair_share;
 
 /// One story as far as it is missing: the kinds of its shots, in order, as places in a list of
 /// [`StageSeconds`].

@@ -16,7 +16,7 @@ use storyloom_story::{
 };
 use storyloom_telemetry::{Event, Reporter};
 
-use crate::config::{CheckpointSettings, RunConfig, StopFlag, Videos};
+use crate::config::{CheckpointSettings, PlanningSettings, RunConfig, StopFlag, Videos};
 use crate::cost::{CostTable, ReplicaShape, Sampling, Samplings, StageCost};
 use crate::error::RunError;
 use crate::run::run;
@@ -301,6 +301,7 @@ fn config(out: &Path, interleave: usize, settings: &PipelineSettings) -> RunConf
         },
         continuation: Continuation::None,
         attempts: 1,
+        planning: PlanningSettings::default(),
         checkpoint: CheckpointSettings::Auto {
             uptime: Duration::from_secs(7200),
         },

@@ -57,11 +57,8 @@ pub fn make_story<E: ShotEngine>(
     };
     let has_references = !file.reference_images.is_empty();
 
-    let shots: Vec<(ShotId, ShotScript)> = file
-        .script
-        .shots()
-        .map(|(id, shot)| (id, shot.clone()))
-        .collect();
+    let shots: Vec<(ShotId, ShotScript)> =
+        file.shots().map(|(id, shot)| (id, shot.clone())).collect();
     let mut done: Vec<ShotId> = Vec::with_capacity(shots.len());
     let mut work = Work::default();
     let mut last: Option<CommitRecord> = None;
@@ -91,6 +88,7 @@ pub fn make_story<E: ShotEngine>(
                 let chain = Chain {
                     done: &done,
                     last: last.as_ref(),
+                    story_plan: file.plan.as_deref(),
                     window: config.window,
                     remaining: shots.len() - done.len(),
                 };
@@ -125,6 +123,7 @@ fn committed<E>(
 struct Chain<'a> {
     done: &'a [ShotId],
     last: Option<&'a CommitRecord>,
+    story_plan: Option<&'a str>,
     window: WindowSettings,
     remaining: usize,
 }
@@ -274,6 +273,7 @@ fn plan<E: ShotEngine>(
         window,
         continues,
         previous,
+        story_plan: chain.story_plan.map(str::to_owned),
         remaining: chain.remaining,
     })
 }
@@ -293,8 +293,10 @@ fn begin<E: ShotEngine>(
     } else {
         reference_pictures(config, file)?
     };
-    let size = match (file.size, references.first()) {
-        (Some(size), _) => size,
+    let asked = file.brief.as_ref().and_then(|brief| brief.size);
+    let size = match (file.size.or(asked), references.first()) {
+        (Some(size), _) if file.size.is_some() => size,
+        (Some(asked), _) => config.video.resolution().shaped_like(asked),
         (None, None) => config.video.resolution(),
         (None, Some(first)) => {
             let first = Resolution {

@@ -20,7 +20,8 @@ use storyloom_orchestrator::pipeline::{PipelineSettings, pipeline};
 use storyloom_orchestrator::simulated::{Pace, SimulatedEngine};
 use storyloom_orchestrator::verify::{Depth, VideosProven, verify};
 use storyloom_orchestrator::{
-    CheckpointSettings, RunConfig, RunError, RunFolder, StopFlag, Videos, report, run,
+    CheckpointSettings, PlanningSettings, RunConfig, RunError, RunFolder, StopFlag, Videos, report,
+    run,
 };
 use storyloom_story::{
     Continuation, Manifest, Method, Scene, ShotScript, Stage, StoryEntry, StoryId, StoryScript,
@@ -88,6 +89,7 @@ fn config(out: &Path, interleave: usize) -> RunConfig {
         },
         continuation: Continuation::Mi2v,
         attempts: 2,
+        planning: PlanningSettings::default(),
         checkpoint: CheckpointSettings::Auto {
             uptime: Duration::from_secs(3600),
         },

@@ -66,7 +66,7 @@ pub fn measure(
     for id in &run.stories {
         let file = folder.story_file(id)?;
         let mut in_stages = 0.0;
-        for (place, (shot, _)) in file.script.shots().enumerate() {
+        for (place, (shot, _)) in file.shots().enumerate() {
             if let Some(record) = readable_record(folder, id, shot) {
                 in_stages += record.seconds.values().sum::<f64>();
                 seen.add(&record, place, observed);
@@ -74,7 +74,7 @@ pub fn measure(
         }
         if let Some(work) = file.work.filter(|_| file.state == StoryState::Done) {
             seen.ends.extend(work.end);
-            let shots = file.script.shot_count() as f64;
+            let shots = file.shot_count() as f64;
             seen.records
                 .push((work.useful - in_stages).max(0.0) / shots.max(1.0));
         }
