@@ -5,7 +5,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::StoryId;
+use crate::manifest::StoryEntry;
 use crate::method::Method;
+use crate::script::StoryScript;
 use crate::video::Resolution;
 
 /// One brief, checked. Serialises to the line that
@@ -113,6 +115,20 @@ impl Brief {
             BriefKind::Story
         } else {
             BriefKind::Ad
+        }
+    }
+
+    /// The story that this brief becomes with `script`. The picture of the product stands in its
+    /// memory before the first shot.
+    pub fn story(&self, script: StoryScript) -> StoryEntry {
+        StoryEntry {
+            method: self.method,
+            seed: self.seed,
+            tenant: self.tenant.clone(),
+            priority: self.priority,
+            size: self.size,
+            reference_images: self.product_image.iter().cloned().collect(),
+            ..StoryEntry::new(self.id.clone(), script)
         }
     }
 

@@ -13,7 +13,7 @@ use crate::problem::{Problems, Span};
 use crate::video::Resolution;
 
 /// Keys of a brief that a line with a script cannot have.
-pub(crate) const BRIEF_KEYS: [&str; 16] = [
+pub(crate) const BRIEF_KEYS: [&str; 15] = [
     "title",
     "selling_points",
     "promo",
@@ -24,7 +24,6 @@ pub(crate) const BRIEF_KEYS: [&str; 16] = [
     "shots",
     "style",
     "language",
-    "size",
     "schema",
     "use",
     "lang",
@@ -33,7 +32,7 @@ pub(crate) const BRIEF_KEYS: [&str; 16] = [
 ];
 
 /// The keys of every line, script or brief.
-pub(crate) const LINE_KEYS: [&str; 5] = ["id", "method", "seed", "tenant", "priority"];
+pub(crate) const LINE_KEYS: [&str; 6] = ["id", "method", "seed", "tenant", "priority", "size"];
 
 /// The only value of `schema`.
 const SAMPLE_SCHEMA: &str = "storyloom.nw.sample/1";
@@ -70,7 +69,6 @@ pub(crate) fn read_brief(
         shots: read_shots(problems, fields),
         style: bounded_text(problems, fields, "style", 500),
         language: read_language(problems, fields),
-        size: read_size(problems, fields),
         ..Brief::new(id)
     };
     // What is missing cannot be told from what is wrong.
@@ -296,7 +294,11 @@ fn read_language(problems: &mut Problems<'_>, fields: &Fields<'_, '_>) -> Langua
     })
 }
 
-fn read_size(problems: &mut Problems<'_>, fields: &Fields<'_, '_>) -> Option<Resolution> {
+/// Reads `size`: width and height in pixels.
+pub(crate) fn read_size(
+    problems: &mut Problems<'_>,
+    fields: &Fields<'_, '_>,
+) -> Option<Resolution> {
     let value = fields.get("size")?;
     let help = "write width and height in pixels: \"size\": [832, 480]";
     let Value::Array(list) = value else {

@@ -4,6 +4,7 @@ use crate::brief::Brief;
 use crate::ids::StoryId;
 use crate::method::Method;
 use crate::script::StoryScript;
+use crate::video::Resolution;
 
 /// One story of a manifest, checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +21,8 @@ pub struct StoryEntry {
     pub tenant: Option<String>,
     /// Larger is sooner; 0 if not given.
     pub priority: i64,
+    /// Size of the video in pixels, if not the run's.
+    pub size: Option<Resolution>,
     /// Paths of pictures that stand in the memory bank before the first shot (StoryMem MR2V),
     /// relative to the manifest.
     pub reference_images: Vec<String>,
@@ -35,6 +38,7 @@ impl StoryEntry {
             seed: None,
             tenant: None,
             priority: 0,
+            size: None,
             reference_images: Vec::new(),
         }
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jsonc_parser::ast::Value;
 
 use crate::brief::Brief;
-use crate::brief_reader::{BRIEF_KEYS, LINE_KEYS, read_brief};
+use crate::brief_reader::{BRIEF_KEYS, LINE_KEYS, read_brief, read_size};
 use crate::ids::StoryId;
 use crate::json::{self, Fields, kind, span};
 use crate::manifest::{Line, Manifest, StoryEntry};
@@ -13,14 +13,16 @@ use crate::method::Method;
 use crate::problem::{Problem, Problems, Span, nearest};
 use crate::script::StoryScript;
 use crate::script_reader::{parse_script, read_story, skip_byte_order_mark};
+use crate::video::Resolution;
 
-const KEYS: [&str; 7] = [
+const KEYS: [&str; 8] = [
     "id",
     "script",
     "method",
     "seed",
     "tenant",
     "priority",
+    "size",
     "reference_images",
 ];
 
@@ -189,6 +191,7 @@ struct Settings {
     seed: Option<u64>,
     tenant: Option<String>,
     priority: i64,
+    size: Option<Resolution>,
 }
 
 /// What is known while a manifest is read.
@@ -299,6 +302,7 @@ impl Reader<'_> {
             seed: settings.seed,
             tenant: settings.tenant,
             priority: settings.priority,
+            size: settings.size,
             reference_images,
             ..StoryEntry::new(id?, script?)
         })
@@ -317,6 +321,7 @@ impl Reader<'_> {
             seed: settings.seed,
             tenant: settings.tenant,
             priority: settings.priority,
+            size: settings.size,
             ..brief
         })
     }
@@ -329,6 +334,7 @@ impl Reader<'_> {
                 .integer(fields, "priority", "a whole number")
                 .unwrap_or(0),
             tenant: fields.text(&mut self.problems, "tenant"),
+            size: read_size(&mut self.problems, fields),
         }
     }
 
