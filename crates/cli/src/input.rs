@@ -1,21 +1,38 @@
-//! Opening manifests, folders of scripts and scripts.
+//! Opening manifests, briefs, folders of scripts and scripts.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use storyloom_story::{InputFiles, Manifest, Problem, manifest_from_scripts, parse_manifest};
+use storyloom_story::{
+    InputFiles, Line, Manifest, Problem, StoryEntry, manifest_from_scripts, parse_lines,
+};
 
 use crate::exit::{Exit, Failure};
 
-/// A manifest and the folder that the paths in it count from.
+/// Stories and briefs, and the folder that the paths in them count from.
 #[derive(Debug)]
 pub struct Input {
-    /// The stories.
-    pub manifest: Manifest,
+    /// The stories and briefs, in their order.
+    pub lines: Vec<Line>,
     /// Where relative paths of reference images start.
     pub folder: PathBuf,
+}
+
+impl Input {
+    /// Whether any story has to be planned.
+    pub fn has_briefs(&self) -> bool {
+        self.lines.iter().any(|line| matches!(line, Line::Brief(_)))
+    }
+
+    /// The stories that have a script.
+    pub fn stories(&self) -> impl Iterator<Item = &StoryEntry> {
+        self.lines.iter().filter_map(|line| match line {
+            Line::Story(entry) => Some(entry),
+            Line::Brief(_) => None,
+        })
+    }
 }
 
 /// Problems together with the texts they are in, by file name.
@@ -27,7 +44,7 @@ pub struct Report {
     pub sources: BTreeMap<String, String>,
 }
 
-/// Reads what `--manifest` names: a JSONL file, a script (`.json`), or a folder of scripts.
+/// Reads what `--manifest` names: a JSONL file of stories and briefs, a script (`.json`), or a folder of scripts.
 ///
 /// # Errors
 /// The outer error is a path that cannot be read, the inner one has the problems of the texts.
@@ -74,8 +91,8 @@ fn read_scripts(root: &Path, scripts: &[PathBuf]) -> Result<Result<Input, Report
         .map(|(name, text)| (name.as_str(), text.as_str()));
     let manifest = manifest_from_scripts(&root.display().to_string(), texts);
     Ok(match manifest {
-        Ok(manifest) => Ok(Input {
-            manifest,
+        Ok(Manifest { stories }) => Ok(Input {
+            lines: stories.into_iter().map(Line::Story).collect(),
             folder: root.to_owned(),
         }),
         Err(problems) => Err(Report { problems, sources }),
@@ -91,10 +108,10 @@ fn read_manifest(path: &Path) -> Result<Result<Input, Report>, Failure> {
         folder: folder.clone(),
         scripts: RefCell::default(),
     };
-    let problems = match parse_manifest(&name, &text, &files) {
-        Ok(manifest) => return Ok(Ok(Input { manifest, folder })),
-        Err(problems) => problems,
-    };
+    let (lines, problems) = parse_lines(&name, &text, &files);
+    if problems.is_empty() {
+        return Ok(Ok(Input { lines, folder }));
+    }
     let mut sources = files.scripts.into_inner();
     sources.insert(name, text);
     let problems = problems.into_iter().map(|problem| {

@@ -13,6 +13,7 @@ mod exit;
 mod input;
 mod logging;
 mod output;
+mod planner;
 mod progress;
 mod ranks;
 mod shift;

@@ -49,13 +49,10 @@ pub trait StoryPlanner: Sync {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlannerDescription {
     /// What plans: `rules`, `native`, `served` or `simulated`.
-    pub back_end: String,
-    /// Digest of the model, or the name of a served one; empty without a model.
-    pub model: String,
-    /// Version of the prompt templates.
-    pub templates: String,
-    /// How text is drawn from the model: temperature and whatever else decides it.
-    pub sampling: serde_json::Value,
+    pub backend: String,
+    /// Everything else but brief and seed that decides a script, as the back end has it: digest of
+    /// the model, version of the templates, how text is drawn from it.
+    pub recipe: serde_json::Value,
 }
 
 /// A brief to plan.
@@ -74,12 +71,33 @@ pub struct PlanRequest<'a> {
 pub struct PlannedScript {
     /// The script.
     pub script: StoryScript,
+    /// Prompt of a picture of the product or the main character, where one was asked for.
+    pub reference: Option<String>,
     /// What the model wrote, as it wrote it; empty without a model.
     pub text: String,
     /// Times it was asked to mend that.
     pub repairs: u32,
+    /// What was mended without it, and what of the brief was not used.
+    pub notes: Vec<String>,
+    /// Tokens that it read.
+    pub tokens_read: u64,
     /// Tokens that it wrote.
     pub tokens: u64,
+}
+
+impl PlannedScript {
+    /// A script that no model has written.
+    pub fn plain(script: StoryScript) -> Self {
+        Self {
+            script,
+            reference: None,
+            text: String::new(),
+            repairs: 0,
+            notes: Vec::new(),
+            tokens_read: 0,
+            tokens: 0,
+        }
+    }
 }
 
 /// A brief that could not be planned.
@@ -91,6 +109,8 @@ pub struct PlanError {
     pub class: ErrorClass,
     /// What happened, in words a user can act on.
     pub message: String,
+    /// What the model had written; empty where nobody knows.
+    pub text: String,
 }
 
 impl PlanError {
@@ -99,6 +119,7 @@ impl PlanError {
         Self {
             class: ErrorClass::Shot,
             message: message.into(),
+            text: String::new(),
         }
     }
 }
@@ -121,14 +142,23 @@ pub struct PlanRecord {
     pub seed: Seed,
     /// The script.
     pub script: StoryScript,
+    /// Prompt of a picture of the product or the main character, where one was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
     /// What the model wrote.
     pub text: String,
     /// Times it was asked to mend that.
     pub repairs: u32,
+    /// What was mended without it, and what of the brief was not used.
+    pub notes: Vec<String>,
+    /// Tokens that it read.
+    pub tokens_read: u64,
     /// Tokens that it wrote.
     pub tokens: u64,
-    /// How long it took, with the others of its batch beside it.
+    /// How long its batch took.
     pub seconds: f64,
+    /// Stories of its batch.
+    pub batch: u32,
     /// blake3 of this record with this field empty.
     pub digest: String,
 }
@@ -144,12 +174,12 @@ impl Sealed for PlanRecord {
 }
 
 impl PlanRecord {
-    /// The record of a plan; not sealed yet.
+    /// The record of a plan that took its batch of so many stories so many seconds; not sealed yet.
     pub(crate) fn new(
         request: &PlanRequest,
         planner: PlannerDescription,
         planned: PlannedScript,
-        seconds: f64,
+        (seconds, batch): (f64, usize),
     ) -> Self {
         Self {
             format: RECORD_FORMAT,
@@ -159,10 +189,14 @@ impl PlanRecord {
             attempt: request.attempt,
             seed: request.seed,
             script: planned.script,
+            reference: planned.reference,
             text: planned.text,
             repairs: planned.repairs,
+            notes: planned.notes,
+            tokens_read: planned.tokens_read,
             tokens: planned.tokens,
             seconds,
+            batch: u32::try_from(batch).unwrap_or(u32::MAX),
             digest: String::new(),
         }
     }
@@ -316,10 +350,8 @@ mod tests {
 
     fn description(templates: &str) -> PlannerDescription {
         PlannerDescription {
-            back_end: "rules".to_owned(),
-            model: String::new(),
-            templates: templates.to_owned(),
-            sampling: serde_json::Value::Null,
+            backend: "rules".to_owned(),
+            recipe: serde_json::json!({"templates": templates}),
         }
     }
 
@@ -346,12 +378,12 @@ mod tests {
             attempt: 0,
         };
         let planned = PlannedScript {
-            script: script(&[true, false]),
             text: "text".to_owned(),
             repairs: 1,
             tokens: 7,
+            ..PlannedScript::plain(script(&[true, false]))
         };
-        PlanRecord::new(&request, description("1"), planned, seconds)
+        PlanRecord::new(&request, description("1"), planned, (seconds, 1))
     }
 
     #[test]

@@ -96,6 +96,15 @@ pub(crate) fn write_reproducer(
     Ok(())
 }
 
+/// Keeps what a model had written of a brief that cannot be planned.
+pub(crate) fn write_text(folder: &RunFolder, story: &StoryId, text: &str) -> Result<(), RunError> {
+    if text.is_empty() {
+        return Ok(());
+    }
+    let path = place(folder, story).join("text.txt");
+    Ok(folder.storage().write(&path, text.as_bytes())?)
+}
+
 /// Ends a run that has more stories in quarantine than it accepts.
 pub(crate) fn check_limit(
     folder: &RunFolder,

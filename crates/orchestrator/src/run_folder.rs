@@ -84,7 +84,7 @@ pub struct StoryFile {
     pub tenant: Option<String>,
     /// Reference images, as the manifest named them.
     pub reference_images: Vec<String>,
-    /// Frame size of every shot; decided before the first.
+    /// Frame size of every shot: what the manifest says, or decided before the first.
     pub size: Option<Resolution>,
     /// How far it is.
     pub state: StoryState,
@@ -150,7 +150,7 @@ impl StoryFile {
             seed: brief.seed,
             tenant: brief.tenant.clone(),
             reference_images: brief.product_image.iter().cloned().collect(),
-            size: None,
+            size: brief.size,
             state: StoryState::Pending,
             video: None,
             work: None,
@@ -167,7 +167,7 @@ impl StoryFile {
             seed: entry.seed,
             tenant: entry.tenant.clone(),
             reference_images: entry.reference_images.clone(),
-            size: None,
+            size: entry.size,
             state: StoryState::Pending,
             video: None,
             work: None,
@@ -196,6 +196,7 @@ impl StoryFile {
                 self.script.as_ref() == Some(&entry.script)
                     && self.seed == entry.seed
                     && self.reference_images == entry.reference_images
+                    && entry.size.is_none_or(|size| self.size == Some(size))
             }
             _ => false,
         }

@@ -293,10 +293,8 @@ fn begin<E: ShotEngine>(
     } else {
         reference_pictures(config, file)?
     };
-    let asked = file.brief.as_ref().and_then(|brief| brief.size);
-    let size = match (file.size.or(asked), references.first()) {
-        (Some(size), _) if file.size.is_some() => size,
-        (Some(asked), _) => config.video.resolution().shaped_like(asked),
+    let size = match (file.size, references.first()) {
+        (Some(size), _) => size,
         (None, None) => config.video.resolution(),
         (None, Some(first)) => {
             let first = Resolution {

@@ -97,8 +97,10 @@ fn plan_only(
     lines: &[Line],
     planner: &dyn StoryPlanner,
 ) -> Result<RunOutcome, RunError> {
-    let stop = StopFlag::default();
-    plan_briefs(storage, &config(out), lines, planner, &Silent, &stop)
+    let (mut config, stop) = (config(out), StopFlag::default());
+    // One that died in this process is believed to live.
+    config.patience = Duration::from_millis(40);
+    plan_briefs(storage, &config, lines, planner, &Silent, &stop)
 }
 
 /// Notes what it is asked, and answers what a test wants.
@@ -165,6 +167,7 @@ fn error(class: ErrorClass, message: &str) -> Option<PlanError> {
     Some(PlanError {
         class,
         message: message.to_owned(),
+        text: "Once upon".to_owned(),
     })
 }
 
@@ -188,7 +191,9 @@ fn a_planned_story_is_the_story_of_its_script() {
         .map(|line| {
             let plan = read_plan(&folder(out.path()), line.id()).unwrap().unwrap();
             assert_eq!(plan.seed, Seed::derive_plan(0, line.id(), 0));
-            let Line::Brief(brief) = line else { panic!("it is no brief") };
+            let Line::Brief(brief) = line else {
+                panic!("it is no brief")
+            };
             Line::Story(brief.story(plan.script))
         })
         .collect();
@@ -205,7 +210,13 @@ fn a_planned_story_is_the_story_of_its_script() {
 fn a_planner_that_dies_anywhere_plans_only_what_is_missing() {
     let calm = tempfile::tempdir().unwrap();
     let counting = Arc::new(FaultyDisk::after(u64::MAX, Fault::Die));
-    plan_only(counting.clone(), calm.path(), &three(), &Meddling::willing()).unwrap();
+    plan_only(
+        counting.clone(),
+        calm.path(),
+        &three(),
+        &Meddling::willing(),
+    )
+    .unwrap();
     let plans = |out: &Path| {
         let plan = |line: &Line| read_plan(&folder(out), line.id()).unwrap();
         three().iter().map(plan).collect::<Vec<_>>()
@@ -249,14 +260,19 @@ fn each_attempt_has_a_seed_of_its_own_and_the_last_one_decides() {
     assert_eq!((outcome.done, outcome.quarantined), (2, 1));
     let asked = planner.asked();
     for (story, last) in [("lamp", 2), ("watch", 2), ("kettle", 0)] {
-        let of: Vec<_> = asked.iter().filter(|(of, ..)| of.as_str() == story).collect();
+        let of: Vec<_> = asked
+            .iter()
+            .filter(|(of, ..)| of.as_str() == story)
+            .collect();
         let attempts: Vec<u32> = of.iter().map(|(_, attempt, _)| *attempt).collect();
         assert_eq!(attempts, (0..=last).collect::<Vec<_>>(), "{story}");
         for (_, attempt, seed) in of {
             assert_eq!(*seed, Seed::derive_plan(0, &id(story), *attempt));
         }
     }
-    let plan = read_plan(&folder(out.path()), &id("watch")).unwrap().unwrap();
+    let plan = read_plan(&folder(out.path()), &id("watch"))
+        .unwrap()
+        .unwrap();
     assert_eq!(plan.attempt, 2);
 
     let aside = quarantine::list(&folder(out.path())).unwrap();
@@ -265,13 +281,21 @@ fn each_attempt_has_a_seed_of_its_own_and_the_last_one_decides() {
     let line = out.path().join("quarantine/lamp/manifest.jsonl");
     let line: Brief = serde_json::from_str(&std::fs::read_to_string(line).unwrap()).unwrap();
     assert_eq!(line.title.as_deref(), Some("The lamp"));
+    let text = out.path().join("quarantine/lamp/text.txt");
+    assert_eq!(std::fs::read_to_string(text).unwrap(), "Once upon");
     assert!(!checked(out.path()).ok);
 
     // Left alone until it is let back.
     let again = Meddling::willing();
-    assert_eq!(make_with(out.path(), &three(), &again).unwrap().quarantined, 1);
+    assert_eq!(
+        make_with(out.path(), &three(), &again).unwrap().quarantined,
+        1
+    );
     assert!(again.asked().is_empty());
-    assert_eq!(quarantine::release(&folder(out.path()), &[]).unwrap(), [id("lamp")]);
+    assert_eq!(
+        quarantine::release(&folder(out.path()), &[]).unwrap(),
+        [id("lamp")]
+    );
     assert_eq!(make_with(out.path(), &three(), &again).unwrap().done, 3);
     assert_eq!(again.asked().len(), 1);
     assert!(checked(out.path()).ok);
@@ -291,7 +315,10 @@ fn trouble_that_may_pass_does_not_change_the_seed() {
     });
     assert_eq!(make_with(out.path(), &three(), &planner).unwrap().done, 3);
     let lamps = planner.asked();
-    let lamps: Vec<_> = lamps.iter().filter(|(of, ..)| of.as_str() == "lamp").collect();
+    let lamps: Vec<_> = lamps
+        .iter()
+        .filter(|(of, ..)| of.as_str() == "lamp")
+        .collect();
     assert_eq!(lamps.len(), 2);
     assert_eq!(lamps[0], lamps[1]);
 }
@@ -303,7 +330,12 @@ fn a_planner_that_is_away_ends_the_run() {
     let ended = make_with(out.path(), &three(), &planner).unwrap_err();
     assert_eq!(ended.class(), ErrorClass::ServiceAway);
     assert!(ended.to_string().contains("nobody answers"), "{ended}");
-    assert_eq!(make_with(out.path(), &three(), &Meddling::willing()).unwrap().done, 3);
+    assert_eq!(
+        make_with(out.path(), &three(), &Meddling::willing())
+            .unwrap()
+            .done,
+        3
+    );
 }
 
 /// Planned stories that nobody has begun are never more than the look-ahead, however fast the
@@ -366,7 +398,11 @@ fn others_may_plan() {
         assert_eq!(plans.join().unwrap().quarantined, 1);
     });
     let attempts = planner.asked().len();
-    assert_eq!(attempts, 7 + 3, "each is planned once, one is tried three times");
+    assert_eq!(
+        attempts,
+        7 + 3,
+        "each is planned once, one is tried three times"
+    );
     quarantine::release(&folder(out.path()), &[]).unwrap();
     make_with(out.path(), &lines, &Meddling::willing()).unwrap();
     assert!(checked(out.path()).ok);
@@ -377,7 +413,13 @@ fn others_may_plan() {
 #[test]
 fn what_was_given_up_for_now_is_opened_again() {
     let out = tempfile::tempdir().unwrap();
-    plan_only(Arc::new(Disk), out.path(), &three()[..1], &Meddling::willing()).unwrap();
+    plan_only(
+        Arc::new(Disk),
+        out.path(),
+        &three()[..1],
+        &Meddling::willing(),
+    )
+    .unwrap();
     let folder = folder(out.path());
     let lines = three();
     let run = config(out.path());
@@ -396,7 +438,12 @@ fn what_was_given_up_for_now_is_opened_again() {
         seen.push(folder.story_file(line.id()).unwrap().state);
     }
     assert_eq!(seen, vec![StoryState::Pending; 3]);
-    assert_eq!(make_with(out.path(), &lines, &Meddling::willing()).unwrap().done, 3);
+    assert_eq!(
+        make_with(out.path(), &lines, &Meddling::willing())
+            .unwrap()
+            .done,
+        3
+    );
 }
 
 #[test]
@@ -419,7 +466,12 @@ fn a_run_that_is_asked_to_stop_while_it_plans_ends_soon() {
         run.join().unwrap().unwrap()
     });
     assert!(outcome.stopped);
-    assert_eq!(make_with(out.path(), &three(), &Meddling::willing()).unwrap().done, 3);
+    assert_eq!(
+        make_with(out.path(), &three(), &Meddling::willing())
+            .unwrap()
+            .done,
+        3
+    );
 }
 
 #[test]
@@ -447,9 +499,24 @@ fn verify_finds_plans_that_are_not_what_they_claim() {
     let plan = "stories/lamp/plan.json";
     edit(plan, "Shot 2", "Shot 7", "changed after it was written");
     let story = "stories/lamp/story.json";
-    edit(story, "Shot 2", "Shot 7", "its script is not that of its plan");
-    edit(story, "The lamp\"", "The lamp!\"", "planned from another brief");
-    edit(story, "\"seed\": null", "\"seed\": 5", "the seed of its plan");
+    edit(
+        story,
+        "Shot 2",
+        "Shot 7",
+        "its script is not that of its plan",
+    );
+    edit(
+        story,
+        "\"title\": \"The",
+        "\"title\": \"A",
+        "planned from another brief",
+    );
+    edit(
+        story,
+        "\"seed\": null",
+        "\"seed\": 5",
+        "the seed of its plan",
+    );
     edit("planner.json", "simulated", "rules", "by another planner");
     let path = out.path().join(plan);
     let bytes = std::fs::read(&path).unwrap();
@@ -471,15 +538,25 @@ fn another_planner_or_another_brief_is_refused() {
     let mut lines = three();
     lines[0] = brief("kettle", 5);
     let error = make_with(out.path(), &lines, &Meddling::willing()).unwrap_err();
-    assert!(error.to_string().contains("another script or brief"), "{error}");
+    assert!(
+        error.to_string().contains("another script or brief"),
+        "{error}"
+    );
     // Who it is for is no other brief.
-    let Line::Brief(kettle) = brief("kettle", 2) else { panic!("it is no brief") };
+    let Line::Brief(kettle) = brief("kettle", 2) else {
+        panic!("it is no brief")
+    };
     lines[0] = Line::Brief(Brief {
         tenant: Some("t".to_owned()),
         priority: 4,
         ..kettle
     });
-    assert_eq!(make_with(out.path(), &lines, &Meddling::willing()).unwrap().done, 3);
+    assert_eq!(
+        make_with(out.path(), &lines, &Meddling::willing())
+            .unwrap()
+            .done,
+        3
+    );
 }
 
 /// The journal of a planner rank: what it planned is useful time, what it waited is idle.
@@ -501,12 +578,26 @@ fn time_of_planning_is_accounted_for() {
         ..SimulatedPlanner::default()
     };
     let (disk, stop) = (Arc::new(Disk), StopFlag::default());
-    plan_briefs(disk, &config(out.path()), &three(), &planner, &journal, &stop).unwrap();
+    plan_briefs(
+        disk,
+        &config(out.path()),
+        &three(),
+        &planner,
+        &journal,
+        &stop,
+    )
+    .unwrap();
     journal.end(ShiftEnd::Done);
     let shifts = read_shifts(out.path()).unwrap();
-    let [Shift { plans, .. }] = &shifts[..] else { panic!("{shifts:?}") };
+    let [Shift { plans, .. }] = &shifts[..] else {
+        panic!("{shifts:?}")
+    };
     assert_eq!(plans.len(), 3);
-    assert!(plans.iter().all(|plan| plan.end == Some(AttemptEnd::Committed)));
+    assert!(
+        plans
+            .iter()
+            .all(|plan| plan.end == Some(AttemptEnd::Committed))
+    );
     use storyloom_telemetry::shift::{Extent, accounting};
     let total = accounting(&shifts, now + 1e6, Extent::Everything).total();
     assert!(total.useful >= 0.3 && total.wasted == 0.0, "{total:?}");

@@ -195,6 +195,17 @@ options! {
         /// Folder of the index, for example on a fast local disk; empty for the run folder.
         path: String = String::new(),
     }
+    /// How briefs become scripts.
+    planner: Planner {
+        /// What writes the scripts: `simulated` is a stand-in that says little and takes as long as
+        /// `simulated.plan_ms` says.
+        backend: PlannerKind = PlannerKind::Simulated,
+        /// Stories that are planned before a replica has time for them, for each replica.
+        ahead: u32 = 8,
+        /// How often a brief that cannot be planned is tried, each time with another seed, before
+        /// its story goes into quarantine.
+        attempts: u32 = 3,
+    }
     /// The stand-in for networks.
     simulated: Simulated {
         /// How long one step takes, in milliseconds, without `costs`.
@@ -206,6 +217,9 @@ options! {
         costs: String = String::new(),
         /// How many times faster the stages are than the table says.
         speed: f64 = 1.0,
+        /// How long the planner that is called `simulated` takes for a story, in milliseconds; 0
+        /// takes what the cost table says, or nothing without one.
+        plan_ms: u64 = 0,
         /// Whether video files are made. Without them each has a line of text that says so, and
         /// `verify` does too.
         videos: bool = true,
@@ -235,6 +249,9 @@ options! {
         encoders: u32 = 0,
         /// Ranks that only decode and score; 0 leaves it to the leader of the replica.
         decoders: u32 = 0,
+        /// Ranks of the world, beside all replicas, that only plan stories of briefs; 0 leaves it to
+        /// the leaders, on threads of their own.
+        planners: u32 = 0,
         /// Divide the rows of pictures to decode among the ranks of the denoiser.
         share_decode: bool = false,
         /// Let replicas that have run out of stories compute the negative prompt of others, which
@@ -297,6 +314,17 @@ pub enum EngineKind {
 impl Choice for EngineKind {
     const CHOICES: &'static [(&'static str, Self)] =
         &[("torch", Self::Torch), ("simulated", Self::Simulated)];
+}
+
+/// What writes scripts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlannerKind {
+    /// A stand-in.
+    Simulated,
+}
+
+impl Choice for PlannerKind {
+    const CHOICES: &'static [(&'static str, Self)] = &[("simulated", Self::Simulated)];
 }
 
 /// Where networks run.

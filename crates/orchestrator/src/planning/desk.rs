@@ -226,16 +226,25 @@ impl<'a> Desk<'a> {
             let answer = answers.next().unwrap_or_else(|| {
                 let class = ErrorClass::Run;
                 let message = "the planner gave fewer answers than it was asked for".to_owned();
-                Err(PlanError { class, message })
+                Err(PlanError {
+                    class,
+                    message,
+                    text: String::new(),
+                })
             });
             let sound = answer.and_then(|planned| {
                 check_script(&planned.script)?;
                 Ok(planned)
             });
             self.report_end(request, &sound, seconds);
-            records.push(
-                sound.map(|planned| PlanRecord::new(request, planner.describe(), planned, seconds)),
-            );
+            records.push(sound.map(|planned| {
+                PlanRecord::new(
+                    request,
+                    planner.describe(),
+                    planned,
+                    (seconds, requests.len()),
+                )
+            }));
         }
         // All are seen to, also after one that ends the run.
         let mut result = Ok(());
@@ -364,6 +373,7 @@ impl<'a> Desk<'a> {
         file.state = state;
         if !for_now {
             quarantine::write_reproducer(self.folder, self.config, &file)?;
+            quarantine::write_text(self.folder, &file.id, &error.text)?;
         }
         lease.check()?;
         self.folder.write_story(&file)?;

@@ -24,10 +24,8 @@ pub struct SimulatedPlanner {
 impl StoryPlanner for SimulatedPlanner {
     fn describe(&self) -> PlannerDescription {
         PlannerDescription {
-            back_end: "simulated".to_owned(),
-            model: String::new(),
-            templates: "1".to_owned(),
-            sampling: serde_json::Value::Null,
+            backend: "simulated".to_owned(),
+            recipe: serde_json::json!({"version": 1}),
         }
     }
 
@@ -46,16 +44,13 @@ impl StoryPlanner for SimulatedPlanner {
             let stopped = PlanError {
                 class: ErrorClass::Interrupted,
                 message: "asked to stop".to_owned(),
+                text: String::new(),
             };
             return vec![Err(stopped); requests.len()];
         }
         let plan = |request: &PlanRequest| {
-            Ok(PlannedScript {
-                script: script(request.brief, request.seed),
-                text: String::new(),
-                repairs: 0,
-                tokens: 0,
-            })
+            let script = script(request.brief, request.seed);
+            Ok(PlannedScript::plain(script))
         };
         requests.iter().map(plan).collect()
     }
