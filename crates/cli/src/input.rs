@@ -1,4 +1,4 @@
-//! Opening manifests, folders of scripts and scripts.
+//! Opening manifests, briefs, folders of scripts and scripts.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -6,41 +6,48 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use storyloom_story::{
-    Brief, InputFiles, Line, Manifest, Problem, manifest_from_scripts, parse_lines, parse_manifest,
+    Brief, InputFiles, Line, Manifest, Problem, StoryEntry, manifest_from_scripts, parse_lines,
 };
 
 use crate::exit::{Exit, Failure};
 use crate::planner::PictureChecks;
 
-/// Largest file of briefs that is read, in bytes.
-const LARGEST_BRIEFS: u64 = 256 << 20;
+/// Largest file of stories and briefs that is read, in bytes.
+const LARGEST: u64 = 1 << 30;
 
-/// A manifest and the folder that the paths in it count from.
+/// Stories and briefs, and the folder that the paths in them count from.
 #[derive(Debug)]
 pub struct Input {
-    /// The stories.
-    pub manifest: Manifest,
-    /// Where relative paths of reference images start.
-    pub folder: PathBuf,
-}
-
-/// Stories and briefs, in the order of their file.
-#[derive(Debug)]
-pub struct Requests {
-    /// The lines.
+    /// The stories and briefs, in their order.
     pub lines: Vec<Line>,
-    /// Where relative paths of pictures start.
+    /// Where relative paths of reference images start.
     pub folder: PathBuf,
     /// SHA-256 of the pictures of products, by their paths.
     pub pictures: BTreeMap<String, String>,
 }
 
-impl Requests {
-    /// The briefs.
+impl Input {
+    /// Whether any story has to be planned.
+    pub fn has_briefs(&self) -> bool {
+        self.briefs().next().is_some()
+    }
+
+    /// The stories that have to be planned.
     pub fn briefs(&self) -> impl Iterator<Item = &Brief> {
         self.lines.iter().filter_map(|line| match line {
             Line::Brief(brief) => Some(brief),
             Line::Story(_) => None,
+        })
+    }
+
+    /// The stories that have a script.
+    pub fn stories(&self) -> impl Iterator<Item = &StoryEntry> {
+        self.lines.iter().filter_map(|line| match line {
+            Line::Story(entry) => Some(entry),
+            Line::Brief(_) => None,
+        })
+    }
+}
         })
     }
 }
@@ -54,7 +61,7 @@ pub struct Report {
     pub sources: BTreeMap<String, String>,
 }
 
-/// Reads what `--manifest` names: a JSONL file, a script (`.json`), or a folder of scripts.
+/// Reads what `--manifest` names: a JSONL file of stories and briefs, a script (`.json`), or a folder of scripts.
 ///
 /// # Errors
 /// The outer error is a path that cannot be read, the inner one has the problems of the texts.
@@ -101,69 +108,40 @@ fn read_scripts(root: &Path, scripts: &[PathBuf]) -> Result<Result<Input, Report
         .map(|(name, text)| (name.as_str(), text.as_str()));
     let manifest = manifest_from_scripts(&root.display().to_string(), texts);
     Ok(match manifest {
-        Ok(manifest) => Ok(Input {
-            manifest,
+        Ok(Manifest { stories }) => Ok(Input {
+            lines: stories.into_iter().map(Line::Story).collect(),
             folder: root.to_owned(),
+            pictures: BTreeMap::new(),
         }),
         Err(problems) => Err(Report { problems, sources }),
     })
 }
 
+/// Every picture of a product is opened and decoded.
 fn read_manifest(path: &Path) -> Result<Result<Input, Report>, Failure> {
-    let (name, text, files) = open_lines(path)?;
-    let manifest = match parse_manifest(&name, &text, &files) {
-        Ok(manifest) => manifest,
-        Err(problems) => return Ok(Err(report(problems, name, text, files))),
-    };
-    let folder = files.folder;
-    Ok(Ok(Input { manifest, folder }))
-}
-
-/// Reads what `--briefs` names: a JSONL file of briefs and stories. Every picture of a product is
-/// opened and decoded.
-///
-/// # Errors
-/// The outer error is a path that cannot be read, the inner one has the problems of the texts and
-/// of the pictures.
-pub fn read_requests(path: &Path) -> Result<Result<Requests, Report>, Failure> {
     let size = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
-    if size.len() > LARGEST_BRIEFS {
-        let message = format!(
-            "{} has {} bytes, at most {LARGEST_BRIEFS} are read; split it",
-            path.display(),
-            size.len()
-        );
+    let name = path.display().to_string();
+    if size.len() > LARGEST {
+        let size = size.len();
+        let message = format!("{name} has {size} bytes, at most {LARGEST} are read; split it");
         return Err(Failure::new(Exit::Input, message));
     }
-    let (name, text, files) = open_lines(path)?;
-    let (lines, problems) = parse_lines(&name, &text, &files);
-    if !problems.is_empty() {
-        return Ok(Err(report(problems, name, text, files)));
-    }
-    Ok(Ok(Requests {
-        lines,
-        pictures: files.pictures.digests(),
-        folder: files.folder,
-    }))
-}
-
-/// The name and the text of a JSONL file, and the files that its lines may name.
-fn open_lines(path: &Path) -> Result<(String, String, Folder), Failure> {
-    let name = path.display().to_string();
     let text =
         read_text(path).map_err(|reason| Failure::new(Exit::Input, format!("{name}: {reason}")))?;
     let folder = path.parent().unwrap_or(Path::new("")).to_owned();
     let files = Folder {
         pictures: PictureChecks::new(&folder),
-        folder,
+        folder: folder.clone(),
         scripts: RefCell::default(),
     };
-    Ok((name, text, files))
-}
-
-/// Problems with the texts they are in.
-fn report(problems: Vec<Problem>, name: String, text: String, files: Folder) -> Report {
-    let folder = files.folder;
+    let (lines, problems) = parse_lines(&name, &text, &files);
+    if problems.is_empty() {
+        return Ok(Ok(Input {
+            lines,
+            folder,
+            pictures: files.pictures.digests(),
+        }));
+    }
     let mut sources = files.scripts.into_inner();
     sources.insert(name, text);
     let problems = problems.into_iter().map(|problem| {
@@ -176,7 +154,7 @@ fn report(problems: Vec<Problem>, name: String, text: String, files: Folder) -> 
         }
     });
     let problems = problems.collect();
-    Report { problems, sources }
+    Ok(Err(Report { problems, sources }))
 }
 
 /// Opens what a manifest names, and remembers the scripts for showing their problems.

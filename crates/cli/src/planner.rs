@@ -1,218 +1,145 @@
-//! A planner as the config wants it, and the checks of the pictures that briefs name.
+//! The one file that plugs planners into the trait of the orchestrator.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
-use std::env;
-use std::fs;
-use std::path::{Path, PathBuf};
+mod build;
+mod pictures;
+
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use storyloom_models::language::{LanguageModel, LanguageSettings};
-use storyloom_models::tch;
-use storyloom_orchestrator::StopFlag;
-use storyloom_planner::{
-    BackendKind, ImageFolder, ImageLimits, Native, NativeSettings, Planner, PlannerSettings,
-    PromptError, Sampling, Secret, Served, ServedSettings, Stop,
+use storyloom_memory::Disk;
+use storyloom_orchestrator::planning::ranks::{plan_briefs, reopen};
+use storyloom_orchestrator::planning::simulated::SimulatedPlanner;
+use storyloom_orchestrator::planning::{
+    PlanError, PlanRequest, PlannedScript, PlannerDescription,
 };
+use storyloom_orchestrator::{RunConfig, RunFolder, RunOutcome, StopFlag, StoryPlanner};
+use storyloom_planner::Planner;
+use storyloom_telemetry::Reporter;
 
-use crate::config::options::{Dtype, Planner as Options};
-use crate::config::{Config, PLANNER_KEY};
-use crate::exit::{Exit, Failure};
+use crate::config::Config;
+use crate::config::options::PlannerKind;
+use crate::costs;
+use crate::exit::Failure;
+use crate::input::Input;
+use crate::world::Place;
 
-/// Longest pause between two attempts to ask a served model.
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+pub use build::build;
+pub use pictures::PictureChecks;
 
-/// Pictures of products, in the folder of the briefs and below it.
-pub fn images(folder: &Path) -> ImageFolder {
-    ImageFolder::new(folder, ImageLimits::default())
-}
+/// A planner behind the orchestrator's trait.
+pub type BoxedPlanner = Box<dyn StoryPlanner>;
 
-/// Makes the planner of a config. `folder` is that of the briefs; a native model is loaded on
-/// `device`.
+/// The planner of this rank: none where there is nothing to plan, or where other ranks plan.
 ///
 /// # Errors
-/// A model or an endpoint is not given or cannot be used, a template is wrong, or the key cannot
-/// be read.
-pub fn build(
+/// The settings do not fit together, or a model cannot be loaded.
+pub fn of_rank(
     config: &Config,
-    folder: &Path,
-    device: tch::Device,
+    input: &Input,
+    place: &Place,
     stop: &StopFlag,
-) -> Result<Planner, Failure> {
-    let options = &config.planner;
-    let settings = PlannerSettings {
-        prompts: (!options.prompts.is_empty()).then(|| PathBuf::from(&options.prompts)),
-        steps: options.steps,
-        repairs: options.repairs,
-        prompt_chars: options.prompt_chars,
-        images: images(folder),
-    };
-    let stop = stop.clone();
-    let stop: Stop = Arc::new(move || stop.asked().is_some());
-    let planner = match options.backend {
-        BackendKind::Rules => Ok(Planner::of_rules(settings)),
-        BackendKind::Served => {
-            let chat = served(options, stop)?;
-            Planner::of_model(
-                BackendKind::Served,
-                Box::new(chat),
-                sampling(options),
-                settings,
-            )
-        }
-        BackendKind::Native => {
-            let chat = native(config, device, stop)?;
-            Planner::of_model(
-                BackendKind::Native,
-                Box::new(chat),
-                sampling(options),
-                settings,
-            )
-        }
-    };
-    planner.map_err(|error: PromptError| Failure::new(Exit::Config, error))
-}
-
-fn sampling(options: &Options) -> Sampling {
-    Sampling {
-        temperature: options.temperature,
-        top_p: options.top_p,
-        top_k: options.top_k,
-        max_tokens: options.max_tokens,
-    }
-}
-
-fn served(options: &Options, stop: Stop) -> Result<Served, Failure> {
-    required(
-        &options.endpoint,
-        "planner.endpoint",
-        "the address of the API, as in http://127.0.0.1:8000/v1",
-    )?;
-    required(
-        &options.model,
-        "planner.model",
-        "the name of the model, as the server calls it",
-    )?;
-    let settings = ServedSettings {
-        endpoint: options.endpoint.clone(),
-        model: options.model.clone(),
-        key: key(options)?,
-        concurrency: options.concurrency as usize,
-        per_minute: options.per_minute,
-        timeout: Duration::from_secs(u64::from(options.timeout_s)),
-        retries: options.retries,
-        backoff: Duration::from_millis(500),
-        longest_pause: LONGEST_PAUSE,
-        format: options.format,
-        sampling: sampling(options),
-        picture_side: options.picture_side,
-        stop,
-    };
-    Served::new(settings).map_err(|error| Failure::new(error.class.into(), error))
-}
-
-fn native(config: &Config, device: tch::Device, stop: Stop) -> Result<Native, Failure> {
-    let options = &config.planner;
-    required(
-        &options.model,
-        "planner.model",
-        "the folder of a language model",
-    )?;
-    let settings = NativeSettings {
-        name: options.model.clone(),
-        capacity: options.concurrency as usize,
-        sampling: sampling(options),
-        picture_side: options.picture_side,
-        stop,
-    };
-    let folder = PathBuf::from(&options.model);
-    let kind = match config.models.dtype {
-        Dtype::F32 => tch::Kind::Float,
-        Dtype::Bf16 => tch::Kind::BFloat16,
-    };
-    let load = move || {
-        let settings = LanguageSettings {
-            device,
-            kind,
-            ..LanguageSettings::default()
-        };
-        LanguageModel::load(&folder, &settings)
-    };
-    Native::start(settings, load).map_err(|error| Failure::new(error.class.into(), error))
-}
-
-fn required(value: &str, key: &str, what: &str) -> Result<(), Failure> {
-    if value.is_empty() {
-        let message = format!("{key} is not set: give {what}");
-        return Err(Failure::new(Exit::Config, message));
-    }
-    Ok(())
-}
-
-/// The key of the API, from the environment or from a file.
-fn key(options: &Options) -> Result<Option<Secret>, Failure> {
-    if let Ok(key) = env::var(PLANNER_KEY) {
-        return Ok(Secret::new(&key));
-    }
-    if options.key_file.is_empty() {
+) -> Result<Option<BoxedPlanner>, Failure> {
+    let others_plan = place.has_planners() && !place.plans_only();
+    if others_plan || !input.has_briefs() {
         return Ok(None);
     }
-    let wrong = |reason: String| {
-        let file = &options.key_file;
-        Failure::new(
-            Exit::Config,
-            format!("planner.key_file = {file:?}: {reason}"),
-        )
+    boxed(config, &input.folder, stop).map(Some)
+}
+
+fn boxed(config: &Config, folder: &Path, stop: &StopFlag) -> Result<BoxedPlanner, Failure> {
+    if config.planner.backend == PlannerKind::Simulated {
+        return Ok(Box::new(SimulatedPlanner {
+            cost: costs::plan_cost(config)?,
+            batch: 1,
+            stop: stop.clone(),
+        }));
+    }
+    Ok(Box::new(Plugged(build(config, folder, stop)?)))
+}
+
+/// A planner of crate `planner` as the orchestrator wants it.
+struct Plugged(Planner);
+
+impl StoryPlanner for Plugged {
+    fn describe(&self) -> PlannerDescription {
+        let described = self.0.describe();
+        PlannerDescription {
+            backend: described.backend.name().to_owned(),
+            // Plain data becomes JSON.
+            recipe: serde_json::to_value(described).unwrap_or_default(),
+        }
+    }
+
+    fn capacity(&self) -> usize {
+        self.0.capacity()
+    }
+
+    fn plan(&self, requests: &[PlanRequest]) -> Vec<Result<PlannedScript, PlanError>> {
+        let requests: Vec<_> = requests
+            .iter()
+            .map(|request| storyloom_planner::PlanRequest {
+                brief: request.brief,
+                seed: request.seed,
+                attempt: request.attempt,
+            })
+            .collect();
+        let planned = self.0.plan(&requests).into_iter();
+        planned
+            .map(|planned| match planned {
+                Ok(planned) => Ok(PlannedScript {
+                    script: planned.script,
+                    reference: planned.reference,
+                    text: planned.raw,
+                    repairs: planned.repairs,
+                    notes: planned.notes,
+                    tokens_read: planned.tokens.prompt,
+                    tokens: planned.tokens.completion,
+                }),
+                Err(error) => Err(PlanError {
+                    class: error.class,
+                    message: error.message,
+                    text: error.raw,
+                }),
+            })
+            .collect()
+    }
+}
+
+/// What a rank does that only plans.
+///
+/// # Errors
+/// What ends the run.
+pub fn plan(
+    settings: &RunConfig,
+    input: &Input,
+    planner: Option<&dyn StoryPlanner>,
+    reporter: &dyn Reporter,
+    stop: &StopFlag,
+) -> Result<RunOutcome, Failure> {
+    let Some(planner) = planner else {
+        tracing::warn!("topology.planners is set, but there is no brief to plan");
+        return Ok(RunOutcome::default());
     };
-    let text = fs::read_to_string(&options.key_file).map_err(|error| wrong(error.to_string()))?;
-    let key = Secret::new(&text).ok_or_else(|| wrong("the file is empty".to_owned()))?;
-    Ok(Some(key))
+    let disk = Arc::new(Disk);
+    Ok(plan_briefs(
+        disk,
+        settings,
+        &input.lines,
+        planner,
+        reporter,
+        stop,
+    )?)
 }
 
-/// Looks at every picture once, however many briefs name it.
-pub struct PictureChecks {
-    images: ImageFolder,
-    seen: RefCell<BTreeMap<String, Result<String, String>>>,
-}
-
-impl PictureChecks {
-    /// Checks pictures in `folder`.
-    pub fn new(folder: &Path) -> Self {
-        Self {
-            images: images(folder),
-            seen: RefCell::default(),
-        }
+/// Lets planner ranks try briefs again that were given up for now; one rank does so for all, before
+/// any of them looks.
+///
+/// # Errors
+/// The run folder cannot be read or written.
+pub fn prepare(settings: &RunConfig, input: &Input, place: &Place) -> Result<(), Failure> {
+    if place.has_planners() && place.is_first() {
+        let folder = RunFolder::new(&settings.out, Arc::new(Disk));
+        reopen(&folder, &input.lines)?;
     }
-
-    /// Whether a picture can be used, and has the digest that is given.
-    ///
-    /// # Errors
-    /// Why not.
-    pub fn check(&self, path: &str, sha256: Option<&str>) -> Result<(), String> {
-        let mut seen = self.seen.borrow_mut();
-        let found = seen.entry(path.to_owned()).or_insert_with(|| {
-            let loaded = self.images.load(path, None);
-            loaded
-                .map(|picture| picture.sha256)
-                .map_err(|error| error.to_string())
-        });
-        match (found, sha256) {
-            (Ok(found), Some(wanted)) if found != wanted => Err(format!(
-                "its SHA-256 is {found}, but the brief says {wanted}"
-            )),
-            (Ok(_), _) => Ok(()),
-            (Err(reason), _) => Err(reason.clone()),
-        }
-    }
-
-    /// The digests of the pictures that can be used, by their paths.
-    pub fn digests(&self) -> BTreeMap<String, String> {
-        let seen = self.seen.borrow();
-        let good = seen.iter().filter_map(|(path, found)| {
-            let digest = found.as_ref().ok()?;
-            Some((path.clone(), digest.clone()))
-        });
-        good.collect()
-    }
+    Ok(())
 }

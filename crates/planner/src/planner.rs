@@ -68,6 +68,17 @@ pub enum BackendKind {
     Native,
 }
 
+impl BackendKind {
+    /// The name used in configs and records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rules => "rules",
+            Self::Served => "served",
+            Self::Native => "native",
+        }
+    }
+}
+
 /// Everything but brief and seed that decides a script; part of its recipe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PlannerDescription {

@@ -8,18 +8,15 @@ use std::time::Duration;
 
 use clap::Args;
 use storyloom_memory::{Disk, Storage};
-use storyloom_models::tch;
 use storyloom_orchestrator::StopFlag;
 use storyloom_planner::{BackendKind, PlanRequest, Planner};
 use storyloom_story::{Brief, ErrorClass, Line, Seed, StoryEntry, StoryId};
 
 use super::{ConfigArguments, config};
 use crate::config::Config;
-use crate::config::options::Device;
 use crate::diagnose;
-use crate::engine;
 use crate::exit::{Exit, Failure, Outcome as CommandOutcome};
-use crate::input::{self, Requests};
+use crate::input::{self, Input};
 use crate::output::print;
 use crate::planner;
 use crate::plans::{Outcome, PlanRecord, Plans, Recipe};
@@ -48,7 +45,7 @@ pub struct Arguments {
 /// Plans what is missing and writes the manifest when every brief is settled.
 pub fn run(arguments: &Arguments) -> CommandOutcome {
     let config = config::load(&arguments.config)?;
-    let requests = match input::read_requests(&arguments.briefs)? {
+    let requests = match input::read(&arguments.briefs)? {
         Ok(requests) => requests,
         Err(report) => {
             diagnose::show(&report);
@@ -61,11 +58,7 @@ pub fn run(arguments: &Arguments) -> CommandOutcome {
     }
     let stop = signals::stop_flag(&config.run)?;
     let plans = Plans::take(&arguments.out)?;
-    let device = match config.planner.backend {
-        BackendKind::Native => device(&config)?,
-        _ => tch::Device::Cpu,
-    };
-    let planner = planner::build(&config, &requests.folder, device, &stop)?;
+    let planner = planner::build(&config, &requests.folder, &stop)?;
     let desk = Desk {
         config: &config,
         planner: &planner,
@@ -94,7 +87,7 @@ fn refuse_own_input(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-fn tell_input(requests: &Requests) -> CommandOutcome {
+fn tell_input(requests: &Input) -> CommandOutcome {
     let briefs = requests.briefs().count();
     let stories = requests.lines.len() - briefs;
     let shots: u32 = requests.briefs().map(|brief| brief.shots).sum();
@@ -104,20 +97,12 @@ fn tell_input(requests: &Requests) -> CommandOutcome {
     Ok(Exit::Done)
 }
 
-fn device(config: &Config) -> Result<tch::Device, Failure> {
-    match config.top.device {
-        Device::Cpu => Ok(tch::Device::Cpu),
-        Device::Cuda => engine::first_gpu(),
-        Device::Auto => Ok(engine::first_gpu().unwrap_or(tch::Device::Cpu)),
-    }
-}
-
 /// What the threads that plan share.
 struct Desk<'a> {
     config: &'a Config,
     planner: &'a Planner,
     plans: &'a Plans,
-    requests: &'a Requests,
+    requests: &'a Input,
     retry: bool,
     stop: &'a StopFlag,
     done: AtomicUsize,
@@ -265,7 +250,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 fn finish(
     config: &Config,
     arguments: &Arguments,
-    requests: &Requests,
+    requests: &Input,
     records: &[PlanRecord],
 ) -> CommandOutcome {
     let out = &arguments.out;

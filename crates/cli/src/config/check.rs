@@ -107,6 +107,16 @@ impl Config {
             "must be 1 to 5",
         );
         rule(self.run.attempts > 0, "run.attempts", "must be at least 1");
+        rule(
+            self.planner.attempts > 0,
+            "planner.attempts",
+            "must be at least 1",
+        );
+        rule(
+            (1..=10_000).contains(&self.planner.ahead),
+            "planner.ahead",
+            "must be 1 to 10000",
+        );
         rule(self.run.patience > 0, "run.patience", "must be at least 1");
         rule(
             (0.0..1e9).contains(&self.checkpoint.uptime),

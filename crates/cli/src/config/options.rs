@@ -3,7 +3,7 @@
 use storyloom_memory::IndexKind;
 use storyloom_memory::select::SelectionRule;
 use storyloom_models::sampler::{Reference, SamplerKind};
-use storyloom_planner::{BackendKind, ResponseFormat, Steps};
+use storyloom_planner::{ResponseFormat, Steps};
 use storyloom_story::{Continuation, Method};
 
 use super::value::{Choice, Count, OptionValue, PerExpert, PerPhase};
@@ -207,6 +207,9 @@ options! {
         costs: String = String::new(),
         /// How many times faster the stages are than the table says.
         speed: f64 = 1.0,
+        /// How long the planner that is called `simulated` takes for a story, in milliseconds; 0
+        /// takes what the cost table says, or nothing without one.
+        plan_ms: u64 = 0,
         /// Whether video files are made. Without them each has a line of text that says so, and
         /// `verify` does too.
         videos: bool = true,
@@ -224,9 +227,13 @@ options! {
     planner: Planner {
         /// What makes them: fixed rules, for advertisements in English only; a language model that
         /// is served elsewhere; or one in this program.
-        backend: BackendKind = BackendKind::Rules,
-        /// How often a plan is tried, each time with another seed, before its brief is given up.
-        attempts: u32 = 2,
+        /// Or a stand-in that writes no story worth making.
+        backend: PlannerKind = PlannerKind::Rules,
+        /// Stories that are planned before a replica has time for them, for each replica.
+        ahead: u32 = 8,
+        /// How often a brief that cannot be planned is tried, each time with another seed, before
+        /// its story goes into quarantine.
+        attempts: u32 = 3,
         /// How often a model is asked, in each of these, to put its answers right.
         repairs: u32 = 2,
         /// Name of the served model, or folder of the native one, relative to the current folder.
@@ -283,6 +290,9 @@ options! {
         encoders: u32 = 0,
         /// Ranks that only decode and score; 0 leaves it to the leader of the replica.
         decoders: u32 = 0,
+        /// Ranks of the world, beside all replicas, that only plan stories of briefs; 0 leaves it to
+        /// the leaders, on threads of their own.
+        planners: u32 = 0,
         /// Divide the rows of pictures to decode among the ranks of the denoiser.
         share_decode: bool = false,
         /// Let replicas that have run out of stories compute the negative prompt of others, which
@@ -345,6 +355,28 @@ pub enum EngineKind {
 impl Choice for EngineKind {
     const CHOICES: &'static [(&'static str, Self)] =
         &[("torch", Self::Torch), ("simulated", Self::Simulated)];
+}
+
+/// What makes scripts of briefs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlannerKind {
+    /// Fixed rules.
+    Rules,
+    /// A language model that is served elsewhere.
+    Served,
+    /// A language model in this program.
+    Native,
+    /// A stand-in.
+    Simulated,
+}
+
+impl Choice for PlannerKind {
+    const CHOICES: &'static [(&'static str, Self)] = &[
+        ("rules", Self::Rules),
+        ("served", Self::Served),
+        ("native", Self::Native),
+        ("simulated", Self::Simulated),
+    ];
 }
 
 /// Where networks run.
@@ -423,14 +455,6 @@ impl Choice for LogLevel {
         ("info", Self::Info),
         ("debug", Self::Debug),
         ("trace", Self::Trace),
-    ];
-}
-
-impl Choice for BackendKind {
-    const CHOICES: &'static [(&'static str, Self)] = &[
-        ("rules", Self::Rules),
-        ("served", Self::Served),
-        ("native", Self::Native),
     ];
 }
 

@@ -169,19 +169,20 @@ pub(super) fn view(
         aspect: 16.0 / 9.0,
     };
     gathering.references(file)?;
-    let mut shots = Vec::with_capacity(file.script.shot_count());
-    for (shot, script) in file.script.shots() {
+    let mut shots = Vec::with_capacity(file.shot_count());
+    for (shot, script) in file.shots() {
         shots.push(gathering.shot(file, shot, script, attempts));
     }
     let done = shots.iter().filter(|shot| shot.made.is_some()).count();
-    let standing = Standing::of(&file.state, shots.len() - done);
+    let standing = Standing::of(&file.state, file.shot_count() - done);
     let row = gathering.row(file, &shots, standing, attempts);
     let video = file.video.as_ref().filter(|_| videos == Videos::Encoded);
+    let script = file.script.as_ref();
     let view = StoryView {
         id: file.id.to_string(),
         title: row.name.clone().unwrap_or_else(|| file.id.to_string()),
         named: row.name.is_some(),
-        overview: file.script.overview.clone(),
+        overview: script.and_then(|script| script.overview.clone()),
         tenant: file.tenant.clone(),
         seed: file.seed.map(|seed| seed.to_string()),
         standing,
@@ -367,10 +368,10 @@ impl Gathering<'_> {
         };
         Row {
             id: file.id.to_string(),
-            name: file.script.name.clone(),
+            name: name(file),
             tenant: file.tenant.clone(),
             standing,
-            shots: shots.len(),
+            shots: file.shot_count(),
             done: shots.iter().filter(|shot| shot.made.is_some()).count(),
             useful: self.work.useful,
             lost: self.work.lost,
@@ -379,6 +380,15 @@ impl Gathering<'_> {
             pictures: self.pictures.row(&posters),
             reason,
         }
+    }
+}
+
+/// What the story is called: by its script, or by its brief while it has none.
+fn name(file: &StoryFile) -> Option<String> {
+    match (&file.script, &file.brief) {
+        (Some(script), _) => script.name.clone(),
+        (None, Some(brief)) => brief.title.clone(),
+        (None, None) => None,
     }
 }
 
