@@ -48,9 +48,6 @@ impl Input {
         })
     }
 }
-        })
-    }
-}
 
 /// Problems together with the texts they are in, by file name.
 #[derive(Debug, Default)]

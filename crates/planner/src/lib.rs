@@ -12,6 +12,7 @@ pub mod images;
 // pub mod native;
 pub mod planner;
 pub mod prompts;
+pub mod recital;
 pub mod rules;
 pub mod schema;
 pub mod served;

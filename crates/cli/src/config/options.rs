@@ -226,8 +226,8 @@ options! {
     /// What makes scripts of briefs. See docs/planner.md.
     planner: Planner {
         /// What makes them: fixed rules, for advertisements in English only; a language model that
-        /// is served elsewhere; or one in this program.
-        /// Or a stand-in that writes no story worth making.
+        /// is served elsewhere; one in this program; or a stand-in that says little and takes as
+        /// long as `simulated.plan_ms` says.
         backend: PlannerKind = PlannerKind::Rules,
         /// Stories that are planned before a replica has time for them, for each replica.
         ahead: u32 = 8,

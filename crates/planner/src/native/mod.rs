@@ -26,6 +26,7 @@ use crate::chat::{
 };
 use crate::served::Stop;
 use constraint::Grammars;
+pub(crate) use vocabulary::letter_of;
 
 /// Time between two looks at whether to stop, while there is nothing to do.
 const LOOK: Duration = Duration::from_millis(100);

@@ -130,7 +130,7 @@ fn has(part: &Value, kind: &str) -> bool {
 
 /// The letter that GPT-2 writes for a byte: printable ones stand for themselves, the others for
 /// those from U+0100 on.
-pub(super) fn letter_of(byte: u8) -> char {
+pub(crate) fn letter_of(byte: u8) -> char {
     let printable = |byte: u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
     if printable(byte) {
         return char::from(byte);
