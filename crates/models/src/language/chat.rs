@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use image::RgbImage;
-use minijinja::value::{Kwargs, Value};
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Kwargs, Serde, Value};
 use minijinja::{Environment, Error, ErrorKind};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::read_json;
 use crate::error::{ModelError, Result};
 
 /// Who speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Rules for the whole conversation.
@@ -128,8 +129,8 @@ impl ChatTemplate {
     fn new(source: String, tokens: BTreeMap<String, String>, path: &Path) -> Result<Self> {
         let mut environment = Environment::new();
         // As transformers sets up jinja2.
-        environment.set_trim_blocks(true);
-        environment.set_lstrip_blocks(true);
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        environment.set_syntax(syntax.map_err(|error| ModelError::bad_file(path, error.to_string()))?);
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.add_function("raise_exception", raise_exception);
         environment.add_filter("tojson", to_json);
@@ -148,7 +149,7 @@ impl ChatTemplate {
             context.insert(name, Value::from(token.as_str()));
         }
         for (name, value) in &options.variables {
-            context.insert(name, Value::from_serialize(value));
+            context.insert(name, Value::from(Serde(value)));
         }
         context.insert("messages", messages.iter().map(Message::value).collect());
         context.insert("add_generation_prompt", options.add_generation_prompt.into());

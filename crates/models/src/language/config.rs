@@ -133,8 +133,8 @@ struct RawText {
     mlp_bias: Option<bool>,
     use_sliding_window: Option<bool>,
     layer_types: Option<Vec<String>>,
-    #[serde(alias = "num_local_experts")]
     num_experts: Option<i64>,
+    num_local_experts: Option<i64>,
     num_experts_per_tok: Option<i64>,
     moe_intermediate_size: Option<i64>,
     norm_topk_prob: Option<bool>,
@@ -268,7 +268,7 @@ fn refuse_what_is_not_there(raw: &RawText) -> std::result::Result<(), String> {
 
 fn experts(raw: &RawText) -> std::result::Result<ExpertConfig, &'static str> {
     Ok(ExpertConfig {
-        count: raw.num_experts.ok_or("num_experts is missing")?,
+        count: raw.num_experts.or(raw.num_local_experts).ok_or("num_experts is missing")?,
         chosen: raw.num_experts_per_tok.ok_or("num_experts_per_tok is missing")?,
         width: raw.moe_intermediate_size.ok_or("moe_intermediate_size is missing")?,
         normalised: raw.norm_topk_prob.unwrap_or(false),

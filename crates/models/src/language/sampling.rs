@@ -120,7 +120,7 @@ impl Sampling {
         if self.top_p < 1.0 {
             let total: f64 = candidates.iter().map(|&(_, weight)| weight).sum();
             let mut before = 0.0;
-            let within = |&(_, weight): &(u32, f64)| {
+            let mut within = |&(_, weight): &(u32, f64)| {
                 let inside = before < self.top_p * total;
                 before += weight;
                 inside
