@@ -9,7 +9,7 @@ pub mod chat;
 pub mod check;
 pub mod dialogue;
 pub mod images;
-// pub mod native;
+pub mod native;
 pub mod planner;
 pub mod prompts;
 pub mod recital;
@@ -20,6 +20,7 @@ pub mod served;
 pub use chat::{Chat, ChatError, ChatReply, ChatRequest, ModelIdentity, Sampling, TokenCount};
 pub use dialogue::Steps;
 pub use images::{ImageFolder, ImageLimits, ImageProblem, Picture};
+pub use native::{Native, NativeSettings};
 pub use planner::{
     BackendKind, PlanError, PlanRequest, PlannedScript, Planner, PlannerDescription,
     PlannerSettings,

@@ -73,14 +73,17 @@ pub fn write_babble(folder: &Path, seed: u64) -> io::Result<()> {
     let letters = (0..=255_u8).map(|byte| letter_of(byte).to_string());
     let words: BTreeMap<String, usize> = letters.zip(special.len()..).collect();
     let mut file = tokenizer(&special);
-    file["pre_tokenizer"] = json!({"type": "ByteLevel", "add_prefix_space": false, "use_regex": false});
+    file["pre_tokenizer"] =
+        json!({"type": "ByteLevel", "add_prefix_space": false, "use_regex": false});
     file["decoder"] = json!({"type": "ByteLevel"});
     file["model"] = json!({"type": "BPE", "vocab": words, "merges": []});
     put("tokenizer.json", &file)?;
     write_words(&put)?;
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let unit = |random: &mut ChaCha8Rng| random.next_u32() as f32 / u32::MAX as f32;
-    let head = (0..width * width).map(|_| 0.2 * unit(&mut random)).collect();
+    let head = (0..width * width)
+        .map(|_| 0.2 * unit(&mut random))
+        .collect();
     fs::write(folder.join("model.safetensors"), weights(width, head)?)
 }
 
@@ -184,10 +187,18 @@ fn weights(width: usize, head: Vec<f32>) -> io::Result<Vec<u8>> {
     let mut put = |name: String, shape: [usize; 2], values: Vec<f32>| {
         tensors.insert(name, (shape.to_vec(), values));
     };
-    put("model.embed_tokens.weight".to_owned(), [width, width], embedding);
+    put(
+        "model.embed_tokens.weight".to_owned(),
+        [width, width],
+        embedding,
+    );
     put("lm_head.weight".to_owned(), [width, width], head);
     for name in ["q_proj", "k_proj", "v_proj", "o_proj"] {
-        put(layer(&format!("self_attn.{name}")), [width, width], zeros(width, width));
+        put(
+            layer(&format!("self_attn.{name}")),
+            [width, width],
+            zeros(width, width),
+        );
     }
     for name in ["gate_proj", "up_proj"] {
         put(layer(&format!("mlp.{name}")), [16, width], zeros(16, width));
@@ -225,7 +236,12 @@ mod tests {
 
     #[test]
     fn tokens_are_the_text_and_no_two_are_equal() {
-        for text in ["ab".repeat(40), "{\"a\":1,\"a\":1}".repeat(9), "x".to_owned(), "äö".repeat(31)] {
+        for text in [
+            "ab".repeat(40),
+            "{\"a\":1,\"a\":1}".repeat(9),
+            "x".to_owned(),
+            "äö".repeat(31),
+        ] {
             let tokens = cut(&text);
             assert_eq!(tokens.concat(), text);
             let distinct: BTreeSet<_> = tokens.iter().collect();

@@ -120,10 +120,19 @@ mod tests {
         let mut bytes = Vec::new();
         for _ in 0..100_000 {
             let mask = constraint.mask().unwrap();
-            let allowed: Vec<u32> = (0..size as u32).filter(|&token| mask.allows(token)).collect();
-            assert!(!allowed.is_empty(), "nothing may follow {}", String::from_utf8_lossy(&bytes));
+            let allowed: Vec<u32> = (0..size as u32)
+                .filter(|&token| mask.allows(token))
+                .collect();
+            assert!(
+                !allowed.is_empty(),
+                "nothing may follow {}",
+                String::from_utf8_lossy(&bytes)
+            );
             let token = allowed[(random.next_u64() % allowed.len() as u64) as usize];
-            assert!(token < 260 || token == end, "token {token} is special or none");
+            assert!(
+                token < 260 || token == end,
+                "token {token} is special or none"
+            );
             if token == end {
                 break;
             }

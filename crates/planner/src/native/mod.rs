@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use storyloom_models::ModelError;
 use storyloom_models::language::{
-    Batch, ChatOptions, Content, Event, LanguageModel, Message, Request, RequestId, Role as ModelRole,
-    Sampling as ModelSampling,
+    Batch, ChatOptions, Content, Event, LanguageModel, Message, Request, RequestId,
+    Role as ModelRole, Sampling as ModelSampling,
 };
 use storyloom_story::{ErrorClass, Seed};
 
@@ -138,7 +138,10 @@ impl Drop for Native {
 }
 
 fn gone() -> ChatError {
-    ChatError::new(ErrorClass::Run, "the thread of the language model has ended")
+    ChatError::new(
+        ErrorClass::Run,
+        "the thread of the language model has ended",
+    )
 }
 
 fn failed(error: &ModelError) -> ChatError {
@@ -195,7 +198,11 @@ impl Worker {
             }
             if (self.settings.stop)() {
                 let message = "asked to stop before the model answered";
-                self.abandon(&mut batch, &mut open, &ChatError::new(ErrorClass::Interrupted, message));
+                self.abandon(
+                    &mut batch,
+                    &mut open,
+                    &ChatError::new(ErrorClass::Interrupted, message),
+                );
                 continue;
             }
             match batch.step() {
@@ -251,7 +258,10 @@ impl Worker {
 
     /// The conversation; a picture only for models that see.
     fn messages(&self, question: &ChatRequest) -> Vec<Message> {
-        let picture = question.picture.as_ref().filter(|_| self.model.vision().is_some());
+        let picture = question
+            .picture
+            .as_ref()
+            .filter(|_| self.model.vision().is_some());
         let mut picture = picture.map(|picture| picture.shrunk(self.settings.picture_side));
         let turns = question.turns.iter().map(|turn| {
             let role = match turn.role {

@@ -67,8 +67,16 @@ fn script() -> String {
         overview: "A kettle wakes a cold kitchen.".to_owned(),
         product: Some("Ember kettle".to_owned()),
         shots: vec![
-            shot(1, "Wide shot: a cold kitchen in blue light, frost on the glass.", "A cold kitchen, wide."),
-            shot(2, "Close-up: the Ember kettle steams in warm light from the left.", "A kettle on a stove, close."),
+            shot(
+                1,
+                "Wide shot: a cold kitchen in blue light, frost on the glass.",
+                "A cold kitchen, wide.",
+            ),
+            shot(
+                2,
+                "Close-up: the Ember kettle steams in warm light from the left.",
+                "A kettle on a stove, close.",
+            ),
         ],
     };
     serde_json::to_string(&draft).unwrap()
@@ -154,14 +162,22 @@ fn a_stop_ends_questions() {
     recital::write_babble(folder.path(), 2).unwrap();
     let stopped = Arc::new(AtomicBool::new(true));
     let flag = Arc::clone(&stopped);
-    let native = start(folder.path(), 1, Arc::new(move || flag.load(Ordering::Relaxed))).unwrap();
+    let native = start(
+        folder.path(),
+        1,
+        Arc::new(move || flag.load(Ordering::Relaxed)),
+    )
+    .unwrap();
     let question = ChatRequest {
         turns: vec![crate::chat::Turn::user("Write.")],
         picture: None,
         schema: Bounds::of(&brief("c"), 200).script(),
         seed: 3,
     };
-    assert_eq!(native.ask(&question).unwrap_err().class, ErrorClass::Interrupted);
+    assert_eq!(
+        native.ask(&question).unwrap_err().class,
+        ErrorClass::Interrupted
+    );
     stopped.store(false, Ordering::Relaxed);
     assert!(native.ask(&question).is_ok());
 }

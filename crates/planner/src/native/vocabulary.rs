@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use llguidance::toktrie::TokTrie;
 use serde::Deserialize;
 use serde_json::Value;
-use llguidance::toktrie::TokTrie;
 
 /// Tokens by their number; those that no text can have are empty.
 #[derive(Debug)]
@@ -108,7 +108,9 @@ fn entries(model: &Value) -> Result<Vec<(String, usize)>, String> {
 fn writing_of(file: &File) -> Writing {
     if has(&file.decoder, "ByteLevel") || has(&file.pre_tokenizer, "ByteLevel") {
         Writing::Letters
-    } else if ["Metaspace", "ByteFallback"].iter().any(|kind| has(&file.decoder, kind))
+    } else if ["Metaspace", "ByteFallback"]
+        .iter()
+        .any(|kind| has(&file.decoder, kind))
         || file.model["byte_fallback"] == true
     {
         Writing::Pieces
@@ -121,7 +123,8 @@ fn writing_of(file: &File) -> Writing {
 fn has(part: &Value, kind: &str) -> bool {
     match part {
         Value::Object(map) => {
-            map.get("type").is_some_and(|own| own == kind) || map.values().any(|inner| has(inner, kind))
+            map.get("type").is_some_and(|own| own == kind)
+                || map.values().any(|inner| has(inner, kind))
         }
         Value::Array(list) => list.iter().any(|inner| has(inner, kind)),
         _ => false,
@@ -150,7 +153,9 @@ fn from_letters(text: &str, letters: &BTreeMap<char, u8>) -> Vec<u8> {
 }
 
 fn from_piece(text: &str) -> Vec<u8> {
-    let hex = text.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>'));
+    let hex = text
+        .strip_prefix("<0x")
+        .and_then(|rest| rest.strip_suffix('>'));
     match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
         Some(byte) => vec![byte],
         None => text.replace('\u{2581}', " ").into_bytes(),
@@ -164,7 +169,9 @@ mod tests {
     use super::*;
 
     fn read(value: Value) -> Vec<Vec<u8>> {
-        Vocabulary::read(value.to_string().as_bytes(), 6).unwrap().tokens
+        Vocabulary::read(value.to_string().as_bytes(), 6)
+            .unwrap()
+            .tokens
     }
 
     #[test]
@@ -191,7 +198,10 @@ mod tests {
         let pieces = json!({
             "model": {"vocab": {"▁a": 0, "<0x0A>": 1, "<0x": 2}, "byte_fallback": true},
         });
-        assert_eq!(read(pieces)[..3], [b" a".to_vec(), b"\n".to_vec(), b"<0x".to_vec()]);
+        assert_eq!(
+            read(pieces)[..3],
+            [b" a".to_vec(), b"\n".to_vec(), b"<0x".to_vec()]
+        );
         let list = json!({"model": {"vocab": [["▁", -1.0], ["b", -2.0]]}, "decoder": {"type": "Metaspace"}});
         assert_eq!(read(list)[..2], [b" ".to_vec(), b"b".to_vec()]);
         let plain = json!({"model": {"type": "WordLevel", "vocab": {"a▁": 3}}});
@@ -201,7 +211,11 @@ mod tests {
     #[test]
     fn a_tokenizer_larger_than_the_model_is_refused() {
         let file = json!({"model": {"vocab": {"a": 9}}}).to_string();
-        assert!(Vocabulary::read(file.as_bytes(), 6).unwrap_err().contains("token 9"));
+        assert!(
+            Vocabulary::read(file.as_bytes(), 6)
+                .unwrap_err()
+                .contains("token 9")
+        );
         assert!(Vocabulary::read(b"{}", 6).is_err());
     }
 }

@@ -170,7 +170,6 @@ const REACTIONS: [&str; 4] = [
 struct Writer<'a> {
     brief: &'a Brief,
     most: usize,
-    field: &'static Field,
     /// What every prompt calls the product: "the Ember kettle".
     name: String,
     person: &'static str,
@@ -227,7 +226,6 @@ impl<'a> Writer<'a> {
         Self {
             brief,
             most: bounds.prompt as usize,
-            field,
             name: with_article(name_of(brief.title.as_deref().unwrap_or_default())),
             person: Deck::new(&field.people, random).draw(),
             places,
