@@ -14,6 +14,7 @@ mod plan;
 mod planning;
 mod report;
 mod run;
+mod served;
 mod settings;
 mod tiny;
 mod torch;

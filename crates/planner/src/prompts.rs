@@ -361,7 +361,7 @@ mod tests {
     fn the_version_is_that_of_the_texts() {
         let prompts = Prompts::load(None).unwrap();
         let digest = &prompts.version().digest[..16];
-        assert_eq!((VERSION, digest), (1, "digest"));
+        assert_eq!((VERSION, digest), (1, "486daca7594b5288"));
         let folder = Path::new(concat!(
             env!("CARGO_MANIFEST_DIR"),
             "/../../configs/prompts"

@@ -73,9 +73,11 @@ pub fn write_babble(folder: &Path, seed: u64) -> io::Result<()> {
     let letters = (0..=255_u8).map(|byte| letter_of(byte).to_string());
     let words: BTreeMap<String, usize> = letters.zip(special.len()..).collect();
     let mut file = tokenizer(&special);
-    file["pre_tokenizer"] =
-        json!({"type": "ByteLevel", "add_prefix_space": false, "use_regex": false});
-    file["decoder"] = json!({"type": "ByteLevel"});
+    let bytes = json!({
+        "type": "ByteLevel", "add_prefix_space": false, "use_regex": false, "trim_offsets": true,
+    });
+    file["pre_tokenizer"] = bytes.clone();
+    file["decoder"] = bytes;
     file["model"] = json!({"type": "BPE", "vocab": words, "merges": []});
     put("tokenizer.json", &file)?;
     write_words(&put)?;

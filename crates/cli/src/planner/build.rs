@@ -10,8 +10,8 @@ use storyloom_models::language::{LanguageModel, LanguageSettings};
 use storyloom_models::tch;
 use storyloom_orchestrator::StopFlag;
 use storyloom_planner::{
-    BackendKind, Native, NativeSettings, Planner, PlannerSettings,
-    PromptError, Sampling, Secret, Served, ServedSettings, Stop,
+    BackendKind, Native, NativeSettings, Planner, PlannerSettings, PromptError, Sampling, Secret,
+    Served, ServedSettings, Stop,
 };
 
 use crate::config::options::{Device, Dtype, Planner as Options, PlannerKind};
@@ -27,11 +27,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 /// # Errors
 /// A model or an endpoint is not given or cannot be used, a template is wrong, or the key cannot
 /// be read.
-pub fn build(
-    config: &Config,
-    folder: &Path,
-    stop: &StopFlag,
-) -> Result<Planner, Failure> {
+pub fn build(config: &Config, folder: &Path, stop: &StopFlag) -> Result<Planner, Failure> {
     let options = &config.planner;
     let settings = PlannerSettings {
         prompts: (!options.prompts.is_empty()).then(|| PathBuf::from(&options.prompts)),

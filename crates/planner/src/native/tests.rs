@@ -103,7 +103,8 @@ fn a_model_that_says_a_script_plans_it_for_several_at_once() {
         let planned = planned.unwrap();
         assert_eq!(planned.raw, script());
         assert_eq!(planned.script.shot_count(), 2);
-        assert!(planned.tokens.completion > 20 && planned.tokens.prompt > 100);
+        let TokenCount { prompt, completion } = planned.tokens;
+        assert!(completion > 20 && prompt > 100, "{prompt} and {completion}");
     }
     let described = planner.describe();
     assert_eq!(described.model.unwrap().digest.unwrap().len(), 64);

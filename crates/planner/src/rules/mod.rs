@@ -6,6 +6,8 @@
 
 mod fields;
 
+use std::collections::BTreeSet;
+
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use storyloom_story::{Brief, BriefKind, Seed};
@@ -176,6 +178,7 @@ struct Writer<'a> {
     places: Vec<&'static Place>,
     random: Decks,
     points: usize,
+    used: BTreeSet<String>,
 }
 
 struct Decks {
@@ -241,6 +244,7 @@ impl<'a> Writer<'a> {
                 lights,
             },
             points: 0,
+            used: BTreeSet::new(),
         }
     }
 
@@ -270,20 +274,37 @@ impl<'a> Writer<'a> {
             where_: known,
             light,
         };
-        let (prompt, keyframe) = match beat {
-            Beat::Open => self.open(&stage),
-            Beat::Arrive => self.arrive(&stage),
-            Beat::Benefit => self.benefit(&stage),
-            Beat::Detail => self.detail(&stage),
-            Beat::Reaction => self.reaction(&stage),
-            Beat::Payoff => self.payoff(&stage),
-        };
+        let (prompt, keyframe) = self.new_prompts(beat, &stage);
         DraftShot {
             scene: scene as u32 + 1,
             // A close look follows on from what was being done.
             cut: begins || beat != Beat::Detail,
             prompt,
             keyframe,
+        }
+    }
+
+    /// Prompts that this film does not have yet: in a long one, choices come together again.
+    fn new_prompts(&mut self, beat: Beat, stage: &Stage) -> (String, String) {
+        const TRIES: usize = 50;
+        let mut found = self.prompts(beat, stage);
+        for _ in 0..TRIES {
+            if self.used.insert(found.0.clone()) {
+                break;
+            }
+            found = self.prompts(beat, stage);
+        }
+        found
+    }
+
+    fn prompts(&mut self, beat: Beat, stage: &Stage) -> (String, String) {
+        match beat {
+            Beat::Open => self.open(stage),
+            Beat::Arrive => self.arrive(stage),
+            Beat::Benefit => self.benefit(stage),
+            Beat::Detail => self.detail(stage),
+            Beat::Reaction => self.reaction(stage),
+            Beat::Payoff => self.payoff(stage),
         }
     }
 
