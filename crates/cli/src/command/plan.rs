@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use clap::Args;
@@ -136,7 +136,8 @@ impl Desk<'_> {
         };
         let (over, is_over) = channel::<()>();
         std::thread::scope(|scope| {
-            scope.spawn(|| self.tell_progress(briefs.len(), &is_over));
+            let count = briefs.len();
+            scope.spawn(move || self.tell_progress(count, &is_over));
             let threads: Vec<_> = (0..self.planner.capacity().min(briefs.len()))
                 .map(|_| scope.spawn(plan))
                 .collect();
@@ -166,7 +167,7 @@ impl Desk<'_> {
         lock(&self.failure).get_or_insert(failure);
     }
 
-    fn tell_progress(&self, briefs: usize, is_over: &std::sync::mpsc::Receiver<()>) {
+    fn tell_progress(&self, briefs: usize, is_over: &Receiver<()>) {
         let pause = Duration::from_secs(u64::from(self.config.logs.progress_s));
         while is_over.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
             let done = self.done.load(Ordering::Relaxed);
@@ -242,7 +243,7 @@ fn stopped() -> Failure {
     Failure::new(Exit::Stopped, message)
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
