@@ -26,10 +26,8 @@ const ASSISTANT: &str = "<|assistant|>";
 const END: &str = "<|end|>";
 
 /// How conversations are written out: the last token is that of the model's own turn.
-const TEMPLATE: &str = "{% for message in messages %}<|user|>\n\
-     {% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in \
-     message['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}\
-     {% endif %}\n{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}";
+const TEMPLATE: &str = "{% for m in messages %}<|user|>\n{{ m.content }}\n{% endfor %}\
+     {% if add_generation_prompt %}<|assistant|>{% endif %}";
 
 /// Writes a model that answers every question with `text`.
 ///
