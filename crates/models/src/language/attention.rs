@@ -135,11 +135,6 @@ impl Attention {
         })
     }
 
-    /// Key heads of this rank.
-    pub(super) fn key_heads(&self) -> i64 {
-        self.key_heads
-    }
-
     /// `hidden` `[batch, tokens, width]`, normalised, to the same; `block` is the number of the
     /// block in the cache. Keys and values are written to the cache; one sum over the ranks.
     pub(super) fn forward(&self, hidden: &Tensor, pass: &mut Pass, block: usize) -> Result<Tensor> {

@@ -59,16 +59,16 @@ impl Message {
             Role::User => "user",
             Role::Assistant => "assistant",
         };
-        Value::from_iter([("role", Value::from(role)), ("content", content)])
+        Value::from_pairs([("role", Value::from(role)), ("content", content)])
     }
 }
 
 fn part_value(part: &Content) -> Value {
     match part {
         Content::Text(text) => {
-            Value::from_iter([("type", Value::from("text")), ("text", Value::from(text.as_str()))])
+            Value::from_pairs([("type", Value::from("text")), ("text", Value::from(text.as_str()))])
         }
-        Content::Image(_) => Value::from_iter([("type", Value::from("image"))]),
+        Content::Image(_) => Value::from_pairs([("type", Value::from("image"))]),
     }
 }
 
