@@ -10,9 +10,7 @@ use super::{Timing, device_name, use_threads};
 use crate::checkpoint::Checkpoint;
 use crate::error::{ModelError, Result};
 use crate::forward::cpu_target;
-use crate::language::{
-    Batch, Event, Finish, LanguageModel, LanguageSettings, Request, Sampling,
-};
+use crate::language::{Batch, Event, Finish, LanguageModel, LanguageSettings, Request, Sampling};
 
 /// What `bench language` is told.
 #[derive(Debug, Clone, Serialize)]
@@ -72,7 +70,10 @@ pub fn language(folder: &Path, settings: &LanguageBench) -> Result<LanguageFigur
     // One more than is kept: the first repeat warms up.
     let mut rounds = Vec::new();
     for _ in 0..=settings.repeats.max(1) {
-        rounds.push((run(&model, settings, 1)?, run(&model, settings, settings.stories)?));
+        rounds.push((
+            run(&model, settings, 1)?,
+            run(&model, settings, settings.stories)?,
+        ));
     }
     let rounds = &rounds[1..];
     let of = |each: fn(&(Run, Run)) -> f64| Timing::of(rounds.iter().map(each).collect());
@@ -83,13 +84,18 @@ pub fn language(folder: &Path, settings: &LanguageBench) -> Result<LanguageFigur
     let entries = entries.entries().values();
     Ok(LanguageFigures {
         settings: settings.clone(),
-        parameters: entries.map(|entry| entry.shape.iter().product::<i64>().unsigned_abs()).sum(),
+        parameters: entries
+            .map(|entry| entry.shape.iter().product::<i64>().unsigned_abs())
+            .sum(),
         prefill: of(|(alone, _)| alone.prefill_seconds),
         tokens_per_second_alone: further / alone.median_seconds,
         tokens_per_second_together: further * settings.stories as f64 / together.median_seconds,
         alone,
         together,
-        text: rounds.last().map(|(alone, _)| alone.text.clone()).unwrap_or_default(),
+        text: rounds
+            .last()
+            .map(|(alone, _)| alone.text.clone())
+            .unwrap_or_default(),
     })
 }
 
@@ -102,7 +108,10 @@ struct Run {
 /// Prompts and texts of several stories.
 fn run(model: &LanguageModel, settings: &LanguageBench, stories: usize) -> Result<Run> {
     if settings.tokens < 2 {
-        return Err(ModelError::input("bench language", "a text must have two tokens or more"));
+        return Err(ModelError::input(
+            "bench language",
+            "a text must have two tokens or more",
+        ));
     }
     let mut batch = Batch::new(model, stories)?;
     for story in 0..stories {
@@ -126,20 +135,29 @@ fn run(model: &LanguageModel, settings: &LanguageBench, stories: usize) -> Resul
                 text.get_or_insert(output.tokens);
             }
             Event::Finished { .. } => {
-                return Err(ModelError::input("bench language", "a text ended by itself"));
+                return Err(ModelError::input(
+                    "bench language",
+                    "a text ended by itself",
+                ));
             }
             Event::Failed { error, .. } => return Err(error),
             Event::Token { .. } => {}
         }
     }
-    Ok(Run { prefill_seconds, decode_seconds, text: text.unwrap_or_default() })
+    Ok(Run {
+        prefill_seconds,
+        decode_seconds,
+        text: text.unwrap_or_default(),
+    })
 }
 
 /// Always the same tokens, other ones for every story; `scripts/bench/language.py` has the same.
 fn prompt(model: &LanguageModel, length: u32, story: usize) -> Vec<u32> {
     let vocabulary = model.config().vocab_size.unsigned_abs();
     let token = |place: u64| (place * 7919 + story as u64 * 104_729) % vocabulary;
-    (0..u64::from(length)).map(|place| token(place) as u32).collect()
+    (0..u64::from(length))
+        .map(|place| token(place) as u32)
+        .collect()
 }
 
 #[cfg(test)]
@@ -162,7 +180,10 @@ mod tests {
         let figures = language(&golden("language-qwen2"), &settings).unwrap();
         assert!(figures.parameters > 10_000 && figures.text.len() == 4);
         assert!(figures.tokens_per_second_together > 0.0 && figures.prefill.best_seconds > 0.0);
-        let one = LanguageBench { tokens: 1, ..settings };
+        let one = LanguageBench {
+            tokens: 1,
+            ..settings
+        };
         assert!(language(&golden("language-qwen2"), &one).is_err());
     }
 }

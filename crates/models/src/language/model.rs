@@ -30,7 +30,11 @@ pub struct LanguageSettings {
 impl Default for LanguageSettings {
     /// f32 on the CPU, alone.
     fn default() -> Self {
-        Self { device: Device::Cpu, kind: Kind::Float, peers: Peers::default() }
+        Self {
+            device: Device::Cpu,
+            kind: Kind::Float,
+            peers: Peers::default(),
+        }
     }
 }
 
@@ -70,10 +74,15 @@ impl LanguageModel {
         let template = ChatTemplate::open(folder)?;
         let generation = GenerationConfig::open(folder, &config.end_tokens)?;
         let limits = PixelLimits::open(folder)?;
-        let target = Target { kind: settings.kind, device: settings.device };
+        let target = Target {
+            kind: settings.kind,
+            device: settings.device,
+        };
         let weights = checkpoint.weights(target);
         let vision = config.vision.clone();
-        let vision = vision.map(|vision| VisionTower::load(&weights, vision)).transpose()?;
+        let vision = vision
+            .map(|vision| VisionTower::load(&weights, vision))
+            .transpose()?;
         let decoder = Decoder::load(&weights, config, &settings.peers)?;
         weights.finish()?;
         Ok(Self {
@@ -129,20 +138,24 @@ impl LanguageModel {
     /// There is no template, it refuses the messages or leaves pictures out, or the model does not
     /// see pictures.
     pub fn prompt(&self, messages: &[Message], options: &ChatOptions) -> Result<Prompt> {
-        let text = self.chat_template()?.render(messages, options)?;
-        let tokens = self.tokenizer.encode(&text)?;
         let pictures = messages.iter().flat_map(|message| &message.content);
         let pictures = pictures.filter_map(|part| match part {
             Content::Image(picture) => Some(picture),
             Content::Text(_) => None,
         });
         let pictures: Vec<&RgbImage> = pictures.collect();
+        if self.vision.is_none() && !pictures.is_empty() {
+            let reason = "this model does not see pictures; use a Qwen2.5-VL";
+            return Err(ModelError::input("prompt", reason));
+        }
+        let text = self.chat_template()?.render(messages, options)?;
+        let tokens = self.tokenizer.encode(&text)?;
         let Some((tower, limits)) = &self.vision else {
-            if !pictures.is_empty() {
-                let reason = "this model does not see pictures; use a Qwen2.5-VL";
-                return Err(ModelError::input("prompt", reason));
-            }
-            return Ok(Prompt { text, tokens, images: Vec::new() });
+            return Ok(Prompt {
+                text,
+                tokens,
+                images: Vec::new(),
+            });
         };
         let patches = |picture: &&RgbImage| ImagePatches::new(picture, tower.config(), *limits);
         let images: Vec<ImagePatches> = pictures.iter().map(patches).collect::<Result<_>>()?;
@@ -159,18 +172,28 @@ impl LanguageModel {
         let mut grids = images.iter().map(|image| image.grid);
         let mut expanded = Vec::with_capacity(tokens.len());
         for token in tokens {
-            let grid = if token == image_token { grids.next() } else { None };
+            let grid = if token == image_token {
+                grids.next()
+            } else {
+                None
+            };
             let count = grid.map_or(1, |grid| tower.config().tokens(grid));
             expanded.extend(std::iter::repeat_n(token, count as usize));
         }
-        Ok(Prompt { text, tokens: expanded, images })
+        Ok(Prompt {
+            text,
+            tokens: expanded,
+            images,
+        })
     }
 
     /// Rows of the embedding of `tokens`, with those of the pictures in their places: f32
     /// `[1, tokens, width]`.
     pub fn embed(&self, tokens: &[u32], images: &[ImagePatches]) -> Result<Tensor> {
         let ids: Vec<i64> = tokens.iter().map(|&token| i64::from(token)).collect();
-        let rows = self.decoder.embed(&Tensor::f_from_slice(&ids)?.f_unsqueeze(0)?)?;
+        let rows = self
+            .decoder
+            .embed(&Tensor::f_from_slice(&ids)?.f_unsqueeze(0)?)?;
         let Some(tower) = self.vision().filter(|_| !images.is_empty()) else {
             return Ok(rows);
         };
