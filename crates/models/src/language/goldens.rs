@@ -240,6 +240,12 @@ fn pictures_are_cut_and_seen_as_by_transformers() {
     let kept = Tensor::arange_start_step(0, pixels.size()[0], 17, (Kind::Int64, tch::Device::Cpu));
     assert_close("pixels", &pixels.index_select(0, &kept), &io["pixels"]);
     let tower = model.vision().unwrap();
+    let grids: Vec<_> = images.iter().map(|image| image.grid).collect();
+    let split = ImagePatches::split(&pixels, &grids).unwrap();
+    assert!(ImagePatches::split(&pixels, &grids[..1]).is_err());
+    for (image, split) in images.iter().zip(&split) {
+        assert_eq!(image.pixels, split.pixels);
+    }
     let features: Vec<Tensor> = images
         .iter()
         .map(|image| tower.forward(image).unwrap())

@@ -68,26 +68,14 @@ impl LanguageModel {
     /// The class is not supported, a file is missing or damaged, tensors are missing or unknown,
     /// or the ranks cannot share the model; the message names what and where.
     pub fn load(folder: &Path, settings: &LanguageSettings) -> Result<Self> {
-        let checkpoint = Checkpoint::open(folder)?;
-        let config = LanguageConfig::of(&checkpoint)?;
+        let (decoder, tower) = open_networks(folder, settings)?;
         let tokenizer = LanguageTokenizer::open(folder)?;
         let template = ChatTemplate::open(folder)?;
-        let generation = GenerationConfig::open(folder, &config.end_tokens)?;
+        let generation = GenerationConfig::open(folder, &decoder.config().end_tokens)?;
         let limits = PixelLimits::open(folder)?;
-        let target = Target {
-            kind: settings.kind,
-            device: settings.device,
-        };
-        let weights = checkpoint.weights(target);
-        let vision = config.vision.clone();
-        let vision = vision
-            .map(|vision| VisionTower::load(&weights, vision))
-            .transpose()?;
-        let decoder = Decoder::load(&weights, config, &settings.peers)?;
-        weights.finish()?;
         Ok(Self {
             folder: folder.to_owned(),
-            vision: vision.map(|tower| (tower, limits)),
+            vision: tower.map(|tower| (tower, limits)),
             decoder,
             tokenizer,
             template,
@@ -190,25 +178,7 @@ impl LanguageModel {
     /// Rows of the embedding of `tokens`, with those of the pictures in their places: f32
     /// `[1, tokens, width]`.
     pub fn embed(&self, tokens: &[u32], images: &[ImagePatches]) -> Result<Tensor> {
-        let ids: Vec<i64> = tokens.iter().map(|&token| i64::from(token)).collect();
-        let rows = self
-            .decoder
-            .embed(&Tensor::f_from_slice(&ids)?.f_unsqueeze(0)?)?;
-        let Some(tower) = self.vision().filter(|_| !images.is_empty()) else {
-            return Ok(rows);
-        };
-        let token = i64::from(tower.config().image_token);
-        let places = (0_i64..).zip(&ids).filter(|(_, id)| **id == token);
-        let places: Vec<i64> = places.map(|(place, _)| place).collect();
-        let seen = images.iter().map(|image| tower.forward(image));
-        let seen = Tensor::f_cat(&seen.collect::<Result<Vec<_>>>()?, 0)?;
-        if seen.size()[0] != places.len() as i64 {
-            let reason = format!("{} places for {} parts", places.len(), seen.size()[0]);
-            return Err(ModelError::input("pictures of a prompt", reason));
-        }
-        let places = Tensor::f_from_slice(&places)?.f_to_device(rows.device())?;
-        let flat = rows.f_squeeze_dim(0)?;
-        Ok(flat.f_index_copy(0, &places, &seen)?.f_unsqueeze(0)?)
+        embed_with_pictures(&self.decoder, self.vision(), tokens, images)
     }
 
     /// blake3 over all that decides what the model says: tensors, config, tokenizer, template and
@@ -234,4 +204,51 @@ impl LanguageModel {
         }
         Ok(hasher.finalize().to_hex().to_string())
     }
+}
+
+/// The networks of a folder without what belongs to texts.
+pub(crate) fn open_networks(
+    folder: &Path,
+    settings: &LanguageSettings,
+) -> Result<(Decoder, Option<VisionTower>)> {
+    let checkpoint = Checkpoint::open(folder)?;
+    let config = LanguageConfig::of(&checkpoint)?;
+    let target = Target {
+        kind: settings.kind,
+        device: settings.device,
+    };
+    let weights = checkpoint.weights(target);
+    let vision = config.vision.clone();
+    let tower = vision
+        .map(|vision| VisionTower::load(&weights, vision))
+        .transpose()?;
+    let decoder = Decoder::load(&weights, config, &settings.peers)?;
+    weights.finish()?;
+    Ok((decoder, tower))
+}
+
+/// See [`LanguageModel::embed`].
+pub(crate) fn embed_with_pictures(
+    decoder: &Decoder,
+    tower: Option<&VisionTower>,
+    tokens: &[u32],
+    images: &[ImagePatches],
+) -> Result<Tensor> {
+    let ids: Vec<i64> = tokens.iter().map(|&token| i64::from(token)).collect();
+    let rows = decoder.embed(&Tensor::f_from_slice(&ids)?.f_unsqueeze(0)?)?;
+    let Some(tower) = tower.filter(|_| !images.is_empty()) else {
+        return Ok(rows);
+    };
+    let token = i64::from(tower.config().image_token);
+    let places = (0_i64..).zip(&ids).filter(|(_, id)| **id == token);
+    let places: Vec<i64> = places.map(|(place, _)| place).collect();
+    let seen = images.iter().map(|image| tower.forward(image));
+    let seen = Tensor::f_cat(&seen.collect::<Result<Vec<_>>>()?, 0)?;
+    if seen.size()[0] != places.len() as i64 {
+        let reason = format!("{} places for {} parts", places.len(), seen.size()[0]);
+        return Err(ModelError::input("pictures of a prompt", reason));
+    }
+    let places = Tensor::f_from_slice(&places)?.f_to_device(rows.device())?;
+    let flat = rows.f_squeeze_dim(0)?;
+    Ok(flat.f_index_copy(0, &places, &seen)?.f_unsqueeze(0)?)
 }

@@ -89,6 +89,22 @@ impl ImagePatches {
         Self::cut(&pixels, config)
     }
 
+    /// Pictures whose patches lie one after the other, as processors of transformers give them.
+    ///
+    /// # Errors
+    /// The grids have more or fewer patches than there are.
+    pub fn split(pixels: &Tensor, grids: &[[i64; 3]]) -> Result<Vec<Self>> {
+        let counts: Vec<i64> = grids.iter().map(|grid| grid.iter().product()).collect();
+        let (patches, _) = pixels.size2()?;
+        if counts.iter().any(|&count| count < 1) || counts.iter().sum::<i64>() != patches {
+            let reason = format!("{patches} patches for the grids {grids:?}");
+            return Err(ModelError::input("pixel_values", reason));
+        }
+        let parts = pixels.f_split_with_sizes(&counts, 0)?;
+        let picture = |(pixels, &grid)| Self { pixels, grid };
+        Ok(parts.into_iter().zip(grids).map(picture).collect())
+    }
+
     /// Cuts `[channels, height, width]` of whole cells.
     fn cut(pixels: &Tensor, config: &VisionConfig) -> Result<Self> {
         let (channels, height, width) = pixels.size3()?;
