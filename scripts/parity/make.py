@@ -22,6 +22,7 @@ CASES = {
     "clip": ("clip", "make"),
     "lora": ("lora", "make"),
     "pipelines": ("pipelines", "make"),
+    "language": ("language", "make"),
 }
 
 

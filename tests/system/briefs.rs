@@ -212,6 +212,38 @@ fn planner_ranks_stand_beside_replicas_of_networks() {
         .saying("beside 1 that plan; start 3 ranks");
 }
 
+/// The rules plan ads; what they cannot plan is set aside with the reason, and everything else made.
+#[test]
+fn the_rules_plan_ads_and_set_ideas_aside() {
+    let shop = Workshop::new();
+    let idea = json!({"id": "idea", "idea": "A fox folds a boat of paper.", "shots": 2});
+    let lines = [brief("kettle", 2), idea.to_string(), brief("lamp", 1)];
+    let manifest = shop.write("manifest.jsonl", lines.join("\n"));
+    let sets = ["planner.backend=rules"];
+    finish(&mut shop.run(&manifest, &sets)).ended_with(1);
+    let aside = shop.ask(&["quarantine", "--json"]).ended_with(0).json();
+    assert_eq!(aside[0]["story"], "idea");
+    let reason = aside[0]["reason"].as_str().unwrap();
+    assert!(reason.contains("language model"), "{reason}");
+    let status = shop.ask(&["status", "--json"]).ended_with(0).json();
+    assert_eq!(status["plans"], json!({"total": 3, "done": 2}));
+    assert_eq!(status["stories"]["done"], 2);
+    // Another planner does not take over in the middle of a run.
+    shop.ask(&["retry"]).ended_with(0);
+    finish(&mut shop.run(&manifest, &[PLANNER]))
+        .ended_with(78)
+        .saying("use that planner again");
+    finish(&mut shop.run(&manifest, &sets)).ended_with(1);
+
+    let ads = Workshop::new();
+    let manifest = ads.write("manifest.jsonl", brief("kettle", 3));
+    finish(&mut ads.run(&manifest, &sets)).ended_with(0);
+    ads.digest();
+    let plan = fs::read(ads.out().join("stories/kettle/plan.json")).unwrap();
+    let plan: Value = serde_json::from_slice(&plan).unwrap();
+    assert_eq!(plan["planner"]["backend"], "rules");
+}
+
 /// A world whose planner rank is killed ends; the next start plans the rest.
 #[test]
 fn a_planner_rank_that_is_killed_loses_nothing() {

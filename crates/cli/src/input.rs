@@ -6,10 +6,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use storyloom_story::{
-    InputFiles, Line, Manifest, Problem, StoryEntry, manifest_from_scripts, parse_lines,
+    Brief, InputFiles, Line, Manifest, Problem, StoryEntry, manifest_from_scripts, parse_lines,
 };
 
 use crate::exit::{Exit, Failure};
+use crate::planner::PictureChecks;
+
+/// Largest file of stories and briefs that is read, in bytes.
+const LARGEST: u64 = 1 << 30;
 
 /// Stories and briefs, and the folder that the paths in them count from.
 #[derive(Debug)]
@@ -18,12 +22,22 @@ pub struct Input {
     pub lines: Vec<Line>,
     /// Where relative paths of reference images start.
     pub folder: PathBuf,
+    /// SHA-256 of the pictures of products, by their paths.
+    pub pictures: BTreeMap<String, String>,
 }
 
 impl Input {
     /// Whether any story has to be planned.
     pub fn has_briefs(&self) -> bool {
-        self.lines.iter().any(|line| matches!(line, Line::Brief(_)))
+        self.briefs().next().is_some()
+    }
+
+    /// The stories that have to be planned.
+    pub fn briefs(&self) -> impl Iterator<Item = &Brief> {
+        self.lines.iter().filter_map(|line| match line {
+            Line::Brief(brief) => Some(brief),
+            Line::Story(_) => None,
+        })
     }
 
     /// The stories that have a script.
@@ -94,23 +108,36 @@ fn read_scripts(root: &Path, scripts: &[PathBuf]) -> Result<Result<Input, Report
         Ok(Manifest { stories }) => Ok(Input {
             lines: stories.into_iter().map(Line::Story).collect(),
             folder: root.to_owned(),
+            pictures: BTreeMap::new(),
         }),
         Err(problems) => Err(Report { problems, sources }),
     })
 }
 
+/// Every picture of a product is opened and decoded.
 fn read_manifest(path: &Path) -> Result<Result<Input, Report>, Failure> {
+    let size = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
     let name = path.display().to_string();
+    if size.len() > LARGEST {
+        let size = size.len();
+        let message = format!("{name} has {size} bytes, at most {LARGEST} are read; split it");
+        return Err(Failure::new(Exit::Input, message));
+    }
     let text =
         read_text(path).map_err(|reason| Failure::new(Exit::Input, format!("{name}: {reason}")))?;
     let folder = path.parent().unwrap_or(Path::new("")).to_owned();
     let files = Folder {
+        pictures: PictureChecks::new(&folder),
         folder: folder.clone(),
         scripts: RefCell::default(),
     };
     let (lines, problems) = parse_lines(&name, &text, &files);
     if problems.is_empty() {
-        return Ok(Ok(Input { lines, folder }));
+        return Ok(Ok(Input {
+            lines,
+            folder,
+            pictures: files.pictures.digests(),
+        }));
     }
     let mut sources = files.scripts.into_inner();
     sources.insert(name, text);
@@ -130,6 +157,7 @@ fn read_manifest(path: &Path) -> Result<Result<Input, Report>, Failure> {
 /// Opens what a manifest names, and remembers the scripts for showing their problems.
 struct Folder {
     folder: PathBuf,
+    pictures: PictureChecks,
     scripts: RefCell<BTreeMap<String, String>>,
 }
 
@@ -151,6 +179,10 @@ impl InputFiles for Folder {
             return Err("the file is empty".to_owned());
         }
         Ok(())
+    }
+
+    fn product_image(&self, path: &str, sha256: Option<&str>) -> Result<(), String> {
+        self.pictures.check(path, sha256)
     }
 }
 

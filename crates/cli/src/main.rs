@@ -14,6 +14,7 @@ mod input;
 mod logging;
 mod output;
 mod planner;
+mod plans;
 mod progress;
 mod ranks;
 mod shift;

@@ -1,11 +1,17 @@
 //! The one file that plugs planners into the trait of the orchestrator.
 
+mod build;
+mod pictures;
+
+use std::path::Path;
 use std::sync::Arc;
 
 use storyloom_memory::Disk;
 use storyloom_orchestrator::planning::ranks::{plan_briefs, reopen};
 use storyloom_orchestrator::planning::simulated::SimulatedPlanner;
+use storyloom_orchestrator::planning::{PlanError, PlanRequest, PlannedScript, PlannerDescription};
 use storyloom_orchestrator::{RunConfig, RunFolder, RunOutcome, StopFlag, StoryPlanner};
+use storyloom_planner::Planner;
 use storyloom_telemetry::Reporter;
 
 use crate::config::Config;
@@ -14,6 +20,9 @@ use crate::costs;
 use crate::exit::Failure;
 use crate::input::Input;
 use crate::world::Place;
+
+pub use build::build;
+pub use pictures::PictureChecks;
 
 /// A planner behind the orchestrator's trait.
 pub type BoxedPlanner = Box<dyn StoryPlanner>;
@@ -32,16 +41,65 @@ pub fn of_rank(
     if others_plan || !input.has_briefs() {
         return Ok(None);
     }
-    build(config, stop).map(Some)
+    boxed(config, &input.folder, stop).map(Some)
 }
 
-fn build(config: &Config, stop: &StopFlag) -> Result<BoxedPlanner, Failure> {
-    match config.planner.backend {
-        PlannerKind::Simulated => Ok(Box::new(SimulatedPlanner {
+fn boxed(config: &Config, folder: &Path, stop: &StopFlag) -> Result<BoxedPlanner, Failure> {
+    if config.planner.backend == PlannerKind::Simulated {
+        return Ok(Box::new(SimulatedPlanner {
             cost: costs::plan_cost(config)?,
             batch: 1,
             stop: stop.clone(),
-        })),
+        }));
+    }
+    Ok(Box::new(Plugged(build(config, folder, stop)?)))
+}
+
+/// A planner of crate `planner` as the orchestrator wants it.
+struct Plugged(Planner);
+
+impl StoryPlanner for Plugged {
+    fn describe(&self) -> PlannerDescription {
+        let described = self.0.describe();
+        PlannerDescription {
+            backend: described.backend.name().to_owned(),
+            // Plain data becomes JSON.
+            recipe: serde_json::to_value(described).unwrap_or_default(),
+        }
+    }
+
+    fn capacity(&self) -> usize {
+        self.0.capacity()
+    }
+
+    fn plan(&self, requests: &[PlanRequest]) -> Vec<Result<PlannedScript, PlanError>> {
+        let requests: Vec<_> = requests
+            .iter()
+            .map(|request| storyloom_planner::PlanRequest {
+                brief: request.brief,
+                seed: request.seed,
+                attempt: request.attempt,
+            })
+            .collect();
+        let planned = self.0.plan(&requests).into_iter();
+        planned
+            .map(|planned| match planned {
+                Ok(planned) => Ok(PlannedScript {
+                    script: planned.script,
+                    reference: planned.reference,
+                    text: planned.raw,
+                    repairs: planned.repairs,
+                    notes: planned.notes,
+                    tokens_read: planned.tokens.prompt,
+                    tokens: planned.tokens.completion,
+                }),
+                Err(error) => Err(PlanError {
+                    class: error.class,
+                    message: error.message,
+                    text: error.raw,
+                }),
+            })
+            .collect()
     }
 }
 

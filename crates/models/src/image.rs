@@ -147,24 +147,35 @@ fn batched(tensor: &Tensor, change: impl Fn(&Tensor) -> Result<Tensor>) -> Resul
 }
 
 /// Sides of the cells that [`smart_size`] counts in, in pixels.
-const CELL: f64 = 28.0;
+const CELL: u32 = 28;
 
 /// The nearest size whose sides are multiples of 28 and whose area is between `least` and `most`
 /// pixels, the shape about kept (StoryMem specification, sections 3.2 and 3.3).
 ///
 /// 480x832 within [`KEYFRAME_AREA`] is 336x588, and that within [`REWARD_AREA`] is 364x616.
-pub fn smart_size(size: Resolution, [least, most]: [u32; 2]) -> Resolution {
+pub fn smart_size(size: Resolution, area: [u32; 2]) -> Resolution {
+    within(size, area, f64::from(CELL), 1.0)
+}
+
+/// As [`smart_size`] in cells of `cell` pixels, in the way of Qwen2.5-VL: a side of less than half
+/// a cell counts as none, so that the picture is enlarged.
+pub fn fit_cells(size: Resolution, area: [u32; 2], cell: u32) -> Resolution {
+    within(size, area, f64::from(cell), 0.0)
+}
+
+/// Whole cells within an area; what is within it as it is has at least `least_cells` a side.
+fn within(size: Resolution, area: [u32; 2], cell: f64, least_cells: f64) -> Resolution {
     let (width, height) = (f64::from(size.width), f64::from(size.height));
-    let round = |side: f64| (side / CELL).round_ties_even() * CELL;
-    let (mut wide, mut high) = (round(width).max(CELL), round(height).max(CELL));
-    let (least, most) = (f64::from(least), f64::from(most));
+    let round = |side: f64| (side / cell).round_ties_even().max(least_cells) * cell;
+    let (mut wide, mut high) = (round(width), round(height));
+    let [least, most] = area.map(f64::from);
     if wide * high > most {
         let shrink = (width * height / most).sqrt();
-        let floor = |side: f64| ((side / shrink / CELL).floor() * CELL).max(CELL);
+        let floor = |side: f64| ((side / shrink / cell).floor() * cell).max(cell);
         (wide, high) = (floor(width), floor(height));
     } else if wide * high < least {
         let grow = (least / (width * height)).sqrt();
-        let ceil = |side: f64| (side * grow / CELL).ceil() * CELL;
+        let ceil = |side: f64| (side * grow / cell).ceil() * cell;
         (wide, high) = (ceil(width), ceil(height));
     }
     Resolution {

@@ -14,6 +14,7 @@ pub mod gradients;
 mod help;
 pub mod image;
 pub mod inspect;
+pub mod language;
 pub mod layers;
 pub mod lora;
 pub mod method;

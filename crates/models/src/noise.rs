@@ -22,6 +22,8 @@ pub enum Stream {
     Memory,
     /// The weights of a random tiny checkpoint; `Weights(n)` for its n-th tensor.
     Weights(u32),
+    /// The tokens of a text.
+    Tokens,
 }
 
 impl Stream {
@@ -29,6 +31,7 @@ impl Stream {
         match self {
             Self::Shot => 0,
             Self::Memory => 1,
+            Self::Tokens => 2,
             Self::Weights(tensor) => (1 << 32) | u64::from(tensor),
         }
     }
@@ -55,7 +58,22 @@ pub fn gaussian_values(seed: Seed, stream: Stream, range: std::ops::Range<u64>) 
     values
 }
 
+/// A number in `[0, 1)` that depends on nothing but its place.
+pub fn uniform(seed: Seed, stream: Stream, position: u64) -> f64 {
+    let [a, b, ..] = words(seed, stream, position);
+    let bits = u64::from(a) << 21 | u64::from(b) >> 11;
+    bits as f64 / (1_u64 << 53) as f64
+}
+
 fn four_normals(seed: Seed, stream: Stream, block: u64) -> [f32; 4] {
+    let [a, b, c, d] = words(seed, stream, block);
+    let [first, second] = box_muller(a, b);
+    let [third, fourth] = box_muller(c, d);
+    [first, second, third, fourth]
+}
+
+/// Four random words.
+fn words(seed: Seed, stream: Stream, block: u64) -> [u32; 4] {
     let stream = stream.number();
     let counter = [
         block as u32,
@@ -64,10 +82,7 @@ fn four_normals(seed: Seed, stream: Stream, block: u64) -> [f32; 4] {
         (stream >> 32) as u32,
     ];
     let key = [seed.0 as u32, (seed.0 >> 32) as u32];
-    let [a, b, c, d] = philox4x32(counter, key);
-    let [first, second] = box_muller(a, b);
-    let [third, fourth] = box_muller(c, d);
-    [first, second, third, fourth]
+    philox4x32(counter, key)
 }
 
 /// Two independent normal values of two words. `libm` is used for the same bits everywhere.
@@ -120,6 +135,16 @@ mod tests {
             let slice = gaussian_values(Seed(7), Stream::Shot, range.clone());
             assert_eq!(slice, whole[range.start as usize..range.end as usize]);
         }
+    }
+
+    #[test]
+    fn uniform_numbers_fill_their_range() {
+        let values = (0..10_000).map(|position| uniform(Seed(3), Stream::Tokens, position));
+        let values: Vec<f64> = values.collect();
+        assert!(values.iter().all(|value| (0.0..1.0).contains(value)));
+        assert!((values.iter().sum::<f64>() / 1e4 - 0.5).abs() < 0.01);
+        assert!(values.iter().any(|&value| value < 1e-3) && values.iter().any(|&v| v > 0.999));
+        assert_ne!(uniform(Seed(4), Stream::Tokens, 0), values[0]);
     }
 
     #[test]

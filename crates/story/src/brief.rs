@@ -50,7 +50,11 @@ pub struct Brief {
     #[serde(default, skip_serializing_if = "Language::is_english")]
     pub language: Language,
     /// Size of the video in pixels, written `[width, height]`; the run's if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none", with = "pair")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "crate::video::pair"
+    )]
     pub size: Option<Resolution>,
     /// Method, if not the run's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -137,7 +141,7 @@ impl Brief {
     }
 }
 
-fn is_zero(number: &i64) -> bool {
+pub(crate) fn is_zero(number: &i64) -> bool {
     *number == 0
 }
 
@@ -216,28 +220,6 @@ impl TryFrom<String> for Language {
 impl From<Language> for String {
     fn from(language: Language) -> Self {
         language.0
-    }
-}
-
-/// A size as briefs write it: `[width, height]`.
-mod pair {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    use crate::video::Resolution;
-
-    pub(super) fn serialize<S: Serializer>(
-        size: &Option<Resolution>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        size.map(|size| [size.width, size.height])
-            .serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<Resolution>, D::Error> {
-        let sides = Option::<[u32; 2]>::deserialize(deserializer)?;
-        Ok(sides.map(|[width, height]| Resolution { width, height }))
     }
 }
 

@@ -389,6 +389,15 @@ proptest! {
     }
 
     #[test]
+    fn a_planned_brief_is_a_line_of_a_manifest(brief in any_brief()) {
+        let script = storyloom_story::parse_script("s.json", SCRIPT).unwrap();
+        let story = brief.story(script);
+        let line = serde_json::to_string(&story).unwrap();
+        let manifest = parse_manifest("m.jsonl", &line, &Folder).unwrap();
+        prop_assert_eq!(manifest.stories, vec![story]);
+    }
+
+    #[test]
     fn no_text_makes_the_reader_panic(text in any::<String>()) {
         let _ = read_briefs(&text, "b.jsonl");
         let _ = parse_lines("b.jsonl", &text, &Folder);

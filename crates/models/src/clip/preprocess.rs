@@ -11,8 +11,10 @@ use crate::image::{
     to_unit_tensor,
 };
 
-const MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
-const STD: [f32; 3] = [0.268_629_55, 0.261_302_6, 0.275_777_1];
+/// Mean of the pixels that CLIP was trained on, red, green and blue in [0, 1].
+pub const MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
+/// Standard deviation of them.
+pub const STD: [f32; 3] = [0.268_629_55, 0.261_302_6, 0.275_777_1];
 
 /// How a picture is brought to the square a tower sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

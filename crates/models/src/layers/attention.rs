@@ -54,6 +54,25 @@ pub fn attend(
     )?)
 }
 
+/// As [`attend`] where every token attends to itself and those before it; as many queries as keys.
+pub fn attend_causally(query: &Tensor, key: &Tensor, value: &Tensor) -> Result<Tensor> {
+    Ok(Tensor::f_scaled_dot_product_attention::<Tensor>(
+        query, key, value, None, 0.0, true, None, false,
+    )?)
+}
+
+/// Every head of `[batch, heads, tokens, dim]` `times` times in a row.
+pub fn repeat_heads(input: &Tensor, times: i64) -> Result<Tensor> {
+    if times == 1 {
+        return Ok(input.shallow_clone());
+    }
+    let (batch, heads, tokens, dim) = input.size4()?;
+    Ok(input
+        .f_unsqueeze(2)?
+        .f_expand([batch, heads, times, tokens, dim], false)?
+        .f_reshape([batch, heads * times, tokens, dim])?)
+}
+
 /// Attentions that one choice is made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct ShapeClass {

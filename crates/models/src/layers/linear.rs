@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-use super::is_host;
+use super::{few_rows, is_host};
 use crate::checkpoint::Weights;
 use crate::error::Result;
 use crate::shard::{Part, Peers};
@@ -65,14 +65,26 @@ impl Linear {
 
     /// Loads one part of the outputs: rows of the weight and the same part of the bias.
     pub fn load_outputs(weights: &Weights, inputs: i64, outputs: i64, part: Part) -> Result<Self> {
-        if part.of == 1 {
-            return Self::load(weights, inputs, outputs);
-        }
+        Self::load_outputs_with(weights, inputs, outputs, part, true)
+    }
+
+    /// As [`load_outputs`](Self::load_outputs), with or without a bias.
+    pub fn load_outputs_with(
+        weights: &Weights,
+        inputs: i64,
+        outputs: i64,
+        part: Part,
+        with_bias: bool,
+    ) -> Result<Self> {
+        let bias = || weights.take_part("bias", &[outputs], 0, part);
         Ok(Self {
             weight: weights.take_part("weight", &[outputs, inputs], 0, part)?,
-            bias: Some(weights.take_part("bias", &[outputs], 0, part)?),
+            bias: with_bias.then(bias).transpose()?,
             low_rank: None,
-            split: Split::Outputs(part),
+            split: match part.of {
+                1 => Split::Whole,
+                _ => Split::Outputs(part),
+            },
         })
     }
 
@@ -84,16 +96,40 @@ impl Linear {
         outputs: i64,
         peers: &Peers,
     ) -> Result<Self> {
+        Self::load_inputs_with(weights, inputs, outputs, peers, true)
+    }
+
+    /// As [`load_inputs`](Self::load_inputs), with or without a bias.
+    pub fn load_inputs_with(
+        weights: &Weights,
+        inputs: i64,
+        outputs: i64,
+        peers: &Peers,
+        with_bias: bool,
+    ) -> Result<Self> {
         let part = peers.part();
-        if part.of == 1 {
-            return Self::load(weights, inputs, outputs);
-        }
+        let bias = || weights.take("bias", &[outputs]);
         Ok(Self {
             weight: weights.take_part("weight", &[outputs, inputs], 1, part)?,
-            bias: Some(weights.take("bias", &[outputs])?),
+            bias: with_bias.then(bias).transpose()?,
             low_rank: None,
-            split: Split::Inputs(peers.clone()),
+            split: match part.of {
+                1 => Split::Whole,
+                _ => Split::Inputs(peers.clone()),
+            },
         })
+    }
+
+    /// Loads one part of the inputs of a layer without a bias, whose partial results the caller
+    /// sums over the ranks.
+    pub fn load_input_part(
+        weights: &Weights,
+        inputs: i64,
+        outputs: i64,
+        part: Part,
+    ) -> Result<Self> {
+        let weight = weights.take_part("weight", &[outputs, inputs], 1, part)?;
+        Ok(Self::from_tensors(weight, None))
     }
 
     /// Makes a layer of tensors: `weight` `[outputs, inputs]`, `bias` `[outputs]`.
@@ -130,6 +166,43 @@ impl Linear {
             }
             None => Ok(output),
         }
+    }
+
+    /// [`forward_rounded`](Self::forward_rounded) of layers that share their input, for decoding:
+    /// few rows in host memory are computed by loops that read every weight once for all of them,
+    /// and in which the result of a row does not depend on the others.
+    pub fn forward_together<const N: usize>(
+        layers: [&Self; N],
+        input: &Tensor,
+    ) -> Result<[Tensor; N]> {
+        let plain =
+            |layer: &&Self| layer.low_rank.is_none() && !matches!(layer.split, Split::Inputs(_));
+        if layers.iter().all(plain) {
+            let weights = layers.map(|layer| (&layer.weight, layer.bias.as_ref()));
+            if let Some(outputs) = few_rows::products(input, weights)? {
+                return Ok(outputs);
+            }
+        }
+        let mut outputs = layers.map(|_| Tensor::new());
+        for (output, layer) in outputs.iter_mut().zip(layers) {
+            *output = layer.forward_rounded(input)?;
+        }
+        Ok(outputs)
+    }
+
+    /// [`forward_together`](Self::forward_together) of one layer.
+    pub fn forward_few(&self, input: &Tensor) -> Result<Tensor> {
+        let Split::Inputs(peers) = &self.split else {
+            let [output] = Self::forward_together([self], input)?;
+            return Ok(output);
+        };
+        if self.bias.is_none()
+            && self.low_rank.is_none()
+            && let Some([output]) = few_rows::products(input, [(&self.weight, None)])?
+        {
+            return peers.sum(output);
+        }
+        self.forward_rounded(input)
     }
 
     /// What this rank's weights make of its inputs.

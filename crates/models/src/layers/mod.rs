@@ -8,6 +8,7 @@
 mod activation;
 mod attention;
 mod conv;
+mod few_rows;
 pub(crate) mod fused;
 mod linear;
 mod norm;
@@ -23,13 +24,14 @@ mod timestep;
 
 pub use activation::Activation;
 pub use attention::{
-    AttentionChoice, BackEnd, ShapeClass, Trial, attend, attention_choices, difference,
-    merge_heads, split_heads,
+    AttentionChoice, BackEnd, ShapeClass, Trial, attend, attend_causally, attention_choices,
+    difference, merge_heads, repeat_heads, split_heads,
 };
 pub use conv::{
     CausalConv3d, StreamCache, channels_innermost, from_frames, last_frames, to_frames,
     with_history,
 };
+pub(crate) use few_rows::MOST_ROWS as MOST_FEW_ROWS;
 pub use fused::{is_host, kernel_state, without_kernels};
 pub use linear::{Linear, LowRank};
 pub use norm::{
@@ -37,5 +39,6 @@ pub use norm::{
 };
 pub use parts::{Part, PartSeconds, measure_parts, timed};
 pub use rotary::{RotaryAxes, RotaryTable};
+pub(crate) use rows::{dot, exp, for_each_row, sum};
 pub use rows::{on_host, values, values_mut};
 pub use timestep::timestep_sinusoid;

@@ -231,6 +231,17 @@ impl RmsNorm {
             .f_mul(&self.weight)?)
     }
 
+    /// [`forward`](Self::forward) of `[batch, tokens, width]` in one pass where there is one.
+    pub fn forward_rows(&self, input: &Tensor) -> Result<Tensor> {
+        if !rows::on_host(input) {
+            return self.forward(input);
+        }
+        let size = input.size();
+        Ok(self
+            .forward_heads(&input.f_contiguous()?, None, 1, None)?
+            .f_view(size.as_slice())?)
+    }
+
     /// Sums of squares over the last axis, `[batch, tokens]` f32: this rank's part of them.
     pub fn squares(&self, input: &Tensor) -> Result<Tensor> {
         if let Some(kernels) = fused::kernels(input).filter(|_| input.dim() == 3) {

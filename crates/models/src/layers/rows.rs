@@ -88,7 +88,13 @@ pub fn sum(row: &[f32], term: impl Fn(f32) -> f32) -> f32 {
     for (lane, &value) in lanes.iter_mut().zip(rest) {
         *lane += term(value);
     }
-    let mut width = LANES / 2;
+    fold(lanes)
+}
+
+/// Sum of the lanes, by halves.
+#[inline(always)]
+pub fn fold<const N: usize>(mut lanes: [f32; N]) -> f32 {
+    let mut width = N / 2;
     while width > 0 {
         for lane in 0..width {
             lanes[lane] += lanes[lane + width];
@@ -96,6 +102,23 @@ pub fn sum(row: &[f32], term: impl Fn(f32) -> f32) -> f32 {
         width /= 2;
     }
     lanes[0]
+}
+
+/// Scalar product of two rows of equal length, in a fixed order.
+#[inline(always)]
+pub fn dot(left: &[f32], right: &[f32]) -> f32 {
+    let mut lanes = [0.0_f32; LANES];
+    let (chunks, rest) = left.as_chunks::<LANES>();
+    let (others, last) = right.as_chunks::<LANES>();
+    for (left, right) in chunks.iter().zip(others) {
+        for ((lane, &left), &right) in lanes.iter_mut().zip(left).zip(right) {
+            *lane += left * right;
+        }
+    }
+    for ((lane, &left), &right) in lanes.iter_mut().zip(rest).zip(last) {
+        *lane += left * right;
+    }
+    fold(lanes)
 }
 
 /// `e^x` to two units in the last place, for `x` in the range of f32; written to be vectorised.
@@ -149,6 +172,7 @@ mod tests {
             let row: Vec<f32> = (0..length).map(|n| n as f32).collect();
             let expected = (0..length).sum::<i32>() as f32;
             assert_eq!(sum(&row, |x| x), expected);
+            assert_eq!(dot(&row, &vec![2.0; length as usize]), 2.0 * expected);
         }
     }
 

@@ -1,0 +1,71 @@
+//! Text to tokens and back.
+
+use std::path::{Path, PathBuf};
+
+use tokenizers::Tokenizer;
+
+use crate::error::{ModelError, Result};
+
+/// The tokenizer of a language model.
+#[derive(Debug)]
+pub struct LanguageTokenizer {
+    tokenizer: Tokenizer,
+    path: PathBuf,
+    bytes: Vec<u8>,
+}
+
+impl LanguageTokenizer {
+    /// Reads `tokenizer.json` of a model's folder.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let path = folder.join("tokenizer.json");
+        let bytes = std::fs::read(&path).map_err(|error| ModelError::io(&path, error))?;
+        let bad = |error: tokenizers::Error| ModelError::bad_file(&path, error.to_string());
+        let mut tokenizer = Tokenizer::from_bytes(&bytes).map_err(bad)?;
+        tokenizer.with_truncation(None).map_err(bad)?;
+        tokenizer.with_padding(None);
+        Ok(Self {
+            tokenizer,
+            path,
+            bytes,
+        })
+    }
+
+    /// Tokens of a text in which special tokens are written out, as chat templates do; none are
+    /// added.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self.tokenizer.encode_fast(text, false);
+        let encoding = encoding.map_err(|error| ModelError::input("text", error.to_string()))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Text of tokens without special ones. Bytes that are no whole character become U+FFFD.
+    pub fn decode(&self, tokens: &[u32]) -> Result<String> {
+        self.decode_with(tokens, true)
+    }
+
+    /// Text of tokens, with special ones written out unless they are to be skipped.
+    pub fn decode_with(&self, tokens: &[u32], skip_special: bool) -> Result<String> {
+        let text = self.tokenizer.decode(tokens, skip_special);
+        text.map_err(|error| ModelError::input("tokens", error.to_string()))
+    }
+
+    /// The token that is written like this, if there is one.
+    pub fn token(&self, text: &str) -> Option<u32> {
+        self.tokenizer.token_to_id(text)
+    }
+
+    /// Entries, special ones included; the model's vocabulary may be larger.
+    pub fn size(&self) -> usize {
+        self.tokenizer.get_vocab_size(true)
+    }
+
+    /// The file it was read from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The content of the file, for other readers of the same format.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
