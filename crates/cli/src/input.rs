@@ -1,21 +1,52 @@
-//! Opening manifests, folders of scripts and scripts.
+//! Opening manifests, briefs, folders of scripts and scripts.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use storyloom_story::{InputFiles, Manifest, Problem, manifest_from_scripts, parse_manifest};
+use storyloom_story::{
+    Brief, InputFiles, Line, Manifest, Problem, StoryEntry, manifest_from_scripts, parse_lines,
+};
 
 use crate::exit::{Exit, Failure};
+use crate::planner::PictureChecks;
 
-/// A manifest and the folder that the paths in it count from.
+/// Largest file of stories and briefs that is read, in bytes.
+const LARGEST: u64 = 1 << 30;
+
+/// Stories and briefs, and the folder that the paths in them count from.
 #[derive(Debug)]
 pub struct Input {
-    /// The stories.
-    pub manifest: Manifest,
+    /// The stories and briefs, in their order.
+    pub lines: Vec<Line>,
     /// Where relative paths of reference images start.
     pub folder: PathBuf,
+    /// SHA-256 of the pictures of products, by their paths.
+    pub pictures: BTreeMap<String, String>,
+}
+
+impl Input {
+    /// Whether any story has to be planned.
+    pub fn has_briefs(&self) -> bool {
+        self.briefs().next().is_some()
+    }
+
+    /// The stories that have to be planned.
+    pub fn briefs(&self) -> impl Iterator<Item = &Brief> {
+        self.lines.iter().filter_map(|line| match line {
+            Line::Brief(brief) => Some(brief),
+            Line::Story(_) => None,
+        })
+    }
+
+    /// The stories that have a script.
+    pub fn stories(&self) -> impl Iterator<Item = &StoryEntry> {
+        self.lines.iter().filter_map(|line| match line {
+            Line::Story(entry) => Some(entry),
+            Line::Brief(_) => None,
+        })
+    }
 }
 
 /// Problems together with the texts they are in, by file name.
@@ -27,7 +58,7 @@ pub struct Report {
     pub sources: BTreeMap<String, String>,
 }
 
-/// Reads what `--manifest` names: a JSONL file, a script (`.json`), or a folder of scripts.
+/// Reads what `--manifest` names: a JSONL file of stories and briefs, a script (`.json`), or a folder of scripts.
 ///
 /// # Errors
 /// The outer error is a path that cannot be read, the inner one has the problems of the texts.
@@ -74,27 +105,40 @@ fn read_scripts(root: &Path, scripts: &[PathBuf]) -> Result<Result<Input, Report
         .map(|(name, text)| (name.as_str(), text.as_str()));
     let manifest = manifest_from_scripts(&root.display().to_string(), texts);
     Ok(match manifest {
-        Ok(manifest) => Ok(Input {
-            manifest,
+        Ok(Manifest { stories }) => Ok(Input {
+            lines: stories.into_iter().map(Line::Story).collect(),
             folder: root.to_owned(),
+            pictures: BTreeMap::new(),
         }),
         Err(problems) => Err(Report { problems, sources }),
     })
 }
 
+/// Every picture of a product is opened and decoded.
 fn read_manifest(path: &Path) -> Result<Result<Input, Report>, Failure> {
+    let size = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
     let name = path.display().to_string();
+    if size.len() > LARGEST {
+        let size = size.len();
+        let message = format!("{name} has {size} bytes, at most {LARGEST} are read; split it");
+        return Err(Failure::new(Exit::Input, message));
+    }
     let text =
         read_text(path).map_err(|reason| Failure::new(Exit::Input, format!("{name}: {reason}")))?;
     let folder = path.parent().unwrap_or(Path::new("")).to_owned();
     let files = Folder {
+        pictures: PictureChecks::new(&folder),
         folder: folder.clone(),
         scripts: RefCell::default(),
     };
-    let problems = match parse_manifest(&name, &text, &files) {
-        Ok(manifest) => return Ok(Ok(Input { manifest, folder })),
-        Err(problems) => problems,
-    };
+    let (lines, problems) = parse_lines(&name, &text, &files);
+    if problems.is_empty() {
+        return Ok(Ok(Input {
+            lines,
+            folder,
+            pictures: files.pictures.digests(),
+        }));
+    }
     let mut sources = files.scripts.into_inner();
     sources.insert(name, text);
     let problems = problems.into_iter().map(|problem| {
@@ -113,6 +157,7 @@ fn read_manifest(path: &Path) -> Result<Result<Input, Report>, Failure> {
 /// Opens what a manifest names, and remembers the scripts for showing their problems.
 struct Folder {
     folder: PathBuf,
+    pictures: PictureChecks,
     scripts: RefCell<BTreeMap<String, String>>,
 }
 
@@ -134,6 +179,10 @@ impl InputFiles for Folder {
             return Err("the file is empty".to_owned());
         }
         Ok(())
+    }
+
+    fn product_image(&self, path: &str, sha256: Option<&str>) -> Result<(), String> {
+        self.pictures.check(path, sha256)
     }
 }
 

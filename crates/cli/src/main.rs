@@ -13,6 +13,8 @@ mod exit;
 mod input;
 mod logging;
 mod output;
+mod planner;
+mod plans;
 mod progress;
 mod ranks;
 mod shift;

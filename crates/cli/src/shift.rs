@@ -147,6 +147,7 @@ fn start(config: &Config, settings: &RunConfig, place: &Place) -> Result<ShiftSt
         world_size: found.size,
         replica: place.seat().replica,
         ranks: place.ranks_of_replica(),
+        plans_only: place.plans_only(),
         device: device(config, place)?.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     })

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use storyloom_models::ModelError;
 use storyloom_models::replica::Replica;
 use storyloom_models::wan::WanConfig;
-use storyloom_parallel::topology::{Degrees, Layout, Plan, Seat};
+use storyloom_parallel::topology::{Degrees, Layout, Plan, Role, Seat};
 use storyloom_parallel::{CommError, World, WorldOptions};
 
 use crate::config::Config;
@@ -76,6 +76,9 @@ pub fn join(config: &Config) -> Result<Place, Failure> {
             layout.plan.ranks(),
             describe(layout.plan)
         );
+        if layout.plan.planners > 0 {
+            tracing::info!("{} more ranks that plan stories", layout.plan.planners);
+        }
     }
     Ok(Place {
         name: name(&world)?,
@@ -110,6 +113,7 @@ fn plan(config: &Config) -> Plan {
         },
         encoders: topology.encoders as usize,
         decoders: topology.decoders as usize,
+        planners: topology.planners as usize,
     }
 }
 
@@ -157,12 +161,25 @@ impl Place {
 
     /// Whether this rank leads a replica.
     pub fn leads(&self) -> bool {
-        self.seat().index == 0
+        self.seat().index == 0 && !self.plans_only()
     }
 
-    /// Ranks of each replica.
+    /// Whether this rank plans stories and makes no shots.
+    pub fn plans_only(&self) -> bool {
+        self.seat().role == Role::Plan
+    }
+
+    /// Whether some ranks plan for the others.
+    pub fn has_planners(&self) -> bool {
+        self.layout.plan.planners > 0
+    }
+
+    /// Ranks of each replica; a rank that plans is alone.
     pub fn ranks_of_replica(&self) -> usize {
-        self.layout.plan.ranks()
+        match self.plans_only() {
+            true => 1,
+            false => self.layout.plan.ranks(),
+        }
     }
 
     /// Replicas of the world.

@@ -51,6 +51,9 @@ pub struct CommitRecord {
     pub seconds: BTreeMap<Stage, f64>,
     /// Digest of the record of the shot before; `None` for the first.
     pub previous: Option<String>,
+    /// Digest of the plan that the story follows; `None` where somebody wrote its script.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<String>,
     /// blake3 of this record with this field empty.
     pub digest: String,
 }
@@ -267,6 +270,7 @@ pub(crate) mod tests {
             }],
             seconds: BTreeMap::from([(Stage::Denoise, 1.0 / 3.0), (Stage::Decode, 0.1)]),
             previous: None,
+            plan: None,
             digest: String::new(),
         }
     }

@@ -381,6 +381,8 @@ pub fn serve(
             };
             follower.serve()
         }
+        // It belongs to no replica.
+        Role::Plan => Ok(()),
         Role::Encode => {
             let mut encoder = Encoder::open(paths, settings)?;
             crate::replica::serve(replica, device, |command, tensors| {

@@ -42,6 +42,7 @@ impl Replica {
             degrees: Degrees::ONE,
             encoders: 0,
             decoders: 0,
+            planners: 0,
         };
         let layout = Layout { replicas: 1, plan };
         Self {

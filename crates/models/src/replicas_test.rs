@@ -158,6 +158,7 @@ fn replicas_make_what_one_rank_makes() {
     let folder = tempfile::tempdir().unwrap();
     init_tiny(folder.path(), Method::StoryMem, Seed(1)).unwrap();
     let plan = |tensor, sequence, cfg, encoders, decoders| Plan {
+        planners: 0,
         replicas: None,
         degrees: Degrees {
             tensor,

@@ -15,7 +15,8 @@ use storyloom_memory::{
     BlobStore, CommitRecord, Disk, IndexKind, KeyframeRecord, MemoryBank, Sealed, Storage,
 };
 use storyloom_story::{
-    HostTensor, Method, Opening, Seed, ShotId, ShotRequest, Stage, StoryId, VideoSpec,
+    HostTensor, Line, Method, Opening, Seed, ShotId, ShotRequest, Stage, StoryEntry, StoryId,
+    VideoSpec,
 };
 
 use crate::error::RunError;
@@ -384,6 +385,7 @@ fn record(story: &StoryId, number: usize) -> CommitRecord {
             .map(|stage| (*stage, 0.5))
             .collect::<BTreeMap<_, _>>(),
         previous: None,
+        plan: None,
         digest: String::new(),
     }
 }
@@ -394,7 +396,8 @@ fn done_story(id: StoryId) -> Result<StoryFile, RunError> {
     let scene = serde_json::json!({"scene_num": 1, "video_prompts": prompts, "cut": cuts});
     let script = serde_json::from_value(serde_json::json!({"scenes": [scene]}))
         .map_err(|error| RunError::Setting(error.to_string()))?;
-    let mut file = StoryFile::pending(&storyloom_story::StoryEntry::new(id, script));
+    let line = Line::Story(StoryEntry::new(id, script));
+    let mut file = StoryFile::pending(&line);
     file.state = StoryState::Done;
     file.work = Some(crate::status::Work {
         useful: 20.0,

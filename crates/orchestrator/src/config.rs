@@ -35,6 +35,8 @@ pub struct RunConfig {
     pub continuation: Continuation,
     /// How often a shot that fails is tried, each time with other noise.
     pub attempts: u32,
+    /// How briefs are planned.
+    pub planning: PlanningSettings,
     /// When a shot that is being made is saved.
     pub checkpoint: CheckpointSettings,
     /// How long a worker may show no sign of life before others take its stories over.
@@ -55,6 +57,25 @@ pub struct RunConfig {
     pub resolved: serde_json::Value,
     /// The same as a config file, to try a story in quarantine alone.
     pub config_file: String,
+}
+
+/// How the briefs of a run are planned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlanningSettings {
+    /// Stories that are planned before somebody has time for them, for each program that makes
+    /// stories; at least one.
+    pub ahead: usize,
+    /// How often a brief that cannot be planned is tried, each time with another seed.
+    pub attempts: u32,
+}
+
+impl Default for PlanningSettings {
+    fn default() -> Self {
+        Self {
+            ahead: 8,
+            attempts: 3,
+        }
+    }
 }
 
 /// What the video files of a run are.

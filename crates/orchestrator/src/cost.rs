@@ -168,6 +168,23 @@ impl Default for StageCosts {
     }
 }
 
+/// Time that a brief takes to be planned.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PlanCost {
+    /// Of every story.
+    pub seconds: f64,
+    /// Of every shot that it asks for.
+    pub per_shot: f64,
+}
+
+impl PlanCost {
+    /// Seconds of a story of so many shots.
+    pub fn of(&self, shots: f64) -> f64 {
+        self.seconds + self.per_shot * shots
+    }
+}
+
 /// Times of the denoiser.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -287,6 +304,8 @@ pub struct CostTable {
     pub links: Links,
     /// The denoiser.
     pub denoise: DenoiseCosts,
+    /// Planning the stories of briefs.
+    pub planning: PlanCost,
     /// All other stages.
     pub stages: StageCosts,
     /// What fits.
@@ -307,6 +326,12 @@ impl Default for CostTable {
             rates: Rates::default(),
             links: Links::default(),
             denoise: DenoiseCosts::default(),
+            // Assumed: a model of 7B on a GPU of its own at 100 tokens a second, 100 tokens a shot
+            // and as many again around them, one story at a time.
+            planning: PlanCost {
+                seconds: 1.0,
+                per_shot: 1.0,
+            },
             stages: StageCosts::default(),
             memory: GpuMemory::default(),
             disk: DiskCosts::default(),
@@ -360,6 +385,7 @@ impl CostTable {
         Self {
             source: "simulated.step_ms".to_owned(),
             shares_gpu: false,
+            planning: PlanCost::default(),
             denoise: DenoiseCosts {
                 step_seconds,
                 measured: Some(measured),
@@ -397,6 +423,8 @@ impl CostTable {
             cost.per_frame /= speed;
             cost.per_megapixel /= speed;
         }
+        self.planning.seconds /= speed;
+        self.planning.per_shot /= speed;
         self.denoise.step_seconds /= speed;
         if let Some(measured) = &mut self.denoise.measured {
             measured.per_token /= speed;
@@ -531,6 +559,8 @@ impl CostTable {
         }
         for (name, value) in [
             ("links.latency_us", self.links.latency_us),
+            ("planning.seconds", self.planning.seconds),
+            ("planning.per_shot", self.planning.per_shot),
             ("denoise.step_seconds", self.denoise.step_seconds),
             ("keyframes_per_shot", self.keyframes_per_shot),
             ("memory.gpu_gb", self.memory.gpu_gb),

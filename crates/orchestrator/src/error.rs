@@ -6,6 +6,7 @@ use storyloom_memory::MemoryError;
 use storyloom_story::{ErrorClass, StoryId};
 
 use crate::engine::EngineError;
+use crate::planning::PlanError;
 
 /// What ends a run, a story or an attempt at a shot.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +15,9 @@ pub enum RunError {
     /// A stage failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// A brief could not be planned.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
     /// The run folder could not be read or written.
     #[error(transparent)]
     Memory(#[from] MemoryError),
@@ -73,6 +77,7 @@ impl RunError {
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Engine(error) => error.class,
+            Self::Plan(error) => error.class,
             Self::Memory(error) => error.class(),
             Self::Folder { .. } | Self::Setting(_) | Self::Quarantine { .. } => ErrorClass::Run,
             Self::LeaseLost { .. } => ErrorClass::Interrupted,

@@ -6,11 +6,15 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 use storyloom_memory::window::WindowSettings;
-use storyloom_story::{Continuation, Manifest, Opening, StoryEntry, StoryId, VideoSpec};
+use storyloom_story::{
+    Brief, Continuation, Line, Opening, Resolution, Scene, ShotScript, StoryEntry, StoryId,
+    StoryScript, VideoSpec,
+};
 
 use crate::cost::{CostTable, ReplicaShape, Samplings, ShotBytes, ShotWork, StageSeconds};
 use crate::error::RunError;
-use crate::forecast::{ChainOfKinds, Farm, forecast, lower_bound};
+use crate::forecast::{ChainOfKinds, Farm, Planners, forecast_of_briefs, lower_bound};
+use crate::planning::ranks::priority;
 use crate::run_folder::{RunFolder, StoryState};
 use crate::story::opening;
 
@@ -36,6 +40,10 @@ pub struct Workload {
     pub names: Vec<StoryId>,
     /// Their missing shots, by kind.
     pub chains: Vec<ChainOfKinds>,
+    /// Seconds that each takes to be planned; 0 for those that have a script.
+    pub plans: Vec<f64>,
+    /// Stories that have none yet.
+    pub to_plan: usize,
     /// The kinds of shots.
     pub kinds: Vec<ShotWork>,
     /// Shots to make.
@@ -45,48 +53,87 @@ pub struct Workload {
 }
 
 /// How far a story is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
     /// So many of its first shots exist.
     Made(usize),
+    /// It was planned from its brief, and so many of the first shots of this script exist.
+    Planned(StoryScript, usize),
     /// A run leaves it alone.
     Over,
 }
 
+/// A brief as the story that it may become: a script of as many shots as it asks for, each of which
+/// opens with a cut.
+fn stand_in(brief: &Brief) -> StoryEntry {
+    let shot = |_| ShotScript {
+        prompt: String::new(),
+        first_frame_prompt: None,
+        cut: true,
+    };
+    brief.story(StoryScript {
+        name: None,
+        overview: None,
+        scenes: vec![Scene {
+            number: 1,
+            shots: (0..brief.shots).map(shot).collect(),
+        }],
+    })
+}
+
 impl Workload {
-    /// Everything in `manifest` but what `progress` says is there.
+    /// Everything in `lines` but what `progress` says is there.
     ///
     /// # Errors
     /// What `progress` fails of.
     pub fn new(
-        manifest: &Manifest,
+        lines: &[Line],
         settings: &ShotSettings,
         table: &CostTable,
-        progress: &dyn Fn(&StoryEntry) -> Result<Progress, RunError>,
+        progress: &dyn Fn(&Line) -> Result<Progress, RunError>,
     ) -> Result<Self, RunError> {
         let mut kinds = Kinds::default();
-        let mut left_out = 0;
-        let mut ordered = Vec::with_capacity(manifest.stories.len());
-        for entry in &manifest.stories {
-            let count = entry.script.shot_count();
-            let made = match progress(entry)? {
-                Progress::Over => count,
-                Progress::Made(shots) => shots.min(count),
+        let (mut left_out, mut to_plan) = (0, 0);
+        let mut ordered = Vec::with_capacity(lines.len());
+        for line in lines {
+            let mut entry = match line {
+                Line::Story(entry) => entry.clone(),
+                Line::Brief(brief) => stand_in(brief),
             };
+            let mut plan = match line {
+                Line::Story(_) => None,
+                Line::Brief(brief) => Some(table.planning.of(f64::from(brief.shots))),
+            };
+            let made = match progress(line)? {
+                Progress::Over => usize::MAX,
+                Progress::Made(shots) => shots,
+                Progress::Planned(script, shots) => {
+                    entry.script = script;
+                    plan = None;
+                    shots
+                }
+            };
+            let count = entry.script.shot_count();
+            let made = made.min(count);
             left_out += made;
             if made < count {
-                let chain = kinds.chain(entry, made, settings, table);
-                // As the run orders them: `run::longest_first`.
-                ordered.push((Reverse((entry.priority, count - made)), &entry.id, chain));
+                let chain = kinds.chain(&entry, made, settings, table);
+                // As the run orders them: `work::Rank`.
+                to_plan += usize::from(plan.is_some());
+                let key = Reverse((priority(line), count - made));
+                ordered.push((key, entry.id, chain, plan.unwrap_or(0.0)));
             }
         }
-        ordered.sort_by_key(|(key, _, _)| *key);
-        let names = ordered.iter().map(|(_, id, _)| (*id).clone()).collect();
-        let chains: Vec<_> = ordered.into_iter().map(|(_, _, chain)| chain).collect();
+        ordered.sort_by_key(|(key, ..)| *key);
+        let names = ordered.iter().map(|(_, id, ..)| id.clone()).collect();
+        let plans = ordered.iter().map(|(.., plan)| *plan).collect();
+        let chains: Vec<_> = ordered.into_iter().map(|(_, _, chain, _)| chain).collect();
         Ok(Self {
             names,
             shots: chains.iter().map(Vec::len).sum(),
             chains,
+            plans,
+            to_plan,
             kinds: kinds.list,
             left_out,
         })
@@ -127,8 +174,8 @@ impl Workload {
 #[derive(Default)]
 struct Kinds {
     list: Vec<ShotWork>,
-    /// By opening and pictures seen, all else being equal in a run.
-    known: HashMap<(Opening, u64), u32>,
+    /// By opening, pictures seen and size, all else being equal in a run.
+    known: HashMap<(Opening, u64, Resolution), u32>,
 }
 
 impl Kinds {
@@ -141,6 +188,7 @@ impl Kinds {
         table: &CostTable,
     ) -> ChainOfKinds {
         let references = entry.reference_images.len();
+        let size = entry.size.unwrap_or(settings.video.resolution());
         let shots = entry.script.shots().enumerate().skip(made);
         let kind = |(place, (_, shot))| {
             let opening = opening(shot, place > 0, references > 0, settings.continuation);
@@ -148,11 +196,15 @@ impl Kinds {
                 Opening::Text => 0.0,
                 _ => pictures_seen(place, references, settings, table),
             };
-            let key = (opening, f64::to_bits(memory));
+            let key = (opening, f64::to_bits(memory), size);
             *self.known.entry(key).or_insert_with(|| {
                 let sampling = settings.samplings.of(opening);
                 self.list.push(ShotWork {
-                    video: settings.video,
+                    video: VideoSpec {
+                        width: size.width,
+                        height: size.height,
+                        ..settings.video
+                    },
                     opening,
                     memory,
                     steps: sampling.steps,
@@ -188,20 +240,29 @@ fn pictures_seen(
 ///
 /// # Errors
 /// The run cannot be read.
-pub fn progress_in(folder: &RunFolder, entry: &StoryEntry) -> Result<Progress, RunError> {
-    let path = folder.story(&entry.id);
+pub fn progress_in(folder: &RunFolder, line: &Line) -> Result<Progress, RunError> {
+    let path = folder.story(line.id());
     if !folder.storage().exists(&path.join("story.json")) {
         return Ok(Progress::Made(0));
     }
-    if let StoryState::Quarantined { .. } = folder.story_file(&entry.id)?.state {
+    let file = folder.story_file(line.id())?;
+    if let StoryState::Quarantined { .. } = file.state {
         return Ok(Progress::Over);
     }
-    let record = |shot| path.join("commits").join(format!("{shot}.json"));
-    let mut shots = entry.script.shots().map(|(shot, _)| shot);
-    let made = shots
-        .position(|shot| !folder.storage().exists(&record(shot)))
-        .unwrap_or_else(|| entry.script.shot_count());
-    Ok(Progress::Made(made))
+    let made = |script: &StoryScript| {
+        let record = |shot| path.join("commits").join(format!("{shot}.json"));
+        let mut shots = script.shots().map(|(shot, _)| shot);
+        let missing = shots.position(|shot| !folder.storage().exists(&record(shot)));
+        missing.unwrap_or_else(|| script.shot_count())
+    };
+    Ok(match (line, file.script) {
+        (Line::Brief(_), Some(script)) => {
+            let made = made(&script);
+            Progress::Planned(script, made)
+        }
+        (Line::Brief(_), None) => Progress::Made(0),
+        (Line::Story(entry), _) => Progress::Made(made(&entry.script)),
+    })
 }
 
 /// Bytes on disk.
@@ -268,6 +329,8 @@ pub struct Planner<'a> {
     pub table: &'a CostTable,
     /// Stories that a replica makes side by side.
     pub interleave: usize,
+    /// Who plans briefs. Ranks that only plan are GPUs as well.
+    pub planning: Planners,
 }
 
 impl Planner<'_> {
@@ -276,10 +339,11 @@ impl Planner<'_> {
         let kinds = self.seconds(shape);
         let farm = self.farm(shape, replicas);
         let chains = &self.workload.chains;
-        let found = forecast(chains, &kinds, &farm, &mut |_, _, _, _| {});
+        let plans = &self.workload.plans;
+        let found = forecast_of_briefs(chains, plans, &kinds, &farm, &mut |_, _, _, _| {});
         let start = self.start();
         let finish = start + found.finish;
-        let gpus = replicas * shape.ranks();
+        let gpus = replicas * shape.ranks() + self.planning.ranks;
         let hours = finish / 3600.0;
         let share = |part: f64, whole: f64| if whole > 0.0 { part / whole } else { 0.0 };
         Estimate {
@@ -292,7 +356,7 @@ impl Planner<'_> {
             gpu_hours: gpus as f64 * hours,
             shots_per_hour: share(self.workload.shots as f64, hours),
             denoiser_busy: share(found.denoising, finish * replicas as f64),
-            lower_bound_seconds: start + lower_bound(chains, &kinds, &farm),
+            lower_bound_seconds: start + lower_bound(chains, plans, &kinds, &farm),
             longest_chain: self.longest_chain(&kinds),
             gpu_memory_gb: self.needed_gb(shape),
             fits: self.fits(shape),
@@ -303,7 +367,7 @@ impl Planner<'_> {
     pub fn soonest(&self, shapes: &[ReplicaShape], gpus: usize) -> Option<Estimate> {
         let mut candidates = Vec::new();
         for shape in shapes.iter().filter(|shape| self.fits(shape)) {
-            let replicas = gpus / shape.ranks();
+            let replicas = gpus.saturating_sub(self.planning.ranks) / shape.ranks();
             if replicas > 0 {
                 candidates.push((self.bound(shape, replicas), shape, replicas));
             }
@@ -334,10 +398,10 @@ impl Planner<'_> {
     ) -> Option<Estimate> {
         let mut candidates = Vec::new();
         for shape in shapes.iter().filter(|shape| self.fits(shape)) {
-            let most = gpus / shape.ranks();
+            let most = gpus.saturating_sub(self.planning.ranks) / shape.ranks();
             let enough = |replicas: &usize| self.bound(shape, *replicas) <= deadline;
             if let Some(fewest) = first_that(1, most, enough) {
-                let held = fewest * shape.ranks();
+                let held = fewest * shape.ranks() + self.planning.ranks;
                 let bound = held as f64 * self.bound(shape, fewest);
                 candidates.push((bound / 3600.0, shape, fewest, most));
             }
@@ -403,6 +467,7 @@ impl Planner<'_> {
             capacities: shape.capacities(),
             shared: [shares && shape.encoders == 0, shares && shape.decoders == 0],
             story_end: self.table.stages.story.seconds,
+            planning: self.planning,
         }
     }
 
@@ -415,7 +480,13 @@ impl Planner<'_> {
 
     fn bound(&self, shape: &ReplicaShape, replicas: usize) -> f64 {
         let farm = self.farm(shape, replicas);
-        self.start() + lower_bound(&self.workload.chains, &self.seconds(shape), &farm)
+        self.start()
+            + lower_bound(
+                &self.workload.chains,
+                &self.workload.plans,
+                &self.seconds(shape),
+                &farm,
+            )
     }
 
     fn needed_gb(&self, shape: &ReplicaShape) -> f64 {
@@ -487,16 +558,17 @@ mod tests {
         entry
     }
 
-    fn manifest() -> Manifest {
-        Manifest {
-            stories: vec![
-                entry("short", &[true; 3], 0),
-                entry("long", &[true; 9], 0),
-                entry("first", &[true, false], 5),
-                entry("middle", &[true; 6], 0),
-                entry("other", &[true; 6], 0),
-            ],
-        }
+    const PLANNING: Planners = Planners { ranks: 0, ahead: 8 };
+
+    fn manifest() -> Vec<Line> {
+        let stories = [
+            entry("short", &[true; 3], 0),
+            entry("long", &[true; 9], 0),
+            entry("first", &[true, false], 5),
+            entry("middle", &[true; 6], 0),
+            entry("other", &[true; 6], 0),
+        ];
+        stories.map(Line::Story).to_vec()
     }
 
     const SETTINGS: ShotSettings = ShotSettings {
@@ -524,7 +596,7 @@ mod tests {
     };
 
     fn workload(table: &CostTable) -> Workload {
-        let nothing = |_: &StoryEntry| Ok(Progress::Made(0));
+        let nothing = |_: &Line| Ok(Progress::Made(0));
         Workload::new(&manifest(), &SETTINGS, table, &nothing).unwrap()
     }
 
@@ -575,8 +647,8 @@ mod tests {
 
     #[test]
     fn what_exists_is_left_out() {
-        let progress = |entry: &StoryEntry| {
-            Ok(match entry.id.as_str() {
+        let progress = |entry: &Line| {
+            Ok(match entry.id().as_str() {
                 "long" => Progress::Made(7),
                 "middle" => Progress::Over,
                 "short" => Progress::Made(3),
@@ -593,6 +665,43 @@ mod tests {
         assert_eq!((rest.opening, rest.memory), (Opening::Memory, 10.0));
     }
 
+    #[test]
+    fn briefs_are_taken_for_what_they_ask_for_until_they_are_planned() {
+        let id = StoryId::new("ad").unwrap();
+        let brief = Brief {
+            shots: 4,
+            size: Some(Resolution {
+                width: 480,
+                height: 832,
+            }),
+            ..Brief::new(id)
+        };
+        let lines = [manifest(), vec![Line::Brief(brief)]].concat();
+        let table = CostTable::default();
+        let of = |progress: Progress| {
+            let far = |line: &Line| match line {
+                Line::Story(_) => Ok(Progress::Made(0)),
+                Line::Brief(_) => Ok(progress.clone()),
+            };
+            let found = Workload::new(&lines, &SETTINGS, &table, &far).unwrap();
+            let place = found.names.iter().position(|name| name.as_str() == "ad");
+            place.map(|place| {
+                let first = found.kinds[found.chains[place][0] as usize];
+                let size = (first.video.width, first.video.height);
+                (place, found.chains[place].len(), found.plans[place], size)
+            })
+        };
+        // Behind those of nine and six shots.
+        let unplanned = of(Progress::Made(0)).unwrap();
+        assert_eq!(unplanned, (4, 4, 5.0, (480, 832)));
+        let Line::Story(long) = &lines[1] else {
+            panic!("it is no story");
+        };
+        let planned = of(Progress::Planned(long.script.clone(), 1)).unwrap();
+        assert_eq!(planned, (2, 8, 0.0, (480, 832)));
+        assert_eq!(of(Progress::Over), None);
+    }
+
     /// The search tries few layouts, but none that it leaves out is better.
     #[test]
     fn the_best_layouts_are_the_best_of_all() {
@@ -604,6 +713,7 @@ mod tests {
                 workload: &workload,
                 table: &table,
                 interleave: 2,
+                planning: PLANNING,
             };
             let all: Vec<Estimate> = shapes()
                 .iter()
@@ -630,13 +740,14 @@ mod tests {
 
     #[test]
     fn nothing_to_make_takes_no_time() {
-        let over = |_: &StoryEntry| Ok(Progress::Over);
+        let over = |_: &Line| Ok(Progress::Over);
         let table = CostTable::default();
         let workload = Workload::new(&manifest(), &SETTINGS, &table, &over).unwrap();
         let planner = Planner {
             workload: &workload,
             table: &table,
             interleave: 3,
+            planning: PLANNING,
         };
         let found = planner.try_layout(&ReplicaShape::ONE, 4);
         assert_eq!((found.finish_seconds, found.gpu_hours), (0.0, 0.0));

@@ -8,15 +8,17 @@
 //! - the stages encode, denoise and decode with select have gates, which let the story with the
 //!   longest way to go in first, among equals the one that came first (`gate::Gate`); plan, commit
 //!   and the end of a story wait for nobody;
-//! - where stages share a GPU, those at work at the same moment get equal parts of it.
+//! - where stages share a GPU, those at work at the same moment get equal parts of it;
+//! - briefs are planned in the same order, by the replicas or by ranks of their own, no further
+//!   ahead than `planner.ahead` allows, and taken once they are planned (`planning::desk`).
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::BinaryHeap;
+use std::collections::{BTreeSet, BinaryHeap, VecDeque};
 
 use storyloom_story::Stage;
 
 use crate::cost::StageSeconds;
-use crate::run::fair_share;
+use crate::work::fair_share;
 
 /// One story as far as it is missing: the kinds of its shots, in order, as places in a list of
 /// [`StageSeconds`].
@@ -35,6 +37,27 @@ pub struct Farm {
     pub shared: [bool; 2],
     /// Seconds at the end of every story.
     pub story_end: f64,
+    /// Who plans briefs.
+    pub planning: Planners,
+}
+
+/// Who plans the briefs of a farm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Planners {
+    /// Ranks that only plan; 0: every replica does, on a thread of its own.
+    pub ranks: usize,
+    /// Planned stories that may wait, for each replica.
+    pub ahead: usize,
+}
+
+impl Farm {
+    /// Those that plan at the same time, each one story.
+    fn planners(&self) -> usize {
+        match self.planning.ranks {
+            0 => self.replicas.max(1),
+            ranks => ranks,
+        }
+    }
 }
 
 /// What came out.
@@ -56,12 +79,31 @@ pub fn forecast(
     farm: &Farm,
     watch: &mut Watch,
 ) -> Forecast {
+    forecast_of_briefs(chains, &[], kinds, farm, watch)
+}
+
+/// As [`forecast`], where the first chains take `plans` seconds to be planned: 0 for those that come
+/// with a script, as do all after the last that is named.
+pub fn forecast_of_briefs(
+    chains: &[ChainOfKinds],
+    plans: &[f64],
+    kinds: &[StageSeconds],
+    farm: &Farm,
+    watch: &mut Watch,
+) -> Forecast {
+    let plan = |chain: &usize| plans.get(*chain).is_some_and(|seconds| *seconds > 0.0);
+    let (unplanned, ready): (Vec<usize>, Vec<usize>) = (0..chains.len()).partition(plan);
     let mut night = Night {
         chains,
+        plans,
         kinds,
         farm,
         watch,
-        next: 0,
+        ready: ready.into_iter().collect(),
+        unplanned: unplanned.into(),
+        planning: vec![None; farm.planners()],
+        idle: (0..farm.planners()).rev().collect(),
+        ahead: BTreeSet::new(),
         over: 0,
         due: BinaryHeap::new(),
         forecast: Forecast::default(),
@@ -70,13 +112,18 @@ pub fn forecast(
     night.forecast
 }
 
-/// Seconds below which no farm of this kind finishes: the longest chain, and the work of the
-/// busiest station over the replicas.
-pub fn lower_bound(chains: &[ChainOfKinds], kinds: &[StageSeconds], farm: &Farm) -> f64 {
+/// Seconds below which no farm of this kind finishes: the longest chain, the work of the busiest
+/// station over the replicas, and all planning over those that plan.
+pub fn lower_bound(
+    chains: &[ChainOfKinds],
+    plans: &[f64],
+    kinds: &[StageSeconds],
+    farm: &Farm,
+) -> f64 {
     let mut counts = vec![0_usize; kinds.len()];
     let mut longest = 0.0_f64;
-    for chain in chains {
-        let mut seconds = farm.story_end;
+    for (place, chain) in chains.iter().enumerate() {
+        let mut seconds = farm.story_end + plans.get(place).copied().unwrap_or(0.0);
         for &kind in chain {
             counts[kind as usize] += 1;
             seconds += kinds[kind as usize].total();
@@ -99,7 +146,10 @@ pub fn lower_bound(chains: &[ChainOfKinds], kinds: &[StageSeconds], farm: &Farm)
         }),
     ];
     let busiest = stations.into_iter().fold(0.0, f64::max);
-    longest.max(busiest / farm.replicas.max(1) as f64)
+    let planning = plans.iter().sum::<f64>() / farm.planners() as f64;
+    longest
+        .max(busiest / farm.replicas.max(1) as f64)
+        .max(planning)
 }
 
 struct Night<'a> {
@@ -107,8 +157,18 @@ struct Night<'a> {
     kinds: &'a [StageSeconds],
     farm: &'a Farm,
     watch: &'a mut Watch<'a>,
-    /// The next chain that nobody has taken.
-    next: usize,
+    /// Seconds of planning each of the first chains.
+    plans: &'a [f64],
+    /// Chains that nobody has taken and that have a script.
+    ready: BTreeSet<usize>,
+    /// Chains that are not planned, in order.
+    unplanned: VecDeque<usize>,
+    /// What each planner is at.
+    planning: Vec<Option<usize>>,
+    /// Planners that are at nothing.
+    idle: Vec<usize>,
+    /// Chains of `ready` that were planned.
+    ahead: BTreeSet<usize>,
     /// Chains that are over.
     over: usize,
     /// When something happens next at each replica; entries of replicas that have changed since
@@ -260,6 +320,7 @@ impl Night<'_> {
         // No more replicas than stories ever have anything to do.
         let busy = self.farm.replicas.min(self.chains.len());
         let mut replicas = vec![Replica::new(self.farm); busy];
+        self.plan_ahead(0.0, busy);
         // First one story for everybody, then a second, as in a run.
         for place in 0..self.farm.interleave.max(1) {
             for replica in &mut replicas {
@@ -270,6 +331,11 @@ impl Night<'_> {
             self.schedule(index, replica);
         }
         while let Some(Reverse(due)) = self.due.pop() {
+            if due.replica >= busy {
+                self.finish_plan(due, &mut replicas);
+                continue;
+            }
+            let taken = self.ready.len();
             let replica = &mut replicas[due.replica];
             if due.change != replica.change {
                 continue;
@@ -281,7 +347,52 @@ impl Night<'_> {
             let job = replica.jobs.swap_remove(job);
             self.finish(replica, job.place);
             self.schedule(due.replica, replica);
+            if self.ready.len() < taken {
+                self.plan_ahead(due.at, busy);
+            }
         }
+    }
+
+    /// Gives planners that have nothing to do the next chains, as far ahead as they may go.
+    fn plan_ahead(&mut self, now: f64, busy: usize) {
+        let most = self.farm.planning.ahead.max(1) * self.farm.replicas.max(1);
+        while let (Some(&planner), Some(&chain)) = (self.idle.last(), self.unplanned.front()) {
+            let at_work = self.planning.len() - self.idle.len();
+            // Nobody hurries to plan what comes after many that are ready.
+            let before = self.ready.range(..chain).take(most).count();
+            if self.ahead.len() + at_work >= most || before + at_work >= most {
+                return;
+            }
+            self.unplanned.pop_front();
+            self.idle.pop();
+            self.planning[planner] = Some(chain);
+            self.due.push(Reverse(Due {
+                at: now + self.plans[chain],
+                replica: busy + planner,
+                change: 0,
+            }));
+        }
+    }
+
+    /// A chain is planned: whoever has a place for it takes it.
+    fn finish_plan(&mut self, due: Due, replicas: &mut [Replica]) {
+        let busy = replicas.len();
+        let planner = due.replica - busy;
+        self.idle.push(planner);
+        if let Some(chain) = self.planning[planner].take() {
+            self.ready.insert(chain);
+            self.ahead.insert(chain);
+        }
+        for (index, replica) in replicas.iter_mut().enumerate() {
+            let free = replica.places.iter().position(Option::is_none);
+            let Some(place) = free.filter(|_| !self.ready.is_empty()) else {
+                continue;
+            };
+            replica.count_down(due.at);
+            self.take(replica, place);
+            self.schedule(index, replica);
+        }
+        self.plan_ahead(due.at, busy);
     }
 
     fn schedule(&mut self, index: usize, replica: &mut Replica) {
@@ -302,9 +413,9 @@ impl Night<'_> {
         let unfinished = self.chains.len() - self.over;
         // What is not taken now is left to others for good: shares only shrink.
         let may_take = in_hand < fair_share(unfinished, self.farm.replicas);
-        if self.next < self.chains.len() && may_take {
-            let chain = self.next;
-            self.next += 1;
+        if let Some(chain) = self.ready.first().copied().filter(|_| may_take) {
+            self.ready.remove(&chain);
+            self.ahead.remove(&chain);
             self.enter(replica, place, chain, 0, Phase::Shot(Stage::Plan));
         }
     }
@@ -418,6 +529,7 @@ mod tests {
         capacities: [1; 3],
         shared: [false; 2],
         story_end: 0.0,
+        planning: Planners { ranks: 0, ahead: 8 },
     };
 
     /// Plan 1, encode 2, denoise 10, decode 3, select 1, commit 2.
@@ -472,6 +584,62 @@ mod tests {
         assert_eq!(finish(&two, &[SHOT], &farm), 49.0);
         let found = forecast(&two, &[SHOT], &farm, &mut |_, _, _, _| {});
         assert_eq!(found.denoising, 40.0);
+    }
+
+    /// The first waits for its plan, the second is planned meanwhile; then the denoiser never waits.
+    #[test]
+    fn planning_overlaps() {
+        let kinds = [denoise_only(10.0)];
+        let night = |plans: &[f64], farm: &Farm| {
+            let chains = vec![vec![0]; 4];
+            forecast_of_briefs(&chains, plans, &kinds, farm, &mut |_, _, _, _| {}).finish
+        };
+        assert_eq!(night(&[2.0; 4], &ONE), 42.0);
+        // What has its script goes first.
+        assert_eq!(night(&[2.0, 0.0, 2.0, 2.0], &ONE), 40.0);
+        // Slower than the denoiser.
+        assert_eq!(night(&[20.0; 4], &ONE), 90.0);
+        let ranks = Farm {
+            planning: Planners { ranks: 2, ahead: 8 },
+            ..ONE
+        };
+        assert_eq!(night(&[20.0; 4], &ranks), 60.0);
+        // One story at a time in advance is enough for one denoiser.
+        let near = Farm {
+            planning: Planners { ranks: 0, ahead: 1 },
+            ..ONE
+        };
+        assert_eq!(night(&[2.0; 4], &near), 42.0);
+        let pair = Farm { replicas: 2, ..ONE };
+        assert_eq!(night(&[2.0; 4], &pair), 22.0);
+    }
+
+    /// Issue 7: planning of a fifth of the render cost makes a night at most 3 % longer, whether the
+    /// replicas plan or ranks of their own.
+    #[test]
+    fn a_fifth_of_planning_costs_a_few_percent_at_most() {
+        let shot = StageSeconds {
+            encode: 0.3,
+            denoise: 10.0,
+            decode: 3.0,
+            select: 0.5,
+            ..StageSeconds::default()
+        };
+        let chains = vec![vec![0; 5]; 24];
+        let plans = vec![0.2 * 5.0 * shot.total(); 24];
+        for (replicas, ranks) in [(1, 0), (1, 1), (2, 0), (2, 1)] {
+            let farm = Farm {
+                replicas,
+                interleave: 3,
+                planning: Planners { ranks, ahead: 8 },
+                ..ONE
+            };
+            let kinds = [shot];
+            let with = forecast_of_briefs(&chains, &plans, &kinds, &farm, &mut |_, _, _, _| {});
+            let without = finish(&chains, &kinds, &farm);
+            let longer = with.finish / without - 1.0;
+            assert!(longer <= 0.03, "{longer} with {replicas} and {ranks}");
+        }
     }
 
     /// While the first is inside, the one that came last but has the longest way is let in next.
@@ -545,6 +713,7 @@ mod tests {
                 capacities: [1, 1, decoders],
                 shared: [shared, shared && decoders == 1],
                 story_end: f64::from(end),
+                ..ONE
             },
         );
         (chains, kinds, farm)
@@ -589,7 +758,7 @@ mod tests {
         #[test]
         fn never_below_the_bound_nor_above_the_sum((chains, kinds, farm) in nights()) {
             let found = forecast(&chains, &kinds, &farm, &mut |_, _, _, _| {});
-            let bound = lower_bound(&chains, &kinds, &farm);
+            let bound = lower_bound(&chains, &[], &kinds, &farm);
             prop_assert!(found.finish >= bound - 1e-6, "{} < {bound}", found.finish);
             let shots = chains.iter().flatten().map(|&kind| kinds[kind as usize].total());
             let sum = shots.sum::<f64>() + chains.len() as f64 * farm.story_end;
@@ -598,6 +767,27 @@ mod tests {
             let denoise = denoise.sum::<f64>();
             prop_assert!(found.denoising >= denoise - 1e-6);
             prop_assert!(farm.shared[0] || found.denoising <= denoise + 1e-6);
+        }
+
+        #[test]
+        fn plans_are_never_waited_for_longer_than_they_take(
+            (chains, kinds, farm) in nights(),
+            plans in prop::collection::vec(0_u32..30, 30),
+            (ranks, ahead) in (0_usize..3, 1_usize..6),
+        ) {
+            let plans: Vec<f64> = plans.into_iter().map(f64::from).take(chains.len()).collect();
+            let farm = Farm { planning: Planners { ranks, ahead }, ..farm };
+            let mut made = 0;
+            let found = forecast_of_briefs(&chains, &plans, &kinds, &farm, &mut |_, _, _, _| {
+                made += 1;
+            });
+            prop_assert_eq!(made, chains.iter().map(Vec::len).sum::<usize>() * 6);
+            let bound = lower_bound(&chains, &plans, &kinds, &farm);
+            prop_assert!(found.finish >= bound - 1e-6, "{} < {bound}", found.finish);
+            let shots = chains.iter().flatten().map(|&kind| kinds[kind as usize].total());
+            let ends = chains.len() as f64 * farm.story_end;
+            let sum = shots.sum::<f64>() + ends + plans.iter().sum::<f64>();
+            prop_assert!(found.finish <= sum + 1e-6, "{} > {sum}", found.finish);
         }
 
         /// Shots grow with the memory they see, as they do in a run.

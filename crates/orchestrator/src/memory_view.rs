@@ -64,7 +64,7 @@ pub fn story_memory(
     let file = folder.story_file(story)?;
     let references = references(folder, story)?;
     let mut shots = Vec::new();
-    for (id, _) in file.script.shots() {
+    for (id, _) in file.shots() {
         if shot.is_some_and(|wanted| wanted != id) {
             continue;
         }

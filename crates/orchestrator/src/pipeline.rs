@@ -3,23 +3,26 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use storyloom_memory::IndexKind;
 use storyloom_memory::select::{SelectionRule, SelectionSettings};
 use storyloom_memory::window::WindowSettings;
+use storyloom_memory::{Disk, IndexKind};
 use storyloom_story::{
-    Continuation, Manifest, Method, Scene, ShotScript, Stage, StoryEntry, StoryId, StoryScript,
-    VideoSpec,
+    Brief, Continuation, Line, Manifest, Method, Scene, ShotScript, Stage, StoryEntry, StoryId,
+    StoryScript, VideoSpec,
 };
-use storyloom_telemetry::{Event, Reporter};
+use storyloom_telemetry::{Event, Reporter, Silent};
 
-use crate::config::{CheckpointSettings, RunConfig, StopFlag, Videos};
-use crate::cost::{CostTable, ReplicaShape, Sampling, Samplings, StageCost};
+use crate::config::{CheckpointSettings, PlanningSettings, RunConfig, StopFlag, Videos};
+use crate::cost::{CostTable, PlanCost, ReplicaShape, Sampling, Samplings, StageCost};
 use crate::error::RunError;
-use crate::run::run;
+use crate::planning::StoryPlanner;
+use crate::planning::ranks::plan_briefs;
+use crate::planning::simulated::SimulatedPlanner;
+use crate::run::{Makers, run, run_on};
 use crate::simulated::{Pace, SimulatedEngine};
 
 /// What is measured.
@@ -43,6 +46,9 @@ pub struct PipelineSettings {
     pub interleave: Vec<usize>,
     /// Whether video files are made.
     pub videos: Videos,
+    /// Make the same number of shots of briefs as well, whose planning takes this share of all
+    /// stages of their shots together.
+    pub planning: Option<f64>,
 }
 
 /// Figures of `bench pipeline`.
@@ -81,17 +87,44 @@ pub struct InFlightFigures {
     pub plan_ms: f64,
     /// Mean milliseconds of stage `commit`, without the record.
     pub commit_ms: f64,
+    /// Seconds of the whole run.
+    pub run_seconds: f64,
+    /// The same shots of briefs, planned on a thread of the program, and by another program.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub of_briefs: Vec<BriefsFigures>,
+}
+
+/// A run on briefs beside one with ready scripts.
+#[derive(Debug, Clone, Serialize)]
+pub struct BriefsFigures {
+    /// Where planning happens: `thread` or `rank`.
+    pub planned_on: &'static str,
+    /// Seconds that each story takes to be planned.
+    pub plan_seconds: f64,
+    /// Seconds of the whole run.
+    pub run_seconds: f64,
+    /// So much of the run with ready scripts longer; 0.01 is one in a hundred.
+    pub longer: f64,
+    /// As for ready scripts: share of the time in which the denoiser had a shot, after the first
+    /// shots and before the last.
+    pub efficiency: f64,
+    /// Seconds in which places for stories were free for want of a plan, all places together.
+    pub awaited_seconds: f64,
 }
 
 /// When stages began and ended.
 #[derive(Debug, Default)]
 struct Stopwatch {
     seen: Mutex<Vec<(Stage, Instant, Instant)>>,
+    awaited: Mutex<f64>,
 }
 
 impl Reporter for Stopwatch {
     fn report(&self, event: &Event) {
         let now = Instant::now();
+        if let Event::PlanAwaited { seconds } = event {
+            *self.awaited.lock().unwrap_or_else(PoisonError::into_inner) += seconds;
+        }
         if let Event::StageFinished { stage, seconds, .. } = event {
             let time = Duration::try_from_secs_f64(*seconds).unwrap_or_default();
             let begun = now.checked_sub(time).unwrap_or(now);
@@ -117,20 +150,20 @@ fn measure(root: &Path, settings: &PipelineSettings) -> Result<PipelineFigures, 
     let mut runs: Vec<(InFlightFigures, f64)> = Vec::new();
     for &in_flight in &settings.interleave {
         let out = root.join(in_flight.to_string());
-        let stopwatch = Stopwatch::default();
-        let (config, manifest) = (config(&out, in_flight, settings), manifest(settings)?);
-        run(
-            &config,
-            &manifest,
-            &engine(settings),
-            &stopwatch,
-            &StopFlag::default(),
-        )?;
-        let seen = stopwatch.seen.into_inner();
-        let (mut figures, rate) = figures(in_flight, &seen.unwrap_or_else(PoisonError::into_inner));
+        let (seen, seconds) = ready(&out, in_flight, settings)?;
+        let (mut figures, rate) = figures(in_flight, &seen);
         let baseline = runs.first().map_or(rate, |(_, rate)| *rate);
         figures.speedup = rate / baseline;
         figures.of_ideal = rate * denoise;
+        figures.run_seconds = seconds;
+        for by in settings.planning.iter().flat_map(|_| PlannedOn::BOTH) {
+            let out = root.join(format!("{in_flight}-{}", by.name()));
+            let found = of_briefs(&out, in_flight, settings, by)?;
+            figures.of_briefs.push(BriefsFigures {
+                longer: found.run_seconds / seconds - 1.0,
+                ..found
+            });
+        }
         runs.push((figures, rate));
     }
     Ok(PipelineFigures {
@@ -139,6 +172,118 @@ fn measure(root: &Path, settings: &PipelineSettings) -> Result<PipelineFigures, 
         decode_seconds: denoise * settings.decode,
         runs: runs.into_iter().map(|(figures, _)| figures).collect(),
     })
+}
+
+/// When stages began and ended.
+type Seen = Vec<(Stage, Instant, Instant)>;
+
+/// Makes stories with ready scripts: what was seen, and the seconds it took.
+fn ready(
+    out: &Path,
+    in_flight: usize,
+    settings: &PipelineSettings,
+) -> Result<(Seen, f64), RunError> {
+    let stopwatch = Stopwatch::default();
+    let (config, manifest) = (config(out, in_flight, settings), manifest(settings)?);
+    let (engine, begun) = (engine(settings), Instant::now());
+    run(
+        &config,
+        &manifest,
+        &engine,
+        &stopwatch,
+        &StopFlag::default(),
+    )?;
+    let seconds = begun.elapsed().as_secs_f64();
+    let seen = stopwatch.seen.into_inner();
+    Ok((seen.unwrap_or_else(PoisonError::into_inner), seconds))
+}
+
+/// Where stories are planned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PlannedOn {
+    /// A thread of the program that makes them.
+    Thread,
+    /// A program of its own, which shares nothing with it but the run folder.
+    Rank,
+}
+
+impl PlannedOn {
+    const BOTH: [Self; 2] = [Self::Thread, Self::Rank];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Thread => "thread",
+            Self::Rank => "rank",
+        }
+    }
+}
+
+/// As [`ready`], of briefs.
+fn of_briefs(
+    out: &Path,
+    in_flight: usize,
+    settings: &PipelineSettings,
+    by: PlannedOn,
+) -> Result<BriefsFigures, RunError> {
+    let (stopwatch, stop) = (Stopwatch::default(), StopFlag::default());
+    let (config, lines) = (config(out, in_flight, settings), briefs(settings)?);
+    let (engine, planner) = (engine(settings), planner(settings));
+    let disk = || Arc::new(Disk);
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        let other = (by == PlannedOn::Rank).then(|| {
+            let (config, lines, planner, stop) = (&config, &lines, &planner, &stop);
+            scope.spawn(move || plan_briefs(disk(), config, lines, planner, &Silent, stop))
+        });
+        let makers = Makers {
+            engine: &engine,
+            planner: (by == PlannedOn::Thread).then_some(&planner as &dyn StoryPlanner),
+        };
+        let made = run_on(disk(), &config, &lines, &makers, &stopwatch, &stop);
+        // One that panicked has said so.
+        let planned = other.map(|other| other.join());
+        match planned {
+            Some(Ok(Err(error))) => Err(error),
+            _ => made,
+        }
+    })?;
+    let seen = stopwatch.seen.into_inner();
+    let awaited = stopwatch.awaited.into_inner();
+    let (figures, _) = figures(in_flight, &seen.unwrap_or_else(PoisonError::into_inner));
+    Ok(BriefsFigures {
+        planned_on: by.name(),
+        plan_seconds: planner.cost.seconds,
+        run_seconds: begun.elapsed().as_secs_f64(),
+        longer: 0.0,
+        efficiency: figures.efficiency,
+        awaited_seconds: awaited.unwrap_or_else(PoisonError::into_inner),
+    })
+}
+
+/// One that takes its share of the time that all stages of a story take together.
+fn planner(settings: &PipelineSettings) -> SimulatedPlanner {
+    let shot = settings.denoise.as_secs_f64() * (1.0 + settings.encode + settings.decode);
+    let story = shot * settings.story.max(1) as f64;
+    SimulatedPlanner {
+        cost: PlanCost {
+            seconds: settings.planning.unwrap_or(0.0) * story,
+            per_shot: 0.0,
+        },
+        ..SimulatedPlanner::default()
+    }
+}
+
+/// Briefs that ask for as many shots as the scripts of [`manifest`] have.
+fn briefs(settings: &PipelineSettings) -> Result<Vec<Line>, RunError> {
+    let stories = manifest(settings)?.stories.into_iter();
+    let brief = |story: StoryEntry| {
+        Line::Brief(Brief {
+            idea: Some("A story.".to_owned()),
+            shots: u32::try_from(story.script.shot_count()).unwrap_or(u32::MAX),
+            ..Brief::new(story.id)
+        })
+    };
+    Ok(stories.map(brief).collect())
 }
 
 /// The figures of a run, and its shots in a second between its ends.
@@ -208,6 +353,8 @@ impl InFlightFigures {
             speedup: 1.0,
             plan_ms: 0.0,
             commit_ms: 0.0,
+            run_seconds: 0.0,
+            of_briefs: Vec::new(),
         }
     }
 }
@@ -301,6 +448,7 @@ fn config(out: &Path, interleave: usize, settings: &PipelineSettings) -> RunConf
         },
         continuation: Continuation::None,
         attempts: 1,
+        planning: PlanningSettings::default(),
         checkpoint: CheckpointSettings::Auto {
             uptime: Duration::from_secs(7200),
         },
@@ -353,6 +501,7 @@ mod tests {
             story: 3,
             interleave: vec![1],
             videos: Videos::Placeholders,
+            planning: None,
         };
         let shots = |settings: &PipelineSettings| -> Vec<usize> {
             let stories = manifest(settings).unwrap().stories;

@@ -68,8 +68,19 @@ pub(crate) fn write_reproducer(
         let path = config.input_folder.join(name);
         std::path::absolute(&path).unwrap_or(path)
     };
-    let images: Vec<PathBuf> = file.reference_images.iter().map(absolute).collect();
-    let mut line = json!({"id": file.id, "script": file.script, "reference_images": images});
+    let mut line = match &file.brief {
+        Some(brief) => {
+            let mut line = json!(brief);
+            if let Some(image) = &brief.product_image {
+                line["product_image"] = json!(absolute(image));
+            }
+            line
+        }
+        None => {
+            let images: Vec<PathBuf> = file.reference_images.iter().map(absolute).collect();
+            json!({"id": file.id, "script": file.script, "reference_images": images})
+        }
+    };
     for (name, value) in [("seed", json!(file.seed)), ("tenant", json!(file.tenant))] {
         if !value.is_null() {
             line[name] = value;
@@ -83,6 +94,31 @@ pub(crate) fn write_reproducer(
     )?;
     storage.write(&place.join("config.toml"), config.config_file.as_bytes())?;
     Ok(())
+}
+
+/// Keeps what a model had written of a brief that cannot be planned.
+pub(crate) fn write_text(folder: &RunFolder, story: &StoryId, text: &str) -> Result<(), RunError> {
+    if text.is_empty() {
+        return Ok(());
+    }
+    let path = place(folder, story).join("text.txt");
+    Ok(folder.storage().write(&path, text.as_bytes())?)
+}
+
+/// Ends a run that has more stories in quarantine than it accepts.
+pub(crate) fn check_limit(
+    folder: &RunFolder,
+    config: &RunConfig,
+    count: usize,
+) -> Result<(), RunError> {
+    match config.quarantine_limit {
+        Some(limit) if count > limit => Err(RunError::Quarantine {
+            path: folder.root().to_owned(),
+            count,
+            limit,
+        }),
+        _ => Ok(()),
+    }
 }
 
 fn place(folder: &RunFolder, story: &StoryId) -> PathBuf {

@@ -1,14 +1,12 @@
 //! A run: all stories of a manifest, in order of priority.
 
-use std::cmp::Reverse;
-use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use storyloom_memory::blobs::Sweep;
 use storyloom_memory::index::open_index;
 use storyloom_memory::{BlobStore, Disk, MemoryBank, MemoryError, Storage};
-use storyloom_story::{Continuation, ErrorClass, Manifest, ShotId, StoryEntry, StoryId};
+use storyloom_story::{Continuation, ErrorClass, Line, Manifest, ShotId, StoryScript};
 use storyloom_telemetry::{Event, Reporter};
 
 use crate::config::{RunConfig, StopAt, StopFlag};
@@ -17,10 +15,14 @@ use crate::error::RunError;
 use crate::gate::Gates;
 use crate::lease::{Claim, Lease, Leases, new_worker_id};
 use crate::output::VideoFiles;
+use crate::planning::desk::Desk;
+use crate::planning::ranks::priority;
+use crate::planning::{StoryPlanner, settle_planner};
 use crate::quarantine;
 use crate::run_folder::{RunFolder, StoryFile, StoryState};
 use crate::shot::{Checkpoints, Studio};
 use crate::story::{StoryError, WHOLE_VIDEO, make_story};
+use crate::work::{MOMENT, Next, Rank, Ranked, Unplanned, Work};
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -37,6 +39,15 @@ pub struct RunOutcome {
     pub stopped: bool,
 }
 
+/// Who makes the stories of a run.
+pub struct Makers<'a, E> {
+    /// Makes the pictures.
+    pub engine: &'a E,
+    /// Makes scripts of briefs, on a thread of its own; `None` where the run has none, or where
+    /// [others](crate::planning::ranks) plan them.
+    pub planner: Option<&'a dyn StoryPlanner>,
+}
+
 /// Makes everything that is missing of the manifest's stories.
 ///
 /// A story that cannot be made is given up and the run goes on; a full disk, a wrong folder or a
@@ -48,26 +59,35 @@ pub fn run<E: ShotEngine>(
     reporter: &dyn Reporter,
     stop: &StopFlag,
 ) -> Result<RunOutcome, RunError> {
-    run_on(Arc::new(Disk), config, manifest, engine, reporter, stop)
+    let stories = manifest.stories.iter().cloned();
+    let lines: Vec<Line> = stories.map(Line::Story).collect();
+    let makers = Makers {
+        engine,
+        planner: None,
+    };
+    run_on(Arc::new(Disk), config, &lines, &makers, reporter, stop)
 }
 
-/// As [`run`], on any storage.
+/// As [`run`], of stories and briefs, on any storage.
 ///
-/// Several programs may run on one folder at once, on one machine or on many: each story is made
-/// by whoever holds its lease, and every program returns when there is nothing left to do.
+/// Several programs may run on one folder at once, on one machine or on many: each story is planned
+/// and made by whoever holds its lease, and every program returns when there is nothing left to do.
 pub fn run_on<E: ShotEngine>(
     storage: Arc<dyn Storage>,
     config: &RunConfig,
-    manifest: &Manifest,
-    engine: &E,
+    lines: &[Line],
+    makers: &Makers<E>,
     reporter: &dyn Reporter,
     stop: &StopFlag,
 ) -> Result<RunOutcome, RunError> {
-    let stories: Vec<&StoryEntry> = manifest.stories.iter().collect();
-    check_lengths(config, &stories)?;
+    check_lengths(config, lines)?;
+    let engine = makers.engine;
     let videos = VideoFiles::new(storage.clone(), config.videos)?;
     let folder = RunFolder::new(&config.out, storage.clone());
-    let files = folder.begin(config, &engine.describe(), &stories)?;
+    let files = folder.begin(config, &engine.describe(), lines)?;
+    if let Some(planner) = makers.planner {
+        settle_planner(&folder, &planner.describe())?;
+    }
     let worker = config.worker.clone().unwrap_or_else(new_worker_id);
     let leases = Leases::join_as(worker, folder.leases(), storage.clone(), config.patience)?;
     let bank = open_bank(config, &folder, storage, reporter)?;
@@ -81,27 +101,28 @@ pub fn run_on<E: ShotEngine>(
         checkpoints: Checkpoints::new(config.checkpoint),
         gates: Gates::new(engine.capacities()),
     };
-    let files = longest_first(&studio, files, manifest);
-    let outcome = RunOutcome {
-        stories: files.len(),
-        ..RunOutcome::default()
-    };
+    let work = Mutex::new(sort(&studio, config, files, lines));
     let night = Night {
         studio: &studio,
         folder: &folder,
         config,
         leases: &leases,
-        work: Mutex::new(Work {
-            ready: files.into(),
-            replicas: config.replicas.max(1),
-            outcome,
-            ..Work::default()
-        }),
+        work: &work,
     };
-    let outcome = night.make_all()?;
+    let desk = Desk {
+        folder: &folder,
+        leases: &leases,
+        config,
+        planner: makers.planner,
+        reporter,
+        stop,
+        work: &work,
+        ahead: config.planning.ahead.max(1),
+    };
+    let outcome = night.make_all(&desk)?;
     if outcome.stopped {
         reporter.report(&Event::RunStopped {
-            shots_done: shots_done(&bank, manifest),
+            shots_done: shots_done(&folder, lines),
         });
     }
     Ok(outcome)
@@ -114,68 +135,7 @@ struct Night<'a, E> {
     folder: &'a RunFolder,
     config: &'a RunConfig,
     leases: &'a Leases,
-    work: Mutex<Work>,
-}
-
-/// What is to be done.
-#[derive(Default)]
-struct Work {
-    /// The next is in front.
-    ready: VecDeque<StoryFile>,
-    /// Others work on them; and when they were looked at last.
-    elsewhere: Vec<StoryFile>,
-    looked: Option<Instant>,
-    /// Programs that share the stories.
-    replicas: usize,
-    /// Stories in the hands of this program.
-    in_hand: usize,
-    /// When others were offered help last.
-    offered: Option<Instant>,
-    outcome: RunOutcome,
-    /// What ends the run.
-    error: Option<RunError>,
-}
-
-/// Stories that a program takes at most, of so many that are not over: none shall have all places
-/// full while another has nothing to do.
-pub(crate) fn fair_share(unfinished: usize, replicas: usize) -> usize {
-    unfinished.div_ceil(replicas.max(1)).max(1)
-}
-
-impl Work {
-    /// Stories that are not over, as far as this program knows.
-    fn unfinished(&self) -> usize {
-        self.ready.len() + self.elsewhere.len() + self.in_hand
-    }
-
-    /// The next story to try, or how long to wait for one; nothing when all is over.
-    fn next(&mut self) -> Option<Result<StoryFile, Duration>> {
-        /// Time between two looks at stories that others work on, and what each adds to it.
-        const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(1));
-        /// Time between two looks at the work that other threads may hand back.
-        const MOMENT: Duration = Duration::from_millis(20);
-        if self.error.is_some() || self.outcome.stopped {
-            return None;
-        }
-        if self.ready.is_empty() && !self.elsewhere.is_empty() {
-            let pause = PAUSE.0 + PAUSE.1 * self.elsewhere.len() as u32;
-            if self.looked.is_none_or(|looked| looked.elapsed() >= pause) {
-                self.looked = Some(Instant::now());
-                self.ready.extend(self.elsewhere.drain(..));
-            }
-        }
-        if self.in_hand >= fair_share(self.unfinished(), self.replicas) {
-            return Some(Err(MOMENT));
-        }
-        match self.ready.pop_front() {
-            Some(file) => {
-                self.in_hand += 1;
-                Some(Ok(file))
-            }
-            None if self.in_hand == 0 && self.elsewhere.is_empty() => None,
-            None => Some(Err(MOMENT)),
-        }
-    }
+    work: &'a Mutex<Work>,
 }
 
 /// What became of a story.
@@ -195,10 +155,13 @@ impl<E: ShotEngine> Night<'_, E> {
     }
 
     /// Makes stories until none is left that this program could make.
-    fn make_all(&self) -> Result<RunOutcome, RunError> {
+    fn make_all(&self, desk: &Desk) -> Result<RunOutcome, RunError> {
         /// What programs of one world give each other to take their next story.
         const HEAD_START: Duration = Duration::from_millis(300);
         std::thread::scope(|scope| {
+            if self.work().has_briefs() {
+                scope.spawn(|| desk.run());
+            }
             for place in 1..self.config.interleave.max(1) {
                 scope.spawn(move || {
                     // First one story for everybody, then a second.
@@ -220,29 +183,30 @@ impl<E: ShotEngine> Night<'_, E> {
     /// One thread's part.
     fn make_some(&self) {
         loop {
-            let next = self.work().next();
-            let file = match next {
-                None => return,
-                Some(Err(wait)) => {
-                    self.offer_help();
-                    std::thread::sleep(wait);
-                    // Somebody may ask to stop while there is nothing to do.
-                    if self.studio.stop.asked().is_some() {
-                        self.work().outcome.stopped = true;
-                    }
+            let next = self.work().next(Instant::now());
+            let story = match next {
+                Next::Over => return,
+                Next::Wait => {
+                    self.wait();
                     continue;
                 }
-                Some(Ok(file)) => file,
+                Next::AwaitPlan => {
+                    let begun = Instant::now();
+                    self.wait();
+                    let seconds = begun.elapsed().as_secs_f64();
+                    let awaited = Event::PlanAwaited { seconds };
+                    self.studio.reporter.report(&awaited);
+                    continue;
+                }
+                Next::Take(story) => story,
             };
-            let turn = self.turn(&file);
+            self.report_ahead();
+            let turn = self.turn(&story);
             let mut work = self.work();
             work.in_hand -= 1;
             match turn {
                 Ok(Turn::Over) => {}
-                Ok(Turn::Elsewhere) => {
-                    work.looked.get_or_insert_with(Instant::now);
-                    work.elsewhere.push(file);
-                }
+                Ok(Turn::Elsewhere) => work.leave_to_others(story, Instant::now()),
                 Ok(Turn::Stopped) => work.outcome.stopped = true,
                 Err(error) => {
                     // The other threads save what they are at.
@@ -252,6 +216,27 @@ impl<E: ShotEngine> Night<'_, E> {
                     }
                 }
             }
+        }
+    }
+
+    /// Says how many planned stories wait, in a run that plans.
+    fn report_ahead(&self) {
+        let work = self.work();
+        let stories = work.plans().then(|| work.ahead());
+        drop(work);
+        if let Some(stories) = stories {
+            let ahead = Event::PlansAhead { stories };
+            self.studio.reporter.report(&ahead);
+        }
+    }
+
+    /// A moment in which there is nothing to do here.
+    fn wait(&self) {
+        self.offer_help();
+        std::thread::sleep(MOMENT);
+        // Somebody may ask to stop meanwhile.
+        if self.studio.stop.asked().is_some() {
+            self.work().outcome.stopped = true;
         }
     }
 
@@ -277,9 +262,10 @@ impl<E: ShotEngine> Night<'_, E> {
         }
     }
 
-    fn turn(&self, file: &StoryFile) -> Result<Turn, RunError> {
-        let story = &file.id;
-        if self.is_over(&self.folder.story_file(story)?) {
+    fn turn(&self, story: &Ranked) -> Result<Turn, RunError> {
+        let story = &story.id;
+        let file = self.folder.story_file(story)?;
+        if self.is_over(&file) {
             return Ok(Turn::Over);
         }
         if self.studio.stop.asked().is_some() {
@@ -290,7 +276,7 @@ impl<E: ShotEngine> Night<'_, E> {
         };
         let reporter = self.studio.reporter;
         reporter.report(&Event::StoryTaken { story });
-        let turn = self.hold(file, lease, taken_from);
+        let turn = self.hold(&file, lease, taken_from);
         reporter.report(&Event::StoryLeft { story });
         turn
     }
@@ -311,6 +297,10 @@ impl<E: ShotEngine> Night<'_, E> {
         let mut file = self.folder.story_file(story)?;
         let turn = if self.is_over(&file) {
             Turn::Over
+        } else if file.script.is_none() {
+            let path = self.folder.story(story);
+            let reason = "the plan was there and is gone".to_owned();
+            return Err(RunError::Folder { path, reason });
         } else {
             self.make(&lease, &mut file)?
         };
@@ -365,20 +355,9 @@ impl<E: ShotEngine> Night<'_, E> {
         }
         lease.check()?;
         self.folder.write_story(file)?;
-        self.check_quarantine()?;
-        Ok(Turn::Over)
-    }
-
-    fn check_quarantine(&self) -> Result<(), RunError> {
         let count = self.work().outcome.quarantined;
-        match self.config.quarantine_limit {
-            Some(limit) if count > limit => Err(RunError::Quarantine {
-                path: self.folder.root().to_owned(),
-                count,
-                limit,
-            }),
-            _ => Ok(()),
-        }
+        quarantine::check_limit(self.folder, self.config, count)?;
+        Ok(Turn::Over)
     }
 }
 
@@ -400,14 +379,15 @@ fn is_complete<E>(studio: &Studio<E>, folder: &RunFolder, file: &StoryFile) -> b
     let is_there = |shot: ShotId| {
         studio.bank.is_committed(&file.id, shot) && story.join(format!("{shot}.mp4")).is_file()
     };
-    file.script.shots().all(|(shot, _)| is_there(shot)) && story.join(WHOLE_VIDEO).is_file()
+    let made = file.script.is_some() && file.shots().all(|(shot, _)| is_there(shot));
+    made && story.join(WHOLE_VIDEO).is_file()
 }
 
 /// Programs with an index on one machine; more than anybody starts on purpose.
 const MOST_PROGRAMS: usize = 256;
 
 /// A shot that continues another must be longer than what it is given.
-fn check_lengths(config: &RunConfig, stories: &[&StoryEntry]) -> Result<(), RunError> {
+fn check_lengths(config: &RunConfig, lines: &[Line]) -> Result<(), RunError> {
     config
         .video
         .check()
@@ -417,9 +397,11 @@ fn check_lengths(config: &RunConfig, stories: &[&StoryEntry]) -> Result<(), RunE
         Continuation::Mi2v => 1,
         Continuation::Mm2v => 5,
     };
-    let continues = stories
-        .iter()
-        .any(|entry| entry.script.shots().any(|(_, shot)| !shot.cut));
+    let continues = lines.iter().any(|line| match line {
+        Line::Story(entry) => entry.script.shots().any(|(_, shot)| !shot.cut),
+        // Nobody knows yet.
+        Line::Brief(_) => true,
+    });
     if continues && config.video.frames <= given {
         return Err(RunError::Setting(format!(
             "video.frames = {} leaves nothing of a shot that continues the one before it, \
@@ -469,50 +451,50 @@ fn open_bank(
     ))
 }
 
-/// Larger priorities first, then longer chains of shots that are missing, since a chain is made one
-/// shot after the other and a long one begun late is what the night ends with. The order of the
-/// manifest among equals.
-fn longest_first<E>(
-    studio: &Studio<E>,
-    files: Vec<StoryFile>,
-    manifest: &Manifest,
-) -> Vec<StoryFile> {
-    let priorities: HashMap<&StoryId, i64> = manifest
-        .stories
-        .iter()
-        .map(|entry| (&entry.id, entry.priority))
-        .collect();
+/// Puts everything in order: stories with a script are ready, briefs wait to be planned.
+fn sort<E>(studio: &Studio<E>, config: &RunConfig, files: Vec<StoryFile>, lines: &[Line]) -> Work {
+    let mut work = Work::new(config.replicas);
+    work.outcome.stories = files.len();
     let (mut shots, mut shots_done) = (0, 0);
-    let mut ordered: Vec<(Reverse<(i64, usize)>, StoryFile)> = files
-        .into_iter()
-        .map(|file| {
-            let committed = file
-                .script
-                .shots()
-                .filter(|(shot, _)| studio.bank.is_committed(&file.id, *shot))
-                .count();
-            let count = file.script.shot_count();
-            (shots, shots_done) = (shots + count, shots_done + committed);
-            let priority = priorities.get(&file.id).copied().unwrap_or(0);
-            (Reverse((priority, count - committed)), file)
-        })
-        .collect();
-    ordered.sort_by_key(|(key, _)| *key);
+    for (place, (file, line)) in files.into_iter().zip(lines).enumerate() {
+        let committed = file
+            .shots()
+            .filter(|(shot, _)| studio.bank.is_committed(&file.id, *shot))
+            .count();
+        let count = file.shot_count();
+        (shots, shots_done) = (shots + count, shots_done + committed);
+        let rank = Rank::new(priority(line), count - committed, place);
+        let id = file.id;
+        match file.script {
+            Some(_) => work.add(Ranked { rank, id }),
+            None => work.add_brief(rank, Unplanned::new(id)),
+        }
+    }
     studio.reporter.report(&Event::RunStarted {
-        stories: ordered.len(),
+        stories: work.outcome.stories,
         shots,
         shots_done,
     });
-    ordered.into_iter().map(|(_, file)| file).collect()
+    work
 }
 
-fn shots_done(bank: &MemoryBank, manifest: &Manifest) -> usize {
-    let committed = |entry: &StoryEntry| {
-        entry
-            .script
-            .shots()
-            .filter(|(shot, _)| bank.is_committed(&entry.id, *shot))
-            .count()
+/// Shots that have their record.
+fn shots_done(folder: &RunFolder, lines: &[Line]) -> usize {
+    let done = |line: &Line| {
+        let commits = folder.story(line.id()).join("commits");
+        let is_there = |shot: ShotId| {
+            let storage = folder.storage();
+            storage.exists(&commits.join(format!("{shot}.json")))
+        };
+        let count =
+            |script: &StoryScript| script.shots().filter(|(shot, _)| is_there(*shot)).count();
+        match line {
+            Line::Story(entry) => count(&entry.script),
+            Line::Brief(brief) => {
+                let plan = crate::planning::read_plan(folder, &brief.id);
+                plan.ok().flatten().map_or(0, |plan| count(&plan.script))
+            }
+        }
     };
-    manifest.stories.iter().map(committed).sum()
+    lines.iter().map(done).sum()
 }

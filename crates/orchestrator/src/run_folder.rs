@@ -3,7 +3,9 @@
 //! ```text
 //! DIR/run.json                      what the run is: settings, engine, stories
 //! DIR/drain.json                    there while no new shots are to be begun
-//! DIR/stories/ID/story.json         the script as run, and the story's state
+//! DIR/planner.json                  who plans the stories of briefs
+//! DIR/stories/ID/story.json         the script as run or the brief, and the story's state
+//! DIR/stories/ID/plan.json          the plan of a brief
 //! DIR/stories/ID/SS_HH.mp4          the shots, and story.mp4
 //! DIR/stories/ID/keyframes/         what is remembered, PNG
 //! DIR/stories/ID/commits/SS_HH.json commit records
@@ -23,11 +25,14 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use storyloom_memory::{PictureRecord, Storage};
-use storyloom_story::{Resolution, ShotId, StoryEntry, StoryId, StoryScript};
+use storyloom_story::{
+    Brief, Line, Resolution, ShotId, ShotScript, StoryEntry, StoryId, StoryScript,
+};
 
 use crate::config::{RunConfig, Videos};
 use crate::engine::EngineDescription;
 use crate::error::RunError;
+use crate::planning::{essence, read_plan};
 use crate::status::Work;
 
 /// The version of the folder's form that this program writes and reads.
@@ -64,15 +69,22 @@ pub struct StoryFile {
     pub format: u32,
     /// The story.
     pub id: StoryId,
-    /// The script as run.
-    pub script: StoryScript,
+    /// The script as run; `None` for a brief without a plan.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub script: Option<StoryScript>,
+    /// What the script is planned from, if the manifest has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub brief: Option<Box<Brief>>,
+    /// Digest of the plan, once there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<String>,
     /// Its own seed, if it has one.
     pub seed: Option<u64>,
     /// Who it is for.
     pub tenant: Option<String>,
     /// Reference images, as the manifest named them.
     pub reference_images: Vec<String>,
-    /// Frame size of every shot; decided before the first.
+    /// Frame size of every shot: what the manifest says, or decided before the first.
     pub size: Option<Resolution>,
     /// How far it is.
     pub state: StoryState,
@@ -121,26 +133,73 @@ impl RunFile {
 
 impl StoryFile {
     /// A story that has not begun.
-    pub fn pending(entry: &StoryEntry) -> Self {
+    pub fn pending(line: &Line) -> Self {
+        match line {
+            Line::Story(entry) => Self::of_entry(entry),
+            Line::Brief(brief) => Self::of_brief(brief),
+        }
+    }
+
+    fn of_brief(brief: &Brief) -> Self {
         Self {
             format: FOLDER_FORMAT,
-            id: entry.id.clone(),
-            script: entry.script.clone(),
-            seed: entry.seed,
-            tenant: entry.tenant.clone(),
-            reference_images: entry.reference_images.clone(),
-            size: None,
+            id: brief.id.clone(),
+            script: None,
+            brief: Some(Box::new(brief.clone())),
+            plan: None,
+            seed: brief.seed,
+            tenant: brief.tenant.clone(),
+            reference_images: brief.product_image.iter().cloned().collect(),
+            size: brief.size,
             state: StoryState::Pending,
             video: None,
             work: None,
         }
     }
 
-    /// Whether `entry` asks for the same pictures.
-    fn asks_for(&self, entry: &StoryEntry) -> bool {
-        self.script == entry.script
-            && self.seed == entry.seed
-            && self.reference_images == entry.reference_images
+    fn of_entry(entry: &StoryEntry) -> Self {
+        Self {
+            format: FOLDER_FORMAT,
+            id: entry.id.clone(),
+            script: Some(entry.script.clone()),
+            brief: None,
+            plan: None,
+            seed: entry.seed,
+            tenant: entry.tenant.clone(),
+            reference_images: entry.reference_images.clone(),
+            size: entry.size,
+            state: StoryState::Pending,
+            video: None,
+            work: None,
+        }
+    }
+
+    /// The shots of its script, in order; none while it is not planned.
+    pub fn shots(&self) -> impl Iterator<Item = (ShotId, &ShotScript)> {
+        self.script.iter().flat_map(StoryScript::shots)
+    }
+
+    /// Number of its shots: those that its brief asks for while it is not planned.
+    pub fn shot_count(&self) -> usize {
+        match (&self.script, &self.brief) {
+            (Some(script), _) => script.shot_count(),
+            (None, Some(brief)) => brief.shots as usize,
+            (None, None) => 0,
+        }
+    }
+
+    /// Whether `line` asks for the same pictures.
+    fn asks_for(&self, line: &Line) -> bool {
+        match (line, &self.brief) {
+            (Line::Brief(brief), Some(before)) => essence(before) == essence(brief),
+            (Line::Story(entry), None) => {
+                self.script.as_ref() == Some(&entry.script)
+                    && self.seed == entry.seed
+                    && self.reference_images == entry.reference_images
+                    && entry.size.is_none_or(|size| self.size == Some(size))
+            }
+            _ => false,
+        }
     }
 }
 
@@ -194,13 +253,26 @@ impl RunFolder {
         self.read_json(&path)
     }
 
-    /// Reads a story's `story.json`.
+    /// Reads a story's `story.json`, with the script of its plan if it has one.
     pub fn story_file(&self, story: &StoryId) -> Result<StoryFile, RunError> {
         let path = self.story(story).join("story.json");
-        let file: StoryFile = self.read_json(&path)?;
+        let mut file: StoryFile = self.read_json(&path)?;
+        let wrong = |reason: String| RunError::Folder {
+            path: path.clone(),
+            reason,
+        };
         if &file.id != story {
-            let reason = format!("it is the story {}, not {story}", file.id);
-            return Err(RunError::Folder { path, reason });
+            return Err(wrong(format!("it is the story {}, not {story}", file.id)));
+        }
+        match (&file.script, &file.brief) {
+            (Some(_), _) => {}
+            (None, None) => return Err(wrong("it has neither a script nor a brief".to_owned())),
+            (None, Some(_)) => {
+                if let Some(plan) = read_plan(self, story)? {
+                    file.plan = Some(plan.digest);
+                    file.script = Some(plan.script);
+                }
+            }
         }
         Ok(file)
     }
@@ -255,7 +327,7 @@ impl RunFolder {
         &self,
         config: &RunConfig,
         engine: &EngineDescription,
-        stories: &[&StoryEntry],
+        stories: &[Line],
     ) -> Result<Vec<StoryFile>, RunError> {
         let mut run = RunFile {
             format: FOLDER_FORMAT,
@@ -265,7 +337,7 @@ impl RunFolder {
             identity: identity(config),
             config: config.resolved.clone(),
             manifest_digest: manifest_digest(stories),
-            stories: stories.iter().map(|entry| entry.id.clone()).collect(),
+            stories: stories.iter().map(|line| line.id().clone()).collect(),
         };
         let path = self.root.join("run.json");
         if self.storage.exists(&path) {
@@ -291,18 +363,32 @@ impl RunFolder {
         Ok(files)
     }
 
+    /// As [`begin`](Self::begin) for a program that makes no shots: the stories are there then, the
+    /// run is begun by those who make them.
+    pub fn admit(&self, config: &RunConfig, stories: &[Line]) -> Result<Vec<StoryFile>, RunError> {
+        if self.storage.exists(&self.root.join("run.json")) {
+            let before = self.run_file()?;
+            let now = RunFile {
+                identity: identity(config),
+                ..before.clone()
+            };
+            self.check_same(&before, &now)?;
+        }
+        self.admit_all(stories, &new_run_id(&self.root))
+    }
+
     /// The files of all stories, in their order.
     ///
     /// Programs that begin together would all write the same file at the same time: each begins
     /// elsewhere, and finds what the others have written.
-    fn admit_all(&self, stories: &[&StoryEntry], own: &str) -> Result<Vec<StoryFile>, RunError> {
+    fn admit_all(&self, stories: &[Line], own: &str) -> Result<Vec<StoryFile>, RunError> {
         let hash = blake3::hash(own.as_bytes());
         let (number, _) = hash.as_bytes().split_at(size_of::<u32>());
         let number = number
             .iter()
             .fold(0, |sum, &byte| sum * 256 + usize::from(byte));
         let (ahead, first) = stories.split_at(number % stories.len().max(1));
-        let admit = |entry: &&StoryEntry| self.admit(entry);
+        let admit = |line: &Line| self.admit_one(line);
         let later: Vec<_> = first.iter().map(admit).collect::<Result<_, _>>()?;
         let mut files: Vec<_> = ahead.iter().map(admit).collect::<Result<_, _>>()?;
         files.extend(later);
@@ -310,17 +396,17 @@ impl RunFolder {
     }
 
     /// The story's file, written if the story is new; an error if it asks for something else now.
-    fn admit(&self, entry: &StoryEntry) -> Result<StoryFile, RunError> {
-        let path = self.story(&entry.id).join("story.json");
-        let file = StoryFile::pending(entry);
+    fn admit_one(&self, line: &Line) -> Result<StoryFile, RunError> {
+        let path = self.story(line.id()).join("story.json");
+        let file = StoryFile::pending(line);
         if self.create_json(&path, &file)? {
             return Ok(file);
         }
-        let file = self.story_file(&entry.id)?;
-        if file.asks_for(entry) {
+        let file = self.story_file(line.id())?;
+        if file.asks_for(line) {
             return Ok(file);
         }
-        let reason = "the story was begun with another script, seed or reference images; \
+        let reason = "the story was begun with another script or brief, seed or reference images; \
                       give it another id or use another --out folder";
         Err(RunError::Folder {
             path,
@@ -357,7 +443,10 @@ impl RunFolder {
         }
     }
 
-    fn read_json<T: for<'de> Deserialize<'de>>(&self, path: &Path) -> Result<T, RunError> {
+    pub(crate) fn read_json<T: for<'de> Deserialize<'de>>(
+        &self,
+        path: &Path,
+    ) -> Result<T, RunError> {
         let bytes = self.storage.read(path)?;
         let wrong = |reason| RunError::Folder {
             path: path.to_owned(),
@@ -380,7 +469,11 @@ impl RunFolder {
     }
 
     /// Writes the file unless it is there; tells whether it did.
-    fn create_json(&self, path: &Path, value: &impl Serialize) -> Result<bool, RunError> {
+    pub(crate) fn create_json(
+        &self,
+        path: &Path,
+        value: &impl Serialize,
+    ) -> Result<bool, RunError> {
         if self.storage.exists(path) {
             return Ok(false);
         }
@@ -419,10 +512,10 @@ fn identity(config: &RunConfig) -> serde_json::Value {
     identity
 }
 
-fn manifest_digest(stories: &[&StoryEntry]) -> String {
+fn manifest_digest(stories: &[Line]) -> String {
     let mut hasher = blake3::Hasher::new();
-    for entry in stories {
-        let file = StoryFile::pending(entry);
+    for line in stories {
+        let file = StoryFile::pending(line);
         // Serialising plain data into memory does not fail.
         hasher.update(&serde_json::to_vec(&file).unwrap_or_default());
     }

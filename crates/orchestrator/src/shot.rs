@@ -96,6 +96,8 @@ pub struct ShotPlan {
     pub continues: Option<BlobRef>,
     /// Digest of the record of the shot before.
     pub previous: Option<String>,
+    /// Digest of the plan that its story follows, if that was planned from a brief.
+    pub story_plan: Option<String>,
     /// Shots of the story that are still to be made, this one included: the longer the way, the
     /// sooner its turn.
     pub remaining: usize,
@@ -311,6 +313,7 @@ fn store_outputs<E: ShotEngine>(
         keyframes,
         seconds: BTreeMap::new(),
         previous: plan.previous.clone(),
+        plan: plan.story_plan.clone(),
         digest: String::new(),
     })
 }

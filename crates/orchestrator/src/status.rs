@@ -43,11 +43,23 @@ pub struct Status {
     /// Share of the time of all ranks that went into work that was kept; `None` before anything
     /// has run.
     pub goodput: Option<f64>,
+    /// How far planning is; `None` for a run without briefs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plans: Option<Plans>,
     /// What the time of all ranks went into, in seconds: useful, wasted, load and idle add up to it.
     pub time: Split,
     /// Every story.
     #[serde(skip)]
     pub list: Vec<StoryStatus>,
+}
+
+/// How far the briefs of a run are planned.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Plans {
+    /// Briefs.
+    pub total: usize,
+    /// Briefs that have a plan.
+    pub done: usize,
 }
 
 /// How far one story is.
@@ -61,6 +73,8 @@ pub struct StoryStatus {
     pub shots: usize,
     /// Shots that exist.
     pub done: usize,
+    /// Whether its brief has a plan; `None` for a story that came with its script.
+    pub planned: Option<bool>,
 }
 
 /// Reads the status of the run in `folder`.
@@ -86,6 +100,7 @@ pub fn status_with<S: Borrow<Shift>>(folder: &RunFolder, shifts: &[S]) -> Result
         eta_seconds: None,
         shots_per_hour: None,
         goodput: time.goodput(),
+        plans: None,
         time,
         list: Vec::with_capacity(run.stories.len()),
     };
@@ -140,7 +155,7 @@ pub(crate) fn measure(folder: &RunFolder, file: &StoryFile) -> (StoryStatus, Wor
         (StoryState::Done, Some(work)) => (recorded(folder, file), work),
         _ => {
             let mut work = Work::default();
-            let shots = file.script.shots();
+            let shots = file.shots();
             let records = shots.filter_map(|(shot, _)| readable_record(folder, &file.id, shot));
             (records.inspect(|record| work.add(record)).count(), work)
         }
@@ -148,8 +163,9 @@ pub(crate) fn measure(folder: &RunFolder, file: &StoryFile) -> (StoryStatus, Wor
     let story = StoryStatus {
         id: file.id.clone(),
         state: file.state.clone(),
-        shots: file.script.shot_count(),
+        shots: file.shot_count(),
         done,
+        planned: file.brief.as_ref().map(|_| file.script.is_some()),
     };
     (story, work)
 }
@@ -163,6 +179,11 @@ impl Status {
             standing.tally(story.shots, story.done, &mut stories, &mut shots);
         }
         (self.stories, self.shots) = (stories, shots);
+        let planned: Vec<bool> = self.list.iter().filter_map(|story| story.planned).collect();
+        self.plans = (!planned.is_empty()).then(|| Plans {
+            total: planned.len(),
+            done: planned.iter().filter(|done| **done).count(),
+        });
     }
 }
 
@@ -229,7 +250,7 @@ fn recorded(folder: &RunFolder, file: &StoryFile) -> usize {
     let commits = folder.story(&file.id).join("commits");
     let names = folder.storage().list(&commits).unwrap_or_default();
     let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
-    let shots = file.script.shots();
+    let shots = file.shots();
     shots
         .filter(|(shot, _)| names.contains(format!("{shot}.json").as_str()))
         .count()

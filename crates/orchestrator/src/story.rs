@@ -57,11 +57,8 @@ pub fn make_story<E: ShotEngine>(
     };
     let has_references = !file.reference_images.is_empty();
 
-    let shots: Vec<(ShotId, ShotScript)> = file
-        .script
-        .shots()
-        .map(|(id, shot)| (id, shot.clone()))
-        .collect();
+    let shots: Vec<(ShotId, ShotScript)> =
+        file.shots().map(|(id, shot)| (id, shot.clone())).collect();
     let mut done: Vec<ShotId> = Vec::with_capacity(shots.len());
     let mut work = Work::default();
     let mut last: Option<CommitRecord> = None;
@@ -91,6 +88,7 @@ pub fn make_story<E: ShotEngine>(
                 let chain = Chain {
                     done: &done,
                     last: last.as_ref(),
+                    story_plan: file.plan.as_deref(),
                     window: config.window,
                     remaining: shots.len() - done.len(),
                 };
@@ -125,6 +123,7 @@ fn committed<E>(
 struct Chain<'a> {
     done: &'a [ShotId],
     last: Option<&'a CommitRecord>,
+    story_plan: Option<&'a str>,
     window: WindowSettings,
     remaining: usize,
 }
@@ -274,6 +273,7 @@ fn plan<E: ShotEngine>(
         window,
         continues,
         previous,
+        story_plan: chain.story_plan.map(str::to_owned),
         remaining: chain.remaining,
     })
 }

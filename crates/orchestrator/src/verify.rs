@@ -16,6 +16,7 @@ use storyloom_story::{Continuation, Opening, Seed, ShotId, ShotScript, StoryId};
 use crate::config::Videos;
 use crate::error::RunError;
 use crate::output::{PLACEHOLDER, count_frames};
+use crate::planning::{PlanRecord, PlannerDescription, brief_digest, planner_of, read_plan};
 use crate::run_folder::{RunFile, RunFolder, StoryFile, StoryState};
 use crate::story::opening;
 
@@ -87,6 +88,7 @@ pub fn verify(folder: &RunFolder, depth: Depth) -> Result<Verdict, RunError> {
             (Videos::Encoded, Depth::Content) => VideosProven::Content,
             (Videos::Encoded, Depth::Frames) => VideosProven::Decoded,
         },
+        planner: planner_of(folder)?,
         hasher: blake3::Hasher::new(),
         problems: Vec::new(),
         shots: 0,
@@ -125,6 +127,7 @@ struct Check<'a> {
     seed: Option<u64>,
     frames: Option<u32>,
     videos: VideosProven,
+    planner: Option<PlannerDescription>,
     hasher: blake3::Hasher,
     problems: Vec<VerifyProblem>,
     shots: usize,
@@ -154,7 +157,11 @@ impl Check<'_> {
             self.problem(&file.id, None, error.to_string());
         }
         self.extra_records(file);
-        for (shot, script) in file.script.shots() {
+        let plan = self.plan(file);
+        if file.script.is_none() {
+            self.shots += file.shot_count();
+        }
+        for (shot, script) in file.shots() {
             self.shots += 1;
             let before = self.problems.len();
             match crate::status::read_record(self.folder, &file.id, shot) {
@@ -163,6 +170,9 @@ impl Check<'_> {
                 Ok(Some(record)) => {
                     if record.request.prompt != script.prompt {
                         self.problem(&file.id, Some(shot), "it was made from another prompt");
+                    }
+                    if record.plan != plan {
+                        self.problem(&file.id, Some(shot), "it does not follow the story's plan");
                     }
                     self.recipe(file, shot, script, &record, lineage.previous.is_some());
                     self.shot(file, shot, &record, &lineage);
@@ -173,6 +183,47 @@ impl Check<'_> {
             self.proven += usize::from(self.problems.len() == before);
         }
         self.whole_video(file);
+    }
+
+    /// The digest of the plan of a story that has a brief; whatever is wrong with it is a problem.
+    fn plan(&mut self, file: &StoryFile) -> Option<String> {
+        file.brief.as_ref()?;
+        let plan = match read_plan(self.folder, &file.id) {
+            Ok(Some(plan)) => plan,
+            Ok(None) => {
+                self.problem(&file.id, None, "its brief was not planned");
+                return None;
+            }
+            Err(error) => {
+                self.problem(&file.id, None, error.to_string());
+                return None;
+            }
+        };
+        for message in self.doubts(file, &plan) {
+            self.problem(&file.id, None, message);
+        }
+        Some(plan.digest)
+    }
+
+    /// What speaks against a plan, derived again from the brief and the settings.
+    fn doubts(&self, file: &StoryFile, plan: &PlanRecord) -> Vec<&'static str> {
+        let mut wrong = Vec::new();
+        let asked = file.brief.as_deref().map(brief_digest);
+        if asked.as_ref() != Some(&plan.brief) {
+            wrong.push("it was planned from another brief");
+        }
+        if file.script.as_ref() != Some(&plan.script) || file.plan.as_ref() != Some(&plan.digest) {
+            wrong.push("its script is not that of its plan");
+        }
+        if let Some(run_seed) = file.seed.or(self.seed)
+            && plan.seed != Seed::derive_plan(run_seed, &file.id, plan.attempt)
+        {
+            wrong.push("the seed of its plan is not the one that the run gives it");
+        }
+        if self.planner.as_ref() != Some(&plan.planner) {
+            wrong.push("it was planned by another planner than the run's");
+        }
+        wrong
     }
 
     fn references(&mut self, file: &StoryFile, lineage: &mut Lineage) -> Result<(), RunError> {
@@ -197,7 +248,7 @@ impl Check<'_> {
                 .strip_suffix(".json")
                 .and_then(|stem| stem.parse::<ShotId>().ok());
             if let Some(shot) = shot
-                && !file.script.shots().any(|(asked, _)| asked == shot)
+                && !file.shots().any(|(asked, _)| asked == shot)
             {
                 self.problem(
                     &file.id,
@@ -374,7 +425,7 @@ impl Check<'_> {
         match (&file.state, &file.video) {
             (StoryState::Done, Some(video)) => {
                 if let Some(path) = self.file(file, None, video) {
-                    let records = file.script.shots().filter_map(|(shot, _)| {
+                    let records = file.shots().filter_map(|(shot, _)| {
                         crate::status::read_record(self.folder, &file.id, shot)
                             .ok()
                             .flatten()

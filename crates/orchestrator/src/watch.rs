@@ -48,7 +48,7 @@ fn alive(workers: &[WorkerView]) -> impl Iterator<Item = &WorkerView> + Clone {
     workers.filter(|worker| worker.state != WorkerState::Stale)
 }
 
-/// A program that makes stories: the leader of a replica.
+/// A program that makes or plans stories: the leader of a replica, or a rank that only plans.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct WorkerView {
     /// What the leases call it.
@@ -63,6 +63,9 @@ pub struct WorkerView {
     pub ranks: usize,
     /// What computes.
     pub device: String,
+    /// Whether it only plans stories and makes no shots.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub plans_only: bool,
     /// What it does.
     pub state: WorkerState,
     /// Seconds since it was heard of.
@@ -71,6 +74,20 @@ pub struct WorkerView {
     pub shots_done: usize,
     /// Shots that it is making.
     pub now: Vec<ShotView>,
+    /// Stories that it is planning.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub planning: Vec<PlanView>,
+}
+
+/// A story that is being planned.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PlanView {
+    /// The story.
+    pub story: StoryId,
+    /// Which attempt, from 0.
+    pub attempt: u32,
+    /// Seconds since the attempt began.
+    pub seconds: f64,
 }
 
 /// What a program does.
@@ -117,6 +134,7 @@ struct Beat {
 #[derive(Debug, Clone, Copy, Default)]
 struct Heard {
     attempts: usize,
+    plans: usize,
     incidents: usize,
 }
 
@@ -197,6 +215,8 @@ impl Watcher {
             let heard = self.heard.entry(shift.id.clone()).or_default();
             let attempts = shift.attempts[heard.attempts..].iter();
             touched.extend(attempts.map(|attempt| attempt.story.clone()));
+            let plans = shift.plans[heard.plans..].iter();
+            touched.extend(plans.map(|plan| plan.story.clone()));
             let incidents = shift.incidents[heard.incidents..].iter();
             touched.extend(
                 incidents
@@ -205,6 +225,7 @@ impl Watcher {
             );
             *heard = Heard {
                 attempts: shift.attempts.len(),
+                plans: shift.plans.len(),
                 incidents: shift.incidents.len(),
             };
         }
@@ -313,6 +334,7 @@ impl Watcher {
             rank: shift.start.rank,
             ranks: shift.start.ranks,
             device: shift.start.device.clone(),
+            plans_only: shift.start.plans_only,
             state: match shift.loaded {
                 _ if silence > SILENT_S => WorkerState::Stale,
                 None => WorkerState::Loading,
@@ -324,6 +346,15 @@ impl Watcher {
                 .into_iter()
                 .map(|shot| shot_view(shot, theirs))
                 .collect(),
+            planning: live
+                .iter()
+                .flat_map(|live| &live.planning)
+                .map(|plan| PlanView {
+                    story: plan.story.clone(),
+                    attempt: plan.attempt,
+                    seconds: (theirs - plan.begun).max(0.0),
+                })
+                .collect(),
         }
     }
 
@@ -333,9 +364,10 @@ impl Watcher {
             true => now,
             false => shift.until(),
         };
-        let shifts: Vec<&Shift> = self.follower.shifts().collect();
+        let makers = |shift: &&Shift| !shift.start.plans_only;
+        let shifts: Vec<&Shift> = self.follower.shifts().filter(makers).collect();
         let pace = pace(shifts.iter().copied(), until, now)?;
-        let replicas = alive(workers).count();
+        let replicas = alive(workers).filter(|worker| !worker.plans_only).count();
         status.shots_per_hour = Some(pace.per_replica * replicas.max(1) as f64 * 3600.0);
         let range = pace.time_left(&chains(status, workers, pace.elapsed), replicas)?;
         status.eta_seconds = Some(range.middle());

@@ -15,16 +15,17 @@ use storyloom_orchestrator::cost::{
     StageSeconds, measure,
 };
 use storyloom_orchestrator::estimate::{Planner, Progress, ShotSettings, Workload, progress_in};
-use storyloom_orchestrator::forecast::{Farm, forecast};
+use storyloom_orchestrator::forecast::{Farm, Planners, forecast};
 use storyloom_orchestrator::pipeline::{PipelineSettings, pipeline};
 use storyloom_orchestrator::simulated::{Pace, SimulatedEngine};
 use storyloom_orchestrator::verify::{Depth, VideosProven, verify};
 use storyloom_orchestrator::{
-    CheckpointSettings, RunConfig, RunError, RunFolder, StopFlag, Videos, report, run,
+    CheckpointSettings, PlanningSettings, RunConfig, RunError, RunFolder, StopFlag, Videos, report,
+    run,
 };
 use storyloom_story::{
-    Continuation, Manifest, Method, Scene, ShotScript, Stage, StoryEntry, StoryId, StoryScript,
-    VideoSpec,
+    Continuation, Line, Manifest, Method, Scene, ShotScript, Stage, StoryEntry, StoryId,
+    StoryScript, VideoSpec,
 };
 use storyloom_telemetry::{Event, Reporter, Silent};
 
@@ -88,6 +89,7 @@ fn config(out: &Path, interleave: usize) -> RunConfig {
         },
         continuation: Continuation::Mi2v,
         attempts: 2,
+        planning: PlanningSettings::default(),
         checkpoint: CheckpointSettings::Auto {
             uptime: Duration::from_secs(3600),
         },
@@ -161,6 +163,12 @@ impl Reporter for Order {
     }
 }
 
+const PLANNING: Planners = Planners { ranks: 0, ahead: 8 };
+
+fn lines(manifest: &Manifest) -> Vec<Line> {
+    manifest.stories.iter().cloned().map(Line::Story).collect()
+}
+
 fn timed(config: &RunConfig, manifest: &Manifest, reporter: &dyn Reporter) -> f64 {
     let begun = Instant::now();
     let outcome = run(config, manifest, &engine(), reporter, &StopFlag::default()).unwrap();
@@ -169,8 +177,8 @@ fn timed(config: &RunConfig, manifest: &Manifest, reporter: &dyn Reporter) -> f6
 }
 
 fn workload(config: &RunConfig, manifest: &Manifest, table: &CostTable) -> Workload {
-    let none = |_: &StoryEntry| Ok(Progress::Made(0));
-    Workload::new(manifest, &settings(config), table, &none).unwrap()
+    let none = |_: &Line| Ok(Progress::Made(0));
+    Workload::new(&lines(manifest), &settings(config), table, &none).unwrap()
 }
 
 /// The policy of the forecast is that of the run. Timing decides only which of the first stories
@@ -197,6 +205,7 @@ fn a_run_goes_in_the_order_of_its_forecast() {
         capacities: shape.capacities(),
         shared: [false; 2],
         story_end: 0.0,
+        planning: PLANNING,
     };
     let mut planned = Vec::new();
     forecast(
@@ -248,6 +257,7 @@ fn a_measured_run_foretells_another() {
         workload: &workload,
         table: &measured,
         interleave: next.interleave,
+        planning: PLANNING,
     };
     let estimate = planner.try_layout(&ReplicaShape::ONE, 1);
     let real = timed(&next, &stories, &Silent);
@@ -261,13 +271,14 @@ fn a_measured_run_foretells_another() {
     assert!(estimate.lower_bound_seconds <= estimate.finish_seconds);
 
     // What exists need not be made again.
-    let left = Workload::new(&stories, &settings(&next), &measured, &|entry| {
-        progress_in(&folder(second.path()), entry)
+    let stories = lines(&stories);
+    let left = Workload::new(&stories, &settings(&next), &measured, &|line| {
+        progress_in(&folder(second.path()), line)
     })
     .unwrap();
     assert_eq!((left.shots, left.left_out), (0, 20));
-    let half = Workload::new(&stories, &settings(&next), &measured, &|entry| {
-        progress_in(&folder(first.path()), entry)
+    let half = Workload::new(&stories, &settings(&next), &measured, &|line| {
+        progress_in(&folder(first.path()), line)
     })
     .unwrap();
     // The first run has 3, 4 and 2 of its stories' shots; of s1 only 2 are asked for.
@@ -352,6 +363,7 @@ fn stories_side_by_side_fill_the_denoiser() {
         story: 4,
         interleave: vec![1, 3],
         videos: Videos::Placeholders,
+        planning: None,
     })
     .unwrap();
     let [alone, side_by_side] = &figures.runs[..] else {

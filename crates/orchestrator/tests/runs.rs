@@ -16,13 +16,14 @@ use storyloom_orchestrator::simulated::SimulatedEngine;
 use storyloom_orchestrator::status::{Status, status};
 use storyloom_orchestrator::verify::{Depth, Verdict, verify};
 use storyloom_orchestrator::{
-    CheckpointSettings, EngineDescription, EngineError, RunConfig, RunError, RunFolder, RunOutcome,
-    Scores, ShotEngine, StepObserver, StopAt, StopFlag, Videos, memory_view, quarantine, report,
-    run,
+    CheckpointSettings, EngineDescription, EngineError, Makers, PlanningSettings, RunConfig,
+    RunError, RunFolder, RunOutcome, Scores, ShotEngine, StepObserver, StopAt, StopFlag, Videos,
+    memory_view, quarantine, report, run,
 };
 use storyloom_story::{
-    Clip, Continuation, ErrorClass, HostTensor, LoopState, Manifest, Method, Opening, Resolution,
-    RgbImage, Scene, ShotInputs, ShotScript, StoryEntry, StoryId, StoryScript, VideoSpec,
+    Clip, Continuation, ErrorClass, HostTensor, Line, LoopState, Manifest, Method, Opening,
+    Resolution, RgbImage, Scene, ShotInputs, ShotScript, StoryEntry, StoryId, StoryScript,
+    VideoSpec,
 };
 use storyloom_telemetry::{Event, Reporter, Silent};
 
@@ -75,6 +76,7 @@ fn config(out: &Path) -> RunConfig {
         },
         continuation: Continuation::Mi2v,
         attempts: 2,
+        planning: PlanningSettings::default(),
         checkpoint: CheckpointSettings::Auto {
             uptime: Duration::from_secs(3600),
         },
@@ -286,7 +288,12 @@ fn every_failing_call_is_recovered_from() {
         config.checkpoint = CheckpointSettings::Every(2);
         let engine = SimulatedEngine::default();
         let stop = StopFlag::default();
-        run_on(storage, &config, &manifest, &engine, &Silent, &stop)
+        let makers = Makers {
+            engine: &engine,
+            planner: None,
+        };
+        let lines: Vec<Line> = manifest.stories.iter().cloned().map(Line::Story).collect();
+        run_on(storage, &config, &lines, &makers, &Silent, &stop)
     };
     let calm = tempfile::tempdir().unwrap();
     let counting = Arc::new(FaultyDisk::after(u64::MAX, Fault::Die));

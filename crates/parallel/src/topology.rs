@@ -2,7 +2,8 @@
 //!
 //! The ranks of a replica stand next to each other, those that share layers closest together:
 //! `rank = (cfg * sequence + s) * tensor + t` for the ranks of the denoiser, then those that encode,
-//! then those that decode. The first rank of a replica leads it.
+//! then those that decode. The first rank of a replica leads it. Ranks that only plan stories belong
+//! to no replica and come last.
 
 use crate::error::LayoutError;
 
@@ -17,6 +18,8 @@ pub struct Plan {
     pub encoders: usize,
     /// Ranks of a replica that only decode and score; 0: the leader does it.
     pub decoders: usize,
+    /// Ranks of the world that only plan stories; 0: the leaders do it.
+    pub planners: usize,
 }
 
 /// How many ranks share a denoiser, and how.
@@ -116,14 +119,16 @@ pub enum Role {
     Encode,
     /// Decodes and scores.
     Decode,
+    /// Plans stories, for all replicas.
+    Plan,
 }
 
 /// Where a rank sits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seat {
-    /// Its replica.
+    /// Its replica; ranks that plan are counted on after the replicas, each alone.
     pub replica: usize,
-    /// Its rank inside the replica; 0 leads.
+    /// Its rank inside the replica; 0 leads, but for a rank that plans.
     pub index: usize,
     /// What it does.
     pub role: Role,
@@ -175,28 +180,33 @@ impl Plan {
                 ));
             }
             Some(replicas) => replicas,
-            None => (size / each).max(1),
+            None => (size.saturating_sub(self.planners) / each).max(1),
         };
-        if replicas * each == size {
+        if replicas * each + self.planners == size {
             return Ok(Layout {
                 replicas,
                 plan: self,
             });
         }
-        let (below, above) = (size / each * each, (size / each + 1) * each);
-        let sizes = match below {
+        let makers = size.saturating_sub(self.planners) / each;
+        let [below, above] = [makers, makers + 1].map(|replicas| replicas * each + self.planners);
+        let sizes = match makers {
             0 => format!("{above} ranks"),
             _ => format!("{below} or {above} ranks"),
         };
+        let beside = match self.planners {
+            0 => String::new(),
+            planners => format!(" beside {planners} that plan"),
+        };
         Err(LayoutError(match self.replicas {
             None => format!(
-                "{size} ranks cannot be divided into replicas of {each} ({parts}); start {sizes}, \
-                 or change the topology"
+                "{size} ranks cannot be divided into replicas of {each} ({parts}){beside}; start \
+                 {sizes}, or change the topology"
             ),
             Some(_) => format!(
-                "{replicas} replicas of {each} ranks ({parts}) need {} ranks, but {size} were \
-                 started; start so many, or set topology.replicas = \"auto\"",
-                replicas * each
+                "{replicas} replicas of {each} ranks ({parts}){beside} need {} ranks, but {size} \
+                 were started; start so many, or set topology.replicas = \"auto\"",
+                replicas * each + self.planners
             ),
         }))
     }
@@ -205,6 +215,14 @@ impl Plan {
 impl Layout {
     /// Seat of a rank of the world.
     pub fn seat(&self, rank: usize) -> Seat {
+        let makers = self.replicas * self.plan.ranks();
+        if rank >= makers {
+            return Seat {
+                replica: self.replicas + rank - makers,
+                index: 0,
+                role: Role::Plan,
+            };
+        }
         let index = rank % self.plan.ranks();
         let denoisers = self.plan.degrees.ranks();
         let role = if index < denoisers {
@@ -221,9 +239,12 @@ impl Layout {
         }
     }
 
-    /// Ranks of the world that make up a replica.
+    /// Ranks of the world that make up a replica; a rank that plans is alone.
     pub fn members(&self, replica: usize) -> Vec<usize> {
         let each = self.plan.ranks();
+        if replica >= self.replicas {
+            return vec![self.replicas * each + (replica - self.replicas)];
+        }
         (replica * each..(replica + 1) * each).collect()
     }
 
@@ -256,6 +277,7 @@ mod tests {
         degrees: Degrees::ONE,
         encoders: 0,
         decoders: 0,
+        planners: 0,
     };
 
     #[test]
@@ -272,6 +294,13 @@ mod tests {
         assert!(error.contains("start 2 or 4 ranks"), "{error}");
         let error = two.lay_out(1).unwrap_err().to_string();
         assert!(error.contains("start 2 ranks"), "{error}");
+        let planned = Plan { planners: 1, ..two };
+        assert_eq!(planned.lay_out(5).unwrap().replicas, 2);
+        let error = planned.lay_out(4).unwrap_err().to_string();
+        assert!(
+            error.contains("beside 1 that plan; start 3 or 5 ranks"),
+            "{error}"
+        );
         let fixed = Plan {
             replicas: Some(3),
             ..two
@@ -325,15 +354,23 @@ mod tests {
         #[test]
         fn seats_are_a_bijection(
             tensor in 1_usize..5, sequence in 1_usize..4, cfg in 1_usize..3,
-            encoders in 0_usize..3, decoders in 0_usize..3, replicas in 1_usize..4,
+            encoders in 0_usize..3, decoders in 0_usize..3, planners in 0_usize..3,
+            replicas in 1_usize..4,
         ) {
             let degrees = Degrees { tensor, sequence, cfg };
-            let plan = Plan { replicas: None, degrees, encoders, decoders };
-            let layout = plan.lay_out(plan.ranks() * replicas).unwrap();
+            let plan = Plan { replicas: None, degrees, encoders, decoders, planners };
+            let size = plan.ranks() * replicas + planners;
+            let layout = plan.lay_out(size).unwrap();
             prop_assert_eq!(layout.replicas, replicas);
             let mut seen = std::collections::HashSet::new();
-            for rank in 0..plan.ranks() * replicas {
+            for rank in 0..size {
                 let seat = layout.seat(rank);
+                prop_assert_eq!(seat.role == Role::Plan, rank >= plan.ranks() * replicas);
+                if seat.role == Role::Plan {
+                    prop_assert!(seen.insert((seat.replica, 3, 0, 0, 0)));
+                    prop_assert_eq!(layout.members(seat.replica), vec![rank]);
+                    continue;
+                }
                 prop_assert_eq!(layout.members(seat.replica)[seat.index], rank);
                 let key = match seat.role {
                     Role::Denoise(place) => {
@@ -349,6 +386,7 @@ mod tests {
                         prop_assert!(layout.decoders().contains(&seat.index));
                         (seat.replica, 2, seat.index, 0, 0)
                     }
+                    Role::Plan => (seat.replica, 3, 0, 0, 0),
                 };
                 prop_assert!(seen.insert(key));
             }

@@ -4,10 +4,13 @@
 //! crates. No file is read, nothing is asynchronous and there is no tensor library.
 //!
 //! - a [`Manifest`](manifest::Manifest) lists stories, each a [`StoryScript`](script::StoryScript);
+//! - a [`Brief`](brief::Brief) is what a planner makes a script from;
 //! - a story is a chain of shots, each named by a [`ShotId`](ids::ShotId);
 //! - a [`ShotRequest`](request::ShotRequest) is the one value that crosses from the orchestrator
 //!   to the models, and [`ShotInputs`](request::ShotInputs) adds what the memory bank holds for it.
 
+pub mod brief;
+mod brief_reader;
 pub mod host;
 pub mod ids;
 mod json;
@@ -22,10 +25,13 @@ pub mod seed;
 pub mod stage;
 pub mod video;
 
+pub use brief::{Brief, BriefKind, Language};
 pub use host::{Clip, HostTensor, LoopState, RgbImage};
 pub use ids::{ShotId, StoryId};
-pub use manifest::{Manifest, StoryEntry};
-pub use manifest_reader::{InputFiles, manifest_from_scripts, parse_manifest};
+pub use manifest::{Line, Manifest, StoryEntry};
+pub use manifest_reader::{
+    InputFiles, manifest_from_scripts, parse_lines, parse_manifest, read_briefs,
+};
 pub use method::{Continuation, Method, Opening};
 pub use problem::{Problem, nearest};
 pub use request::{MemoryFrame, ShotInputs, ShotRequest};

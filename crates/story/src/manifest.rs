@@ -1,26 +1,38 @@
 //! The list of stories to make.
 
+use serde::Serialize;
+
+use crate::brief::{Brief, is_zero};
 use crate::ids::StoryId;
 use crate::method::Method;
 use crate::script::StoryScript;
+use crate::video::Resolution;
 
-/// One story of a manifest, checked.
-#[derive(Debug, Clone, PartialEq)]
+/// One story of a manifest, checked. Serialises to a line of a manifest, its script inside.
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct StoryEntry {
     /// Name of the story in the run, unique.
     pub id: StoryId,
     /// What to make.
     pub script: StoryScript,
     /// Method, if not the run's.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<Method>,
     /// Run seed, if not the run's.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
     /// Who it is for; free text.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
     /// Larger is sooner; 0 if not given.
+    #[serde(skip_serializing_if = "is_zero")]
     pub priority: i64,
+    /// Size of the video in pixels, if not the run's.
+    #[serde(skip_serializing_if = "Option::is_none", with = "crate::video::pair")]
+    pub size: Option<Resolution>,
     /// Paths of pictures that stand in the memory bank before the first shot (StoryMem MR2V),
     /// relative to the manifest.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub reference_images: Vec<String>,
 }
 
@@ -34,6 +46,7 @@ impl StoryEntry {
             seed: None,
             tenant: None,
             priority: 0,
+            size: None,
             reference_images: Vec::new(),
         }
     }
@@ -44,4 +57,23 @@ impl StoryEntry {
 pub struct Manifest {
     /// The stories.
     pub stories: Vec<StoryEntry>,
+}
+
+/// One line of a file of stories and briefs, checked.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Line {
+    /// A story that has its script.
+    Story(StoryEntry),
+    /// A story that must be planned first.
+    Brief(Brief),
+}
+
+impl Line {
+    /// Name of the story, unique in the file.
+    pub fn id(&self) -> &StoryId {
+        match self {
+            Self::Story(entry) => &entry.id,
+            Self::Brief(brief) => &brief.id,
+        }
+    }
 }

@@ -4,21 +4,25 @@ use std::collections::BTreeMap;
 
 use jsonc_parser::ast::Value;
 
+use crate::brief::Brief;
+use crate::brief_reader::{BRIEF_KEYS, LINE_KEYS, read_brief, read_size};
 use crate::ids::StoryId;
 use crate::json::{self, Fields, kind, span};
-use crate::manifest::{Manifest, StoryEntry};
+use crate::manifest::{Line, Manifest, StoryEntry};
 use crate::method::Method;
 use crate::problem::{Problem, Problems, Span, nearest};
 use crate::script::StoryScript;
 use crate::script_reader::{parse_script, read_story, skip_byte_order_mark};
+use crate::video::Resolution;
 
-const KEYS: [&str; 7] = [
+const KEYS: [&str; 8] = [
     "id",
     "script",
     "method",
     "seed",
     "tenant",
     "priority",
+    "size",
     "reference_images",
 ];
 
@@ -29,6 +33,12 @@ pub trait InputFiles {
 
     /// Whether a reference image is there, or why it cannot be used.
     fn reference_image(&self, path: &str) -> Result<(), String>;
+
+    /// Whether the picture of a product is there, is safe to open, and has the digest that its
+    /// brief names, or why it cannot be used. Taken as given where nobody says otherwise.
+    fn product_image(&self, _path: &str, _sha256: Option<&str>) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 /// A function that reads scripts; reference images are taken as given.
@@ -47,27 +57,43 @@ impl<F: Fn(&str) -> Result<String, String>> InputFiles for F {
 /// A script that several lines name is read once, and its problems are listed once.
 ///
 /// # Errors
-/// All problems of the manifest and of the scripts it names.
+/// All problems of the manifest and of the scripts it names. A brief is one of them.
 pub fn parse_manifest(
     file: &str,
     text: &str,
     files: &dyn InputFiles,
 ) -> Result<Manifest, Vec<Problem>> {
-    let mut reader = Reader {
-        problems: Problems::new(file, text),
-        files,
-        scripts: BTreeMap::new(),
-        lines: BTreeMap::new(),
-        stories: Vec::new(),
-    };
-    let body = skip_byte_order_mark(&mut reader.problems, text);
-    let mut offset = text.len() - body.len();
-    for line in body.split_inclusive('\n') {
-        reader.problems.count_from(offset);
-        reader.line(line, offset);
-        offset += line.len();
+    let (lines, problems) = Reader::read(file, text, files, Accepted::Stories);
+    let stories = lines.into_iter().filter_map(|line| match line {
+        Line::Story(entry) => Some(entry),
+        Line::Brief(_) => None,
+    });
+    if problems.is_empty() {
+        let stories = stories.collect();
+        Ok(Manifest { stories })
+    } else {
+        Err(problems)
     }
-    reader.finish()
+}
+
+/// Reads a file whose lines are stories and briefs in any order: a line with `script` is a
+/// story, one without `script` but with a key of a brief is a [`Brief`].
+///
+/// Gives the lines that are right, and all problems of those that are not.
+pub fn parse_lines(file: &str, text: &str, files: &dyn InputFiles) -> (Vec<Line>, Vec<Problem>) {
+    Reader::read(file, text, files, Accepted::Both)
+}
+
+/// Reads a file of briefs only, without a look at the pictures they name: the briefs that are
+/// right, and all problems of those that are not.
+pub fn read_briefs(text: &str, file: &str) -> (Vec<Brief>, Vec<Problem>) {
+    let no_files = |_: &str| Err("there are no scripts beside briefs".to_owned());
+    let (lines, problems) = Reader::read(file, text, &no_files, Accepted::Briefs);
+    let briefs = lines.into_iter().filter_map(|line| match line {
+        Line::Brief(brief) => Some(brief),
+        Line::Story(_) => None,
+    });
+    (briefs.collect(), problems)
 }
 
 /// Makes a manifest of script files, given as name and text; the id of a story is the name's
@@ -128,58 +154,187 @@ fn whole_file(file: &str, message: &str, help: &str) -> Vec<Problem> {
     problems.into_vec()
 }
 
+/// What the lines of a file may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Accepted {
+    Stories,
+    Briefs,
+    Both,
+}
+
+impl Accepted {
+    /// What to write into a file that has nothing in it.
+    fn example(self) -> &'static str {
+        match self {
+            Self::Stories => {
+                "write one story a line: {\"id\": \"my-story\", \"script\": \"my-story.json\"}"
+            }
+            Self::Briefs | Self::Both => {
+                "write one brief a line: {\"id\": \"my-ad\", \"title\": \"my product\"}"
+            }
+        }
+    }
+}
+
+/// Whether a line has no script but a key that only briefs have.
+fn looks_like_a_brief(value: &Value<'_>) -> bool {
+    let Value::Object(object) = value else {
+        return false;
+    };
+    let names = || object.properties.iter().map(|p| p.name.as_str());
+    names().all(|name| name != "script") && names().any(|name| BRIEF_KEYS.contains(&name))
+}
+
+/// What stories and briefs say alike.
+struct Settings {
+    method: Option<Method>,
+    seed: Option<u64>,
+    tenant: Option<String>,
+    priority: i64,
+    size: Option<Resolution>,
+}
+
 /// What is known while a manifest is read.
 struct Reader<'a> {
     problems: Problems<'a>,
     files: &'a dyn InputFiles,
+    accepted: Accepted,
     /// Scripts by path; `None` for one that has problems.
     scripts: BTreeMap<String, Option<StoryScript>>,
     /// The line on which each id was first used.
     lines: BTreeMap<StoryId, usize>,
-    stories: Vec<StoryEntry>,
+    found: Vec<Line>,
+}
+
+impl<'a> Reader<'a> {
+    fn read(
+        file: &'a str,
+        text: &'a str,
+        files: &'a dyn InputFiles,
+        accepted: Accepted,
+    ) -> (Vec<Line>, Vec<Problem>) {
+        let mut reader = Self {
+            problems: Problems::new(file, text),
+            files,
+            accepted,
+            scripts: BTreeMap::new(),
+            lines: BTreeMap::new(),
+            found: Vec::new(),
+        };
+        let body = skip_byte_order_mark(&mut reader.problems, text);
+        let mut offset = text.len() - body.len();
+        for line in body.split_inclusive('\n') {
+            reader.problems.count_from(offset);
+            reader.line(line, offset);
+            offset += line.len();
+        }
+        reader.finish()
+    }
 }
 
 impl Reader<'_> {
-    fn finish(mut self) -> Result<Manifest, Vec<Problem>> {
-        if self.stories.is_empty() && self.problems.is_empty() {
+    fn finish(mut self) -> (Vec<Line>, Vec<Problem>) {
+        if self.found.is_empty() && self.problems.is_empty() {
             self.problems.count_from(0);
-            let help =
-                "write one story a line: {\"id\": \"my-story\", \"script\": \"my-story.json\"}";
-            self.problems
-                .add((0, 1), "the manifest lists no story", help);
+            let message = match self.accepted {
+                Accepted::Stories => "the manifest lists no story",
+                Accepted::Briefs | Accepted::Both => "there is no brief",
+            };
+            self.problems.add((0, 1), message, self.accepted.example());
         }
-        if self.problems.is_empty() {
-            Ok(Manifest {
-                stories: self.stories,
-            })
-        } else {
-            Err(self.problems.into_vec())
-        }
+        (self.found, self.problems.into_vec())
     }
 
     fn line(&mut self, line: &str, offset: usize) {
         let Some(value) = json::read(&mut self.problems, line) else {
             return;
         };
-        let Some(fields) = Fields::new(&mut self.problems, &value, "the story", &KEYS) else {
+        if self.accepted == Accepted::Stories && looks_like_a_brief(&value) {
+            let help = "make a script of it: storyloom plan --briefs FILE --out MANIFEST";
+            self.problems
+                .add(span(&value), "the line is a brief, not a story", help);
+            return;
+        }
+        let brief = self.is_brief(&value);
+        let keys = self.keys(brief);
+        let what = if brief { "the brief" } else { "the story" };
+        let before = self.problems.len();
+        let Some(fields) = Fields::new(&mut self.problems, &value, what, &keys) else {
             return;
         };
-        let id = self.id(&fields, offset);
-        let script = self.script(&fields);
-        let method = self.method(&fields);
-        let seed = self.integer(&fields, "seed", "a whole number from 0 to 2^64 - 1");
-        let priority = self.integer(&fields, "priority", "a whole number");
-        let tenant = fields.text(&mut self.problems, "tenant");
-        let reference_images = self.reference_images(&fields);
-        if let (Some(id), Some(script)) = (id, script) {
-            self.stories.push(StoryEntry {
-                method,
-                seed,
-                tenant,
-                priority: priority.unwrap_or(0),
-                reference_images,
-                ..StoryEntry::new(id, script)
-            });
+        let found = if brief {
+            self.brief(&fields, offset).map(Line::Brief)
+        } else {
+            self.story(&fields, offset).map(Line::Story)
+        };
+        // A line with a problem is left out even where enough of it could be read.
+        if let Some(found) = found
+            && self.problems.len() == before
+        {
+            self.found.push(found);
+        }
+    }
+
+    /// Whether a line is to be read as a brief.
+    fn is_brief(&self, value: &Value<'_>) -> bool {
+        match self.accepted {
+            Accepted::Stories => false,
+            Accepted::Briefs => true,
+            Accepted::Both => looks_like_a_brief(value),
+        }
+    }
+
+    fn keys(&self, brief: bool) -> Vec<&'static str> {
+        if brief {
+            [LINE_KEYS.as_slice(), BRIEF_KEYS.as_slice()].concat()
+        } else {
+            KEYS.to_vec()
+        }
+    }
+
+    fn story(&mut self, fields: &Fields<'_, '_>, offset: usize) -> Option<StoryEntry> {
+        let id = self.id(fields, offset);
+        let script = self.script(fields);
+        let settings = self.settings(fields);
+        let reference_images = self.reference_images(fields);
+        Some(StoryEntry {
+            method: settings.method,
+            seed: settings.seed,
+            tenant: settings.tenant,
+            priority: settings.priority,
+            size: settings.size,
+            reference_images,
+            ..StoryEntry::new(id?, script?)
+        })
+    }
+
+    fn brief(&mut self, fields: &Fields<'_, '_>, offset: usize) -> Option<Brief> {
+        let id = self.id(fields, offset);
+        // The fields of a brief without a name are checked all the same.
+        let stand_in = || StoryId::new("brief").ok();
+        let settings = self.settings(fields);
+        let named = id.clone().or_else(stand_in)?;
+        let brief = read_brief(&mut self.problems, fields, self.files, named)?;
+        id?;
+        Some(Brief {
+            method: settings.method,
+            seed: settings.seed,
+            tenant: settings.tenant,
+            priority: settings.priority,
+            size: settings.size,
+            ..brief
+        })
+    }
+
+    fn settings(&mut self, fields: &Fields<'_, '_>) -> Settings {
+        Settings {
+            method: self.method(fields),
+            seed: self.integer(fields, "seed", "a whole number from 0 to 2^64 - 1"),
+            priority: self
+                .integer(fields, "priority", "a whole number")
+                .unwrap_or(0),
+            tenant: fields.text(&mut self.problems, "tenant"),
+            size: read_size(&mut self.problems, fields),
         }
     }
 
@@ -207,7 +362,13 @@ impl Reader<'_> {
     }
 
     fn script(&mut self, fields: &Fields<'_, '_>) -> Option<StoryScript> {
-        let help = "give a script: a path relative to the manifest, or the story itself";
+        let help = match self.accepted {
+            Accepted::Both => {
+                "give a script (a path relative to this file, or the story itself), or a brief: \
+                 \"title\", \"product_image\" or \"idea\""
+            }
+            _ => "give a script: a path relative to the manifest, or the story itself",
+        };
         let value = fields.require(&mut self.problems, "script", help)?;
         match value {
             Value::StringLit(path) => self.script_file(&path.value, span(value)),

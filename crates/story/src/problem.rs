@@ -113,6 +113,11 @@ impl<'a> Problems<'a> {
         self.found.is_empty()
     }
 
+    /// The number of problems so far.
+    pub(crate) fn len(&self) -> usize {
+        self.found.len()
+    }
+
     /// The problems in the order of the text; those of other files come last.
     pub(crate) fn into_vec(self) -> Vec<Problem> {
         let mut found = self.found;

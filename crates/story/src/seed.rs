@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{ShotId, StoryId};
 
-/// The seed of one attempt at one shot.
+/// The seed of one attempt at one shot, or at the plan of a story.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Seed(pub u64);
 
@@ -22,6 +22,23 @@ impl Seed {
         hasher.update(&shot.scene.to_le_bytes());
         hasher.update(&shot.shot.to_le_bytes());
         hasher.update(&attempt.to_le_bytes());
+        Self::first_bytes(&hasher)
+    }
+
+    /// Derives the seed of an attempt at planning a story, as [`Seed::derive`] does for a shot:
+    /// the first eight bytes (little endian) of `blake3(run seed, story id, attempt)` under a name
+    /// of its own, so that no plan shares a seed with a shot.
+    pub fn derive_plan(run_seed: u64, story: &StoryId, attempt: u32) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(b"storyloom plan seed 1\0");
+        hasher.update(&run_seed.to_le_bytes());
+        hasher.update(&(story.as_str().len() as u64).to_le_bytes());
+        hasher.update(story.as_str().as_bytes());
+        hasher.update(&attempt.to_le_bytes());
+        Self::first_bytes(&hasher)
+    }
+
+    fn first_bytes(hasher: &blake3::Hasher) -> Self {
         let mut first = [0_u8; 8];
         first.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
         Self(u64::from_le_bytes(first))
@@ -43,6 +60,10 @@ mod tests {
             Seed::derive(0, &story("a"), shot(2, 1), 0),
             Seed::derive(0, &story("a"), shot(1, 2), 0),
             Seed::derive(0, &story("a"), shot(1, 1), 1),
+            Seed::derive_plan(0, &story("a"), 0),
+            Seed::derive_plan(1, &story("a"), 0),
+            Seed::derive_plan(0, &story("b"), 0),
+            Seed::derive_plan(0, &story("a"), 1),
         ];
         let distinct: std::collections::HashSet<_> = seeds.iter().collect();
         assert_eq!(distinct.len(), seeds.len());

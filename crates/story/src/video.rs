@@ -106,6 +106,28 @@ impl VideoSpec {
     }
 }
 
+/// An optional size as manifests write it: `[width, height]`.
+pub(crate) mod pair {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::video::Resolution;
+
+    pub(crate) fn serialize<S: Serializer>(
+        size: &Option<Resolution>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        size.map(|size| [size.width, size.height])
+            .serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Resolution>, D::Error> {
+        let sides = Option::<[u32; 2]>::deserialize(deserializer)?;
+        Ok(sides.map(|[width, height]| Resolution { width, height }))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -50,7 +50,7 @@ fn expect(text: &str, wanted: &str) {
 fn a_full_line_is_read() {
     let text = format!(
         "\u{feff}\n{{\"id\": \"a\", \"script\": \"dog.json\"}}\r\n\n{{\"id\": \"b\", \"script\": {SCRIPT}, \"method\": \"storymem\", \
-         \"seed\": 18446744073709551615, \"tenant\": \"x\", \"priority\": -3, \"reference_images\": [\"dog.png\"]}}"
+         \"seed\": 18446744073709551615, \"tenant\": \"x\", \"priority\": -3, \"size\": [64, 96], \"reference_images\": [\"dog.png\"]}}"
     );
     let Manifest { stories } = parse_manifest("m.jsonl", &text, &Folder).unwrap();
     assert_eq!(stories[0].script, stories[1].script);
@@ -63,6 +63,10 @@ fn a_full_line_is_read() {
     assert_eq!((second.seed, second.priority), (Some(u64::MAX), -3));
     assert_eq!(second.tenant.as_deref(), Some("x"));
     assert_eq!(second.reference_images, ["dog.png"]);
+    assert_eq!(
+        second.size.map(|size| (size.width, size.height)),
+        Some((64, 96))
+    );
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Events as log lines. What everybody should know is `info`, what somebody should look at `warn` or
 //! worse, and single shots and steps are `debug` and `trace`: a run has a hundred thousand of them.
 
-use crate::{Event, Reporter};
+use crate::{AttemptEnd, Event, Reporter};
 
 /// Writes events to the log, through `tracing`.
 #[derive(Debug, Default, Clone, Copy)]
@@ -22,9 +22,30 @@ impl Reporter for EventLog {
             | Event::StageBegun { .. }
             | Event::StageFinished { .. }
             | Event::AttemptEnded { .. }
+            | Event::PlanBegun { .. }
+            | Event::PlansAhead { .. }
+            | Event::PlanAwaited { .. }
             | Event::StoryTaken { .. }
             | Event::StoryLeft { .. }
             | Event::IndexOpened { .. } => {}
+            Event::PlanEnded {
+                story,
+                attempt,
+                end,
+                seconds,
+                repairs,
+                reason,
+                ..
+            } => match (end, reason) {
+                (AttemptEnd::Committed, _) => {
+                    tracing::debug!(%story, attempt, repairs, "planned in {seconds:.1} s");
+                }
+                (AttemptEnd::Failed, reason) => {
+                    let reason = reason.unwrap_or("it gave no reason");
+                    tracing::warn!(%story, attempt, "no plan: {reason}");
+                }
+                (AttemptEnd::Stopped, _) => {}
+            },
             Event::CheckpointSaved {
                 story,
                 shot,

@@ -27,6 +27,41 @@ pub enum Event<'a> {
         /// Shots that exist already.
         shots_done: usize,
     },
+    /// An attempt at the plan of a story begins. It ends with [`Event::PlanEnded`], whatever
+    /// happens.
+    PlanBegun {
+        /// The story.
+        story: &'a StoryId,
+        /// Which attempt, from 0.
+        attempt: u32,
+    },
+    /// An attempt at the plan of a story ended.
+    PlanEnded {
+        /// The story.
+        story: &'a StoryId,
+        /// Which attempt, from 0.
+        attempt: u32,
+        /// How it ended.
+        end: AttemptEnd,
+        /// How long it took, with the others of its batch beside it.
+        seconds: f64,
+        /// Times the planner was asked to mend what it had written.
+        repairs: u32,
+        /// Tokens that it wrote.
+        tokens: u64,
+        /// Why, unless it was committed.
+        reason: Option<&'a str>,
+    },
+    /// So many planned stories wait to be made, as far as the program knows.
+    PlansAhead {
+        /// Stories.
+        stories: usize,
+    },
+    /// A place for a story was free for so long, since no story was planned yet.
+    PlanAwaited {
+        /// Seconds.
+        seconds: f64,
+    },
     /// An attempt at a shot begins. It ends with [`Event::AttemptEnded`], whatever happens.
     AttemptBegun {
         /// The story.
@@ -190,11 +225,11 @@ pub enum Event<'a> {
     },
 }
 
-/// How an attempt at a shot ended.
+/// How an attempt at a shot, or at the plan of a story, ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AttemptEnd {
-    /// The shot exists.
+    /// The shot or the plan exists.
     Committed,
     /// It could not be made.
     Failed,

@@ -185,12 +185,17 @@ struct Pipeline {
     /// Make video files, on the same processor.
     #[arg(long)]
     videos: bool,
+    /// Make the same stories of briefs as well, whose planning takes this share of the time of all
+    /// stages of their shots.
+    #[arg(long, value_name = "SHARE")]
+    plan: Option<f64>,
 }
 
 impl Pipeline {
     fn measure(&self) -> Result<PipelineFigures, Failure> {
         let share = |value: f64| (0.0..1e3).contains(&value);
-        if self.denoise_ms == 0 || !share(self.encode) || !share(self.decode) {
+        let shares = [Some(self.encode), Some(self.decode), self.plan];
+        if self.denoise_ms == 0 || !shares.into_iter().flatten().all(share) {
             let message = "times and shares must be above 0";
             return Err(Failure::new(Exit::Usage, message));
         }
@@ -207,6 +212,7 @@ impl Pipeline {
                 true => Videos::Encoded,
                 false => Videos::Placeholders,
             },
+            planning: self.plan,
         })?)
     }
 }

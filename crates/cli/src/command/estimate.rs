@@ -11,6 +11,7 @@ use storyloom_orchestrator::cost::{CostTable, ReplicaShape, Sharing};
 use storyloom_orchestrator::estimate::{
     DiskEstimate, Estimate, Planner, Progress, ShotSettings, Workload, progress_in,
 };
+use storyloom_orchestrator::forecast::Planners;
 use storyloom_parallel::topology::{Degrees, Plan};
 
 use super::{ConfigArguments, config, folder};
@@ -27,7 +28,7 @@ use crate::output::{print, print_json};
 pub struct Arguments {
     #[command(flatten)]
     config: ConfigArguments,
-    /// Manifest (JSONL), story script (.json), or folder of scripts.
+    /// Manifest or briefs (JSONL), story script (.json), or folder of scripts.
     #[arg(long, value_name = "M")]
     manifest: PathBuf,
     /// GPUs there are; without it as many as the topology of the config needs.
@@ -55,6 +56,8 @@ pub struct Arguments {
 struct Report<'a> {
     /// Stories with something to make.
     stories: usize,
+    /// Stories that have to be planned first, among those.
+    to_plan: usize,
     /// Shots to make.
     shots: usize,
     /// Shots that exist, or that a run leaves alone.
@@ -82,6 +85,10 @@ struct Deadline {
     cheapest: Option<Estimate>,
 }
 
+/// What is assumed of stories that are not planned.
+const BRIEFS_NOTE: &str = "stories that are not planned are taken to have as many shots as their \
+                           briefs ask for, each with a cut";
+
 /// Computes and prints.
 pub fn run(arguments: &Arguments) -> Outcome {
     let config = config::load(&arguments.config)?;
@@ -93,7 +100,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
         }
     };
     if let Some(limit) = arguments.limit {
-        input.manifest.stories.truncate(limit);
+        input.lines.truncate(limit);
     }
     let costs = match &arguments.measured {
         Some(path) => costs::measured(&config, &folder::open(path))?,
@@ -101,22 +108,24 @@ pub fn run(arguments: &Arguments) -> Outcome {
     };
     let settings = shot_settings(&config)?;
     let made = arguments.out.as_deref().map(folder::open);
-    let workload = Workload::new(
-        &input.manifest,
-        &settings,
-        &costs.table,
-        &|entry| match &made {
-            Some(folder) => progress_in(folder, entry),
-            None => Ok(Progress::Made(0)),
-        },
-    )
+    let workload = Workload::new(&input.lines, &settings, &costs.table, &|line| match &made {
+        Some(folder) => progress_in(folder, line),
+        None => Ok(Progress::Made(0)),
+    })
     .map_err(folder::failure)?;
     let planner = Planner {
         workload: &workload,
         table: &costs.table,
         interleave: config.topology.interleave as usize,
+        planning: Planners {
+            ranks: config.topology.planners as usize,
+            ahead: config.planner.ahead as usize,
+        },
     };
-    let report = report(arguments, &config, &planner, &costs)?;
+    let mut report = report(arguments, &config, &planner, &costs)?;
+    if input.has_briefs() {
+        report.notes.push(BRIEFS_NOTE.to_owned());
+    }
     if arguments.json {
         print_json(&report)?;
     } else {
@@ -137,13 +146,16 @@ fn report<'a>(
         Count::Auto => 1,
         Count::Exactly(replicas) => replicas as usize,
     };
-    let gpus = arguments.gpus.unwrap_or(wanted * each);
-    if gpus < each {
-        let message =
-            format!("{gpus} GPUs are too few: a replica of this topology has {each} ranks");
+    let planners = planner.planning.ranks;
+    let gpus = arguments.gpus.unwrap_or(wanted * each + planners);
+    if gpus < each + planners {
+        let message = format!(
+            "{gpus} GPUs are too few: a replica of this topology has {each} ranks, and {planners} \
+             more plan"
+        );
         return Err(Failure::new(Exit::Config, message));
     }
-    let estimate = planner.try_layout(&shape, gpus / each);
+    let estimate = planner.try_layout(&shape, (gpus - planners) / each);
     let shapes = legal_shapes(config, &costs.table, gpus);
     let deadline = arguments.deadline.map(|seconds| Deadline {
         seconds,
@@ -154,6 +166,7 @@ fn report<'a>(
     let notes = costs.notes.iter().cloned();
     Ok(Report {
         stories: workload.chains.len(),
+        to_plan: workload.to_plan,
         shots: workload.shots,
         shots_left_out: workload.left_out,
         idle_gpus: gpus - estimate.layout.gpus,
@@ -184,6 +197,7 @@ fn legal_shapes(config: &Config, table: &CostTable, gpus: usize) -> Vec<ReplicaS
             degrees,
             encoders: own.encoders,
             decoders: own.decoders,
+            planners: 0,
         };
         let shape = ReplicaShape {
             sharing: Sharing {

@@ -192,6 +192,7 @@ fn plan(out: &Path, arguments: &Arguments) -> Result<(RunConfig, Manifest), Fail
         story: 4,
         interleave: Vec::new(),
         videos: Videos::Placeholders,
+        planning: None,
     };
     let (mut config, manifest) = plain_run(out, 3, &settings)?;
     // Latents as large as this keep a core busy for some milliseconds a step.

@@ -12,6 +12,7 @@ mod instrumentation;
 mod launch;
 mod memory;
 mod model;
+mod plan;
 mod preempt;
 mod quarantine;
 mod report;
@@ -40,6 +41,8 @@ pub struct Cli {
 enum Command {
     /// Make the stories of a manifest; started again on the same folder, go on.
     Run(run::Arguments),
+    /// Make story scripts of briefs: a manifest for `run`.
+    Plan(plan::Arguments),
     /// Start the ranks of a world on this machine, without MPI.
     Launch(launch::Arguments),
     /// Show every problem of a manifest, with file, line and fix; loads no model.
@@ -93,6 +96,7 @@ pub fn run(cli: Cli) -> Outcome {
     }
     match cli.command {
         Command::Run(arguments) => run::run(&arguments),
+        Command::Plan(arguments) => plan::run(&arguments),
         Command::Launch(arguments) => launch::run(&arguments),
         Command::Estimate(arguments) => estimate::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),

@@ -1,18 +1,22 @@
 //! `storyloom run`: the main job.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use storyloom_memory::Disk;
 use storyloom_memory::select::SelectionSettings;
 use storyloom_memory::window::WindowSettings;
 use storyloom_orchestrator::lease::new_worker_id;
+use storyloom_orchestrator::run::run_on;
 use storyloom_orchestrator::simulated::SimulatedEngine;
 use storyloom_orchestrator::{
-    CheckpointSettings, RunConfig, RunOutcome, ShotEngine, StopFlag, Videos, run as run_stories,
+    CheckpointSettings, Makers, PlanningSettings, RunConfig, RunOutcome, ShotEngine, StopFlag,
+    StoryPlanner, Videos,
 };
 use storyloom_parallel::World;
-use storyloom_telemetry::EventLog;
+use storyloom_telemetry::{EventLog, Reporter};
 
 use super::{ConfigArguments, config};
 use crate::config::Config;
@@ -25,6 +29,7 @@ use crate::environment;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::input::{self, Input};
 use crate::logging::{self, Logging};
+use crate::planner;
 use crate::progress::Progress;
 use crate::ranks;
 use crate::shift::Shift;
@@ -36,7 +41,7 @@ use crate::world::{self, Place};
 pub struct Arguments {
     #[command(flatten)]
     config: ConfigArguments,
-    /// Manifest (JSONL), story script (.json), or folder of scripts.
+    /// Manifest or briefs (JSONL), story script (.json), or folder of scripts.
     #[arg(long, value_name = "M")]
     manifest: PathBuf,
     /// Run folder. Started again on the same folder, a run goes on where it was.
@@ -101,11 +106,12 @@ fn on_this_rank(
         }
     };
     if let Some(limit) = arguments.limit {
-        input.manifest.stories.truncate(limit);
+        input.lines.truncate(limit);
     }
     // Before anything is loaded, which may take minutes.
     let stop = signals::stop_flag(&config.run)?;
     let settings = run_config(config, arguments, &input, place);
+    planner::prepare(&settings, &input, place)?;
     if drain::is_forbidden(&settings, place)? {
         if place.is_first() {
             eprintln!("{}", drain::hint(&settings));
@@ -113,7 +119,8 @@ fn on_this_rank(
         return Ok(Exit::Stopped);
     }
     let leader = place.as_leader_says(settings.worker.as_deref().unwrap_or_default())?;
-    if config.top.engine == EngineKind::Torch && !place.leads() {
+    let follows = !place.leads() && !place.plans_only();
+    if config.top.engine == EngineKind::Torch && follows {
         let _pulse = ranks::report_to(&leader, config, &settings.out, place)?;
         engine::follow(config, place.replica()?, place)?;
         return Ok(Exit::Done);
@@ -137,7 +144,7 @@ fn on_this_rank(
     Ok(tell(&outcome, config.top.on_preempt, place))
 }
 
-/// What a rank does that makes stories.
+/// What a rank does that makes stories, or plans them.
 fn lead(
     config: &Config,
     settings: &RunConfig,
@@ -146,6 +153,12 @@ fn lead(
     shift: &Shift,
     stop: &StopFlag,
 ) -> Result<RunOutcome, Failure> {
+    let reporters = shift.reporters().and(&EventLog);
+    let planner = planner::of_rank(config, input, place, stop)?;
+    let planner = planner.as_deref();
+    if place.plans_only() {
+        return planner::plan(settings, input, planner, &reporters, stop);
+    }
     match config.top.engine {
         EngineKind::Simulated => {
             let engine = SimulatedEngine {
@@ -153,11 +166,11 @@ fn lead(
                 step_time: Duration::from_millis(config.simulated.step_ms),
                 pace: costs::pace(config)?,
             };
-            make(settings, input, &engine, shift, stop)
+            make(settings, input, (&engine, planner), &reporters, stop)
         }
         EngineKind::Torch => {
             let engine = engine::build_engine(config, place.replica()?, place)?;
-            let outcome = make(settings, input, &engine, shift, stop);
+            let outcome = make(settings, input, (&engine, planner), &reporters, stop);
             if engine.world_is_broken() {
                 let message = "ranks are gone; everything is saved, run the same command again";
                 return Err(Failure::new(Exit::Stopped, message));
@@ -170,12 +183,13 @@ fn lead(
 fn make<E: ShotEngine>(
     settings: &RunConfig,
     input: &Input,
-    engine: &E,
-    shift: &Shift,
+    (engine, planner): (&E, Option<&dyn StoryPlanner>),
+    reporter: &dyn Reporter,
     stop: &StopFlag,
 ) -> Result<RunOutcome, Failure> {
-    let reporters = shift.reporters().and(&EventLog);
-    run_stories(settings, &input.manifest, engine, &reporters, stop).map_err(Failure::from)
+    let makers = Makers { engine, planner };
+    let disk = Arc::new(Disk);
+    run_on(disk, settings, &input.lines, &makers, reporter, stop).map_err(Failure::from)
 }
 
 fn tell(outcome: &RunOutcome, on_preempt: OnPreempt, place: &Place) -> Exit {
@@ -223,6 +237,10 @@ fn run_config(config: &Config, arguments: &Arguments, input: &Input, place: &Pla
         },
         continuation: memory.continuation,
         attempts: config.run.attempts,
+        planning: PlanningSettings {
+            ahead: config.planner.ahead as usize,
+            attempts: config.planner.attempts,
+        },
         checkpoint: match config.checkpoint.every_steps {
             0 => CheckpointSettings::Auto {
                 uptime: Duration::from_secs_f64(60.0 * config.checkpoint.uptime),

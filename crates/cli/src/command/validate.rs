@@ -8,13 +8,13 @@ use storyloom_story::Problem;
 
 use crate::diagnose;
 use crate::exit::{Exit, Outcome};
-use crate::input;
+use crate::input::{self, Input};
 use crate::output::{print, print_json};
 
 /// Arguments of `validate`.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Manifest (JSONL), story script (.json), or folder of scripts.
+    /// Manifest or briefs (JSONL), story script (.json), or folder of scripts.
     manifest: PathBuf,
     /// Print the result as JSON.
     #[arg(long)]
@@ -24,6 +24,8 @@ pub struct Arguments {
 #[derive(Serialize, Default)]
 struct Summary {
     stories: usize,
+    /// Stories that have no script yet; not among the others.
+    briefs: usize,
     scenes: usize,
     shots: usize,
     continued: usize,
@@ -33,7 +35,7 @@ struct Summary {
 /// Reads the input and tells its problems.
 pub fn run(arguments: &Arguments) -> Outcome {
     let (exit, summary) = match input::read(&arguments.manifest)? {
-        Ok(input) => (Exit::Done, summarise(&input.manifest)),
+        Ok(input) => (Exit::Done, summarise(&input)),
         Err(report) => {
             if !arguments.json {
                 diagnose::show(&report);
@@ -54,22 +56,28 @@ pub fn run(arguments: &Arguments) -> Outcome {
     } else {
         let Summary {
             stories,
+            briefs,
             scenes,
             shots,
             continued,
             ..
         } = summary;
+        let to_plan = match briefs {
+            0 => String::new(),
+            briefs => format!("{briefs} briefs to plan, "),
+        };
         print(&format!(
-            "{stories} stories, {scenes} scenes, {shots} shots ({continued} continue the shot before): no problems"
+            "{to_plan}{stories} stories, {scenes} scenes, {shots} shots ({continued} continue the shot before): no problems"
         ))?;
     }
     Ok(exit)
 }
 
-fn summarise(manifest: &storyloom_story::Manifest) -> Summary {
-    let scripts = || manifest.stories.iter().map(|story| &story.script);
+fn summarise(input: &Input) -> Summary {
+    let scripts = || input.stories().map(|story| &story.script);
     Summary {
-        stories: manifest.stories.len(),
+        stories: input.stories().count(),
+        briefs: input.lines.len() - input.stories().count(),
         scenes: scripts().map(|script| script.scenes.len()).sum(),
         shots: scripts()
             .map(storyloom_story::StoryScript::shot_count)

@@ -107,6 +107,16 @@ impl Config {
             "must be 1 to 5",
         );
         rule(self.run.attempts > 0, "run.attempts", "must be at least 1");
+        rule(
+            self.planner.attempts > 0,
+            "planner.attempts",
+            "must be at least 1",
+        );
+        rule(
+            (1..=10_000).contains(&self.planner.ahead),
+            "planner.ahead",
+            "must be 1 to 10000",
+        );
         rule(self.run.patience > 0, "run.patience", "must be at least 1");
         rule(
             (0.0..1e9).contains(&self.checkpoint.uptime),
@@ -174,6 +184,40 @@ impl Config {
             "logs.otlp",
             "is an address such as http://localhost:4318, without a name or password in it",
         );
+        let planner = &self.planner;
+        for (key, number) in [
+            ("planner.attempts", planner.attempts),
+            ("planner.concurrency", planner.concurrency),
+            ("planner.timeout_s", planner.timeout_s),
+            ("planner.max_tokens", planner.max_tokens),
+        ] {
+            rule(number >= 1, key, "must be at least 1");
+        }
+        rule(
+            (200..=4000).contains(&planner.prompt_chars),
+            "planner.prompt_chars",
+            "must be 200 to 4000",
+        );
+        rule(
+            (56..=4096).contains(&planner.picture_side),
+            "planner.picture_side",
+            "must be 56 to 4096",
+        );
+        rule(
+            (0.0..=2.0).contains(&planner.temperature),
+            "planner.temperature",
+            "must be 0 to 2",
+        );
+        rule(
+            planner.top_p > 0.0 && planner.top_p <= 1.0,
+            "planner.top_p",
+            "must be above 0 and at most 1",
+        );
+        rule(
+            is_api(&planner.endpoint),
+            "planner.endpoint",
+            "is an address such as http://127.0.0.1:8000/v1, without a name or password in it",
+        );
         broken
     }
 }
@@ -182,4 +226,12 @@ impl Config {
 fn is_collector(url: &str) -> bool {
     let host = url.strip_prefix("http://");
     url.is_empty() || host.is_some_and(|host| !host.is_empty() && !host.contains('@'))
+}
+
+/// Whether a model can be asked there; the key has a file of its own.
+fn is_api(url: &str) -> bool {
+    let rest = url
+        .strip_prefix("http://")
+        .or_else(|| url.strip_prefix("https://"));
+    url.is_empty() || rest.is_some_and(|rest| !rest.is_empty() && !rest.contains('@'))
 }

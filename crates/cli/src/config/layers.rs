@@ -11,9 +11,17 @@ use super::options::Config;
 use super::value::OptionValue;
 
 /// Names in the environment that begin like options but are none.
-const NOT_OPTIONS: [&str; 4] = ["STORYLOOM_LOG", METRICS_TOKEN, RENDEZVOUS, TOKEN];
+const NOT_OPTIONS: [&str; 5] = [
+    "STORYLOOM_LOG",
+    METRICS_TOKEN,
+    PLANNER_KEY,
+    RENDEZVOUS,
+    TOKEN,
+];
 /// The environment variable with the token of `POST /drain`.
 pub const METRICS_TOKEN: &str = "STORYLOOM_METRICS_TOKEN";
+/// The environment variable with the key of the API of `planner.endpoint`.
+pub const PLANNER_KEY: &str = "STORYLOOM_PLANNER_KEY";
 const PREFIX: &str = "STORYLOOM_";
 
 /// Something that makes a config unusable.

@@ -10,5 +10,5 @@ pub mod options;
 pub mod value;
 
 pub use document::markdown;
-pub use layers::{METRICS_TOKEN, load};
+pub use layers::{METRICS_TOKEN, PLANNER_KEY, load};
 pub use options::Config;

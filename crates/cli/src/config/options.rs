@@ -3,6 +3,7 @@
 use storyloom_memory::IndexKind;
 use storyloom_memory::select::SelectionRule;
 use storyloom_models::sampler::{Reference, SamplerKind};
+use storyloom_planner::{ResponseFormat, Steps};
 use storyloom_story::{Continuation, Method};
 
 use super::value::{Choice, Count, OptionValue, PerExpert, PerPhase};
@@ -206,6 +207,9 @@ options! {
         costs: String = String::new(),
         /// How many times faster the stages are than the table says.
         speed: f64 = 1.0,
+        /// How long the planner that is called `simulated` takes for a story, in milliseconds; 0
+        /// takes what the cost table says, or nothing without one.
+        plan_ms: u64 = 0,
         /// Whether video files are made. Without them each has a line of text that says so, and
         /// `verify` does too.
         videos: bool = true,
@@ -218,6 +222,57 @@ options! {
         every_steps: u32 = 0,
         /// Minutes between two kills, on average, for `every_steps = 0`.
         uptime: f64 = 120.0,
+    }
+    /// What makes scripts of briefs. See docs/planner.md.
+    planner: Planner {
+        /// What makes them: fixed rules, for advertisements in English only; a language model that
+        /// is served elsewhere; one in this program; or a stand-in that says little and takes as
+        /// long as `simulated.plan_ms` says.
+        backend: PlannerKind = PlannerKind::Rules,
+        /// Stories that are planned before a replica has time for them, for each replica.
+        ahead: u32 = 8,
+        /// How often a brief that cannot be planned is tried, each time with another seed, before
+        /// its story goes into quarantine.
+        attempts: u32 = 3,
+        /// How often a model is asked, in each of these, to put its answers right.
+        repairs: u32 = 2,
+        /// Name of the served model, or folder of the native one, relative to the current folder.
+        model: String = String::new(),
+        /// Address of an OpenAI-compatible API that serves the model, such as
+        /// `http://127.0.0.1:8000/v1`.
+        endpoint: String = String::new(),
+        /// File with the key of that API. The environment variable `STORYLOOM_PLANNER_KEY` may hold
+        /// the key itself.
+        key_file: String = String::new(),
+        /// Briefs that a model works on at once.
+        concurrency: u32 = 8,
+        /// Most questions that a served model is asked in a minute; 0 for any number.
+        per_minute: u32 = 0,
+        /// Seconds that a served model has for an answer.
+        timeout_s: u32 = 180,
+        /// How often a question is sent again when the server is busy, away or talks nonsense.
+        retries: u32 = 5,
+        /// How a served model is told the form of its answers, besides in words: by a JSON schema,
+        /// as any JSON object, or not at all, for servers that refuse the others.
+        format: ResponseFormat = ResponseFormat::Schema,
+        /// Ask for the whole script at once, or in stages: a reference picture, scenarios, then
+        /// every shot by itself.
+        steps: Steps = Steps::Script,
+        /// Folder of prompt templates that stand for the shipped ones of the same names; empty for
+        /// these.
+        prompts: String = String::new(),
+        /// Most characters of the prompt of a shot.
+        prompt_chars: u32 = 1200,
+        /// How daring a model writes; 0 takes the likeliest word every time.
+        temperature: f64 = 0.7,
+        /// Share of the probability that words are drawn from, above 0 and at most 1.
+        top_p: f64 = 0.9,
+        /// Number of likeliest words that are drawn from; 0 for all.
+        top_k: u32 = 0,
+        /// Most tokens of one answer.
+        max_tokens: u32 = 8192,
+        /// Longest side of a product's picture as a model sees it, in pixels.
+        picture_side: u32 = 1024,
     }
     /// How the ranks of a world are divided. A replica is a copy of the networks that makes stories:
     /// `tensor * sequence * cfg` ranks that share a denoiser, and those of `encoders` and `decoders`.
@@ -235,6 +290,9 @@ options! {
         encoders: u32 = 0,
         /// Ranks that only decode and score; 0 leaves it to the leader of the replica.
         decoders: u32 = 0,
+        /// Ranks of the world, beside all replicas, that only plan stories of briefs; 0 leaves it to
+        /// the leaders, on threads of their own.
+        planners: u32 = 0,
         /// Divide the rows of pictures to decode among the ranks of the denoiser.
         share_decode: bool = false,
         /// Let replicas that have run out of stories compute the negative prompt of others, which
@@ -297,6 +355,28 @@ pub enum EngineKind {
 impl Choice for EngineKind {
     const CHOICES: &'static [(&'static str, Self)] =
         &[("torch", Self::Torch), ("simulated", Self::Simulated)];
+}
+
+/// What makes scripts of briefs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlannerKind {
+    /// Fixed rules.
+    Rules,
+    /// A language model that is served elsewhere.
+    Served,
+    /// A language model in this program.
+    Native,
+    /// A stand-in.
+    Simulated,
+}
+
+impl Choice for PlannerKind {
+    const CHOICES: &'static [(&'static str, Self)] = &[
+        ("rules", Self::Rules),
+        ("served", Self::Served),
+        ("native", Self::Native),
+        ("simulated", Self::Simulated),
+    ];
 }
 
 /// Where networks run.
@@ -375,6 +455,19 @@ impl Choice for LogLevel {
         ("info", Self::Info),
         ("debug", Self::Debug),
         ("trace", Self::Trace),
+    ];
+}
+
+impl Choice for Steps {
+    const CHOICES: &'static [(&'static str, Self)] =
+        &[("script", Self::Script), ("staged", Self::Staged)];
+}
+
+impl Choice for ResponseFormat {
+    const CHOICES: &'static [(&'static str, Self)] = &[
+        ("schema", Self::Schema),
+        ("object", Self::Object),
+        ("off", Self::Off),
     ];
 }
 

@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use storyloom_orchestrator::StoryState;
-use storyloom_orchestrator::status::{Counts, Status, StoryStatus};
-use storyloom_orchestrator::watch::{ShotView, View, WorkerState, WorkerView};
+use storyloom_orchestrator::status::{Counts, Plans, Status, StoryStatus};
+use storyloom_orchestrator::watch::{PlanView, ShotView, View, WorkerState, WorkerView};
 use storyloom_story::ShotId;
 
 /// Running shots that a line names.
@@ -17,11 +17,18 @@ pub fn line(view: &View) -> String {
         format!("{}/{} stories", stories.done, stories.total),
         format!("{}/{} shots", shots.done, shots.total),
     ];
+    parts.extend(plans(view));
     parts.extend(trouble(stories));
     parts.push(running(view));
     parts.push(pace(view));
     parts.retain(|part| !part.is_empty());
     parts.join("; ")
+}
+
+/// How far planning is, while it goes on.
+pub fn plans(view: &View) -> Option<String> {
+    let Plans { total, done } = view.status.plans?;
+    (done < total).then(|| format!("{done}/{total} planned"))
 }
 
 /// Stories that were given up.
@@ -108,7 +115,8 @@ pub fn page(view: &View, every_story: bool) -> String {
     text.push_str(&row("stories", &status.stories));
     text.push_str(&row("shots", &status.shots));
     // Writing to a text cannot fail.
-    let _ = writeln!(text, "{}", pace(view));
+    let parts = plans(view).into_iter().chain([pace(view)]);
+    let _ = writeln!(text, "{}", parts.collect::<Vec<_>>().join("; "));
     for worker in &view.workers {
         text.push_str(&worker_lines(worker));
     }
@@ -141,6 +149,9 @@ fn row(name: &str, counts: &Counts) -> String {
 fn worker_lines(worker: &WorkerView) -> String {
     let state = match worker.state {
         WorkerState::Loading => "loads".to_owned(),
+        WorkerState::Working if !worker.planning.is_empty() && worker.now.is_empty() => {
+            "plans".to_owned()
+        }
         WorkerState::Working if worker.now.is_empty() => "has nothing to do".to_owned(),
         WorkerState::Working => "works".to_owned(),
         WorkerState::Stale => format!("STALE, no sign for {}", human(worker.silent_seconds)),
@@ -157,8 +168,15 @@ fn worker_lines(worker: &WorkerView) -> String {
         1 => String::new(),
         ranks => format!(" with {ranks} ranks"),
     };
-    let mut text =
-        format!("{host} pid {pid} rank {rank}{size}: {state}, {shots_done} shots made\n");
+    let made = match worker.plans_only {
+        true => "plans only".to_owned(),
+        false => format!("{shots_done} shots made"),
+    };
+    let mut text = format!("{host} pid {pid} rank {rank}{size}: {state}, {made}\n");
+    for PlanView { story, seconds, .. } in &worker.planning {
+        let (story, time) = (story.as_str(), human(*seconds));
+        let _ = writeln!(text, "  {story:<30} {:<28} {time}", "plan");
+    }
     for shot in &worker.now {
         let (story, time) = (shot.story.as_str(), human(shot.seconds));
         let _ = writeln!(
@@ -173,6 +191,7 @@ fn worker_lines(worker: &WorkerView) -> String {
 
 fn story_line(story: &StoryStatus) -> String {
     let state = match &story.state {
+        StoryState::Pending if story.planned == Some(false) => "not planned".to_owned(),
         StoryState::Pending => "pending".to_owned(),
         StoryState::Running => "running".to_owned(),
         StoryState::Done => "done".to_owned(),

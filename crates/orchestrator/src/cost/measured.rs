@@ -6,10 +6,11 @@ use storyloom_memory::CommitRecord;
 use storyloom_story::{Opening, Stage};
 
 use super::{
-    CostTable, DenoiseCosts, DiskCosts, MeasuredForward, ReplicaShape, ShotWork, StageCost,
-    StageCosts, forward_seconds,
+    CostTable, DenoiseCosts, DiskCosts, MeasuredForward, PlanCost, ReplicaShape, ShotWork,
+    StageCost, StageCosts, forward_seconds,
 };
 use crate::error::RunError;
+use crate::planning::read_plan;
 use crate::run_folder::{RunFolder, StoryState};
 use crate::status::readable_record;
 
@@ -65,8 +66,15 @@ pub fn measure(
     let mut seen = Seen::default();
     for id in &run.stories {
         let file = folder.story_file(id)?;
+        if file.brief.is_some()
+            && let Ok(Some(plan)) = read_plan(folder, id)
+        {
+            let share = plan.seconds / f64::from(plan.batch.max(1));
+            seen.plans.0 += share;
+            seen.plans.1 += plan.script.shot_count() as f64;
+        }
         let mut in_stages = 0.0;
-        for (place, (shot, _)) in file.script.shots().enumerate() {
+        for (place, (shot, _)) in file.shots().enumerate() {
             if let Some(record) = readable_record(folder, id, shot) {
                 in_stages += record.seconds.values().sum::<f64>();
                 seen.add(&record, place, observed);
@@ -74,7 +82,7 @@ pub fn measure(
         }
         if let Some(work) = file.work.filter(|_| file.state == StoryState::Done) {
             seen.ends.extend(work.end);
-            let shots = file.script.shot_count() as f64;
+            let shots = file.shot_count() as f64;
             seen.records
                 .push((work.useful - in_stages).max(0.0) / shots.max(1.0));
         }
@@ -94,6 +102,10 @@ pub fn measure(
         shares_gpu: false,
         keyframes_per_shot: seen.keyframes as f64 / seen.shots.len() as f64,
         pictures_seen: seen.pictures_by_place(),
+        planning: ratio(seen.plans).map_or(base.planning, |per_shot| PlanCost {
+            seconds: 0.0,
+            per_shot,
+        }),
         denoise: seen.denoise(observed, &base),
         stages: seen.stages(&base.stages),
         disk: seen.disk(&base.disk),
@@ -112,6 +124,8 @@ struct Seen {
     ends: Vec<f64>,
     /// Seconds from the end of the stages of a shot to its next shot, by story.
     records: Vec<f64>,
+    /// Seconds of planning, and the shots that were planned.
+    plans: (f64, f64),
     bytes: Bytes,
 }
 

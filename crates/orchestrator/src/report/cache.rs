@@ -70,6 +70,7 @@ impl Cache {
 pub(super) fn files(story: &Path) -> blake3::Hasher {
     let mut hasher = blake3::Hasher::new();
     stamp(&mut hasher, &story.join("story.json"));
+    stamp(&mut hasher, &story.join("plan.json"));
     let mut records: Vec<_> = fs::read_dir(story.join("commits"))
         .into_iter()
         .flatten()

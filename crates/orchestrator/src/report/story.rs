@@ -7,6 +7,7 @@ use storyloom_memory::CommitRecord;
 use storyloom_story::{Opening, ShotId, ShotScript, Stage};
 
 use super::attempts::{AttemptView, StoryAttempts};
+use super::brief::{self, BriefView};
 use super::lineage::{self, Column, Kept, Lineage};
 use super::pictures::{Picture, Pictures, keyframe_name, poster};
 use super::text::{duration, film};
@@ -58,6 +59,7 @@ pub(super) struct StoryView {
     /// Picture of the first shot, below `report/`.
     pub poster: Option<String>,
     pub trouble: Option<Trouble>,
+    pub brief: Option<BriefView>,
     pub lineage: Option<Lineage>,
     pub shots: Vec<ShotView>,
 }
@@ -169,19 +171,20 @@ pub(super) fn view(
         aspect: 16.0 / 9.0,
     };
     gathering.references(file)?;
-    let mut shots = Vec::with_capacity(file.script.shot_count());
-    for (shot, script) in file.script.shots() {
+    let mut shots = Vec::with_capacity(file.shot_count());
+    for (shot, script) in file.shots() {
         shots.push(gathering.shot(file, shot, script, attempts));
     }
     let done = shots.iter().filter(|shot| shot.made.is_some()).count();
-    let standing = Standing::of(&file.state, shots.len() - done);
+    let standing = Standing::of(&file.state, file.shot_count() - done);
     let row = gathering.row(file, &shots, standing, attempts);
     let video = file.video.as_ref().filter(|_| videos == Videos::Encoded);
+    let script = file.script.as_ref();
     let view = StoryView {
         id: file.id.to_string(),
         title: row.name.clone().unwrap_or_else(|| file.id.to_string()),
         named: row.name.is_some(),
-        overview: file.script.overview.clone(),
+        overview: script.and_then(|script| script.overview.clone()),
         tenant: file.tenant.clone(),
         seed: file.seed.map(|seed| seed.to_string()),
         standing,
@@ -192,6 +195,7 @@ pub(super) fn view(
         video: video.map(|video| video.file.clone()),
         poster: gathering.posters.first().cloned(),
         trouble: trouble(folder, file),
+        brief: brief::view(folder, file),
         lineage: lineage::draw(&gathering.columns, gathering.aspect),
         shots,
     };
@@ -367,10 +371,10 @@ impl Gathering<'_> {
         };
         Row {
             id: file.id.to_string(),
-            name: file.script.name.clone(),
+            name: name(file),
             tenant: file.tenant.clone(),
             standing,
-            shots: shots.len(),
+            shots: file.shot_count(),
             done: shots.iter().filter(|shot| shot.made.is_some()).count(),
             useful: self.work.useful,
             lost: self.work.lost,
@@ -379,6 +383,15 @@ impl Gathering<'_> {
             pictures: self.pictures.row(&posters),
             reason,
         }
+    }
+}
+
+/// What the story is called: by its script, or by its brief while it has none.
+fn name(file: &StoryFile) -> Option<String> {
+    match (&file.script, &file.brief) {
+        (Some(script), _) => script.name.clone(),
+        (None, Some(brief)) => brief.title.clone(),
+        (None, None) => None,
     }
 }
 
@@ -444,6 +457,9 @@ fn recipe(record: &CommitRecord, shot: ShotId) -> Vec<(&'static str, String)> {
     ];
     if !record.arithmetic.is_empty() {
         recipe.push(("arithmetic", record.arithmetic.clone()));
+    }
+    if let Some(plan) = &record.plan {
+        recipe.push(("plan blake3", plan.clone()));
     }
     recipe.push(("frames blake3", record.frames_blake3.clone()));
     recipe.push(("record", format!("commits/{shot}.json")));

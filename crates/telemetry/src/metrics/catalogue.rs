@@ -221,6 +221,16 @@ metrics! {
         "How long committed shots took from plan to commit, in their last attempt.";
     ATTEMPTS: Replica Counter Count "storyloom_attempts_total",
         "Attempts at shots by how they ended.", by [AttemptEnd::LABEL];
+    PLANS: Replica Counter Count "storyloom_plans_total",
+        "Attempts at plans of stories by how they ended.", by [AttemptEnd::LABEL];
+    PLAN_TIME: Replica Histogram(BUCKETS_S) Seconds "storyloom_plan_duration_seconds",
+        "How long stories took to be planned, with the others of their batch beside them.";
+    PLAN_TOKENS: Replica Counter Count "storyloom_plan_tokens_total",
+        "Tokens that the planner wrote.";
+    PLANS_AHEAD: Replica Gauge Count "storyloom_plans_ahead",
+        "Planned stories that nobody has begun to make, as far as the replica knows.";
+    PLAN_WAIT: Replica Counter Seconds "storyloom_plan_wait_seconds_total",
+        "Time in which a place for a story was free because no story was planned yet, added up over places.";
     STORIES_DONE: Replica Counter Count "storyloom_stories_done_total",
         "Stories finished.";
     STORIES_FAILED: Replica Counter Count "storyloom_stories_failed_total",

@@ -121,7 +121,10 @@ impl Metrics {
 impl Reporter for Metrics {
     fn report(&self, event: &Event) {
         match event {
-            Event::RunStarted { .. } | Event::StageFinished { .. } | Event::StepFinished { .. } => {
+            Event::RunStarted { .. }
+            | Event::StageFinished { .. }
+            | Event::StepFinished { .. }
+            | Event::PlanEnded { .. } => {
                 self.progress.store(now().to_bits(), Ordering::Relaxed);
             }
             Event::IndexOpened { folder } => {

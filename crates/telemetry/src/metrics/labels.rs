@@ -97,9 +97,9 @@ label! {
 }
 
 label! {
-    /// How an attempt at a shot ended.
+    /// How an attempt at a shot or a plan ended.
     AttemptEnd "end" {
-        /// The shot exists.
+        /// The shot or the plan exists.
         Committed "committed",
         /// It went wrong.
         Failed "failed",

@@ -43,6 +43,11 @@ pub(super) struct ReplicaFigures {
     step_time: HistogramVec,
     shot_time: HistogramVec,
     attempts: CounterVec,
+    plans: CounterVec,
+    plan_time: HistogramVec,
+    plan_tokens: CounterVec,
+    plans_ahead: GaugeVec,
+    plan_wait: CounterVec,
     stories_done: CounterVec,
     stories_failed: CounterVec,
     stories_quarantined: CounterVec,
@@ -77,6 +82,11 @@ impl ReplicaFigures {
             step_time: families.histogram(&c::STEP_TIME)?,
             shot_time: families.histogram(&c::SHOT_TIME)?,
             attempts: families.counter(&c::ATTEMPTS)?,
+            plans: families.counter(&c::PLANS)?,
+            plan_time: families.histogram(&c::PLAN_TIME)?,
+            plan_tokens: families.counter(&c::PLAN_TOKENS)?,
+            plans_ahead: families.gauge(&c::PLANS_AHEAD)?,
+            plan_wait: families.counter(&c::PLAN_WAIT)?,
             stories_done: families.counter(&c::STORIES_DONE)?,
             stories_failed: families.counter(&c::STORIES_FAILED)?,
             stories_quarantined: families.counter(&c::STORIES_QUARANTINED)?,
@@ -92,6 +102,7 @@ impl ReplicaFigures {
         };
         set(&figures.leases, &[], 0.0)?;
         set(&figures.keyframes, &[], 0.0)?;
+        set(&figures.plans_ahead, &[], 0.0)?;
         Ok(figures)
     }
 
@@ -180,6 +191,25 @@ impl ReplicaFigures {
                 let known = self.keyframes.get_metric_with_label_values::<&str>(&[])?;
                 known.add(*keyframes as f64);
             }
+            Event::PlanEnded {
+                end,
+                seconds,
+                tokens,
+                ..
+            } => {
+                one(&self.plans, &[attempt_end(*end).text()])?;
+                let written = self.plan_tokens.get_metric_with_label_values::<&str>(&[])?;
+                written.inc_by(*tokens as f64);
+                if *end == crate::AttemptEnd::Committed {
+                    let times = self.plan_time.get_metric_with_label_values::<&str>(&[])?;
+                    times.observe(*seconds);
+                }
+            }
+            Event::PlansAhead { stories } => set(&self.plans_ahead, &[], *stories as f64)?,
+            Event::PlanAwaited { seconds } => {
+                let waited = self.plan_wait.get_metric_with_label_values::<&str>(&[])?;
+                waited.inc_by(*seconds);
+            }
             Event::StoryTaken { .. } => self.lease(1.0)?,
             Event::StoryLeft { .. } => self.lease(-1.0)?,
             Event::LeaseTaken { .. } => one(&self.takeovers, &[])?,
@@ -189,6 +219,7 @@ impl ReplicaFigures {
             Event::IndexRebuilt { .. } => one(&self.rebuilds, &[])?,
             Event::RunStarted { .. }
             | Event::AttemptBegun { .. }
+            | Event::PlanBegun { .. }
             | Event::AttemptFailed { .. }
             | Event::IndexOpened { .. }
             | Event::RunStopped { .. } => {}

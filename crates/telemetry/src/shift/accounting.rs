@@ -7,7 +7,7 @@
 //! The work of an attempt is kept if the shot was committed by it; of another attempt, denoising is
 //! kept up to the state that the attempt after it went on from, and so on back. While nobody has
 //! gone on with a shot, what is saved of it counts as kept, and so does what a program is at that
-//! seems to live.
+//! seems to live. The work of a plan is kept if the plan exists.
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use std::ops::{Add, AddAssign};
 use serde::{Deserialize, Serialize};
 use storyloom_story::{ShotId, Stage, StoryId};
 
-use super::{Attempt, Shift};
+use super::{Attempt, PlanAttempt, Shift};
 use crate::AttemptEnd;
 
 /// Seconds without a sign of life after which a shift without an end counts as killed. Many times
@@ -134,12 +134,21 @@ pub fn accounting<S: Borrow<Shift>>(shifts: &[S], now: f64, extent: Extent) -> A
     for (shift, mut more) in fates(known) {
         pieces[shift].append(&mut more);
     }
+    let plans: Vec<Vec<PlanAttempt>> = shifts.iter().map(|shift| shift.all_plans()).collect();
+    for ((shift, plans), pieces) in shifts.iter().zip(&plans).zip(&mut pieces) {
+        let open = lives(shift);
+        pieces.extend(plans.iter().filter_map(|plan| piece_of_plan(plan, open)));
+    }
     let mut result = Accounting::default();
-    for ((shift, attempts), pieces) in shifts.iter().zip(&attempts).zip(&pieces) {
+    for (((shift, attempts), plans), pieces) in
+        shifts.iter().zip(&attempts).zip(&plans).zip(&pieces)
+    {
         let mut until = shift.until();
         if extent == Extent::Settled && lives(shift) {
             let open = attempts.iter().filter(|attempt| attempt.end.is_none());
             until = open.fold(until, |until, attempt| until.min(attempt.begun));
+            let open = plans.iter().filter(|plan| plan.end.is_none());
+            until = open.fold(until, |until, plan| until.min(plan.begun));
         }
         let loaded = shift.loaded.unwrap_or(until);
         let split = split((shift.begun, until), loaded, pieces).times(shift.start.ranks as f64);
@@ -282,6 +291,18 @@ fn pieces_of(attempt: &Attempt, kept: Kept) -> Vec<Piece> {
     pieces
 }
 
+/// The piece of a shift in which a plan was made; `goes_on` says that it still is.
+pub(super) fn piece_of_plan(plan: &PlanAttempt, goes_on: bool) -> Option<Piece> {
+    let fate = match plan.end {
+        Some(AttemptEnd::Committed) => Fate::Kept,
+        Some(AttemptEnd::Failed) => Fate::Failed,
+        None if goes_on => Fate::Kept,
+        Some(AttemptEnd::Stopped) | None => Fate::Preempted,
+    };
+    let (begun, end) = (plan.begun, plan.ended);
+    (end > begun).then_some(Piece { begun, end, fate })
+}
+
 /// Divides the time from `begun` to `until` of one rank that had loaded at `loaded`.
 pub(super) fn split((begun, until): (f64, f64), loaded: f64, pieces: &[Piece]) -> Split {
     // Moments at which something begins or ends, and how many of each fate run from there on.
@@ -364,6 +385,7 @@ mod tests {
             begun,
             loaded: Some(begun + 1.0),
             attempts,
+            plans: Vec::new(),
             incidents: Vec::new(),
             end: Some((until, ShiftEnd::Done)),
             live: None,
@@ -401,6 +423,27 @@ mod tests {
         let found = found.map(|seconds| seconds / RANKS as f64);
         let close = |(a, b): (&f64, &f64)| (a - b).abs() < 1e-9;
         assert!(found.iter().zip(&parts).all(close), "{found:?}");
+    }
+
+    #[test]
+    fn plans_are_work_as_stages_are() {
+        let plan = |begun, ended, end| PlanAttempt {
+            story: StoryId::new("neo").unwrap(),
+            attempt: 0,
+            begun,
+            end,
+            repairs: 0,
+            tokens: 0,
+            reason: None,
+            ended,
+        };
+        let mut one = shift(0.0, 10.0, vec![attempt(2.0, 4.0, COMMITTED)]);
+        one.plans = vec![
+            plan(3.0, 6.0, COMMITTED),
+            plan(6.0, 7.0, FAILED),
+            plan(7.0, 8.0, STOPPED),
+        ];
+        expect(&[one], [4.0, 1.0, 1.0, 1.0, 3.0]);
     }
 
     #[test]

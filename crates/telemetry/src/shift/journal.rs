@@ -12,8 +12,8 @@ use storyloom_story::{ShotId, Stage, StoryId};
 use super::ledger::Ledger;
 use super::moment::Clock;
 use super::{
-    Attempt, Entry, Incident, Line, Live, LiveShot, Own, Saved, ShiftEnd, ShiftStart, Split,
-    StageSpan, shifts_folder,
+    Attempt, Entry, Incident, Line, Live, LivePlan, LiveShot, Own, PlanAttempt, Saved, ShiftEnd,
+    ShiftStart, Split, StageSpan, shifts_folder,
 };
 use crate::{AttemptEnd, Event, Reporter};
 
@@ -43,6 +43,7 @@ struct Inner {
 struct State {
     lines: Option<File>,
     open: Vec<LiveShot>,
+    planning: Vec<LivePlan>,
     shots_done: usize,
     loading: bool,
     ended: bool,
@@ -64,6 +65,7 @@ impl Journal {
         let mut state = State {
             lines: None,
             open: Vec::new(),
+            planning: Vec::new(),
             shots_done: 0,
             loading: true,
             ended: false,
@@ -158,6 +160,7 @@ impl Inner {
             at: self.clock.now(),
             shots_done_here: state.shots_done,
             now: state.open.clone(),
+            planning: state.planning.clone(),
             load: state.loading,
         }
     }
@@ -215,6 +218,7 @@ impl State {
 
     fn settle(&mut self, now: f64) {
         let open = self.open.iter().map(|open| open.attempt_begun);
+        let open = open.chain(self.planning.iter().map(|plan| plan.begun));
         self.ledger.settle(open.fold(now, f64::min));
     }
 
@@ -266,6 +270,32 @@ impl State {
     }
 }
 
+impl State {
+    fn begin_plan(&mut self, now: f64, story: &StoryId, attempt: u32) {
+        self.planning.retain(|plan| &plan.story != story);
+        self.planning.push(LivePlan {
+            story: story.clone(),
+            attempt,
+            begun: now,
+        });
+    }
+
+    fn end_plan(&mut self, now: f64, ended: PlanAttempt) {
+        let mut planning = self.planning.iter();
+        let Some(position) = planning.position(|plan| plan.story == ended.story) else {
+            return;
+        };
+        let attempt = PlanAttempt {
+            begun: self.planning.remove(position).begun,
+            ended: now,
+            ..ended
+        };
+        self.ledger.add_plan(&attempt);
+        self.settle(now);
+        self.write(now, Entry::Own(Own::Plan(attempt)));
+    }
+}
+
 impl LiveShot {
     fn begin_stage(&mut self, now: f64, stage: Stage, waited: f64) {
         (self.stage, self.begun, self.waited) = (Some(stage), now, waited);
@@ -310,6 +340,28 @@ impl Reporter for Journal {
                 reason,
                 ..
             } => state.end_attempt(now, (story, *shot), *end, *reason),
+            Event::PlanBegun { story, attempt } => state.begin_plan(now, story, *attempt),
+            Event::PlanEnded {
+                story,
+                attempt,
+                end,
+                repairs,
+                tokens,
+                reason,
+                ..
+            } => state.end_plan(
+                now,
+                PlanAttempt {
+                    story: (*story).clone(),
+                    attempt: *attempt,
+                    begun: now,
+                    end: Some(*end),
+                    repairs: *repairs,
+                    tokens: *tokens,
+                    reason: reason.map(str::to_owned),
+                    ended: now,
+                },
+            ),
             _ => {
                 state.follow(now, event);
                 if let Some(incident) = incident(event) {

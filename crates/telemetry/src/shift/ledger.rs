@@ -1,7 +1,7 @@
 //! Where the time of a replica went, while it works.
 
-use super::accounting::{Piece, own_pieces, split};
-use super::{Attempt, Split};
+use super::accounting::{Piece, own_pieces, piece_of_plan, split};
+use super::{Attempt, PlanAttempt, Split};
 
 /// Accounts for a shift as it goes on. It forgets what is settled, so it stays small.
 #[derive(Debug)]
@@ -32,6 +32,11 @@ impl Ledger {
     /// An attempt has ended.
     pub(super) fn add(&mut self, attempt: &Attempt) {
         self.pieces.extend(own_pieces(attempt));
+    }
+
+    /// An attempt at a plan has ended.
+    pub(super) fn add_plan(&mut self, plan: &PlanAttempt) {
+        self.pieces.extend(piece_of_plan(plan, false));
     }
 
     /// Settles everything before `at`: no attempt will end that ran then.

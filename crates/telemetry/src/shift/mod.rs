@@ -1,6 +1,7 @@
 //! What every program of a run did, instant by instant.
 //!
-//! A *shift* is the life of one program that makes stories: the leader of a replica. Its journal is
+//! A *shift* is the life of one program that makes or plans stories: the leader of a replica, or a
+//! rank that only plans. Its journal is
 //! two files, named by the worker that the leases know it by:
 //!
 //! ```text
@@ -54,6 +55,9 @@ pub struct ShiftStart {
     pub replica: usize,
     /// Ranks of the replica, the leader included.
     pub ranks: usize,
+    /// Whether it only plans stories and makes no shots.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub plans_only: bool,
     /// What computes: `cpu` or `cuda`.
     pub device: String,
     /// Version of the program.
@@ -130,6 +134,43 @@ pub struct Attempt {
     pub ended: f64,
 }
 
+/// An attempt at the plan of a story that has ended, or one that the program was at when it was
+/// killed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlanAttempt {
+    /// The story.
+    pub story: StoryId,
+    /// Which attempt, from 0.
+    pub attempt: u32,
+    /// When it began, in seconds since 1970.
+    pub begun: f64,
+    /// How it ended; `None` while it goes on, and if the program was killed meanwhile.
+    pub end: Option<AttemptEnd>,
+    /// Times the planner was asked to mend what it had written.
+    #[serde(default)]
+    pub repairs: u32,
+    /// Tokens that it wrote.
+    #[serde(default)]
+    pub tokens: u64,
+    /// Why it was not committed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// When it ended, or was last known to go on, in seconds since 1970.
+    #[serde(skip)]
+    pub ended: f64,
+}
+
+/// A plan that is being made, in the live file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LivePlan {
+    /// The story.
+    pub story: StoryId,
+    /// Which attempt, from 0.
+    pub attempt: u32,
+    /// When it began, in seconds since 1970.
+    pub begun: f64,
+}
+
 /// An attempt that goes on, in the live file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LiveShot {
@@ -172,6 +213,9 @@ pub struct Live {
     pub shots_done_here: usize,
     /// The attempts that go on.
     pub now: Vec<LiveShot>,
+    /// The plans that are being made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub planning: Vec<LivePlan>,
     /// Whether it is still loading.
     pub load: bool,
 }
@@ -235,6 +279,8 @@ pub struct Shift {
     pub loaded: Option<f64>,
     /// Attempts that have ended, in that order.
     pub attempts: Vec<Attempt>,
+    /// Attempts at plans that have ended, in that order.
+    pub plans: Vec<PlanAttempt>,
     /// What else happened, each with its moment in seconds since 1970.
     pub incidents: Vec<(f64, Incident)>,
     /// Moment and kind of its end; `None` while it goes on, and if it was killed.
@@ -266,6 +312,41 @@ impl Shift {
             all.extend(open.filter(|open| !self.attempts.iter().any(|known| known.is(open))));
         }
         all
+    }
+}
+
+impl Shift {
+    /// All attempts at plans: those that have ended, then those it was at when it was heard of last.
+    pub fn all_plans(&self) -> Vec<PlanAttempt> {
+        let mut all = self.plans.clone();
+        if let (None, Some(live)) = (self.end, &self.live) {
+            let open = live.planning.iter().map(|plan| plan.so_far(self.until()));
+            let known = |open: &PlanAttempt| {
+                let plans = self.plans.iter();
+                plans.clone().any(|plan| {
+                    (&plan.story, plan.attempt, plan.begun)
+                        == (&open.story, open.attempt, open.begun)
+                })
+            };
+            all.extend(open.filter(|open| !known(open)));
+        }
+        all
+    }
+}
+
+impl LivePlan {
+    /// The attempt as far as it is known at `at`.
+    fn so_far(&self, at: f64) -> PlanAttempt {
+        PlanAttempt {
+            story: self.story.clone(),
+            attempt: self.attempt,
+            begun: self.begun,
+            end: None,
+            repairs: 0,
+            tokens: 0,
+            reason: None,
+            ended: at,
+        }
     }
 }
 
@@ -324,5 +405,6 @@ enum Own {
     Begun(ShiftStart),
     Loaded { seconds: f64 },
     Shot(Attempt),
+    Plan(PlanAttempt),
     Ended { how: ShiftEnd },
 }

@@ -76,6 +76,7 @@ impl Shift {
             begun: first.at,
             loaded: None,
             attempts: Vec::new(),
+            plans: Vec::new(),
             incidents: Vec::new(),
             end: None,
             last_seen: first.at,
@@ -92,6 +93,10 @@ impl Shift {
             Entry::Own(Own::Shot(mut attempt)) => {
                 attempt.ended = at;
                 self.attempts.push(attempt);
+            }
+            Entry::Own(Own::Plan(mut plan)) => {
+                plan.ended = at;
+                self.plans.push(plan);
             }
             Entry::Own(Own::Ended { how }) => self.end = Some((at, how)),
             Entry::Incident(incident) => self.incidents.push((at, incident)),

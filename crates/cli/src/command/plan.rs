@@ -1,0 +1,349 @@
+//! `storyloom plan`: briefs in, a manifest out.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use clap::Args;
+use storyloom_memory::{Disk, Storage};
+use storyloom_orchestrator::StopFlag;
+use storyloom_planner::{BackendKind, PlanRequest, Planner};
+use storyloom_story::{Brief, ErrorClass, Line, Seed, StoryEntry, StoryId};
+
+use super::{ConfigArguments, config};
+use crate::config::Config;
+use crate::diagnose;
+use crate::exit::{Exit, Failure, Outcome as CommandOutcome};
+use crate::input::{self, Input};
+use crate::output::print;
+use crate::planner;
+use crate::plans::{Outcome, PlanRecord, Plans, Recipe};
+use crate::signals;
+
+/// Arguments of `plan`.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    config: ConfigArguments,
+    /// Briefs (JSONL). A line that has a script already is passed on as it is.
+    #[arg(long, value_name = "B")]
+    briefs: PathBuf,
+    /// Manifest to write. What is planned so far is kept in M.plans beside it: started again, the
+    /// command plans only what is missing.
+    #[arg(long, value_name = "M")]
+    out: PathBuf,
+    /// Only check briefs, pictures and settings; ask no model and write nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Try the briefs in quarantine once more.
+    #[arg(long)]
+    retry: bool,
+}
+
+/// Plans what is missing and writes the manifest when every brief is settled.
+pub fn run(arguments: &Arguments) -> CommandOutcome {
+    let config = config::load(&arguments.config)?;
+    let requests = match input::read(&arguments.briefs)? {
+        Ok(requests) => requests,
+        Err(report) => {
+            diagnose::show(&report);
+            return Ok(Exit::Input);
+        }
+    };
+    refuse_own_input(arguments)?;
+    if arguments.dry_run {
+        return tell_input(&requests);
+    }
+    let stop = signals::stop_flag(&config.run)?;
+    let plans = Plans::take(&arguments.out)?;
+    let planner = planner::build(&config, &requests.folder, &stop)?;
+    let desk = Desk {
+        config: &config,
+        planner: &planner,
+        plans: &plans,
+        requests: &requests,
+        retry: arguments.retry,
+        stop: &stop,
+        done: AtomicUsize::new(0),
+        halted: AtomicBool::new(false),
+        failure: Mutex::new(None),
+    };
+    let records = desk.work()?;
+    finish(&config, arguments, &requests, &records)
+}
+
+/// The briefs must not be written over.
+fn refuse_own_input(arguments: &Arguments) -> Result<(), Failure> {
+    let (briefs, out) = (
+        arguments.briefs.canonicalize(),
+        arguments.out.canonicalize(),
+    );
+    if matches!((briefs, out), (Ok(briefs), Ok(out)) if briefs == out) {
+        let message = "--out is the file of the briefs; give the manifest another name";
+        return Err(Failure::new(Exit::Usage, message));
+    }
+    Ok(())
+}
+
+fn tell_input(requests: &Input) -> CommandOutcome {
+    let briefs = requests.briefs().count();
+    let stories = requests.lines.len() - briefs;
+    let shots: u32 = requests.briefs().map(|brief| brief.shots).sum();
+    print(&format!(
+        "{briefs} briefs for {shots} shots, {stories} stories with a script: no problems"
+    ))?;
+    Ok(Exit::Done)
+}
+
+/// What the threads that plan share.
+struct Desk<'a> {
+    config: &'a Config,
+    planner: &'a Planner,
+    plans: &'a Plans,
+    requests: &'a Input,
+    retry: bool,
+    stop: &'a StopFlag,
+    done: AtomicUsize,
+    /// Nothing more is begun.
+    halted: AtomicBool,
+    /// Why not.
+    failure: Mutex<Option<Failure>>,
+}
+
+impl Desk<'_> {
+    /// Settles every brief; the records are in the order of the briefs.
+    fn work(&self) -> Result<Vec<PlanRecord>, Failure> {
+        let briefs: Vec<&Brief> = self.requests.briefs().collect();
+        let records: Vec<Mutex<Option<PlanRecord>>> =
+            briefs.iter().map(|_| Mutex::new(None)).collect();
+        let next = AtomicUsize::new(0);
+        let plan = || {
+            while !self.is_halted() {
+                let position = next.fetch_add(1, Ordering::Relaxed);
+                let Some(brief) = briefs.get(position) else {
+                    return;
+                };
+                match self.settle(brief) {
+                    Ok(record) => {
+                        *lock(&records[position]) = Some(record);
+                        self.done.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Err(failure) => self.halt(failure),
+                }
+            }
+        };
+        let (over, is_over) = channel::<()>();
+        std::thread::scope(|scope| {
+            scope.spawn(|| self.tell_progress(briefs.len(), &is_over));
+            let threads: Vec<_> = (0..self.planner.capacity().min(briefs.len()))
+                .map(|_| scope.spawn(plan))
+                .collect();
+            for thread in threads {
+                // If it panicked it has said so, and its brief has no record.
+                let _ = thread.join();
+            }
+            drop(over);
+        });
+        if let Some(failure) = lock(&self.failure).take() {
+            return Err(failure);
+        }
+        let records: Option<Vec<_>> = records
+            .into_iter()
+            .map(|record| record.into_inner().unwrap_or_else(PoisonError::into_inner))
+            .collect();
+        records.ok_or_else(stopped)
+    }
+
+    fn is_halted(&self) -> bool {
+        self.halted.load(Ordering::Relaxed) || self.stop.asked().is_some()
+    }
+
+    /// The first reason is the one that is told.
+    fn halt(&self, failure: Failure) {
+        self.halted.store(true, Ordering::Relaxed);
+        lock(&self.failure).get_or_insert(failure);
+    }
+
+    fn tell_progress(&self, briefs: usize, is_over: &std::sync::mpsc::Receiver<()>) {
+        let pause = Duration::from_secs(u64::from(self.config.logs.progress_s));
+        while is_over.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+            let done = self.done.load(Ordering::Relaxed);
+            eprintln!("{done} of {briefs} briefs planned");
+        }
+    }
+
+    /// Finds the record of a brief, or plans it and writes one.
+    fn settle(&self, brief: &Brief) -> Result<PlanRecord, Failure> {
+        let run_seed = brief.seed.unwrap_or(self.config.run.seed);
+        let picture = brief.product_image.as_ref();
+        let recipe = Recipe {
+            planner: self.planner.describe(),
+            run_seed,
+            picture_sha256: picture.and_then(|path| self.requests.pictures.get(path).cloned()),
+        };
+        let mut first = 0;
+        if let Some(record) = self.plans.find(brief, &recipe) {
+            match &record.outcome {
+                Outcome::Quarantined { .. } if self.retry => first = record.attempt + 1,
+                _ => return Ok(record),
+            }
+        }
+        let record = self.plan(brief, recipe, first)?;
+        self.plans.store(&record)?;
+        Ok(record)
+    }
+
+    /// Tries a brief as often as is allowed, each time with another seed.
+    fn plan(&self, brief: &Brief, recipe: Recipe, first: u32) -> Result<PlanRecord, Failure> {
+        // Rules say the same every time.
+        let attempts = match recipe.planner.backend {
+            BackendKind::Rules => 1,
+            _ => self.config.planner.attempts,
+        };
+        let mut attempt = first;
+        loop {
+            let seed = Seed::derive_plan(recipe.run_seed, &brief.id, attempt);
+            let request = PlanRequest {
+                brief,
+                seed,
+                attempt,
+            };
+            let record =
+                |outcome| PlanRecord::new(brief.clone(), recipe.clone(), attempt, seed.0, outcome);
+            let error = match self.planner.plan_one(&request) {
+                Ok(planned) => return Ok(record(Outcome::Planned(Box::new(planned)))),
+                Err(error) => error,
+            };
+            match error.class {
+                ErrorClass::Shot => {
+                    tracing::warn!(story = %brief.id, attempt, "{error}");
+                    if attempt + 1 >= first + attempts {
+                        return Ok(record(Outcome::Quarantined {
+                            reason: error.message,
+                            raw: error.raw,
+                        }));
+                    }
+                }
+                ErrorClass::Interrupted => return Err(stopped()),
+                class => {
+                    let message = format!("{}: {error}; what is planned so far is saved", brief.id);
+                    return Err(Failure::new(class.into(), message));
+                }
+            }
+            attempt += 1;
+        }
+    }
+}
+
+fn stopped() -> Failure {
+    let message = "stopped early; everything is saved, run the same command again";
+    Failure::new(Exit::Stopped, message)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Writes the manifest of all stories that have a script, and says what has none.
+fn finish(
+    config: &Config,
+    arguments: &Arguments,
+    requests: &Input,
+    records: &[PlanRecord],
+) -> CommandOutcome {
+    let out = &arguments.out;
+    let mut text = String::new();
+    let mut quarantined: Vec<(&StoryId, &str)> = Vec::new();
+    let mut stories = 0;
+    let mut records = records.iter();
+    for line in &requests.lines {
+        let story = match line {
+            Line::Story(story) => story.clone(),
+            Line::Brief(brief) => match records.next().map(|record| &record.outcome) {
+                Some(Outcome::Planned(planned)) => brief.story(planned.script.clone()),
+                Some(Outcome::Quarantined { reason, .. }) => {
+                    quarantined.push((&brief.id, reason));
+                    continue;
+                }
+                None => continue,
+            },
+        };
+        stories += 1;
+        text.push_str(&manifest_line(story, &requests.folder, out)?);
+        text.push('\n');
+    }
+    for (id, reason) in &quarantined {
+        eprintln!("quarantined: {id}: {reason}");
+    }
+    let limit = config.run.quarantine_limit as usize;
+    let count = quarantined.len();
+    if stories == 0 || (limit > 0 && count > limit) {
+        let plans = Plans::folder_of(out);
+        let message = format!(
+            "{count} of {} briefs have no usable script, so there is no manifest; see {}",
+            requests.lines.len(),
+            plans.display()
+        );
+        return Err(Failure::new(Exit::Input, message));
+    }
+    Disk.write(out, text.as_bytes())
+        .map_err(|error| Failure::new(Exit::Storage, error))?;
+    print(&format!(
+        "{stories} stories in {}, {count} in quarantine",
+        out.display()
+    ))?;
+    Ok(match count {
+        0 => Exit::Done,
+        _ => Exit::Unexpected,
+    })
+}
+
+/// A story as a line of the manifest `out`; its pictures lie in `folder`.
+fn manifest_line(mut story: StoryEntry, folder: &Path, out: &Path) -> Result<String, Failure> {
+    for image in &mut story.reference_images {
+        *image = seen_from(out, folder, image);
+    }
+    serde_json::to_string(&story).map_err(|error| Failure::new(Exit::Unexpected, error))
+}
+
+/// The path of `image`, which counts from `folder`, counted from the folder of `out`: relative where
+/// it lies there or below, else absolute.
+fn seen_from(out: &Path, folder: &Path, image: &str) -> String {
+    let plain = |folder: &Path| match folder.as_os_str().is_empty() {
+        true => Path::new(".").canonicalize(),
+        false => folder.canonicalize(),
+    };
+    let (Ok(from), Ok(to)) = (plain(folder), plain(out.parent().unwrap_or(Path::new("")))) else {
+        return image.to_owned();
+    };
+    if from == to {
+        return image.to_owned();
+    }
+    let path = from.join(image);
+    path.strip_prefix(&to)
+        .unwrap_or(&path)
+        .display()
+        .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pictures_are_found_from_the_manifest() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path().canonicalize().unwrap();
+        std::fs::create_dir_all(root.join("in/img")).unwrap();
+        std::fs::create_dir_all(root.join("out")).unwrap();
+        let seen = |out: &str| seen_from(&root.join(out), &root.join("in"), "img/a.png");
+        assert_eq!(seen("in/m.jsonl"), "img/a.png");
+        assert_eq!(seen("m.jsonl"), "in/img/a.png");
+        assert_eq!(
+            seen("out/m.jsonl"),
+            root.join("in/img/a.png").display().to_string()
+        );
+    }
+}

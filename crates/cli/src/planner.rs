@@ -1,0 +1,143 @@
+//! The one file that plugs planners into the trait of the orchestrator.
+
+mod build;
+mod pictures;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use storyloom_memory::Disk;
+use storyloom_orchestrator::planning::ranks::{plan_briefs, reopen};
+use storyloom_orchestrator::planning::simulated::SimulatedPlanner;
+use storyloom_orchestrator::planning::{PlanError, PlanRequest, PlannedScript, PlannerDescription};
+use storyloom_orchestrator::{RunConfig, RunFolder, RunOutcome, StopFlag, StoryPlanner};
+use storyloom_planner::Planner;
+use storyloom_telemetry::Reporter;
+
+use crate::config::Config;
+use crate::config::options::PlannerKind;
+use crate::costs;
+use crate::exit::Failure;
+use crate::input::Input;
+use crate::world::Place;
+
+pub use build::build;
+pub use pictures::PictureChecks;
+
+/// A planner behind the orchestrator's trait.
+pub type BoxedPlanner = Box<dyn StoryPlanner>;
+
+/// The planner of this rank: none where there is nothing to plan, or where other ranks plan.
+///
+/// # Errors
+/// The settings do not fit together, or a model cannot be loaded.
+pub fn of_rank(
+    config: &Config,
+    input: &Input,
+    place: &Place,
+    stop: &StopFlag,
+) -> Result<Option<BoxedPlanner>, Failure> {
+    let others_plan = place.has_planners() && !place.plans_only();
+    if others_plan || !input.has_briefs() {
+        return Ok(None);
+    }
+    boxed(config, &input.folder, stop).map(Some)
+}
+
+fn boxed(config: &Config, folder: &Path, stop: &StopFlag) -> Result<BoxedPlanner, Failure> {
+    if config.planner.backend == PlannerKind::Simulated {
+        return Ok(Box::new(SimulatedPlanner {
+            cost: costs::plan_cost(config)?,
+            batch: 1,
+            stop: stop.clone(),
+        }));
+    }
+    Ok(Box::new(Plugged(build(config, folder, stop)?)))
+}
+
+/// A planner of crate `planner` as the orchestrator wants it.
+struct Plugged(Planner);
+
+impl StoryPlanner for Plugged {
+    fn describe(&self) -> PlannerDescription {
+        let described = self.0.describe();
+        PlannerDescription {
+            backend: described.backend.name().to_owned(),
+            // Plain data becomes JSON.
+            recipe: serde_json::to_value(described).unwrap_or_default(),
+        }
+    }
+
+    fn capacity(&self) -> usize {
+        self.0.capacity()
+    }
+
+    fn plan(&self, requests: &[PlanRequest]) -> Vec<Result<PlannedScript, PlanError>> {
+        let requests: Vec<_> = requests
+            .iter()
+            .map(|request| storyloom_planner::PlanRequest {
+                brief: request.brief,
+                seed: request.seed,
+                attempt: request.attempt,
+            })
+            .collect();
+        let planned = self.0.plan(&requests).into_iter();
+        planned
+            .map(|planned| match planned {
+                Ok(planned) => Ok(PlannedScript {
+                    script: planned.script,
+                    reference: planned.reference,
+                    text: planned.raw,
+                    repairs: planned.repairs,
+                    notes: planned.notes,
+                    tokens_read: planned.tokens.prompt,
+                    tokens: planned.tokens.completion,
+                }),
+                Err(error) => Err(PlanError {
+                    class: error.class,
+                    message: error.message,
+                    text: error.raw,
+                }),
+            })
+            .collect()
+    }
+}
+
+/// What a rank does that only plans.
+///
+/// # Errors
+/// What ends the run.
+pub fn plan(
+    settings: &RunConfig,
+    input: &Input,
+    planner: Option<&dyn StoryPlanner>,
+    reporter: &dyn Reporter,
+    stop: &StopFlag,
+) -> Result<RunOutcome, Failure> {
+    let Some(planner) = planner else {
+        tracing::warn!("topology.planners is set, but there is no brief to plan");
+        return Ok(RunOutcome::default());
+    };
+    let disk = Arc::new(Disk);
+    Ok(plan_briefs(
+        disk,
+        settings,
+        &input.lines,
+        planner,
+        reporter,
+        stop,
+    )?)
+}
+
+/// Lets planner ranks try briefs again that were given up for now; one rank does so for all, before
+/// any of them looks.
+///
+/// # Errors
+/// The run folder cannot be read or written.
+pub fn prepare(settings: &RunConfig, input: &Input, place: &Place) -> Result<(), Failure> {
+    if place.has_planners() && place.is_first() {
+        let folder = RunFolder::new(&settings.out, Arc::new(Disk));
+        reopen(&folder, &input.lines)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,442 @@
+//! Stage `plan` of a whole story: a brief becomes a script, durably, before the first shot.
+//!
+//! ```text
+//! DIR/planner.json               who plans the briefs of the run
+//! DIR/stories/ID/plan.json       the script of one, the text it was read from, and its recipe
+//! ```
+//!
+//! A plan is created once, like the record of a shot: under the lease of its story, on disk before
+//! its name is. A program that is killed leaves its plans to others, and plans only what is
+//! missing. Records of shots name the digest of the plan they follow.
+//!
+//! [`StoryPlanner`] makes plans; [`desk`] asks it for those that come next, ahead of the shots but
+//! not far; [`ranks`] is the program that does nothing else.
+
+pub(crate) mod desk;
+pub mod ranks;
+pub mod simulated;
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use storyloom_memory::Sealed;
+use storyloom_memory::commit::RECORD_FORMAT;
+use storyloom_story::{Brief, ErrorClass, Seed, StoryId, StoryScript, parse_script};
+
+use crate::error::RunError;
+use crate::run_folder::RunFolder;
+
+/// Makes scripts of briefs.
+///
+/// One thread calls it. What may take long looks now and then at the
+/// [`StopFlag`](crate::StopFlag) that it was made with, and ends as
+/// [`ErrorClass::Interrupted`].
+pub trait StoryPlanner: Sync {
+    /// What it is; part of the recipe of every plan.
+    fn describe(&self) -> PlannerDescription;
+
+    /// Briefs that it likes to work on at once, at least one.
+    fn capacity(&self) -> usize {
+        1
+    }
+
+    /// Plans each of `requests`, at most [`capacity`](Self::capacity) of them; one answer for each,
+    /// in their order. The same request gets the same script.
+    fn plan(&self, requests: &[PlanRequest]) -> Vec<Result<PlannedScript, PlanError>>;
+}
+
+/// Identity of a planner.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannerDescription {
+    /// What plans: `rules`, `native`, `served` or `simulated`.
+    pub backend: String,
+    /// Everything else but brief and seed that decides a script, as the back end has it: digest of
+    /// the model, version of the templates, how text is drawn from it.
+    pub recipe: serde_json::Value,
+}
+
+/// A brief to plan.
+#[derive(Debug, Clone, Copy)]
+pub struct PlanRequest<'a> {
+    /// The brief.
+    pub brief: &'a Brief,
+    /// From the run's seed or the brief's own, the story and the attempt.
+    pub seed: Seed,
+    /// Which attempt this is, from 0.
+    pub attempt: u32,
+}
+
+/// A brief that was planned.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlannedScript {
+    /// The script.
+    pub script: StoryScript,
+    /// Prompt of a picture of the product or the main character, where one was asked for.
+    pub reference: Option<String>,
+    /// What the model wrote, as it wrote it; empty without a model.
+    pub text: String,
+    /// Times it was asked to mend that.
+    pub repairs: u32,
+    /// What was mended without it, and what of the brief was not used.
+    pub notes: Vec<String>,
+    /// Tokens that it read.
+    pub tokens_read: u64,
+    /// Tokens that it wrote.
+    pub tokens: u64,
+}
+
+impl PlannedScript {
+    /// A script that no model has written.
+    pub fn plain(script: StoryScript) -> Self {
+        Self {
+            script,
+            reference: None,
+            text: String::new(),
+            repairs: 0,
+            notes: Vec::new(),
+            tokens_read: 0,
+            tokens: 0,
+        }
+    }
+}
+
+/// A brief that could not be planned.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("plan: {message}")]
+pub struct PlanError {
+    /// What it means for the work. [`ErrorClass::Shot`] is a brief that this attempt could not
+    /// plan, while others can be.
+    pub class: ErrorClass,
+    /// What happened, in words a user can act on.
+    pub message: String,
+    /// What the model had written; empty where nobody knows.
+    pub text: String,
+}
+
+impl PlanError {
+    /// The brief could not be planned by this attempt.
+    pub fn of_brief(message: impl Into<String>) -> Self {
+        Self {
+            class: ErrorClass::Shot,
+            message: message.into(),
+            text: String::new(),
+        }
+    }
+}
+
+/// `plan.json`: the plan of a story.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlanRecord {
+    /// Version of the record's form.
+    pub format: u32,
+    /// The story.
+    pub story: StoryId,
+    /// Digest of the brief, see [`brief_digest`].
+    pub brief: String,
+    /// Who planned it.
+    pub planner: PlannerDescription,
+    /// Which attempt it was, from 0.
+    pub attempt: u32,
+    /// Its seed.
+    pub seed: Seed,
+    /// The script.
+    pub script: StoryScript,
+    /// Prompt of a picture of the product or the main character, where one was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    /// What the model wrote.
+    pub text: String,
+    /// Times it was asked to mend that.
+    pub repairs: u32,
+    /// What was mended without it, and what of the brief was not used.
+    pub notes: Vec<String>,
+    /// Tokens that it read.
+    pub tokens_read: u64,
+    /// Tokens that it wrote.
+    pub tokens: u64,
+    /// How long its batch took.
+    pub seconds: f64,
+    /// Stories of its batch.
+    pub batch: u32,
+    /// blake3 of this record with this field empty.
+    pub digest: String,
+}
+
+impl Sealed for PlanRecord {
+    fn format(&self) -> u32 {
+        self.format
+    }
+
+    fn digest_mut(&mut self) -> &mut String {
+        &mut self.digest
+    }
+}
+
+impl PlanRecord {
+    /// The record of a plan that took its batch of so many stories so many seconds; not sealed yet.
+    pub(crate) fn new(
+        request: &PlanRequest,
+        planner: PlannerDescription,
+        planned: PlannedScript,
+        (seconds, batch): (f64, usize),
+    ) -> Self {
+        Self {
+            format: RECORD_FORMAT,
+            story: request.brief.id.clone(),
+            brief: brief_digest(request.brief),
+            planner,
+            attempt: request.attempt,
+            seed: request.seed,
+            script: planned.script,
+            reference: planned.reference,
+            text: planned.text,
+            repairs: planned.repairs,
+            notes: planned.notes,
+            tokens_read: planned.tokens_read,
+            tokens: planned.tokens,
+            seconds,
+            batch: u32::try_from(batch).unwrap_or(u32::MAX),
+            digest: String::new(),
+        }
+    }
+}
+
+/// What of a brief decides the script: who it is for and how soon does not.
+pub(crate) fn essence(brief: &Brief) -> Brief {
+    Brief {
+        tenant: None,
+        priority: 0,
+        ..brief.clone()
+    }
+}
+
+/// blake3 of what of a brief decides its script, in hexadecimal.
+pub fn brief_digest(brief: &Brief) -> String {
+    // Plain data into memory: this does not fail.
+    let bytes = serde_json::to_vec(&essence(brief)).unwrap_or_default();
+    blake3::hash(&bytes).to_hex().to_string()
+}
+
+/// A script as a file would have to be; a planner may not write what nobody may hand in.
+pub(crate) fn check_script(script: &StoryScript) -> Result<(), PlanError> {
+    let text = serde_json::to_string(script)
+        .map_err(|error| PlanError::of_brief(format!("the script cannot be written: {error}")))?;
+    parse_script("the planned script", &text)
+        .map(drop)
+        .map_err(|problems| {
+            let problems: Vec<&str> = problems.iter().map(|p| p.message.as_str()).collect();
+            PlanError::of_brief(format!("the script is not sound: {}", problems.join("; ")))
+        })
+}
+
+fn path(folder: &RunFolder, story: &StoryId) -> PathBuf {
+    folder.story(story).join("plan.json")
+}
+
+/// Whether a story has a plan.
+pub fn is_planned(folder: &RunFolder, story: &StoryId) -> bool {
+    folder.storage().exists(&path(folder, story))
+}
+
+/// The plan of a story, if there is one.
+///
+/// # Errors
+/// It cannot be read, was changed after it was written, or is another story's.
+pub fn read_plan(folder: &RunFolder, story: &StoryId) -> Result<Option<PlanRecord>, RunError> {
+    let path = path(folder, story);
+    if !folder.storage().exists(&path) {
+        return Ok(None);
+    }
+    let record = PlanRecord::open(&path, &folder.storage().read(&path)?)?;
+    if &record.story != story {
+        let reason = format!("it is the plan of {}, not of {story}", record.story);
+        return Err(RunError::Folder { path, reason });
+    }
+    Ok(Some(record))
+}
+
+/// Creates the plan of a story; whoever was first is right, and the answer is what is there now.
+pub(crate) fn commit_plan(
+    folder: &RunFolder,
+    mut record: PlanRecord,
+) -> Result<PlanRecord, RunError> {
+    let path = path(folder, &record.story);
+    let bytes = record.seal()?;
+    if folder.storage().create(&path, &bytes)? {
+        return Ok(record);
+    }
+    let gone = || RunError::Folder {
+        path: path.clone(),
+        reason: "the plan was there and is gone".to_owned(),
+    };
+    read_plan(folder, &record.story)?.ok_or_else(gone)
+}
+
+/// `planner.json`: who plans the briefs of a run.
+#[derive(Debug, Serialize, Deserialize)]
+struct PlannerFile {
+    format: u32,
+    planner: PlannerDescription,
+}
+
+fn planner_path(folder: &RunFolder) -> PathBuf {
+    folder.root().join("planner.json")
+}
+
+/// Who plans the briefs of the run, if it has any.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn planner_of(folder: &RunFolder) -> Result<Option<PlannerDescription>, RunError> {
+    let path = planner_path(folder);
+    if !folder.storage().exists(&path) {
+        return Ok(None);
+    }
+    let file: PlannerFile = folder.read_json(&path)?;
+    Ok(Some(file.planner))
+}
+
+/// Notes who plans the briefs of the run, or checks that it is who did before.
+pub(crate) fn settle_planner(
+    folder: &RunFolder,
+    planner: &PlannerDescription,
+) -> Result<(), RunError> {
+    let path = planner_path(folder);
+    let file = PlannerFile {
+        format: crate::run_folder::FOLDER_FORMAT,
+        planner: planner.clone(),
+    };
+    if folder.create_json(&path, &file)? {
+        return Ok(());
+    }
+    match planner_of(folder)? {
+        Some(before) if &before == planner => Ok(()),
+        before => Err(other_planner(&path, before.as_ref(), planner)),
+    }
+}
+
+fn other_planner(
+    path: &Path,
+    before: Option<&PlannerDescription>,
+    now: &PlannerDescription,
+) -> RunError {
+    let text = |planner: &PlannerDescription| serde_json::to_string(planner).unwrap_or_default();
+    let before = before.map_or_else(|| "nobody".to_owned(), text);
+    RunError::Folder {
+        path: path.to_owned(),
+        reason: format!(
+            "the briefs of this run were planned by {before}, not by {}; use that planner again \
+             or another --out folder",
+            text(now)
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use storyloom_memory::Disk;
+    use storyloom_story::{Scene, ShotScript};
+
+    fn brief(id: &str) -> Brief {
+        Brief {
+            title: Some("A kettle".to_owned()),
+            shots: 2,
+            ..Brief::new(StoryId::new(id).unwrap())
+        }
+    }
+
+    fn description(templates: &str) -> PlannerDescription {
+        PlannerDescription {
+            backend: "rules".to_owned(),
+            recipe: serde_json::json!({"templates": templates}),
+        }
+    }
+
+    fn script(cuts: &[bool]) -> StoryScript {
+        let shot = |cut: &bool| ShotScript {
+            prompt: "A kettle on a stove.".to_owned(),
+            first_frame_prompt: None,
+            cut: *cut,
+        };
+        StoryScript {
+            name: Some("A kettle".to_owned()),
+            overview: None,
+            scenes: vec![Scene {
+                number: 1,
+                shots: cuts.iter().map(shot).collect(),
+            }],
+        }
+    }
+
+    fn record(brief: &Brief, seconds: f64) -> PlanRecord {
+        let request = PlanRequest {
+            brief,
+            seed: Seed::derive_plan(0, &brief.id, 0),
+            attempt: 0,
+        };
+        let planned = PlannedScript {
+            text: "text".to_owned(),
+            repairs: 1,
+            tokens: 7,
+            ..PlannedScript::plain(script(&[true, false]))
+        };
+        PlanRecord::new(&request, description("1"), planned, (seconds, 1))
+    }
+
+    #[test]
+    fn the_first_plan_stays_and_a_changed_one_is_found_out() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = RunFolder::new(root.path(), Arc::new(Disk));
+        let brief = brief("ad");
+        assert_eq!(read_plan(&folder, &brief.id).unwrap(), None);
+        let first = commit_plan(&folder, record(&brief, 1.0)).unwrap();
+        let second = commit_plan(&folder, record(&brief, 2.0)).unwrap();
+        assert_eq!(first, second);
+        assert_eq!(read_plan(&folder, &brief.id).unwrap(), Some(first));
+        let path = path(&folder, &brief.id);
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.replacen("kettle", "bottle", 1)).unwrap();
+        let error = read_plan(&folder, &brief.id).unwrap_err().to_string();
+        assert!(error.contains("changed after it was written"), "{error}");
+    }
+
+    #[test]
+    fn another_planner_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = RunFolder::new(root.path(), Arc::new(Disk));
+        settle_planner(&folder, &description("1")).unwrap();
+        settle_planner(&folder, &description("1")).unwrap();
+        let error = settle_planner(&folder, &description("2")).unwrap_err();
+        assert!(error.to_string().contains("another --out"), "{error}");
+    }
+
+    #[test]
+    fn scripts_that_nobody_may_hand_in_are_no_plans() {
+        check_script(&script(&[true, false])).unwrap();
+        let mut empty = script(&[true]);
+        empty.scenes.clear();
+        assert_eq!(check_script(&empty).unwrap_err().class, ErrorClass::Shot);
+        let mut blank = script(&[true]);
+        blank.scenes[0].shots[0].prompt = String::new();
+        assert!(check_script(&blank).is_err());
+    }
+
+    #[test]
+    fn who_it_is_for_does_not_decide_the_script() {
+        let one = brief("ad");
+        let other = Brief {
+            tenant: Some("t".to_owned()),
+            priority: 9,
+            ..one.clone()
+        };
+        assert_eq!(brief_digest(&one), brief_digest(&other));
+        let longer = Brief {
+            shots: 3,
+            ..one.clone()
+        };
+        assert_ne!(brief_digest(&one), brief_digest(&longer));
+    }
+}

@@ -1,0 +1,605 @@
+//! Runs on briefs: what is planned, by whom, how far ahead, and what is left of it after trouble.
+
+#![expect(clippy::unwrap_used, reason = "a test may stop where it stands")]
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use storyloom_memory::storage::{Fault, FaultyDisk};
+use storyloom_memory::{Disk, Storage};
+use storyloom_orchestrator::cost::PlanCost;
+use storyloom_orchestrator::pipeline::{PipelineSettings, plain_run};
+use storyloom_orchestrator::planning::ranks::{plan_briefs, reopen};
+use storyloom_orchestrator::planning::simulated::SimulatedPlanner;
+use storyloom_orchestrator::planning::{is_planned, read_plan};
+use storyloom_orchestrator::run::run_on;
+use storyloom_orchestrator::simulated::SimulatedEngine;
+use storyloom_orchestrator::status::{Plans, status};
+use storyloom_orchestrator::verify::{Depth, Verdict, verify};
+use storyloom_orchestrator::{
+    Makers, PlanError, PlanRequest, PlannedScript, PlannerDescription, RunConfig, RunError,
+    RunFolder, RunOutcome, StopAt, StopFlag, StoryPlanner, StoryState, Videos, quarantine,
+};
+use storyloom_story::{Brief, ErrorClass, Line, Seed, StoryId};
+use storyloom_telemetry::shift::{Journal, Shift, ShiftEnd, ShiftStart, read_shifts};
+use storyloom_telemetry::{AttemptEnd, Reporter, Silent};
+
+/// Small runs without videos, two stories side by side.
+fn config(out: &Path) -> RunConfig {
+    let settings = PipelineSettings {
+        place: out.to_owned(),
+        denoise: Duration::ZERO,
+        steps: 1,
+        encode: 0.0,
+        decode: 0.0,
+        shots: 1,
+        story: 1,
+        interleave: vec![2],
+        videos: Videos::Placeholders,
+        planning: None,
+    };
+    plain_run(out, 2, &settings).unwrap().0
+}
+
+fn id(name: &str) -> StoryId {
+    StoryId::new(name).unwrap()
+}
+
+fn brief(name: &str, shots: u32) -> Line {
+    Line::Brief(Brief {
+        title: Some(format!("The {name}")),
+        shots,
+        ..Brief::new(id(name))
+    })
+}
+
+fn three() -> Vec<Line> {
+    vec![brief("kettle", 2), brief("lamp", 3), brief("watch", 1)]
+}
+
+fn folder(out: &Path) -> RunFolder {
+    RunFolder::new(out, Arc::new(Disk))
+}
+
+fn checked(out: &Path) -> Verdict {
+    verify(&folder(out), Depth::Frames).unwrap()
+}
+
+fn make(
+    config: &RunConfig,
+    lines: &[Line],
+    planner: Option<&dyn StoryPlanner>,
+    reporter: &dyn Reporter,
+    stop: &StopFlag,
+) -> Result<RunOutcome, RunError> {
+    let engine = SimulatedEngine::default();
+    let makers = Makers {
+        engine: &engine,
+        planner,
+    };
+    run_on(Arc::new(Disk), config, lines, &makers, reporter, stop)
+}
+
+fn make_with(
+    out: &Path,
+    lines: &[Line],
+    planner: &dyn StoryPlanner,
+) -> Result<RunOutcome, RunError> {
+    let stop = StopFlag::default();
+    make(&config(out), lines, Some(planner), &Silent, &stop)
+}
+
+fn plan_only(
+    storage: Arc<dyn Storage>,
+    out: &Path,
+    lines: &[Line],
+    planner: &dyn StoryPlanner,
+) -> Result<RunOutcome, RunError> {
+    let (mut config, stop) = (config(out), StopFlag::default());
+    // One that died in this process is believed to live.
+    config.patience = Duration::from_millis(40);
+    plan_briefs(storage, &config, lines, planner, &Silent, &stop)
+}
+
+/// Notes what it is asked, and answers what a test wants.
+struct Meddling {
+    inner: SimulatedPlanner,
+    asked: Mutex<Vec<(StoryId, u32, Seed)>>,
+    answer: Box<Answer>,
+}
+
+/// `None` leaves it to the simulated planner.
+type Answer = dyn Fn(&PlanRequest) -> Option<PlanError> + Send + Sync;
+
+impl Meddling {
+    fn new(answer: impl Fn(&PlanRequest) -> Option<PlanError> + Send + Sync + 'static) -> Self {
+        Self {
+            inner: SimulatedPlanner {
+                batch: 2,
+                ..SimulatedPlanner::default()
+            },
+            asked: Mutex::default(),
+            answer: Box::new(answer),
+        }
+    }
+
+    fn willing() -> Self {
+        Self::new(|_| None)
+    }
+
+    fn asked(&self) -> Vec<(StoryId, u32, Seed)> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+impl StoryPlanner for Meddling {
+    fn describe(&self) -> PlannerDescription {
+        self.inner.describe()
+    }
+
+    fn capacity(&self) -> usize {
+        self.inner.capacity()
+    }
+
+    fn plan(&self, requests: &[PlanRequest]) -> Vec<Result<PlannedScript, PlanError>> {
+        assert!(requests.len() <= self.capacity());
+        let mut asked = self.asked.lock().unwrap();
+        asked.extend(
+            requests
+                .iter()
+                .map(|request| (request.brief.id.clone(), request.attempt, request.seed)),
+        );
+        drop(asked);
+        let planned = self.inner.plan(requests).into_iter();
+        planned
+            .zip(requests)
+            .map(|(planned, request)| match (self.answer)(request) {
+                Some(error) => Err(error),
+                None => planned,
+            })
+            .collect()
+    }
+}
+
+fn error(class: ErrorClass, message: &str) -> Option<PlanError> {
+    Some(PlanError {
+        class,
+        message: message.to_owned(),
+        text: "Once upon".to_owned(),
+    })
+}
+
+/// The digest over all frames of three stories whose scripts are written by hand from their plans.
+#[test]
+fn a_planned_story_is_the_story_of_its_script() {
+    let out = tempfile::tempdir().unwrap();
+    let planner = Meddling::willing();
+    let outcome = make_with(out.path(), &three(), &planner).unwrap();
+    assert_eq!((outcome.stories, outcome.done), (3, 3));
+    let found = checked(out.path());
+    assert!(found.ok, "{:?}", found.problems);
+    assert_eq!(found.shots, 6);
+    let look = status(&folder(out.path())).unwrap();
+    assert_eq!(look.plans, Some(Plans { total: 3, done: 3 }));
+    assert_eq!(planner.asked().len(), 3, "each is planned once");
+
+    let by_hand = tempfile::tempdir().unwrap();
+    let lines: Vec<Line> = three()
+        .iter()
+        .map(|line| {
+            let plan = read_plan(&folder(out.path()), line.id()).unwrap().unwrap();
+            assert_eq!(plan.seed, Seed::derive_plan(0, line.id(), 0));
+            let Line::Brief(brief) = line else {
+                panic!("it is no brief")
+            };
+            Line::Story(brief.story(plan.script))
+        })
+        .collect();
+    let stop = StopFlag::default();
+    make(&config(by_hand.path()), &lines, None, &Silent, &stop).unwrap();
+    let same = checked(by_hand.path());
+    assert_eq!(found.content_digest, same.content_digest);
+    assert_eq!(status(&folder(by_hand.path())).unwrap().plans, None);
+}
+
+/// Every call of a planner rank that changes the disk fails once, also halfway; nothing that was
+/// planned is planned again, and the end is always the same.
+#[test]
+fn a_planner_that_dies_anywhere_plans_only_what_is_missing() {
+    let calm = tempfile::tempdir().unwrap();
+    let counting = Arc::new(FaultyDisk::after(u64::MAX, Fault::Die));
+    plan_only(
+        counting.clone(),
+        calm.path(),
+        &three(),
+        &Meddling::willing(),
+    )
+    .unwrap();
+    let plans = |out: &Path| {
+        let plan = |line: &Line| read_plan(&folder(out), line.id()).unwrap();
+        three().iter().map(plan).collect::<Vec<_>>()
+    };
+    let digests = |out: &Path| -> Vec<_> {
+        let plans = plans(out).into_iter().flatten();
+        plans.map(|plan| (plan.script, plan.seed)).collect()
+    };
+    let faults = [
+        Fault::Die,
+        Fault::Refuse(std::io::ErrorKind::PermissionDenied),
+    ];
+    assert!(counting.calls() > 15, "{} calls", counting.calls());
+    for at in 0..counting.calls() {
+        let out = tempfile::tempdir().unwrap();
+        let disk = Arc::new(FaultyDisk::after(at, faults[at as usize % 2]));
+        let _ = plan_only(disk, out.path(), &three(), &Meddling::willing());
+        let there: BTreeSet<StoryId> = three()
+            .iter()
+            .map(|line| line.id().clone())
+            .filter(|id| is_planned(&folder(out.path()), id))
+            .collect();
+        let second = Meddling::willing();
+        plan_only(Arc::new(Disk), out.path(), &three(), &second).unwrap();
+        let asked: BTreeSet<StoryId> = second.asked().into_iter().map(|(id, ..)| id).collect();
+        assert!(asked.is_disjoint(&there), "planned again after call {at}");
+        assert_eq!(asked.len() + there.len(), 3);
+        assert_eq!(digests(out.path()), digests(calm.path()));
+    }
+}
+
+#[test]
+fn each_attempt_has_a_seed_of_its_own_and_the_last_one_decides() {
+    let out = tempfile::tempdir().unwrap();
+    let planner = Meddling::new(|request| match request.brief.id.as_str() {
+        "lamp" => error(ErrorClass::Shot, "no lamp can be planned"),
+        "watch" if request.attempt < 2 => error(ErrorClass::Shot, "not yet"),
+        _ => None,
+    });
+    let outcome = make_with(out.path(), &three(), &planner).unwrap();
+    assert_eq!((outcome.done, outcome.quarantined), (2, 1));
+    let asked = planner.asked();
+    for (story, last) in [("lamp", 2), ("watch", 2), ("kettle", 0)] {
+        let of: Vec<_> = asked
+            .iter()
+            .filter(|(of, ..)| of.as_str() == story)
+            .collect();
+        let attempts: Vec<u32> = of.iter().map(|(_, attempt, _)| *attempt).collect();
+        assert_eq!(attempts, (0..=last).collect::<Vec<_>>(), "{story}");
+        for (_, attempt, seed) in of {
+            assert_eq!(*seed, Seed::derive_plan(0, &id(story), *attempt));
+        }
+    }
+    let plan = read_plan(&folder(out.path()), &id("watch"))
+        .unwrap()
+        .unwrap();
+    assert_eq!(plan.attempt, 2);
+
+    let aside = quarantine::list(&folder(out.path())).unwrap();
+    assert_eq!(aside.len(), 1);
+    assert!(aside[0].reason.contains("no lamp can be planned"));
+    let line = out.path().join("quarantine/lamp/manifest.jsonl");
+    let line: Brief = serde_json::from_str(&std::fs::read_to_string(line).unwrap()).unwrap();
+    assert_eq!(line.title.as_deref(), Some("The lamp"));
+    let text = out.path().join("quarantine/lamp/text.txt");
+    assert_eq!(std::fs::read_to_string(text).unwrap(), "Once upon");
+    assert!(!checked(out.path()).ok);
+
+    // Left alone until it is let back.
+    let again = Meddling::willing();
+    assert_eq!(
+        make_with(out.path(), &three(), &again).unwrap().quarantined,
+        1
+    );
+    assert!(again.asked().is_empty());
+    assert_eq!(
+        quarantine::release(&folder(out.path()), &[]).unwrap(),
+        [id("lamp")]
+    );
+    assert_eq!(make_with(out.path(), &three(), &again).unwrap().done, 3);
+    assert_eq!(again.asked().len(), 1);
+    assert!(checked(out.path()).ok);
+}
+
+#[test]
+fn trouble_that_may_pass_does_not_change_the_seed() {
+    let out = tempfile::tempdir().unwrap();
+    let times = Mutex::new(0);
+    let planner = Meddling::new(move |request| {
+        let mut times = times.lock().unwrap();
+        *times += u32::from(request.brief.id.as_str() == "lamp");
+        match request.brief.id.as_str() {
+            "lamp" if *times == 1 => error(ErrorClass::Transient, "the line is busy"),
+            _ => None,
+        }
+    });
+    assert_eq!(make_with(out.path(), &three(), &planner).unwrap().done, 3);
+    let lamps = planner.asked();
+    let lamps: Vec<_> = lamps
+        .iter()
+        .filter(|(of, ..)| of.as_str() == "lamp")
+        .collect();
+    assert_eq!(lamps.len(), 2);
+    assert_eq!(lamps[0], lamps[1]);
+}
+
+#[test]
+fn a_planner_that_is_away_ends_the_run() {
+    let out = tempfile::tempdir().unwrap();
+    let planner = Meddling::new(|_| error(ErrorClass::ServiceAway, "nobody answers"));
+    let ended = make_with(out.path(), &three(), &planner).unwrap_err();
+    assert_eq!(ended.class(), ErrorClass::ServiceAway);
+    assert!(ended.to_string().contains("nobody answers"), "{ended}");
+    assert_eq!(
+        make_with(out.path(), &three(), &Meddling::willing())
+            .unwrap()
+            .done,
+        3
+    );
+}
+
+/// Planned stories that nobody has begun are never more than the look-ahead, however fast the
+/// planner is.
+#[test]
+fn planning_is_ahead_but_not_far() {
+    let out = tempfile::tempdir().unwrap();
+    let lines: Vec<Line> = (0..24).map(|n| brief(&format!("ad-{n}"), 2)).collect();
+    let (root, names): (_, Vec<StoryId>) = (
+        out.path().to_owned(),
+        lines.iter().map(|line| line.id().clone()).collect(),
+    );
+    let most = Arc::new(Mutex::new(0));
+    let seen = most.clone();
+    let planner = Meddling::new(move |_| {
+        let folder = folder(&root);
+        let waits = |id: &&StoryId| {
+            is_planned(&folder, id) && folder.story_file(id).unwrap().state == StoryState::Pending
+        };
+        let mut most = seen.lock().unwrap();
+        *most = names.iter().filter(waits).count().max(*most);
+        None
+    });
+    let mut config = config(out.path());
+    config.planning.ahead = 3;
+    let stop = StopFlag::default();
+    let outcome = make(&config, &lines, Some(&planner), &Silent, &stop).unwrap();
+    assert_eq!(outcome.done, 24);
+    // Two that were taken may not have said so yet.
+    let most = *most.lock().unwrap();
+    assert!((1..=3 + 2).contains(&most), "{most} planned stories waited");
+}
+
+/// A planner rank beside programs that make stories and do not plan, as in a world with
+/// `topology.planners`.
+#[test]
+fn others_may_plan() {
+    let out = tempfile::tempdir().unwrap();
+    let lines: Vec<Line> = (0..8).map(|n| brief(&format!("ad-{n}"), 2)).collect();
+    let planner = Meddling::new(|request| match request.brief.id.as_str() {
+        "ad-5" => error(ErrorClass::Shot, "never"),
+        _ => None,
+    });
+    let mut settings = config(out.path());
+    settings.planning.ahead = 1;
+    settings.replicas = 2;
+    let settings = &settings;
+    std::thread::scope(|scope| {
+        let plans = scope.spawn(|| {
+            let (disk, stop) = (Arc::new(Disk), StopFlag::default());
+            plan_briefs(disk, settings, &lines, &planner, &Silent, &stop).unwrap()
+        });
+        let replicas: Vec<_> = (0..2)
+            .map(|_| scope.spawn(|| make(settings, &lines, None, &Silent, &StopFlag::default())))
+            .collect();
+        for replica in replicas {
+            let outcome = replica.join().unwrap().unwrap();
+            assert_eq!((outcome.done, outcome.quarantined), (7, 1));
+        }
+        assert_eq!(plans.join().unwrap().quarantined, 1);
+    });
+    let attempts = planner.asked().len();
+    assert_eq!(
+        attempts,
+        7 + 3,
+        "each is planned once, one is tried three times"
+    );
+    quarantine::release(&folder(out.path()), &[]).unwrap();
+    make_with(out.path(), &lines, &Meddling::willing()).unwrap();
+    assert!(checked(out.path()).ok);
+}
+
+/// What planner ranks gave up for now is tried again by the next start, and known to those who
+/// only wait.
+#[test]
+fn what_was_given_up_for_now_is_opened_again() {
+    let out = tempfile::tempdir().unwrap();
+    plan_only(
+        Arc::new(Disk),
+        out.path(),
+        &three()[..1],
+        &Meddling::willing(),
+    )
+    .unwrap();
+    let folder = folder(out.path());
+    let lines = three();
+    let run = config(out.path());
+    folder.admit(&run, &lines).unwrap();
+    let mut file = folder.story_file(&id("lamp")).unwrap();
+    file.state = StoryState::Failed {
+        shot: None,
+        reason: "the line was busy".to_owned(),
+    };
+    folder.write_story(&file).unwrap();
+    let mut seen = Vec::new();
+    let outcome = make(&run, &lines[1..2], None, &Silent, &StopFlag::default()).unwrap();
+    assert_eq!(outcome.failed, 1, "who only waits gives it up as well");
+    reopen(&folder, &lines).unwrap();
+    for line in &lines {
+        seen.push(folder.story_file(line.id()).unwrap().state);
+    }
+    assert_eq!(seen, vec![StoryState::Pending; 3]);
+    assert_eq!(
+        make_with(out.path(), &lines, &Meddling::willing())
+            .unwrap()
+            .done,
+        3
+    );
+}
+
+#[test]
+fn a_run_that_is_asked_to_stop_while_it_plans_ends_soon() {
+    let out = tempfile::tempdir().unwrap();
+    let stop = StopFlag::default();
+    let planner = SimulatedPlanner {
+        cost: PlanCost {
+            seconds: 3600.0,
+            per_shot: 0.0,
+        },
+        batch: 1,
+        stop: stop.clone(),
+    };
+    let settings = config(out.path());
+    let outcome = std::thread::scope(|scope| {
+        let run = scope.spawn(|| make(&settings, &three(), Some(&planner), &Silent, &stop));
+        std::thread::sleep(Duration::from_millis(100));
+        stop.set(StopAt::Shot);
+        run.join().unwrap().unwrap()
+    });
+    assert!(outcome.stopped);
+    assert_eq!(
+        make_with(out.path(), &three(), &Meddling::willing())
+            .unwrap()
+            .done,
+        3
+    );
+}
+
+#[test]
+fn verify_finds_plans_that_are_not_what_they_claim() {
+    let out = tempfile::tempdir().unwrap();
+    make_with(out.path(), &three(), &Meddling::willing()).unwrap();
+    let said = || -> Vec<String> {
+        let problems = checked(out.path()).problems.into_iter();
+        problems.map(|problem| problem.message).collect()
+    };
+    assert!(said().is_empty());
+    let edit = |file: &str, from: &str, to: &str, expected: &str| {
+        let path = out.path().join(file);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let edited = text.replacen(from, to, 1);
+        assert_ne!(text, edited, "{from}");
+        std::fs::write(&path, edited).unwrap();
+        let found = said();
+        std::fs::write(&path, text).unwrap();
+        assert!(
+            found.iter().any(|problem| problem.contains(expected)),
+            "{file}: {found:?}"
+        );
+    };
+    let plan = "stories/lamp/plan.json";
+    edit(plan, "Shot 2", "Shot 7", "changed after it was written");
+    let story = "stories/lamp/story.json";
+    edit(
+        story,
+        "Shot 2",
+        "Shot 7",
+        "its script is not that of its plan",
+    );
+    edit(
+        story,
+        "\"title\": \"The",
+        "\"title\": \"A",
+        "planned from another brief",
+    );
+    edit(
+        story,
+        "\"seed\": null",
+        "\"seed\": 5",
+        "the seed of its plan",
+    );
+    edit("planner.json", "simulated", "rules", "by another planner");
+    let path = out.path().join(plan);
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    assert!(said().contains(&"its brief was not planned".to_owned()));
+    // A sound plan of another planner in its place: the shots know which they followed.
+    let other = tempfile::tempdir().unwrap();
+    plan_only(Arc::new(Disk), other.path(), &three(), &Meddling::willing()).unwrap();
+    std::fs::copy(other.path().join(plan), &path).unwrap();
+    assert!(said().contains(&"it does not follow the story's plan".to_owned()));
+    std::fs::write(&path, bytes).unwrap();
+    assert!(said().is_empty());
+}
+
+#[test]
+fn another_planner_or_another_brief_is_refused() {
+    let out = tempfile::tempdir().unwrap();
+    make_with(out.path(), &three(), &Meddling::willing()).unwrap();
+    let mut lines = three();
+    lines[0] = brief("kettle", 5);
+    let error = make_with(out.path(), &lines, &Meddling::willing()).unwrap_err();
+    assert!(
+        error.to_string().contains("another script or brief"),
+        "{error}"
+    );
+    // Who it is for is no other brief.
+    let Line::Brief(kettle) = brief("kettle", 2) else {
+        panic!("it is no brief")
+    };
+    lines[0] = Line::Brief(Brief {
+        tenant: Some("t".to_owned()),
+        priority: 4,
+        ..kettle
+    });
+    assert_eq!(
+        make_with(out.path(), &lines, &Meddling::willing())
+            .unwrap()
+            .done,
+        3
+    );
+}
+
+/// The journal of a planner rank: what it planned is useful time, what it waited is idle.
+#[test]
+fn time_of_planning_is_accounted_for() {
+    let out = tempfile::tempdir().unwrap();
+    let start = ShiftStart {
+        ranks: 1,
+        plans_only: true,
+        ..ShiftStart::default()
+    };
+    let now = storyloom_orchestrator::status::now();
+    let journal = Journal::begin(out.path(), "p", start, now, Duration::from_millis(50));
+    let planner = SimulatedPlanner {
+        cost: PlanCost {
+            seconds: 0.1,
+            per_shot: 0.0,
+        },
+        ..SimulatedPlanner::default()
+    };
+    let (disk, stop) = (Arc::new(Disk), StopFlag::default());
+    plan_briefs(
+        disk,
+        &config(out.path()),
+        &three(),
+        &planner,
+        &journal,
+        &stop,
+    )
+    .unwrap();
+    journal.end(ShiftEnd::Done);
+    let shifts = read_shifts(out.path()).unwrap();
+    let [Shift { plans, .. }] = &shifts[..] else {
+        panic!("{shifts:?}")
+    };
+    assert_eq!(plans.len(), 3);
+    assert!(
+        plans
+            .iter()
+            .all(|plan| plan.end == Some(AttemptEnd::Committed))
+    );
+    use storyloom_telemetry::shift::{Extent, accounting};
+    let total = accounting(&shifts, now + 1e6, Extent::Everything).total();
+    assert!(total.useful >= 0.3 && total.wasted == 0.0, "{total:?}");
+    assert!((journal.settled().useful - total.useful).abs() < 0.2);
+}

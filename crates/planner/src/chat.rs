@@ -1,0 +1,158 @@
+//! Asking a language model, wherever it runs.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use storyloom_story::ErrorClass;
+
+use crate::images::Picture;
+use crate::schema::Schema;
+
+/// Who says something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// The rules of the conversation.
+    System,
+    /// We.
+    User,
+    /// The model.
+    Assistant,
+}
+
+impl Role {
+    /// The name that chat templates and endpoints use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::User => "user",
+            Self::Assistant => "assistant",
+        }
+    }
+}
+
+/// What somebody says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Turn {
+    /// Who.
+    pub role: Role,
+    /// What.
+    pub text: String,
+}
+
+impl Turn {
+    /// Something that we say.
+    pub fn user(text: impl Into<String>) -> Self {
+        Self {
+            role: Role::User,
+            text: text.into(),
+        }
+    }
+
+    /// Something that the model said.
+    pub fn assistant(text: impl Into<String>) -> Self {
+        Self {
+            role: Role::Assistant,
+            text: text.into(),
+        }
+    }
+}
+
+/// One question: everything said so far, and the form of the answer.
+#[derive(Debug, Clone)]
+pub struct ChatRequest {
+    /// The conversation; ends with what we say.
+    pub turns: Vec<Turn>,
+    /// A picture that belongs to the first thing we say.
+    pub picture: Option<Arc<Picture>>,
+    /// What the answer must look like.
+    pub schema: Schema,
+    /// Where the randomness of the answer comes from.
+    pub seed: u64,
+}
+
+/// Tokens of a question and of its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TokenCount {
+    /// Tokens that were read.
+    pub prompt: u64,
+    /// Tokens that were written.
+    pub completion: u64,
+}
+
+impl std::ops::AddAssign for TokenCount {
+    fn add_assign(&mut self, other: Self) {
+        self.prompt += other.prompt;
+        self.completion += other.completion;
+    }
+}
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChatReply {
+    /// Its text.
+    pub text: String,
+    /// What it took, if the model says so.
+    pub tokens: TokenCount,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ChatError {
+    /// What that means for the brief and for others.
+    pub class: ErrorClass,
+    /// What happened, and what to do about it.
+    pub message: String,
+}
+
+impl ChatError {
+    /// An error with its class.
+    pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
+        Self {
+            class,
+            message: message.into(),
+        }
+    }
+}
+
+/// How answers are drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Sampling {
+    /// 0 takes the likeliest token every time; larger is more daring.
+    pub temperature: f64,
+    /// Share of the probability that is drawn from, from 0 to 1.
+    pub top_p: f64,
+    /// Number of tokens that are drawn from; 0 for all.
+    pub top_k: u32,
+    /// Most tokens of an answer.
+    pub max_tokens: u32,
+}
+
+/// Which model answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelIdentity {
+    /// Its name, or its folder.
+    pub name: String,
+    /// blake3 of its files in hexadecimal; unknown for a model that somebody else runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// Where it is served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+}
+
+/// A language model that answers questions, several at once.
+pub trait Chat: Send + Sync {
+    /// Which model it is.
+    fn identity(&self) -> ModelIdentity;
+
+    /// Questions that it likes to work on at once.
+    fn capacity(&self) -> usize;
+
+    /// Answers one question; called from several threads.
+    ///
+    /// # Errors
+    /// There is no answer.
+    fn ask(&self, request: &ChatRequest) -> Result<ChatReply, ChatError>;
+}

@@ -1,0 +1,486 @@
+//! Getting a script out of a model: asking, checking, mending, asking again.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use storyloom_story::{Brief, BriefKind, ErrorClass, Seed};
+
+use crate::chat::{Chat, ChatError, ChatRequest, Role, TokenCount, Turn};
+use crate::check::{Finding, Rule, check, mend};
+use crate::images::Picture;
+use crate::planner::{PlanError, PlannedScript};
+use crate::prompts::{PromptError, Prompts};
+use crate::schema::{Bounds, Caption, Draft, DraftShot, Reference, Scenarios, Schema, read_answer};
+
+/// How many questions a script takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Steps {
+    /// One: the whole script.
+    Script,
+    /// As EAVSD was made (Narrative Weaver specification, section 1.1): a reference picture, then
+    /// scenarios, then the prompts of each shot.
+    Staged,
+}
+
+/// What a conversation needs besides its brief.
+#[derive(Debug)]
+pub(crate) struct Interview<'a> {
+    pub(crate) chat: &'a dyn Chat,
+    pub(crate) prompts: &'a Prompts,
+    pub(crate) steps: Steps,
+    /// How often a model is asked to put an answer right.
+    pub(crate) repairs: u32,
+    pub(crate) bounds: Bounds,
+    pub(crate) brief: &'a Brief,
+    pub(crate) picture: Option<Arc<Picture>>,
+    pub(crate) seed: Seed,
+}
+
+impl std::fmt::Debug for dyn Chat + '_ {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.identity().fmt(f)
+    }
+}
+
+/// A conversation that goes on.
+struct Talk<'i, 'a> {
+    interview: &'i Interview<'a>,
+    turns: Vec<Turn>,
+    /// Questions so far; part of the seed of the next.
+    asked: u64,
+    repairs: u32,
+    tokens: TokenCount,
+    /// Everything the model said, one answer after the other.
+    raw: String,
+}
+
+impl Interview<'_> {
+    /// Asks until there is a script that can be used, or until it was asked often enough.
+    pub(crate) fn hold(&self) -> Result<PlannedScript, PlanError> {
+        let mut talk = Talk {
+            interview: self,
+            turns: Vec::new(),
+            asked: 0,
+            repairs: 0,
+            tokens: TokenCount::default(),
+            raw: String::new(),
+        };
+        let result = match self.steps {
+            Steps::Script => talk.whole(),
+            Steps::Staged => talk.staged(),
+        };
+        let raw = talk.raw;
+        match result {
+            Ok(Written {
+                draft,
+                reference,
+                notes,
+            }) => Ok(PlannedScript {
+                script: draft.into_script(),
+                reference,
+                raw,
+                repairs: talk.repairs,
+                notes,
+                tokens: talk.tokens,
+            }),
+            Err(error) => Err(PlanError { raw, ..error }),
+        }
+    }
+}
+
+/// A script that keeps all rules.
+struct Written {
+    draft: Draft,
+    reference: Option<String>,
+    notes: Vec<String>,
+}
+
+impl Talk<'_, '_> {
+    /// One question for everything.
+    fn whole(&mut self) -> Result<Written, PlanError> {
+        let Interview {
+            prompts,
+            bounds,
+            brief,
+            ..
+        } = self.interview;
+        self.begin()?;
+        let schema = bounds.script();
+        self.turns.push(Turn::user(prompts.script(brief, bounds)?));
+        let answer = self.ask(&schema)?;
+        self.until_right(answer, &schema)
+    }
+
+    /// Reference, scenarios, then shot by shot.
+    fn staged(&mut self) -> Result<Written, PlanError> {
+        let Interview {
+            prompts,
+            bounds,
+            brief,
+            ..
+        } = self.interview;
+        self.begin()?;
+        let schema = bounds.reference();
+        self.turns
+            .push(Turn::user(prompts.reference(brief, bounds)?));
+        let reference: Reference = self.read(&schema)?;
+        let schema = bounds.scenarios();
+        let question = prompts.scenarios(brief, bounds, &reference)?;
+        self.turns.push(Turn::user(question));
+        let scenarios: Scenarios = self.read(&schema)?;
+        let mut shots = Vec::new();
+        for (scenario, number) in scenarios.shots.iter().zip(1..=bounds.shots as usize) {
+            let subject = &reference.subject;
+            let question = prompts.caption(brief, bounds, subject, number, scenario)?;
+            self.turns.push(Turn::user(question));
+            let Caption { prompt, keyframe } = self.read(&bounds.caption())?;
+            shots.push(DraftShot {
+                scene: scenario.scene,
+                cut: scenario.cut,
+                prompt,
+                keyframe,
+            });
+        }
+        let ad = brief.kind() == BriefKind::Ad;
+        let draft = Draft {
+            title: scenarios.title,
+            overview: scenarios.overview,
+            product: ad.then(|| reference.subject.clone()),
+            shots,
+        };
+        // Repairs are asked for as in the other way: the whole script stands in for the last answer.
+        let answer = serde_json::to_string(&draft).unwrap_or_default();
+        self.turns.truncate(1);
+        self.turns.push(Turn::user(prompts.script(brief, bounds)?));
+        let written = self.until_right(answer, &bounds.script())?;
+        Ok(Written {
+            reference: Some(reference.prompt),
+            ..written
+        })
+    }
+
+    fn begin(&mut self) -> Result<(), PlanError> {
+        let Interview {
+            prompts,
+            bounds,
+            brief,
+            ..
+        } = self.interview;
+        self.turns.push(Turn {
+            role: Role::System,
+            text: prompts.system(brief, bounds)?,
+        });
+        Ok(())
+    }
+
+    /// Checks an answer and has it put right, a bounded number of times.
+    fn until_right(&mut self, first: String, schema: &Schema) -> Result<Written, PlanError> {
+        let mut answer = first;
+        loop {
+            let findings = match self.judge(&answer) {
+                Ok(written) => return Ok(written),
+                Err(findings) => findings,
+            };
+            answer = self.again(answer, &findings, schema)?;
+        }
+    }
+
+    fn judge(&self, answer: &str) -> Result<Written, Vec<Finding>> {
+        let Interview { bounds, brief, .. } = self.interview;
+        let mut draft: Draft = read_answer(answer).map_err(|reason| vec![malformed(&reason)])?;
+        let notes = mend(&mut draft, brief, bounds);
+        let findings = check(&draft, brief, bounds);
+        if !findings.is_empty() {
+            return Err(findings);
+        }
+        Ok(Written {
+            draft,
+            reference: None,
+            notes,
+        })
+    }
+
+    /// Asks, and asks again until the answer has its form.
+    fn read<T: for<'de> Deserialize<'de>>(&mut self, schema: &Schema) -> Result<T, PlanError> {
+        let mut answer = self.ask(schema)?;
+        loop {
+            match read_answer(&answer) {
+                Ok(value) => {
+                    self.turns.push(Turn::assistant(answer));
+                    return Ok(value);
+                }
+                Err(reason) => answer = self.again(answer, &[malformed(&reason)], schema)?,
+            }
+        }
+    }
+
+    /// Says what is wrong with an answer and asks again.
+    fn again(
+        &mut self,
+        answer: String,
+        findings: &[Finding],
+        schema: &Schema,
+    ) -> Result<String, PlanError> {
+        let Interview {
+            prompts, repairs, ..
+        } = self.interview;
+        if self.repairs >= *repairs {
+            return Err(unusable(findings, self.repairs));
+        }
+        self.repairs += 1;
+        self.turns.push(Turn::assistant(answer));
+        self.turns
+            .push(Turn::user(prompts.repair(findings, schema)?));
+        let answer = self.ask(schema)?;
+        // Only the last attempt and what is wrong with it go into the next question.
+        self.turns.truncate(self.turns.len() - 2);
+        Ok(answer)
+    }
+
+    fn ask(&mut self, schema: &Schema) -> Result<String, PlanError> {
+        let request = ChatRequest {
+            turns: self.turns.clone(),
+            picture: self.interview.picture.clone(),
+            schema: schema.clone(),
+            seed: seed_of(self.interview.seed, self.asked),
+        };
+        self.asked += 1;
+        let reply = self.interview.chat.ask(&request)?;
+        self.tokens += reply.tokens;
+        if !self.raw.is_empty() {
+            self.raw.push_str("\n\n");
+        }
+        self.raw.push_str(&reply.text);
+        Ok(reply.text)
+    }
+}
+
+/// The seed of a question of a conversation.
+fn seed_of(seed: Seed, question: u64) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"storyloom plan question 1\0");
+    hasher.update(&seed.0.to_le_bytes());
+    hasher.update(&question.to_le_bytes());
+    let mut first = [0_u8; 8];
+    first.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+    u64::from_le_bytes(first)
+}
+
+fn malformed(reason: &str) -> Finding {
+    Finding {
+        rule: Rule::Form,
+        shot: None,
+        message: format!("it is not the JSON object that was asked for: {reason}"),
+    }
+}
+
+fn unusable(findings: &[Finding], repairs: u32) -> PlanError {
+    const SHOWN: usize = 5;
+    let mut reasons: Vec<_> = findings
+        .iter()
+        .take(SHOWN)
+        .map(ToString::to_string)
+        .collect();
+    if findings.len() > SHOWN {
+        reasons.push(format!("and {} more", findings.len() - SHOWN));
+    }
+    let message = format!(
+        "the script still cannot be used after {repairs} repairs: {}",
+        reasons.join("; ")
+    );
+    PlanError {
+        class: ErrorClass::Shot,
+        message,
+        raw: String::new(),
+    }
+}
+
+impl From<ChatError> for PlanError {
+    fn from(error: ChatError) -> Self {
+        Self {
+            class: error.class,
+            message: error.message,
+            raw: String::new(),
+        }
+    }
+}
+
+impl From<PromptError> for PlanError {
+    fn from(error: PromptError) -> Self {
+        Self {
+            class: ErrorClass::Run,
+            message: error.to_string(),
+            raw: String::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use storyloom_story::StoryId;
+
+    use super::*;
+    use crate::chat::{ChatReply, ModelIdentity};
+
+    /// Says what it was told to say, and remembers what it was asked.
+    struct Parrot {
+        answers: Mutex<Vec<String>>,
+        asked: Mutex<Vec<ChatRequest>>,
+    }
+
+    impl Parrot {
+        fn saying(answers: &[&str]) -> Self {
+            let answers = answers.iter().rev().map(|answer| (*answer).to_owned());
+            Self {
+                answers: Mutex::new(answers.collect()),
+                asked: Mutex::default(),
+            }
+        }
+    }
+
+    impl Chat for Parrot {
+        fn identity(&self) -> ModelIdentity {
+            ModelIdentity {
+                name: "parrot".to_owned(),
+                digest: None,
+                endpoint: None,
+            }
+        }
+
+        fn capacity(&self) -> usize {
+            1
+        }
+
+        fn ask(&self, request: &ChatRequest) -> Result<ChatReply, ChatError> {
+            self.asked.lock().unwrap().push(request.clone());
+            let text = self.answers.lock().unwrap().pop();
+            let text = text.ok_or_else(|| ChatError::new(ErrorClass::ServiceAway, "gone"))?;
+            let tokens = TokenCount {
+                prompt: 10,
+                completion: 1,
+            };
+            Ok(ChatReply { text, tokens })
+        }
+    }
+
+    fn brief() -> Brief {
+        Brief {
+            title: Some("Ember Kettle".to_owned()),
+            shots: 2,
+            ..Brief::new(StoryId::new("a").unwrap())
+        }
+    }
+
+    fn hold(parrot: &Parrot, steps: Steps, repairs: u32) -> Result<PlannedScript, PlanError> {
+        let prompts = Prompts::load(None).unwrap();
+        let brief = brief();
+        let interview = Interview {
+            chat: parrot,
+            prompts: &prompts,
+            steps,
+            repairs,
+            bounds: Bounds::of(&brief, 200),
+            brief: &brief,
+            picture: None,
+            seed: Seed(5),
+        };
+        interview.hold()
+    }
+
+    const GOOD: &str = r#"{"title": "T", "overview": "O", "product": "kettle", "shots": [
+        {"scene": 1, "cut": false, "prompt": "Wide shot: a cold kitchen in blue light.", "keyframe": "A cold kitchen, wide."},
+        {"scene": 2, "cut": true, "prompt": "Close-up: the kettle steams in warm light.", "keyframe": "A kettle on a stove, close."}]}"#;
+
+    #[test]
+    fn a_right_answer_is_taken_and_small_mistakes_are_mended() {
+        let parrot = Parrot::saying(&[GOOD]);
+        let planned = hold(&parrot, Steps::Script, 0).unwrap();
+        assert_eq!(planned.script.shot_count(), 2);
+        assert_eq!(planned.repairs, 0);
+        assert_eq!(planned.notes, ["made the first shot open with a cut"]);
+        assert_eq!(planned.tokens.prompt, 10);
+        assert_eq!(planned.raw, GOOD);
+    }
+
+    #[test]
+    fn wrong_answers_are_told_what_is_wrong_a_bounded_number_of_times() {
+        let undressed = GOOD.replace("A cold kitchen, wide.", "A woman in a red coat, wide.");
+        let parrot = Parrot::saying(&["no", &undressed, GOOD]);
+        let planned = hold(&parrot, Steps::Script, 2).unwrap();
+        assert_eq!(planned.repairs, 2);
+        let asked = parrot.asked.lock().unwrap();
+        let last = |request: &ChatRequest| request.turns.last().unwrap().text.clone();
+        assert!(
+            last(&asked[1]).contains("no JSON object"),
+            "{}",
+            last(&asked[1])
+        );
+        assert!(
+            last(&asked[2]).contains("shot 1: the keyframe says \"coat\""),
+            "{}",
+            last(&asked[2])
+        );
+        assert_eq!(asked[2].turns.len(), 4, "only the last attempt is shown");
+        let seeds: std::collections::BTreeSet<_> =
+            asked.iter().map(|request| request.seed).collect();
+        assert_eq!(seeds.len(), 3);
+
+        let parrot = Parrot::saying(&["no", "never", GOOD]);
+        let error = hold(&parrot, Steps::Script, 1).unwrap_err();
+        assert_eq!(error.class, ErrorClass::Shot);
+        assert!(error.message.contains("after 1 repairs"), "{error}");
+        assert_eq!(error.raw, "no\n\nnever");
+    }
+
+    #[test]
+    fn the_staged_way_asks_for_reference_scenarios_and_captions() {
+        let caption = |text: &str| format!("{{\"prompt\": \"{text}\", \"keyframe\": \"{text}\"}}");
+        let parrot = Parrot::saying(&[
+            r#"{"subject": "black kettle", "prompt": "A black kettle on grey paper, soft light."}"#,
+            r#"{"title": "T", "overview": "O", "shots": [
+                {"scene": 1, "cut": true, "idea": "cold kitchen at dawn"},
+                {"scene": 1, "cut": false, "idea": "the kettle steams"}]}"#,
+            &caption("Wide shot: a cold kitchen in blue light."),
+            &caption("Close-up: the kettle steams in warm light."),
+        ]);
+        let planned = hold(&parrot, Steps::Staged, 0).unwrap();
+        assert_eq!(planned.script.shot_count(), 2);
+        assert_eq!(planned.tokens.completion, 4);
+        assert!(planned.reference.unwrap().contains("grey paper"));
+        let asked = parrot.asked.lock().unwrap();
+        let names: Vec<_> = asked.iter().map(|request| request.schema.name).collect();
+        assert_eq!(names, ["reference", "scenarios", "caption", "caption"]);
+        assert!(
+            asked[3]
+                .turns
+                .last()
+                .unwrap()
+                .text
+                .contains("the kettle steams")
+        );
+    }
+
+    #[test]
+    fn who_is_away_is_not_the_fault_of_a_brief() {
+        let error = hold(&Parrot::saying(&[]), Steps::Script, 3).unwrap_err();
+        assert_eq!(error.class, ErrorClass::ServiceAway);
+    }
+
+    #[test]
+    fn the_same_seed_asks_the_same() {
+        let first = Parrot::saying(&["x", GOOD]);
+        let second = Parrot::saying(&["x", GOOD]);
+        assert_eq!(
+            hold(&first, Steps::Script, 1),
+            hold(&second, Steps::Script, 1)
+        );
+        let seeds = |parrot: &Parrot| -> Vec<u64> {
+            let asked = parrot.asked.lock().unwrap();
+            asked.iter().map(|request| request.seed).collect()
+        };
+        assert_eq!(seeds(&first), seeds(&second));
+    }
+}

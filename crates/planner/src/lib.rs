@@ -1,0 +1,29 @@
+//! Scripts of briefs.
+//!
+//! A [`Planner`](planner::Planner) takes a [`Brief`](storyloom_story::Brief) and gives a
+//! [`StoryScript`](storyloom_story::StoryScript) that keeps all [rules](check): by fixed
+//! [rules](rules) for advertisements, or by a language model that is [served](served) somewhere or
+//! [runs in this program](native). This crate knows nothing of runs, folders of runs and retries.
+
+pub mod chat;
+pub mod check;
+pub mod dialogue;
+pub mod images;
+pub mod native;
+pub mod planner;
+pub mod prompts;
+pub mod recital;
+pub mod rules;
+pub mod schema;
+pub mod served;
+
+pub use chat::{Chat, ChatError, ChatReply, ChatRequest, ModelIdentity, Sampling, TokenCount};
+pub use dialogue::Steps;
+pub use images::{ImageFolder, ImageLimits, ImageProblem, Picture};
+pub use native::{Native, NativeSettings};
+pub use planner::{
+    BackendKind, PlanError, PlanRequest, PlannedScript, Planner, PlannerDescription,
+    PlannerSettings,
+};
+pub use prompts::{PromptError, Prompts, TemplateVersion};
+pub use served::{ResponseFormat, Secret, Served, ServedSettings, Stop};

@@ -1,0 +1,416 @@
+//! One face for all ways of making a script.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use storyloom_story::{Brief, ErrorClass, Seed, StoryScript};
+
+use crate::chat::{Chat, ModelIdentity, Sampling, TokenCount};
+use crate::check::{check, mend};
+use crate::dialogue::{Interview, Steps};
+use crate::images::{ImageFolder, Picture};
+use crate::prompts::{PromptError, Prompts, TemplateVersion};
+use crate::rules;
+use crate::schema::Bounds;
+
+/// One brief to be planned.
+#[derive(Debug, Clone, Copy)]
+pub struct PlanRequest<'a> {
+    /// What is asked for.
+    pub brief: &'a Brief,
+    /// Where all randomness comes from, see [`Seed::derive_plan`].
+    pub seed: Seed,
+    /// Which attempt this is, from 0.
+    pub attempt: u32,
+}
+
+/// A script that keeps all rules, and how it came about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedScript {
+    /// The script.
+    pub script: StoryScript,
+    /// Prompt of a picture that shows the product or the main character, where one was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    /// Everything the model said; empty where there is none.
+    pub raw: String,
+    /// How often the model had to put an answer right.
+    pub repairs: u32,
+    /// What was mended without the model, and what of the brief was not used.
+    pub notes: Vec<String>,
+    /// Tokens of all questions and answers.
+    pub tokens: TokenCount,
+}
+
+/// Why a brief has no script.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct PlanError {
+    /// What that means: [`ErrorClass::Shot`] for this brief only, any other for all of them.
+    pub class: ErrorClass,
+    /// What happened, and what to do about it.
+    pub message: String,
+    /// What the model said until then.
+    pub raw: String,
+}
+
+/// What makes scripts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendKind {
+    /// Fixed rules and no model.
+    Rules,
+    /// A model behind an OpenAI-compatible endpoint.
+    Served,
+    /// A model in this program.
+    Native,
+}
+
+impl BackendKind {
+    /// The name used in configs and records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rules => "rules",
+            Self::Served => "served",
+            Self::Native => "native",
+        }
+    }
+}
+
+/// Everything but brief and seed that decides a script; part of its recipe.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlannerDescription {
+    /// What makes the scripts.
+    pub backend: BackendKind,
+    /// Version of the rules, where these make them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rules: Option<u32>,
+    /// The model, where one makes them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelIdentity>,
+    /// The templates that it is asked with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub templates: Option<TemplateVersion>,
+    /// How its answers are drawn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampling: Option<Sampling>,
+    /// How many questions a script takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<Steps>,
+    /// How often it may put answers right.
+    pub repairs: u32,
+    /// Most characters of a prompt.
+    pub prompt_chars: u32,
+}
+
+/// What decides a script besides the back end.
+#[derive(Debug, Clone)]
+pub struct PlannerSettings {
+    /// Folder whose templates replace the shipped ones.
+    pub prompts: Option<PathBuf>,
+    /// How many questions a script takes.
+    pub steps: Steps,
+    /// How often a model may put an answer right.
+    pub repairs: u32,
+    /// Most characters of a prompt.
+    pub prompt_chars: u32,
+    /// Where pictures of products are.
+    pub images: ImageFolder,
+}
+
+impl PlannerSettings {
+    /// The settings of a product without a config: scripts in one question, two repairs.
+    pub fn new(images: ImageFolder) -> Self {
+        Self {
+            prompts: None,
+            steps: Steps::Script,
+            repairs: 2,
+            prompt_chars: 1200,
+            images,
+        }
+    }
+}
+
+enum Backend {
+    Rules,
+    Model {
+        kind: BackendKind,
+        chat: Box<dyn Chat>,
+        sampling: Sampling,
+        prompts: Prompts,
+    },
+}
+
+/// Makes scripts of briefs.
+pub struct Planner {
+    backend: Backend,
+    settings: PlannerSettings,
+}
+
+impl Planner {
+    /// A planner that follows fixed rules.
+    pub fn of_rules(settings: PlannerSettings) -> Self {
+        Self {
+            backend: Backend::Rules,
+            settings,
+        }
+    }
+
+    /// A planner that asks a model.
+    ///
+    /// # Errors
+    /// A template is wrong.
+    pub fn of_model(
+        kind: BackendKind,
+        chat: Box<dyn Chat>,
+        sampling: Sampling,
+        settings: PlannerSettings,
+    ) -> Result<Self, PromptError> {
+        let prompts = Prompts::load(settings.prompts.as_deref())?;
+        Ok(Self {
+            backend: Backend::Model {
+                kind,
+                chat,
+                sampling,
+                prompts,
+            },
+            settings,
+        })
+    }
+
+    /// What decides its scripts.
+    pub fn describe(&self) -> PlannerDescription {
+        let nothing = PlannerDescription {
+            backend: BackendKind::Rules,
+            rules: None,
+            model: None,
+            templates: None,
+            sampling: None,
+            steps: None,
+            repairs: 0,
+            prompt_chars: self.settings.prompt_chars,
+        };
+        match &self.backend {
+            Backend::Rules => PlannerDescription {
+                rules: Some(rules::VERSION),
+                ..nothing
+            },
+            Backend::Model {
+                kind,
+                chat,
+                sampling,
+                prompts,
+            } => PlannerDescription {
+                backend: *kind,
+                model: Some(chat.identity()),
+                templates: Some(prompts.version().clone()),
+                sampling: Some(*sampling),
+                steps: Some(self.settings.steps),
+                repairs: self.settings.repairs,
+                ..nothing
+            },
+        }
+    }
+
+    /// Briefs that it likes to work on at once.
+    pub fn capacity(&self) -> usize {
+        match &self.backend {
+            Backend::Rules => 1,
+            Backend::Model { chat, .. } => chat.capacity().max(1),
+        }
+    }
+
+    /// Whether it can make a script of a brief at all.
+    ///
+    /// # Errors
+    /// Why it cannot, with what to do.
+    pub fn check(&self, brief: &Brief) -> Result<(), String> {
+        match &self.backend {
+            Backend::Rules => rules::check(brief),
+            Backend::Model { .. } => Ok(()),
+        }
+    }
+
+    /// Makes a script. May be called from several threads.
+    ///
+    /// # Errors
+    /// There is none; the class says whether another brief has better chances.
+    pub fn plan_one(&self, request: &PlanRequest<'_>) -> Result<PlannedScript, PlanError> {
+        let brief = request.brief;
+        let bounds = Bounds::of(brief, self.settings.prompt_chars);
+        match &self.backend {
+            Backend::Rules => by_rules(brief, &bounds, request.seed),
+            Backend::Model { chat, prompts, .. } => {
+                let interview = Interview {
+                    chat: chat.as_ref(),
+                    prompts,
+                    steps: self.settings.steps,
+                    repairs: self.settings.repairs,
+                    bounds,
+                    brief,
+                    picture: self.picture(brief)?,
+                    seed: request.seed,
+                };
+                interview.hold()
+            }
+        }
+    }
+
+    /// Makes scripts, as many at once as it likes to; the results are in the order of the requests.
+    pub fn plan(&self, requests: &[PlanRequest<'_>]) -> Vec<Result<PlannedScript, PlanError>> {
+        let results: Vec<Mutex<Option<_>>> = requests.iter().map(|_| Mutex::new(None)).collect();
+        let next = AtomicUsize::new(0);
+        let work = || {
+            while let Some(position) = claim(&next, requests.len()) {
+                let planned = self.plan_one(&requests[position]);
+                let mut place = results[position]
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
+                *place = Some(planned);
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..self.capacity().min(requests.len()) {
+                scope.spawn(work);
+            }
+            work();
+        });
+        let lost = || PlanError {
+            class: ErrorClass::Run,
+            message: "the planner ended without an answer".to_owned(),
+            raw: String::new(),
+        };
+        let results = results.into_iter().map(|place| {
+            let place = place.into_inner().unwrap_or_else(PoisonError::into_inner);
+            place.unwrap_or_else(|| Err(lost()))
+        });
+        results.collect()
+    }
+
+    fn picture(&self, brief: &Brief) -> Result<Option<Arc<Picture>>, PlanError> {
+        let Some(path) = &brief.product_image else {
+            return Ok(None);
+        };
+        let sha256 = brief.product_image_sha256.as_deref();
+        let picture = self.settings.images.load(path, sha256);
+        let picture = picture.map_err(|error| PlanError {
+            class: ErrorClass::Shot,
+            message: format!("the product image {path:?} cannot be used: {error}"),
+            raw: String::new(),
+        })?;
+        Ok(Some(Arc::new(picture)))
+    }
+}
+
+impl std::fmt::Debug for Planner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.describe().fmt(f)
+    }
+}
+
+fn claim(next: &AtomicUsize, count: usize) -> Option<usize> {
+    let position = next.fetch_add(1, Ordering::Relaxed);
+    (position < count).then_some(position)
+}
+
+/// What rules make is checked like what models make.
+fn by_rules(brief: &Brief, bounds: &Bounds, seed: Seed) -> Result<PlannedScript, PlanError> {
+    let refused = |message: String| PlanError {
+        class: ErrorClass::Shot,
+        message,
+        raw: String::new(),
+    };
+    rules::check(brief).map_err(refused)?;
+    let mut draft = rules::draft(brief, bounds, seed);
+    let mut notes = mend(&mut draft, brief, bounds);
+    if let Some(finding) = check(&draft, brief, bounds).first() {
+        return Err(refused(format!(
+            "the rules make no usable script of it: {finding}"
+        )));
+    }
+    if brief.instruction.is_some() {
+        notes.push("the instruction was not read: the rules have no language model".to_owned());
+    }
+    Ok(PlannedScript {
+        script: draft.into_script(),
+        reference: None,
+        raw: String::new(),
+        repairs: 0,
+        notes,
+        tokens: TokenCount::default(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use storyloom_story::{BriefKind, StoryId};
+
+    use super::*;
+    use crate::images::ImageLimits;
+
+    fn brief(id: &str, title: &str) -> Brief {
+        Brief {
+            title: Some(title.to_owned()),
+            ..Brief::new(StoryId::new(id).unwrap())
+        }
+    }
+
+    fn planner() -> Planner {
+        let images = ImageFolder::new(".", ImageLimits::default());
+        Planner::of_rules(PlannerSettings::new(images))
+    }
+
+    #[test]
+    fn many_briefs_come_back_in_their_order_and_the_same_every_time() {
+        let briefs: Vec<_> = (0..5)
+            .map(|number| brief(&format!("a{number}"), &format!("Lamp {number}x")))
+            .collect();
+        let requests: Vec<_> = briefs
+            .iter()
+            .map(|brief| PlanRequest {
+                brief,
+                seed: Seed::derive_plan(1, &brief.id, 0),
+                attempt: 0,
+            })
+            .collect();
+        let planner = planner();
+        let all = planner.plan(&requests);
+        assert_eq!(all, planner.plan(&requests));
+        for (request, planned) in requests.iter().zip(all) {
+            assert_eq!(planner.plan_one(request), planned);
+            let name = planned.unwrap().script.name.unwrap();
+            assert_eq!(Some(name.as_str()), request.brief.title.as_deref());
+        }
+    }
+
+    #[test]
+    fn rules_say_what_they_cannot_do() {
+        let story = Brief {
+            idea: Some("a fox".to_owned()),
+            ..brief("a", "x")
+        };
+        assert_eq!(story.kind(), BriefKind::Story);
+        let planner = planner();
+        assert!(planner.check(&story).unwrap_err().contains("idea"));
+        let request = PlanRequest {
+            brief: &story,
+            seed: Seed(0),
+            attempt: 0,
+        };
+        let error = planner.plan_one(&request).unwrap_err();
+        assert_eq!(error.class, ErrorClass::Shot);
+    }
+
+    #[test]
+    fn a_description_survives_the_way_to_json_and_back() {
+        let described = planner().describe();
+        let text = serde_json::to_string(&described).unwrap();
+        assert_eq!(
+            serde_json::from_str::<PlannerDescription>(&text).unwrap(),
+            described
+        );
+        assert!(text.contains("\"backend\":\"rules\""), "{text}");
+    }
+}

@@ -1,0 +1,227 @@
+//! A model that is served elsewhere, by anything that speaks the chat part of OpenAI's protocol.
+//!
+//! Questions go out from the threads that ask them, a bounded number at once. What fails is tried
+//! again where that can help, as long as the server wishes to be left alone if it says so. The key
+//! goes into one header and nowhere else; redirects are not followed, so that it is sent to no
+//! other server.
+
+mod gate;
+mod retry;
+mod wire;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use storyloom_story::ErrorClass;
+use ureq::tls::{RootCerts, TlsConfig};
+
+use crate::chat::{Chat, ChatError, ChatReply, ChatRequest, ModelIdentity, Sampling};
+use gate::Gate;
+use retry::{Fault, Next};
+
+/// A secret that is not shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Takes a key, without the white space around it; `None` if nothing is left.
+    pub fn new(key: &str) -> Option<Self> {
+        let key = key.trim();
+        (!key.is_empty()).then(|| Self(key.to_owned()))
+    }
+
+    /// `text` without the secret.
+    fn hidden_in(&self, text: &str) -> String {
+        text.replace(&self.0, "[key]")
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// How the form of an answer is asked for, besides in words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResponseFormat {
+    /// By its JSON schema.
+    Schema,
+    /// As any JSON object.
+    Object,
+    /// Not at all, for servers that refuse the others.
+    Off,
+}
+
+/// Whether to go on; asked while waiting.
+pub type Stop = Arc<dyn Fn() -> bool + Send + Sync>;
+
+/// Where the model is, and how to treat its server.
+#[derive(Clone)]
+pub struct ServedSettings {
+    /// Address of the API, up to `/v1`.
+    pub endpoint: String,
+    /// Name of the model there.
+    pub model: String,
+    /// Key of the API, if it wants one.
+    pub key: Option<Secret>,
+    /// Questions at once.
+    pub concurrency: usize,
+    /// Questions a minute; 0 for any number.
+    pub per_minute: u32,
+    /// Longest time for one answer.
+    pub timeout: Duration,
+    /// How often a question is asked again.
+    pub retries: u32,
+    /// Pause before the first repetition; doubles with each.
+    pub backoff: Duration,
+    /// Longest pause, also of those that the server wishes for.
+    pub longest_pause: Duration,
+    /// How the form of the answer is asked for.
+    pub format: ResponseFormat,
+    /// How answers are drawn.
+    pub sampling: Sampling,
+    /// Longest side of pictures that are sent, in pixels.
+    pub picture_side: u32,
+    /// Whether to give up.
+    pub stop: Stop,
+}
+
+/// A model behind an endpoint.
+pub struct Served {
+    settings: ServedSettings,
+    url: String,
+    agent: ureq::Agent,
+    gate: Gate,
+}
+
+impl Served {
+    /// Gets ready to ask; nothing is sent yet.
+    ///
+    /// # Errors
+    /// An address that is none, or with a name and password in it.
+    pub fn new(settings: ServedSettings) -> Result<Self, ChatError> {
+        let url = wire::completions_url(&settings.endpoint)
+            .map_err(|reason| ChatError::new(ErrorClass::Run, reason))?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = TlsConfig::builder()
+            .root_certs(RootCerts::PlatformVerifier)
+            .unversioned_rustls_crypto_provider(provider)
+            .build();
+        let agent = ureq::Agent::config_builder()
+            .timeout_global(Some(settings.timeout))
+            .timeout_connect(Some(settings.timeout.min(Duration::from_secs(10))))
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .http_status_as_error(false)
+            .max_idle_connections(settings.concurrency)
+            .max_idle_connections_per_host(settings.concurrency)
+            .tls_config(tls)
+            .build();
+        Ok(Self {
+            gate: Gate::new(settings.concurrency, settings.per_minute),
+            url,
+            agent: agent.into(),
+            settings,
+        })
+    }
+
+    /// Asks once.
+    fn attempt(&self, body: &str) -> Result<ChatReply, Fault> {
+        let mut request = self
+            .agent
+            .post(&self.url)
+            .header("Content-Type", "application/json")
+            .header("Accept", "application/json");
+        if let Some(Secret(key)) = &self.settings.key {
+            request = request.header("Authorization", format!("Bearer {key}"));
+        }
+        let mut response = request
+            .send(body)
+            .map_err(|error| Fault::of_error(&error))?;
+        let status = response.status().as_u16();
+        let wish = response.headers().get("retry-after");
+        let wish = wish.and_then(|value| value.to_str().ok());
+        let wish = wish.and_then(|value| retry::wished_pause(value, std::time::SystemTime::now()));
+        let reader = response.body_mut().with_config().limit(wire::LARGEST);
+        let text = reader
+            .lossy_utf8(true)
+            .read_to_string()
+            .map_err(|error| Fault::of_error(&error))?;
+        match status {
+            200 => wire::read_reply(&text).map_err(Fault::Garbage),
+            _ => Err(Fault::Status {
+                status,
+                wish,
+                said: wire::complaint(&text),
+            }),
+        }
+    }
+
+    /// Asks as often as it makes sense.
+    fn persist(&self, body: &str, seed: u64) -> Result<ChatReply, ChatError> {
+        let settings = &self.settings;
+        let mut failed = 0;
+        loop {
+            self.gate.enter(&settings.stop)?;
+            let result = self.attempt(body);
+            self.gate.leave();
+            let fault = match result {
+                Ok(reply) => return Ok(reply),
+                Err(fault) => fault,
+            };
+            let next = fault.next(failed, settings, seed);
+            let message = self.message(&fault, failed);
+            match next {
+                Next::GiveUp(class) => return Err(ChatError::new(class, message)),
+                Next::Wait { pause, everybody } => {
+                    tracing::warn!(
+                        pause_ms = pause.as_millis() as u64,
+                        "{message}; asking again"
+                    );
+                    let until = Instant::now() + pause;
+                    if everybody {
+                        self.gate.close_until(until);
+                    }
+                    gate::wait_until(until, &settings.stop)?;
+                }
+            }
+            failed += 1;
+        }
+    }
+
+    fn message(&self, fault: &Fault, failed: u32) -> String {
+        let url = &self.url;
+        let after = match failed {
+            0 => String::new(),
+            times => format!(" (asked {} times)", times + 1),
+        };
+        let message = format!("{url}: {fault}{after}");
+        let key = self.settings.key.as_ref();
+        key.map_or_else(|| message.clone(), |key| key.hidden_in(&message))
+    }
+}
+
+impl Chat for Served {
+    fn identity(&self) -> ModelIdentity {
+        ModelIdentity {
+            name: self.settings.model.clone(),
+            digest: None,
+            endpoint: Some(self.settings.endpoint.clone()),
+        }
+    }
+
+    fn capacity(&self) -> usize {
+        self.settings.concurrency
+    }
+
+    fn ask(&self, request: &ChatRequest) -> Result<ChatReply, ChatError> {
+        let body = wire::request_body(request, &self.settings)
+            .map_err(|reason| ChatError::new(ErrorClass::Shot, reason))?;
+        self.persist(&body, request.seed)
+    }
+}
+
+#[cfg(test)]
+mod tests;

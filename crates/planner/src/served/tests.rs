@@ -1,0 +1,502 @@
+//! A served model against a server that misbehaves in every way it was told to.
+
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::SystemTime;
+
+use serde_json::{Value, json};
+use storyloom_story::{Brief, Seed, StoryId};
+
+use super::*;
+use crate::chat::{Role, Turn};
+use crate::images::{ImageFolder, ImageLimits, Picture};
+use crate::planner::{BackendKind, PlanRequest, Planner, PlannerSettings};
+use crate::schema::Bounds;
+
+/// What the server does with one request.
+#[derive(Debug, Clone)]
+enum Act {
+    Answer(String),
+    Say(u16, &'static str, &'static str),
+    /// Answers after this time.
+    Slow(Duration, String),
+    /// Promises more bytes than it sends.
+    Cut,
+    /// Hangs up before it says anything.
+    HangUp,
+    /// No HTTP at all.
+    Noise,
+}
+
+#[derive(Debug, Clone)]
+struct Seen {
+    line: String,
+    headers: Vec<String>,
+    body: Value,
+}
+
+#[derive(Default)]
+struct Story {
+    acts: Mutex<VecDeque<Act>>,
+    seen: Mutex<Vec<Seen>>,
+    inside: AtomicUsize,
+    most_inside: AtomicUsize,
+}
+
+struct Server {
+    address: String,
+    story: Arc<Story>,
+}
+
+impl Server {
+    /// Does `acts` in order, and the last one again and again.
+    fn start(acts: impl IntoIterator<Item = Act>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}/v1", listener.local_addr().unwrap());
+        let story = Arc::new(Story {
+            acts: Mutex::new(acts.into_iter().collect()),
+            ..Story::default()
+        });
+        let shared = Arc::clone(&story);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let story = Arc::clone(&shared);
+                // A client that has given up is no trouble.
+                std::thread::spawn(move || story.serve(stream).unwrap_or_default());
+            }
+        });
+        Self { address, story }
+    }
+
+    fn seen(&self) -> Vec<Seen> {
+        self.story.seen.lock().unwrap().clone()
+    }
+}
+
+impl Story {
+    fn serve(&self, mut stream: TcpStream) -> std::io::Result<()> {
+        let mut reader = BufReader::new(stream.try_clone()?);
+        let mut head = Vec::new();
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line)?;
+            if line.trim().is_empty() {
+                break;
+            }
+            head.push(line.trim().to_owned());
+        }
+        let length = head.iter().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            name.eq_ignore_ascii_case("content-length")
+                .then(|| value.trim().parse().ok())?
+        });
+        let mut body = vec![0; length.unwrap_or(0)];
+        reader.read_exact(&mut body)?;
+        self.seen.lock().unwrap().push(Seen {
+            line: head.remove(0),
+            headers: head,
+            body: serde_json::from_slice(&body).unwrap_or_default(),
+        });
+        let inside = self.inside.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most_inside.fetch_max(inside, Ordering::SeqCst);
+        let done = self.act(&mut stream);
+        self.inside.fetch_sub(1, Ordering::SeqCst);
+        done
+    }
+
+    fn act(&self, stream: &mut TcpStream) -> std::io::Result<()> {
+        let act = {
+            let mut acts = self.acts.lock().unwrap();
+            match acts.len() {
+                1 => acts.front().cloned(),
+                _ => acts.pop_front(),
+            }
+        };
+        match act {
+            Some(Act::Answer(text)) => reply(stream, 200, "", &completion(&text)),
+            Some(Act::Say(status, headers, body)) => reply(stream, status, headers, body),
+            Some(Act::Slow(time, text)) => {
+                std::thread::sleep(time);
+                reply(stream, 200, "", &completion(&text))
+            }
+            Some(Act::Cut) => {
+                write!(
+                    stream,
+                    "HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n{{\"choi"
+                )
+            }
+            Some(Act::Noise) => write!(stream, "\u{1}\u{2}no http\r\n\r\n"),
+            Some(Act::HangUp) | None => Ok(()),
+        }
+    }
+}
+
+fn reply(stream: &mut TcpStream, status: u16, headers: &str, body: &str) -> std::io::Result<()> {
+    write!(
+        stream,
+        "HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n{headers}\r\n{body}",
+        body.len()
+    )
+}
+
+fn completion(text: &str) -> String {
+    json!({
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10},
+    })
+    .to_string()
+}
+
+fn settings(endpoint: &str) -> ServedSettings {
+    ServedSettings {
+        endpoint: endpoint.to_owned(),
+        model: "a-model".to_owned(),
+        key: Secret::new("sk-very-secret\n"),
+        concurrency: 2,
+        per_minute: 0,
+        timeout: Duration::from_secs(20),
+        retries: 3,
+        backoff: Duration::from_millis(5),
+        longest_pause: Duration::from_secs(5),
+        format: ResponseFormat::Schema,
+        sampling: Sampling {
+            temperature: 0.7,
+            top_p: 0.9,
+            top_k: 0,
+            max_tokens: 100,
+        },
+        picture_side: 8,
+        stop: Arc::new(|| false),
+    }
+}
+
+fn question() -> ChatRequest {
+    let bounds = Bounds {
+        shots: 2,
+        prompt: 200,
+        product: true,
+    };
+    ChatRequest {
+        turns: vec![
+            Turn {
+                role: Role::System,
+                text: "Rules.".to_owned(),
+            },
+            Turn::user("Write."),
+        ],
+        picture: None,
+        schema: bounds.script(),
+        seed: 0xffff_ffff_ffff_fff1,
+    }
+}
+
+fn ask(server: &Server) -> Result<ChatReply, ChatError> {
+    Served::new(settings(&server.address))
+        .unwrap()
+        .ask(&question())
+}
+
+fn answer(text: &str) -> Act {
+    Act::Answer(text.to_owned())
+}
+
+#[test]
+fn a_question_is_sent_as_the_protocol_wants_it() {
+    let server = Server::start([answer("{}")]);
+    let served = Served::new(settings(&server.address)).unwrap();
+    let picture = Picture {
+        pixels: image::RgbImage::new(16, 16),
+        sha256: String::new(),
+    };
+    let mut request = question();
+    request.picture = Some(Arc::new(picture));
+    request.turns.push(Turn::assistant("x"));
+    request.turns.push(Turn::user("Again."));
+    let reply = served.ask(&request).unwrap();
+    assert_eq!(reply.text, "{}");
+    assert_eq!((reply.tokens.prompt, reply.tokens.completion), (7, 3));
+    let seen = server.seen().remove(0);
+    assert_eq!(seen.line, "POST /v1/chat/completions HTTP/1.1");
+    let key = |line: &&String| line.to_lowercase().starts_with("authorization:");
+    assert!(
+        seen.headers
+            .iter()
+            .find(key)
+            .unwrap()
+            .ends_with("Bearer sk-very-secret")
+    );
+    let body = &seen.body;
+    assert_eq!(body["model"], "a-model");
+    assert_eq!(body["seed"], 0x7fff_fff1);
+    assert_eq!(
+        (&body["temperature"], &body["top_p"]),
+        (&json!(0.7), &json!(0.9))
+    );
+    assert_eq!(body["response_format"]["type"], "json_schema");
+    let schema = &body["response_format"]["json_schema"]["schema"];
+    assert_eq!(schema["properties"]["shots"]["minItems"], 2);
+    let messages = body["messages"].as_array().unwrap();
+    let roles: Vec<_> = messages.iter().map(|message| &message["role"]).collect();
+    assert_eq!(roles, ["system", "user", "assistant", "user"]);
+    let url = messages[1]["content"][0]["image_url"]["url"]
+        .as_str()
+        .unwrap();
+    assert!(url.starts_with("data:image/png;base64,"), "{url}");
+    assert_eq!(messages[1]["content"][1]["text"], "Write.");
+    assert_eq!(messages[3]["content"], "Again.");
+}
+
+#[test]
+fn what_can_pass_is_tried_again() {
+    for act in [
+        Act::Say(500, "", "{\"error\": {\"message\": \"oops\"}}"),
+        Act::Say(503, "", ""),
+        Act::Say(429, "Retry-After: 0\r\n", ""),
+        Act::Say(200, "", "<html>busy</html>"),
+        Act::Say(200, "", "{\"choices\": []}"),
+        Act::Cut,
+        Act::HangUp,
+        Act::Noise,
+    ] {
+        let server = Server::start([act.clone(), act.clone(), answer("fine")]);
+        let reply = ask(&server).unwrap_or_else(|error| panic!("{act:?}: {error}"));
+        assert_eq!(reply.text, "fine");
+        assert_eq!(server.seen().len(), 3, "{act:?}");
+    }
+}
+
+#[test]
+fn a_slow_server_is_given_up_on_and_asked_again() {
+    let slow = Act::Slow(Duration::from_secs(20), "late".to_owned());
+    let server = Server::start([slow, answer("fine")]);
+    let quick = ServedSettings {
+        timeout: Duration::from_millis(300),
+        ..settings(&server.address)
+    };
+    let reply = Served::new(quick).unwrap().ask(&question()).unwrap();
+    assert_eq!(reply.text, "fine");
+}
+
+#[test]
+fn a_server_that_stays_bad_is_away() {
+    for act in [
+        Act::Say(500, "", "{\"detail\": \"no memory left\"}"),
+        Act::Noise,
+        Act::Cut,
+    ] {
+        let server = Server::start([act]);
+        let error = ask(&server).unwrap_err();
+        assert_eq!(error.class, ErrorClass::ServiceAway, "{error}");
+        assert!(error.message.contains("(asked 4 times)"), "{error}");
+        assert_eq!(server.seen().len(), 4);
+    }
+    let gone = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let served = Served::new(settings(&format!("http://{gone}/v1"))).unwrap();
+    assert_eq!(
+        served.ask(&question()).unwrap_err().class,
+        ErrorClass::ServiceAway
+    );
+}
+
+#[test]
+fn what_cannot_pass_is_told_at_once() {
+    for (act, class, wanted) in [
+        (
+            Act::Say(
+                401,
+                "",
+                "{\"error\": {\"message\": \"wrong key sk-very-secret\"}}",
+            ),
+            ErrorClass::Run,
+            "said 401: wrong key [key]",
+        ),
+        (
+            Act::Say(404, "", "{\"detail\": \"no such model\"}"),
+            ErrorClass::Run,
+            "no such model",
+        ),
+        (
+            Act::Say(400, "", "{\"message\": \"too long\"}"),
+            ErrorClass::Shot,
+            "said 400: too long",
+        ),
+        (
+            Act::Say(422, "", "picture"),
+            ErrorClass::Shot,
+            "said 422: picture",
+        ),
+    ] {
+        let server = Server::start([act]);
+        let error = ask(&server).unwrap_err();
+        assert_eq!(error.class, class, "{error}");
+        assert!(error.message.contains(wanted), "{error}");
+        assert!(!error.message.contains("sk-very"), "{error}");
+        assert_eq!(server.seen().len(), 1);
+    }
+}
+
+#[test]
+fn the_key_follows_no_redirect_and_is_not_shown() {
+    let other = Server::start([answer("stolen")]);
+    let target: &'static str = format!("Location: {}/chat/completions\r\n", other.address).leak();
+    for status in [301, 302, 307, 308] {
+        let server = Server::start([Act::Say(status, target, "")]);
+        assert_eq!(ask(&server).unwrap_err().class, ErrorClass::Run);
+    }
+    assert_eq!(other.seen().len(), 0);
+    let shown = format!("{:?}", Secret::new("sk-very-secret"));
+    assert!(!shown.contains("sk-very"), "{shown}");
+}
+
+#[test]
+fn wishes_of_the_server_hold_for_all_questions() {
+    let busy = Act::Say(429, "Retry-After: 0.4\r\n", "");
+    let server = Server::start([busy, answer("fine")]);
+    let served = Served::new(settings(&server.address)).unwrap();
+    let start = Instant::now();
+    served.ask(&question()).unwrap();
+    assert!(start.elapsed() >= Duration::from_millis(400));
+
+    let far = Server::start([Act::Say(429, "Retry-After: 3600\r\n", "")]);
+    assert_eq!(ask(&far).unwrap_err().class, ErrorClass::ServiceAway);
+    assert_eq!(far.seen().len(), 1);
+}
+
+#[test]
+fn a_pause_is_seconds_or_a_date() {
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_770);
+    let pause = |value| retry::wished_pause(value, now);
+    assert_eq!(pause("7"), Some(Duration::from_secs(7)));
+    assert_eq!(
+        pause("Sun, 06 Nov 1994 08:49:37 GMT"),
+        Some(Duration::from_secs(7))
+    );
+    assert_eq!(pause("Tue, 06 Nov 1984 08:49:37 GMT"), Some(Duration::ZERO));
+    assert_eq!(
+        (pause("soon"), pause("-3"), pause("inf")),
+        (None, None, None)
+    );
+}
+
+#[test]
+fn no_more_questions_at_once_than_allowed() {
+    let server = Server::start([Act::Slow(Duration::from_millis(30), "x".to_owned())]);
+    let served = Served::new(settings(&server.address)).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..9 {
+            scope.spawn(|| served.ask(&question()).unwrap());
+        }
+    });
+    assert_eq!(server.seen().len(), 9);
+    assert!(server.story.most_inside.load(Ordering::SeqCst) <= 2);
+}
+
+#[test]
+fn questions_keep_their_distance() {
+    let server = Server::start([answer("x")]);
+    let slow = ServedSettings {
+        per_minute: 300,
+        ..settings(&server.address)
+    };
+    let served = Served::new(slow).unwrap();
+    let start = Instant::now();
+    for _ in 0..3 {
+        served.ask(&question()).unwrap();
+    }
+    assert!(start.elapsed() >= Duration::from_millis(400));
+}
+
+#[test]
+fn a_stop_ends_waiting() {
+    let server = Server::start([Act::Say(503, "Retry-After: 4\r\n", "")]);
+    let flag = Arc::new(AtomicBool::new(false));
+    let heeded = Arc::clone(&flag);
+    let stopping = ServedSettings {
+        stop: Arc::new(move || heeded.load(Ordering::Relaxed)),
+        ..settings(&server.address)
+    };
+    let served = Served::new(stopping).unwrap();
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(|| served.ask(&question()));
+        while server.seen().is_empty() {
+            std::thread::yield_now();
+        }
+        flag.store(true, Ordering::Relaxed);
+        let error = asked.join().unwrap().unwrap_err();
+        assert_eq!(error.class, ErrorClass::Interrupted);
+    });
+}
+
+#[test]
+fn wrong_addresses_are_told() {
+    for bad in [
+        "127.0.0.1:8000",
+        "ftp://a/v1",
+        "http://",
+        "http://u:p@host/v1",
+        "http://h/v1?x=1",
+    ] {
+        let error = Served::new(settings(bad)).err();
+        assert_eq!(
+            error.map(|error| error.class),
+            Some(ErrorClass::Run),
+            "{bad}"
+        );
+    }
+}
+
+#[test]
+fn several_briefs_are_planned_through_a_bad_connection() {
+    let good = json!({"title": "T", "overview": "O", "product": "kettle", "shots": [
+        {"scene": 1, "cut": true, "prompt": "Wide shot: a cold kitchen in blue light.", "keyframe": "A cold kitchen, wide."},
+        {"scene": 2, "cut": true, "prompt": "Close-up: the kettle steams in warm light.", "keyframe": "A kettle on a stove, close."}]})
+    .to_string();
+    let server = Server::start([
+        Act::HangUp,
+        answer("no json"),
+        Act::Say(500, "", ""),
+        Act::Cut,
+        Act::Answer(good),
+    ]);
+    let images = ImageFolder::new(".", ImageLimits::default());
+    let sampling = settings("").sampling;
+    let chat = Served::new(settings(&server.address)).unwrap();
+    let planner = Planner::of_model(
+        BackendKind::Served,
+        Box::new(chat),
+        sampling,
+        PlannerSettings::new(images),
+    )
+    .unwrap();
+    let briefs: Vec<_> = (0..4)
+        .map(|number| Brief {
+            title: Some("Ember Kettle".to_owned()),
+            shots: 2,
+            ..Brief::new(StoryId::new(format!("a{number}")).unwrap())
+        })
+        .collect();
+    let requests: Vec<_> = briefs
+        .iter()
+        .map(|brief| PlanRequest {
+            brief,
+            seed: Seed(1),
+            attempt: 0,
+        })
+        .collect();
+    for planned in planner.plan(&requests) {
+        let planned = planned.unwrap();
+        assert_eq!(planned.script.shot_count(), 2);
+        assert!(planned.repairs <= 1);
+    }
+    let described = serde_json::to_string(&planner.describe()).unwrap();
+    assert!(
+        described.contains("a-model") && !described.contains("sk-very"),
+        "{described}"
+    );
+}

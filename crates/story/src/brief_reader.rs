@@ -1,0 +1,391 @@
+//! From a line of a manifest that has no script to a checked [`Brief`].
+//!
+//! Two layouts are read: one flat object, and the sample of Narrative Weaver (specification,
+//! section 1.2) as far as it is given before a plan exists.
+
+use jsonc_parser::ast::Value;
+
+use crate::brief::{Brief, BriefKind, Language};
+use crate::ids::StoryId;
+use crate::json::{self, Fields, kind, span};
+use crate::manifest_reader::InputFiles;
+use crate::problem::{Problems, Span};
+use crate::video::Resolution;
+
+/// Keys of a brief that a line with a script cannot have.
+pub(crate) const BRIEF_KEYS: [&str; 15] = [
+    "title",
+    "selling_points",
+    "promo",
+    "instruction",
+    "product_image",
+    "product_image_sha256",
+    "idea",
+    "shots",
+    "style",
+    "language",
+    "schema",
+    "use",
+    "lang",
+    "condition_images",
+    "product",
+];
+
+/// The keys of every line, script or brief.
+pub(crate) const LINE_KEYS: [&str; 6] = ["id", "method", "seed", "tenant", "priority", "size"];
+
+/// The only value of `schema`.
+const SAMPLE_SCHEMA: &str = "storyloom.nw.sample/1";
+
+/// What speaks for the product, and its picture, from whichever layout has them.
+#[derive(Default)]
+struct Product {
+    title: Option<String>,
+    selling_points: Vec<String>,
+    promo: Option<String>,
+    image: Option<String>,
+    sha256: Option<String>,
+}
+
+/// Reads what only briefs have. `None` only if a problem was noted.
+pub(crate) fn read_brief(
+    problems: &mut Problems<'_>,
+    fields: &Fields<'_, '_>,
+    files: &dyn InputFiles,
+    id: StoryId,
+) -> Option<Brief> {
+    let before = problems.len();
+    check_sample_keys(problems, fields);
+    let product = read_product(problems, fields, files);
+    let idea = bounded_text(problems, fields, "idea", 8000);
+    let brief = Brief {
+        title: product.title,
+        selling_points: product.selling_points,
+        promo: product.promo,
+        instruction: bounded_text(problems, fields, "instruction", 4000),
+        product_image: product.image,
+        product_image_sha256: product.sha256,
+        idea,
+        shots: read_shots(problems, fields),
+        style: bounded_text(problems, fields, "style", 500),
+        language: read_language(problems, fields),
+        ..Brief::new(id)
+    };
+    // What is missing cannot be told from what is wrong.
+    if problems.len() == before {
+        check_subject(problems, fields, &brief);
+    }
+    (problems.len() == before).then_some(brief)
+}
+
+fn check_sample_keys(problems: &mut Problems<'_>, fields: &Fields<'_, '_>) {
+    if let Some(value) = fields.get("schema")
+        && let Some(schema) = json::text(problems, value, "schema")
+        && schema != SAMPLE_SCHEMA
+    {
+        let message = format!("there is no schema {schema:?}");
+        let help = format!("write \"{SAMPLE_SCHEMA}\", or leave it out");
+        problems.add(span(value), message, help);
+    }
+    if let Some(value) = fields.get("use")
+        && let Some(use_) = json::text(problems, value, "use")
+        && !["q2", "q3"].contains(&use_.as_str())
+    {
+        let message = format!("samples of use {use_:?} are not planned");
+        let help = "\"q2\" is a story and \"q3\" an advertisement; give any other a script";
+        problems.add(span(value), message, help);
+    }
+}
+
+fn read_product(
+    problems: &mut Problems<'_>,
+    fields: &Fields<'_, '_>,
+    files: &dyn InputFiles,
+) -> Product {
+    let mut product = read_texts(problems, fields);
+    if let Some(value) = fields.get("product")
+        && let Some(inner) = Fields::new(
+            problems,
+            value,
+            "the product",
+            &["title", "selling_points", "promo"],
+        )
+    {
+        for name in ["title", "selling_points", "promo"] {
+            note_twice(problems, fields, name, inner.get(name));
+        }
+        let nested = read_texts(problems, &inner);
+        product.title = product.title.or(nested.title);
+        product.selling_points.extend(nested.selling_points);
+        product.promo = product.promo.or(nested.promo);
+    }
+    read_images(problems, fields, &mut product);
+    check_image(problems, fields, files, &product);
+    product
+}
+
+fn read_texts(problems: &mut Problems<'_>, fields: &Fields<'_, '_>) -> Product {
+    Product {
+        title: bounded_text(problems, fields, "title", 200),
+        selling_points: read_selling_points(problems, fields),
+        promo: bounded_text(problems, fields, "promo", 500),
+        ..Product::default()
+    }
+}
+
+/// Notes a value that stands in both layouts of one line.
+fn note_twice(
+    problems: &mut Problems<'_>,
+    fields: &Fields<'_, '_>,
+    name: &str,
+    other: Option<&Value<'_>>,
+) {
+    if let (Some(_), Some(other)) = (fields.get(name), other) {
+        let message = format!("\"{name}\" is given twice, in two places");
+        problems.add(span(other), message, "remove one of them");
+    }
+}
+
+fn read_selling_points(problems: &mut Problems<'_>, fields: &Fields<'_, '_>) -> Vec<String> {
+    const NAME: &str = "selling_points";
+    let list = fields
+        .get(NAME)
+        .and_then(|value| json::list(problems, value, NAME));
+    let Some(list) = list else {
+        return Vec::new();
+    };
+    if let Some(beyond) = list.elements.get(Brief::MAX_SELLING_POINTS) {
+        let message = format!(
+            "\"{NAME}\" has {} entries, at most {} are read",
+            list.elements.len(),
+            Brief::MAX_SELLING_POINTS
+        );
+        problems.add(span(beyond), message, "keep the strongest");
+    }
+    let points = list.elements.iter().take(Brief::MAX_SELLING_POINTS);
+    points
+        .filter_map(|value| {
+            let text = json::text(problems, value, NAME)?;
+            check_text(problems, span(value), NAME, text, 500)
+        })
+        .collect()
+}
+
+fn read_images(problems: &mut Problems<'_>, fields: &Fields<'_, '_>, product: &mut Product) {
+    product.image = bounded_text(problems, fields, "product_image", 1000);
+    product.sha256 = read_sha256(problems, fields, "product_image_sha256");
+    const NAME: &str = "condition_images";
+    let list = fields
+        .get(NAME)
+        .and_then(|value| json::list(problems, value, NAME));
+    let Some(list) = list else {
+        return;
+    };
+    note_twice(problems, fields, "product_image", list.elements.first());
+    if let Some(second) = list.elements.get(1) {
+        let message = "only one condition image is read";
+        problems.add(span(second), message, "keep the picture of the product");
+    }
+    let keys = ["path", "sha256", "role"];
+    if let Some(first) = list.elements.first()
+        && let Some(image) = Fields::new(problems, first, "the condition image", &keys)
+    {
+        let help = "give the picture's path, relative to this file";
+        let path = image.require(problems, "path", help);
+        product.image = path.and_then(|value| {
+            let text = json::text(problems, value, "path")?;
+            check_text(problems, span(value), "path", text, 1000)
+        });
+        product.sha256 = read_sha256(problems, &image, "sha256");
+        if let Some(value) = image.get("role")
+            && let Some(role) = json::text(problems, value, "role")
+            && role != "product"
+        {
+            let message = format!("there is no role {role:?}");
+            problems.add(span(value), message, "the only role is \"product\"");
+        }
+    }
+}
+
+fn read_sha256(
+    problems: &mut Problems<'_>,
+    fields: &Fields<'_, '_>,
+    name: &'static str,
+) -> Option<String> {
+    let value = fields.get(name)?;
+    let text = json::text(problems, value, name)?;
+    let digest = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    if text.len() == 64 && text.bytes().all(digest) {
+        return Some(text);
+    }
+    let message = format!("\"{name}\" is no SHA-256");
+    let help = "write what sha256sum prints: 64 digits and letters a to f";
+    problems.add(span(value), message, help);
+    None
+}
+
+fn check_image(
+    problems: &mut Problems<'_>,
+    fields: &Fields<'_, '_>,
+    files: &dyn InputFiles,
+    product: &Product,
+) {
+    let place = fields
+        .get("product_image")
+        .or_else(|| fields.get("condition_images"));
+    let Some(place) = place.map(span) else {
+        if let Some(value) = fields.get("product_image_sha256") {
+            let message = "there is a SHA-256 but no \"product_image\"";
+            problems.add(span(value), message, "give the picture, too, or neither");
+        }
+        return;
+    };
+    if let Some(path) = &product.image
+        && let Err(reason) = files.product_image(path, product.sha256.as_deref())
+    {
+        let message = format!("the product image {} cannot be used: {reason}", shown(path));
+        let help = "give a PNG or JPEG file beside this file or below it, by its relative path";
+        problems.add(place, message, help);
+    }
+}
+
+/// A path for messages: quoted, and not longer than a line.
+fn shown(path: &str) -> String {
+    const SHOWN: usize = 120;
+    if path.chars().count() <= SHOWN {
+        return format!("{path:?}");
+    }
+    let start: String = path.chars().take(SHOWN).collect();
+    format!("{start:?}…")
+}
+
+fn read_shots(problems: &mut Problems<'_>, fields: &Fields<'_, '_>) -> u32 {
+    let Some(value) = fields.get("shots") else {
+        return Brief::DEFAULT_SHOTS;
+    };
+    let range = format!("a whole number from 1 to {}", Brief::MAX_SHOTS);
+    let Some(shots) = json::integer::<u32>(problems, value, "shots", &range) else {
+        return Brief::DEFAULT_SHOTS;
+    };
+    if !(1..=Brief::MAX_SHOTS).contains(&shots) {
+        let message = format!("\"shots\" must be {range}, but is {shots}");
+        problems.add(span(value), message, "split a longer film into stories");
+    }
+    shots
+}
+
+fn read_language(problems: &mut Problems<'_>, fields: &Fields<'_, '_>) -> Language {
+    note_twice(problems, fields, "language", fields.get("lang"));
+    let name = if fields.get("lang").is_some() {
+        "lang"
+    } else {
+        "language"
+    };
+    let Some(value) = fields.get(name) else {
+        return Language::default();
+    };
+    let Some(tag) = json::text(problems, value, name) else {
+        return Language::default();
+    };
+    Language::new(tag).unwrap_or_else(|error| {
+        let help = "write the tag of a language, such as \"en\", \"zh\" or \"pt-BR\"";
+        problems.add(span(value), error.to_string(), help);
+        Language::default()
+    })
+}
+
+/// Reads `size`: width and height in pixels.
+pub(crate) fn read_size(
+    problems: &mut Problems<'_>,
+    fields: &Fields<'_, '_>,
+) -> Option<Resolution> {
+    let value = fields.get("size")?;
+    let help = "write width and height in pixels: \"size\": [832, 480]";
+    let Value::Array(list) = value else {
+        let message = format!("\"size\" must be a list, but is {}", kind(value));
+        problems.add(span(value), message, help);
+        return None;
+    };
+    let [width, height] = list.elements.as_slice() else {
+        let message = format!("\"size\" has {} entries", list.elements.len());
+        problems.add(span(value), message, help);
+        return None;
+    };
+    let width = read_side(problems, width);
+    let height = read_side(problems, height);
+    Some(Resolution {
+        width: width?,
+        height: height?,
+    })
+}
+
+fn read_side(problems: &mut Problems<'_>, value: &Value<'_>) -> Option<u32> {
+    let (least, most) = Brief::SIDES;
+    let range = format!("a multiple of 16 from {least} to {most}");
+    let side: u32 = json::integer(problems, value, "size", &range)?;
+    if (least..=most).contains(&side) && side.is_multiple_of(16) {
+        return Some(side);
+    }
+    let nearest = (side.saturating_add(8) / 16 * 16).clamp(least, most);
+    let message = format!("\"size\" must be {range}, but is {side}");
+    problems.add(span(value), message, format!("the nearest is {nearest}"));
+    None
+}
+
+/// An optional text of at most `most` characters that is not blank.
+fn bounded_text(
+    problems: &mut Problems<'_>,
+    fields: &Fields<'_, '_>,
+    name: &str,
+    most: usize,
+) -> Option<String> {
+    let value = fields.get(name)?;
+    let text = json::text(problems, value, name)?;
+    check_text(problems, span(value), name, text, most)
+}
+
+fn check_text(
+    problems: &mut Problems<'_>,
+    place: Span,
+    name: &str,
+    text: String,
+    most: usize,
+) -> Option<String> {
+    let length = text.chars().count();
+    let control = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    let (message, help) = if text.trim().is_empty() {
+        (
+            format!("\"{name}\" is empty"),
+            "leave it out, or fill it in",
+        )
+    } else if length > most {
+        let message = format!("\"{name}\" has {length} characters, at most {most} are read");
+        (message, "say it in fewer words")
+    } else if text.contains(control) {
+        let message = format!("\"{name}\" has a control character in it");
+        (message, "write plain text")
+    } else {
+        return Some(text);
+    };
+    problems.add(place, message, help);
+    None
+}
+
+/// A brief is about a product or about an idea, and says enough of it.
+fn check_subject(problems: &mut Problems<'_>, fields: &Fields<'_, '_>, brief: &Brief) {
+    let start = fields.span().0;
+    let mut whole = |message: &str, help: &str| problems.add((start, start + 1), message, help);
+    match brief.kind() {
+        BriefKind::Ad if brief.title.is_none() && brief.product_image.is_none() => whole(
+            "the brief has no \"title\", no \"product_image\" and no \"idea\"",
+            "name the product, show it, or write what the story is about",
+        ),
+        BriefKind::Story if brief.product_image.is_some() || !brief.selling_points.is_empty() => {
+            whole(
+                "the brief has an \"idea\" and a product",
+                "write what happens around a product into \"instruction\" instead of \"idea\"",
+            );
+        }
+        _ => {}
+    }
+}
