@@ -261,6 +261,8 @@ def make_text(case, cls, config, tok, template, inside=False, shard=None):
         tensors |= {f"prompt.{at}": torch.tensor(ids), f"greedy.{at}": tokens}
         if at == 0:
             tensors |= {"logits": prompt, "steps": steps[:KEPT_LOGITS]}
+            if case == "language-qwen3":
+                save_io(folder, {"input_ids": torch.tensor([ids]), "output": prompt[None]}, file="forward.safetensors")
     write_json(folder / "chats.json", chats(tok, TALKS))
     write_json(folder / "tokens.json", [{"text": t, "ids": tok(t, add_special_tokens=False).input_ids} for t in TEXTS])
     save_model(model, folder, **({"max_shard_size": shard} if shard else {}))

@@ -2,6 +2,7 @@
 //! stdout, stderr and the files it leaves.
 #![allow(clippy::unwrap_used, reason = "tests stop at the first surprise")]
 
+mod briefs;
 mod browser;
 mod durable;
 mod harness;

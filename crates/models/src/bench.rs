@@ -6,6 +6,7 @@
 
 mod denoise;
 mod kernels;
+mod language;
 
 use std::path::Path;
 use std::time::Instant;
@@ -24,6 +25,7 @@ use crate::wan::WanTransformer;
 
 pub use denoise::{DenoiseFigures, DenoiseModel, PartFigures, denoise};
 pub use kernels::{KernelCheck, KernelFigures, KernelShape, kernels};
+pub use language::{LanguageBench, LanguageFigures, language};
 
 /// What every bench is told.
 #[derive(Debug, Clone, Serialize)]
@@ -92,11 +94,7 @@ pub struct LoadFigures {
 
 impl BenchSettings {
     pub(crate) fn prepare(&self) {
-        if let Ok(threads) = i32::try_from(self.threads)
-            && threads > 0
-        {
-            tch::set_num_threads(threads);
-        }
+        use_threads(self.threads);
     }
 
     /// Kind and device of the weights.
@@ -118,6 +116,15 @@ impl BenchSettings {
             seconds.push(start.elapsed().as_secs_f64());
         }
         Ok(Timing::of(seconds))
+    }
+}
+
+/// Threads of libtorch; 0 leaves them as they are.
+fn use_threads(threads: u32) {
+    if let Ok(threads) = i32::try_from(threads)
+        && threads > 0
+    {
+        tch::set_num_threads(threads);
     }
 }
 

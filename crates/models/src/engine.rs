@@ -589,7 +589,10 @@ fn digests(paths: &StoryMemPaths) -> Result<Vec<(String, String)>> {
 }
 
 /// A picture of a story as one of the image library.
-pub(crate) fn plain_picture(picture: &RgbImage) -> Result<image::RgbImage> {
+///
+/// # Errors
+/// Never for a picture that was made with its checks.
+pub fn plain_picture(picture: &RgbImage) -> Result<image::RgbImage> {
     let data = picture.data().to_vec();
     image::RgbImage::from_raw(picture.width(), picture.height(), data)
         .ok_or_else(|| ModelError::input("picture", "its size does not fit its data"))

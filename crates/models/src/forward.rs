@@ -11,19 +11,24 @@ use tch::{Kind, Tensor};
 use crate::checkpoint::Target;
 use crate::clip::ClipVision;
 use crate::error::{ModelError, Result};
+use crate::language::{
+    ForwardArgs, ImagePatches, Input, LanguageSettings, embed_with_pictures, open_networks,
+    prompt_positions,
+};
 use crate::tensor_file::{read_tensors, write_tensors};
 use crate::text::Umt5Encoder;
 use crate::vae::AutoencoderKlWan;
 use crate::wan::{ForwardInputs, WanTransformer};
 
 /// Names of modules: what is run, and the folder of the component it belongs to.
-pub const MODULES: [&str; 6] = [
+pub const MODULES: [&str; 7] = [
     "transformer",
     "transformer_2",
     "vae.encode",
     "vae.decode",
     "text_encoder",
     "image_encoder",
+    "language_model",
 ];
 
 /// Folders of the original Wan layout, by their name in diffusers.
@@ -66,6 +71,7 @@ fn forward(model: &Path, module: &str, target: Target, inputs: &Inputs) -> Resul
         "vae.decode" => decode(&folder, target, inputs),
         "text_encoder" => text_encoder(&folder, target, inputs),
         "image_encoder" => image_encoder(&folder, target, inputs),
+        "language_model" => language_model(&folder, target, inputs),
         other => {
             let reason = format!("there is no {other:?}; there are {}", MODULES.join(", "));
             Err(ModelError::input("module", reason))
@@ -220,6 +226,46 @@ fn image_encoder(folder: &Path, target: Target, inputs: &Inputs) -> Result<Resul
     ])
 }
 
+/// `output` is the scores of all tokens; the hidden states they come from are there too. Pictures are
+/// for one prompt at a time.
+fn language_model(folder: &Path, target: Target, inputs: &Inputs) -> Result<Results> {
+    inputs.expect(&["input_ids", "pixel_values", "image_grid_thw"])?;
+    let tokens = inputs.require("input_ids")?.f_to_kind(Kind::Int64)?;
+    let pixels = inputs.get("pixel_values")?;
+    let settings = LanguageSettings {
+        device: target.device,
+        kind: target.kind,
+        ..LanguageSettings::default()
+    };
+    let (decoder, tower) = open_networks(folder, &settings)?;
+    let (embedded, positions) = match (pixels, &tower) {
+        (Some(pixels), Some(tower)) => {
+            let grids = integers(&inputs.require("image_grid_thw")?)?;
+            let grids: Vec<[i64; 3]> = grids.as_chunks().0.to_vec();
+            let images = ImagePatches::split(&pixels, &grids)?;
+            let ids: Vec<u32> = integers(&tokens)?.iter().map(|&id| id as u32).collect();
+            let positions = prompt_positions(&ids, &grids, tower.config())?.tensor()?;
+            let embedded = embed_with_pictures(&decoder, Some(tower), &ids, &images)?;
+            (embedded, Some(positions))
+        }
+        (None, _) => (decoder.embed(&tokens)?, None),
+        (Some(_), None) => {
+            let reason = "this model does not see pictures";
+            return Err(ModelError::input("pixel_values", reason));
+        }
+    };
+    let hidden = decoder.forward(ForwardArgs {
+        input: Input::Embeddings(&embedded),
+        positions: positions.as_ref(),
+        mask: None,
+        cache: None,
+    })?;
+    Ok(vec![
+        ("output", decoder.logits(&hidden)?),
+        ("hidden_states", hidden),
+    ])
+}
+
 /// A target on the CPU from the name of a dtype, as the command line gives it.
 ///
 /// # Errors
@@ -271,6 +317,7 @@ mod tests {
             ("umt5", "io.safetensors", "text_encoder"),
             ("clip-b32", "io.safetensors", "image_encoder"),
             ("clip-h14", "io.safetensors", "image_encoder"),
+            ("language-qwen3", "forward.safetensors", "language_model"),
         ] {
             reproduces(case, file, module);
         }

@@ -42,6 +42,8 @@ pub struct Workload {
     pub chains: Vec<ChainOfKinds>,
     /// Seconds that each takes to be planned; 0 for those that have a script.
     pub plans: Vec<f64>,
+    /// Stories that have none yet.
+    pub to_plan: usize,
     /// The kinds of shots.
     pub kinds: Vec<ShotWork>,
     /// Shots to make.
@@ -91,7 +93,7 @@ impl Workload {
         progress: &dyn Fn(&Line) -> Result<Progress, RunError>,
     ) -> Result<Self, RunError> {
         let mut kinds = Kinds::default();
-        let mut left_out = 0;
+        let (mut left_out, mut to_plan) = (0, 0);
         let mut ordered = Vec::with_capacity(lines.len());
         for line in lines {
             let mut entry = match line {
@@ -99,15 +101,15 @@ impl Workload {
                 Line::Brief(brief) => stand_in(brief),
             };
             let mut plan = match line {
-                Line::Story(_) => 0.0,
-                Line::Brief(brief) => table.planning.of(f64::from(brief.shots)),
+                Line::Story(_) => None,
+                Line::Brief(brief) => Some(table.planning.of(f64::from(brief.shots))),
             };
             let made = match progress(line)? {
                 Progress::Over => usize::MAX,
                 Progress::Made(shots) => shots,
                 Progress::Planned(script, shots) => {
                     entry.script = script;
-                    plan = 0.0;
+                    plan = None;
                     shots
                 }
             };
@@ -117,8 +119,9 @@ impl Workload {
             if made < count {
                 let chain = kinds.chain(&entry, made, settings, table);
                 // As the run orders them: `work::Rank`.
+                to_plan += usize::from(plan.is_some());
                 let key = Reverse((priority(line), count - made));
-                ordered.push((key, entry.id, chain, plan));
+                ordered.push((key, entry.id, chain, plan.unwrap_or(0.0)));
             }
         }
         ordered.sort_by_key(|(key, ..)| *key);
@@ -130,6 +133,7 @@ impl Workload {
             shots: chains.iter().map(Vec::len).sum(),
             chains,
             plans,
+            to_plan,
             kinds: kinds.list,
             left_out,
         })

@@ -102,6 +102,7 @@ pub fn forecast_of_briefs(
         ready: ready.into_iter().collect(),
         unplanned: unplanned.into(),
         planning: vec![None; farm.planners()],
+        idle: (0..farm.planners()).rev().collect(),
         ahead: BTreeSet::new(),
         over: 0,
         due: BinaryHeap::new(),
@@ -164,6 +165,8 @@ struct Night<'a> {
     unplanned: VecDeque<usize>,
     /// What each planner is at.
     planning: Vec<Option<usize>>,
+    /// Planners that are at nothing.
+    idle: Vec<usize>,
     /// Chains of `ready` that were planned.
     ahead: BTreeSet<usize>,
     /// Chains that are over.
@@ -353,18 +356,15 @@ impl Night<'_> {
     /// Gives planners that have nothing to do the next chains, as far ahead as they may go.
     fn plan_ahead(&mut self, now: f64, busy: usize) {
         let most = self.farm.planning.ahead.max(1) * self.farm.replicas.max(1);
-        for planner in 0..self.planning.len() {
-            let at_work = self.planning.iter().flatten().count();
-            let next = self.unplanned.front().copied();
-            let Some(chain) = next.filter(|_| self.planning[planner].is_none()) else {
-                continue;
-            };
+        while let (Some(&planner), Some(&chain)) = (self.idle.last(), self.unplanned.front()) {
+            let at_work = self.planning.len() - self.idle.len();
             // Nobody hurries to plan what comes after many that are ready.
             let before = self.ready.range(..chain).take(most).count();
             if self.ahead.len() + at_work >= most || before + at_work >= most {
                 return;
             }
             self.unplanned.pop_front();
+            self.idle.pop();
             self.planning[planner] = Some(chain);
             self.due.push(Reverse(Due {
                 at: now + self.plans[chain],
@@ -377,7 +377,9 @@ impl Night<'_> {
     /// A chain is planned: whoever has a place for it takes it.
     fn finish_plan(&mut self, due: Due, replicas: &mut [Replica]) {
         let busy = replicas.len();
-        if let Some(chain) = self.planning[due.replica - busy].take() {
+        let planner = due.replica - busy;
+        self.idle.push(planner);
+        if let Some(chain) = self.planning[planner].take() {
             self.ready.insert(chain);
             self.ahead.insert(chain);
         }

@@ -144,8 +144,6 @@ enum Turn {
     Over,
     /// Another program works on it.
     Elsewhere,
-    /// It has no script after all.
-    Unplanned,
     /// The run was asked to stop.
     Stopped,
 }
@@ -202,13 +200,13 @@ impl<E: ShotEngine> Night<'_, E> {
                 }
                 Next::Take(story) => story,
             };
+            self.report_ahead();
             let turn = self.turn(&story);
             let mut work = self.work();
             work.in_hand -= 1;
             match turn {
                 Ok(Turn::Over) => {}
                 Ok(Turn::Elsewhere) => work.leave_to_others(story, Instant::now()),
-                Ok(Turn::Unplanned) => work.add_brief(story.rank, Unplanned::new(story.id)),
                 Ok(Turn::Stopped) => work.outcome.stopped = true,
                 Err(error) => {
                     // The other threads save what they are at.
@@ -218,6 +216,17 @@ impl<E: ShotEngine> Night<'_, E> {
                     }
                 }
             }
+        }
+    }
+
+    /// Says how many planned stories wait, in a run that plans.
+    fn report_ahead(&self) {
+        let work = self.work();
+        let stories = work.plans().then(|| work.ahead());
+        drop(work);
+        if let Some(stories) = stories {
+            let ahead = Event::PlansAhead { stories };
+            self.studio.reporter.report(&ahead);
         }
     }
 
@@ -289,7 +298,9 @@ impl<E: ShotEngine> Night<'_, E> {
         let turn = if self.is_over(&file) {
             Turn::Over
         } else if file.script.is_none() {
-            Turn::Unplanned
+            let path = self.folder.story(story);
+            let reason = "the plan was there and is gone".to_owned();
+            return Err(RunError::Folder { path, reason });
         } else {
             self.make(&lease, &mut file)?
         };

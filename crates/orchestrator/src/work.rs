@@ -81,6 +81,8 @@ pub(crate) struct Work {
     planning: usize,
     /// Places of stories in `ready` that were planned since this program began.
     ahead: BTreeSet<usize>,
+    /// Whether there ever was a brief without a script.
+    plans: bool,
     /// Others work on them; and when they were looked at last.
     elsewhere: Vec<Ranked>,
     looked: Option<Instant>,
@@ -146,7 +148,13 @@ impl Work {
 
     /// A brief that has to be planned.
     pub(crate) fn add_brief(&mut self, rank: Rank, brief: Unplanned) {
+        self.plans = true;
         self.unplanned.insert(rank, brief);
+    }
+
+    /// Whether any brief had to be planned since the program began.
+    pub(crate) fn plans(&self) -> bool {
+        self.plans
     }
 
     /// Whether any brief has to be planned.

@@ -8,12 +8,13 @@ use storyloom_models::tch::{Kind, Tensor};
 use storyloom_models::tiny::hub::{
     DIFFUSION, PipelineFiles, TRANSFORMERS, link_files, write_component,
 };
-use storyloom_models::tiny::{folders, write_clip};
-use storyloom_story::Seed;
+use storyloom_models::tiny::{folders, write_preprocessor};
 
 use crate::error::{Result, TrainError};
 use crate::flow::parts;
 use crate::params::Tensors;
+use crate::scorer::vision_tower;
+use crate::shape::SCORED;
 
 /// What a set is made of.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub struct Parts {
     pub text_to_video: (Value, Tensors),
     /// Memory pictures and text to video, likewise.
     pub image_to_video: (Value, Tensors),
+    /// The vision tower, as it is trained.
+    pub clip: (Value, Tensors),
     /// Flow shift of the samplers.
     pub flow_shift: f64,
     /// The model card.
@@ -34,7 +37,7 @@ pub struct Parts {
 
 /// Writes a set into `folder`, which must not hold one yet. Weights are in bf16; text encoder,
 /// tokenizer and autoencoder of the two pipelines are the same files.
-pub fn write_set(folder: &Path, set: &Parts, tokenizer: &Path, seed: u64) -> Result<()> {
+pub fn write_set(folder: &Path, set: &Parts, tokenizer: &Path) -> Result<()> {
     let first = folder.join(folders::TEXT_TO_VIDEO);
     if first.exists() {
         let reason = "there is a checkpoint already; remove it or name another folder";
@@ -63,7 +66,10 @@ pub fn write_set(folder: &Path, set: &Parts, tokenizer: &Path, seed: u64) -> Res
     for shared in ["vae", "text_encoder", "tokenizer"] {
         link_files(&first.join(shared), &second.join(shared))?;
     }
-    write_clip(&folder.join(folders::CLIP), Seed(seed))?;
+    let (config, tensors) = &set.clip;
+    let clip = folder.join(folders::CLIP);
+    component(&clip, TRANSFORMERS, config, &vision_tower(tensors), "")?;
+    write_preprocessor(&clip, SCORED)?;
     let card = folder.join("README.md");
     fs::write(&card, &set.card).map_err(|error| TrainError::io(&card, error))
 }

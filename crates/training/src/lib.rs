@@ -15,6 +15,7 @@ pub mod preset;
 mod preview;
 pub mod reader;
 pub mod run;
+pub mod scorer;
 pub mod shape;
 pub mod sheet;
 pub mod stage;

@@ -12,7 +12,8 @@ pub struct AdamSettings {
     pub rate: f64,
     /// Steps in which the rate rises from nothing.
     pub warm_up: u64,
-    /// Step at which the cosine has brought the rate down to [`FLOOR`] of itself.
+    /// Step at which the rate has come down to a small share of itself; it begins to fall when
+    /// seven tenths of them are done.
     pub steps: u64,
     /// Pull of matrices towards zero.
     pub decay: f64,
@@ -22,8 +23,10 @@ pub struct AdamSettings {
     pub average: f64,
 }
 
+/// Share of the steps with the full learning rate.
+const STEADY: f64 = 0.7;
 /// Share of the learning rate that is left at the end.
-const FLOOR: f64 = 0.05;
+const FLOOR: f64 = 0.02;
 const BETA: [f64; 2] = [0.9, 0.99];
 const EPSILON: f64 = 1e-8;
 
@@ -32,8 +35,8 @@ impl AdamSettings {
     pub fn rate_at(&self, step: u64) -> f64 {
         let rise = ((step + 1) as f64 / self.warm_up.max(1) as f64).min(1.0);
         let done = (step as f64 / self.steps.max(1) as f64).min(1.0);
-        let cosine = 0.5 * (1.0 + (std::f64::consts::PI * done).cos());
-        self.rate * rise * (FLOOR + (1.0 - FLOOR) * cosine)
+        let fall = ((done - STEADY) / (1.0 - STEADY)).max(0.0);
+        self.rate * rise * (1.0 - (1.0 - FLOOR) * fall)
     }
 }
 
@@ -155,6 +158,7 @@ mod tests {
         assert!(settings.rate_at(9) > 0.95);
         assert!((settings.rate_at(100) - FLOOR).abs() < 1e-9);
         assert!((settings.rate_at(1000) - FLOOR).abs() < 1e-9);
-        assert!((50..100).all(|step| settings.rate_at(step + 1) < settings.rate_at(step)));
+        assert!((10..70).all(|step| settings.rate_at(step) == 1.0));
+        assert!((70..100).all(|step| settings.rate_at(step + 1) < settings.rate_at(step)));
     }
 }

@@ -7,6 +7,7 @@ use crate::clips::ClipSource;
 use crate::flow::{Distil, FlowSettings};
 use crate::latents::Length;
 use crate::optimizer::AdamSettings;
+use crate::scorer::ScorerSettings;
 use crate::shape::Shape;
 
 /// Sizes, data and lengths of all stages.
@@ -16,6 +17,8 @@ pub struct Preset {
     pub shape: Shape,
     /// Clips that are trained on.
     pub source: ClipSource,
+    /// Stage `scorer`.
+    pub scorer: (ScorerSettings, AdamSettings),
     /// Stage `vae`.
     pub vae: (VaeSettings, AdamSettings),
     /// Stage `pictures`: text to a picture.
@@ -90,6 +93,16 @@ impl Preset {
                 size: [160, 96],
                 frames: 9,
             },
+            scorer: (
+                ScorerSettings {
+                    parts: 2,
+                    pairs: 32,
+                },
+                AdamSettings {
+                    average: 0.995,
+                    ..adam(1e-3, 50, 2_000)
+                },
+            ),
             vae: (
                 VaeSettings {
                     parts: 2,
@@ -105,7 +118,7 @@ impl Preset {
                 AdamSettings {
                     decay: 0.0,
                     average: 0.995,
-                    ..adam(2e-3, 50, 60_000)
+                    ..adam(2e-3, 50, 4_000)
                 },
             ),
             pictures: (flow, adam(1.5e-3, 100, 60_000)),
@@ -174,6 +187,13 @@ impl Preset {
                 size: [48, 32],
                 frames: 5,
             },
+            scorer: (
+                ScorerSettings {
+                    pairs: 4,
+                    ..tiny.scorer.0
+                },
+                adam(tiny.scorer.1, 6),
+            ),
             vae: (
                 VaeSettings {
                     still: 4,

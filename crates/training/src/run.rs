@@ -18,6 +18,7 @@ use crate::latents::{LatentCodec, Statistics};
 use crate::optimizer::AdamSettings;
 use crate::params::{self, Tensors};
 use crate::preset::Preset;
+use crate::scorer::ScorerStage;
 use crate::stage::{Point, Rhythm, Stage, StageFiles, train};
 use crate::words::Words;
 
@@ -25,6 +26,8 @@ use crate::words::Words;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum StageName {
+    /// The vision tower that selects keyframes.
+    Scorer,
     /// The autoencoder.
     Vae,
     /// Text to a picture: transformer and text encoder.
@@ -41,7 +44,8 @@ pub enum StageName {
 
 impl StageName {
     /// All, in order.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
+        Self::Scorer,
         Self::Vae,
         Self::Pictures,
         Self::Clips,
@@ -53,6 +57,7 @@ impl StageName {
     /// As it is written, also the name of its folder.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Scorer => "scorer",
             Self::Vae => "vae",
             Self::Pictures => "pictures",
             Self::Clips => "clips",
@@ -114,6 +119,15 @@ impl Run {
     ) -> Result<bool> {
         let files = StageFiles::new(&self.folder, stage.name())?;
         let (mut network, settings): (Box<dyn Stage>, AdamSettings) = match stage {
+            StageName::Scorer => {
+                let (settings, adam) = self.preset.scorer;
+                let words = Words::write(&self.folder.join("tokenizer"))?;
+                let config = self.preset.shape.clip()?;
+                let (source, saved) = (self.preset.source, files.params()?);
+                let (seed, device) = (self.seed, self.device);
+                let stage = ScorerStage::new(config, settings, words, source, seed, device, saved)?;
+                (Box::new(stage), adam)
+            }
             StageName::Vae => {
                 let (settings, adam) = self.preset.vae;
                 let config = self.preset.shape.vae()?;
@@ -158,7 +172,7 @@ impl Run {
         };
         let channels = shape.transformer.in_channels;
         let first = match stage {
-            StageName::Vae | StageName::Pictures => None,
+            StageName::Scorer | StageName::Vae | StageName::Pictures => None,
             StageName::Clips => Some(self.average(StageName::Pictures, stage)?),
             StageName::Memory => {
                 let text_to_video = self.average(StageName::Clips, stage)?;
@@ -261,10 +275,14 @@ impl Run {
                 shape.transformer_json(true),
                 best(StageName::FastMemory, StageName::Memory)?.0,
             ),
+            clip: (
+                shape.clip_json(),
+                self.average(StageName::Scorer, StageName::FastClips)?,
+            ),
             flow_shift: self.preset.fast.1.shift,
             card: self.card()?,
         };
-        write_set(folder, &set, &tokenizer, self.seed)
+        write_set(folder, &set, &tokenizer)
     }
 
     /// The model card: what was trained for how long.
@@ -389,7 +407,7 @@ mod tests {
     fn stages_have_an_order() {
         let folder = tempfile::tempdir().unwrap();
         let run = run(folder.path(), Preset::test());
-        for stage in &StageName::ALL[1..] {
+        for stage in &StageName::ALL[2..] {
             let error = run.train(*stage, None, &STILL).unwrap_err();
             assert!(matches!(error, TrainError::TooEarly { .. }), "{error}");
         }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use storyloom_models::clip::ClipVisionConfig;
 use storyloom_models::text::Umt5Config;
 use storyloom_models::vae::VaeConfig;
 use storyloom_models::wan::WanConfig;
@@ -12,6 +13,9 @@ use crate::error::{Result, TrainError};
 
 /// The version of diffusers whose layout is written.
 const DIFFUSERS: &str = "0.42.1";
+
+/// Side of the pictures that the vision tower sees, pixels.
+pub const SCORED: i64 = 96;
 
 /// Sizes of the networks.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -109,6 +113,31 @@ impl Shape {
             "rope_max_seq_len": 1024,
             "text_dim": self.text,
         })
+    }
+
+    /// `clip/config.json`: a vision tower that sees pictures of 96x96 in patches of 16.
+    pub fn clip_json(&self) -> Value {
+        json!({
+            "architectures": ["CLIPVisionModelWithProjection"],
+            "attention_dropout": 0.0,
+            "dtype": "float32",
+            "hidden_act": "quick_gelu",
+            "hidden_size": self.text / 2,
+            "image_size": SCORED,
+            "intermediate_size": self.text,
+            "layer_norm_eps": 1e-5,
+            "model_type": "clip_vision_model",
+            "num_attention_heads": 4,
+            "num_channels": 3,
+            "num_hidden_layers": 3,
+            "patch_size": 16,
+            "projection_dim": self.text / 4,
+        })
+    }
+
+    /// The parsed form of [`clip_json`](Self::clip_json).
+    pub fn clip(&self) -> Result<ClipVisionConfig> {
+        parse(self.clip_json())
     }
 
     /// The parsed form of [`vae_json`](Self::vae_json) with statistics that change nothing.

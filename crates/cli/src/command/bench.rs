@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use storyloom_memory::IndexKind;
 use storyloom_models::bench::{
-    self, BenchSettings, DenoiseFigures, DenoiseModel, KernelFigures, KernelShape,
+    self, BenchSettings, DenoiseFigures, DenoiseModel, KernelFigures, KernelShape, LanguageBench,
 };
 use storyloom_models::bench_share::share;
 use storyloom_models::tch::Device;
@@ -45,6 +45,8 @@ enum What {
     Decode(Clip),
     /// From a checkpoint folder to a model that is ready.
     Load(Clip),
+    /// Prompts and tokens of a language model: one story alone, and several together.
+    Language(Language),
     /// Every fused kernel on the GPU beside libtorch: results, which must agree, and times.
     Kernels,
     /// What the ledger of a run costs per shot, and in a large run.
@@ -274,6 +276,51 @@ struct Timing {
     width: u32,
 }
 
+#[derive(Debug, Args)]
+struct Language {
+    /// Folder of the language model.
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// Where it runs.
+    #[arg(long, value_enum, default_value = "cpu")]
+    device: Place,
+    /// Precision of the weights: f32 or bf16.
+    #[arg(long, default_value = "f32")]
+    dtype: String,
+    /// Threads; 0 takes the default of libtorch.
+    #[arg(long, default_value_t = 2)]
+    threads: u32,
+    /// Timed repeats after a warm-up.
+    #[arg(long, default_value_t = 3)]
+    repeats: u32,
+    /// Tokens of every prompt.
+    #[arg(long, default_value_t = 256)]
+    prompt: u32,
+    /// Tokens of every story.
+    #[arg(long, default_value_t = 64)]
+    tokens: u32,
+    /// Stories that are made together.
+    #[arg(long, default_value_t = 8)]
+    stories: usize,
+}
+
+impl Language {
+    fn settings(&self) -> Result<LanguageBench, Failure> {
+        Ok(LanguageBench {
+            dtype: self.dtype.clone(),
+            threads: self.threads,
+            repeats: self.repeats,
+            prompt: self.prompt,
+            tokens: self.tokens,
+            stories: self.stories,
+            device: match self.device {
+                Place::Cpu => Device::Cpu,
+                Place::Cuda => first_gpu()?,
+            },
+        })
+    }
+}
+
 impl Denoise {
     fn measure(&self) -> Result<DenoiseFigures, Failure> {
         let settings = self.timing.settings()?;
@@ -338,6 +385,9 @@ pub fn run(arguments: &Arguments) -> Outcome {
         What::Preempt(what) => print_json(&preempt::measure(what)?)?,
         What::Store(what) => print_json(&what.measure()?)?,
         What::Load(clip) => print_json(&bench::load(&clip.model, &clip.timing.settings()?)?)?,
+        What::Language(what) => {
+            print_json(&bench::language(&what.model, &what.settings()?)?)?;
+        }
         What::Kernels => {
             let figures = kernels()?;
             print_json(&figures)?;

@@ -123,7 +123,6 @@ pub fn run(arguments: &Arguments) -> Outcome {
         },
     };
     let mut report = report(arguments, &config, &planner, &costs)?;
-    report.to_plan = workload.plans.iter().filter(|plan| **plan > 0.0).count();
     if input.has_briefs() {
         report.notes.push(BRIEFS_NOTE.to_owned());
     }
@@ -167,7 +166,7 @@ fn report<'a>(
     let notes = costs.notes.iter().cloned();
     Ok(Report {
         stories: workload.chains.len(),
-        to_plan: 0,
+        to_plan: workload.to_plan,
         shots: workload.shots,
         shots_left_out: workload.left_out,
         idle_gpus: gpus - estimate.layout.gpus,

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
@@ -12,10 +13,10 @@ use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use storyloom_orchestrator::pipeline::{PipelineSettings, plain_run};
 use storyloom_orchestrator::simulated::SimulatedEngine;
-use storyloom_orchestrator::{RunConfig, RunOutcome, StopFlag, Videos, run};
+use storyloom_orchestrator::{RunConfig, StopFlag, Videos, run};
 use storyloom_story::{Manifest, VideoSpec};
-use storyloom_telemetry::Silent;
 use storyloom_telemetry::metrics::{GpuReport, RankReport};
+use storyloom_telemetry::{Event, Reporter, Silent};
 
 use crate::config::Config;
 use crate::config::options::EngineKind;
@@ -60,7 +61,22 @@ pub struct Figures {
     wall_overhead: f64,
     /// The pairs, as `cpu_overhead`.
     cpu_overheads: Vec<f64>,
+    own: OwnFigures,
     scrape: ScrapeFigures,
+}
+
+/// Processor time of the telemetry itself, read from the clocks of threads: what the difference of
+/// two runs hides on a machine with other work is seen here.
+#[derive(Debug, Serialize)]
+struct OwnFigures {
+    /// Events of all runs.
+    events: u64,
+    /// Processor time of an event, in microseconds.
+    event_us: f64,
+    /// Processor time of what goes on beside the events (the live file, pages, scrapes), per second.
+    background_s: f64,
+    /// Both together over the processor time of a run without telemetry.
+    share: f64,
 }
 
 /// What a scrape costs.
@@ -95,12 +111,38 @@ struct Cost {
     wall: f64,
 }
 
+/// Passes events on and takes the time of it.
+struct Timed<'a> {
+    inner: &'a dyn Reporter,
+    told: &'a Told,
+}
+
+/// How many events there were and what they cost.
+#[derive(Default)]
+struct Told {
+    events: AtomicU64,
+    nanoseconds: AtomicU64,
+}
+
+impl Reporter for Timed<'_> {
+    fn report(&self, event: &Event) {
+        let begun = seconds(ClockId::ThreadCPUTime);
+        self.inner.report(event);
+        let spent = (seconds(ClockId::ThreadCPUTime) - begun) * 1e9;
+        self.told.events.fetch_add(1, Ordering::Relaxed);
+        self.told
+            .nanoseconds
+            .fetch_add(spent as u64, Ordering::Relaxed);
+    }
+}
+
 fn in_folder(root: &Path, arguments: &Arguments) -> Result<Figures, Failure> {
     let (mut plain, mut ratios) = (Vec::new(), Vec::new());
+    let told = Told::default();
     for pair in 0..arguments.pairs.max(1) {
         let cost = |with: bool| {
             let out = root.join(format!("{pair}-{with}"));
-            let cost = one_run(&out, arguments, with);
+            let cost = one_run(&out, arguments, with.then_some(&told));
             // The disk should not fill up with them.
             let _ = fs::remove_dir_all(&out);
             cost
@@ -128,6 +170,7 @@ fn in_folder(root: &Path, arguments: &Arguments) -> Result<Figures, Failure> {
         cpu_overhead: middle_of(&ratios, |cost| cost.cpu),
         wall_overhead: middle_of(&ratios, |cost| cost.wall),
         cpu_overheads: ratios.iter().map(|cost| cost.cpu).collect(),
+        own: own(&root.join("idle"), arguments, &plain, &told)?,
         scrape: scrapes(&root.join("scrape"), arguments)?,
     })
 }
@@ -163,7 +206,48 @@ fn plan(out: &Path, arguments: &Arguments) -> Result<(RunConfig, Manifest), Fail
     Ok((config, manifest))
 }
 
-fn one_run(out: &Path, arguments: &Arguments, with: bool) -> Result<Cost, Failure> {
+/// What telemetry costs by its own clocks, after as many runs with it as there are in `plain`.
+fn own(
+    out: &Path,
+    arguments: &Arguments,
+    plain: &[Cost],
+    told: &Told,
+) -> Result<OwnFigures, Failure> {
+    let events = told.events.load(Ordering::Relaxed);
+    let told = told.nanoseconds.load(Ordering::Relaxed) as f64 / 1e9;
+    let background = background(out, arguments)?;
+    let total = |of: fn(&Cost) -> f64| plain.iter().map(of).sum::<f64>();
+    let spent = told + background * total(|cost| cost.wall);
+    Ok(OwnFigures {
+        events,
+        event_us: told * 1e6 / events.max(1) as f64,
+        background_s: background,
+        share: spent / total(|cost| cost.cpu),
+    })
+}
+
+/// Processor time per second of a program that has made some shots, does nothing and is scraped.
+fn background(out: &Path, arguments: &Arguments) -> Result<f64, Failure> {
+    const LENGTH: Duration = Duration::from_secs(6);
+    let (mut settings, manifest) = plan(out, arguments)?;
+    settings.video.width = 64;
+    let (engine, stop) = (SimulatedEngine::default(), StopFlag::default());
+    let shift = begin(&settings, &stop)?;
+    run(&settings, &manifest, &engine, &shift.reporters(), &stop)?;
+    let begun = cpu_seconds();
+    scraped(address(&shift)?, every(arguments), || {
+        std::thread::sleep(LENGTH)
+    });
+    let spent = cpu_seconds() - begun;
+    Ok(spent / LENGTH.as_secs_f64())
+}
+
+/// Time between two scrapes.
+fn every(arguments: &Arguments) -> Duration {
+    Duration::try_from_secs_f64(arguments.scrape).unwrap_or(Duration::MAX)
+}
+
+fn one_run(out: &Path, arguments: &Arguments, with: Option<&Told>) -> Result<Cost, Failure> {
     let (settings, manifest) = plan(out, arguments)?;
     let engine = SimulatedEngine {
         steps: arguments.steps,
@@ -171,14 +255,14 @@ fn one_run(out: &Path, arguments: &Arguments, with: bool) -> Result<Cost, Failur
     };
     let stop = StopFlag::default();
     let (begun, cpu) = (Instant::now(), cpu_seconds());
-    if with {
+    if let Some(told) = with {
         let shift = begin(&settings, &stop)?;
         let run = || {
-            let reporters = shift.reporters();
-            run(&settings, &manifest, &engine, &reporters, &stop).map_err(Failure::from)
+            let inner = &shift.reporters();
+            let reporter = Timed { inner, told };
+            run(&settings, &manifest, &engine, &reporter, &stop).map_err(Failure::from)
         };
-        let every = Duration::try_from_secs_f64(arguments.scrape).unwrap_or(Duration::MAX);
-        let result = scraped(address(&shift)?, every, run);
+        let result = scraped(address(&shift)?, every(arguments), run);
         shift.end(&result);
         result?;
     } else {
@@ -204,11 +288,7 @@ fn address(shift: &Shift) -> Result<SocketAddr, Failure> {
 }
 
 /// Does `work` while somebody scrapes.
-fn scraped(
-    address: SocketAddr,
-    every: Duration,
-    work: impl FnOnce() -> Result<RunOutcome, Failure>,
-) -> Result<RunOutcome, Failure> {
+fn scraped<T>(address: SocketAddr, every: Duration, work: impl FnOnce() -> T) -> T {
     let (over, is_over) = channel::<()>();
     std::thread::scope(|scope| {
         scope.spawn(move || {
@@ -280,6 +360,10 @@ fn rank(rank: usize) -> RankReport {
 
 /// Processor time of this process.
 fn cpu_seconds() -> f64 {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
+    seconds(ClockId::ProcessCPUTime)
+}
+
+fn seconds(clock: ClockId) -> f64 {
+    let time = clock_gettime(clock);
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }

@@ -49,7 +49,8 @@ struct Forward {
     /// Pipeline folder, or the folder of the component.
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// transformer, transformer_2, vae.encode, vae.decode, text_encoder or image_encoder.
+    /// transformer, transformer_2, vae.encode, vae.decode, text_encoder, image_encoder or
+    /// language_model.
     #[arg(long, value_name = "NAME")]
     module: String,
     /// safetensors file with the arguments of the reference class, by name.

@@ -22,7 +22,7 @@ pub struct Arguments {
     /// Sizes of the networks and lengths of the stages.
     #[arg(long, value_enum, default_value = "tiny")]
     preset: PresetName,
-    /// The stage to train: vae, pictures, clips, memory, fast-clips or fast-memory; may be given
+    /// The stage to train: scorer, vae, pictures, clips, memory, fast-clips or fast-memory; may be given
     /// several times. All, in this order, if not given.
     #[arg(long = "stage", value_name = "NAME", value_parser = stage)]
     stages: Vec<StageName>,

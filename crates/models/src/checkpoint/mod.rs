@@ -9,7 +9,7 @@ mod files;
 mod keys;
 mod weights;
 
-pub(crate) use files::{kind_of, read_json};
 pub use files::{Checkpoint, TensorEntry};
+pub(crate) use files::{kind_of, read_json};
 pub use keys::KeyMap;
 pub use weights::{Target, Weights};

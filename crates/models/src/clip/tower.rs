@@ -59,7 +59,10 @@ impl ClipVision {
     }
 
     /// Takes the tensors; the prefix `vision_model.` is there or not, by the writer's version.
-    pub(crate) fn load(weights: &Weights, config: ClipVisionConfig) -> Result<Self> {
+    ///
+    /// # Errors
+    /// Missing tensors and tensors of another shape.
+    pub fn load(weights: &Weights, config: ClipVisionConfig) -> Result<Self> {
         let bare = weights.has("embeddings.class_embedding");
         let tower = if bare {
             weights.clone()
@@ -108,7 +111,7 @@ impl ClipVision {
 
     /// Runs the tower on `pixel_values` `[batch, 3, image_size, image_size]`, normalised.
     pub fn forward(&self, pixel_values: &Tensor) -> Result<ClipOutput> {
-        let _guard = tch::no_grad_guard();
+        let _guard = crate::gradients::guard();
         let mut hidden = self.embed(pixel_values)?;
         let mut penultimate = hidden.shallow_clone();
         for layer in &self.layers {

@@ -56,8 +56,9 @@ impl Sight {
                 && (size[0] == 1 || size[0] == batch)
                 && size[2..] == [tokens, seen];
             if !fits {
-                let reason =
-                    format!("[{batch} or 1, heads or 1, {tokens}, {seen}] is needed, found {size:?}");
+                let reason = format!(
+                    "[{batch} or 1, heads or 1, {tokens}, {seen}] is needed, found {size:?}"
+                );
                 return Err(ModelError::input("mask", reason));
             }
             return Ok(Self::Masked(mask.f_to_device(device)?));
@@ -99,7 +100,10 @@ pub(super) fn key_part(config: &LanguageConfig, part: Part) -> Result<Part> {
     }
     if divides && part.of % key_heads == 0 {
         let ranks = part.of / key_heads;
-        return Ok(Part { index: part.index / ranks, of: key_heads });
+        return Ok(Part {
+            index: part.index / ranks,
+            of: key_heads,
+        });
     }
     let reason = format!(
         "{} ranks cannot share {heads} heads with {key_heads} key heads; the ranks must divide \
@@ -113,7 +117,10 @@ impl Attention {
     pub(super) fn load(weights: &Weights, config: &LanguageConfig, peers: &Peers) -> Result<Self> {
         let (part, width) = (peers.part(), config.hidden_size);
         let key_part = key_part(config, part)?;
-        let (inner, key_inner) = (config.heads * config.head_dim, config.key_heads * config.head_dim);
+        let (inner, key_inner) = (
+            config.heads * config.head_dim,
+            config.key_heads * config.head_dim,
+        );
         let input = |name: &str, outputs, part| {
             let place = weights.sub(name);
             Linear::load_outputs_with(&place, width, outputs, part, config.input_bias)
@@ -133,11 +140,6 @@ impl Attention {
             heads: part.range(config.heads).1,
             key_heads: key_part.range(config.key_heads).1,
         })
-    }
-
-    /// Key heads of this rank.
-    pub(super) fn key_heads(&self) -> i64 {
-        self.key_heads
     }
 
     /// `hidden` `[batch, tokens, width]`, normalised, to the same; `block` is the number of the
@@ -192,4 +194,3 @@ impl Attention {
         attend(query, &key?, &value?, Some(&mask), None)
     }
 }
-

@@ -140,7 +140,10 @@ impl<'m> Batch<'m> {
             return Err(ModelError::input("prompt", reason));
         }
         if config.vision.is_none() && !request.images.is_empty() {
-            return Err(ModelError::input("prompt", "this model does not see pictures"));
+            return Err(ModelError::input(
+                "prompt",
+                "this model does not see pictures",
+            ));
         }
         if let Some(vision) = &config.vision {
             let grids: Vec<_> = request.images.iter().map(|image| image.grid).collect();
@@ -148,7 +151,12 @@ impl<'m> Batch<'m> {
         }
         let id = RequestId(self.made);
         self.made += 1;
-        let story = Story { id, request, generated: Vec::new(), position: 0 };
+        let story = Story {
+            id,
+            request,
+            generated: Vec::new(),
+            position: 0,
+        };
         self.waiting.push_back(story);
         Ok(id)
     }
@@ -159,7 +167,10 @@ impl<'m> Batch<'m> {
         self.waiting.retain(|story| story.id != id);
         let mut found = self.waiting.len() < waiting;
         for slot in 0..self.slots.len() {
-            if self.slots[slot].as_ref().is_some_and(|story| story.id == id) {
+            if self.slots[slot]
+                .as_ref()
+                .is_some_and(|story| story.id == id)
+            {
                 self.free(slot);
                 found = true;
             }
@@ -204,8 +215,9 @@ impl<'m> Batch<'m> {
 
     /// A token more for the stories under way.
     fn advance(&mut self, events: &mut Vec<Event>) -> Result<()> {
-        let active: Vec<usize> =
-            (0..self.slots.len()).filter(|&slot| self.slots[slot].is_some()).collect();
+        let active: Vec<usize> = (0..self.slots.len())
+            .filter(|&slot| self.slots[slot].is_some())
+            .collect();
         let together = match is_host(self.model.decoder().device()) {
             true => MOST_FEW_ROWS,
             false => self.slots.len(),
@@ -236,7 +248,10 @@ impl<'m> Batch<'m> {
             input: Input::Tokens(&tokens),
             positions: Some(&positions),
             mask: None,
-            cache: Some(CacheSlots { cache: &mut self.cache, slots }),
+            cache: Some(CacheSlots {
+                cache: &mut self.cache,
+                slots,
+            }),
         })?;
         Ok(self.model.decoder().logits(&hidden)?.f_squeeze_dim(1)?)
     }
@@ -277,7 +292,10 @@ impl<'m> Batch<'m> {
             input: Input::Embeddings(&embedded),
             positions: positions.as_ref(),
             mask: None,
-            cache: Some(CacheSlots { cache: &mut self.cache, slots: &[slot] }),
+            cache: Some(CacheSlots {
+                cache: &mut self.cache,
+                slots: &[slot],
+            }),
         })?;
         let last = hidden.f_select(1, tokens.len() as i64 - 1)?;
         Ok(self.model.decoder().logits(&last)?.f_squeeze_dim(0)?)
@@ -319,7 +337,12 @@ impl Story {
         mut logits: Vec<f32>,
         model: &LanguageModel,
     ) -> Result<(u32, Option<Finish>)> {
-        let Request { tokens, sampling, constraint, .. } = &mut self.request;
+        let Request {
+            tokens,
+            sampling,
+            constraint,
+            ..
+        } = &mut self.request;
         let seen = tokens.iter().chain(&self.generated).copied();
         sampling.penalise(&mut logits, seen.collect::<std::collections::BTreeSet<_>>());
         if let Some(constraint) = constraint {
@@ -354,7 +377,10 @@ impl Story {
         // part of the string.
         let first = self.generated.len().saturating_sub(longest + 8);
         let text = model.tokenizer().decode(&self.generated[first..])?;
-        Ok(stops.iter().find(|stop| text.contains(stop.as_str())).cloned())
+        Ok(stops
+            .iter()
+            .find(|stop| text.contains(stop.as_str()))
+            .cloned())
     }
 
     fn output(&mut self, finish: Finish, model: &LanguageModel) -> Result<Generated> {
@@ -364,6 +390,10 @@ impl Story {
         {
             text.truncate(end);
         }
-        Ok(Generated { tokens: std::mem::take(&mut self.generated), text, finish })
+        Ok(Generated {
+            tokens: std::mem::take(&mut self.generated),
+            text,
+            finish,
+        })
     }
 }

@@ -45,7 +45,12 @@ impl KvCache {
     ) -> Result<Self> {
         let shape = [slots as i64, key_heads, 0, config.head_dim];
         let empty = || Ok::<_, ModelError>(Tensor::f_empty(shape, (kind, device))?);
-        let block = |_| Ok(BlockCache { keys: empty()?, values: empty()? });
+        let block = |_| {
+            Ok(BlockCache {
+                keys: empty()?,
+                values: empty()?,
+            })
+        };
         Ok(Self {
             blocks: (0..config.blocks).map(block).collect::<Result<_>>()?,
             lengths: vec![0; slots],
@@ -79,9 +84,13 @@ impl KvCache {
         for block in &mut self.blocks {
             for tensor in [&mut block.keys, &mut block.values] {
                 let (slots, heads, _, dim) = tensor.size4()?;
-                let larger =
-                    Tensor::f_zeros([slots, heads, capacity, dim], (tensor.kind(), tensor.device()))?;
-                larger.f_narrow(2, 0, used)?.f_copy_(&tensor.f_narrow(2, 0, used)?)?;
+                let larger = Tensor::f_zeros(
+                    [slots, heads, capacity, dim],
+                    (tensor.kind(), tensor.device()),
+                )?;
+                larger
+                    .f_narrow(2, 0, used)?
+                    .f_copy_(&tensor.f_narrow(2, 0, used)?)?;
                 *tensor = larger;
             }
         }
@@ -96,7 +105,10 @@ impl KvCache {
         if slots.len() as i64 == batch && distinct.len() == slots.len() && fits {
             return Ok(());
         }
-        let reason = format!("slots {slots:?} of {} for {batch} sequences", self.lengths.len());
+        let reason = format!(
+            "slots {slots:?} of {} for {batch} sequences",
+            self.lengths.len()
+        );
         Err(ModelError::input("cache", reason))
     }
 
@@ -137,9 +149,7 @@ impl KvCache {
         let in_order = slots.windows(2).all(|pair| pair[1] == pair[0] + 1);
         let part = |tensor: &Tensor| -> Result<Tensor> {
             let rows = match (in_order, slots.first()) {
-                (true, Some(&first)) => {
-                    tensor.f_narrow(0, first as i64, slots.len() as i64)?
-                }
+                (true, Some(&first)) => tensor.f_narrow(0, first as i64, slots.len() as i64)?,
                 _ => {
                     let index: Vec<i64> = slots.iter().map(|&slot| slot as i64).collect();
                     let index = Tensor::f_from_slice(&index)?.f_to_device(tensor.device())?;

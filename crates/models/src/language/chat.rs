@@ -45,7 +45,10 @@ pub struct Message {
 impl Message {
     /// Words alone.
     pub fn text(role: Role, text: impl Into<String>) -> Self {
-        Self { role, content: vec![Content::Text(text.into())] }
+        Self {
+            role,
+            content: vec![Content::Text(text.into())],
+        }
     }
 
     /// As templates want it: a string where there are words alone, else a list of parts.
@@ -59,16 +62,17 @@ impl Message {
             Role::User => "user",
             Role::Assistant => "assistant",
         };
-        Value::from_iter([("role", Value::from(role)), ("content", content)])
+        Value::from_pairs([("role", Value::from(role)), ("content", content)])
     }
 }
 
 fn part_value(part: &Content) -> Value {
     match part {
-        Content::Text(text) => {
-            Value::from_iter([("type", Value::from("text")), ("text", Value::from(text.as_str()))])
-        }
-        Content::Image(_) => Value::from_iter([("type", Value::from("image"))]),
+        Content::Text(text) => Value::from_pairs([
+            ("type", Value::from("text")),
+            ("text", Value::from(text.as_str())),
+        ]),
+        Content::Image(_) => Value::from_pairs([("type", Value::from("image"))]),
     }
 }
 
@@ -83,7 +87,10 @@ pub struct ChatOptions {
 
 impl Default for ChatOptions {
     fn default() -> Self {
-        Self { add_generation_prompt: true, variables: BTreeMap::new() }
+        Self {
+            add_generation_prompt: true,
+            variables: BTreeMap::new(),
+        }
     }
 }
 
@@ -129,14 +136,22 @@ impl ChatTemplate {
     fn new(source: String, tokens: BTreeMap<String, String>, path: &Path) -> Result<Self> {
         let mut environment = Environment::new();
         // As transformers sets up jinja2.
-        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-        environment.set_syntax(syntax.map_err(|error| ModelError::bad_file(path, error.to_string()))?);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        let syntax = SyntaxConfig::builder()
+            .trim_blocks(true)
+            .lstrip_blocks(true)
+            .build();
+        environment
+            .set_syntax(syntax.map_err(|error| ModelError::bad_file(path, error.to_string()))?);
+        environment
+            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.add_function("raise_exception", raise_exception);
         environment.add_filter("tojson", to_json);
         let added = environment.add_template_owned(NAME, source);
         added.map_err(|error| ModelError::bad_file(path, format!("chat template: {error}")))?;
-        Ok(Self { environment, tokens })
+        Ok(Self {
+            environment,
+            tokens,
+        })
     }
 
     /// The conversation as one text.
@@ -152,7 +167,10 @@ impl ChatTemplate {
             context.insert(name, Value::from(Serde(value)));
         }
         context.insert("messages", messages.iter().map(Message::value).collect());
-        context.insert("add_generation_prompt", options.add_generation_prompt.into());
+        context.insert(
+            "add_generation_prompt",
+            options.add_generation_prompt.into(),
+        );
         let template = self.environment.get_template(NAME);
         let text = template.and_then(|template| template.render(context));
         text.map_err(|error| ModelError::input("chat template", format!("{error:#}")))
@@ -164,7 +182,12 @@ fn in_config(config: &serde_json::Value) -> Option<String> {
     let template = config.get("chat_template")?;
     if let Some(list) = template.as_array() {
         let named = |entry: &&serde_json::Value| entry["name"] == "default";
-        return list.iter().find(named)?.get("template")?.as_str().map(str::to_owned);
+        return list
+            .iter()
+            .find(named)?
+            .get("template")?
+            .as_str()
+            .map(str::to_owned);
     }
     template.as_str().map(str::to_owned)
 }
@@ -174,7 +197,8 @@ fn special_tokens(config: &serde_json::Value) -> BTreeMap<String, String> {
     let entries = config.as_object().into_iter().flatten();
     let token = |(name, value): (&String, &serde_json::Value)| {
         let text = value.as_str().or_else(|| value.get("content")?.as_str())?;
-        name.ends_with("_token").then(|| (name.clone(), text.to_owned()))
+        name.ends_with("_token")
+            .then(|| (name.clone(), text.to_owned()))
     };
     entries.filter_map(token).collect()
 }
@@ -205,7 +229,9 @@ fn to_json(value: &Value, options: Kwargs) -> Result<Value, Error> {
             value.serialize(&mut writer).map_err(failed)?;
         }
     }
-    Ok(Value::from_safe_string(String::from_utf8_lossy(&bytes).into_owned()))
+    Ok(Value::from_safe_string(
+        String::from_utf8_lossy(&bytes).into_owned(),
+    ))
 }
 
 /// `{"a": 1, "b": [1, 2]}`.
@@ -258,7 +284,9 @@ mod tests {
         let mut said = Message::text(Role::User, " look ");
         let system = Message::text(Role::System, "  be brief");
         let text = |said: &Message| {
-            template.render(&[system.clone(), said.clone()], &ChatOptions::default()).unwrap()
+            template
+                .render(&[system.clone(), said.clone()], &ChatOptions::default())
+                .unwrap()
         };
         assert_eq!(text(&said), "<s>system:be briefuser:look</s>");
         said.content.push(Content::Image(RgbImage::new(1, 1)));
@@ -279,7 +307,10 @@ mod tests {
     #[test]
     fn templates_may_refuse() {
         let template = template("{{ raise_exception('roles must alternate') }}");
-        let error = template.render(&[], &ChatOptions::default()).unwrap_err().to_string();
+        let error = template
+            .render(&[], &ChatOptions::default())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("roles must alternate"), "{error}");
         let bad = ChatTemplate::new("{% if %}".into(), BTreeMap::new(), Path::new("t.jinja"));
         assert!(bad.unwrap_err().to_string().contains("t.jinja"));

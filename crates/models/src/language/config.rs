@@ -233,7 +233,12 @@ impl LanguageConfig {
             return Err(format!("{name} is {value}"));
         }
         if self.heads % self.key_heads != 0 || self.head_dim % 2 != 0 {
-            let Self { heads, key_heads, head_dim, .. } = self;
+            let Self {
+                heads,
+                key_heads,
+                head_dim,
+                ..
+            } = self;
             return Err(format!(
                 "{heads} heads of {head_dim} channels cannot share {key_heads} key heads"
             ));
@@ -268,9 +273,16 @@ fn refuse_what_is_not_there(raw: &RawText) -> std::result::Result<(), String> {
 
 fn experts(raw: &RawText) -> std::result::Result<ExpertConfig, &'static str> {
     Ok(ExpertConfig {
-        count: raw.num_experts.or(raw.num_local_experts).ok_or("num_experts is missing")?,
-        chosen: raw.num_experts_per_tok.ok_or("num_experts_per_tok is missing")?,
-        width: raw.moe_intermediate_size.ok_or("moe_intermediate_size is missing")?,
+        count: raw
+            .num_experts
+            .or(raw.num_local_experts)
+            .ok_or("num_experts is missing")?,
+        chosen: raw
+            .num_experts_per_tok
+            .ok_or("num_experts_per_tok is missing")?,
+        width: raw
+            .moe_intermediate_size
+            .ok_or("moe_intermediate_size is missing")?,
         normalised: raw.norm_topk_prob.unwrap_or(false),
         plain_blocks: raw.mlp_only_layers.clone().unwrap_or_default(),
         every: raw.decoder_sparse_step.unwrap_or(1),
@@ -326,7 +338,10 @@ mod tests {
             json[key] = value.into();
         }
         json["mlp_only_layers"] = serde_json::json!([3]);
-        let experts = parse(json.clone(), Family::Qwen3Moe).unwrap().experts.unwrap();
+        let experts = parse(json.clone(), Family::Qwen3Moe)
+            .unwrap()
+            .experts
+            .unwrap();
         let blocks: Vec<i64> = (0..6).filter(|&index| experts.in_block(index)).collect();
         assert_eq!(blocks, [1, 5]);
         json["num_experts_per_tok"] = 9.into();
@@ -338,8 +353,16 @@ mod tests {
         for (key, value, word) in [
             ("hidden_act", Value::from("gelu"), "hidden_act"),
             ("use_sliding_window", Value::from(true), "sliding"),
-            ("layer_types", serde_json::json!(["sliding_attention"]), "sliding"),
-            ("rope_scaling", serde_json::json!({"type": "dynamic", "factor": 2.0}), "dynamic"),
+            (
+                "layer_types",
+                serde_json::json!(["sliding_attention"]),
+                "sliding",
+            ),
+            (
+                "rope_scaling",
+                serde_json::json!({"type": "dynamic", "factor": 2.0}),
+                "dynamic",
+            ),
             ("num_key_value_heads", Value::from(3), "key heads"),
             ("vocab_size", Value::from(0), "vocab_size"),
         ] {

@@ -27,7 +27,9 @@ pub struct TokenMask {
 impl TokenMask {
     /// No token of a vocabulary of `size` entries.
     pub fn none(size: usize) -> Self {
-        Self { words: vec![0; size.div_ceil(32)] }
+        Self {
+            words: vec![0; size.div_ceil(32)],
+        }
     }
 
     /// The tokens whose bits are set; tokens beyond the words are not in the set.

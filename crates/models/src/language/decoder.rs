@@ -41,7 +41,12 @@ pub struct ForwardArgs<'a> {
 impl<'a> ForwardArgs<'a> {
     /// Tokens from position 0 on, without a cache.
     pub fn of_tokens(tokens: &'a Tensor) -> Self {
-        Self { input: Input::Tokens(tokens), positions: None, mask: None, cache: None }
+        Self {
+            input: Input::Tokens(tokens),
+            positions: None,
+            mask: None,
+            cache: None,
+        }
     }
 }
 
@@ -69,9 +74,8 @@ struct Block {
 
 impl Block {
     fn load(weights: &Weights, config: &LanguageConfig, peers: &Peers, index: i64) -> Result<Self> {
-        let norm = |name: &str| {
-            RmsNorm::load(&weights.sub(name), config.hidden_size, config.norm_eps)
-        };
+        let norm =
+            |name: &str| RmsNorm::load(&weights.sub(name), config.hidden_size, config.norm_eps);
         Ok(Self {
             attention_norm: norm("input_layernorm")?,
             attention: Attention::load(&weights.sub("self_attn"), config, peers)?,
@@ -162,9 +166,15 @@ impl Decoder {
             return Err(ModelError::input("tokens", reason));
         }
         let tokens = tokens.f_to_kind(Kind::Int64)?;
-        let (low, high) = (tokens.f_min()?.int64_value(&[]), tokens.f_max()?.int64_value(&[]));
+        let (low, high) = (
+            tokens.f_min()?.int64_value(&[]),
+            tokens.f_max()?.int64_value(&[]),
+        );
         if low < 0 || high >= self.config.vocab_size {
-            let reason = format!("ids {low} to {high}, vocabulary of {}", self.config.vocab_size);
+            let reason = format!(
+                "ids {low} to {high}, vocabulary of {}",
+                self.config.vocab_size
+            );
             return Err(ModelError::input("tokens", reason));
         }
         let tokens = tokens.f_to_device(self.device())?;
@@ -227,7 +237,11 @@ impl Decoder {
             }
         };
         let sight = Sight::new(args.mask, cache.as_ref(), [batch, tokens], &self.embedding)?;
-        Ok(Pass { rotary, cache, sight })
+        Ok(Pass {
+            rotary,
+            cache,
+            sight,
+        })
     }
 
     /// Scores of all entries of the vocabulary, f32 `[..., vocabulary]`, from hidden states

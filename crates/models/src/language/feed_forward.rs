@@ -33,10 +33,17 @@ impl FeedForward {
     ) -> Result<Self> {
         let experts = config.experts.as_ref();
         if let Some(experts) = experts.filter(|experts| experts.in_block(block)) {
-            return Ok(Self::Experts(Experts::load(weights, config, experts, peers)?));
+            return Ok(Self::Experts(Experts::load(
+                weights, config, experts, peers,
+            )?));
         }
         let sizes = [config.hidden_size, config.intermediate_size];
-        Ok(Self::Plain(Gated::load(weights, sizes, peers, config.feed_bias)?))
+        Ok(Self::Plain(Gated::load(
+            weights,
+            sizes,
+            peers,
+            config.feed_bias,
+        )?))
     }
 
     /// `[batch, tokens, width]` to the same, f32; one sum over the ranks.
@@ -53,7 +60,10 @@ fn check_share(name: &str, width: i64, part: Part) -> Result<()> {
     if width % part.of == 0 {
         return Ok(());
     }
-    let reason = format!("{} ranks cannot share {name} = {width}; use a divisor", part.of);
+    let reason = format!(
+        "{} ranks cannot share {name} = {width}; use a divisor",
+        part.of
+    );
     Err(ModelError::input("tensor parallel", reason))
 }
 
@@ -79,9 +89,8 @@ impl Gated {
 
     /// One whose partial results the caller sums over the ranks.
     fn load_part(weights: &Weights, [width, inner]: [i64; 2], part: Part) -> Result<Self> {
-        let input = |name: &str| {
-            Linear::load_outputs_with(&weights.sub(name), width, inner, part, false)
-        };
+        let input =
+            |name: &str| Linear::load_outputs_with(&weights.sub(name), width, inner, part, false);
         Ok(Self {
             gate: input("gate_proj")?,
             up: input("up_proj")?,
@@ -166,9 +175,12 @@ impl Experts {
                 Ok(Tensor::f_from_slice(list)?.f_to_device(hidden.device())?)
             };
             let rows = place(&rows)?;
-            let share = shares.f_index_select(0, &place(&places)?)?.f_unsqueeze(-1)?;
+            let share = shares
+                .f_index_select(0, &place(&places)?)?
+                .f_unsqueeze(-1)?;
             let result = layer.forward(&hidden.f_index_select(0, &rows)?)?;
-            output = output.f_index_add_(0, &rows, &result.f_to_kind(Kind::Float)?.f_mul(&share)?)?;
+            output =
+                output.f_index_add_(0, &rows, &result.f_to_kind(Kind::Float)?.f_mul(&share)?)?;
         }
         Ok(self.peers.sum(output)?.f_view(size.as_slice())?)
     }

@@ -47,7 +47,11 @@ impl GenerationConfig {
             true => serde_json::from_value(read_json(&path)?)
                 .map_err(|error| ModelError::bad_file(&path, error.to_string()))?,
         };
-        let own = raw.eos_token_id.as_ref().map(token_list).unwrap_or_default();
+        let own = raw
+            .eos_token_id
+            .as_ref()
+            .map(token_list)
+            .unwrap_or_default();
         Ok(Self {
             end_tokens: match own.is_empty() {
                 true => end_tokens.to_vec(),
@@ -65,7 +69,11 @@ impl GenerationConfig {
     pub fn sampling(&self, seed: Seed, max_tokens: usize) -> Sampling {
         let greedy = Sampling::greedy(max_tokens);
         if !self.draws {
-            return Sampling { seed, repetition_penalty: self.repetition_penalty, ..greedy };
+            return Sampling {
+                seed,
+                repetition_penalty: self.repetition_penalty,
+                ..greedy
+            };
         }
         Sampling {
             temperature: self.temperature,

@@ -84,7 +84,10 @@ pub(super) fn step_attention(
     let key_heads = key.size4()?.1;
     let [query, key, value] = [query, key, value].map(Tensor::f_contiguous);
     let (query, key, value) = (query?, key?, value?);
-    let lengths: Vec<usize> = slots.iter().map(|&slot| cache.length(slot) as usize).collect();
+    let lengths: Vec<usize> = slots
+        .iter()
+        .map(|&slot| cache.length(slot) as usize)
+        .collect();
     let block = &mut cache.blocks[block];
     let capacity = block.keys.size4()?.2 as usize;
     let (key_heads, dim) = (key_heads as usize, dim as usize);
@@ -113,9 +116,15 @@ pub(super) fn step_attention(
     let pieces = values_mut(&mut output);
     let work: usize = lengths.iter().sum::<usize>() * heads as usize * dim;
     if work < WORTH_A_THREAD || tch::get_num_threads() == 1 {
-        pieces.chunks_exact_mut(group * dim).enumerate().for_each(attend);
+        pieces
+            .chunks_exact_mut(group * dim)
+            .enumerate()
+            .for_each(attend);
     } else {
-        pieces.par_chunks_exact_mut(group * dim).enumerate().for_each(attend);
+        pieces
+            .par_chunks_exact_mut(group * dim)
+            .enumerate()
+            .for_each(attend);
     }
     Ok(output)
 }

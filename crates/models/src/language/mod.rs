@@ -32,6 +32,7 @@ pub use constraint::{Constraint, TokenMask};
 pub use decoder::{Decoder, ForwardArgs, Input};
 pub use generation::GenerationConfig;
 pub use model::{LanguageModel, LanguageSettings, Prompt};
+pub(crate) use model::{embed_with_pictures, open_networks};
 pub use rotary::{HalfRotary, Rotary, RotaryConfig, Stretch, Yarn};
 pub use sampling::Sampling;
 pub use tokenizer::LanguageTokenizer;

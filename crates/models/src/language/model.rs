@@ -30,7 +30,11 @@ pub struct LanguageSettings {
 impl Default for LanguageSettings {
     /// f32 on the CPU, alone.
     fn default() -> Self {
-        Self { device: Device::Cpu, kind: Kind::Float, peers: Peers::default() }
+        Self {
+            device: Device::Cpu,
+            kind: Kind::Float,
+            peers: Peers::default(),
+        }
     }
 }
 
@@ -64,21 +68,14 @@ impl LanguageModel {
     /// The class is not supported, a file is missing or damaged, tensors are missing or unknown,
     /// or the ranks cannot share the model; the message names what and where.
     pub fn load(folder: &Path, settings: &LanguageSettings) -> Result<Self> {
-        let checkpoint = Checkpoint::open(folder)?;
-        let config = LanguageConfig::of(&checkpoint)?;
+        let (decoder, tower) = open_networks(folder, settings)?;
         let tokenizer = LanguageTokenizer::open(folder)?;
         let template = ChatTemplate::open(folder)?;
-        let generation = GenerationConfig::open(folder, &config.end_tokens)?;
+        let generation = GenerationConfig::open(folder, &decoder.config().end_tokens)?;
         let limits = PixelLimits::open(folder)?;
-        let target = Target { kind: settings.kind, device: settings.device };
-        let weights = checkpoint.weights(target);
-        let vision = config.vision.clone();
-        let vision = vision.map(|vision| VisionTower::load(&weights, vision)).transpose()?;
-        let decoder = Decoder::load(&weights, config, &settings.peers)?;
-        weights.finish()?;
         Ok(Self {
             folder: folder.to_owned(),
-            vision: vision.map(|tower| (tower, limits)),
+            vision: tower.map(|tower| (tower, limits)),
             decoder,
             tokenizer,
             template,
@@ -129,20 +126,24 @@ impl LanguageModel {
     /// There is no template, it refuses the messages or leaves pictures out, or the model does not
     /// see pictures.
     pub fn prompt(&self, messages: &[Message], options: &ChatOptions) -> Result<Prompt> {
-        let text = self.chat_template()?.render(messages, options)?;
-        let tokens = self.tokenizer.encode(&text)?;
         let pictures = messages.iter().flat_map(|message| &message.content);
         let pictures = pictures.filter_map(|part| match part {
             Content::Image(picture) => Some(picture),
             Content::Text(_) => None,
         });
         let pictures: Vec<&RgbImage> = pictures.collect();
+        if self.vision.is_none() && !pictures.is_empty() {
+            let reason = "this model does not see pictures; use a Qwen2.5-VL";
+            return Err(ModelError::input("prompt", reason));
+        }
+        let text = self.chat_template()?.render(messages, options)?;
+        let tokens = self.tokenizer.encode(&text)?;
         let Some((tower, limits)) = &self.vision else {
-            if !pictures.is_empty() {
-                let reason = "this model does not see pictures; use a Qwen2.5-VL";
-                return Err(ModelError::input("prompt", reason));
-            }
-            return Ok(Prompt { text, tokens, images: Vec::new() });
+            return Ok(Prompt {
+                text,
+                tokens,
+                images: Vec::new(),
+            });
         };
         let patches = |picture: &&RgbImage| ImagePatches::new(picture, tower.config(), *limits);
         let images: Vec<ImagePatches> = pictures.iter().map(patches).collect::<Result<_>>()?;
@@ -159,33 +160,25 @@ impl LanguageModel {
         let mut grids = images.iter().map(|image| image.grid);
         let mut expanded = Vec::with_capacity(tokens.len());
         for token in tokens {
-            let grid = if token == image_token { grids.next() } else { None };
+            let grid = if token == image_token {
+                grids.next()
+            } else {
+                None
+            };
             let count = grid.map_or(1, |grid| tower.config().tokens(grid));
             expanded.extend(std::iter::repeat_n(token, count as usize));
         }
-        Ok(Prompt { text, tokens: expanded, images })
+        Ok(Prompt {
+            text,
+            tokens: expanded,
+            images,
+        })
     }
 
     /// Rows of the embedding of `tokens`, with those of the pictures in their places: f32
     /// `[1, tokens, width]`.
     pub fn embed(&self, tokens: &[u32], images: &[ImagePatches]) -> Result<Tensor> {
-        let ids: Vec<i64> = tokens.iter().map(|&token| i64::from(token)).collect();
-        let rows = self.decoder.embed(&Tensor::f_from_slice(&ids)?.f_unsqueeze(0)?)?;
-        let Some(tower) = self.vision().filter(|_| !images.is_empty()) else {
-            return Ok(rows);
-        };
-        let token = i64::from(tower.config().image_token);
-        let places = (0_i64..).zip(&ids).filter(|(_, id)| **id == token);
-        let places: Vec<i64> = places.map(|(place, _)| place).collect();
-        let seen = images.iter().map(|image| tower.forward(image));
-        let seen = Tensor::f_cat(&seen.collect::<Result<Vec<_>>>()?, 0)?;
-        if seen.size()[0] != places.len() as i64 {
-            let reason = format!("{} places for {} parts", places.len(), seen.size()[0]);
-            return Err(ModelError::input("pictures of a prompt", reason));
-        }
-        let places = Tensor::f_from_slice(&places)?.f_to_device(rows.device())?;
-        let flat = rows.f_squeeze_dim(0)?;
-        Ok(flat.f_index_copy(0, &places, &seen)?.f_unsqueeze(0)?)
+        embed_with_pictures(&self.decoder, self.vision(), tokens, images)
     }
 
     /// blake3 over all that decides what the model says: tensors, config, tokenizer, template and
@@ -211,4 +204,51 @@ impl LanguageModel {
         }
         Ok(hasher.finalize().to_hex().to_string())
     }
+}
+
+/// The networks of a folder without what belongs to texts.
+pub(crate) fn open_networks(
+    folder: &Path,
+    settings: &LanguageSettings,
+) -> Result<(Decoder, Option<VisionTower>)> {
+    let checkpoint = Checkpoint::open(folder)?;
+    let config = LanguageConfig::of(&checkpoint)?;
+    let target = Target {
+        kind: settings.kind,
+        device: settings.device,
+    };
+    let weights = checkpoint.weights(target);
+    let vision = config.vision.clone();
+    let tower = vision
+        .map(|vision| VisionTower::load(&weights, vision))
+        .transpose()?;
+    let decoder = Decoder::load(&weights, config, &settings.peers)?;
+    weights.finish()?;
+    Ok((decoder, tower))
+}
+
+/// See [`LanguageModel::embed`].
+pub(crate) fn embed_with_pictures(
+    decoder: &Decoder,
+    tower: Option<&VisionTower>,
+    tokens: &[u32],
+    images: &[ImagePatches],
+) -> Result<Tensor> {
+    let ids: Vec<i64> = tokens.iter().map(|&token| i64::from(token)).collect();
+    let rows = decoder.embed(&Tensor::f_from_slice(&ids)?.f_unsqueeze(0)?)?;
+    let Some(tower) = tower.filter(|_| !images.is_empty()) else {
+        return Ok(rows);
+    };
+    let token = i64::from(tower.config().image_token);
+    let places = (0_i64..).zip(&ids).filter(|(_, id)| **id == token);
+    let places: Vec<i64> = places.map(|(place, _)| place).collect();
+    let seen = images.iter().map(|image| tower.forward(image));
+    let seen = Tensor::f_cat(&seen.collect::<Result<Vec<_>>>()?, 0)?;
+    if seen.size()[0] != places.len() as i64 {
+        let reason = format!("{} places for {} parts", places.len(), seen.size()[0]);
+        return Err(ModelError::input("pictures of a prompt", reason));
+    }
+    let places = Tensor::f_from_slice(&places)?.f_to_device(rows.device())?;
+    let flat = rows.f_squeeze_dim(0)?;
+    Ok(flat.f_index_copy(0, &places, &seen)?.f_unsqueeze(0)?)
 }

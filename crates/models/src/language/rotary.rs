@@ -80,7 +80,10 @@ impl RotaryConfig {
                 let list: Vec<i64> = serde_json::from_value(list.clone())
                     .map_err(|error| format!("mrope_section: {error}"))?;
                 if list.len() != 3 || list.iter().sum::<i64>() != dim / 2 {
-                    return Err(format!("mrope_section {list:?} does not fill {} pairs", dim / 2));
+                    return Err(format!(
+                        "mrope_section {list:?} does not fill {} pairs",
+                        dim / 2
+                    ));
                 }
                 Some(list)
             }
@@ -95,7 +98,9 @@ impl RotaryConfig {
 
     /// Positions of a token: 3 with sections, else 1.
     pub fn axes(&self) -> i64 {
-        self.sections.as_ref().map_or(1, |sections| sections.len() as i64)
+        self.sections
+            .as_ref()
+            .map_or(1, |sections| sections.len() as i64)
     }
 
     /// Radians per position of every pair, and the factor of cosines and sines.
@@ -112,7 +117,10 @@ impl RotaryConfig {
                     let keep = 1.0 - ((pair as f32 - low) / (high - low)).clamp(0.0, 1.0);
                     value / yarn.factor as f32 * (1.0 - keep) + value * keep
                 };
-                (plain.enumerate().map(blend).collect(), yarn.attention_factor)
+                (
+                    plain.enumerate().map(blend).collect(),
+                    yarn.attention_factor,
+                )
             }
         }
     }
@@ -138,7 +146,10 @@ impl Yarn {
             beta_fast: weight("beta_fast").unwrap_or(32.0),
             beta_slow: weight("beta_slow").unwrap_or(1.0),
             attention_factor: number("attention_factor").unwrap_or(inferred),
-            truncate: json.get("truncate").and_then(Value::as_bool).unwrap_or(true),
+            truncate: json
+                .get("truncate")
+                .and_then(Value::as_bool)
+                .unwrap_or(true),
         })
     }
 
@@ -279,12 +290,17 @@ mod tests {
         let many = Rotary::new(&config(sections), Device::Cpu).unwrap();
         let one = Rotary::new(&config(json!({})), Device::Cpu).unwrap();
         let same = Tensor::from_slice(&[5_i64, 5, 5]).view([3, 1, 1]);
-        let plain = one.table(&Tensor::from_slice(&[5_i64]).view([1, 1, 1])).unwrap();
+        let plain = one
+            .table(&Tensor::from_slice(&[5_i64]).view([1, 1, 1]))
+            .unwrap();
         assert_eq!(many.table(&same).unwrap().cos, plain.cos);
         let other = Tensor::from_slice(&[5_i64, 7, 5]).view([3, 1, 1]);
         let turned = many.table(&other).unwrap();
         let differs = turned.cos.ne_tensor(&plain.cos).view([-1]);
-        assert_eq!(Vec::<bool>::try_from(differs).unwrap(), [false, true, false, false]);
+        assert_eq!(
+            Vec::<bool>::try_from(differs).unwrap(),
+            [false, true, false, false]
+        );
         assert!(one.table(&same).is_err());
     }
 
@@ -294,11 +310,15 @@ mod tests {
         let rotary = Rotary::new(&config(json!({})), Device::Cpu).unwrap();
         let head = crate::testing::cosines(&[1, 1, 1, 8], 0.3);
         let at = |position: i64| {
-            let table = rotary.table(&Tensor::from_slice(&[position]).view([1, 1, 1])).unwrap();
+            let table = rotary
+                .table(&Tensor::from_slice(&[position]).view([1, 1, 1]))
+                .unwrap();
             table.rotate(&head).unwrap().view([8])
         };
         let near = at(3).dot(&at(7)).double_value(&[]);
         let far = at(103).dot(&at(107)).double_value(&[]);
-        assert!((near - far).abs() < 1e-5 && (near - at(3).dot(&at(8)).double_value(&[])).abs() > 1e-3);
+        assert!(
+            (near - far).abs() < 1e-5 && (near - at(3).dot(&at(8)).double_value(&[])).abs() > 1e-3
+        );
     }
 }

@@ -65,7 +65,11 @@ impl Sampling {
         }
         for token in seen {
             if let Some(logit) = logits.get_mut(token as usize) {
-                *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+                *logit = if *logit > 0.0 {
+                    *logit / penalty
+                } else {
+                    *logit * penalty
+                };
             }
         }
     }
@@ -76,7 +80,9 @@ impl Sampling {
     /// A score is not a number.
     pub(super) fn choose(&self, logits: &[f32], index: u64) -> Result<u32> {
         if logits.iter().any(|logit| logit.is_nan()) {
-            return Err(ModelError::NotFinite { what: "a token's score".to_owned() });
+            return Err(ModelError::NotFinite {
+                what: "a token's score".to_owned(),
+            });
         }
         if self.temperature == 0.0 {
             return Ok(likeliest(logits));
@@ -148,11 +154,20 @@ mod tests {
     use super::*;
 
     fn drawing(temperature: f64, top_p: f64, top_k: usize) -> Sampling {
-        Sampling { temperature, top_p, top_k, ..Sampling::greedy(4) }
+        Sampling {
+            temperature,
+            top_p,
+            top_k,
+            ..Sampling::greedy(4)
+        }
     }
 
     fn tokens(sampling: &Sampling, logits: &[f32]) -> Vec<u32> {
-        sampling.candidates(logits).iter().map(|&(token, _)| token).collect()
+        sampling
+            .candidates(logits)
+            .iter()
+            .map(|&(token, _)| token)
+            .collect()
     }
 
     #[test]
@@ -177,9 +192,14 @@ mod tests {
         let ones = (0..count).filter(|&index| sampling.choose(&logits, index).unwrap() == 1);
         let share = ones.count() as f64 / count as f64;
         assert!((share - 0.75).abs() < 0.01, "{share}");
-        let other = Sampling { seed: Seed(1), ..sampling.clone() };
+        let other = Sampling {
+            seed: Seed(1),
+            ..sampling.clone()
+        };
         let text = |sampling: &Sampling| -> Vec<u32> {
-            (0..64).map(|index| sampling.choose(&logits, index).unwrap()).collect()
+            (0..64)
+                .map(|index| sampling.choose(&logits, index).unwrap())
+                .collect()
         };
         assert_eq!(text(&sampling), text(&sampling));
         assert_ne!(text(&sampling), text(&other));
@@ -193,7 +213,10 @@ mod tests {
 
     #[test]
     fn penalties_push_away() {
-        let sampling = Sampling { repetition_penalty: 2.0, ..Sampling::greedy(1) };
+        let sampling = Sampling {
+            repetition_penalty: 2.0,
+            ..Sampling::greedy(1)
+        };
         let mut logits = [4.0, -1.0, 3.0];
         sampling.penalise(&mut logits, [0, 1, 7]);
         assert_eq!(logits, [2.0, -2.0, 3.0]);
@@ -204,12 +227,30 @@ mod tests {
         let greedy = || Sampling::greedy(1);
         assert!(greedy().check().is_ok());
         for bad in [
-            Sampling { temperature: -1.0, ..greedy() },
-            Sampling { temperature: f64::NAN, ..greedy() },
-            Sampling { top_p: 0.0, ..greedy() },
-            Sampling { repetition_penalty: 0.0, ..greedy() },
-            Sampling { max_tokens: 0, ..greedy() },
-            Sampling { stop: vec![String::new()], ..greedy() },
+            Sampling {
+                temperature: -1.0,
+                ..greedy()
+            },
+            Sampling {
+                temperature: f64::NAN,
+                ..greedy()
+            },
+            Sampling {
+                top_p: 0.0,
+                ..greedy()
+            },
+            Sampling {
+                repetition_penalty: 0.0,
+                ..greedy()
+            },
+            Sampling {
+                max_tokens: 0,
+                ..greedy()
+            },
+            Sampling {
+                stop: vec![String::new()],
+                ..greedy()
+            },
         ] {
             assert!(bad.check().is_err(), "{bad:?}");
         }

@@ -23,7 +23,11 @@ impl LanguageTokenizer {
         let mut tokenizer = Tokenizer::from_bytes(&bytes).map_err(bad)?;
         tokenizer.with_truncation(None).map_err(bad)?;
         tokenizer.with_padding(None);
-        Ok(Self { tokenizer, path, bytes })
+        Ok(Self {
+            tokenizer,
+            path,
+            bytes,
+        })
     }
 
     /// Tokens of a text in which special tokens are written out, as chat templates do; none are

@@ -69,7 +69,10 @@ fn transposed(
 ) -> Result<Tensor> {
     let mut result = Tensor::f_empty(size, (Kind::Float, Device::Cpu))?;
     let outputs = columns.len() / count;
-    for (row, target) in rows::values_mut(&mut result).chunks_exact_mut(outputs).enumerate() {
+    for (row, target) in rows::values_mut(&mut result)
+        .chunks_exact_mut(outputs)
+        .enumerate()
+    {
         for (target, column) in target.iter_mut().zip(columns.chunks_exact(count)) {
             *target = column[row];
         }
@@ -260,12 +263,17 @@ mod tests {
             for (count, width) in [(1, 5), (2, 64), (3, 67), (8, 256), (16, 300)] {
                 let layers = layers(width, kind);
                 let input = cosines(&[1, count, width], 0.9);
-                let pairs = layers.each_ref().map(|(weight, bias)| (weight, bias.as_ref()));
+                let pairs = layers
+                    .each_ref()
+                    .map(|(weight, bias)| (weight, bias.as_ref()));
                 let found = products(&input, pairs).unwrap().unwrap();
                 for ((weight, bias), found) in layers.iter().zip(found) {
                     let bias = bias.as_ref().map(|bias| bias.to_kind(Kind::Float));
                     let expected = input.linear(&weight.to_kind(Kind::Float), bias.as_ref());
-                    assert!(relative_error(&found, &expected) < 1e-5, "{count} x {width}");
+                    assert!(
+                        relative_error(&found, &expected) < 1e-5,
+                        "{count} x {width}"
+                    );
                 }
             }
         }
@@ -275,11 +283,15 @@ mod tests {
     #[test]
     fn a_row_has_the_same_bits_whatever_is_beside_it() {
         let layers = layers(500, Kind::Float);
-        let pairs = layers.each_ref().map(|(weight, bias)| (weight, bias.as_ref()));
+        let pairs = layers
+            .each_ref()
+            .map(|(weight, bias)| (weight, bias.as_ref()));
         let input = cosines(&[9, 500], 0.2);
         let all = products(&input, pairs).unwrap().unwrap();
         for (first, count) in [(0, 1), (3, 2), (2, 5), (8, 1)] {
-            let some = products(&input.narrow(0, first, count), pairs).unwrap().unwrap();
+            let some = products(&input.narrow(0, first, count), pairs)
+                .unwrap()
+                .unwrap();
             for (all, some) in all.iter().zip(some) {
                 assert_eq!(all.narrow(0, first, count), some);
             }
@@ -289,9 +301,8 @@ mod tests {
     #[test]
     fn other_work_is_left_to_libtorch() {
         let [(weight, _), ..] = layers(8, Kind::Float);
-        let none = |input: &Tensor, weight: &Tensor| {
-            products(input, [(weight, None)]).unwrap().is_none()
-        };
+        let none =
+            |input: &Tensor, weight: &Tensor| products(input, [(weight, None)]).unwrap().is_none();
         assert!(none(&cosines(&[17, 8], 0.1), &weight));
         assert!(none(&cosines(&[2, 9], 0.1), &weight));
         assert!(none(&cosines(&[2, 8], 0.1), &weight.to_kind(Kind::Half)));

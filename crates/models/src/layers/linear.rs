@@ -175,9 +175,8 @@ impl Linear {
         layers: [&Self; N],
         input: &Tensor,
     ) -> Result<[Tensor; N]> {
-        let plain = |layer: &&Self| {
-            layer.low_rank.is_none() && !matches!(layer.split, Split::Inputs(_))
-        };
+        let plain =
+            |layer: &&Self| layer.low_rank.is_none() && !matches!(layer.split, Split::Inputs(_));
         if layers.iter().all(plain) {
             let weights = layers.map(|layer| (&layer.weight, layer.bias.as_ref()));
             if let Some(outputs) = few_rows::products(input, weights)? {

@@ -15,7 +15,7 @@ pub(super) fn config() -> serde_json::Value {
         "dtype": "float32",
         "hidden_act": "quick_gelu",
         "hidden_size": WIDTH,
-        "image_size": 224,
+        "image_size": SIDE,
         "intermediate_size": 96,
         "layer_norm_eps": 1e-5,
         "model_type": "clip_vision_model",
@@ -27,10 +27,13 @@ pub(super) fn config() -> serde_json::Value {
     })
 }
 
-/// `preprocessor_config.json`, that of the published models.
-pub(super) fn preprocessor() -> serde_json::Value {
+/// Side of the pictures that the tower sees, pixels.
+pub(super) const SIDE: i64 = 224;
+
+/// `preprocessor_config.json`, that of the published models, for pictures of this side.
+pub(super) fn preprocessor(side: i64) -> serde_json::Value {
     serde_json::json!({
-        "crop_size": {"height": 224, "width": 224},
+        "crop_size": {"height": side, "width": side},
         "do_center_crop": true,
         "do_convert_rgb": true,
         "do_normalize": true,
@@ -41,7 +44,7 @@ pub(super) fn preprocessor() -> serde_json::Value {
         "image_std": [0.268_629_54, 0.261_302_58, 0.275_777_11],
         "resample": 3,
         "rescale_factor": 1.0 / 255.0,
-        "size": {"shortest_edge": 224},
+        "size": {"shortest_edge": side},
     })
 }
 

@@ -142,11 +142,19 @@ fn write_shared(root: &Path, seed: Seed) -> Result<()> {
 }
 
 /// Writes the vision tower of a set: its embedding follows the colours of a picture.
-pub fn write_clip(folder: &Path, seed: Seed) -> Result<()> {
+fn write_clip(folder: &Path, seed: Seed) -> Result<()> {
     let fill = |name: &str, shape: &[i64]| clip::fill(seed, name, shape);
     write_component(folder, TRANSFORMERS, &clip::config(), clip::layout(), fill)?;
-    let preprocessor = folder.join("preprocessor_config.json");
-    write_json(&preprocessor, &clip::preprocessor())
+    write_preprocessor(folder, clip::SIDE)
+}
+
+/// Writes `preprocessor_config.json` of a vision tower in `folder` that sees squares of `side`
+/// pixels.
+pub fn write_preprocessor(folder: &Path, side: i64) -> Result<()> {
+    write_json(
+        &folder.join("preprocessor_config.json"),
+        &clip::preprocessor(side),
+    )
 }
 
 fn parse<T: serde::de::DeserializeOwned>(folder: &Path, config: &Value) -> Result<T> {

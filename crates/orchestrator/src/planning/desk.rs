@@ -290,6 +290,7 @@ impl<'a> Desk<'a> {
         } = held;
         if lease.check().is_err() {
             // Another program has taken it over, and plans it.
+            self.leave(&brief.id, lease)?;
             self.later(rank, brief, PAUSE);
             return Ok(());
         }

@@ -16,6 +16,8 @@ const WIDTH: f64 = 1000.0;
 const ROWS: [(f64, f64); 3] = [(1.0, 6.0), (8.0, 18.0), (27.0, 6.0)];
 /// The row of time that is no stage.
 const WHOLE: usize = 1;
+/// What plans of stories look like, as the stage of a shot does.
+pub(super) const PLAN: &str = "plan";
 /// Steps of the height of a column.
 const LEVELS: f64 = 12.0;
 
@@ -45,6 +47,20 @@ pub(super) fn pieces(shift: &Shift, goes_on: bool) -> Vec<Piece> {
         for stage in &attempt.stages {
             push(&mut pieces, stage, kept);
         }
+    }
+    for plan in shift.all_plans() {
+        let kept = match plan.end {
+            Some(AttemptEnd::Committed) => true,
+            None => goes_on,
+            Some(_) => false,
+        };
+        pieces.push(Piece {
+            // Beside shots it is what comes before denoising.
+            row: if shift.start.plans_only { WHOLE } else { 0 },
+            class: if kept { PLAN } else { "lost" },
+            begun: plan.begun,
+            end: plan.ended,
+        });
     }
     pieces.retain(|piece| piece.end > piece.begun);
     pieces

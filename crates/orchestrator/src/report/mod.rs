@@ -13,6 +13,7 @@
 //! A second report writes again only what changed.
 
 mod attempts;
+mod brief;
 mod cache;
 mod files;
 mod lane;

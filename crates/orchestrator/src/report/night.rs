@@ -37,6 +37,8 @@ pub(super) struct Night {
     pub column: Option<String>,
     /// Shifts of earlier nights, which are not drawn.
     pub earlier: usize,
+    /// Whether stories were planned.
+    pub plans: bool,
     /// Whether some stages took time in vain.
     pub lost: bool,
 }
@@ -153,6 +155,7 @@ pub(super) fn draw(shifts: &[Shift], goes_on: impl Fn(&Shift) -> bool) -> Option
         lanes: views.collect(),
         column: (!exact).then(|| duration(span.seconds() / number as f64)),
         earlier: first,
+        plans: drawn.iter().any(|shift| !shift.all_plans().is_empty()),
         lost: all.iter().flatten().any(|piece| piece.class == "lost"),
     })
 }

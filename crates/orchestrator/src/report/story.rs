@@ -7,6 +7,7 @@ use storyloom_memory::CommitRecord;
 use storyloom_story::{Opening, ShotId, ShotScript, Stage};
 
 use super::attempts::{AttemptView, StoryAttempts};
+use super::brief::{self, BriefView};
 use super::lineage::{self, Column, Kept, Lineage};
 use super::pictures::{Picture, Pictures, keyframe_name, poster};
 use super::text::{duration, film};
@@ -58,6 +59,7 @@ pub(super) struct StoryView {
     /// Picture of the first shot, below `report/`.
     pub poster: Option<String>,
     pub trouble: Option<Trouble>,
+    pub brief: Option<BriefView>,
     pub lineage: Option<Lineage>,
     pub shots: Vec<ShotView>,
 }
@@ -193,6 +195,7 @@ pub(super) fn view(
         video: video.map(|video| video.file.clone()),
         poster: gathering.posters.first().cloned(),
         trouble: trouble(folder, file),
+        brief: brief::view(folder, file),
         lineage: lineage::draw(&gathering.columns, gathering.aspect),
         shots,
     };
@@ -454,6 +457,9 @@ fn recipe(record: &CommitRecord, shot: ShotId) -> Vec<(&'static str, String)> {
     ];
     if !record.arithmetic.is_empty() {
         recipe.push(("arithmetic", record.arithmetic.clone()));
+    }
+    if let Some(plan) = &record.plan {
+        recipe.push(("plan blake3", plan.clone()));
     }
     recipe.push(("frames blake3", record.frames_blake3.clone()));
     recipe.push(("record", format!("commits/{shot}.json")));

@@ -426,6 +426,27 @@ mod tests {
     }
 
     #[test]
+    fn plans_are_work_as_stages_are() {
+        let plan = |begun, ended, end| PlanAttempt {
+            story: StoryId::new("neo").unwrap(),
+            attempt: 0,
+            begun,
+            end,
+            repairs: 0,
+            tokens: 0,
+            reason: None,
+            ended,
+        };
+        let mut one = shift(0.0, 10.0, vec![attempt(2.0, 4.0, COMMITTED)]);
+        one.plans = vec![
+            plan(3.0, 6.0, COMMITTED),
+            plan(6.0, 7.0, FAILED),
+            plan(7.0, 8.0, STOPPED),
+        ];
+        expect(&[one], [4.0, 1.0, 1.0, 1.0, 3.0]);
+    }
+
+    #[test]
     fn stages_side_by_side_count_once() {
         let other = Attempt {
             shot: shot(2),

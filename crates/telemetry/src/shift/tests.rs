@@ -95,6 +95,55 @@ fn only(run: &Path) -> Shift {
     shifts.remove(0)
 }
 
+fn end_plan(journal: &Journal, end: AttemptEnd) {
+    journal.report(&Event::PlanEnded {
+        story: &story(),
+        attempt: 0,
+        end,
+        seconds: 1.0,
+        repairs: 2,
+        tokens: 30,
+        reason: (end == AttemptEnd::Failed).then_some("no script"),
+    });
+}
+
+#[test]
+fn plans_read_as_they_were_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = begin(folder.path());
+    let begin_plan = || {
+        journal.report(&Event::PlanBegun {
+            story: &story(),
+            attempt: 0,
+        });
+    };
+    begin_plan();
+    end_plan(&journal, AttemptEnd::Failed);
+    begin_plan();
+    end_plan(&journal, AttemptEnd::Committed);
+    begin_plan();
+    // As a program leaves it that is killed now.
+    let live = serde_json::to_vec(&journal.live()).unwrap();
+    let lines = shifts_folder(folder.path()).join("w1.jsonl");
+    let before = fs::read(&lines).unwrap();
+    drop(journal);
+    fs::write(&lines, before).unwrap();
+    fs::write(lines.with_file_name("w1.live.json"), live).unwrap();
+    let shift = only(folder.path());
+    let ends: Vec<_> = shift.all_plans().iter().map(|plan| plan.end).collect();
+    assert_eq!(
+        ends,
+        [Some(AttemptEnd::Failed), Some(AttemptEnd::Committed), None]
+    );
+    let [failed, made] = &shift.plans[..] else {
+        panic!("{:?}", shift.plans);
+    };
+    assert_eq!(failed.reason.as_deref(), Some("no script"));
+    assert_eq!((made.repairs, made.tokens), (2, 30));
+    assert!(made.ended >= made.begun);
+    assert!(shift.attempts.is_empty());
+}
+
 #[test]
 fn a_shift_reads_as_it_was_written() {
     let folder = tempfile::tempdir().unwrap();

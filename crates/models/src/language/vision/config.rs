@@ -64,8 +64,8 @@ impl VisionConfig {
         let bad = |reason: String| ModelError::bad_file(path, reason);
         let vision = json.get("vision_config").cloned().unwrap_or(Value::Null);
         let raw = remove_twice_named(vision);
-        let raw: Raw = serde_json::from_value(raw)
-            .map_err(|error| bad(format!("vision_config: {error}")))?;
+        let raw: Raw =
+            serde_json::from_value(raw).map_err(|error| bad(format!("vision_config: {error}")))?;
         let image_token = json.get("image_token_id").and_then(Value::as_u64);
         let image_token = image_token.and_then(|token| u32::try_from(token).ok());
         let config = Self {
@@ -104,8 +104,12 @@ impl VisionConfig {
             return Err("vision_config: a size is 0 or less, or the window too small".to_owned());
         }
         if self.hidden_size % (4 * self.heads) != 0 {
-            let Self { hidden_size, heads, .. } = self;
-            return Err(format!("vision_config: {hidden_size} does not make {heads} heads"));
+            let Self {
+                hidden_size, heads, ..
+            } = self;
+            return Err(format!(
+                "vision_config: {hidden_size} does not make {heads} heads"
+            ));
         }
         Ok(())
     }
@@ -124,7 +128,10 @@ impl VisionConfig {
 /// Published configs name some fields twice, in an old and a new spelling.
 fn remove_twice_named(mut json: Value) -> Value {
     if let Some(fields) = json.as_object_mut() {
-        for (new, old) in [("in_channels", "in_chans"), ("patch_size", "spatial_patch_size")] {
+        for (new, old) in [
+            ("in_channels", "in_chans"),
+            ("patch_size", "spatial_patch_size"),
+        ] {
             if fields.contains_key(new) {
                 fields.remove(old);
             }

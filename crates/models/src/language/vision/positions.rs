@@ -46,11 +46,15 @@ pub fn prompt_positions(
             continue;
         }
         let wrong = |what: &str| ModelError::input("pictures of a prompt", what);
-        let &grid = grids.next().ok_or_else(|| wrong("more places than pictures"))?;
+        let &grid = grids
+            .next()
+            .ok_or_else(|| wrong("more places than pictures"))?;
         let count = config.tokens(grid) as usize;
         let places = tokens.get(at..at + count);
         if count == 0 || !places.is_some_and(|all| all.iter().all(|&t| t == config.image_token)) {
-            return Err(wrong("a picture has another number of tokens than its place"));
+            return Err(wrong(
+                "a picture has another number of tokens than its place",
+            ));
         }
         let [frames, rows, columns] = [grid[0], grid[1] / config.merge, grid[2] / config.merge];
         for frame in 0..frames {
@@ -64,8 +68,14 @@ pub fn prompt_positions(
         at += count;
     }
     if grids.next().is_some() {
-        return Err(ModelError::input("pictures of a prompt", "more pictures than places"));
+        return Err(ModelError::input(
+            "pictures of a prompt",
+            "more pictures than places",
+        ));
     }
     let last = positions.iter().flatten().copied().max().unwrap_or(-1);
-    Ok(PromptPositions { tokens: positions, next: last + 1 })
+    Ok(PromptPositions {
+        tokens: positions,
+        next: last + 1,
+    })
 }

@@ -24,7 +24,10 @@ pub struct PixelLimits {
 
 impl PixelLimits {
     /// Without `preprocessor_config.json`.
-    pub const DEFAULT: Self = Self { least: 56 * 56, most: 28 * 28 * 1280 };
+    pub const DEFAULT: Self = Self {
+        least: 56 * 56,
+        most: 28 * 28 * 1280,
+    };
 
     /// Those of `preprocessor_config.json` of a model's folder, where it has any.
     pub fn open(folder: &Path) -> Result<Self> {
@@ -35,8 +38,11 @@ impl PixelLimits {
         let json = read_json(&path)?;
         let pixels = |value: Option<&Value>| value.and_then(Value::as_u64);
         let limit = |name: &str, side: &str, default: u32| {
-            let found = pixels(json.get(name)).or(pixels(json.get("size").and_then(|s| s.get(side))));
-            found.and_then(|found| u32::try_from(found).ok()).unwrap_or(default)
+            let found =
+                pixels(json.get(name)).or(pixels(json.get("size").and_then(|s| s.get(side))));
+            found
+                .and_then(|found| u32::try_from(found).ok())
+                .unwrap_or(default)
         };
         let least = limit("min_pixels", "shortest_edge", Self::DEFAULT.least);
         let most = limit("max_pixels", "longest_edge", Self::DEFAULT.most);
@@ -83,12 +89,41 @@ impl ImagePatches {
         Self::cut(&pixels, config)
     }
 
+    /// Pictures whose patches lie one after the other, as processors of transformers give them.
+    ///
+    /// # Errors
+    /// The grids have more or fewer patches than there are.
+    pub fn split(pixels: &Tensor, grids: &[[i64; 3]]) -> Result<Vec<Self>> {
+        let counts: Vec<i64> = grids.iter().map(|grid| grid.iter().product()).collect();
+        let (patches, _) = pixels.size2()?;
+        if counts.iter().any(|&count| count < 1) || counts.iter().sum::<i64>() != patches {
+            let reason = format!("{patches} patches for the grids {grids:?}");
+            return Err(ModelError::input("pixel_values", reason));
+        }
+        let parts = pixels.f_split_with_sizes(&counts, 0)?;
+        let picture = |(pixels, &grid)| Self { pixels, grid };
+        Ok(parts.into_iter().zip(grids).map(picture).collect())
+    }
+
     /// Cuts `[channels, height, width]` of whole cells.
     fn cut(pixels: &Tensor, config: &VisionConfig) -> Result<Self> {
         let (channels, height, width) = pixels.size3()?;
-        let VisionConfig { patch, merge, frames, .. } = *config;
+        let VisionConfig {
+            patch,
+            merge,
+            frames,
+            ..
+        } = *config;
         let (rows, columns) = (height / patch, width / patch);
-        let shape = [channels, rows / merge, merge, patch, columns / merge, merge, patch];
+        let shape = [
+            channels,
+            rows / merge,
+            merge,
+            patch,
+            columns / merge,
+            merge,
+            patch,
+        ];
         let patches = pixels
             .f_view(shape.as_slice())?
             .f_permute([1, 4, 2, 5, 0, 3, 6])?
@@ -98,6 +133,9 @@ impl ImagePatches {
         let pixels = patches
             .f_expand(repeated.as_slice(), false)?
             .f_reshape([rows * columns, channels * frames * patch * patch])?;
-        Ok(Self { pixels, grid: [1, rows, columns] })
+        Ok(Self {
+            pixels,
+            grid: [1, rows, columns],
+        })
     }
 }

@@ -49,7 +49,13 @@ impl Block {
     }
 
     /// `hidden` `[1, patches, width]` f32 to the same.
-    fn forward(&self, hidden: Tensor, rotary: &HalfRotary, runs: &Runs, heads: i64) -> Result<Tensor> {
+    fn forward(
+        &self,
+        hidden: Tensor,
+        rotary: &HalfRotary,
+        runs: &Runs,
+        heads: i64,
+    ) -> Result<Tensor> {
         let normed = self.attention_norm.forward_rows(&hidden)?;
         let joined = self.joined.forward_rounded(&normed)?.f_chunk(3, -1)?;
         let turned = |input: &Tensor| -> Result<Tensor> {
@@ -64,7 +70,13 @@ impl Block {
         let mut parts = Vec::with_capacity(runs.len());
         for &length in runs {
             let part = |tensor: &Tensor| tensor.f_narrow(2, first, length);
-            parts.push(attend(&part(&query)?, &part(&key)?, &part(&value)?, None, None)?);
+            parts.push(attend(
+                &part(&query)?,
+                &part(&key)?,
+                &part(&value)?,
+                None,
+                None,
+            )?);
             first += length;
         }
         let attended = merge_heads(&Tensor::f_cat(&parts, 2)?)?;
@@ -83,9 +95,17 @@ impl VisionTower {
             false => weights.sub("visual"),
         };
         let width = config.hidden_size;
-        let VisionConfig { channels, frames, patch, merge, .. } = config;
+        let VisionConfig {
+            channels,
+            frames,
+            patch,
+            merge,
+            ..
+        } = config;
         let shape = [width, channels, frames, patch, patch];
-        let kernel = tower.take("patch_embed.proj.weight", &shape)?.f_view([width, -1])?;
+        let kernel = tower
+            .take("patch_embed.proj.weight", &shape)?
+            .f_view([width, -1])?;
         let block = |index| Block::load(&tower.sub("blocks").sub(index), &config);
         let (merger, inner) = (tower.sub("merger"), width * merge * merge);
         Ok(Self {
@@ -117,7 +137,8 @@ impl VisionTower {
         let [frames, rows, columns] = picture.grid;
         let pixel_values = config.channels * config.frames * config.patch * config.patch;
         let cells = rows % config.merge == 0 && columns % config.merge == 0;
-        if pixels.size() != [frames * rows * columns, pixel_values] || !cells || pixels.numel() == 0 {
+        if pixels.size() != [frames * rows * columns, pixel_values] || !cells || pixels.numel() == 0
+        {
             let reason = format!("{:?} for the grid {:?}", pixels.size(), picture.grid);
             return Err(ModelError::input("patches", reason));
         }
@@ -127,7 +148,9 @@ impl VisionTower {
         let unit = config.merge * config.merge;
         let in_windows = |tensor: &Tensor| -> Result<Tensor> {
             let width = tensor.size().last().copied().unwrap_or(1);
-            let cells = tensor.f_view([-1, unit, width])?.f_index_select(0, &order)?;
+            let cells = tensor
+                .f_view([-1, unit, width])?
+                .f_index_select(0, &order)?;
             Ok(cells.f_view([1, -1, width])?)
         };
         let embedded = self.patches.forward(&pixels.f_to_device(device)?)?;
@@ -195,7 +218,11 @@ fn rotary_angles([frames, rows, columns]: [i64; 3], config: &VisionConfig) -> Re
         let (top, left) = (cell / line % (rows / merge) * merge, cell % line * merge);
         for place in 0..merge * merge {
             for position in [top + place / merge, left + place % merge] {
-                angles.extend(frequencies.iter().map(|frequency| position as f32 * frequency));
+                angles.extend(
+                    frequencies
+                        .iter()
+                        .map(|frequency| position as f32 * frequency),
+                );
             }
         }
     }
@@ -221,7 +248,10 @@ mod tests {
     #[test]
     fn windows_take_every_cell_once() {
         let windows = Windows::new([1, 6, 10], &config());
-        assert_eq!(windows.order, [0, 1, 5, 6, 2, 3, 7, 8, 4, 9, 10, 11, 12, 13, 14]);
+        assert_eq!(
+            windows.order,
+            [0, 1, 5, 6, 2, 3, 7, 8, 4, 9, 10, 11, 12, 13, 14]
+        );
         assert_eq!(windows.runs, [16, 16, 8, 8, 8, 4]);
     }
 
