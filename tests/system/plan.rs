@@ -86,6 +86,10 @@ fn shipped_briefs_become_a_manifest_that_runs() {
     assert_eq!(fs::read_to_string(&manifest).unwrap(), text);
     finish(&mut shop.run(&manifest, &["simulated.videos=false"])).ended_with(0);
     shop.ask(&["verify"]).ended_with(0);
+    // A run on the briefs themselves makes the same pictures.
+    let direct = Workshop::new();
+    finish(&mut direct.run(&briefs, &["simulated.videos=false"])).ended_with(0);
+    assert_eq!(direct.digest(), shop.digest());
 }
 
 #[test]
