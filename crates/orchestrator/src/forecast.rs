@@ -644,7 +644,7 @@ mod tests {
             ..StageSeconds::default()
         };
         for (replicas, ranks) in [(1, 0), (1, 1), (4, 0), (4, 1), (4, 2)] {
-            let stories = 40 * replicas;
+            let stories = 100 * replicas;
             let chains = vec![vec![0; 5]; stories];
             let plans = vec![0.2 * 5.0 * shot.total(); stories];
             let farm = Farm {
