@@ -383,14 +383,32 @@ impl Night<'_> {
             self.ready.insert(chain);
             self.ahead.insert(chain);
         }
-        for (index, replica) in replicas.iter_mut().enumerate() {
-            let free = replica.places.iter().position(Option::is_none);
-            let Some(place) = free.filter(|_| !self.ready.is_empty()) else {
-                continue;
+        // Whoever has most to gain looks first, as first one story for everybody at the start.
+        let free = |replica: &Replica| replica.places.iter().position(Option::is_none);
+        while !self.ready.is_empty() {
+            let with_place = replicas
+                .iter_mut()
+                .enumerate()
+                .filter_map(|(index, replica)| {
+                    let place = free(replica)?;
+                    Some((
+                        replica.places.iter().flatten().count(),
+                        index,
+                        place,
+                        replica,
+                    ))
+                });
+            let first = with_place.min_by_key(|(in_hand, index, ..)| (*in_hand, *index));
+            let Some((_, index, place, replica)) = first else {
+                break;
             };
+            let before = self.ready.len();
             replica.count_down(due.at);
             self.take(replica, place);
             self.schedule(index, replica);
+            if self.ready.len() == before {
+                break;
+            }
         }
         self.plan_ahead(due.at, busy);
     }
@@ -625,9 +643,10 @@ mod tests {
             select: 0.5,
             ..StageSeconds::default()
         };
-        let chains = vec![vec![0; 5]; 24];
-        let plans = vec![0.2 * 5.0 * shot.total(); 24];
-        for (replicas, ranks) in [(1, 0), (1, 1), (2, 0), (2, 1)] {
+        for (replicas, ranks) in [(1, 0), (1, 1), (4, 0), (4, 1), (4, 2)] {
+            let stories = 100 * replicas;
+            let chains = vec![vec![0; 5]; stories];
+            let plans = vec![0.2 * 5.0 * shot.total(); stories];
             let farm = Farm {
                 replicas,
                 interleave: 3,
