@@ -139,7 +139,7 @@ enum Backend {
         kind: BackendKind,
         chat: Box<dyn Chat>,
         sampling: Sampling,
-        prompts: Prompts,
+        prompts: Box<Prompts>,
     },
 }
 
@@ -168,7 +168,7 @@ impl Planner {
         sampling: Sampling,
         settings: PlannerSettings,
     ) -> Result<Self, PromptError> {
-        let prompts = Prompts::load(settings.prompts.as_deref())?;
+        let prompts = Box::new(Prompts::load(settings.prompts.as_deref())?);
         Ok(Self {
             backend: Backend::Model {
                 kind,

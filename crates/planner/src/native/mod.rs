@@ -118,8 +118,8 @@ impl Chat for Native {
         };
         {
             let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
-            let sent = jobs.as_ref().map(|jobs| jobs.send(job));
-            sent.ok_or_else(gone)?.map_err(|_| gone())?;
+            let jobs = jobs.as_ref().ok_or_else(gone)?;
+            jobs.send(job).map_err(|_| gone())?;
         }
         answered.recv().map_err(|_| gone())?
     }

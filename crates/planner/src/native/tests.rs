@@ -198,13 +198,27 @@ fn debug_prompt() {
     let folder = tempfile::tempdir().unwrap();
     recital::write_babble(folder.path(), 2).unwrap();
     let model = LanguageModel::load(folder.path(), &LanguageSettings::default()).unwrap();
-    let messages = [Message::text(ModelRole::System, "be brief"), Message::text(ModelRole::User, "hello")];
+    let messages = [
+        Message::text(ModelRole::System, "be brief"),
+        Message::text(ModelRole::User, "hello"),
+    ];
     let prompt = model.prompt(&messages, &ChatOptions::default()).unwrap();
     println!("{:?} {:?}", prompt.text, prompt.tokens);
     let mut env = minijinja::Environment::new();
-    for t in ["{{ m['content'] }}", "{% if m['content'] is string %}A{% else %}B{% endif %}", "{% if m['content'] is string %}{{ m['content'] }}{% endif %}", "{{ m.content }}"] {
-        let m = minijinja::Value::from_iter([("role", minijinja::Value::from("x")), ("content", minijinja::Value::from("yy"))]);
-        println!("{t}: {:?}", env.render_str(t, minijinja::context!{ m => m }));
+    for t in [
+        "{{ m['content'] }}",
+        "{% if m['content'] is string %}A{% else %}B{% endif %}",
+        "{% if m['content'] is string %}{{ m['content'] }}{% endif %}",
+        "{{ m.content }}",
+    ] {
+        let m = minijinja::Value::from_iter([
+            ("role", minijinja::Value::from("x")),
+            ("content", minijinja::Value::from("yy")),
+        ]);
+        println!(
+            "{t}: {:?}",
+            env.render_str(t, minijinja::context! { m => m })
+        );
     }
     let _ = &mut env;
     println!("{:?}", model.tokenizer().encode("hello there"));
