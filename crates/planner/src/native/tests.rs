@@ -192,34 +192,3 @@ fn a_folder_that_is_no_model_is_told() {
     let error = start(folder.path(), 1, Arc::new(|| false)).err().unwrap();
     assert_eq!(error.class, ErrorClass::Run);
 }
-
-#[test]
-fn debug_prompt() {
-    let folder = tempfile::tempdir().unwrap();
-    recital::write_babble(folder.path(), 2).unwrap();
-    let model = LanguageModel::load(folder.path(), &LanguageSettings::default()).unwrap();
-    let messages = [
-        Message::text(ModelRole::System, "be brief"),
-        Message::text(ModelRole::User, "hello"),
-    ];
-    let prompt = model.prompt(&messages, &ChatOptions::default()).unwrap();
-    println!("{:?} {:?}", prompt.text, prompt.tokens);
-    let mut env = minijinja::Environment::new();
-    for t in [
-        "{{ m['content'] }}",
-        "{% if m['content'] is string %}A{% else %}B{% endif %}",
-        "{% if m['content'] is string %}{{ m['content'] }}{% endif %}",
-        "{{ m.content }}",
-    ] {
-        let m = minijinja::Value::from_iter([
-            ("role", minijinja::Value::from("x")),
-            ("content", minijinja::Value::from("yy")),
-        ]);
-        println!(
-            "{t}: {:?}",
-            env.render_str(t, minijinja::context! { m => m })
-        );
-    }
-    let _ = &mut env;
-    println!("{:?}", model.tokenizer().encode("hello there"));
-}
