@@ -166,7 +166,10 @@ fn every_bad_field_is_told_with_its_line() {
             "\"title\": \"t\", \"priority\": \"x\"",
             "\"priority\" must be a whole number",
         ),
-        ("\"title\": \"t\", \"titel\": 1", "did you mean \"title\"?"),
+        (
+            "\"title\": \"t\", \"titel\": 1",
+            "the unknown key \"titel\"",
+        ),
         (
             "\"title\": \"t\", \"product_image\": \"no.png\"",
             "No such file",
@@ -217,6 +220,11 @@ fn every_bad_field_is_told_with_its_line() {
     }
     assert!(
         told.stderr.contains(&format!("{} problems", lines.len())),
+        "{}",
+        told.stderr
+    );
+    assert!(
+        told.stderr.contains("did you mean \"title\"?"),
         "{}",
         told.stderr
     );

@@ -238,7 +238,8 @@ impl Reader<'_> {
             self.problems.count_from(0);
             let message = match self.accepted {
                 Accepted::Stories => "the manifest lists no story",
-                Accepted::Briefs | Accepted::Both => "there is no brief",
+                Accepted::Briefs => "there is no brief",
+                Accepted::Both => "the manifest lists no story and no brief",
             };
             self.problems.add((0, 1), message, self.accepted.example());
         }
