@@ -4,29 +4,20 @@
 //! of their own that libtorch's automatic differentiation does not see. Training runs the very same
 //! networks inside [`with_gradients`], where layers keep to compositions of libtorch's operations.
 
-use std::cell::Cell;
-
 use tch::{NoGradGuard, Tensor};
 
 use crate::error::Result;
+use crate::flag::{Flag, with_flag};
 
 thread_local! {
-    static WANTED: Cell<bool> = const { Cell::new(false) };
+    static WANTED: Flag = const { Flag::new(false) };
 }
 
 /// Does `work` on this thread such that what networks compute can be differentiated.
 ///
 /// Networks must have been loaded inside as well: some prepare their weights when they are loaded.
 pub fn with_gradients<T>(work: impl FnOnce() -> T) -> T {
-    /// Turns gradients off again, also after a panic.
-    struct Before(bool);
-    impl Drop for Before {
-        fn drop(&mut self) {
-            WANTED.set(self.0);
-        }
-    }
-    let _before = Before(WANTED.replace(true));
-    work()
+    with_flag(&WANTED, true, work)
 }
 
 /// Whether this thread is inside [`with_gradients`].

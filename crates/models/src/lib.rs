@@ -9,6 +9,7 @@ pub mod clip;
 pub mod cuda;
 pub mod engine;
 pub mod error;
+mod flag;
 pub mod forward;
 pub mod gradients;
 mod help;

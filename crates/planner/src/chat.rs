@@ -114,6 +114,12 @@ impl ChatError {
             message: message.into(),
         }
     }
+
+    /// Whoever asks has been told to stop.
+    pub(crate) fn stopped() -> Self {
+        let message = "asked to stop before the model answered";
+        Self::new(ErrorClass::Interrupted, message)
+    }
 }
 
 /// How answers are drawn.

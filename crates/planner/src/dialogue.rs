@@ -289,30 +289,18 @@ fn unusable(findings: &[Finding], repairs: u32) -> PlanError {
         "the script still cannot be used after {repairs} repairs: {}",
         reasons.join("; ")
     );
-    PlanError {
-        class: ErrorClass::Shot,
-        message,
-        raw: String::new(),
-    }
+    PlanError::new(ErrorClass::Shot, message)
 }
 
 impl From<ChatError> for PlanError {
     fn from(error: ChatError) -> Self {
-        Self {
-            class: error.class,
-            message: error.message,
-            raw: String::new(),
-        }
+        Self::new(error.class, error.message)
     }
 }
 
 impl From<PromptError> for PlanError {
     fn from(error: PromptError) -> Self {
-        Self {
-            class: ErrorClass::Run,
-            message: error.to_string(),
-            raw: String::new(),
-        }
+        Self::new(ErrorClass::Run, error.to_string())
     }
 }
 

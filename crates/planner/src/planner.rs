@@ -56,6 +56,17 @@ pub struct PlanError {
     pub raw: String,
 }
 
+impl PlanError {
+    /// An error of a brief about which no model has said anything yet.
+    pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
+        Self {
+            class,
+            message: message.into(),
+            raw: String::new(),
+        }
+    }
+}
+
 /// What makes scripts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -277,11 +288,7 @@ impl Planner {
             }
             work();
         });
-        let lost = || PlanError {
-            class: ErrorClass::Run,
-            message: "the planner ended without an answer".to_owned(),
-            raw: String::new(),
-        };
+        let lost = || PlanError::new(ErrorClass::Run, "the planner ended without an answer");
         let results = results.into_iter().map(|place| {
             let place = place.into_inner().unwrap_or_else(PoisonError::into_inner);
             place.unwrap_or_else(|| Err(lost()))
@@ -295,10 +302,9 @@ impl Planner {
         };
         let sha256 = brief.product_image_sha256.as_deref();
         let picture = self.settings.images.load(path, sha256);
-        let picture = picture.map_err(|error| PlanError {
-            class: ErrorClass::Shot,
-            message: format!("the product image {path:?} cannot be used: {error}"),
-            raw: String::new(),
+        let picture = picture.map_err(|error| {
+            let message = format!("the product image {path:?} cannot be used: {error}");
+            PlanError::new(ErrorClass::Shot, message)
         })?;
         Ok(Some(Arc::new(picture)))
     }
@@ -317,11 +323,7 @@ fn claim(next: &AtomicUsize, count: usize) -> Option<usize> {
 
 /// What rules make is checked like what models make.
 fn by_rules(brief: &Brief, bounds: &Bounds, seed: Seed) -> Result<PlannedScript, PlanError> {
-    let refused = |message: String| PlanError {
-        class: ErrorClass::Shot,
-        message,
-        raw: String::new(),
-    };
+    let refused = |message: String| PlanError::new(ErrorClass::Shot, message);
     rules::check(brief).map_err(refused)?;
     let mut draft = rules::draft(brief, bounds, seed);
     let mut notes = mend(&mut draft, brief, bounds);

@@ -229,11 +229,7 @@ fn own(
 /// Processor time per second of a program that has made some shots, does nothing and is scraped.
 fn background(out: &Path, arguments: &Arguments) -> Result<f64, Failure> {
     const LENGTH: Duration = Duration::from_secs(6);
-    let (mut settings, manifest) = plan(out, arguments)?;
-    settings.video.width = 64;
-    let (engine, stop) = (SimulatedEngine::default(), StopFlag::default());
-    let shift = begin(&settings, &stop)?;
-    run(&settings, &manifest, &engine, &shift.reporters(), &stop)?;
+    let shift = after_a_run(out, arguments)?;
     let begun = cpu_seconds();
     scraped(address(&shift)?, every(arguments), || {
         std::thread::sleep(LENGTH)
@@ -282,6 +278,16 @@ fn begin(settings: &RunConfig, stop: &StopFlag) -> Result<Shift, Failure> {
     Shift::begin(&config, settings, &place, stop)
 }
 
+/// What those who look on have after some shots of small pictures.
+fn after_a_run(out: &Path, arguments: &Arguments) -> Result<Shift, Failure> {
+    let (mut settings, manifest) = plan(out, arguments)?;
+    settings.video.width = 64;
+    let (engine, stop) = (SimulatedEngine::default(), StopFlag::default());
+    let shift = begin(&settings, &stop)?;
+    run(&settings, &manifest, &engine, &shift.reporters(), &stop)?;
+    Ok(shift)
+}
+
 fn address(shift: &Shift) -> Result<SocketAddr, Failure> {
     let none = || Failure::new(Exit::Unexpected, "no port is free for the metrics");
     shift.address().ok_or_else(none)
@@ -316,11 +322,7 @@ fn scrape(address: SocketAddr) -> std::io::Result<String> {
 fn scrapes(out: &Path, arguments: &Arguments) -> Result<ScrapeFigures, Failure> {
     const SCRAPES: usize = 200;
     let failed = |error: std::io::Error| Failure::new(Exit::Unexpected, error);
-    let (mut settings, manifest) = plan(out, arguments)?;
-    settings.video.width = 64;
-    let (engine, stop) = (SimulatedEngine::default(), StopFlag::default());
-    let shift = begin(&settings, &stop)?;
-    run(&settings, &manifest, &engine, &shift.reporters(), &stop)?;
+    let shift = after_a_run(out, arguments)?;
     shift.see_ranks(&(0..arguments.ranks).map(rank).collect::<Vec<_>>());
     let address = address(&shift)?;
     let (mut times, mut text) = (Vec::new(), String::new());

@@ -108,11 +108,6 @@ impl Config {
         );
         rule(self.run.attempts > 0, "run.attempts", "must be at least 1");
         rule(
-            self.planner.attempts > 0,
-            "planner.attempts",
-            "must be at least 1",
-        );
-        rule(
             (1..=10_000).contains(&self.planner.ahead),
             "planner.ahead",
             "must be 1 to 10000",
@@ -180,7 +175,7 @@ impl Config {
             "must be at least 1",
         );
         rule(
-            is_collector(&self.logs.otlp),
+            is_address(&self.logs.otlp, &["http://"]),
             "logs.otlp",
             "is an address such as http://localhost:4318, without a name or password in it",
         );
@@ -214,7 +209,7 @@ impl Config {
             "must be above 0 and at most 1",
         );
         rule(
-            is_api(&planner.endpoint),
+            is_address(&planner.endpoint, &["http://", "https://"]),
             "planner.endpoint",
             "is an address such as http://127.0.0.1:8000/v1, without a name or password in it",
         );
@@ -222,16 +217,9 @@ impl Config {
     }
 }
 
-/// Whether spans can be sent there. The config is kept in the run folder, so it has no secrets.
-fn is_collector(url: &str) -> bool {
-    let host = url.strip_prefix("http://");
-    url.is_empty() || host.is_some_and(|host| !host.is_empty() && !host.contains('@'))
-}
-
-/// Whether a model can be asked there; the key has a file of its own.
-fn is_api(url: &str) -> bool {
-    let rest = url
-        .strip_prefix("http://")
-        .or_else(|| url.strip_prefix("https://"));
+/// Whether it is the address of a service, or empty. The config is kept in the run folder, so an
+/// address has no names and passwords in it.
+fn is_address(url: &str, schemes: &[&str]) -> bool {
+    let rest = schemes.iter().find_map(|scheme| url.strip_prefix(scheme));
     url.is_empty() || rest.is_some_and(|rest| !rest.is_empty() && !rest.contains('@'))
 }

@@ -10,8 +10,8 @@ use storyloom_models::language::{LanguageModel, LanguageSettings};
 use storyloom_models::tch;
 use storyloom_orchestrator::StopFlag;
 use storyloom_planner::{
-    BackendKind, Native, NativeSettings, Planner, PlannerSettings, PromptError, Sampling, Secret,
-    Served, ServedSettings, Stop,
+    BackendKind, Chat, Native, NativeSettings, Planner, PlannerSettings, Sampling, Secret, Served,
+    ServedSettings, Stop,
 };
 
 use crate::config::options::{Device, Dtype, Planner as Options, PlannerKind};
@@ -38,33 +38,18 @@ pub fn build(config: &Config, folder: &Path, stop: &StopFlag) -> Result<Planner,
     };
     let stop = stop.clone();
     let stop: Stop = Arc::new(move || stop.asked().is_some());
-    let planner = match options.backend {
-        PlannerKind::Rules => Ok(Planner::of_rules(settings)),
+    let (kind, chat): (_, Box<dyn Chat>) = match options.backend {
+        PlannerKind::Rules => return Ok(Planner::of_rules(settings)),
         PlannerKind::Simulated => {
             let message = "planner.backend = \"simulated\" is for trying runs; its scripts are no \
                            stories, choose \"rules\", \"served\" or \"native\"";
             return Err(Failure::new(Exit::Config, message));
         }
-        PlannerKind::Served => {
-            let chat = served(options, stop)?;
-            Planner::of_model(
-                BackendKind::Served,
-                Box::new(chat),
-                sampling(options),
-                settings,
-            )
-        }
-        PlannerKind::Native => {
-            let chat = native(config, stop)?;
-            Planner::of_model(
-                BackendKind::Native,
-                Box::new(chat),
-                sampling(options),
-                settings,
-            )
-        }
+        PlannerKind::Served => (BackendKind::Served, Box::new(served(options, stop)?)),
+        PlannerKind::Native => (BackendKind::Native, Box::new(native(config, stop)?)),
     };
-    planner.map_err(|error: PromptError| Failure::new(Exit::Config, error))
+    Planner::of_model(kind, chat, sampling(options), settings)
+        .map_err(|error| Failure::new(Exit::Config, error))
 }
 
 fn sampling(options: &Options) -> Sampling {

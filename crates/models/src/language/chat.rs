@@ -243,7 +243,7 @@ impl serde_json::ser::Formatter for Spaced {
         writer: &mut W,
         first: bool,
     ) -> std::io::Result<()> {
-        writer.write_all(if first { b"" } else { b", " })
+        separate(writer, first)
     }
 
     fn begin_object_key<W: ?Sized + std::io::Write>(
@@ -251,7 +251,7 @@ impl serde_json::ser::Formatter for Spaced {
         writer: &mut W,
         first: bool,
     ) -> std::io::Result<()> {
-        writer.write_all(if first { b"" } else { b", " })
+        separate(writer, first)
     }
 
     fn begin_object_value<W: ?Sized + std::io::Write>(
@@ -260,6 +260,11 @@ impl serde_json::ser::Formatter for Spaced {
     ) -> std::io::Result<()> {
         writer.write_all(b": ")
     }
+}
+
+/// What stands before an entry of a list or an object.
+fn separate<W: ?Sized + std::io::Write>(writer: &mut W, first: bool) -> std::io::Result<()> {
+    writer.write_all(if first { b"" } else { b", " })
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@
 //! the same with more passes over memory. It serves where there are no kernels: on other devices,
 //! without NVRTC, and for kinds that the kernels do not know.
 
-use std::cell::Cell;
 use std::sync::OnceLock;
 
 use storyloom_kernels::{
@@ -18,6 +17,7 @@ use super::rotary::RotaryTable;
 use super::stand_in;
 use crate::cuda;
 use crate::error::{ModelError, Result};
+use crate::flag::{Flag, with_flag};
 use crate::gradients;
 
 /// Puts kernels into the queue of a device, behind what libtorch has put there.
@@ -45,20 +45,12 @@ static LOADED: [OnceLock<Result<Kernels, String>>; MOST_DEVICES] =
     [const { OnceLock::new() }; MOST_DEVICES];
 
 thread_local! {
-    static WANTED: Cell<bool> = const { Cell::new(true) };
+    static WANTED: Flag = const { Flag::new(true) };
 }
 
 /// Does `work` on this thread by compositions of libtorch alone, to compare.
 pub fn without_kernels<T>(work: impl FnOnce() -> T) -> T {
-    /// Turns kernels back on, also after a panic.
-    struct Before(bool);
-    impl Drop for Before {
-        fn drop(&mut self) {
-            WANTED.set(self.0);
-        }
-    }
-    let _before = Before(WANTED.replace(false));
-    work()
+    with_flag(&WANTED, false, work)
 }
 
 /// Whether layers work on tensors of `device` with loops of their own, all in f32; not where

@@ -17,12 +17,10 @@ use crate::error::RunError;
 use crate::lease::{Leases, new_worker_id};
 use crate::run::RunOutcome;
 use crate::run_folder::{RunFolder, StoryState};
-use crate::work::{Rank, Unplanned, Work};
+use crate::work::{MOMENT, Rank, Unplanned, Work};
 
 /// Time between two looks at which planned stories were begun.
 const PAUSE: Duration = Duration::from_millis(250);
-/// Time between two looks for something to do.
-const MOMENT: Duration = Duration::from_millis(20);
 
 /// Plans what is not planned of the briefs among `lines`, as far ahead of those who make the
 /// stories as [`RunConfig::planning`] says for each of [`RunConfig::replicas`].

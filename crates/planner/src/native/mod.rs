@@ -197,12 +197,7 @@ impl Worker {
                 self.begin(&mut batch, &mut open, job);
             }
             if (self.settings.stop)() {
-                let message = "asked to stop before the model answered";
-                self.abandon(
-                    &mut batch,
-                    &mut open,
-                    &ChatError::new(ErrorClass::Interrupted, message),
-                );
+                self.abandon(&mut batch, &mut open, &ChatError::stopped());
                 continue;
             }
             match batch.step() {

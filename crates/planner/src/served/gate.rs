@@ -3,8 +3,6 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use storyloom_story::ErrorClass;
-
 use super::Stop;
 use crate::chat::ChatError;
 
@@ -54,7 +52,7 @@ impl Gate {
         let mut state = self.state();
         loop {
             if stop() {
-                return Err(stopped());
+                return Err(ChatError::stopped());
             }
             let now = Instant::now();
             if state.inside < self.most && state.opens <= now {
@@ -92,7 +90,7 @@ impl Gate {
 pub(super) fn wait_until(until: Instant, stop: &Stop) -> Result<(), ChatError> {
     loop {
         if stop() {
-            return Err(stopped());
+            return Err(ChatError::stopped());
         }
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -100,11 +98,4 @@ pub(super) fn wait_until(until: Instant, stop: &Stop) -> Result<(), ChatError> {
         }
         std::thread::sleep(left.min(LOOK));
     }
-}
-
-fn stopped() -> ChatError {
-    ChatError::new(
-        ErrorClass::Interrupted,
-        "asked to stop before the model answered",
-    )
 }

@@ -1,0 +1,96 @@
+//! What the words of a brief say, and sentences made of them.
+
+use storyloom_story::Brief;
+
+use super::fields::{FIELDS, Field};
+
+/// A prompt in the making: sentences are added while there is room.
+pub(super) struct Prompt {
+    pub(super) text: String,
+    most: usize,
+}
+
+impl Prompt {
+    pub(super) fn new(most: usize, first: String) -> Self {
+        Self { text: first, most }
+    }
+
+    pub(super) fn and(mut self, sentence: &str) -> Self {
+        let length = self.text.chars().count() + 1 + sentence.chars().count();
+        if !sentence.is_empty() && length <= self.most {
+            self.text.push(' ');
+            self.text.push_str(sentence);
+        }
+        self
+    }
+}
+
+/// The kind of product, by the words of the brief; those of the title count most.
+pub(super) fn field_of(brief: &Brief) -> &'static Field {
+    let title = brief.title.as_deref().unwrap_or_default().to_lowercase();
+    let mut rest = brief.selling_points.join(" ");
+    rest.push(' ');
+    rest.push_str(brief.instruction.as_deref().unwrap_or_default());
+    let rest = rest.to_lowercase();
+    let count = |text: &str, field: &Field| {
+        let words = text.split(|c: char| !c.is_alphanumeric());
+        words
+            .filter(|word| {
+                field.words.contains(word) || field.words.contains(&word.trim_end_matches('s'))
+            })
+            .count()
+    };
+    let score = |field: &Field| 4 * count(&title, field) + count(&rest, field);
+    let mut best = &FIELDS[FIELDS.len() - 1];
+    for field in &FIELDS {
+        if score(field) > score(best) {
+            best = field;
+        }
+    }
+    best
+}
+
+/// The part of a title that names the product: what stands before a colon, a dash or a bar, and of
+/// that not more than eight words.
+pub(super) fn name_of(title: &str) -> &str {
+    let end = [": ", " - ", " – ", " — ", " | ", ", "]
+        .iter()
+        .filter_map(|mark| title.find(mark))
+        .min();
+    let name = title[..end.unwrap_or(title.len())].trim();
+    let words = name.split_whitespace().take(8);
+    let last = words.last().map_or(0, |word| {
+        word.as_ptr() as usize - name.as_ptr() as usize + word.len()
+    });
+    clipped(&name[..last], 80)
+}
+
+pub(super) fn with_article(name: &str) -> String {
+    let lower = name.to_lowercase();
+    match lower
+        .strip_prefix("the ")
+        .or_else(|| lower.strip_prefix("a "))
+        .or_else(|| lower.strip_prefix("an "))
+    {
+        Some(rest) => format!("the {}", &name[name.len() - rest.len()..]),
+        None => format!("the {name}"),
+    }
+}
+
+/// The first characters of a text, up to the end of a word.
+pub(super) fn clipped(text: &str, most: usize) -> &str {
+    let text = text.trim();
+    let Some((end, _)) = text.char_indices().nth(most) else {
+        return text;
+    };
+    let kept = &text[..end];
+    kept.rfind(char::is_whitespace)
+        .map_or(kept, |space| &kept[..space])
+}
+
+pub(super) fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| {
+        first.to_uppercase().chain(chars).collect()
+    })
+}
