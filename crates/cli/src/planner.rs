@@ -87,6 +87,7 @@ impl StoryPlanner for Plugged {
                 Ok(planned) => Ok(PlannedScript {
                     script: planned.script,
                     reference: planned.reference,
+                    picture: planned.picture,
                     text: planned.raw,
                     repairs: planned.repairs,
                     notes: planned.notes,

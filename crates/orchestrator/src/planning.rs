@@ -73,6 +73,8 @@ pub struct PlannedScript {
     pub script: StoryScript,
     /// Prompt of a picture of the product or the main character, where one was asked for.
     pub reference: Option<String>,
+    /// SHA-256 of the picture of the product, as it was read for a model.
+    pub picture: Option<String>,
     /// What the model wrote, as it wrote it; empty without a model.
     pub text: String,
     /// Times it was asked to mend that.
@@ -91,6 +93,7 @@ impl PlannedScript {
         Self {
             script,
             reference: None,
+            picture: None,
             text: String::new(),
             repairs: 0,
             notes: Vec::new(),
@@ -145,6 +148,9 @@ pub struct PlanRecord {
     /// Prompt of a picture of the product or the main character, where one was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
+    /// SHA-256 of the picture of the product, as it was read for a model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub picture: Option<String>,
     /// What the model wrote.
     pub text: String,
     /// Times it was asked to mend that.
@@ -190,6 +196,7 @@ impl PlanRecord {
             seed: request.seed,
             script: planned.script,
             reference: planned.reference,
+            picture: planned.picture,
             text: planned.text,
             repairs: planned.repairs,
             notes: planned.notes,

@@ -138,7 +138,7 @@ pub struct Sampling {
 /// Which model answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelIdentity {
-    /// Its name, or its folder.
+    /// Its name; of a model in this program, that of its folder.
     pub name: String,
     /// blake3 of its files in hexadecimal; unknown for a model that somebody else runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -146,6 +146,13 @@ pub struct ModelIdentity {
     /// Where it is served.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
+    /// The numbers that it computes with, as the config calls them; known of a model in this
+    /// program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dtype: Option<String>,
+    /// Longest side of the pictures that it is shown, in pixels; none where it sees none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub picture_side: Option<u32>,
 }
 
 /// A language model that answers questions, several at once.

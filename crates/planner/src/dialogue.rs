@@ -79,6 +79,7 @@ impl Interview<'_> {
             }) => Ok(PlannedScript {
                 script: draft.into_script(),
                 reference,
+                picture: self.picture.as_ref().map(|seen| seen.sha256.clone()),
                 raw,
                 repairs: talk.repairs,
                 notes,
@@ -335,6 +336,8 @@ mod tests {
                 name: "parrot".to_owned(),
                 digest: None,
                 endpoint: None,
+                dtype: None,
+                picture_side: None,
             }
         }
 
@@ -372,7 +375,10 @@ mod tests {
             repairs,
             bounds: Bounds::of(&brief, 200),
             brief: &brief,
-            picture: None,
+            picture: Some(Arc::new(Picture {
+                pixels: image::RgbImage::new(1, 1),
+                sha256: "its digest".to_owned(),
+            })),
             seed: Seed(5),
         };
         interview.hold()
@@ -391,6 +397,7 @@ mod tests {
         assert_eq!(planned.notes, ["made the first shot open with a cut"]);
         assert_eq!(planned.tokens.prompt, 10);
         assert_eq!(planned.raw, GOOD);
+        assert_eq!(planned.picture.as_deref(), Some("its digest"));
     }
 
     #[test]

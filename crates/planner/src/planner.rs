@@ -34,6 +34,9 @@ pub struct PlannedScript {
     /// Prompt of a picture that shows the product or the main character, where one was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
+    /// SHA-256 of the picture of the product, as it was read for the model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub picture: Option<String>,
     /// Everything the model said; empty where there is none.
     pub raw: String,
     /// How often the model had to put an answer right.
@@ -338,6 +341,7 @@ fn by_rules(brief: &Brief, bounds: &Bounds, seed: Seed) -> Result<PlannedScript,
     Ok(PlannedScript {
         script: draft.into_script(),
         reference: None,
+        picture: None,
         raw: String::new(),
         repairs: 0,
         notes,

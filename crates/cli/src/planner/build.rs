@@ -15,6 +15,7 @@ use storyloom_planner::{
 };
 
 use crate::config::options::{Device, Dtype, Planner as Options, PlannerKind};
+use crate::config::value::name_of;
 use crate::config::{Config, PLANNER_KEY};
 use crate::exit::{Exit, Failure};
 use crate::{engine, planner::pictures::images};
@@ -97,14 +98,17 @@ fn native(config: &Config, stop: Stop) -> Result<Native, Failure> {
         "planner.model",
         "the folder of a language model",
     )?;
+    let folder = PathBuf::from(&options.model);
+    // Wherever it lies: the digest says which one it is.
+    let name = folder.file_name().unwrap_or(folder.as_os_str());
     let settings = NativeSettings {
-        name: options.model.clone(),
+        name: name.to_string_lossy().into_owned(),
+        dtype: name_of(config.models.dtype).to_owned(),
         capacity: options.concurrency as usize,
         sampling: sampling(options),
         picture_side: options.picture_side,
         stop,
     };
-    let folder = PathBuf::from(&options.model);
     let kind = match config.models.dtype {
         Dtype::F32 => tch::Kind::Float,
         Dtype::Bf16 => tch::Kind::BFloat16,

@@ -90,6 +90,10 @@ fn plan_view(plan: PlanRecord) -> PlanView {
         plan.reference
             .map(|prompt| ("reference".to_owned(), prompt)),
     );
+    recipe.extend(
+        plan.picture
+            .map(|digest| ("picture sha256".to_owned(), digest)),
+    );
     recipe.push(("record".to_owned(), "plan.json".to_owned()));
     recipe.push(("record blake3".to_owned(), plan.digest));
     PlanView {

@@ -34,8 +34,10 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How a model in this program is asked.
 #[derive(Clone)]
 pub struct NativeSettings {
-    /// What the model is called; its folder.
+    /// What the model is called.
     pub name: String,
+    /// The numbers that it computes with, as the config calls them; for the record only.
+    pub dtype: String,
     /// Questions that are answered at once; others wait.
     pub capacity: usize,
     /// How answers are drawn.
@@ -73,11 +75,10 @@ impl Native {
         let (jobs, questions) = channel();
         let (ready, is_ready) = sync_channel(1);
         let capacity = settings.capacity.max(1);
-        let name = settings.name.clone();
         let work = move || match Worker::prepare(settings, load) {
-            Ok((worker, digest)) => {
+            Ok((worker, identity)) => {
                 // Nobody waits any more if the other end is gone.
-                if ready.send(Ok(digest)).is_ok() {
+                if ready.send(Ok(identity)).is_ok() {
                     worker.work(&questions);
                 }
             }
@@ -87,13 +88,9 @@ impl Native {
             .name("planner".to_owned())
             .spawn(work)
             .map_err(|error| ChatError::new(ErrorClass::Run, error.to_string()))?;
-        let digest = is_ready.recv().map_err(|_| gone())??;
+        let identity = is_ready.recv().map_err(|_| gone())??;
         Ok(Self {
-            identity: ModelIdentity {
-                name,
-                digest: Some(digest),
-                endpoint: None,
-            },
+            identity,
             capacity,
             jobs: Mutex::new(Some(jobs)),
             thread: Some(thread),
@@ -165,17 +162,23 @@ impl Worker {
     fn prepare(
         settings: NativeSettings,
         load: impl FnOnce() -> Result<LanguageModel, ModelError>,
-    ) -> Result<(Self, String), ChatError> {
+    ) -> Result<(Self, ModelIdentity), ChatError> {
         let as_run = |error: ModelError| ChatError::new(ErrorClass::Run, error.to_string());
         let model = load().map_err(as_run)?;
         let grammars = Grammars::of(&model).map_err(as_run)?;
-        let digest = model.digest().map_err(as_run)?;
+        let identity = ModelIdentity {
+            name: settings.name.clone(),
+            digest: Some(model.digest().map_err(as_run)?),
+            endpoint: None,
+            dtype: Some(settings.dtype.clone()),
+            picture_side: model.vision().map(|_| settings.picture_side),
+        };
         let worker = Self {
             settings,
             model,
             grammars,
         };
-        Ok((worker, digest))
+        Ok((worker, identity))
     }
 
     /// Answers questions until nobody can ask any more.
@@ -186,14 +189,16 @@ impl Worker {
             Err(error) => return refuse_all(questions, &failed(&error)),
         };
         loop {
-            if batch.is_empty() {
-                match questions.recv_timeout(LOOK) {
-                    Ok(job) => self.begin(&mut batch, &mut open, job),
+            let job = match batch.is_empty() {
+                true => match questions.recv_timeout(LOOK) {
+                    Ok(job) => Some(job),
                     Err(RecvTimeoutError::Timeout) => continue,
                     Err(RecvTimeoutError::Disconnected) => return,
-                }
-            }
-            for job in questions.try_iter() {
+                },
+                false => questions.try_recv().ok(),
+            };
+            // One prompt a step: they take long, and a stop does not wait for all of them.
+            if let Some(job) = job {
                 self.begin(&mut batch, &mut open, job);
             }
             if (self.settings.stop)() {

@@ -25,6 +25,7 @@ fn sampling() -> Sampling {
 fn start(folder: &Path, capacity: usize, stop: Stop) -> Result<Native, ChatError> {
     let settings = NativeSettings {
         name: "a model".to_owned(),
+        dtype: "f32".to_owned(),
         capacity,
         sampling: sampling(),
         picture_side: 64,
@@ -106,8 +107,10 @@ fn a_model_that_says_a_script_plans_it_for_several_at_once() {
         let TokenCount { prompt, completion } = planned.tokens;
         assert!(completion > 20 && prompt > 100, "{prompt} and {completion}");
     }
-    let described = planner.describe();
-    assert_eq!(described.model.unwrap().digest.unwrap().len(), 64);
+    let model = planner.describe().model.unwrap();
+    assert_eq!(model.digest.unwrap().len(), 64);
+    assert_eq!(model.dtype.as_deref(), Some("f32"));
+    assert_eq!(model.picture_side, None, "it sees none");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use super::Stop;
 use crate::chat::ChatError;
 
 /// Time between two looks at whether to stop.
-const LOOK: Duration = Duration::from_millis(50);
+pub(super) const LOOK: Duration = Duration::from_millis(50);
 
 /// Lets questions through.
 pub(super) struct Gate {

@@ -1,6 +1,7 @@
 //! A model that is served elsewhere, by anything that speaks the chat part of OpenAI's protocol.
 //!
-//! Questions go out from the threads that ask them, a bounded number at once. What fails is tried
+//! A bounded number of questions are out at once. Each has a thread that waits for the answer and is
+//! left behind when there is to be a stop: answers may be minutes away. What fails is tried
 //! again where that can help, as long as the server wishes to be left alone if it says so. The key
 //! goes into one header and nowhere else; redirects are not followed, so that it is sent to no
 //! other server.
@@ -11,13 +12,15 @@ mod wire;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use storyloom_story::ErrorClass;
 use ureq::tls::{RootCerts, TlsConfig};
 
 use crate::chat::{Chat, ChatError, ChatReply, ChatRequest, ModelIdentity, Sampling};
-use gate::Gate;
+use gate::{Gate, LOOK};
 use retry::{Fault, Next};
 
 /// A secret that is not shown.
@@ -91,9 +94,15 @@ pub struct ServedSettings {
 /// A model behind an endpoint.
 pub struct Served {
     settings: ServedSettings,
+    line: Arc<Line>,
+    gate: Gate,
+}
+
+/// What it takes to ask.
+struct Line {
     url: String,
     agent: ureq::Agent,
-    gate: Gate,
+    key: Option<Secret>,
 }
 
 impl Served {
@@ -121,53 +130,49 @@ impl Served {
             .build();
         Ok(Self {
             gate: Gate::new(settings.concurrency, settings.per_minute),
-            url,
-            agent: agent.into(),
+            line: Arc::new(Line {
+                url,
+                agent: agent.into(),
+                key: settings.key.clone(),
+            }),
             settings,
         })
     }
 
-    /// Asks once.
-    fn attempt(&self, body: &str) -> Result<ChatReply, Fault> {
-        let mut request = self
-            .agent
-            .post(&self.url)
-            .header("Content-Type", "application/json")
-            .header("Accept", "application/json");
-        if let Some(Secret(key)) = &self.settings.key {
-            request = request.header("Authorization", format!("Bearer {key}"));
-        }
-        let mut response = request
-            .send(body)
-            .map_err(|error| Fault::of_error(&error))?;
-        let status = response.status().as_u16();
-        let wish = response.headers().get("retry-after");
-        let wish = wish.and_then(|value| value.to_str().ok());
-        let wish = wish.and_then(|value| retry::wished_pause(value, std::time::SystemTime::now()));
-        let reader = response.body_mut().with_config().limit(wire::LARGEST);
-        let text = reader
-            .lossy_utf8(true)
-            .read_to_string()
-            .map_err(|error| Fault::of_error(&error))?;
-        match status {
-            200 => wire::read_reply(&text).map_err(Fault::Garbage),
-            _ => Err(Fault::Status {
-                status,
-                wish,
-                said: wire::complaint(&text),
-            }),
+    /// Asks once, as long as there is no stop.
+    fn attempt(&self, body: &Arc<str>) -> Result<Result<ChatReply, Fault>, ChatError> {
+        let (answer, answered) = sync_channel(1);
+        let (line, body) = (Arc::clone(&self.line), Arc::clone(body));
+        // Whoever asked may be gone by the time of the answer.
+        let ask = move || drop(answer.send(line.ask(&body)));
+        thread::Builder::new()
+            .name("question".to_owned())
+            .spawn(ask)
+            .map_err(|error| ChatError::new(ErrorClass::Transient, error.to_string()))?;
+        loop {
+            match answered.recv_timeout(LOOK) {
+                Ok(result) => return Ok(result),
+                Err(RecvTimeoutError::Timeout) if (self.settings.stop)() => {
+                    return Err(ChatError::stopped());
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    let message = "the thread that asked the model has ended";
+                    return Err(ChatError::new(ErrorClass::Run, message));
+                }
+            }
         }
     }
 
     /// Asks as often as it makes sense.
-    fn persist(&self, body: &str, seed: u64) -> Result<ChatReply, ChatError> {
+    fn persist(&self, body: &Arc<str>, seed: u64) -> Result<ChatReply, ChatError> {
         let settings = &self.settings;
         let mut failed = 0;
         loop {
             self.gate.enter(&settings.stop)?;
             let result = self.attempt(body);
             self.gate.leave();
-            let fault = match result {
+            let fault = match result? {
                 Ok(reply) => return Ok(reply),
                 Err(fault) => fault,
             };
@@ -192,7 +197,7 @@ impl Served {
     }
 
     fn message(&self, fault: &Fault, failed: u32) -> String {
-        let url = &self.url;
+        let url = &self.line.url;
         let after = match failed {
             0 => String::new(),
             times => format!(" (asked {} times)", times + 1),
@@ -209,6 +214,8 @@ impl Chat for Served {
             name: self.settings.model.clone(),
             digest: None,
             endpoint: Some(self.settings.endpoint.clone()),
+            dtype: None,
+            picture_side: Some(self.settings.picture_side),
         }
     }
 
@@ -219,7 +226,41 @@ impl Chat for Served {
     fn ask(&self, request: &ChatRequest) -> Result<ChatReply, ChatError> {
         let body = wire::request_body(request, &self.settings)
             .map_err(|reason| ChatError::new(ErrorClass::Shot, reason))?;
-        self.persist(&body, request.seed)
+        self.persist(&body.into(), request.seed)
+    }
+}
+
+impl Line {
+    /// Asks, and waits for the answer.
+    fn ask(&self, body: &str) -> Result<ChatReply, Fault> {
+        let mut request = self
+            .agent
+            .post(&self.url)
+            .header("Content-Type", "application/json")
+            .header("Accept", "application/json");
+        if let Some(Secret(key)) = &self.key {
+            request = request.header("Authorization", format!("Bearer {key}"));
+        }
+        let mut response = request
+            .send(body)
+            .map_err(|error| Fault::of_error(&error))?;
+        let status = response.status().as_u16();
+        let wish = response.headers().get("retry-after");
+        let wish = wish.and_then(|value| value.to_str().ok());
+        let wish = wish.and_then(|value| retry::wished_pause(value, std::time::SystemTime::now()));
+        let reader = response.body_mut().with_config().limit(wire::LARGEST);
+        let text = reader
+            .lossy_utf8(true)
+            .read_to_string()
+            .map_err(|error| Fault::of_error(&error))?;
+        match status {
+            200 => wire::read_reply(&text).map_err(Fault::Garbage),
+            _ => Err(Fault::Status {
+                status,
+                wish,
+                said: wire::complaint(&text),
+            }),
+        }
     }
 }
 

@@ -412,12 +412,26 @@ fn questions_keep_their_distance() {
     assert!(start.elapsed() >= Duration::from_millis(400));
 }
 
+/// For its turn as well as for an answer that is on its way.
 #[test]
 fn a_stop_ends_waiting() {
-    let server = Server::start([Act::Say(503, "Retry-After: 4\r\n", "")]);
+    const LONG: Duration = Duration::from_secs(40);
+    for act in [
+        Act::Say(503, "Retry-After: 4\r\n", ""),
+        Act::Slow(LONG, "x".to_owned()),
+    ] {
+        let start = Instant::now();
+        stopped_while(act);
+        assert!(start.elapsed() < LONG / 2, "it waited for the answer");
+    }
+}
+
+fn stopped_while(act: Act) {
+    let server = Server::start([act]);
     let flag = Arc::new(AtomicBool::new(false));
     let heeded = Arc::clone(&flag);
     let stopping = ServedSettings {
+        timeout: Duration::from_secs(60),
         stop: Arc::new(move || heeded.load(Ordering::Relaxed)),
         ..settings(&server.address)
     };
