@@ -9,6 +9,7 @@ pub mod chat;
 pub mod check;
 pub mod dialogue;
 pub mod images;
+mod naming;
 pub mod native;
 pub mod planner;
 pub mod prompts;

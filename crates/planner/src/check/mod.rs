@@ -15,6 +15,7 @@ use storyloom_story::{Brief, BriefKind};
 
 pub use mend::mend;
 
+use crate::naming::name_of;
 use crate::schema::{Bounds, Draft};
 
 /// A rule that scripts can break.
@@ -185,7 +186,10 @@ impl Checker<'_> {
 
     /// At least every second shot names the product, and so does the last.
     fn product(&mut self) {
-        let names = words::names_of(&self.product_names());
+        // What stands beside the name in a title, as in "Lamp: light that waits", is in any film.
+        let title = self.brief.title.as_deref().map(name_of);
+        let names = [self.draft.product.as_deref(), title];
+        let names = words::names_of(&names.into_iter().flatten().collect::<Vec<_>>());
         if names.is_empty() {
             let message = "\"product\" must say what the product is called";
             return self.add(Rule::Product, None, message);
@@ -303,6 +307,18 @@ mod tests {
             draft.shots[0].prompt = "黎明时分的小屋全景，窗户上结着霜，光线温暖而柔和".to_owned();
         });
         assert_eq!(foreign, [(Rule::Language, Some(1))]);
+    }
+
+    #[test]
+    fn words_beside_the_name_in_a_title_do_not_show_the_product() {
+        let lamp = brief("Harbour lamp: light that waits at dawn");
+        let missing = [(Rule::Product, None), (Rule::Product, Some(2))];
+        let mut draft = good();
+        draft.product = Some("lamp".to_owned());
+        draft.shots[1].prompt = "Close-up: steam rises in warm light.".to_owned();
+        assert_eq!(rules(&draft, &lamp), missing);
+        draft.shots[1].prompt = "Close-up: the lamp in warm light.".to_owned();
+        assert_eq!(rules(&draft, &lamp), []);
     }
 
     #[test]

@@ -12,9 +12,9 @@ mod writer;
 
 use storyloom_story::{Brief, BriefKind, Seed};
 
+use crate::naming::name_of;
 use crate::schema::{Bounds, Draft};
 use beats::beats;
-use words::name_of;
 use writer::Writer;
 
 /// Version of the rules; counted up when the same brief gets another script.

@@ -50,21 +50,6 @@ pub(super) fn field_of(brief: &Brief) -> &'static Field {
     best
 }
 
-/// The part of a title that names the product: what stands before a colon, a dash or a bar, and of
-/// that not more than eight words.
-pub(super) fn name_of(title: &str) -> &str {
-    let end = [": ", " - ", " – ", " — ", " | ", ", "]
-        .iter()
-        .filter_map(|mark| title.find(mark))
-        .min();
-    let name = title[..end.unwrap_or(title.len())].trim();
-    let words = name.split_whitespace().take(8);
-    let last = words.last().map_or(0, |word| {
-        word.as_ptr() as usize - name.as_ptr() as usize + word.len()
-    });
-    clipped(&name[..last], 80)
-}
-
 pub(super) fn with_article(name: &str) -> String {
     let lower = name.to_lowercase();
     match lower
@@ -75,17 +60,6 @@ pub(super) fn with_article(name: &str) -> String {
         Some(rest) => format!("the {}", &name[name.len() - rest.len()..]),
         None => format!("the {name}"),
     }
-}
-
-/// The first characters of a text, up to the end of a word.
-pub(super) fn clipped(text: &str, most: usize) -> &str {
-    let text = text.trim();
-    let Some((end, _)) = text.char_indices().nth(most) else {
-        return text;
-    };
-    let kept = &text[..end];
-    kept.rfind(char::is_whitespace)
-        .map_or(kept, |space| &kept[..space])
 }
 
 pub(super) fn capital(text: &str) -> String {

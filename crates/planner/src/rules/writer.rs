@@ -9,7 +9,8 @@ use storyloom_story::{Brief, Seed};
 use super::beats::Beat;
 use super::decks::{Deck, Decks};
 use super::fields::Place;
-use super::words::{Prompt, capital, clipped, field_of, name_of, with_article};
+use super::words::{Prompt, capital, field_of, with_article};
+use crate::naming::{clipped, name_of};
 use crate::schema::{Bounds, DraftShot};
 
 /// What is chosen for one film, and what was used of it.
