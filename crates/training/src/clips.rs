@@ -1,11 +1,13 @@
 //! Clips of the world as tensors.
 
 use std::ops::Range;
+use std::path::Path;
 
 use storyloom_models::tch::{Kind, Tensor};
+use storyloom_story::RgbImage;
 
 use crate::draws::Draws;
-use crate::error::Result;
+use crate::error::{Result, TrainError};
 use crate::world::{Sample, Scene, Split, Story};
 
 /// A piece of a clip: so many frames and pixels.
@@ -66,6 +68,15 @@ impl ClipSource {
         }
         to_clip(&bytes, count, self.size)
     }
+}
+
+/// The picture of `scene` at `moment` of its shot, from 0 to 1.
+///
+/// # Errors
+/// A side of `size` (width and height, pixels) is 0.
+pub fn picture(scene: &Scene, moment: f32, [width, height]: [u32; 2]) -> Result<RgbImage> {
+    let empty = || TrainError::bad_file(Path::new("a picture of the world"), "it is empty");
+    scene.render_at(moment, width, height).ok_or_else(empty)
 }
 
 /// Bytes, colours innermost, to `[3, frames, height, width]` in [-1, 1].

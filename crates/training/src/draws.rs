@@ -16,11 +16,9 @@ impl Draws {
 
     /// Any number.
     pub fn number(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
+        let number = spread(self.0);
+        self.0 = self.0.wrapping_add(GAMMA);
+        number
     }
 
     /// A number below `count`; 0 if there is none.
@@ -58,6 +56,17 @@ impl Draws {
         }
         all
     }
+}
+
+/// What SplitMix64 adds to its state for every number.
+const GAMMA: u64 = 0x9E37_79B9_7F4A_7C15;
+
+/// Spreads neighbouring numbers over all: what SplitMix64 makes of the state `number`.
+pub(crate) const fn spread(number: u64) -> u64 {
+    let mut z = number.wrapping_add(GAMMA);
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use storyloom_models::text::{TEXT_ROWS, Umt5Config, Umt5Encoder};
 use storyloom_models::wan::{ForwardInputs, TextContext, WanConfig, WanTransformer};
 use storyloom_story::{Opening, Seed};
 
+use crate::ballot::{Answers, Ballot};
 use crate::draws::Draws;
 use crate::error::Result;
 use crate::latents::{Entry, LatentCodec, Length, Pool};
@@ -21,7 +22,7 @@ use crate::params::{Params, Start, Tensors};
 use crate::preview;
 use crate::stage::{Job, Stage};
 use crate::words::{Tokens, Words};
-use crate::world::{News, Story, caption};
+use crate::world::{News, Scene, Story, caption};
 
 /// What a transformer is trained with.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -40,8 +41,11 @@ pub struct FlowSettings {
     pub shift: f64,
     /// Most memory pictures of a sample; 0 for text to video.
     pub memory: usize,
-    /// Whether only first frames are trained on, or whole clips.
+    /// Whether only single pictures are trained on, or whole clips.
     pub length: Length,
+    /// Share of the parts with clips that take single pictures all the same, twice as many: what
+    /// things look like takes longer to learn than how they move, and a picture costs a third.
+    pub stills: f64,
     /// How a finished model is made faster; `None` trains on the data alone.
     pub distil: Option<Distil>,
 }
@@ -79,6 +83,8 @@ pub mod parts {
     pub const TRANSFORMER: &str = "transformer";
     /// The text encoder.
     pub const TEXT: &str = "text_encoder";
+    /// What reads attributes from the words of the text encoder; trained along, and not shipped.
+    pub const BALLOT: &str = "ballot";
 }
 
 /// The shapes of transformer and text encoder.
@@ -108,8 +114,17 @@ impl FlowModel {
 
     /// Projects captions for the transformer.
     pub fn context(&self, tokens: &Tokens) -> Result<TextContext> {
-        let rows = self.text.forward(&tokens.ids, Some(&tokens.mask))?;
-        let rows = rows.f_mul(&tokens.factors()?)?;
+        self.context_of(&self.words(tokens)?, tokens)
+    }
+
+    /// The words of captions as the text encoder sees them, `[captions, rows, channels]`.
+    fn words(&self, tokens: &Tokens) -> Result<Tensor> {
+        Ok(self.text.forward(&tokens.ids, Some(&tokens.mask))?)
+    }
+
+    /// Projects the words of captions.
+    fn context_of(&self, words: &Tensor, tokens: &Tokens) -> Result<TextContext> {
+        let rows = words.f_mul(&tokens.factors()?)?;
         let (captions, count, width) = rows.size3()?;
         let padding = Tensor::f_zeros([captions, 1, width], (Kind::Float, rows.device()))?;
         let rows = Tensor::f_cat(&[rows, padding], 1)?;
@@ -150,6 +165,8 @@ pub struct Batch {
     pub positions: Vec<i64>,
     /// What is to be seen.
     pub captions: Vec<String>,
+    /// What the captions tell, of those that tell everything.
+    pub told: Answers,
 }
 
 /// A stage that trains a transformer, and for text to video the text encoder with it.
@@ -175,6 +192,8 @@ pub struct FlowStage {
 pub struct FlowStart {
     /// The parameters, of an earlier stage or saved; new ones where there are none.
     pub params: Option<Tensors>,
+    /// Parameters of an earlier stage that are a part of the new ones.
+    pub begun: Tensors,
     /// The finished text encoder, with names below [`parts::TEXT`]; trained along if absent.
     pub frozen: Option<Tensors>,
     /// The teacher of a distillation: transformer and text encoder.
@@ -201,9 +220,13 @@ impl FlowStage {
                 Seed(seed),
                 "flow",
                 device,
-                |weights| FlowModel::load(weights, &shape).map(drop),
+                |weights| {
+                    FlowModel::load(weights, &shape)?;
+                    Ballot::load(&weights.sub(parts::BALLOT), shape.text.d_model).map(drop)
+                },
                 start_of,
-            )?,
+            )?
+            .replaced(start.begun)?,
         };
         let mut pool = Pool::new(codec.clone(), settings.length, seed << 32, settings.pool);
         pool.restore(&start.state)?;
@@ -227,20 +250,24 @@ impl FlowStage {
         let settings = &self.settings;
         let memory = match settings.memory {
             0 => None,
+            most if draws.chance(FEW) => Some(1 + draws.below(most.min(2))),
             most => Some(1 + draws.below(most)),
         };
-        let frames = match settings.length {
-            Length::Picture => 1,
-            Length::Clip => self.frames,
+        let (frames, samples) = match settings.length {
+            Length::Picture => (1, settings.samples),
+            Length::Clip if draws.chance(settings.stills) => (1, 2 * settings.samples),
+            Length::Clip => (self.frames, settings.samples),
         };
         let (mut clean, mut condition, mut captions) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..settings.samples {
+        let mut told = Answers::default();
+        for _ in 0..samples {
             let entries = self.pool.entries();
             let entry = &entries[draws.below(entries.len())];
             let sample = Sample::draw(draws, entry, entries, memory, frames)?;
             clean.push(sample.clean);
             condition.extend(sample.condition);
             let dropped = draws.chance(settings.dropped);
+            told.push(sample.told.filter(|_| !dropped).as_ref());
             captions.push(if dropped {
                 String::new()
             } else {
@@ -258,6 +285,7 @@ impl FlowStage {
             },
             positions: temporal_positions(memory, latents, MEMORY_STRIDE),
             captions,
+            told,
         })
     }
 
@@ -279,6 +307,8 @@ struct Sample {
     clean: Tensor,
     condition: Option<Tensor>,
     caption: String,
+    /// What the caption tells, if it tells everything.
+    told: Option<Scene>,
 }
 
 impl Sample {
@@ -291,16 +321,18 @@ impl Sample {
     ) -> Result<Self> {
         let shots = entry.story.shots.len();
         let target = draws.below(shots);
-        let clip = entry.latents.clips.f_select(0, target as i64)?;
+        let clip = if frames == 1 {
+            picture_of(entry, target, draws.chance(0.5))?
+        } else {
+            entry.latents.clips.f_select(0, target as i64)?
+        };
         let Some(count) = memory else {
             let scene = &entry.story.shots[target].scene;
-            // Last frames, too, are pictures of the scene.
-            let is_last = frames == 1 && draws.chance(0.5);
-            let last = || entry.latents.lasts.f_select(0, target as i64);
             return Ok(Self {
-                clean: if is_last { last()? } else { clip },
+                clean: clip,
                 condition: None,
                 caption: caption(scene, News::ALL),
+                told: Some(*scene),
             });
         };
         let memory = remember(draws, entry, entries, target, count)?;
@@ -311,17 +343,35 @@ impl Sample {
         } else {
             Opening::Memory
         };
-        let given = entry.latents.given.f_select(0, target as i64)?;
+        // The first shot of a story is never given anything: grey.
+        let given = match frames {
+            1 => entry.latents.given.f_select(0, 0)?.f_narrow(1, 0, 1)?,
+            _ => entry.latents.given.f_select(0, target as i64)?,
+        };
         let condition = condition_channels(&memory, &given, frames, opening)?;
         let clean: Vec<&Tensor> = memory.iter().chain([&clip]).collect();
         Ok(Self {
             clean: Tensor::f_cat(&clean, 1)?,
             condition: Some(condition),
             caption: told(draws, &entry.story, target),
+            told: None,
         })
     }
 }
 
+/// The last frame of a shot or the first, `[z, 1, h, w]`.
+fn picture_of(entry: &Entry, shot: usize, is_last: bool) -> Result<Tensor> {
+    let shot = shot as i64;
+    Ok(match is_last {
+        true => entry.latents.lasts.f_select(0, shot)?,
+        false => entry.latents.clips.f_select(0, shot)?.f_narrow(1, 0, 1)?,
+    })
+}
+
+/// Weight of what is read from the words of a caption beside what is drawn of it.
+const HEARD: f64 = 0.1;
+/// Share of the parts with one or two memory pictures at most.
+const FEW: f64 = 0.5;
 /// Share of memory pictures that belong to another story.
 const DISTRACTORS: f64 = 0.08;
 
@@ -346,15 +396,7 @@ fn remember(
             true => &entries[draws.below(entries.len())],
             false => entry,
         };
-        let latents = match is_last {
-            true => from.latents.lasts.f_select(0, shot as i64)?,
-            false => from
-                .latents
-                .clips
-                .f_select(0, shot as i64)?
-                .f_narrow(1, 0, 1)?,
-        };
-        memory.push(latents);
+        memory.push(picture_of(from, shot, is_last)?);
     }
     Ok(memory)
 }
@@ -381,8 +423,9 @@ impl Stage for FlowStage {
     }
 
     fn jobs(&mut self, step: u64) -> Result<Vec<Job>> {
-        let due = step > 0 && step.is_multiple_of(self.settings.renew_every);
-        self.pool.fill(usize::from(due))?;
+        // Two by two, for they are encoded side by side.
+        let due = step > 0 && step.is_multiple_of(2 * self.settings.renew_every);
+        self.pool.fill(if due { 2 } else { 0 })?;
         let mut jobs: Vec<Job> = Vec::new();
         for part in 0..self.settings.parts {
             let purpose = format!("{}/{part}", self.name);
@@ -510,16 +553,19 @@ impl Work {
             kind: Kind::Float,
             device: self.device,
         };
+        let weights = checkpoint.weights(target);
         let frozen = crate::params::checkpoint_of(&self.frozen);
-        let model = if self.frozen.is_empty() {
-            FlowModel::load(&checkpoint.weights(target), &self.shape)?
+        let (model, ballot) = if self.frozen.is_empty() {
+            let ballot = Ballot::load(&weights.sub(parts::BALLOT), self.shape.text.d_model)?;
+            (FlowModel::load(&weights, &self.shape)?, Some(ballot))
         } else {
             let text = frozen.weights(target).sub(parts::TEXT);
-            let transformer = checkpoint.weights(target).sub(parts::TRANSFORMER);
-            FlowModel {
+            let transformer = weights.sub(parts::TRANSFORMER);
+            let model = FlowModel {
                 transformer: WanTransformer::load(&transformer, self.shape.transformer.clone())?,
                 text: Umt5Encoder::load(&text, self.shape.text.clone())?,
-            }
+            };
+            (model, None)
         };
         let clean = self.batch.clean.f_to_device(self.device)?;
         let mut velocity = self.noise.f_sub(&clean)?;
@@ -527,10 +573,19 @@ impl Work {
         if let Some(teacher) = &self.teacher {
             velocity = no_grad(|| teacher.velocity(&self, &noisy))?;
         }
-        let context = model.context(&self.tokens)?;
+        let words = model.words(&self.tokens)?;
+        let context = model.context_of(&words, &self.tokens)?;
         let positions = &self.batch.positions;
         let found = model.velocity(&self.hidden(&noisy)?, &self.sigmas, positions, &context)?;
-        Ok(found.f_mse_loss(&velocity, Reduction::Mean)?)
+        let loss = found.f_mse_loss(&velocity, Reduction::Mean)?;
+        Ok(match ballot {
+            Some(ballot) => {
+                let scores = ballot.scores(&words, Some(&self.tokens.mask))?;
+                let heard = self.batch.told.loss(&scores)?;
+                loss.f_add(&heard.f_mul_scalar(HEARD)?)?
+            }
+            None => loss,
+        })
     }
 
     /// The noisy latents with the condition behind them.
@@ -551,7 +606,7 @@ impl Work {
 }
 
 /// Sizes that keep activations where they are; blocks begin as the identity, nearly.
-fn start_of(name: &str, shape: &[i64]) -> Start {
+pub(crate) fn start_of(name: &str, shape: &[i64]) -> Start {
     if name.contains("norm") && name.ends_with("weight") {
         return Start::Constant(1.0);
     }
@@ -562,7 +617,7 @@ fn start_of(name: &str, shape: &[i64]) -> Start {
         return Start::Constant(0.0);
     }
     if name.ends_with("relative_attention_bias.weight") {
-        return Start::Normal(0.1);
+        return Start::Neighbours;
     }
     if name.ends_with("shared.weight") {
         return Start::Normal(1.0);
@@ -578,7 +633,8 @@ fn start_of(name: &str, shape: &[i64]) -> Start {
 }
 
 /// The weights of a memory-conditioned model that begins as the text-to-video model `tensors`: its
-/// patches have room for the condition, which counts for nothing at first.
+/// patches have room for the condition. Clean latents begin with half the weights of the noisy ones,
+/// so that attention finds in memory what it knows; masks count for nothing at first.
 pub fn widened(tensors: &Tensors, channels: i64) -> Result<Tensors> {
     let name = format!("{}.patch_embedding.weight", parts::TRANSFORMER);
     let prefix = format!("{}.", parts::TRANSFORMER);
@@ -587,9 +643,10 @@ pub fn widened(tensors: &Tensors, channels: i64) -> Result<Tensors> {
         let mut tensor = tensor.shallow_clone();
         if *key == name && tensor.size()[1] < channels {
             let mut size = tensor.size();
-            size[1] = channels - size[1];
-            let zeros = Tensor::f_zeros(&size, (Kind::Float, tensor.device()))?;
-            tensor = Tensor::f_cat(&[tensor, zeros], 1)?;
+            size[1] = (channels - 2 * size[1]).max(0);
+            let masks = Tensor::f_zeros(&size, (Kind::Float, tensor.device()))?;
+            let clean = tensor.f_mul_scalar(0.5)?;
+            tensor = no_grad(|| Tensor::f_cat(&[tensor, masks, clean], 1))?;
         }
         wide.insert(key.clone(), tensor);
     }

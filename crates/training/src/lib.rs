@@ -1,6 +1,8 @@
 //! A drawn world of product ads and little stories, and the training of a small model on it.
 
 pub mod autoencoder;
+pub mod ballot;
+pub mod captions;
 pub mod clips;
 pub mod curve;
 pub mod draws;

@@ -4,6 +4,7 @@ use storyloom_models::tch::{Tensor, no_grad};
 
 use crate::error::Result;
 use crate::params::{Params, Tensors, shallow};
+use crate::stage::in_parallel;
 
 /// What decides the steps.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -95,48 +96,98 @@ impl AdamW {
     /// Moves `params` along their gradients, which are in the order of names. Returns the length of
     /// the gradients before they are clipped.
     pub fn step(&mut self, params: &Params, gradients: Vec<Tensor>, step: u64) -> Result<f64> {
-        no_grad(|| self.move_all(params, gradients, step))
-    }
-
-    fn move_all(&mut self, params: &Params, gradients: Vec<Tensor>, step: u64) -> Result<f64> {
         let settings = self.settings;
-        let rate = settings.rate_at(step);
-        let mut squares = 0.0;
-        for gradient in gradients.iter().filter(|gradient| gradient.defined()) {
-            squares += gradient.f_norm()?.f_double_value(&[])?.powi(2);
-        }
-        let length = squares.sqrt();
-        let scale = (settings.clip / (length + 1e-6)).min(1.0);
+        let length = length_of(&gradients)?;
         let count = (step + 1) as i32;
         let correction = BETA.map(|beta| 1.0 - beta.powi(count));
-        let kept = settings.average.min((step + 1) as f64 / (step + 10) as f64);
-        for ((name, tensor), mut gradient) in params.tensors().iter().zip(gradients) {
-            if !gradient.defined() {
-                continue;
+        let rate = settings.rate_at(step);
+        let rates = Rates {
+            scale: (settings.clip / (length + 1e-6)).min(1.0),
+            move_by: -rate / correction[0],
+            correction: correction[1],
+            keep: 1.0 - rate * settings.decay,
+            average: 1.0 - settings.average.min((step + 1) as f64 / (step + 10) as f64),
+        };
+        // Every tensor is moved by one thread; which one makes no difference.
+        let mut shares: [Vec<Move>; THREADS] = Default::default();
+        let tensors = params.tensors().values().zip(gradients);
+        let states = self.first.values_mut().zip(self.second.values_mut());
+        let states = states.zip(self.average.values_mut());
+        for (place, ((tensor, gradient), state)) in tensors.zip(states).enumerate() {
+            if gradient.defined() {
+                let ((first, second), average) = state;
+                shares[place % THREADS].push(Move {
+                    tensor: no_grad(|| tensor.f_detach())?,
+                    gradient,
+                    first,
+                    second,
+                    average,
+                });
             }
-            let (Some(first), Some(second), Some(average)) = (
-                self.first.get_mut(name),
-                self.second.get_mut(name),
-                self.average.get_mut(name),
-            ) else {
-                continue;
-            };
-            let mut tensor = tensor.f_detach()?;
-            gradient = gradient.f_mul_scalar_(scale)?;
-            let _ = first.f_lerp_(&gradient, 1.0 - BETA[0])?;
-            let _ = second
-                .f_mul_scalar_(BETA[1])?
-                .f_addcmul_(&gradient.f_mul_scalar(1.0 - BETA[1])?, &gradient)?;
-            let spread = second.f_div_scalar(correction[1])?.f_sqrt_()?;
-            let spread = spread.f_add_scalar(EPSILON)?;
-            if tensor.dim() > 1 {
-                let _ = tensor.f_mul_scalar_(1.0 - rate * settings.decay)?;
-            }
-            let move_by = first.f_div(&spread)?.f_mul_scalar_(-rate / correction[0])?;
-            let _ = tensor.f_add_(&move_by)?;
-            let _ = average.f_lerp_(&tensor, 1.0 - kept)?;
         }
+        in_parallel(shares.into_iter().map(|share| {
+            move || {
+                let moves = share.into_iter();
+                no_grad(|| moves.map(|one| one.go(rates)).collect::<Result<()>>())
+            }
+        }))?;
         Ok(length)
+    }
+}
+
+/// Threads that share the tensors of a step.
+const THREADS: usize = 2;
+
+/// The length of all gradients as one vector.
+fn length_of(gradients: &[Tensor]) -> Result<f64> {
+    let mut squares = 0.0;
+    for gradient in gradients.iter().filter(|gradient| gradient.defined()) {
+        squares += no_grad(|| gradient.f_norm()?.f_double_value(&[]))?.powi(2);
+    }
+    Ok(squares.sqrt())
+}
+
+/// The factors of one step.
+#[derive(Debug, Clone, Copy)]
+struct Rates {
+    /// Of the gradients.
+    scale: f64,
+    /// Of the first moment over the root of the second.
+    move_by: f64,
+    /// What is missing in the second moment, for it began as nothing.
+    correction: f64,
+    /// Share of matrices that the decay leaves.
+    keep: f64,
+    /// Share of the new values in the average.
+    average: f64,
+}
+
+/// One tensor and what belongs to it.
+struct Move<'a> {
+    tensor: Tensor,
+    gradient: Tensor,
+    first: &'a mut Tensor,
+    second: &'a mut Tensor,
+    average: &'a mut Tensor,
+}
+
+impl Move<'_> {
+    fn go(mut self, rates: Rates) -> Result<()> {
+        let gradient = self.gradient.f_mul_scalar_(rates.scale)?;
+        let _ = self.first.f_lerp_(&gradient, 1.0 - BETA[0])?;
+        let _ = self
+            .second
+            .f_mul_scalar_(BETA[1])?
+            .f_addcmul_(&gradient.f_mul_scalar(1.0 - BETA[1])?, &gradient)?;
+        let spread = self.second.f_div_scalar(rates.correction)?.f_sqrt_()?;
+        let spread = spread.f_add_scalar(EPSILON)?;
+        if self.tensor.dim() > 1 {
+            let _ = self.tensor.f_mul_scalar_(rates.keep)?;
+        }
+        let move_by = self.first.f_div(&spread)?.f_mul_scalar_(rates.move_by)?;
+        let _ = self.tensor.f_add_(&move_by)?;
+        let _ = self.average.f_lerp_(&self.tensor, rates.average)?;
+        Ok(())
     }
 }
 

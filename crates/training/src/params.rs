@@ -28,7 +28,17 @@ pub enum Start {
     Halve,
     /// A convolution over time, with twice as many outputs, that repeats the present frame.
     Double,
+    /// Scores of distances, `[buckets, heads]`, of which the second half is of words that follow:
+    /// each head looks at the neighbour that [`NEIGHBOURS`] has for it. From scores without
+    /// preferences a small text encoder does not find out that the order of words matters: after
+    /// 6,000 steps it took captions for bags of words.
+    Neighbours,
 }
+
+/// Distances that the heads of a text encoder look at to begin with, in turn.
+const NEIGHBOURS: [i64; 4] = [1, -1, 2, -2];
+/// Score of such a neighbour; those of words have a deviation of about 1.
+const NEAR: f64 = 4.0;
 
 impl Start {
     /// Normal values that keep the size of activations, times `gain`.
@@ -61,6 +71,15 @@ impl Start {
                     .f_expand([-1, -1, 2, -1, -1], false)?;
                 weight.f_narrow(2, 1, 2)?.f_copy_(&both)?;
                 weight
+            }
+            Self::Neighbours => {
+                let table = normal()?.f_mul_scalar(0.1)?;
+                for (head, &distance) in (0..shape[1]).zip(NEIGHBOURS.iter().cycle()) {
+                    let half = if distance > 0 { shape[0] / 2 } else { 0 };
+                    let near = table.f_select(0, half + distance.abs())?;
+                    let _ = near.f_select(0, head)?.f_add_scalar_(NEAR)?;
+                }
+                table
             }
             Self::Double => {
                 let weight = zeros()?;
@@ -108,6 +127,18 @@ impl Params {
             Ok::<_, TrainError>((name, copy.f_set_requires_grad(true)?))
         };
         let tensors = tensors.into_iter().map(leaf).collect::<Result<_>>()?;
+        Ok(Self { tensors })
+    }
+
+    /// The same leaves, with the values of `by` where it has one of that name.
+    pub fn replaced(self, by: Tensors) -> Result<Self> {
+        let mut tensors = self.tensors;
+        for (name, tensor) in by {
+            if let Some(old) = tensors.get_mut(&name) {
+                let tensor = no_grad(|| tensor.f_to_device(old.device()))?;
+                *old = tensor.f_detach()?.copy().f_set_requires_grad(true)?;
+            }
+        }
         Ok(Self { tensors })
     }
 
@@ -172,4 +203,39 @@ pub fn read(path: &Path) -> Result<Tensors> {
         tensors.insert(name, no_grad(|| tensor.copy()));
     }
     Ok(tensors)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads_begin_with_neighbours() {
+        let zeros = || Ok(Tensor::zeros([32, 5], (Kind::Float, Device::Cpu)));
+        let table = Start::Neighbours.tensor(&[32, 5], zeros).unwrap();
+        let near = table.argmax(0, false);
+        let near = Vec::<i64>::try_from(&near).unwrap();
+        // Distances 1, -1, 2, -2 and 1 again, as T5 numbers them.
+        assert_eq!(near, [17, 1, 18, 2, 17]);
+        assert_eq!(table.sum(Kind::Float).double_value(&[]), 5.0 * NEAR);
+    }
+
+    #[test]
+    fn only_known_tensors_are_replaced() {
+        let tensors = |names: &[&str], value: f64| -> Tensors {
+            let full = || Tensor::full([2], value, (Kind::Float, Device::Cpu));
+            names
+                .iter()
+                .map(|&name| (name.to_owned(), full()))
+                .collect()
+        };
+        let params = Params::of(tensors(&["a", "b"], 1.0), Device::Cpu).unwrap();
+        let params = params.replaced(tensors(&["b", "c"], 2.0)).unwrap();
+        let values: Vec<_> = params.tensors().iter().collect();
+        assert_eq!(values.len(), 2);
+        for ((name, tensor), value) in values.into_iter().zip([1.0, 2.0]) {
+            assert_eq!(tensor.double_value(&[0]), value, "{name}");
+            assert!(tensor.requires_grad());
+        }
+    }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::autoencoder::VaeSettings;
+use crate::captions::CaptionSettings;
 use crate::clips::ClipSource;
 use crate::flow::{Distil, FlowSettings};
 use crate::latents::Length;
@@ -21,6 +22,8 @@ pub struct Preset {
     pub scorer: (ScorerSettings, AdamSettings),
     /// Stage `vae`.
     pub vae: (VaeSettings, AdamSettings),
+    /// Stage `captions`.
+    pub captions: (CaptionSettings, AdamSettings),
     /// Stage `pictures`: text to a picture.
     pub pictures: (FlowSettings, AdamSettings),
     /// Stage `t2v`: text to video.
@@ -77,6 +80,7 @@ impl Preset {
             shift: 1.5,
             memory: 0,
             length: Length::Picture,
+            stills: 0.0,
             distil: None,
         };
         Self {
@@ -121,6 +125,13 @@ impl Preset {
                     ..adam(2e-3, 50, 4_000)
                 },
             ),
+            captions: (
+                CaptionSettings {
+                    parts: 2,
+                    captions: 128,
+                },
+                adam(2e-3, 50, 300),
+            ),
             pictures: (flow, adam(1.5e-3, 100, 60_000)),
             clips: (
                 FlowSettings {
@@ -128,6 +139,7 @@ impl Preset {
                     pool: 64,
                     renew_every: 16,
                     length: Length::Clip,
+                    stills: 0.6,
                     ..flow
                 },
                 adam(1e-3, 100, 60_000),
@@ -139,6 +151,7 @@ impl Preset {
                     renew_every: 16,
                     memory: 4,
                     length: Length::Clip,
+                    stills: 0.6,
                     ..flow
                 },
                 adam(1e-3, 100, 60_000),
@@ -201,6 +214,13 @@ impl Preset {
                     ..tiny.vae.0
                 },
                 adam(tiny.vae.1, 12),
+            ),
+            captions: (
+                CaptionSettings {
+                    captions: 8,
+                    ..tiny.captions.0
+                },
+                adam(tiny.captions.1, 6),
             ),
             pictures: (flow(tiny.pictures.0), adam(tiny.pictures.1, 12)),
             clips: (flow(tiny.clips.0), adam(tiny.clips.1, 6)),

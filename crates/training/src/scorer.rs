@@ -12,9 +12,9 @@ use storyloom_models::engine::plain_picture;
 use storyloom_models::tch::{Device, Kind, Reduction, Tensor, no_grad};
 use storyloom_story::Seed;
 
-use crate::clips::ClipSource;
+use crate::clips::{ClipSource, picture};
 use crate::draws::Draws;
-use crate::error::{Result, TrainError};
+use crate::error::Result;
 use crate::params::{Params, Start, Tensors, checkpoint_of};
 use crate::stage::{Job, Stage};
 use crate::words::{Tokens, Words};
@@ -227,13 +227,10 @@ impl Network {
 
     /// Pictures of `scenes` at these moments, made as keyframes are for the tower.
     fn pixels(&self, scenes: &[(Scene, f32)]) -> Result<Tensor> {
-        let [width, height] = self.source.size;
-        let picture = |(scene, moment): &(Scene, f32)| -> Result<_> {
-            let nothing = || TrainError::bad_file(Path::new("a picture of the world"), "empty");
-            let drawn = scene.render_at(*moment, width, height);
-            Ok(plain_picture(&drawn.ok_or_else(nothing)?)?)
+        let plain = |(scene, moment): &(Scene, f32)| -> Result<_> {
+            Ok(plain_picture(&picture(scene, *moment, self.source.size)?)?)
         };
-        let pictures = scenes.iter().map(picture).collect::<Result<Vec<_>>>()?;
+        let pictures = scenes.iter().map(plain).collect::<Result<Vec<_>>>()?;
         let pictures: Vec<_> = pictures.iter().collect();
         let side = self.config.image_size as u32;
         Ok(pixel_values(&pictures, side, PixelRule::Selection)?)

@@ -20,7 +20,7 @@ use storyloom_parallel::{CommError, World, WorldOptions};
 
 use super::{control, instrumentation, preempt};
 use crate::engine::first_gpu;
-use crate::environment;
+use crate::environment::{self, Heaps};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::print_json;
 
@@ -373,7 +373,7 @@ fn kernels() -> Result<KernelFigures, Failure> {
 
 /// Measures, and prints the figures.
 pub fn run(arguments: &Arguments) -> Outcome {
-    environment::settle();
+    environment::settle(Heaps::Own);
     match &arguments.what {
         What::Denoise(what) => print_json(&what.measure()?)?,
         What::Share(what) => return what.measure(),

@@ -25,7 +25,7 @@ use crate::costs;
 use crate::diagnose;
 use crate::drain::{self, DrainWatch};
 use crate::engine;
-use crate::environment;
+use crate::environment::{self, Heaps};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::input::{self, Input};
 use crate::logging::{self, Logging};
@@ -66,7 +66,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
         .extend(action.map(|action| format!("on_preempt={action}")));
     let config = config::load(&layers)?;
     if config.top.engine == EngineKind::Torch {
-        environment::settle();
+        environment::settle(Heaps::Own);
     }
     let logging = logging::of_run(&config, &arguments.out);
     let place = world::join(&config)?;

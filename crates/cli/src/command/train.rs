@@ -15,6 +15,7 @@ use storyloom_training::reader::train_reader;
 use storyloom_training::world::{Split, Story, manifest, sheet};
 
 use crate::command::train_tiny;
+use crate::environment::{self, Heaps};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::{print, print_json};
 
@@ -117,8 +118,12 @@ pub fn run(arguments: &Arguments) -> Outcome {
     match &arguments.command {
         TrainCommand::Manifest(arguments) => write_manifest(arguments),
         TrainCommand::Sheet(arguments) => write_sheet(arguments),
-        TrainCommand::Reader(arguments) => reader(arguments),
+        TrainCommand::Reader(arguments) => {
+            environment::settle(Heaps::One);
+            reader(arguments)
+        }
         TrainCommand::Tiny(arguments) => {
+            environment::settle(Heaps::One);
             let stop = stop_flag()?;
             train_tiny::run(arguments, &stop, failure)
         }

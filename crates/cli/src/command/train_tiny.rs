@@ -22,8 +22,8 @@ pub struct Arguments {
     /// Sizes of the networks and lengths of the stages.
     #[arg(long, value_enum, default_value = "tiny")]
     preset: PresetName,
-    /// The stage to train: scorer, vae, pictures, clips, memory, fast-clips or fast-memory; may be given
-    /// several times. All, in this order, if not given.
+    /// The stage to train: scorer, vae, captions, pictures, clips, memory, fast-clips or
+    /// fast-memory; may be given several times. All, in this order, if not given.
     #[arg(long = "stage", value_name = "NAME", value_parser = stage)]
     stages: Vec<StageName>,
     /// Go to the next stage, or stop, after so many minutes of each.

@@ -1,6 +1,6 @@
 //! Rotary position embedding over time, rows and columns (specification `wan22`, section 1.4).
 
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::error::{ModelError, Result};
 
@@ -78,11 +78,15 @@ impl RotaryTable {
     pub fn rotate(&self, input: &Tensor) -> Result<Tensor> {
         let (batch, heads, tokens, dim) = input.size4()?;
         self.check(tokens, dim)?;
-        let pairs = input.f_reshape([batch, heads, tokens, dim / 2, 2])?;
-        let (even, odd) = (pairs.f_select(-1, 0)?, pairs.f_select(-1, 1)?);
-        let first = even.f_mul(&self.cos)?.f_sub(&odd.f_mul(&self.sin)?)?;
-        let second = even.f_mul(&self.sin)?.f_add(&odd.f_mul(&self.cos)?)?;
-        Ok(Tensor::f_stack(&[first, second], -1)?.f_view([batch, heads, tokens, dim])?)
+        // Pairs as complex numbers: one product, and one more where gradients flow back.
+        let pairs = input
+            .f_to_kind(Kind::Float)?
+            .f_reshape([batch, heads, tokens, dim / 2, 2])?;
+        let turns = Tensor::f_complex(&self.cos, &self.sin)?;
+        let turned = pairs.f_view_as_complex()?.f_mul(&turns)?;
+        Ok(turned
+            .f_view_as_real()?
+            .f_reshape([batch, heads, tokens, dim])?)
     }
 
     /// Refuses a table that is not for `tokens` tokens of heads of `dim`.
@@ -98,7 +102,6 @@ impl RotaryTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tch::Kind;
 
     #[test]
     fn channels_of_the_known_heads() {

@@ -1,12 +1,12 @@
 //! How well a reader reads.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use serde::Serialize;
 
 use super::{Reader, network};
-use crate::error::{Result, TrainError};
+use crate::clips::picture;
+use crate::error::Result;
 use crate::world::{Attribute, Split, Story};
 
 /// The share of right readings.
@@ -36,17 +36,11 @@ impl Accuracy {
 /// perfectly, each picture alone.
 pub fn measure(reader: &Reader, split: Split, stories: u64) -> Result<Accuracy> {
     let (mut pictures, mut right, mut seen) = (0, BTreeMap::new(), BTreeMap::new());
-    let empty = || TrainError::bad_file(Path::new("a picture of the world"), "it is empty");
     for seed in 0..stories {
         for shot in Story::draw(seed, split).shots {
-            let drawn: Option<Vec<_>> = [0.0, 0.5, 1.0]
-                .iter()
-                .map(|&moment| {
-                    let (width, height) = (network::WIDTH as u32, network::HEIGHT as u32);
-                    shot.scene.render_at(moment, width, height)
-                })
-                .collect();
-            for reading in reader.read(&drawn.ok_or_else(empty)?)? {
+            let drawn = [0.0, 0.5, 1.0].map(|moment| picture(&shot.scene, moment, network::SIZE));
+            let drawn = drawn.into_iter().collect::<Result<Vec<_>>>()?;
+            for reading in reader.read(&drawn)? {
                 pictures += 1;
                 for attribute in Attribute::ALL {
                     let Some(class) = attribute.of(&shot.scene) else {

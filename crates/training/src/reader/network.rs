@@ -1,53 +1,80 @@
-//! The network: four convolutions of stride 2 over squares of 2x2 pixels, one hidden layer, one head
-//! for all attributes.
+//! The network: convolutions down to squares of eight pixels, and a ballot among these.
+//!
+//! Things may stand anywhere. A last layer that knew every place by itself read 74 % of the markings
+//! after as many pictures.
 
 use storyloom_models::noise::{Stream, gaussian};
-use storyloom_models::tch::{Kind, Tensor};
+use storyloom_models::tch::{Device, Kind, Tensor};
 use storyloom_story::Seed;
 
+use crate::ballot::{self, Ballot};
 use crate::error::{Result, TrainError};
 use crate::params::Tensors;
-use crate::world::Attribute;
 
 /// Rows of a picture.
 pub const HEIGHT: i64 = 96;
 /// Columns of a picture.
 pub const WIDTH: i64 = 160;
+/// Width and height.
+pub const SIZE: [u32; 2] = [WIDTH as u32, HEIGHT as u32];
 
-/// Channels after each convolution; the first are those of a square of pixels.
-const CHANNELS: [i64; 5] = [3 * SQUARE * SQUARE, 32, 64, 96, 96];
 /// Side of the squares of pixels that are taken as one.
 const SQUARE: i64 = 2;
 /// Channels that are normalised together.
 const GROUP: i64 = 8;
-/// Features of the hidden layer.
-const HIDDEN: i64 = 128;
-/// What the convolutions leave of a picture.
-const CELLS: i64 = (HEIGHT / 32) * (WIDTH / 32);
+/// The convolutions.
+const LAYERS: [Layer; 6] = [
+    Layer::plain(3 * SQUARE * SQUARE, 24, 1),
+    Layer::plain(24, 48, 2),
+    Layer::beside(48, 1),
+    Layer::plain(48, 96, 2),
+    Layer::beside(96, 1),
+    Layer::beside(96, 2),
+];
+/// Channels that votes are made of.
+const FEATURES: i64 = 96;
+
+/// A convolution of 3x3, normalised.
+struct Layer {
+    inputs: i64,
+    outputs: i64,
+    stride: i64,
+    dilation: i64,
+    /// Whether it is added to what it sees.
+    is_beside: bool,
+}
+
+impl Layer {
+    const fn plain(inputs: i64, outputs: i64, stride: i64) -> Self {
+        Self {
+            inputs,
+            outputs,
+            stride,
+            dilation: 1,
+            is_beside: false,
+        }
+    }
+
+    const fn beside(channels: i64, dilation: i64) -> Self {
+        Self {
+            dilation,
+            is_beside: true,
+            ..Self::plain(channels, channels, 1)
+        }
+    }
+}
 
 /// Names and shapes of the weights.
 pub fn layout() -> Vec<(String, Vec<i64>)> {
     let mut layout = Vec::new();
-    for (layer, pair) in CHANNELS.windows(2).enumerate() {
-        let shape = vec![pair[1], pair[0], 3, 3];
-        layout.push((format!("conv{layer}.weight"), shape));
-        layout.push((format!("norm{layer}.weight"), vec![pair[1]]));
-        layout.push((format!("norm{layer}.bias"), vec![pair[1]]));
+    for (number, layer) in LAYERS.iter().enumerate() {
+        let shape = vec![layer.outputs, layer.inputs, 3, 3];
+        layout.push((format!("conv{number}.weight"), shape));
+        layout.push((format!("norm{number}.weight"), vec![layer.outputs]));
+        layout.push((format!("norm{number}.bias"), vec![layer.outputs]));
     }
-    let features = CHANNELS[CHANNELS.len() - 1] * CELLS;
-    layout.push(("hidden.weight".to_owned(), vec![HIDDEN, features]));
-    layout.push(("hidden.bias".to_owned(), vec![HIDDEN]));
-    layout.push(("heads.weight".to_owned(), vec![classes(), HIDDEN]));
-    layout.push(("heads.bias".to_owned(), vec![classes()]));
+    layout.extend(ballot::layout(FEATURES).map(|(name, shape)| (name.to_owned(), shape)));
     layout
-}
-
-/// Classes of all attributes together.
-pub fn classes() -> i64 {
-    let counts = Attribute::ALL
-        .iter()
-        .map(|attribute| attribute.classes().len());
-    counts.sum::<usize>() as i64
 }
 
 /// Untrained weights.
@@ -55,12 +82,8 @@ pub fn start(seed: Seed) -> Result<Tensors> {
     let mut weights = Tensors::new();
     for (number, (name, shape)) in (0..).zip(layout()) {
         let tensor = match name.rsplit_once('.') {
-            Some((_, "bias")) => {
-                Tensor::f_zeros(&shape, (Kind::Float, storyloom_models::tch::Device::Cpu))?
-            }
-            _ if shape.len() == 1 => {
-                Tensor::f_ones(&shape, (Kind::Float, storyloom_models::tch::Device::Cpu))?
-            }
+            Some((_, "bias")) => Tensor::f_zeros(&shape, (Kind::Float, Device::Cpu))?,
+            _ if shape.len() == 1 => Tensor::f_ones(&shape, (Kind::Float, Device::Cpu))?,
             _ => {
                 let inputs: i64 = shape[1..].iter().product();
                 let deviation = (2.0 / inputs as f64).sqrt();
@@ -93,19 +116,23 @@ pub fn check(weights: &Tensors) -> Result<()> {
 pub fn forward(weights: &Tensors, pictures: &Tensor) -> Result<Tensor> {
     let none = None::<&Tensor>;
     let mut x = pictures.f_pixel_unshuffle(SQUARE)?;
-    for layer in 0..CHANNELS.len() - 1 {
-        let weight = &weights[&format!("conv{layer}.weight")];
-        x = x.f_conv2d(weight, none, [2, 2], [1, 1], [1, 1], 1)?;
-        let groups = CHANNELS[layer + 1] / GROUP;
-        let scale = &weights[&format!("norm{layer}.weight")];
-        let shift = &weights[&format!("norm{layer}.bias")];
-        x = x
+    for (number, layer) in LAYERS.iter().enumerate() {
+        let weight = &weights[&format!("conv{number}.weight")];
+        let (stride, dilation) = ([layer.stride; 2], [layer.dilation; 2]);
+        let seen = x.f_conv2d(weight, none, stride, dilation, dilation, 1)?;
+        let groups = layer.outputs / GROUP;
+        let scale = &weights[&format!("norm{number}.weight")];
+        let shift = &weights[&format!("norm{number}.bias")];
+        let seen = seen
             .f_group_norm(groups, Some(scale), Some(shift), 1e-5, false)?
             .f_silu()?;
+        x = if layer.is_beside {
+            x.f_add(&seen)?
+        } else {
+            seen
+        };
     }
-    let x = x
-        .f_flatten(1, -1)?
-        .f_linear(&weights["hidden.weight"], Some(&weights["hidden.bias"]))?
-        .f_silu()?;
-    Ok(x.f_linear(&weights["heads.weight"], Some(&weights["heads.bias"]))?)
+    // [pictures, squares, channels]
+    let squares = x.f_flatten(2, -1)?.f_transpose(1, 2)?;
+    Ballot::of(|name| weights[name].shallow_clone()).scores(&squares, None)
 }

@@ -6,20 +6,19 @@ use std::time::Duration;
 
 use storyloom_models::checkpoint::{Checkpoint, Target};
 use storyloom_models::noise::{Stream, gaussian};
-use storyloom_models::tch::{Device, Kind, Reduction, Tensor, no_grad, set_num_threads};
+use storyloom_models::tch::{Device, Kind, Tensor, no_grad, set_num_threads};
 use storyloom_story::Seed;
 
 use super::accuracy::{Accuracy, measure};
 use super::{Reader, input, network};
+use crate::ballot::Answers;
+use crate::clips::picture;
 use crate::draws::Draws;
 use crate::error::{Result, TrainError};
 use crate::optimizer::AdamSettings;
 use crate::params::{self, Params, Tensors};
 use crate::stage::{Job, Rhythm, Stage, StageFiles, train};
-use crate::world::{Attribute, Sample, Scene, Split};
-
-/// Class of what a picture does not show.
-const NOTHING: i64 = -100;
+use crate::world::{Sample, Split};
 
 /// Stories that a preview reads.
 const PREVIEW_STORIES: u64 = 12;
@@ -166,7 +165,7 @@ struct Work {
 
 impl Work {
     fn loss(&self, checkpoint: &Checkpoint) -> Result<Tensor> {
-        let (pictures, classes) = self.pictures()?;
+        let (pictures, answers) = self.pictures()?;
         let mut draws = Draws::new(self.seed, "wear", self.samples.start);
         let pictures = no_grad(|| worn(&pictures, &self.grain, &mut draws))?;
         let weights = checkpoint.weights(Target::CPU_F32);
@@ -174,37 +173,21 @@ impl Work {
         for (name, shape) in network::layout() {
             tensors.insert(name.clone(), weights.take(&name, &shape)?);
         }
-        let scores = network::forward(&tensors, &pictures)?;
-        let mut losses = Vec::with_capacity(classes.len());
-        let mut start = 0;
-        for (attribute, classes) in Attribute::ALL.iter().zip(&classes) {
-            let count = attribute.classes().len() as i64;
-            let scores = scores.f_narrow(1, start, count)?;
-            start += count;
-            let known = classes.iter().filter(|&&class| class != NOTHING).count();
-            let classes = Tensor::f_from_slice(classes)?;
-            let none = None::<&Tensor>;
-            let sum = scores.f_cross_entropy_loss(&classes, none, Reduction::Sum, NOTHING, 0.0)?;
-            losses.push(sum.f_div_scalar(known.max(1) as f64)?);
-        }
-        Ok(Tensor::f_stack(&losses, 0)?.f_mean(Kind::Float)?)
+        answers.loss(&network::forward(&tensors, &pictures)?)
     }
 
-    /// The pictures, and for each attribute their classes.
-    fn pictures(&self) -> Result<(Tensor, Vec<Vec<i64>>)> {
+    /// The pictures, and what they show.
+    fn pictures(&self) -> Result<(Tensor, Answers)> {
         let mut pictures = Vec::new();
-        let mut classes = vec![Vec::new(); Attribute::ALL.len()];
+        let mut answers = Answers::default();
         for index in self.samples.clone() {
             let sample = Sample::draw(self.seed, index, part_of(index));
             // Any moment of a shot may be read.
             let moment = (index % 9) as f32 / 8.0;
-            pictures.push(picture(&sample.scene, moment)?);
-            for (attribute, classes) in Attribute::ALL.iter().zip(&mut classes) {
-                let class = attribute.of(&sample.scene);
-                classes.push(class.map_or(NOTHING, |class| class as i64));
-            }
+            pictures.push(input(&picture(&sample.scene, moment, network::SIZE)?)?);
+            answers.push(Some(&sample.scene));
         }
-        Ok((Tensor::f_cat(&pictures, 0)?, classes))
+        Ok((Tensor::f_cat(&pictures, 0)?, answers))
     }
 }
 
@@ -217,13 +200,6 @@ const fn part_of(index: u64) -> Split {
     } else {
         Split::Train
     }
-}
-
-fn picture(scene: &Scene, moment: f32) -> Result<Tensor> {
-    let (width, height) = (network::WIDTH as u32, network::HEIGHT as u32);
-    let nothing = || TrainError::bad_file(Path::new("a picture of the world"), "it is empty");
-    let picture = scene.render_at(moment, width, height).ok_or_else(nothing)?;
-    input(&picture)
 }
 
 /// One number for each of `count` pictures, `[count, channels, 1, 1]`.

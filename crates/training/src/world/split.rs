@@ -7,6 +7,7 @@ use super::things::{
     Character, Colour, Hair, Marking, PLACE_COLOURS, Place, Product, ProductKind, Role, Setting,
     Skin,
 };
+use crate::draws::spread;
 
 /// One part of all products, characters and places.
 ///
@@ -40,7 +41,7 @@ impl Split {
         let code = parts
             .iter()
             .fold(0_u64, |code, &part| code * 16 + part as u64);
-        let held_out = scramble(code).is_multiple_of(5);
+        let held_out = spread(code).is_multiple_of(5);
         held_out == (self == Self::HeldOut)
     }
 
@@ -140,12 +141,4 @@ fn distance(a: Colour, b: Colour) -> u32 {
         .map(|channel| u32::from(a[channel].abs_diff(b[channel])).pow(2))
         .sum();
     squares.isqrt()
-}
-
-/// Spreads neighbouring codes over all numbers (the finaliser of SplitMix64).
-fn scramble(code: u64) -> u64 {
-    let mut code = code.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    code = (code ^ (code >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    code = (code ^ (code >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    code ^ (code >> 31)
 }

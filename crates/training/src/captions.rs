@@ -1,0 +1,162 @@
+//! Stage `captions`: the text encoder learns which word belongs to which thing.
+//!
+//! In the published models the text encoder comes trained; ours starts from nothing. What it is told
+//! by pictures alone does not bind colours to things in any time that we have, and words are cheap: the
+//! attributes of a scene are read from its caption by a [`Ballot`], which is left behind.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use storyloom_models::checkpoint::{Checkpoint, Target, Weights};
+use storyloom_models::tch::{Device, Kind, Tensor, no_grad};
+use storyloom_models::text::{Umt5Config, Umt5Encoder};
+use storyloom_story::Seed;
+
+use crate::ballot::{Answers, Ballot};
+use crate::draws::Draws;
+use crate::error::Result;
+use crate::flow::{parts, start_of};
+use crate::params::{Params, Tensors, checkpoint_of};
+use crate::stage::{Job, Stage};
+use crate::words::{Tokens, Words};
+use crate::world::{Attribute, News, Sample, Scene, Split, caption};
+
+/// What the text encoder is trained with.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CaptionSettings {
+    /// Parts of a step that are done side by side.
+    pub parts: usize,
+    /// Captions per part.
+    pub captions: usize,
+}
+
+/// Held-out captions that a preview reads.
+const SHOWN: u64 = 256;
+
+/// The stage.
+pub struct CaptionStage {
+    config: Umt5Config,
+    settings: CaptionSettings,
+    params: Params,
+    words: Words,
+    seed: u64,
+    device: Device,
+}
+
+impl CaptionStage {
+    /// A stage with `params`, or with new ones.
+    pub fn new(
+        config: Umt5Config,
+        settings: CaptionSettings,
+        words: Words,
+        seed: u64,
+        device: Device,
+        params: Option<Tensors>,
+    ) -> Result<Self> {
+        let load = |weights: &Weights| Listener::load(weights, &config).map(drop);
+        let params = match params {
+            Some(tensors) => Params::of(tensors, device)?,
+            None => Params::start(Seed(seed), "flow", device, load, start_of)?,
+        };
+        Ok(Self {
+            config,
+            settings,
+            params,
+            words,
+            seed,
+            device,
+        })
+    }
+
+    fn tokens(&self, scenes: &[Scene]) -> Result<Tokens> {
+        let told = scenes.iter().map(|scene| caption(scene, News::ALL));
+        self.words
+            .encode(&told.collect::<Vec<_>>())?
+            .on(self.device)
+    }
+}
+
+/// Text encoder and ballot.
+struct Listener {
+    text: Umt5Encoder,
+    ballot: Ballot,
+}
+
+impl Listener {
+    fn load(weights: &Weights, config: &Umt5Config) -> storyloom_models::Result<Self> {
+        Ok(Self {
+            text: Umt5Encoder::load(&weights.sub(parts::TEXT), config.clone())?,
+            ballot: Ballot::load(&weights.sub(parts::BALLOT), config.d_model)?,
+        })
+    }
+
+    fn of(checkpoint: &Checkpoint, config: &Umt5Config, device: Device) -> Result<Self> {
+        let kind = Kind::Float;
+        Ok(Self::load(
+            &checkpoint.weights(Target { kind, device }),
+            config,
+        )?)
+    }
+
+    /// Scores `[captions, classes]`.
+    fn scores(&self, tokens: &Tokens) -> Result<Tensor> {
+        let words = self.text.forward(&tokens.ids, Some(&tokens.mask))?;
+        self.ballot.scores(&words, Some(&tokens.mask))
+    }
+}
+
+impl Stage for CaptionStage {
+    fn name(&self) -> &'static str {
+        "captions"
+    }
+
+    fn params(&self) -> &Params {
+        &self.params
+    }
+
+    fn jobs(&mut self, step: u64) -> Result<Vec<Job>> {
+        let mut jobs: Vec<Job> = Vec::with_capacity(self.settings.parts);
+        for part in 0..self.settings.parts {
+            let mut draws = Draws::new(self.seed, &format!("captions/{part}"), step);
+            let scene = |_| Sample::draw(draws.number(), 0, Split::Train).scene;
+            let scenes: Vec<Scene> = (0..self.settings.captions).map(scene).collect();
+            let mut answers = Answers::default();
+            scenes.iter().for_each(|scene| answers.push(Some(scene)));
+            let (tokens, config, device) =
+                (self.tokens(&scenes)?, self.config.clone(), self.device);
+            jobs.push(Box::new(move |checkpoint| {
+                answers.loss(&Listener::of(checkpoint, &config, device)?.scores(&tokens)?)
+            }));
+        }
+        Ok(jobs)
+    }
+
+    fn preview(&mut self, average: &Tensors, _folder: &Path, step: u64) -> Result<()> {
+        let scene = |index| Sample::draw(self.seed, index, Split::HeldOut).scene;
+        let scenes: Vec<Scene> = (0..SHOWN).map(scene).collect();
+        let tokens = self.tokens(&scenes)?;
+        let listener = Listener::of(&checkpoint_of(average), &self.config, self.device)?;
+        let scores = no_grad(|| listener.scores(&tokens))?;
+        let (mut right, mut told) = (BTreeMap::new(), BTreeMap::new());
+        let mut start = 0;
+        for attribute in Attribute::ALL {
+            let count = attribute.classes().len() as i64;
+            let found = scores.f_narrow(1, start, count)?.f_argmax(1, false)?;
+            start += count;
+            for (scene, found) in scenes.iter().zip(Vec::<i64>::try_from(&found)?) {
+                if let Some(class) = attribute.of(scene) {
+                    *told.entry(attribute.name()).or_insert(0_u32) += 1;
+                    *right.entry(attribute.name()).or_insert(0_u32) +=
+                        u32::from(found == class as i64);
+                }
+            }
+        }
+        let share = |(name, &told): (&&str, &u32)| f64::from(right[name]) / f64::from(told);
+        let shares: Vec<f64> = told.iter().map(share).collect();
+        let least = shares.iter().copied().fold(1.0, f64::min);
+        let mean = shares.iter().sum::<f64>() / shares.len().max(1) as f64;
+        let [least, mean] = [least, mean].map(|share| format!("{share:.3}"));
+        tracing::info!(stage = "captions", step, least, mean, "held out");
+        Ok(())
+    }
+}
