@@ -1,4 +1,5 @@
-//! `storyloom plan` with a model that a real server serves, and with the same one in this program.
+//! `storyloom plan` with a model that a real server serves, and with the same one in this program,
+//! also in a run.
 //!
 //! The server is `transformers serve`, installed by `scripts/setup.sh --served`; that is more than
 //! 3 GB to download, so `scripts/test.sh` does not ask for it and the test is skipped without it.
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use storyloom_planner::recital;
 
-use crate::harness::{Finished, Workshop, call};
+use crate::harness::{Finished, Workshop, call, finish};
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
@@ -129,6 +130,33 @@ fn a_native_model_plans_and_its_recipe_is_kept() {
     assert_eq!(planner["model"]["digest"].as_str().unwrap().len(), 64);
     assert_eq!(planner["templates"]["version"], 1);
     assert_eq!(record["outcome"]["planned"]["raw"], SCRIPT);
+}
+
+/// The plan of a run says which picture was looked at; the model may be moved between two starts.
+#[test]
+fn a_run_plans_with_a_native_model() {
+    let shop = Workshop::new();
+    let (model, moved) = (shop.path("model"), shop.path("elsewhere/model"));
+    recital::write(&model, SCRIPT).unwrap();
+    let picture = image::RgbImage::from_pixel(32, 32, image::Rgb([9, 9, 200]));
+    picture.save(shop.path("kettle.png")).unwrap();
+    let brief = BRIEFS.lines().next().unwrap();
+    let brief = brief.replacen('{', "{\"product_image\": \"kettle.png\", ", 1);
+    let briefs = shop.write("b.jsonl", brief);
+    let run = |model: &Path| {
+        let sets = native(model);
+        let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
+        finish(&mut shop.run(&briefs, &sets)).ended_with(0);
+        shop.digest()
+    };
+    let digest = run(&model);
+    let plan = fs::read(shop.out().join("stories/a/plan.json")).unwrap();
+    let plan: Value = serde_json::from_slice(&plan).unwrap();
+    assert_eq!(plan["text"], SCRIPT);
+    assert_eq!(plan["picture"].as_str().map(str::len), Some(64));
+    fs::create_dir(shop.path("elsewhere")).unwrap();
+    fs::rename(&model, &moved).unwrap();
+    assert_eq!(run(&moved), digest);
 }
 
 /// What a model writes that knows nothing can be read but not used: it is set aside.

@@ -106,7 +106,7 @@ struct ReaderArguments {
     #[arg(long, default_value_t = 7)]
     seed: u64,
     /// Steps in all.
-    #[arg(long, default_value_t = 8000)]
+    #[arg(long, default_value_t = 5000)]
     steps: u64,
     /// Stop after so many minutes, resumable.
     #[arg(long)]

@@ -210,7 +210,6 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "no reader is shipped yet"]
     fn real_pictures_are_consistent_and_those_without_memory_are_not() {
         let folder = tempfile::tempdir().unwrap();
         let runs: Vec<PathBuf> = ["forgetful", "real"]

@@ -4,7 +4,6 @@ use super::*;
 use crate::world::{Sample, Split};
 
 #[test]
-#[ignore = "no reader is shipped yet"]
 fn the_shipped_reader_reads_drawn_pictures() {
     let accuracy = measure(&Reader::shipped().unwrap(), Split::HeldOut, 10).unwrap();
     assert_eq!(accuracy.pictures, 240);
