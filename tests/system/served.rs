@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use storyloom_planner::recital;
 
-use crate::harness::{Finished, Workshop, call, finish};
+use crate::harness::{Finished, Ranks, Workshop, call, finish};
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
@@ -157,6 +157,30 @@ fn a_run_plans_with_a_native_model() {
     fs::create_dir(shop.path("elsewhere")).unwrap();
     fs::rename(&model, &moved).unwrap();
     assert_eq!(run(&moved), digest);
+}
+
+/// Two ranks share the model, and the plan is the same as that of one.
+#[test]
+fn ranks_that_plan_share_a_native_model() {
+    let digest = |ranks: Ranks, sharing: &[&str]| {
+        let shop = Workshop::new();
+        let model = shop.path("model");
+        recital::write(&model, SCRIPT).unwrap();
+        let briefs = shop.write("b.jsonl", BRIEFS);
+        let native = native(&model);
+        let mut sets: Vec<&str> = native.iter().map(String::as_str).collect();
+        sets.extend(sharing);
+        finish(&mut shop.run_on(ranks, "simulated", &briefs, &sets)).ended_with(0);
+        // Started again there is nothing to do, for those who share either.
+        finish(&mut shop.run_on(ranks, "simulated", &briefs, &sets)).ended_with(0);
+        shop.digest()
+    };
+    let alone = digest(Ranks::Alone, &[]);
+    let sharing = ["topology.planners=2", "topology.planner_tensor=2"];
+    assert_eq!(digest(Ranks::Launch(3), &sharing), alone);
+    if cfg!(feature = "mpi") {
+        assert_eq!(digest(Ranks::Mpi(3), &sharing), alone);
+    }
 }
 
 /// What a model writes that knows nothing can be read but not used: it is set aside.

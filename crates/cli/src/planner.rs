@@ -21,7 +21,7 @@ use crate::exit::Failure;
 use crate::input::Input;
 use crate::world::Place;
 
-pub use build::build;
+pub use build::{Home, build};
 pub use pictures::PictureChecks;
 
 /// A planner behind the orchestrator's trait.
@@ -41,10 +41,15 @@ pub fn of_rank(
     if others_plan || !input.has_briefs() {
         return Ok(None);
     }
-    boxed(config, &input.folder, stop).map(Some)
+    boxed(config, &input.folder, place, stop).map(Some)
 }
 
-fn boxed(config: &Config, folder: &Path, stop: &StopFlag) -> Result<BoxedPlanner, Failure> {
+fn boxed(
+    config: &Config,
+    folder: &Path,
+    place: &Place,
+    stop: &StopFlag,
+) -> Result<BoxedPlanner, Failure> {
     if config.planner.backend == PlannerKind::Simulated {
         return Ok(Box::new(SimulatedPlanner {
             cost: costs::plan_cost(config)?,
@@ -52,7 +57,8 @@ fn boxed(config: &Config, folder: &Path, stop: &StopFlag) -> Result<BoxedPlanner
             stop: stop.clone(),
         }));
     }
-    Ok(Box::new(Plugged(build(config, folder, stop)?)))
+    let home = || Home::of_rank(config, place);
+    Ok(Box::new(Plugged(build(config, folder, stop, home)?)))
 }
 
 /// A planner of crate `planner` as the orchestrator wants it.
@@ -101,6 +107,17 @@ impl StoryPlanner for Plugged {
                 }),
             })
             .collect()
+    }
+}
+
+/// What a rank does that has a part of the language model of another.
+///
+/// # Errors
+/// The model cannot be loaded, or the other rank is gone.
+pub fn help(config: &Config, input: &Input, place: &Place) -> Result<(), Failure> {
+    match input.has_briefs() {
+        true => build::follow(config, place),
+        false => Ok(()),
     }
 }
 

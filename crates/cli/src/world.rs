@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use storyloom_models::ModelError;
 use storyloom_models::replica::Replica;
+use storyloom_models::shard::Peers;
 use storyloom_models::wan::WanConfig;
 use storyloom_parallel::topology::{Degrees, Layout, Plan, Role, Seat};
 use storyloom_parallel::{CommError, World, WorldOptions};
@@ -77,7 +78,11 @@ pub fn join(config: &Config) -> Result<Place, Failure> {
             describe(layout.plan)
         );
         if layout.plan.planners > 0 {
-            tracing::info!("{} more ranks that plan stories", layout.plan.planners);
+            tracing::info!(
+                "{} more ranks that plan stories, {} with each model",
+                layout.plan.planners,
+                layout.plan.planner_tensor
+            );
         }
     }
     Ok(Place {
@@ -114,6 +119,7 @@ fn plan(config: &Config) -> Plan {
         encoders: topology.encoders as usize,
         decoders: topology.decoders as usize,
         planners: topology.planners as usize,
+        planner_tensor: topology.planner_tensor as usize,
     }
 }
 
@@ -169,15 +175,34 @@ impl Place {
         self.seat().role == Role::Plan
     }
 
+    /// Whether this rank has a part of the language model of another rank that plans.
+    pub fn helps_to_plan(&self) -> bool {
+        self.plans_only() && self.seat().index > 0
+    }
+
+    /// The ranks that share a language model with this one; nobody, but for ranks that plan. All of
+    /// them call it.
+    ///
+    /// # Errors
+    /// A rank is missing.
+    pub fn planning_peers(&self) -> Result<Peers, Failure> {
+        if !self.plans_only() {
+            return Ok(Peers::default());
+        }
+        let members = self.layout.members(self.seat().replica);
+        let group = self.world.group().subgroup(&members, "planners");
+        Ok(Peers::new(group.map_err(setup)?))
+    }
+
     /// Whether some ranks plan for the others.
     pub fn has_planners(&self) -> bool {
         self.layout.plan.planners > 0
     }
 
-    /// Ranks of each replica; a rank that plans is alone.
+    /// Ranks of each replica, or those that share a language model.
     pub fn ranks_of_replica(&self) -> usize {
         match self.plans_only() {
-            true => 1,
+            true => self.layout.plan.planner_tensor,
             false => self.layout.plan.ranks(),
         }
     }

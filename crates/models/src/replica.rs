@@ -43,6 +43,7 @@ impl Replica {
             encoders: 0,
             decoders: 0,
             planners: 0,
+            planner_tensor: 1,
         };
         let layout = Layout { replicas: 1, plan };
         Self {

@@ -8,7 +8,7 @@ use storyloom_parallel::topology::{Degrees, DenoisePlace};
 use storyloom_parallel::{Dtype, Group, Pending, Reduction};
 use tch::{Device, Kind, Tensor};
 
-use crate::error::Result;
+use crate::error::{ModelError, Result};
 use crate::layers::{on_host, values, values_mut};
 
 /// One of several equal parts.
@@ -59,6 +59,14 @@ impl Peers {
         self
     }
 
+    /// The same with the ranks' GPUs, where tensors are on these. All members call it.
+    pub fn on_device(self, device: Device, patience: Duration) -> Self {
+        match device {
+            Device::Cuda(device) => self.on_gpu(device, patience),
+            _ => self,
+        }
+    }
+
     /// NCCL, for a tensor that lies on its device.
     fn nccl(&self, tensor: &Tensor) -> Option<&NcclGroup> {
         let is_there = matches!(tensor.device(), Device::Cuda(_));
@@ -71,6 +79,30 @@ impl Peers {
             index: group.rank() as i64,
             of: group.size() as i64,
         })
+    }
+
+    /// Whether this rank is the first of several.
+    pub fn leads(&self) -> bool {
+        self.0.as_ref().is_some_and(|group| group.rank() == 0)
+    }
+
+    /// Sends a message to all others.
+    pub fn tell(&self, message: &[u8]) -> Result<()> {
+        if let Some(group) = &self.0 {
+            for rank in (0..group.size()).filter(|&rank| rank != group.rank()) {
+                group.send(rank, message)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The next message of the first rank, however long it takes as long as that lives.
+    ///
+    /// # Errors
+    /// There is no other rank, or it is gone.
+    pub fn hear(&self) -> Result<Vec<u8>> {
+        let alone = || ModelError::input("group", "there is no other rank");
+        Ok(self.0.as_ref().ok_or_else(alone)?.receive(0, None)?)
     }
 
     /// Sums f32 tensors of all ranks; every rank gets the same bits.
@@ -284,12 +316,9 @@ pub struct Shard {
 impl Shard {
     /// The same with the ranks' GPUs, where tensors are on these. All ranks of the denoiser call it.
     pub(crate) fn on_device(self, device: Device, patience: Duration) -> Self {
-        match device {
-            Device::Cuda(device) => Self {
-                tensor: self.tensor.on_gpu(device, patience),
-                sequence: self.sequence.on_gpu(device, patience),
-            },
-            _ => self,
+        Self {
+            tensor: self.tensor.on_device(device, patience),
+            sequence: self.sequence.on_device(device, patience),
         }
     }
 

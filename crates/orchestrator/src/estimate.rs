@@ -558,7 +558,11 @@ mod tests {
         entry
     }
 
-    const PLANNING: Planners = Planners { ranks: 0, ahead: 8 };
+    const PLANNING: Planners = Planners {
+        ranks: 0,
+        together: 1,
+        ahead: 8,
+    };
 
     fn manifest() -> Vec<Line> {
         let stories = [

@@ -46,6 +46,8 @@ pub struct Farm {
 pub struct Planners {
     /// Ranks that only plan; 0: every replica does, on a thread of its own.
     pub ranks: usize,
+    /// How many of them share one model and plan as one.
+    pub together: usize,
     /// Planned stories that may wait, for each replica.
     pub ahead: usize,
 }
@@ -55,7 +57,7 @@ impl Farm {
     fn planners(&self) -> usize {
         match self.planning.ranks {
             0 => self.replicas.max(1),
-            ranks => ranks,
+            ranks => (ranks / self.planning.together.max(1)).max(1),
         }
     }
 }
@@ -547,7 +549,11 @@ mod tests {
         capacities: [1; 3],
         shared: [false; 2],
         story_end: 0.0,
-        planning: Planners { ranks: 0, ahead: 8 },
+        planning: Planners {
+            ranks: 0,
+            together: 1,
+            ahead: 8,
+        },
     };
 
     /// Plan 1, encode 2, denoise 10, decode 3, select 1, commit 2.
@@ -618,13 +624,21 @@ mod tests {
         // Slower than the denoiser.
         assert_eq!(night(&[20.0; 4], &ONE), 90.0);
         let ranks = Farm {
-            planning: Planners { ranks: 2, ahead: 8 },
+            planning: Planners {
+                ranks: 2,
+                together: 1,
+                ahead: 8,
+            },
             ..ONE
         };
         assert_eq!(night(&[20.0; 4], &ranks), 60.0);
         // One story at a time in advance is enough for one denoiser.
         let near = Farm {
-            planning: Planners { ranks: 0, ahead: 1 },
+            planning: Planners {
+                ranks: 0,
+                together: 1,
+                ahead: 1,
+            },
             ..ONE
         };
         assert_eq!(night(&[2.0; 4], &near), 42.0);
@@ -651,7 +665,11 @@ mod tests {
             let farm = Farm {
                 replicas,
                 interleave: 3,
-                planning: Planners { ranks, ahead: 8 },
+                planning: Planners {
+                    ranks,
+                    together: 1,
+                    ahead: 8,
+                },
                 ..ONE
             };
             let kinds = [shot];
@@ -796,7 +814,7 @@ mod tests {
             (ranks, ahead) in (0_usize..3, 1_usize..6),
         ) {
             let plans: Vec<f64> = plans.into_iter().map(f64::from).take(chains.len()).collect();
-            let farm = Farm { planning: Planners { ranks, ahead }, ..farm };
+            let farm = Farm { planning: Planners { ranks, together: 1, ahead }, ..farm };
             let mut made = 0;
             let found = forecast_of_briefs(&chains, &plans, &kinds, &farm, &mut |_, _, _, _| {
                 made += 1;

@@ -163,7 +163,11 @@ impl Reporter for Order {
     }
 }
 
-const PLANNING: Planners = Planners { ranks: 0, ahead: 8 };
+const PLANNING: Planners = Planners {
+    ranks: 0,
+    together: 1,
+    ahead: 8,
+};
 
 fn lines(manifest: &Manifest) -> Vec<Line> {
     manifest.stories.iter().cloned().map(Line::Story).collect()

@@ -20,6 +20,8 @@ pub struct Plan {
     pub decoders: usize,
     /// Ranks of the world that only plan stories; 0: the leaders do it.
     pub planners: usize,
+    /// How many of these share one language model; divides their number.
+    pub planner_tensor: usize,
 }
 
 /// How many ranks share a denoiser, and how.
@@ -126,9 +128,9 @@ pub enum Role {
 /// Where a rank sits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seat {
-    /// Its replica; ranks that plan are counted on after the replicas, each alone.
+    /// Its replica; ranks that plan are counted on after the replicas, by those that share a model.
     pub replica: usize,
-    /// Its rank inside the replica; 0 leads, but for a rank that plans.
+    /// Its rank inside the replica; 0 leads.
     pub index: usize,
     /// What it does.
     pub role: Role,
@@ -167,6 +169,13 @@ impl Plan {
         if !(1..=2).contains(&cfg) {
             let reason = "guidance has two halves; use 1 or 2";
             return Err(LayoutError(format!("topology.cfg = {cfg}: {reason}")));
+        }
+        let (planners, shared) = (self.planners, self.planner_tensor);
+        if shared == 0 || !planners.is_multiple_of(shared) {
+            return Err(LayoutError(format!(
+                "topology.planner_tensor = {shared} does not divide topology.planners = {planners}; \
+                 use at least 1, and as many planners or a multiple"
+            )));
         }
         let each = self.ranks();
         let parts = format!(
@@ -217,9 +226,10 @@ impl Layout {
     pub fn seat(&self, rank: usize) -> Seat {
         let makers = self.replicas * self.plan.ranks();
         if rank >= makers {
+            let (place, shared) = (rank - makers, self.plan.planner_tensor);
             return Seat {
-                replica: self.replicas + rank - makers,
-                index: 0,
+                replica: self.replicas + place / shared,
+                index: place % shared,
                 role: Role::Plan,
             };
         }
@@ -239,11 +249,13 @@ impl Layout {
         }
     }
 
-    /// Ranks of the world that make up a replica; a rank that plans is alone.
+    /// Ranks of the world that make up a replica, or that plan together.
     pub fn members(&self, replica: usize) -> Vec<usize> {
         let each = self.plan.ranks();
         if replica >= self.replicas {
-            return vec![self.replicas * each + (replica - self.replicas)];
+            let shared = self.plan.planner_tensor;
+            let first = self.replicas * each + (replica - self.replicas) * shared;
+            return (first..first + shared).collect();
         }
         (replica * each..(replica + 1) * each).collect()
     }
@@ -278,6 +290,7 @@ mod tests {
         encoders: 0,
         decoders: 0,
         planners: 0,
+        planner_tensor: 1,
     };
 
     #[test]
@@ -299,6 +312,16 @@ mod tests {
         let error = planned.lay_out(4).unwrap_err().to_string();
         assert!(
             error.contains("beside 1 that plan; start 3 or 5 ranks"),
+            "{error}"
+        );
+        let sharing = Plan {
+            planners: 3,
+            planner_tensor: 2,
+            ..PLAN
+        };
+        let error = sharing.lay_out(5).unwrap_err().to_string();
+        assert!(
+            error.contains("planner_tensor = 2 does not divide"),
             "{error}"
         );
         let fixed = Plan {
@@ -354,11 +377,13 @@ mod tests {
         #[test]
         fn seats_are_a_bijection(
             tensor in 1_usize..5, sequence in 1_usize..4, cfg in 1_usize..3,
-            encoders in 0_usize..3, decoders in 0_usize..3, planners in 0_usize..3,
-            replicas in 1_usize..4,
+            encoders in 0_usize..3, decoders in 0_usize..3, models in 0_usize..3,
+            planner_tensor in 1_usize..4, replicas in 1_usize..4,
         ) {
             let degrees = Degrees { tensor, sequence, cfg };
-            let plan = Plan { replicas: None, degrees, encoders, decoders, planners };
+            let planners = models * planner_tensor;
+            let plan =
+                Plan { replicas: None, degrees, encoders, decoders, planners, planner_tensor };
             let size = plan.ranks() * replicas + planners;
             let layout = plan.lay_out(size).unwrap();
             prop_assert_eq!(layout.replicas, replicas);
@@ -367,8 +392,10 @@ mod tests {
                 let seat = layout.seat(rank);
                 prop_assert_eq!(seat.role == Role::Plan, rank >= plan.ranks() * replicas);
                 if seat.role == Role::Plan {
-                    prop_assert!(seen.insert((seat.replica, 3, 0, 0, 0)));
-                    prop_assert_eq!(layout.members(seat.replica), vec![rank]);
+                    prop_assert!(seen.insert((seat.replica, 3, seat.index, 0, 0)));
+                    let members = layout.members(seat.replica);
+                    prop_assert_eq!(members.len(), planner_tensor);
+                    prop_assert_eq!(members[seat.index], rank);
                     continue;
                 }
                 prop_assert_eq!(layout.members(seat.replica)[seat.index], rank);

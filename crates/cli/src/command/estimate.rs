@@ -119,6 +119,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
         interleave: config.topology.interleave as usize,
         planning: Planners {
             ranks: config.topology.planners as usize,
+            together: config.topology.planner_tensor as usize,
             ahead: config.planner.ahead as usize,
         },
     };
@@ -198,6 +199,7 @@ fn legal_shapes(config: &Config, table: &CostTable, gpus: usize) -> Vec<ReplicaS
             encoders: own.encoders,
             decoders: own.decoders,
             planners: 0,
+            planner_tensor: 1,
         };
         let shape = ReplicaShape {
             sharing: Sharing {

@@ -18,7 +18,7 @@ use crate::diagnose;
 use crate::exit::{Exit, Failure, Outcome as CommandOutcome};
 use crate::input::{self, Input};
 use crate::output::print;
-use crate::planner;
+use crate::planner::{self, Home};
 use crate::plans::{Outcome, PlanRecord, Plans, Recipe};
 use crate::signals;
 
@@ -58,7 +58,7 @@ pub fn run(arguments: &Arguments) -> CommandOutcome {
     }
     let stop = signals::stop_flag(&config.run)?;
     let plans = Plans::take(&arguments.out)?;
-    let planner = planner::build(&config, &requests.folder, &stop)?;
+    let planner = planner::build(&config, &requests.folder, &stop, || Home::alone(&config))?;
     let desk = Desk {
         config: &config,
         planner: &planner,

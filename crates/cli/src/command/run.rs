@@ -119,6 +119,11 @@ fn on_this_rank(
         return Ok(Exit::Stopped);
     }
     let leader = place.as_leader_says(settings.worker.as_deref().unwrap_or_default())?;
+    if place.helps_to_plan() {
+        let _pulse = ranks::report_to(&leader, config, &settings.out, place)?;
+        planner::help(config, &input, place)?;
+        return Ok(Exit::Done);
+    }
     let follows = !place.leads() && !place.plans_only();
     if config.top.engine == EngineKind::Torch && follows {
         let _pulse = ranks::report_to(&leader, config, &settings.out, place)?;

@@ -6,7 +6,7 @@ use std::time::UNIX_EPOCH;
 use storyloom_story::VideoSpec;
 use storyloom_story::video::VideoSpecError;
 
-use super::options::{Config, Metrics, Run};
+use super::options::{Config, Metrics, PlannerKind, Run};
 use super::value::Count;
 
 impl Metrics {
@@ -178,6 +178,11 @@ impl Config {
             is_address(&self.logs.otlp, &["http://"]),
             "logs.otlp",
             "is an address such as http://localhost:4318, without a name or password in it",
+        );
+        rule(
+            self.topology.planner_tensor <= 1 || self.planner.backend == PlannerKind::Native,
+            "topology.planner_tensor",
+            "needs planner.backend = \"native\": other planners have no model to share",
         );
         let planner = &self.planner;
         for (key, number) in [

@@ -293,6 +293,9 @@ options! {
         /// Ranks of the world, beside all replicas, that only plan stories of briefs; 0 leaves it to
         /// the leaders, on threads of their own.
         planners: u32 = 0,
+        /// How many of the ranks that plan share one language model (`planner.backend = "native"`),
+        /// each with a part of every layer; divides `planners`.
+        planner_tensor: u32 = 1,
         /// Divide the rows of pictures to decode among the ranks of the denoiser.
         share_decode: bool = false,
         /// Let replicas that have run out of stories compute the negative prompt of others, which

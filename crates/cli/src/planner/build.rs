@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use storyloom_models::language::{LanguageModel, LanguageSettings};
+use storyloom_models::shard::Peers;
 use storyloom_models::tch;
 use storyloom_orchestrator::StopFlag;
 use storyloom_planner::{
@@ -18,17 +19,60 @@ use crate::config::options::{Device, Dtype, Planner as Options, PlannerKind};
 use crate::config::value::name_of;
 use crate::config::{Config, PLANNER_KEY};
 use crate::exit::{Exit, Failure};
+use crate::world::Place;
 use crate::{engine, planner::pictures::images};
 
 /// Longest pause between two attempts to ask a served model.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
-/// Makes the planner of a config; `folder` is that of the briefs.
+/// Where a native model is computed, and with whom.
+#[derive(Debug, Clone)]
+pub struct Home {
+    device: tch::Device,
+    peers: Peers,
+}
+
+impl Home {
+    /// For a program that is no rank: the first GPU, if there is one and the config wants it.
+    ///
+    /// # Errors
+    /// A GPU is asked for and there is none.
+    pub fn alone(config: &Config) -> Result<Self, Failure> {
+        let device = match config.top.device {
+            Device::Cpu => tch::Device::Cpu,
+            Device::Cuda => engine::first_gpu()?,
+            Device::Auto => engine::first_gpu().unwrap_or(tch::Device::Cpu),
+        };
+        Ok(Self {
+            device,
+            peers: Peers::default(),
+        })
+    }
+
+    /// For a rank: the GPU that is its own, and the ranks that plan with it. All of these call it.
+    ///
+    /// # Errors
+    /// A GPU is asked for and there is none, or a rank is missing.
+    pub fn of_rank(config: &Config, place: &Place) -> Result<Self, Failure> {
+        let device = engine::target(config, place)?.device;
+        let patience = Duration::from_secs(u64::from(config.topology.patience));
+        let peers = place.planning_peers()?.on_device(device, patience);
+        Ok(Self { device, peers })
+    }
+}
+
+/// Makes the planner of a config; `folder` is that of the briefs. `home` is asked only for a native
+/// model.
 ///
 /// # Errors
 /// A model or an endpoint is not given or cannot be used, a template is wrong, or the key cannot
 /// be read.
-pub fn build(config: &Config, folder: &Path, stop: &StopFlag) -> Result<Planner, Failure> {
+pub fn build(
+    config: &Config,
+    folder: &Path,
+    stop: &StopFlag,
+    home: impl FnOnce() -> Result<Home, Failure>,
+) -> Result<Planner, Failure> {
     let options = &config.planner;
     let settings = PlannerSettings {
         prompts: (!options.prompts.is_empty()).then(|| PathBuf::from(&options.prompts)),
@@ -47,7 +91,7 @@ pub fn build(config: &Config, folder: &Path, stop: &StopFlag) -> Result<Planner,
             return Err(Failure::new(Exit::Config, message));
         }
         PlannerKind::Served => (BackendKind::Served, Box::new(served(options, stop)?)),
-        PlannerKind::Native => (BackendKind::Native, Box::new(native(config, stop)?)),
+        PlannerKind::Native => (BackendKind::Native, Box::new(native(config, stop, home)?)),
     };
     Planner::of_model(kind, chat, sampling(options), settings)
         .map_err(|error| Failure::new(Exit::Config, error))
@@ -91,14 +135,13 @@ fn served(options: &Options, stop: Stop) -> Result<Served, Failure> {
     Served::new(settings).map_err(|error| Failure::new(error.class.into(), error))
 }
 
-fn native(config: &Config, stop: Stop) -> Result<Native, Failure> {
+fn native(
+    config: &Config,
+    stop: Stop,
+    home: impl FnOnce() -> Result<Home, Failure>,
+) -> Result<Native, Failure> {
     let options = &config.planner;
-    required(
-        &options.model,
-        "planner.model",
-        "the folder of a language model",
-    )?;
-    let folder = PathBuf::from(&options.model);
+    let (folder, at) = model_of(config, home)?;
     // Wherever it lies: the digest says which one it is.
     let name = folder.file_name().unwrap_or(folder.as_os_str());
     let settings = NativeSettings {
@@ -109,24 +152,39 @@ fn native(config: &Config, stop: Stop) -> Result<Native, Failure> {
         picture_side: options.picture_side,
         stop,
     };
+    let load = move || LanguageModel::load(&folder, &at);
+    Native::start(settings, load).map_err(|error| Failure::new(error.class.into(), error))
+}
+
+/// The folder of the native model of a config, and how it is loaded.
+fn model_of(
+    config: &Config,
+    home: impl FnOnce() -> Result<Home, Failure>,
+) -> Result<(PathBuf, LanguageSettings), Failure> {
+    let model = &config.planner.model;
+    required(model, "planner.model", "the folder of a language model")?;
+    let Home { device, peers } = home()?;
     let kind = match config.models.dtype {
         Dtype::F32 => tch::Kind::Float,
         Dtype::Bf16 => tch::Kind::BFloat16,
     };
-    let device = match config.top.device {
-        Device::Cpu => tch::Device::Cpu,
-        Device::Cuda => engine::first_gpu()?,
-        Device::Auto => engine::first_gpu().unwrap_or(tch::Device::Cpu),
+    let settings = LanguageSettings {
+        device,
+        kind,
+        peers,
     };
-    let load = move || {
-        let settings = LanguageSettings {
-            device,
-            kind,
-            ..LanguageSettings::default()
-        };
-        LanguageModel::load(&folder, &settings)
-    };
-    Native::start(settings, load).map_err(|error| Failure::new(error.class.into(), error))
+    Ok((PathBuf::from(model), settings))
+}
+
+/// Has a part of the native model of another rank that plans, until that is done.
+///
+/// # Errors
+/// The model cannot be loaded, or the other rank is gone.
+pub fn follow(config: &Config, place: &Place) -> Result<(), Failure> {
+    let (folder, settings) = model_of(config, || Home::of_rank(config, place))?;
+    let model = LanguageModel::load(&folder, &settings)
+        .map_err(|error| Failure::new(Exit::Config, error))?;
+    Ok(model.follow()?)
 }
 
 fn required(value: &str, key: &str, what: &str) -> Result<(), Failure> {

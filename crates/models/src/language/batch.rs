@@ -5,9 +5,8 @@ use std::collections::VecDeque;
 
 use tch::Tensor;
 
-use super::cache::{CacheSlots, KvCache};
 use super::constraint::Constraint;
-use super::decoder::{ForwardArgs, Input};
+use super::crew::Passes;
 use super::model::LanguageModel;
 use super::sampling::Sampling;
 use super::vision::{ImagePatches, prompt_positions};
@@ -86,7 +85,7 @@ pub enum Event {
 /// the batch.
 pub struct Batch<'m> {
     model: &'m LanguageModel,
-    cache: KvCache,
+    passes: Passes<'m>,
     slots: Vec<Option<Story>>,
     waiting: VecDeque<Story>,
     made: u64,
@@ -105,14 +104,17 @@ struct Story {
 impl<'m> Batch<'m> {
     /// An empty batch that works on at most `max_sequences` stories at once; more of them wait.
     ///
+    /// Where ranks share the model, the first one has the batch and the others
+    /// [follow](LanguageModel::follow) it.
+    ///
     /// # Errors
-    /// `max_sequences` is 0.
+    /// `max_sequences` is 0, or another rank is gone.
     pub fn new(model: &'m LanguageModel, max_sequences: usize) -> Result<Self> {
         if max_sequences == 0 {
             return Err(ModelError::input("batch", "it must have room for a story"));
         }
         Ok(Self {
-            cache: model.decoder().cache(max_sequences)?,
+            passes: Passes::begin(model, max_sequences)?,
             model,
             slots: (0..max_sequences).map(|_| None).collect(),
             waiting: VecDeque::new(),
@@ -162,7 +164,10 @@ impl<'m> Batch<'m> {
     }
 
     /// Forgets a request; true if it was there.
-    pub fn cancel(&mut self, id: RequestId) -> bool {
+    ///
+    /// # Errors
+    /// Another rank that shares the model is gone.
+    pub fn cancel(&mut self, id: RequestId) -> Result<bool> {
         let waiting = self.waiting.len();
         self.waiting.retain(|story| story.id != id);
         let mut found = self.waiting.len() < waiting;
@@ -171,11 +176,11 @@ impl<'m> Batch<'m> {
                 .as_ref()
                 .is_some_and(|story| story.id == id)
             {
-                self.free(slot);
+                self.free(slot)?;
                 found = true;
             }
         }
-        found
+        Ok(found)
     }
 
     /// Requests that are not finished.
@@ -208,9 +213,9 @@ impl<'m> Batch<'m> {
         Ok(events)
     }
 
-    fn free(&mut self, slot: usize) {
+    fn free(&mut self, slot: usize) -> Result<()> {
         self.slots[slot] = None;
-        self.cache.truncate(slot, 0);
+        self.passes.free(slot)
     }
 
     /// A token more for the stories under way.
@@ -241,19 +246,7 @@ impl<'m> Batch<'m> {
                 story.position += 1;
             }
         }
-        let stories = slots.len() as i64;
-        let tokens = Tensor::f_from_slice(&tokens)?.f_view([stories, 1])?;
-        let positions = Tensor::f_from_slice(&positions)?.f_view([1, stories, 1])?;
-        let hidden = self.model.decoder().forward(ForwardArgs {
-            input: Input::Tokens(&tokens),
-            positions: Some(&positions),
-            mask: None,
-            cache: Some(CacheSlots {
-                cache: &mut self.cache,
-                slots,
-            }),
-        })?;
-        Ok(self.model.decoder().logits(&hidden)?.f_squeeze_dim(1)?)
+        self.passes.step(slots, tokens, positions)
     }
 
     /// Starts waiting stories in free slots, each by itself: its prompt through the model.
@@ -275,30 +268,9 @@ impl<'m> Batch<'m> {
     /// The prompt of a story through the model: scores of its first token, f32 `[vocabulary]`.
     fn prefill(&mut self, story: &mut Story, slot: usize) -> Result<Tensor> {
         let Request { tokens, images, .. } = &story.request;
-        let embedded = self.model.embed(tokens, images)?;
-        let positions = match &self.model.config().vision {
-            Some(vision) => {
-                let grids: Vec<_> = images.iter().map(|image| image.grid).collect();
-                let positions = prompt_positions(tokens, &grids, vision)?;
-                story.position = positions.next;
-                Some(positions.tensor()?)
-            }
-            None => {
-                story.position = tokens.len() as i64;
-                None
-            }
-        };
-        let hidden = self.model.decoder().forward(ForwardArgs {
-            input: Input::Embeddings(&embedded),
-            positions: positions.as_ref(),
-            mask: None,
-            cache: Some(CacheSlots {
-                cache: &mut self.cache,
-                slots: &[slot],
-            }),
-        })?;
-        let last = hidden.f_select(1, tokens.len() as i64 - 1)?;
-        Ok(self.model.decoder().logits(&last)?.f_squeeze_dim(0)?)
+        let (logits, next) = self.passes.prefill(slot, tokens, images)?;
+        story.position = next;
+        Ok(logits)
     }
 
     /// Chooses the next token of the story in `slot` from its scores, and ends the story if that
@@ -325,8 +297,7 @@ impl<'m> Batch<'m> {
             }
             Err(error) => events.push(Event::Failed { id, error }),
         }
-        self.free(slot);
-        Ok(())
+        self.free(slot)
     }
 }
 

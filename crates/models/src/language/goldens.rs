@@ -350,7 +350,7 @@ fn neighbours_do_not_change_a_text() {
     let mut events = batch.step().unwrap();
     events.extend(batch.step().unwrap());
     let late = batch.add(drawn(1, 7, 30)).unwrap();
-    assert!(batch.cancel(leaver) && !batch.cancel(leaver));
+    assert!(batch.cancel(leaver).unwrap() && !batch.cancel(leaver).unwrap());
     assert_eq!(batch.len(), 3);
     events.extend(batch.run().unwrap());
     let outputs = outputs(events);
@@ -617,11 +617,19 @@ fn ranks_share_a_model() {
                 request(vec![3, 4, 5], Sampling::greedy(10)),
                 request(ids(&io[prompt]), Sampling::greedy(64)),
             ];
+            let logits = prefill(&model, &io[prompt]);
+            if !model.crew().leads() {
+                // One batch of the leader, to its end.
+                model.follow().unwrap();
+                return (logits, None);
+            }
             let tokens = texts(&model, 2, requests).remove(1).tokens;
-            (prefill(&model, &io[prompt]), tokens)
+            (logits, Some(tokens))
         }) {
             assert_close(case, &logits, &alone);
-            assert_eq!(tokens, ids(&io(case)[greedy]), "{case}");
+            if let Some(tokens) = tokens {
+                assert_eq!(tokens, ids(&io(case)[greedy]), "{case}");
+            }
         }
     }
 }

@@ -11,6 +11,7 @@ mod cache;
 mod chat;
 mod config;
 mod constraint;
+mod crew;
 mod decoder;
 mod feed_forward;
 mod generation;

@@ -22,8 +22,8 @@ pub struct LanguageSettings {
     pub device: Device,
     /// Element type of the weights. On the CPU bf16 weights compute in f32.
     pub kind: Kind,
-    /// Have the other parts of every layer; alone by default. All of them load the same folder
-    /// and make the same calls in the same order.
+    /// Have the other parts of every layer; alone by default. All of them load the same folder;
+    /// then the first one makes texts, and the others [follow](LanguageModel::follow).
     pub peers: Peers,
 }
 
@@ -47,6 +47,7 @@ pub struct LanguageModel {
     tokenizer: LanguageTokenizer,
     template: Option<ChatTemplate>,
     generation: GenerationConfig,
+    peers: Peers,
 }
 
 /// A conversation as a model takes it.
@@ -80,7 +81,13 @@ impl LanguageModel {
             tokenizer,
             template,
             generation,
+            peers: settings.peers.clone(),
         })
+    }
+
+    /// The ranks that share this model.
+    pub(super) fn crew(&self) -> &Peers {
+        &self.peers
     }
 
     /// The shape of the model.

@@ -285,7 +285,8 @@ impl Worker {
         error: &ChatError,
     ) {
         for (id, entry) in std::mem::take(open) {
-            batch.cancel(id);
+            // A rank that is gone is told of by the next step.
+            let _ = batch.cancel(id);
             drop(entry.answer.send(Err(error.clone())));
         }
     }

@@ -1,0 +1,244 @@
+//! Ranks that share a language model: the first one leads, the others do as they are told.
+//!
+//! Texts, sampling and constraints are the leader's alone. What all ranks do together are the passes
+//! through the network, and each is announced before it begins, so that questions may come to the
+//! leader at any time and in any order.
+
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+
+use super::cache::{CacheSlots, KvCache};
+use super::decoder::{ForwardArgs, Input};
+use super::model::LanguageModel;
+use super::vision::{ImagePatches, prompt_positions};
+use crate::error::{ModelError, Result};
+use crate::layers::values;
+
+/// The passes of a batch through the model, with its cache; on every rank that has a part of it.
+#[derive(Debug)]
+pub(super) struct Passes<'m> {
+    model: &'m LanguageModel,
+    cache: KvCache,
+}
+
+/// What a leader announces.
+#[derive(Debug, Serialize, Deserialize)]
+enum Order {
+    /// A batch begins, with an empty cache for so many stories.
+    Begin { slots: usize },
+    /// A prompt goes into a slot; its pictures follow, each as its numbers.
+    Prefill {
+        slot: usize,
+        tokens: Vec<u32>,
+        /// Grid and shape of each picture.
+        pictures: Vec<([i64; 3], Vec<i64>)>,
+    },
+    /// One token more of each of these slots.
+    Step {
+        slots: Vec<usize>,
+        tokens: Vec<i64>,
+        positions: Vec<i64>,
+    },
+    /// A slot is free again.
+    Free { slot: usize },
+    /// The batch is over.
+    End,
+}
+
+impl<'m> Passes<'m> {
+    /// Begins a batch of at most `slots` stories at once. The leader calls it, or who is alone.
+    pub(super) fn begin(model: &'m LanguageModel, slots: usize) -> Result<Self> {
+        tell(model, &Order::Begin { slots })?;
+        Self::open(model, slots)
+    }
+
+    fn open(model: &'m LanguageModel, slots: usize) -> Result<Self> {
+        Ok(Self {
+            cache: model.decoder().cache(slots)?,
+            model,
+        })
+    }
+
+    /// A prompt into an empty slot: the scores of its first token, f32 `[vocabulary]`, and the
+    /// position of that.
+    pub(super) fn prefill(
+        &mut self,
+        slot: usize,
+        tokens: &[u32],
+        images: &[ImagePatches],
+    ) -> Result<(Tensor, i64)> {
+        if self.model.crew().leads() {
+            let picture = |image: &ImagePatches| (image.grid, image.pixels.size());
+            let order = Order::Prefill {
+                slot,
+                tokens: tokens.to_vec(),
+                pictures: images.iter().map(picture).collect(),
+            };
+            tell(self.model, &order)?;
+            for image in images {
+                let pixels = image.pixels.f_contiguous()?;
+                let bytes = values(&pixels).iter().flat_map(|value| value.to_le_bytes());
+                self.model.crew().tell(&bytes.collect::<Vec<u8>>())?;
+            }
+        }
+        self.do_prefill(slot, tokens, images)
+    }
+
+    fn do_prefill(
+        &mut self,
+        slot: usize,
+        tokens: &[u32],
+        images: &[ImagePatches],
+    ) -> Result<(Tensor, i64)> {
+        let embedded = self.model.embed(tokens, images)?;
+        let (positions, next) = match &self.model.config().vision {
+            Some(vision) => {
+                let grids: Vec<_> = images.iter().map(|image| image.grid).collect();
+                let positions = prompt_positions(tokens, &grids, vision)?;
+                (Some(positions.tensor()?), positions.next)
+            }
+            None => (None, tokens.len() as i64),
+        };
+        let hidden = self.model.decoder().forward(ForwardArgs {
+            input: Input::Embeddings(&embedded),
+            positions: positions.as_ref(),
+            mask: None,
+            cache: Some(CacheSlots {
+                cache: &mut self.cache,
+                slots: &[slot],
+            }),
+        })?;
+        let last = hidden.f_select(1, tokens.len() as i64 - 1)?;
+        let logits = self.model.decoder().logits(&last)?.f_squeeze_dim(0)?;
+        Ok((logits, next))
+    }
+
+    /// The next token of each of `slots`, at these positions: f32 `[slots, vocabulary]`.
+    pub(super) fn step(
+        &mut self,
+        slots: &[usize],
+        tokens: Vec<i64>,
+        positions: Vec<i64>,
+    ) -> Result<Tensor> {
+        let order = Order::Step {
+            slots: slots.to_vec(),
+            tokens,
+            positions,
+        };
+        tell(self.model, &order)?;
+        let Order::Step {
+            tokens, positions, ..
+        } = order
+        else {
+            return Err(ModelError::input("order", "it is a step"));
+        };
+        self.do_step(slots, &tokens, &positions)
+    }
+
+    fn do_step(&mut self, slots: &[usize], tokens: &[i64], positions: &[i64]) -> Result<Tensor> {
+        let stories = slots.len() as i64;
+        let tokens = Tensor::f_from_slice(tokens)?.f_view([stories, 1])?;
+        let positions = Tensor::f_from_slice(positions)?.f_view([1, stories, 1])?;
+        let hidden = self.model.decoder().forward(ForwardArgs {
+            input: Input::Tokens(&tokens),
+            positions: Some(&positions),
+            mask: None,
+            cache: Some(CacheSlots {
+                cache: &mut self.cache,
+                slots,
+            }),
+        })?;
+        Ok(self.model.decoder().logits(&hidden)?.f_squeeze_dim(1)?)
+    }
+
+    /// Forgets the story of a slot.
+    ///
+    /// # Errors
+    /// The other ranks cannot be told.
+    pub(super) fn free(&mut self, slot: usize) -> Result<()> {
+        self.cache.truncate(slot, 0);
+        tell(self.model, &Order::Free { slot })
+    }
+
+    /// Follows the leader's batch to its end.
+    fn follow(&mut self) -> Result<()> {
+        loop {
+            match hear(self.model)? {
+                Order::End => return Ok(()),
+                Order::Free { slot } => self.cache.truncate(slot, 0),
+                Order::Step {
+                    slots,
+                    tokens,
+                    positions,
+                } => drop(self.do_step(&slots, &tokens, &positions)?),
+                Order::Prefill {
+                    slot,
+                    tokens,
+                    pictures,
+                } => {
+                    let taken =
+                        |(grid, shape): ([i64; 3], Vec<i64>)| picture(self.model, grid, &shape);
+                    let images = pictures.into_iter().map(taken);
+                    let images: Vec<_> = images.collect::<Result<_>>()?;
+                    drop(self.do_prefill(slot, &tokens, &images)?);
+                }
+                order @ Order::Begin { .. } => return Err(unexpected(&order)),
+            }
+        }
+    }
+}
+
+impl Drop for Passes<'_> {
+    fn drop(&mut self) {
+        // A rank that cannot be told is gone.
+        let _ = tell(self.model, &Order::End);
+    }
+}
+
+impl LanguageModel {
+    /// Takes part in the next batch of the rank that leads, to its end. For all ranks that share
+    /// this model but the first.
+    ///
+    /// # Errors
+    /// The leader is gone, or the model could not be computed.
+    pub fn follow(&self) -> Result<()> {
+        match hear(self)? {
+            Order::Begin { slots } => Passes::open(self, slots)?.follow(),
+            order => Err(unexpected(&order)),
+        }
+    }
+}
+
+/// Announces `order`, if anybody follows.
+fn tell(model: &LanguageModel, order: &Order) -> Result<()> {
+    if !model.crew().leads() {
+        return Ok(());
+    }
+    let bytes =
+        serde_json::to_vec(order).map_err(|error| ModelError::input("order", error.to_string()))?;
+    model.crew().tell(&bytes)
+}
+
+fn hear(model: &LanguageModel) -> Result<Order> {
+    let bytes = model.crew().hear()?;
+    serde_json::from_slice(&bytes).map_err(|error| ModelError::input("order", error.to_string()))
+}
+
+/// A picture that is on its way.
+fn picture(model: &LanguageModel, grid: [i64; 3], shape: &[i64]) -> Result<ImagePatches> {
+    let bytes = model.crew().hear()?;
+    let pixels: Vec<f32> = bytes
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|value| f32::from_le_bytes(*value))
+        .collect();
+    Ok(ImagePatches {
+        pixels: Tensor::f_from_slice(&pixels)?.f_view(shape)?,
+        grid,
+    })
+}
+
+fn unexpected(order: &Order) -> ModelError {
+    ModelError::input("order", format!("{order:?} makes no sense here"))
+}
