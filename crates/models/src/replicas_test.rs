@@ -159,6 +159,7 @@ fn replicas_make_what_one_rank_makes() {
     init_tiny(folder.path(), Method::StoryMem, Seed(1)).unwrap();
     let plan = |tensor, sequence, cfg, encoders, decoders| Plan {
         planners: 0,
+        planner_tensor: 1,
         replicas: None,
         degrees: Degrees {
             tensor,
