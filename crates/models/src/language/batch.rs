@@ -246,7 +246,7 @@ impl<'m> Batch<'m> {
                 story.position += 1;
             }
         }
-        self.passes.step(slots, tokens, positions)
+        self.passes.step(slots, &tokens, &positions)
     }
 
     /// Starts waiting stories in free slots, each by itself: its prompt through the model.

@@ -48,7 +48,7 @@ enum Order {
 impl<'m> Passes<'m> {
     /// Begins a batch of at most `slots` stories at once. The leader calls it, or who is alone.
     pub(super) fn begin(model: &'m LanguageModel, slots: usize) -> Result<Self> {
-        tell(model, &Order::Begin { slots })?;
+        tell(model, || Order::Begin { slots })?;
         Self::open(model, slots)
     }
 
@@ -67,14 +67,13 @@ impl<'m> Passes<'m> {
         tokens: &[u32],
         images: &[ImagePatches],
     ) -> Result<(Tensor, i64)> {
+        let picture = |image: &ImagePatches| (image.grid, image.pixels.size());
+        tell(self.model, || Order::Prefill {
+            slot,
+            tokens: tokens.to_vec(),
+            pictures: images.iter().map(picture).collect(),
+        })?;
         if self.model.crew().leads() {
-            let picture = |image: &ImagePatches| (image.grid, image.pixels.size());
-            let order = Order::Prefill {
-                slot,
-                tokens: tokens.to_vec(),
-                pictures: images.iter().map(picture).collect(),
-            };
-            tell(self.model, &order)?;
             for image in images {
                 let pixels = image.pixels.f_contiguous()?;
                 let bytes = values(&pixels).iter().flat_map(|value| value.to_le_bytes());
@@ -117,22 +116,15 @@ impl<'m> Passes<'m> {
     pub(super) fn step(
         &mut self,
         slots: &[usize],
-        tokens: Vec<i64>,
-        positions: Vec<i64>,
+        tokens: &[i64],
+        positions: &[i64],
     ) -> Result<Tensor> {
-        let order = Order::Step {
+        tell(self.model, || Order::Step {
             slots: slots.to_vec(),
-            tokens,
-            positions,
-        };
-        tell(self.model, &order)?;
-        let Order::Step {
-            tokens, positions, ..
-        } = order
-        else {
-            return Err(ModelError::input("order", "it is a step"));
-        };
-        self.do_step(slots, &tokens, &positions)
+            tokens: tokens.to_vec(),
+            positions: positions.to_vec(),
+        })?;
+        self.do_step(slots, tokens, positions)
     }
 
     fn do_step(&mut self, slots: &[usize], tokens: &[i64], positions: &[i64]) -> Result<Tensor> {
@@ -157,7 +149,7 @@ impl<'m> Passes<'m> {
     /// The other ranks cannot be told.
     pub(super) fn free(&mut self, slot: usize) -> Result<()> {
         self.cache.truncate(slot, 0);
-        tell(self.model, &Order::Free { slot })
+        tell(self.model, || Order::Free { slot })
     }
 
     /// Follows the leader's batch to its end.
@@ -191,7 +183,7 @@ impl<'m> Passes<'m> {
 impl Drop for Passes<'_> {
     fn drop(&mut self) {
         // A rank that cannot be told is gone.
-        let _ = tell(self.model, &Order::End);
+        let _ = tell(self.model, || Order::End);
     }
 }
 
@@ -209,13 +201,13 @@ impl LanguageModel {
     }
 }
 
-/// Announces `order`, if anybody follows.
-fn tell(model: &LanguageModel, order: &Order) -> Result<()> {
+/// Announces an order, if anybody follows.
+fn tell(model: &LanguageModel, order: impl FnOnce() -> Order) -> Result<()> {
     if !model.crew().leads() {
         return Ok(());
     }
-    let bytes =
-        serde_json::to_vec(order).map_err(|error| ModelError::input("order", error.to_string()))?;
+    let bytes = serde_json::to_vec(&order())
+        .map_err(|error| ModelError::input("order", error.to_string()))?;
     model.crew().tell(&bytes)
 }
 
