@@ -69,8 +69,7 @@ fn interrupted(signal: &str, code: Option<i32>) {
     let commits: Vec<_> = before
         .keys()
         .filter(|path| path.parent().unwrap().ends_with("commits"))
-        // A killed program may leave a record that has not got its name.
-        .filter(|path| path.extension().is_some_and(|e| e == "json"))
+        .filter(|path| is_record(path))
         .collect();
     assert!(!commits.is_empty() && commits.len() < 5, "{commits:?}");
     finish(&mut shop.run(&manifest, &[])).ended_with(0);
@@ -89,15 +88,15 @@ fn interrupted(signal: &str, code: Option<i32>) {
 fn count(folder: &Path) -> usize {
     let files = fs::read_dir(folder).into_iter().flatten();
     files
-        .filter(|entry| {
-            entry
-                .as_ref()
-                .unwrap()
-                .path()
-                .extension()
-                .is_some_and(|e| e == "json")
-        })
+        .filter(|entry| is_record(&entry.as_ref().unwrap().path()))
         .count()
+}
+
+/// A killed program may leave a record that has not got its name; that of an unfinished file begins
+/// with a point.
+fn is_record(path: &Path) -> bool {
+    let name = path.file_name().unwrap().to_string_lossy();
+    name.ends_with(".json") && !name.starts_with('.')
 }
 
 #[test]

@@ -127,8 +127,8 @@ impl AdamW {
         }
         in_parallel(shares.into_iter().map(|share| {
             move || {
-                let moves = share.into_iter();
-                no_grad(|| moves.map(|one| one.go(rates)).collect::<Result<()>>())
+                let mut moves = share.into_iter();
+                no_grad(|| moves.try_for_each(|one| one.go(rates)))
             }
         }))?;
         Ok(length)
