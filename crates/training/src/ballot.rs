@@ -41,6 +41,15 @@ pub fn layout(channels: i64) -> [(&'static str, Vec<i64>); 4] {
     ]
 }
 
+/// The columns of each attribute in scores `[samples, classes]`, in the order of
+/// [`Attribute::ALL`].
+pub fn columns(scores: &Tensor) -> Result<Vec<Tensor>> {
+    let counts = Attribute::ALL
+        .iter()
+        .map(|attribute| attribute.classes().len() as i64);
+    Ok(scores.f_split_with_sizes(counts.collect::<Vec<_>>(), 1)?)
+}
+
 impl Ballot {
     /// Takes what [`layout`] lists from `weights`.
     pub fn load(weights: &Weights, channels: i64) -> storyloom_models::Result<Self> {
@@ -110,11 +119,7 @@ impl Answers {
     /// The cross entropy of `scores`, a mean over attributes of means over samples.
     pub fn loss(&self, scores: &Tensor) -> Result<Tensor> {
         let mut losses = Vec::with_capacity(self.classes.len());
-        let mut start = 0;
-        for (attribute, classes) in Attribute::ALL.iter().zip(&self.classes) {
-            let count = attribute.classes().len() as i64;
-            let scores = scores.f_narrow(1, start, count)?;
-            start += count;
+        for (scores, classes) in columns(scores)?.iter().zip(&self.classes) {
             let known = classes.iter().filter(|&&class| class != NOTHING).count();
             let classes = Tensor::f_from_slice(classes)?.f_to_device(scores.device())?;
             let none = None::<&Tensor>;

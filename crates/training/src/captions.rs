@@ -4,7 +4,6 @@
 //! by pictures alone does not bind colours to things in any time that we have, and words are cheap: the
 //! attributes of a scene are read from its caption by a [`Ballot`], which is left behind.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use storyloom_models::checkpoint::{Checkpoint, Target, Weights};
@@ -17,9 +16,10 @@ use crate::draws::Draws;
 use crate::error::Result;
 use crate::flow::{parts, start_of};
 use crate::params::{Params, Tensors, checkpoint_of};
+use crate::reader::{Tally, shares};
 use crate::stage::{Job, Stage};
 use crate::words::{Tokens, Words};
-use crate::world::{Attribute, News, Sample, Scene, Split, caption};
+use crate::world::{News, Sample, Scene, Split, caption};
 
 /// What the text encoder is trained with.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -137,25 +137,13 @@ impl Stage for CaptionStage {
         let tokens = self.tokens(&scenes)?;
         let listener = Listener::of(&checkpoint_of(average), &self.config, self.device)?;
         let scores = no_grad(|| listener.scores(&tokens))?;
-        let (mut right, mut told) = (BTreeMap::new(), BTreeMap::new());
-        let mut start = 0;
-        for attribute in Attribute::ALL {
-            let count = attribute.classes().len() as i64;
-            let found = scores.f_narrow(1, start, count)?.f_argmax(1, false)?;
-            start += count;
-            for (scene, found) in scenes.iter().zip(Vec::<i64>::try_from(&found)?) {
-                if let Some(class) = attribute.of(scene) {
-                    *told.entry(attribute.name()).or_insert(0_u32) += 1;
-                    *right.entry(attribute.name()).or_insert(0_u32) +=
-                        u32::from(found == class as i64);
-                }
-            }
+        let mut tally = Tally::default();
+        for (scene, reading) in scenes.iter().zip(shares(&scores)?) {
+            tally.note(scene, &reading);
         }
-        let share = |(name, &told): (&&str, &u32)| f64::from(right[name]) / f64::from(told);
-        let shares: Vec<f64> = told.iter().map(share).collect();
-        let least = shares.iter().copied().fold(1.0, f64::min);
-        let mean = shares.iter().sum::<f64>() / shares.len().max(1) as f64;
-        let [least, mean] = [least, mean].map(|share| format!("{share:.3}"));
+        // Each caption is a story of its own.
+        let accuracy = tally.accuracy(SHOWN);
+        let [least, mean] = [accuracy.least(), accuracy.mean()].map(|share| format!("{share:.3}"));
         tracing::info!(stage = "captions", step, least, mean, "held out");
         Ok(())
     }

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Reader, network};
+use super::{Reader, Reading, network};
 use crate::clips::picture;
 use crate::error::Result;
-use crate::world::{Attribute, Split, Story};
+use crate::world::{Attribute, Scene, Split, Story};
 
 /// The share of right readings.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -35,33 +35,48 @@ impl Accuracy {
 /// Reads the first, the middle and the last picture of every shot of `stories` stories, drawn
 /// perfectly, each picture alone.
 pub fn measure(reader: &Reader, split: Split, stories: u64) -> Result<Accuracy> {
-    let (mut pictures, mut right, mut seen) = (0, BTreeMap::new(), BTreeMap::new());
+    let mut tally = Tally::default();
     for seed in 0..stories {
         for shot in Story::draw(seed, split).shots {
             let drawn = [0.0, 0.5, 1.0].map(|moment| picture(&shot.scene, moment, network::SIZE));
             let drawn = drawn.into_iter().collect::<Result<Vec<_>>>()?;
             for reading in reader.read(&drawn)? {
-                pictures += 1;
-                for attribute in Attribute::ALL {
-                    let Some(class) = attribute.of(&shot.scene) else {
-                        continue;
-                    };
-                    *seen.entry(attribute.name()).or_insert(0_usize) += 1;
-                    let is_right = reading.best(*attribute) == class;
-                    *right.entry(attribute.name()).or_insert(0_usize) += usize::from(is_right);
-                }
+                tally.note(&shot.scene, &reading);
             }
         }
     }
-    let share = |(name, seen): (&'static str, usize)| {
-        (
-            name,
-            right.get(name).copied().unwrap_or(0) as f64 / seen as f64,
-        )
-    };
-    Ok(Accuracy {
-        stories,
-        pictures,
-        attributes: seen.into_iter().map(share).collect(),
-    })
+    Ok(tally.accuracy(stories))
+}
+
+/// Readings beside what there was to read.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    readings: usize,
+    /// Right ones and all, by attribute.
+    counts: BTreeMap<&'static str, (usize, usize)>,
+}
+
+impl Tally {
+    /// One more reading, of `scene`.
+    pub(crate) fn note(&mut self, scene: &Scene, reading: &Reading) {
+        self.readings += 1;
+        for attribute in Attribute::ALL {
+            let Some(class) = attribute.of(scene) else {
+                continue;
+            };
+            let (right, all) = self.counts.entry(attribute.name()).or_default();
+            *right += usize::from(reading.best(*attribute) == class);
+            *all += 1;
+        }
+    }
+
+    /// What came out, over `stories` stories.
+    pub(crate) fn accuracy(self, stories: u64) -> Accuracy {
+        let share = |(name, (right, all))| (name, right as f64 / all as f64);
+        Accuracy {
+            stories,
+            pictures: self.readings,
+            attributes: self.counts.into_iter().map(share).collect(),
+        }
+    }
 }

@@ -15,10 +15,12 @@ use safetensors::SafeTensors;
 use storyloom_models::tch::{Device, Kind, Tensor, no_grad};
 use storyloom_story::RgbImage;
 
+use crate::ballot;
 use crate::error::{Result, TrainError};
 use crate::params::{self, Tensors};
 use crate::world::Attribute;
 
+pub(crate) use accuracy::Tally;
 pub use accuracy::{Accuracy, measure};
 pub use training::train_reader;
 
@@ -103,16 +105,11 @@ fn input(picture: &RgbImage) -> Result<Tensor> {
 }
 
 /// Scores `[pictures, classes of all attributes]` as shares of each attribute's classes.
-fn shares(scores: &Tensor) -> Result<Vec<Reading>> {
+pub(crate) fn shares(scores: &Tensor) -> Result<Vec<Reading>> {
     let mut columns = Vec::with_capacity(Attribute::ALL.len());
-    let mut start = 0;
-    for attribute in Attribute::ALL {
-        let count = attribute.classes().len() as i64;
-        let shares = scores
-            .f_narrow(1, start, count)?
-            .f_softmax(1, Kind::Float)?;
+    for scores in ballot::columns(scores)? {
+        let shares = scores.f_softmax(1, Kind::Float)?;
         columns.push(Vec::<Vec<f32>>::try_from(&shares.f_contiguous()?)?);
-        start += count;
     }
     let pictures = columns.first().map_or(0, Vec::len);
     let reading = |picture: usize| Reading {
