@@ -18,16 +18,31 @@ mkdir -p "$OUT"
 [ -f "$MANIFEST" ] || "$STORYLOOM" train manifest --split held-out \
   --stories "$STORIES" --seed "$SEED" --out "$MANIFEST"
 
-for variant in none memory window first-frame no-decay; do
+# A run with these settings: `run NAME KEY=VALUE…`.
+run() {
+  local name=$1 status=0 setting settings=()
+  shift
+  for setting in "models.dir=$MODELS" "run.seed=$SEED" "$@"; do
+    settings+=(--set "$setting")
+  done
+  "$STORYLOOM" run --config configs/quickstart.toml --manifest "$MANIFEST" --out "$OUT/$name" \
+    "${settings[@]}" || status=$?
   # 75: stopped early and saved; 1: some shots failed, which the table says.
-  status=0
-  "$STORYLOOM" run --config "configs/tiny-$variant.toml" --manifest "$MANIFEST" \
-    --out "$OUT/$variant" --set "models.dir=$MODELS" --set "run.seed=$SEED" || status=$?
   [ "$status" -le 1 ] || exit "$status"
-done
+}
+
+# Every shot stands alone: the per-shot baseline.
+run none memory.max_images=0 memory.sink=0
+run memory
+# A shot sees only the newest pictures.
+run window memory.sink=0
+# The first frame of every shot is remembered, whatever it shows.
+run first-frame memory.selection=first-frame
+# The similarity below which a frame is new never falls: as many keyframes as there are frames stay.
+run no-decay memory.max_keyframes=9
 
 echo "memory against none"
-"$STORYLOOM" eval "$OUT/none" "$OUT/memory" --out "$OUT/memory-against-none"
+"$STORYLOOM" eval "$OUT/none" "$OUT/memory" --out "$OUT/memory-against-none" --sheet "$OUT/memory-against-none.png"
 echo
 echo "parts of the memory against all of it"
 "$STORYLOOM" eval "$OUT/memory" "$OUT/window" "$OUT/first-frame" "$OUT/no-decay" \

@@ -1,24 +1,15 @@
 #!/usr/bin/env bash
-# From a fresh checkout to a report of four stories: set-up, build, tiny checkpoint, run, report.
+# From a fresh checkout to a report of four stories: set-up, build, run with storyloom-tiny, report.
 # A second start takes seconds and makes nothing again.
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/setup.sh
 
-MODEL=runs/models/tiny
 OUT=runs/quickstart
 STORYLOOM=target/release/storyloom
 
 cargo build --release --locked --bin storyloom
-
-if [ ! -d "$MODEL" ]; then
-  # Written beside and renamed, so that a checkpoint that is there is complete.
-  mkdir -p "$(dirname "$MODEL")"
-  rm -rf "$MODEL.new"
-  "$STORYLOOM" model init-tiny "$MODEL.new" --method storymem --seed 0 >/dev/null
-  mv -T "$MODEL.new" "$MODEL"
-fi
 
 # With stories that failed there is still a report to read, and the exit code says so.
 status=0

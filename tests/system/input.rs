@@ -140,10 +140,7 @@ fn good_input_is_counted() {
         (&summary["shots"], &summary["continued"]),
         (&2.into(), &1.into())
     );
-    let shipped = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../../manifests/quickstart.jsonl"
-    );
+    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/../../manifests/stories.jsonl");
     let summary = call(&["validate", "--json", shipped]).ended_with(0).json();
     assert_eq!(
         (&summary["stories"], &summary["shots"]),

@@ -21,21 +21,35 @@ fn what_was_trained_in_seconds_tells_a_story() {
     let inspected = call(&["model", "inspect", &set, "--json"]).ended_with(0);
     let components = inspected.json();
     assert_eq!(components.as_array().unwrap().len(), 7, "{components}");
+    let lora = shop.path("lora").display().to_string();
+    call(&[&train[..], &["--stage", "memory-lora"]].concat()).ended_with(0);
+    call(&[&train[..], &["--export", &lora, "--form", "lora"]].concat()).ended_with(0);
+    assert!(
+        shop.path("lora/lora/backbone_high_noise.safetensors")
+            .exists()
+    );
     let card = fs::read_to_string(shop.path("set/README.md")).unwrap();
     assert!(card.contains("| fast-memory |"), "{card}");
 
-    let manifest = shop.manifest(&[("ad", &[true, false, true])]);
-    let settings = [
-        format!("models.dir={set}"),
-        "video.width=48".to_owned(),
-        "video.height=32".to_owned(),
-        "video.frames=5".to_owned(),
-        "sampler.name=euler".to_owned(),
-        "sampler.steps=2".to_owned(),
-        "sampler.guidance=1".to_owned(),
-        "memory.quality_threshold=-1000".to_owned(),
-    ];
-    let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
-    finish(&mut shop.run_with("torch", &manifest, &settings)).ended_with(0);
-    assert_eq!(frames(&shop.out().join("stories/ad/01_03.mp4")), 5);
+    for (set, name) in [(set, "whole"), (lora, "lora")] {
+        let settings = [
+            format!("models.dir={set}"),
+            "video.width=48".to_owned(),
+            "video.height=32".to_owned(),
+            "video.frames=5".to_owned(),
+            "sampler.name=euler".to_owned(),
+            "sampler.steps=2".to_owned(),
+            "sampler.guidance=1".to_owned(),
+            "memory.quality_threshold=-1000".to_owned(),
+        ];
+        let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+        let shop = Workshop::new();
+        let manifest = shop.manifest(&[("ad", &[true, false, true])]);
+        finish(&mut shop.run_with("torch", &manifest, &settings)).ended_with(0);
+        assert_eq!(
+            frames(&shop.out().join("stories/ad/01_03.mp4")),
+            5,
+            "{name}"
+        );
+    }
 }

@@ -574,8 +574,13 @@ fn digests(paths: &StoryMemPaths) -> Result<Vec<(String, String)>> {
         }
     }
     digests.push(("clip".to_owned(), Checkpoint::open(&paths.clip)?.digest()?));
-    for name in ["backbone_high_noise", "backbone_low_noise"] {
-        if let Some(lora) = &paths.lora {
+    let experts = [
+        ("transformer", "backbone_high_noise"),
+        ("transformer_2", "backbone_low_noise"),
+    ];
+    for (expert, name) in experts {
+        let Some(lora) = &paths.lora else { break };
+        if paths.image_to_video.join(expert).is_dir() {
             let file = lora.join(format!("{name}.safetensors"));
             let adapter = Checkpoint::from_files(
                 &file,

@@ -5,9 +5,8 @@ use std::path::Path;
 
 use serde_json::Value;
 use storyloom_models::tch::{Kind, Tensor};
-use storyloom_models::tiny::hub::{
-    DIFFUSION, PipelineFiles, TRANSFORMERS, link_files, write_component,
-};
+use storyloom_models::tensor_file::write_tensors;
+use storyloom_models::tiny::hub::{DIFFUSION, PipelineFiles, TRANSFORMERS, link_files, write_json};
 use storyloom_models::tiny::{folders, write_preprocessor};
 
 use crate::error::{Result, TrainError};
@@ -27,6 +26,8 @@ pub struct Parts {
     pub text_to_video: (Value, Tensors),
     /// Memory pictures and text to video, likewise.
     pub image_to_video: (Value, Tensors),
+    /// Adapters of the latter by their published names, if memory is in them.
+    pub adapters: Option<Tensors>,
     /// The vision tower, as it is trained.
     pub clip: (Value, Tensors),
     /// Flow shift of the samplers.
@@ -66,6 +67,11 @@ pub fn write_set(folder: &Path, set: &Parts, tokenizer: &Path) -> Result<()> {
     for shared in ["vae", "text_encoder", "tokenizer"] {
         link_files(&first.join(shared), &second.join(shared))?;
     }
+    if let Some(adapters) = &set.adapters {
+        let lora = folder.join(folders::LORA);
+        fs::create_dir_all(&lora).map_err(|error| TrainError::io(&lora, error))?;
+        write_rounded(&lora.join("backbone_high_noise.safetensors"), adapters, "")?;
+    }
     let (config, tensors) = &set.clip;
     let clip = folder.join(folders::CLIP);
     component(&clip, TRANSFORMERS, config, &vision_tower(tensors), "")?;
@@ -81,6 +87,12 @@ fn component(
     tensors: &Tensors,
     below: &str,
 ) -> Result<()> {
+    write_json(&folder.join("config.json"), config)?;
+    write_rounded(&folder.join(file), tensors, below)
+}
+
+/// Writes the tensors whose names begin with `below`, without that, in bf16.
+fn write_rounded(path: &Path, tensors: &Tensors, below: &str) -> Result<()> {
     let prefix = if below.is_empty() {
         String::new()
     } else {
@@ -93,5 +105,5 @@ fn component(
         }
     }
     let views: Vec<(&str, &Tensor)> = rounded.iter().map(|(name, t)| (*name, t)).collect();
-    Ok(write_component(folder, file, config, &views)?)
+    Ok(write_tensors(path, &views)?)
 }

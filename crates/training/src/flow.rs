@@ -18,6 +18,7 @@ use crate::ballot::{Answers, Ballot};
 use crate::draws::Draws;
 use crate::error::Result;
 use crate::latents::{Entry, LatentCodec, Length, Pool};
+use crate::lora;
 use crate::params::{Params, Start, Tensors};
 use crate::preview;
 use crate::stage::{Job, Stage};
@@ -48,6 +49,8 @@ pub struct FlowSettings {
     pub stills: f64,
     /// How a finished model is made faster; `None` trains on the data alone.
     pub distil: Option<Distil>,
+    /// Rank of the adapters that learn in the place of the transformer; `None`: it learns itself.
+    pub adapters: Option<i64>,
 }
 
 /// Distillation: the student learns to take one step where its teacher, guided, takes several.
@@ -175,7 +178,7 @@ pub struct FlowStage {
     shape: FlowShape,
     settings: FlowSettings,
     params: Params,
-    /// The text encoder, once it is finished.
+    /// The text encoder, once it is finished, and a transformer that only its adapters change.
     frozen: Tensors,
     /// Transformer and text encoder of the teacher, where there is one.
     teacher: Option<Tensors>,
@@ -194,7 +197,8 @@ pub struct FlowStart {
     pub params: Option<Tensors>,
     /// Parameters of an earlier stage that are a part of the new ones.
     pub begun: Tensors,
-    /// The finished text encoder, with names below [`parts::TEXT`]; trained along if absent.
+    /// The finished text encoder, with names below [`parts::TEXT`]; trained along if absent. With
+    /// adapters also the transformer that these change.
     pub frozen: Option<Tensors>,
     /// The teacher of a distillation: transformer and text encoder.
     pub teacher: Option<Tensors>,
@@ -214,9 +218,17 @@ impl FlowStage {
         seed: u64,
     ) -> Result<Self> {
         let device = codec.device();
-        let params = match start.params {
-            Some(tensors) => Params::of(tensors, device)?,
-            None => Params::start(
+        let frozen = start.frozen.unwrap_or_default();
+        let params = match (start.params, settings.adapters) {
+            (Some(tensors), _) => Params::of(tensors, device)?,
+            (None, Some(rank)) => Params::start(
+                Seed(seed),
+                "lora",
+                device,
+                |weights| lora::load(weights, &frozen, rank),
+                lora::start_of,
+            )?,
+            (None, None) => Params::start(
                 Seed(seed),
                 "flow",
                 device,
@@ -235,7 +247,7 @@ impl FlowStage {
             shape,
             settings,
             params,
-            frozen: start.frozen.unwrap_or_default(),
+            frozen,
             teacher: start.teacher,
             pool,
             frames: codec.source().frames,
@@ -460,6 +472,7 @@ impl Stage for FlowStage {
                 sigmas,
                 teacher,
                 frozen: crate::params::shallow(&self.frozen),
+                adapters: self.settings.adapters,
                 device: self.device,
             };
             jobs.push(Box::new(move |checkpoint| work.loss(checkpoint)));
@@ -472,8 +485,17 @@ impl Stage for FlowStage {
     }
 
     fn preview(&mut self, average: &Tensors, folder: &Path, step: u64) -> Result<()> {
-        let mut tensors = crate::params::shallow(&self.frozen);
-        tensors.extend(crate::params::shallow(average));
+        let tensors = match self.settings.adapters {
+            Some(rank) => {
+                let adapters = crate::params::checkpoint_of(average);
+                lora::applied(&self.frozen, &adapters.weights(plain(self.device)), rank)?
+            }
+            None => {
+                let mut tensors = crate::params::shallow(&self.frozen);
+                tensors.extend(crate::params::shallow(average));
+                tensors
+            }
+        };
         let path = folder.join(format!("preview-{step:06}.png"));
         preview::draw(
             &preview::Model {
@@ -500,7 +522,16 @@ struct Work {
     sigmas: Vec<f64>,
     teacher: Option<Teacher>,
     frozen: Tensors,
+    adapters: Option<i64>,
     device: Device,
+}
+
+/// f32 on `device`.
+fn plain(device: Device) -> Target {
+    Target {
+        kind: Kind::Float,
+        device,
+    }
 }
 
 /// Who shows where a step should lead.
@@ -515,12 +546,8 @@ struct Teacher {
 impl Teacher {
     /// The mean velocity on the teacher's way from `noisy` at `sigmas` to the next levels.
     fn velocity(&self, work: &Work, noisy: &Tensor) -> Result<Tensor> {
-        let target = Target {
-            kind: Kind::Float,
-            device: work.device,
-        };
         let checkpoint = crate::params::checkpoint_of(&self.tensors);
-        let model = FlowModel::load(&checkpoint.weights(target), &work.shape)?;
+        let model = FlowModel::load(&checkpoint.weights(plain(work.device)), &work.shape)?;
         let with = model.context(&work.tokens)?;
         let without = model.context(&self.empty)?;
         let share = 1.0 / self.distil.substeps as f64;
@@ -548,25 +575,31 @@ impl Teacher {
 }
 
 impl Work {
-    fn loss(self, checkpoint: &Checkpoint) -> Result<Tensor> {
-        let target = Target {
-            kind: Kind::Float,
-            device: self.device,
-        };
-        let weights = checkpoint.weights(target);
-        let frozen = crate::params::checkpoint_of(&self.frozen);
-        let (model, ballot) = if self.frozen.is_empty() {
+    /// The networks with the trained `weights`, and what reads captions where that is trained.
+    fn model(&self, weights: &Weights) -> Result<(FlowModel, Option<Ballot>)> {
+        if self.frozen.is_empty() {
             let ballot = Ballot::load(&weights.sub(parts::BALLOT), self.shape.text.d_model)?;
-            (FlowModel::load(&weights, &self.shape)?, Some(ballot))
-        } else {
-            let text = frozen.weights(target).sub(parts::TEXT);
-            let transformer = weights.sub(parts::TRANSFORMER);
-            let model = FlowModel {
-                transformer: WanTransformer::load(&transformer, self.shape.transformer.clone())?,
-                text: Umt5Encoder::load(&text, self.shape.text.clone())?,
-            };
-            (model, None)
+            return Ok((FlowModel::load(weights, &self.shape)?, Some(ballot)));
+        }
+        let target = weights.target();
+        if let Some(rank) = self.adapters {
+            let tensors = lora::applied(&self.frozen, weights, rank)?;
+            let checkpoint = crate::params::checkpoint_of(&tensors);
+            let model = FlowModel::load(&checkpoint.weights(target), &self.shape)?;
+            return Ok((model, None));
+        }
+        let frozen = crate::params::checkpoint_of(&self.frozen);
+        let text = frozen.weights(target).sub(parts::TEXT);
+        let transformer = weights.sub(parts::TRANSFORMER);
+        let model = FlowModel {
+            transformer: WanTransformer::load(&transformer, self.shape.transformer.clone())?,
+            text: Umt5Encoder::load(&text, self.shape.text.clone())?,
         };
+        Ok((model, None))
+    }
+
+    fn loss(self, checkpoint: &Checkpoint) -> Result<Tensor> {
+        let (model, ballot) = self.model(&checkpoint.weights(plain(self.device)))?;
         let clean = self.batch.clean.f_to_device(self.device)?;
         let mut velocity = self.noise.f_sub(&clean)?;
         let noisy = clean.f_add(&velocity.f_mul(&self.column(&self.sigmas)?)?)?;

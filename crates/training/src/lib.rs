@@ -11,6 +11,7 @@ pub mod eval;
 pub mod export;
 pub mod flow;
 pub mod latents;
+pub mod lora;
 pub mod optimizer;
 pub mod params;
 pub mod preset;
@@ -25,4 +26,4 @@ pub mod words;
 pub mod world;
 
 pub use preset::Preset;
-pub use run::{Run, StageName};
+pub use run::{Form, Run, StageName};

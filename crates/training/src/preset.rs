@@ -30,6 +30,8 @@ pub struct Preset {
     pub clips: (FlowSettings, AdamSettings),
     /// Stage `memory`: pictures and text to video.
     pub memory: (FlowSettings, AdamSettings),
+    /// Rank of the adapters of stage `memory-lora`, which is as long as `memory`.
+    pub rank: i64,
     /// Stages `fast-clips` and `fast-memory`: steps of training, and how few steps of sampling
     /// are left after them.
     pub fast: (u64, Distil),
@@ -42,6 +44,16 @@ pub struct Preset {
 }
 
 impl Preset {
+    /// What the LoRA form of the memory stage is trained with.
+    pub fn lora(&self) -> (FlowSettings, AdamSettings) {
+        let (settings, adam) = self.memory;
+        let settings = FlowSettings {
+            adapters: Some(self.rank),
+            ..settings
+        };
+        (settings, adam)
+    }
+
     /// What the fast form of a stage is trained with.
     pub fn fast(
         &self,
@@ -82,6 +94,7 @@ impl Preset {
             length: Length::Picture,
             stills: 0.0,
             distil: None,
+            adapters: None,
         };
         Self {
             shape: Shape {
@@ -132,7 +145,7 @@ impl Preset {
                 },
                 adam(2e-3, 50, 300),
             ),
-            pictures: (flow, adam(1.5e-3, 100, 60_000)),
+            pictures: (flow, adam(1.5e-3, 100, 12_000)),
             clips: (
                 FlowSettings {
                     samples: 6,
@@ -142,27 +155,28 @@ impl Preset {
                     stills: 0.6,
                     ..flow
                 },
-                adam(1e-3, 100, 60_000),
+                adam(5e-4, 50, 1_200),
             ),
             memory: (
                 FlowSettings {
                     samples: 6,
                     pool: 64,
-                    renew_every: 16,
+                    renew_every: 8,
                     memory: 4,
                     length: Length::Clip,
                     stills: 0.6,
                     ..flow
                 },
-                adam(1e-3, 100, 60_000),
+                adam(7e-4, 50, 2_400),
             ),
+            rank: 16,
             fast: (
-                6000,
+                500,
                 Distil {
                     steps: 6,
                     shift: 3.0,
                     guidance: 3.0,
-                    substeps: 3,
+                    substeps: 2,
                 },
             ),
             log_every: 20,
@@ -225,6 +239,7 @@ impl Preset {
             pictures: (flow(tiny.pictures.0), adam(tiny.pictures.1, 12)),
             clips: (flow(tiny.clips.0), adam(tiny.clips.1, 6)),
             memory: (flow(tiny.memory.0), adam(tiny.memory.1, 6)),
+            rank: 2,
             fast: (
                 4,
                 Distil {

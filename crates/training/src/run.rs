@@ -39,6 +39,8 @@ pub enum StageName {
     Clips,
     /// Memory pictures and text to video.
     Memory,
+    /// The same as adapters of the text-to-video model, which stays as it is.
+    MemoryLora,
     /// Text to video in few steps.
     FastClips,
     /// Memory pictures and text to video in few steps.
@@ -46,14 +48,27 @@ pub enum StageName {
 }
 
 impl StageName {
-    /// All, in order.
-    pub const ALL: [Self; 8] = [
+    /// Those of the model that is shipped, in order.
+    pub const SHIPPED: [Self; 8] = [
         Self::Scorer,
         Self::Vae,
         Self::Captions,
         Self::Pictures,
         Self::Clips,
         Self::Memory,
+        Self::FastClips,
+        Self::FastMemory,
+    ];
+
+    /// All, in order.
+    pub const ALL: [Self; 9] = [
+        Self::Scorer,
+        Self::Vae,
+        Self::Captions,
+        Self::Pictures,
+        Self::Clips,
+        Self::Memory,
+        Self::MemoryLora,
         Self::FastClips,
         Self::FastMemory,
     ];
@@ -67,6 +82,7 @@ impl StageName {
             Self::Pictures => "pictures",
             Self::Clips => "clips",
             Self::Memory => "memory",
+            Self::MemoryLora => "memory-lora",
             Self::FastClips => "fast-clips",
             Self::FastMemory => "fast-memory",
         }
@@ -76,6 +92,17 @@ impl StageName {
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|stage| stage.name() == name)
     }
+}
+
+/// What is exported of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// What samples in few steps without guidance.
+    Fast,
+    /// What that was made from: more steps, with guidance.
+    Guided,
+    /// The same, and memory as adapters of the text-to-video model.
+    Lora,
 }
 
 /// The beginning of the model card.
@@ -152,6 +179,7 @@ impl Run {
             StageName::Pictures => self.flow(stage, &files, self.preset.pictures)?,
             StageName::Clips => self.flow(stage, &files, self.preset.clips)?,
             StageName::Memory => self.flow(stage, &files, self.preset.memory)?,
+            StageName::MemoryLora => self.flow(stage, &files, self.preset.lora())?,
             StageName::FastClips => {
                 self.flow(stage, &files, self.preset.fast(self.preset.clips))?
             }
@@ -199,6 +227,10 @@ impl Run {
                 start.frozen = Some(text_encoder(&text_to_video));
                 Some(widened(&text_to_video, channels)?)
             }
+            StageName::MemoryLora => {
+                start.frozen = Some(self.adapted(stage, channels)?);
+                None
+            }
             StageName::FastClips | StageName::FastMemory => {
                 let teacher = self.complete(stage)?;
                 start.frozen = Some(text_encoder(&teacher));
@@ -215,11 +247,22 @@ impl Run {
 
     /// The shapes of transformer and text encoder in `stage`.
     fn flow_shape(&self, stage: StageName, words: &Words) -> Result<FlowShape> {
-        let takes_pictures = matches!(stage, StageName::Memory | StageName::FastMemory);
+        let takes_pictures = matches!(
+            stage,
+            StageName::Memory | StageName::MemoryLora | StageName::FastMemory
+        );
         Ok(FlowShape {
             transformer: self.preset.shape.transformer(takes_pictures)?,
             text: self.preset.shape.text_encoder(words.rows())?,
         })
+    }
+
+    /// Transformer with room for `channels`, and text encoder, that the adapters of `stage` change.
+    fn adapted(&self, stage: StageName, channels: i64) -> Result<Tensors> {
+        let text_to_video = self.average(StageName::Clips, stage)?;
+        let mut tensors = text_encoder(&text_to_video);
+        tensors.extend(widened(&text_to_video, channels)?);
+        Ok(tensors)
     }
 
     /// Transformer and text encoder that the fast `stage` learns from.
@@ -235,9 +278,13 @@ impl Run {
 
     /// The averaged weights of `stage`, which `wants` starts from.
     fn average(&self, stage: StageName, wants: StageName) -> Result<Tensors> {
+        self.average_for(stage, wants.name())
+    }
+
+    fn average_for(&self, stage: StageName, wants: &'static str) -> Result<Tensors> {
         let average = StageFiles::new(&self.folder, stage.name())?.average()?;
         let too_early = TrainError::TooEarly {
-            stage: wants.name(),
+            stage: wants,
             needs: stage.name(),
         };
         Ok(average.ok_or(too_early)?.0)
@@ -259,25 +306,30 @@ impl Run {
         Ok(())
     }
 
-    /// Writes the set of checkpoints as far as it is trained: the fast form of both transformers
-    /// where there is one.
-    pub fn export(&self, folder: &Path) -> Result<()> {
+    /// Writes the set of checkpoints in this form.
+    pub fn export(&self, folder: &Path, form: Form) -> Result<()> {
         let tokenizer = self.folder.join("tokenizer");
         let words = Words::write(&tokenizer)?;
         let codec = self.codec()?;
         let shape = &self.preset.shape;
-        let text_to_video = self.average(StageName::Clips, StageName::FastClips)?;
-        let best = |fast: StageName, slow: StageName| -> Result<(Tensors, u64)> {
-            let found = StageFiles::new(&self.folder, fast.name())?.average()?;
-            match found {
-                Some(found) => Ok(found),
-                None => {
-                    let found = StageFiles::new(&self.folder, slow.name())?.average()?;
-                    found.ok_or(TrainError::TooEarly {
-                        stage: "export",
-                        needs: slow.name(),
-                    })
-                }
+        let average = |stage| self.average_for(stage, "export");
+        let image_shape = shape.transformer_json(true);
+        let (text_to_video, image_to_video, adapters) = match form {
+            Form::Fast => {
+                let fast = [StageName::FastClips, StageName::FastMemory].map(average);
+                let [clips, memory] = fast;
+                (clips?, memory?, None)
+            }
+            Form::Guided => (
+                average(StageName::Clips)?,
+                average(StageName::Memory)?,
+                None,
+            ),
+            Form::Lora => {
+                let channels = shape.transformer(true)?.in_channels;
+                let clips = average(StageName::Clips)?;
+                let base = widened(&clips, channels)?;
+                (clips, base, Some(average(StageName::MemoryLora)?))
             }
         };
         let statistics = [codec.statistics().mean, codec.statistics().std];
@@ -286,19 +338,14 @@ impl Run {
                 shape.vae_json(&statistics),
                 params::shallow(codec.tensors()),
             ),
-            text: (shape.text_json(words.rows()), text_encoder(&text_to_video)),
-            text_to_video: (
-                shape.transformer_json(false),
-                best(StageName::FastClips, StageName::Clips)?.0,
+            text: (
+                shape.text_json(words.rows()),
+                text_encoder(&average(StageName::Clips)?),
             ),
-            image_to_video: (
-                shape.transformer_json(true),
-                best(StageName::FastMemory, StageName::Memory)?.0,
-            ),
-            clip: (
-                shape.clip_json(),
-                self.average(StageName::Scorer, StageName::FastClips)?,
-            ),
+            text_to_video: (shape.transformer_json(false), text_to_video),
+            image_to_video: (image_shape, image_to_video),
+            adapters,
+            clip: (shape.clip_json(), average(StageName::Scorer)?),
             flow_shift: self.preset.fast.1.shift,
             card: self.card()?,
         };
@@ -432,7 +479,9 @@ mod tests {
             let error = run.train(*stage, None, &STILL).unwrap_err();
             assert!(matches!(error, TrainError::TooEarly { .. }), "{error}");
         }
-        let error = run.export(&folder.path().join("set")).unwrap_err();
-        assert!(error.to_string().contains("train that first"), "{error}");
+        for form in [Form::Fast, Form::Guided, Form::Lora] {
+            let error = run.export(&folder.path().join("set"), form).unwrap_err();
+            assert!(error.to_string().contains("train that first"), "{error}");
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use storyloom_models::tch::{Device, set_num_threads};
 use storyloom_training::error::TrainError;
-use storyloom_training::{Preset, Run, StageName};
+use storyloom_training::{Form, Preset, Run, StageName};
 
 use crate::engine::first_gpu;
 use crate::exit::{Exit, Failure};
@@ -23,7 +23,8 @@ pub struct Arguments {
     #[arg(long, value_enum, default_value = "tiny")]
     preset: PresetName,
     /// The stage to train: scorer, vae, captions, pictures, clips, memory, fast-clips or
-    /// fast-memory; may be given several times. All, in this order, if not given.
+    /// fast-memory; may be given several times. All of these, in this order, if not given; and
+    /// memory-lora, which learns memory as adapters, only if it is given.
     #[arg(long = "stage", value_name = "NAME", value_parser = stage)]
     stages: Vec<StageName>,
     /// Go to the next stage, or stop, after so many minutes of each.
@@ -38,6 +39,19 @@ pub struct Arguments {
     /// Train nothing more; write what is trained as a set of checkpoints.
     #[arg(long, value_name = "FOLDER")]
     export: Option<PathBuf>,
+    /// What is written.
+    #[arg(long, value_enum, default_value = "fast", requires = "export")]
+    form: FormName,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum FormName {
+    /// Six steps without guidance: fast-clips and fast-memory.
+    Fast,
+    /// More steps, with guidance: clips and memory.
+    Guided,
+    /// The same, with memory as adapters: clips and memory-lora.
+    Lora,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -84,14 +98,19 @@ pub fn run(
     set_num_threads(1);
     let run = Run::new(&arguments.out, preset, arguments.seed, device).map_err(&failure)?;
     if let Some(folder) = &arguments.export {
-        run.export(folder).map_err(&failure)?;
+        let form = match arguments.form {
+            FormName::Fast => Form::Fast,
+            FormName::Guided => Form::Guided,
+            FormName::Lora => Form::Lora,
+        };
+        run.export(folder, form).map_err(&failure)?;
         return Ok(Exit::Done);
     }
     let time = arguments
         .minutes
         .map(|minutes| Duration::from_secs(60 * minutes));
     let stages = match arguments.stages.as_slice() {
-        [] => &StageName::ALL,
+        [] => &StageName::SHIPPED[..],
         stages => stages,
     };
     for &stage in stages {

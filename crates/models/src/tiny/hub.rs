@@ -3,10 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use tch::Tensor;
 
 use crate::error::{ModelError, Result};
-use crate::tensor_file::write_tensors;
 
 /// The version of diffusers whose layout is written.
 pub const DIFFUSERS: &str = "0.42.1";
@@ -80,18 +78,6 @@ impl PipelineFiles {
         })
     }
 }
-
-/// Writes a component folder: `config.json` and the weights in `file`, in the kinds they have.
-pub fn write_component(
-    folder: &Path,
-    file: &str,
-    config: &Value,
-    tensors: &[(&str, &Tensor)],
-) -> Result<()> {
-    write_json(&folder.join("config.json"), config)?;
-    write_tensors(&folder.join(file), tensors)
-}
-
 /// Writes a JSON file, and the folder it is in.
 pub fn write_json(path: &Path, value: &Value) -> Result<()> {
     create_dir(&parent(path))?;
