@@ -53,3 +53,24 @@ fn what_was_trained_in_seconds_tells_a_story() {
         );
     }
 }
+
+/// The model in `models/` as the quickstart uses it, on one of its stories: captions are followed and
+/// what they do not repeat is remembered, far beyond what guessing would give.
+#[test]
+fn the_shipped_model_tells_a_story_that_can_be_read() {
+    let shop = Workshop::new();
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    let stories = fs::read_to_string(format!("{root}/manifests/quickstart.jsonl")).unwrap();
+    let manifest = shop.write("manifest.jsonl", stories.lines().next().unwrap());
+    let out = shop.out().display().to_string();
+    let config = format!("{root}/configs/quickstart.toml");
+    let models = format!("models.dir={root}/models/storyloom-tiny");
+    let run = ["run", "--config", &config, "--manifest", &manifest];
+    call(&[&run[..], &["--out", &out, "--set", &models]].concat()).ended_with(0);
+    let scores = call(&["eval", &out, "--json"]).ended_with(0).json();
+    let run = &scores["runs"][0];
+    assert_eq!(run["shots"], 8, "{scores}");
+    let metric = |name: &str| run["metrics"][name]["value"].as_f64().unwrap();
+    assert!(metric("prompt_following") > 0.6, "{scores}");
+    assert!(metric("remembered") > 0.5, "{scores}");
+}

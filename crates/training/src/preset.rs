@@ -66,7 +66,7 @@ impl Preset {
             ..settings
         };
         let adam = AdamSettings {
-            rate: 0.3 * adam.rate,
+            rate: 0.6 * adam.rate,
             steps,
             ..adam
         };
@@ -167,11 +167,11 @@ impl Preset {
                     stills: 0.6,
                     ..flow
                 },
-                adam(7e-4, 50, 2_400),
+                adam(7e-4, 50, 1_600),
             ),
             rank: 16,
             fast: (
-                500,
+                300,
                 Distil {
                     steps: 6,
                     shift: 3.0,
