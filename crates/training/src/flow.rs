@@ -164,6 +164,8 @@ pub struct Batch {
     pub clean: Tensor,
     /// Condition channels, `[batch, 4 + z, frames, h, w]`, if the model takes any.
     pub condition: Option<Tensor>,
+    /// Frames of memory, which come first.
+    pub memory: usize,
     /// Temporal positions of the frames.
     pub positions: Vec<i64>,
     /// What is to be seen.
@@ -295,6 +297,7 @@ impl FlowStage {
                 true => None,
                 false => Some(Tensor::f_stack(&condition, 0)?),
             },
+            memory,
             positions: temporal_positions(memory, latents, MEMORY_STRIDE),
             captions,
             told,
@@ -333,8 +336,9 @@ impl Sample {
     ) -> Result<Self> {
         let shots = entry.story.shots.len();
         let target = draws.below(shots);
+        let is_last = draws.chance(0.5);
         let clip = if frames == 1 {
-            picture_of(entry, target, draws.chance(0.5))?
+            picture_of(entry, target, is_last)?
         } else {
             entry.latents.clips.f_select(0, target as i64)?
         };
@@ -347,7 +351,11 @@ impl Sample {
                 told: Some(*scene),
             });
         };
-        let memory = remember(draws, entry, entries, target, count)?;
+        let mut memory = remember(draws, entry, entries, target, count)?;
+        if frames == 1 && draws.chance(TWINS) {
+            let place = draws.below(count);
+            memory[place] = picture_of(entry, target, !is_last)?;
+        }
         let shot = &entry.story.shots[target];
         let goes_on = !shot.cut && frames > 1;
         let opening = if goes_on {
@@ -384,6 +392,11 @@ fn picture_of(entry: &Entry, shot: usize, is_last: bool) -> Result<Tensor> {
 const HEARD: f64 = 0.1;
 /// Share of the parts with one or two memory pictures at most.
 const FEW: f64 = 0.5;
+/// Share of single pictures that find the other picture of their own shot in memory: things are where
+/// they are to be drawn, so that attention finds out sooner that memory is worth a look.
+const TWINS: f64 = 0.3;
+/// Weight of the memory pictures in the loss. They are given, and what is made of them is dropped.
+const GIVEN: f64 = 0.1;
 /// Share of memory pictures that belong to another story.
 const DISTRACTORS: f64 = 0.08;
 
@@ -610,7 +623,7 @@ impl Work {
         let context = model.context_of(&words, &self.tokens)?;
         let positions = &self.batch.positions;
         let found = model.velocity(&self.hidden(&noisy)?, &self.sigmas, positions, &context)?;
-        let loss = found.f_mse_loss(&velocity, Reduction::Mean)?;
+        let loss = self.error(&found, &velocity)?;
         Ok(match ballot {
             Some(ballot) => {
                 let scores = ballot.scores(&words, Some(&self.tokens.mask))?;
@@ -619,6 +632,20 @@ impl Work {
             }
             None => loss,
         })
+    }
+
+    /// The mean squared error of velocities, in which memory counts little.
+    fn error(&self, found: &Tensor, wanted: &Tensor) -> Result<Tensor> {
+        let memory = self.batch.memory as i64;
+        let of = |from: i64, frames: i64| -> Result<Tensor> {
+            let [found, wanted] = [found, wanted].map(|all| all.f_narrow(2, from, frames));
+            Ok(found?.f_mse_loss(&wanted?, Reduction::Mean)?)
+        };
+        let made = of(memory, found.size()[2] - memory)?;
+        match memory {
+            0 => Ok(made),
+            _ => Ok(made.f_add(&of(0, memory)?.f_mul_scalar(GIVEN)?)?),
+        }
     }
 
     /// The noisy latents with the condition behind them.

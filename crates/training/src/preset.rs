@@ -159,15 +159,16 @@ impl Preset {
             ),
             memory: (
                 FlowSettings {
-                    samples: 6,
+                    samples: 4,
                     pool: 64,
                     renew_every: 8,
+                    shift: 3.0,
                     memory: 4,
                     length: Length::Clip,
                     stills: 0.6,
                     ..flow
                 },
-                adam(7e-4, 50, 1_600),
+                adam(1.2e-3, 50, 4_000),
             ),
             rank: 16,
             fast: (

@@ -107,6 +107,12 @@ pub enum Form {
 
 /// The beginning of the model card.
 const CARD: &str = "\
+---
+license: apache-2.0
+library_name: diffusers
+pipeline_tag: text-to-video
+---
+
 # storyloom-tiny
 
 A small model of the drawn world of storyloom: text to video, and memory pictures and text to video,
