@@ -97,9 +97,10 @@ def image_to_video(root, first, pictures):
 
 def vision_tower(folder, clips):
     tower = CLIPVisionModelWithProjection.from_pretrained(folder)
+    side = tower.config.image_size
     places = (0, len(clips[0]) // 2, -1)
     frames = torch.from_numpy(numpy.stack([clip[i] for clip in clips for i in places]))
-    frames = torch.nn.functional.interpolate(frames.permute(0, 3, 1, 2).float(), (224, 224))
+    frames = torch.nn.functional.interpolate(frames.permute(0, 3, 1, 2).float(), (side, side))
     mean = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(1, 3, 1, 1)
     std = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(1, 3, 1, 1)
     with torch.no_grad():
