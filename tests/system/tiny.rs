@@ -54,8 +54,8 @@ fn what_was_trained_in_seconds_tells_a_story() {
     }
 }
 
-/// The model in `models/` as the quickstart uses it, on one of its stories: captions are followed and
-/// what they do not repeat is remembered, far beyond what guessing would give.
+/// The model in `models/` as the quickstart uses it, on one of its stories: captions are followed, and
+/// more of what they do not repeat is remembered than by shots that know nothing (15 % of it).
 #[test]
 fn the_shipped_model_tells_a_story_that_can_be_read() {
     let shop = Workshop::new();

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use storyloom_models::checkpoint::{Checkpoint, Target, Weights};
+use storyloom_models::checkpoint::{Checkpoint, Weights};
 use storyloom_models::noise::{Stream, gaussian};
 use storyloom_models::tch::{Device, Kind, Reduction, Tensor};
 use storyloom_models::vae::{AutoencoderKlWan, VaeConfig};
@@ -11,7 +11,7 @@ use storyloom_story::Seed;
 use crate::clips::{ClipSource, Window};
 use crate::draws::Draws;
 use crate::error::Result;
-use crate::params::{Params, Start, Tensors, checkpoint_of};
+use crate::params::{Params, Start, Tensors, checkpoint_of, plain_on};
 use crate::sheet;
 use crate::stage::{Job, Stage};
 
@@ -162,11 +162,10 @@ impl Stage for VaeStage {
 
     fn preview(&mut self, average: &Tensors, folder: &Path, step: u64) -> Result<()> {
         let checkpoint = checkpoint_of(average);
-        let target = Target {
-            kind: Kind::Float,
-            device: self.device,
-        };
-        let vae = AutoencoderKlWan::load(&checkpoint.weights(target), self.config.clone())?;
+        let vae = AutoencoderKlWan::load(
+            &checkpoint.weights(plain_on(self.device)),
+            self.config.clone(),
+        )?;
         let mut rows = Vec::new();
         let mut error = 0.0;
         for story in 0..4 {
@@ -210,11 +209,10 @@ struct Work {
 
 impl Work {
     fn loss(mut self, checkpoint: &Checkpoint) -> Result<Tensor> {
-        let target = Target {
-            kind: Kind::Float,
-            device: self.device,
-        };
-        let vae = AutoencoderKlWan::load(&checkpoint.weights(target), self.config.clone())?;
+        let vae = AutoencoderKlWan::load(
+            &checkpoint.weights(plain_on(self.device)),
+            self.config.clone(),
+        )?;
         let mut losses = Vec::with_capacity(self.count);
         for _ in 0..self.count {
             let clip = self.source.crop(&mut self.draws, self.window)?;

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use storyloom_models::checkpoint::{Checkpoint, Target, Weights};
+use storyloom_models::checkpoint::{Checkpoint, Weights};
 use storyloom_models::method::storymem::{MEMORY_STRIDE, condition_channels, temporal_positions};
 use storyloom_models::noise::{Stream, gaussian};
 use storyloom_models::sampler::{Reference, SamplerKind, SamplerSettings, Schedule};
@@ -19,7 +19,7 @@ use crate::draws::Draws;
 use crate::error::Result;
 use crate::latents::{Entry, LatentCodec, Length, Pool};
 use crate::lora;
-use crate::params::{Params, Start, Tensors};
+use crate::params::{Params, Start, Tensors, plain_on};
 use crate::preview;
 use crate::stage::{Job, Stage};
 use crate::words::{Tokens, Words};
@@ -501,7 +501,7 @@ impl Stage for FlowStage {
         let tensors = match self.settings.adapters {
             Some(rank) => {
                 let adapters = crate::params::checkpoint_of(average);
-                lora::applied(&self.frozen, &adapters.weights(plain(self.device)), rank)?
+                lora::applied(&self.frozen, &adapters.weights(plain_on(self.device)), rank)?
             }
             None => {
                 let mut tensors = crate::params::shallow(&self.frozen);
@@ -539,14 +539,6 @@ struct Work {
     device: Device,
 }
 
-/// f32 on `device`.
-fn plain(device: Device) -> Target {
-    Target {
-        kind: Kind::Float,
-        device,
-    }
-}
-
 /// Who shows where a step should lead.
 struct Teacher {
     tensors: Tensors,
@@ -560,7 +552,7 @@ impl Teacher {
     /// The mean velocity on the teacher's way from `noisy` at `sigmas` to the next levels.
     fn velocity(&self, work: &Work, noisy: &Tensor) -> Result<Tensor> {
         let checkpoint = crate::params::checkpoint_of(&self.tensors);
-        let model = FlowModel::load(&checkpoint.weights(plain(work.device)), &work.shape)?;
+        let model = FlowModel::load(&checkpoint.weights(plain_on(work.device)), &work.shape)?;
         let with = model.context(&work.tokens)?;
         let without = model.context(&self.empty)?;
         let share = 1.0 / self.distil.substeps as f64;
@@ -612,7 +604,7 @@ impl Work {
     }
 
     fn loss(self, checkpoint: &Checkpoint) -> Result<Tensor> {
-        let (model, ballot) = self.model(&checkpoint.weights(plain(self.device)))?;
+        let (model, ballot) = self.model(&checkpoint.weights(plain_on(self.device)))?;
         let clean = self.batch.clean.f_to_device(self.device)?;
         let mut velocity = self.noise.f_sub(&clean)?;
         let noisy = clean.f_add(&velocity.f_mul(&self.column(&self.sigmas)?)?)?;

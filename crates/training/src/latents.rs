@@ -3,13 +3,12 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use storyloom_models::checkpoint::Target;
 use storyloom_models::tch::{Device, Kind, Tensor};
 use storyloom_models::vae::{AutoencoderKlWan, VaeConfig};
 
 use crate::clips::ClipSource;
 use crate::error::{Result, TrainError};
-use crate::params::{Tensors, checkpoint_of, shallow};
+use crate::params::{Tensors, checkpoint_of, plain_on, shallow};
 use crate::stage::in_parallel;
 use crate::world::{Split, Story};
 
@@ -83,12 +82,8 @@ impl LatentCodec {
     /// The autoencoder, to be used by the thread that asks.
     pub fn open(&self) -> Result<AutoencoderKlWan> {
         let checkpoint = checkpoint_of(&self.tensors);
-        let target = Target {
-            kind: Kind::Float,
-            device: self.device,
-        };
         Ok(AutoencoderKlWan::load(
-            &checkpoint.weights(target),
+            &checkpoint.weights(plain_on(self.device)),
             self.config.clone(),
         )?)
     }

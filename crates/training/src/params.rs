@@ -167,6 +167,14 @@ impl Params {
     }
 }
 
+/// f32 on `device`, as everything here is trained.
+pub fn plain_on(device: Device) -> Target {
+    Target {
+        kind: Kind::Float,
+        device,
+    }
+}
+
 /// A checkpoint that hands these tensors out.
 pub fn checkpoint_of(tensors: &Tensors) -> Checkpoint {
     Checkpoint::from_tensors(shallow(tensors), serde_json::Value::Null)

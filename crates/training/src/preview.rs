@@ -2,17 +2,16 @@
 
 use std::path::Path;
 
-use storyloom_models::checkpoint::Target;
 use storyloom_models::method::storymem::{MEMORY_STRIDE, condition_channels, temporal_positions};
 use storyloom_models::noise::{Stream, gaussian};
 use storyloom_models::sampler::{Reference, SamplerKind, SamplerSettings, Schedule, Solver};
-use storyloom_models::tch::{Device, Kind, Tensor, no_grad_guard};
+use storyloom_models::tch::{Device, Tensor, no_grad_guard};
 use storyloom_story::{Opening, Seed};
 
 use crate::error::Result;
 use crate::flow::{Distil, FlowModel, FlowShape};
 use crate::latents::{LatentCodec, Length};
-use crate::params::{Tensors, checkpoint_of};
+use crate::params::{Tensors, checkpoint_of, plain_on};
 use crate::sheet;
 use crate::words::Words;
 use crate::world::{News, Split, Story, caption};
@@ -52,11 +51,7 @@ pub fn draw(model: &Model, path: &Path) -> Result<()> {
     let _guard = no_grad_guard();
     let vae = model.codec.open()?;
     let checkpoint = checkpoint_of(model.tensors);
-    let target = Target {
-        kind: Kind::Float,
-        device: model.device,
-    };
-    let network = FlowModel::load(&checkpoint.weights(target), model.shape)?;
+    let network = FlowModel::load(&checkpoint.weights(plain_on(model.device)), model.shape)?;
     let memory = model.memory.min(2);
     let (mut captions, mut truths, mut conditions) = (Vec::new(), Vec::new(), Vec::new());
     let mut remembered = Vec::new();

@@ -48,18 +48,6 @@ pub enum StageName {
 }
 
 impl StageName {
-    /// Those of the model that is shipped, in order.
-    pub const SHIPPED: [Self; 8] = [
-        Self::Scorer,
-        Self::Vae,
-        Self::Captions,
-        Self::Pictures,
-        Self::Clips,
-        Self::Memory,
-        Self::FastClips,
-        Self::FastMemory,
-    ];
-
     /// All, in order.
     pub const ALL: [Self; 9] = [
         Self::Scorer,
@@ -72,6 +60,13 @@ impl StageName {
         Self::FastClips,
         Self::FastMemory,
     ];
+
+    /// Those of the model that is shipped, in order.
+    pub fn shipped() -> Vec<Self> {
+        let mut stages = Self::ALL.to_vec();
+        stages.retain(|&stage| stage != Self::MemoryLora);
+        stages
+    }
 
     /// As it is written, also the name of its folder.
     pub const fn name(self) -> &'static str {

@@ -109,11 +109,11 @@ pub fn run(
     let time = arguments
         .minutes
         .map(|minutes| Duration::from_secs(60 * minutes));
-    let stages = match arguments.stages.as_slice() {
-        [] => &StageName::SHIPPED[..],
-        stages => stages,
+    let stages = match arguments.stages.is_empty() {
+        true => StageName::shipped(),
+        false => arguments.stages.clone(),
     };
-    for &stage in stages {
+    for stage in stages {
         let done = run.train(stage, time, stop).map_err(&failure)?;
         run.draw_curves(&arguments.out).map_err(&failure)?;
         let is_stopped = stop.load(std::sync::atomic::Ordering::Relaxed);
