@@ -162,6 +162,8 @@ impl FlowModel {
 pub struct Batch {
     /// `[batch, z, frames, h, w]`.
     pub clean: Tensor,
+    /// How much each part of what is made counts, `[batch, 1, frames - memory, h, w]`.
+    pub emphasis: Tensor,
     /// Condition channels, `[batch, 4 + z, frames, h, w]`, if the model takes any.
     pub condition: Option<Tensor>,
     /// Frames of memory, which come first.
@@ -273,12 +275,14 @@ impl FlowStage {
             Length::Clip => (self.frames, settings.samples),
         };
         let (mut clean, mut condition, mut captions) = (Vec::new(), Vec::new(), Vec::new());
+        let mut emphasis = Vec::new();
         let mut told = Answers::default();
         for _ in 0..samples {
             let entries = self.pool.entries();
             let entry = &entries[draws.below(entries.len())];
             let sample = Sample::draw(draws, entry, entries, memory, frames)?;
             clean.push(sample.clean);
+            emphasis.push(sample.emphasis);
             condition.extend(sample.condition);
             let dropped = draws.chance(settings.dropped);
             told.push(sample.told.filter(|_| !dropped).as_ref());
@@ -293,6 +297,7 @@ impl FlowStage {
         let latents = clean.size()[2] as usize - memory;
         Ok(Batch {
             clean,
+            emphasis: Tensor::f_stack(&emphasis, 0)?,
             condition: match condition.is_empty() {
                 true => None,
                 false => Some(Tensor::f_stack(&condition, 0)?),
@@ -320,6 +325,7 @@ impl FlowStage {
 /// One sample.
 struct Sample {
     clean: Tensor,
+    emphasis: Tensor,
     condition: Option<Tensor>,
     caption: String,
     /// What the caption tells, if it tells everything.
@@ -337,15 +343,23 @@ impl Sample {
         let shots = entry.story.shots.len();
         let target = draws.below(shots);
         let is_last = draws.chance(0.5);
-        let clip = if frames == 1 {
-            picture_of(entry, target, is_last)?
-        } else {
-            entry.latents.clips.f_select(0, target as i64)?
-        };
+        let Entry {
+            latents, emphasis, ..
+        } = entry;
+        let [clip, emphasis] = [
+            [&latents.clips, &latents.lasts],
+            [&emphasis.clips, &emphasis.lasts],
+        ]
+        .map(|[clips, lasts]| match frames {
+            1 => picture_of(clips, lasts, target, is_last),
+            _ => Ok(clips.f_select(0, target as i64)?),
+        });
+        let (clip, emphasis) = (clip?, emphasis?);
         let Some(count) = memory else {
             let scene = &entry.story.shots[target].scene;
             return Ok(Self {
                 clean: clip,
+                emphasis,
                 condition: None,
                 caption: caption(scene, News::ALL),
                 told: Some(*scene),
@@ -354,7 +368,7 @@ impl Sample {
         let mut memory = remember(draws, entry, entries, target, count)?;
         if frames == 1 && draws.chance(TWINS) {
             let place = draws.below(count);
-            memory[place] = picture_of(entry, target, !is_last)?;
+            memory[place] = picture_of(&latents.clips, &latents.lasts, target, !is_last)?;
         }
         let shot = &entry.story.shots[target];
         let goes_on = !shot.cut && frames > 1;
@@ -372,6 +386,7 @@ impl Sample {
         let clean: Vec<&Tensor> = memory.iter().chain([&clip]).collect();
         Ok(Self {
             clean: Tensor::f_cat(&clean, 1)?,
+            emphasis,
             condition: Some(condition),
             caption: told(draws, &entry.story, target),
             told: None,
@@ -379,12 +394,12 @@ impl Sample {
     }
 }
 
-/// The last frame of a shot or the first, `[z, 1, h, w]`.
-fn picture_of(entry: &Entry, shot: usize, is_last: bool) -> Result<Tensor> {
+/// The last frame of a shot or the first, `[channels, 1, h, w]`.
+fn picture_of(clips: &Tensor, lasts: &Tensor, shot: usize, is_last: bool) -> Result<Tensor> {
     let shot = shot as i64;
     Ok(match is_last {
-        true => entry.latents.lasts.f_select(0, shot)?,
-        false => entry.latents.clips.f_select(0, shot)?.f_narrow(1, 0, 1)?,
+        true => lasts.f_select(0, shot)?,
+        false => clips.f_select(0, shot)?.f_narrow(1, 0, 1)?,
     })
 }
 
@@ -421,7 +436,8 @@ fn remember(
             true => &entries[draws.below(entries.len())],
             false => entry,
         };
-        memory.push(picture_of(from, shot, is_last)?);
+        let latents = &from.latents;
+        memory.push(picture_of(&latents.clips, &latents.lasts, shot, is_last)?);
     }
     Ok(memory)
 }
@@ -626,17 +642,21 @@ impl Work {
         })
     }
 
-    /// The mean squared error of velocities, in which memory counts little.
+    /// The mean squared error of velocities, by [`Emphasis`](crate::emphasis::Emphasis); memory
+    /// counts little.
     fn error(&self, found: &Tensor, wanted: &Tensor) -> Result<Tensor> {
         let memory = self.batch.memory as i64;
-        let of = |from: i64, frames: i64| -> Result<Tensor> {
-            let [found, wanted] = [found, wanted].map(|all| all.f_narrow(2, from, frames));
-            Ok(found?.f_mse_loss(&wanted?, Reduction::Mean)?)
-        };
-        let made = of(memory, found.size()[2] - memory)?;
+        let squares = found.f_mse_loss(wanted, Reduction::None)?;
+        let weights = self.batch.emphasis.f_to_device(self.device)?;
+        let made = squares.f_narrow(2, memory, squares.size()[2] - memory)?;
+        let made = made.f_mul(&weights)?.f_mean(None)?;
+        let made = made.f_div(&weights.f_mean(None)?)?;
         match memory {
             0 => Ok(made),
-            _ => Ok(made.f_add(&of(0, memory)?.f_mul_scalar(GIVEN)?)?),
+            _ => {
+                let given = squares.f_narrow(2, 0, memory)?.f_mean(None)?;
+                Ok(made.f_add(&given.f_mul_scalar(GIVEN)?)?)
+            }
         }
     }
 

@@ -7,6 +7,7 @@ use storyloom_models::tch::{Device, Kind, Tensor};
 use storyloom_models::vae::{AutoencoderKlWan, VaeConfig};
 
 use crate::clips::ClipSource;
+use crate::emphasis::Emphasis;
 use crate::error::{Result, TrainError};
 use crate::params::{Tensors, checkpoint_of, plain_on, shallow};
 use crate::stage::in_parallel;
@@ -220,6 +221,20 @@ pub struct Entry {
     pub story: Story,
     /// Its pictures.
     pub latents: Encoded,
+    /// How much each part of them counts.
+    pub emphasis: Emphasis,
+}
+
+impl Entry {
+    fn new(story: Story, latents: Encoded, source: ClipSource) -> Result<Self> {
+        let (_, _, frames, rows, columns) = latents.clips.size5()?;
+        let emphasis = Emphasis::of(&story, source, [frames, rows, columns])?;
+        Ok(Self {
+            story,
+            latents,
+            emphasis,
+        })
+    }
 }
 
 impl Pool {
@@ -253,14 +268,14 @@ impl Pool {
             let rounds = (self.drawn - 1 - place) / self.size as u64;
             let number = place + rounds * self.size as u64;
             let place = place as i64;
-            self.entries.push(Entry {
-                story: Story::draw(self.story_seed(number), Split::Train),
-                latents: Encoded {
-                    clips: part("clips", place)?,
-                    lasts: part("lasts", place)?,
-                    given: part("given", place)?,
-                },
-            });
+            let latents = Encoded {
+                clips: part("clips", place)?,
+                lasts: part("lasts", place)?,
+                given: part("given", place)?,
+            };
+            let story = Story::draw(self.story_seed(number), Split::Train);
+            self.entries
+                .push(Entry::new(story, latents, self.codec.source)?);
         }
         Ok(())
     }
@@ -316,14 +331,13 @@ impl Pool {
         let rounded = |tensor: &Tensor| -> Result<Tensor> {
             Ok(tensor.f_to_kind(Kind::BFloat16)?.f_to_kind(Kind::Float)?)
         };
-        let entry = Entry {
-            story: Story::draw(seed, Split::Train),
-            latents: Encoded {
-                clips: rounded(&latents.clips)?,
-                lasts: rounded(&latents.lasts)?,
-                given: rounded(&latents.given)?,
-            },
+        let latents = Encoded {
+            clips: rounded(&latents.clips)?,
+            lasts: rounded(&latents.lasts)?,
+            given: rounded(&latents.given)?,
         };
+        let story = Story::draw(seed, Split::Train);
+        let entry = Entry::new(story, latents, self.codec.source)?;
         let place = (self.drawn % self.size as u64) as usize;
         if place < self.entries.len() {
             self.entries[place] = entry;

@@ -6,6 +6,7 @@ pub mod captions;
 pub mod clips;
 pub mod curve;
 pub mod draws;
+pub mod emphasis;
 pub mod error;
 pub mod eval;
 pub mod export;

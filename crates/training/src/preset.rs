@@ -145,7 +145,7 @@ impl Preset {
                 },
                 adam(2e-3, 50, 300),
             ),
-            pictures: (flow, adam(1.5e-3, 100, 12_000)),
+            pictures: (flow, adam(1.5e-3, 100, 20_000)),
             clips: (
                 FlowSettings {
                     samples: 6,
@@ -155,7 +155,7 @@ impl Preset {
                     stills: 0.6,
                     ..flow
                 },
-                adam(5e-4, 50, 1_200),
+                adam(5e-4, 50, 600),
             ),
             memory: (
                 FlowSettings {
@@ -168,15 +168,15 @@ impl Preset {
                     stills: 0.6,
                     ..flow
                 },
-                adam(1.2e-3, 50, 4_000),
+                adam(1.2e-3, 50, 6_600),
             ),
             rank: 16,
             fast: (
-                300,
+                160,
                 Distil {
                     steps: 6,
                     shift: 3.0,
-                    guidance: 3.0,
+                    guidance: 2.0,
                     substeps: 2,
                 },
             ),

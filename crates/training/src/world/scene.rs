@@ -4,11 +4,14 @@ use serde::{Deserialize, Serialize};
 use storyloom_story::{Clip, RgbImage};
 use tiny_skia::Transform;
 
+use super::attribute::Owner;
 use super::canvas::{Canvas, HEIGHT, INK, PAPER, Pen, Tint, WIDTH};
 use super::character_art::{self, Pose};
 use super::place_art::{self, HORIZON};
 use super::product_art;
-use super::things::{Action, Camera, Character, Framing, Light, Place, Product, ProductKind};
+use super::things::{
+    Action, Camera, Character, Colour, Framing, Hair, Light, Place, Product, ProductKind, Skin,
+};
 
 /// What a shot is about.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -65,6 +68,39 @@ pub struct Scene {
 }
 
 impl Scene {
+    /// The same scene with all colours of `owner` changed, so that one can see where it is.
+    pub fn repainted(&self, owner: Owner) -> Self {
+        let other = |colour: Colour| next(Colour::ALL, colour.index() + 2);
+        let product = |product: Product| match owner {
+            Owner::Product => Product {
+                body: other(product.body),
+                second: other(product.second),
+                ..product
+            },
+            _ => product,
+        };
+        let character = |character: Character| match owner {
+            Owner::Character => Character {
+                top: other(character.top),
+                accent: other(character.accent),
+                skin: character.skin.map(|skin| next(Skin::ALL, skin.index())),
+                hair: character.hair.map(|hair| next(Hair::ALL, hair.index())),
+                ..character
+            },
+            _ => character,
+        };
+        let mut scene = *self;
+        scene.subject = match self.subject {
+            Subject::Product(it) => Subject::Product(product(it)),
+            Subject::Character(it) => Subject::Character(character(it)),
+            Subject::Both(who, it) => Subject::Both(character(who), product(it)),
+        };
+        if owner == Owner::Place {
+            scene.place.colour = other(self.place.colour);
+        }
+        scene
+    }
+
     /// Picture `frame` of `frames`, or `None` if a side is 0.
     pub fn render(&self, frame: usize, frames: usize, width: u32, height: u32) -> Option<RgbImage> {
         let steps = frames.saturating_sub(1).max(1);
@@ -201,6 +237,11 @@ impl Scene {
         }
         pose
     }
+}
+
+/// The value after `index`, the first after the last.
+fn next<T: Copy>(all: &[T], index: usize) -> T {
+    all[(index + 1) % all.len()]
 }
 
 /// Where the camera is at a moment.
