@@ -168,7 +168,7 @@ impl Preset {
                     stills: 0.6,
                     ..flow
                 },
-                adam(1.2e-3, 50, 6_600),
+                adam(1.2e-3, 50, 6_000),
             ),
             rank: 16,
             fast: (
