@@ -29,7 +29,8 @@ say() { printf 'setup: %s\n' "$*" >&2; }
 fail() { say "$*"; exit 69; }
 have() { command -v "$1" >/dev/null 2>&1; }
 have_pip() { python3 -m pip --version >/dev/null 2>&1; }
-have_libclang() { compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null; }
+# libclang-cpp is another library, which other packages bring along.
+have_libclang() { compgen -G '/usr/lib/llvm-*/lib/libclang[.-][0-9s]*' >/dev/null; }
 
 # Debian packages of what is missing; the arguments are those of the script.
 missing_packages() {

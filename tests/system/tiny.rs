@@ -30,6 +30,15 @@ fn what_was_trained_in_seconds_tells_a_story() {
     );
     let card = fs::read_to_string(shop.path("set/README.md")).unwrap();
     assert!(card.contains("| fast-memory |"), "{card}");
+    let further = shop.path("further").display().to_string();
+    let further = ["train", "tiny", "--preset", "test", "--out", &further];
+    let from = ["--from", &set];
+    let one = ["--stage", "pictures", "--steps", "4", "--rate", "1e-4"];
+    call(&[&further[..], &from, &one].concat()).ended_with(0);
+    call(&[&further[..], &["--stage", "vae"]].concat())
+        .ended_with(65)
+        .saying("comes finished");
+    call(&[&further[..], &["--steps", "4"]].concat()).ended_with(2);
 
     for (set, name) in [(set, "whole"), (lora, "lora")] {
         let settings = [

@@ -41,6 +41,12 @@ pub enum TrainError {
         /// What it starts from.
         needs: &'static str,
     },
+    /// A stage was asked for that a run which goes on from a set cannot train.
+    #[error("stage {stage} comes finished with the set that this run goes on from; leave it out")]
+    Finished {
+        /// The stage.
+        stage: &'static str,
+    },
     /// The loss is no number any more.
     #[error("the loss of stage {stage} is {loss} at step {step}: lower the learning rate")]
     Diverged {

@@ -725,9 +725,33 @@ pub fn widened(tensors: &Tensors, channels: i64) -> Result<Tensors> {
     Ok(wide)
 }
 
+/// What a memory-conditioned model `memory` had learned beyond its text-to-video model `before`, added
+/// to a newer one; all of them [widened]. The memory pictures are used at once, and better than by the
+/// newer model alone.
+pub fn carried_over(newer: &Tensors, memory: &Tensors, before: &Tensors) -> Result<Tensors> {
+    let mut sums = Tensors::new();
+    for (name, tensor) in newer {
+        let sum = match (memory.get(name), before.get(name)) {
+            (Some(memory), Some(before)) => no_grad(|| tensor.f_add(&memory.f_sub(before)?))?,
+            _ => tensor.shallow_clone(),
+        };
+        sums.insert(name.clone(), sum);
+    }
+    Ok(sums)
+}
+
+/// The tensors of the transformer among `tensors`.
+pub fn transformer(tensors: &Tensors) -> Tensors {
+    below(parts::TRANSFORMER, tensors)
+}
+
 /// The tensors of the text encoder among `tensors`.
 pub fn text_encoder(tensors: &Tensors) -> Tensors {
-    let prefix = format!("{}.", parts::TEXT);
+    below(parts::TEXT, tensors)
+}
+
+fn below(part: &str, tensors: &Tensors) -> Tensors {
+    let prefix = format!("{part}.");
     let all = tensors.iter().filter(|(name, _)| name.starts_with(&prefix));
     all.map(|(name, tensor)| (name.clone(), tensor.shallow_clone()))
         .collect()

@@ -226,6 +226,20 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Draws, encodes and weighs the story of `seed`.
+    fn draw(codec: &LatentCodec, seed: u64, length: Length) -> Result<Self> {
+        let latents = codec.encode(seed, Split::Train, length)?;
+        let rounded = |tensor: &Tensor| -> Result<Tensor> {
+            Ok(tensor.f_to_kind(Kind::BFloat16)?.f_to_kind(Kind::Float)?)
+        };
+        let latents = Encoded {
+            clips: rounded(&latents.clips)?,
+            lasts: rounded(&latents.lasts)?,
+            given: rounded(&latents.given)?,
+        };
+        Self::new(Story::draw(seed, Split::Train), latents, codec.source)
+    }
+
     fn new(story: Story, latents: Encoded, source: ClipSource) -> Result<Self> {
         let (_, _, frames, rows, columns) = latents.clips.size5()?;
         let emphasis = Emphasis::of(&story, source, [frames, rows, columns])?;
@@ -316,28 +330,17 @@ impl Pool {
             let (length, seeds) = (self.length, numbers.map(|number| self.story_seed(number)));
             let works = seeds.map(|seed| {
                 let codec = self.codec.clone();
-                move || Ok((seed, codec.encode(seed, Split::Train, length)?))
+                move || Entry::draw(&codec, seed, length)
             });
-            let stories: Vec<(u64, Encoded)> = in_parallel(works)?;
-            for (seed, latents) in stories {
-                self.put(seed, latents)?;
+            for entry in in_parallel(works)? {
+                self.put(entry);
             }
             count -= side_by_side;
         }
         Ok(())
     }
 
-    fn put(&mut self, seed: u64, latents: Encoded) -> Result<()> {
-        let rounded = |tensor: &Tensor| -> Result<Tensor> {
-            Ok(tensor.f_to_kind(Kind::BFloat16)?.f_to_kind(Kind::Float)?)
-        };
-        let latents = Encoded {
-            clips: rounded(&latents.clips)?,
-            lasts: rounded(&latents.lasts)?,
-            given: rounded(&latents.given)?,
-        };
-        let story = Story::draw(seed, Split::Train);
-        let entry = Entry::new(story, latents, self.codec.source)?;
+    fn put(&mut self, entry: Entry) {
         let place = (self.drawn % self.size as u64) as usize;
         if place < self.entries.len() {
             self.entries[place] = entry;
@@ -345,7 +348,6 @@ impl Pool {
             self.entries.push(entry);
         }
         self.drawn += 1;
-        Ok(())
     }
 
     fn story_seed(&self, number: u64) -> u64 {

@@ -11,6 +11,7 @@ pub mod error;
 pub mod eval;
 pub mod export;
 pub mod flow;
+pub mod given;
 pub mod latents;
 pub mod lora;
 pub mod optimizer;
@@ -27,4 +28,4 @@ pub mod words;
 pub mod world;
 
 pub use preset::Preset;
-pub use run::{Form, Run, StageName};
+pub use run::{Form, Pace, Run, StageName};

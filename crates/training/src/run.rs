@@ -14,7 +14,10 @@ use crate::captions::CaptionStage;
 use crate::curve;
 use crate::error::{Result, TrainError};
 use crate::export::{Parts, write_set};
-use crate::flow::{FlowSettings, FlowShape, FlowStage, FlowStart, text_encoder, widened};
+use crate::flow::{
+    FlowSettings, FlowShape, FlowStage, FlowStart, carried_over, text_encoder, transformer, widened,
+};
+use crate::given::{Given, Origin};
 use crate::latents::{LatentCodec, Statistics};
 use crate::optimizer::AdamSettings;
 use crate::params::{self, Tensors};
@@ -83,10 +86,26 @@ impl StageName {
         }
     }
 
+    /// Whether a set of checkpoints has its result for good: what comes after is used to it.
+    const fn comes_finished(self) -> bool {
+        matches!(self, Self::Scorer | Self::Vae | Self::Captions)
+    }
+
     /// The stage of that name.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|stage| stage.name() == name)
     }
+}
+
+/// How long and how fast a stage is trained, where it is not as the preset says.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Pace {
+    /// Steps of the stage in all.
+    pub steps: Option<u64>,
+    /// Learning rate.
+    pub rate: Option<f64>,
+    /// Time after which it stops, resumable.
+    pub time: Option<Duration>,
 }
 
 /// What is exported of a run.
@@ -117,8 +136,18 @@ a seed, by `storyloom train tiny`; `docs/training.md` has the commands and what 
 
 Licence: Apache-2.0, as the project.
 
+";
+
+/// The beginning of what was trained.
+const TABLE: &str = "\
 | stage | steps | loss at the end | minutes |
 |---|---|---|---|
+";
+
+/// What is said of training that went on from a set.
+const FURTHER: &str = "
+Trained on from there (`storyloom train tiny --from`):
+
 ";
 
 /// A folder in which a model is trained.
@@ -142,16 +171,59 @@ impl Run {
         })
     }
 
-    /// Trains one stage from where it stands; whether it is done. It stops early, resumable, after
-    /// `time` or when `stop` is set.
-    pub fn train(
-        &self,
-        stage: StageName,
-        time: Option<Duration>,
-        stop: &AtomicBool,
-    ) -> Result<bool> {
-        let files = StageFiles::new(&self.folder, stage.name())?;
-        let (mut network, settings): (Box<dyn Stage>, AdamSettings) = match stage {
+    /// Goes on from the set of checkpoints in `set` instead of from nothing: autoencoder, text encoder
+    /// and vision tower are taken as they are, and the transformers are trained on. Again on the same
+    /// run with the same set it does nothing.
+    ///
+    /// # Errors
+    /// A set of another shape or world; a run that has begun without it or from other weights.
+    pub fn go_on_from(&self, set: &Path) -> Result<()> {
+        let tokenizer = self.folder.join("tokenizer");
+        let words = Words::write(&tokenizer)?;
+        let tokenizer = tokenizer.join("tokenizer.json");
+        let given = Given::read(set, &self.preset.shape, words.rows(), &tokenizer)?;
+        match Origin::of(&self.folder)? {
+            Some(origin) if origin.weights == given.origin.weights => return Ok(()),
+            Some(_) => {
+                let reason = "this run goes on from another set; name another folder for it";
+                return Err(TrainError::bad_file(&self.folder, reason));
+            }
+            None => {}
+        }
+        for stage in StageName::ALL {
+            if self.files(stage)?.average()?.is_some() {
+                let reason = format!(
+                    "stage {} of this run has begun without a set; name another folder",
+                    stage.name()
+                );
+                return Err(TrainError::bad_file(&self.folder, reason));
+            }
+        }
+        self.put_codec(&given.vae, &given.statistics)?;
+        self.files(StageName::Scorer)?.give(&given.scorer)?;
+        self.files(StageName::Clips)?.give(&given.text_to_video)?;
+        self.files(StageName::Memory)?.give(&given.image_to_video)?;
+        given.origin.write(&self.folder)
+    }
+
+    /// The stages that make what is shipped, in order.
+    pub fn stages(&self) -> Result<Vec<StageName>> {
+        let mut stages = StageName::shipped();
+        if Origin::of(&self.folder)?.is_some() {
+            stages.retain(|stage| !stage.comes_finished());
+        }
+        Ok(stages)
+    }
+
+    /// Trains one stage from where it stands; whether it is done. It stops early, resumable, when its
+    /// time is over or `stop` is set.
+    pub fn train(&self, stage: StageName, pace: Pace, stop: &AtomicBool) -> Result<bool> {
+        if stage.comes_finished() && Origin::of(&self.folder)?.is_some() {
+            let stage = stage.name();
+            return Err(TrainError::Finished { stage });
+        }
+        let files = self.files(stage)?;
+        let (mut network, mut settings): (Box<dyn Stage>, AdamSettings) = match stage {
             StageName::Scorer => {
                 let (settings, adam) = self.preset.scorer;
                 let words = Words::write(&self.folder.join("tokenizer"))?;
@@ -188,12 +260,14 @@ impl Run {
                 self.flow(stage, &files, self.preset.fast(self.preset.memory))?
             }
         };
+        settings.steps = pace.steps.unwrap_or(settings.steps);
+        settings.rate = pace.rate.unwrap_or(settings.rate);
         let rhythm = Rhythm {
             steps: settings.steps,
             log_every: self.preset.log_every,
             save_every: self.preset.save_every,
             preview_every: self.preset.preview_every,
-            time,
+            time: pace.time,
         };
         train(network.as_mut(), &files, settings, rhythm, stop)
     }
@@ -216,17 +290,35 @@ impl Run {
         let channels = shape.transformer.in_channels;
         let first = match stage {
             StageName::Scorer | StageName::Vae | StageName::Captions => None,
-            StageName::Pictures => {
-                if start.params.is_none() {
-                    start.begun = self.average(StageName::Captions, stage)?;
+            StageName::Pictures => match self.files(StageName::Clips)?.given()? {
+                Some(given) => {
+                    start.frozen = Some(text_encoder(&given));
+                    Some(transformer(&given))
                 }
-                None
+                None => {
+                    if start.params.is_none() {
+                        start.begun = self.average(StageName::Captions, stage)?;
+                    }
+                    None
+                }
+            },
+            StageName::Clips => {
+                let given = self.files(StageName::Clips)?.given()?;
+                start.frozen = given.as_ref().map(text_encoder);
+                Some(self.average(StageName::Pictures, stage)?)
             }
-            StageName::Clips => Some(self.average(StageName::Pictures, stage)?),
             StageName::Memory => {
-                let text_to_video = self.average(StageName::Clips, stage)?;
+                let text_to_video = self.text_to_video(stage)?;
                 start.frozen = Some(text_encoder(&text_to_video));
-                Some(widened(&text_to_video, channels)?)
+                let first = widened(&text_to_video, channels)?;
+                let [clips, memory] = [StageName::Clips, StageName::Memory]
+                    .map(|stage| self.files(stage).and_then(|files| files.given()));
+                Some(match (clips?, memory?) {
+                    (Some(clips), Some(memory)) => {
+                        carried_over(&first, &memory, &widened(&clips, channels)?)?
+                    }
+                    _ => first,
+                })
             }
             StageName::MemoryLora => {
                 start.frozen = Some(self.adapted(stage, channels)?);
@@ -260,7 +352,7 @@ impl Run {
 
     /// Transformer with room for `channels`, and text encoder, that the adapters of `stage` change.
     fn adapted(&self, stage: StageName, channels: i64) -> Result<Tensors> {
-        let text_to_video = self.average(StageName::Clips, stage)?;
+        let text_to_video = self.text_to_video(stage)?;
         let mut tensors = text_encoder(&text_to_video);
         tensors.extend(widened(&text_to_video, channels)?);
         Ok(tensors)
@@ -268,12 +360,30 @@ impl Run {
 
     /// Transformer and text encoder that the fast `stage` learns from.
     fn complete(&self, stage: StageName) -> Result<Tensors> {
-        let text_to_video = self.average(StageName::Clips, stage)?;
+        let text_to_video = self.text_to_video(stage)?;
         if stage == StageName::FastClips {
             return Ok(text_to_video);
         }
         let mut tensors = self.average(StageName::Memory, stage)?;
         tensors.extend(text_encoder(&text_to_video));
+        Ok(tensors)
+    }
+
+    fn files(&self, stage: StageName) -> Result<StageFiles> {
+        StageFiles::new(&self.folder, stage.name())
+    }
+
+    /// Transformer and text encoder of stage `clips`, which `wants` starts from.
+    fn text_to_video(&self, wants: StageName) -> Result<Tensors> {
+        self.text_to_video_for(wants.name())
+    }
+
+    fn text_to_video_for(&self, wants: &'static str) -> Result<Tensors> {
+        let mut tensors = self.average_for(StageName::Clips, wants)?;
+        // A text encoder that was given stays as it is and is not in the checkpoint.
+        if let Some(given) = self.files(StageName::Clips)?.given()? {
+            tensors.extend(text_encoder(&given));
+        }
         Ok(tensors)
     }
 
@@ -283,7 +393,7 @@ impl Run {
     }
 
     fn average_for(&self, stage: StageName, wants: &'static str) -> Result<Tensors> {
-        let average = StageFiles::new(&self.folder, stage.name())?.average()?;
+        let average = self.files(stage)?.average()?;
         let too_early = TrainError::TooEarly {
             stage: wants,
             needs: stage.name(),
@@ -334,6 +444,10 @@ impl Run {
             }
         };
         let statistics = [codec.statistics().mean, codec.statistics().std];
+        let scorer = match self.files(StageName::Scorer)?.given()? {
+            Some(given) => given,
+            None => average(StageName::Scorer)?,
+        };
         let set = Parts {
             vae: (
                 shape.vae_json(&statistics),
@@ -341,12 +455,12 @@ impl Run {
             ),
             text: (
                 shape.text_json(words.rows()),
-                text_encoder(&average(StageName::Clips)?),
+                text_encoder(&self.text_to_video_for("export")?),
             ),
             text_to_video: (shape.transformer_json(false), text_to_video),
             image_to_video: (image_shape, image_to_video),
             adapters,
-            clip: (shape.clip_json(), average(StageName::Scorer)?),
+            clip: (shape.clip_json(), scorer),
             flow_shift: self.preset.fast.1.shift,
             card: self.card()?,
         };
@@ -355,10 +469,12 @@ impl Run {
 
     /// The model card: what was trained for how long.
     fn card(&self) -> Result<String> {
-        let mut card = String::from(CARD);
+        let mut card = match Origin::of(&self.folder)? {
+            Some(origin) => origin.card + FURTHER + TABLE,
+            None => format!("{CARD}{TABLE}"),
+        };
         for stage in StageName::ALL {
-            let files = StageFiles::new(&self.folder, stage.name())?;
-            let points = curve::read(&files.curve())?;
+            let points = curve::read(&self.files(stage)?.curve())?;
             if let Some(last) = points.last() {
                 let Point {
                     step,
@@ -383,17 +499,11 @@ impl Run {
     /// first of them began, with the statistics of their latents.
     pub fn codec(&self) -> Result<LatentCodec> {
         let config = self.preset.shape.vae()?;
-        let (weights, numbers) = (
-            self.folder.join("codec.safetensors"),
-            self.folder.join("codec.json"),
-        );
+        let [weights, numbers] = self.codec_files();
         if !numbers.exists() {
             let average = self.average(StageName::Vae, StageName::Pictures)?;
             let statistics = LatentCodec::measure(&config, &average, self.preset.source)?;
-            params::save(&weights, &average)?;
-            let text = serde_json::to_string_pretty(&statistics)
-                .map_err(|error| TrainError::bad_file(&numbers, error))?;
-            fs::write(&numbers, text).map_err(|error| TrainError::io(&numbers, error))?;
+            self.put_codec(&average, &statistics)?;
         }
         let text = fs::read(&numbers).map_err(|error| TrainError::io(&numbers, error))?;
         let statistics: Statistics =
@@ -406,6 +516,19 @@ impl Run {
             self.preset.source,
             self.device,
         ))
+    }
+
+    /// Weights and statistics of the autoencoder that stages work with.
+    fn codec_files(&self) -> [PathBuf; 2] {
+        ["codec.safetensors", "codec.json"].map(|name| self.folder.join(name))
+    }
+
+    fn put_codec(&self, vae: &Tensors, statistics: &Statistics) -> Result<()> {
+        let [weights, numbers] = self.codec_files();
+        params::save(&weights, vae)?;
+        let text = serde_json::to_string_pretty(statistics)
+            .map_err(|error| TrainError::bad_file(&numbers, error))?;
+        fs::write(&numbers, text).map_err(|error| TrainError::io(&numbers, error))
     }
 }
 
@@ -438,13 +561,20 @@ mod tests {
         let [calm, broken] = [(), ()].map(|()| tempfile::tempdir().unwrap());
         let whole = run(calm.path(), Preset::test());
         let resumed = run(broken.path(), Preset::test());
+        let step = Pace {
+            time: Some(Duration::ZERO),
+            ..Pace::default()
+        };
         for stage in StageName::ALL {
-            assert!(whole.train(stage, None, &STILL).unwrap(), "{stage:?}");
+            assert!(
+                whole.train(stage, Pace::default(), &STILL).unwrap(),
+                "{stage:?}"
+            );
             // No time: one step, and a checkpoint.
             for _ in 0..3 {
-                assert!(!resumed.train(stage, Some(Duration::ZERO), &STILL).unwrap());
+                assert!(!resumed.train(stage, step, &STILL).unwrap());
             }
-            assert!(resumed.train(stage, None, &STILL).unwrap());
+            assert!(resumed.train(stage, Pace::default(), &STILL).unwrap());
             let (one, other) = (weights(&whole, stage), weights(&resumed, stage));
             assert!(!one.is_empty());
             for (name, tensor) in &one {
@@ -462,7 +592,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let run = run(folder.path(), shortened([60, 60, 80]));
         for stage in [StageName::Vae, StageName::Captions, StageName::Pictures] {
-            run.train(stage, None, &STILL).unwrap();
+            run.train(stage, Pace::default(), &STILL).unwrap();
             let points = curve::read(&folder.path().join(stage.name()).join("curve.jsonl"));
             let losses: Vec<f64> = points.unwrap().iter().map(|point| point.loss).collect();
             let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
@@ -472,12 +602,75 @@ mod tests {
         }
     }
 
+    /// Names and bytes of a file of a set.
+    fn tensors(set: &Path, file: &str) -> Tensors {
+        params::read(&set.join(file)).unwrap()
+    }
+
+    #[test]
+    fn a_run_goes_on_from_a_finished_set() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let first = run(&path("first"), Preset::test());
+        for stage in StageName::shipped() {
+            first.train(stage, Pace::default(), &STILL).unwrap();
+        }
+        let (set, guided) = (path("set"), path("guided"));
+        first.export(&set, Form::Fast).unwrap();
+        first.export(&guided, Form::Guided).unwrap();
+        let refused = first.go_on_from(&set).unwrap_err();
+        assert!(refused.to_string().contains("begun"), "{refused}");
+
+        let further = run(&path("further"), Preset::test());
+        further.go_on_from(&set).unwrap();
+        further.go_on_from(&set).unwrap();
+        let refused = further.go_on_from(&guided).unwrap_err();
+        assert!(refused.to_string().contains("another set"), "{refused}");
+        let refused = further.train(StageName::Vae, Pace::default(), &STILL);
+        assert!(matches!(refused, Err(TrainError::Finished { .. })));
+        let stages = further.stages().unwrap();
+        assert_eq!(stages, StageName::shipped()[3..]);
+        let pace = Pace {
+            steps: Some(3),
+            rate: Some(1e-4),
+            time: None,
+        };
+        for stage in stages {
+            assert!(further.train(stage, pace, &STILL).unwrap());
+            let points = curve::read(&further.files(stage).unwrap().curve()).unwrap();
+            assert_eq!(points.last().unwrap().step, 2, "one line of the log");
+        }
+        let second = path("second");
+        further.export(&second, Form::Fast).unwrap();
+        for (file, is_kept) in [
+            ("clip/model.safetensors", true),
+            ("t2v/text_encoder/model.safetensors", true),
+            ("t2v/vae/diffusion_pytorch_model.safetensors", true),
+            ("t2v/transformer/diffusion_pytorch_model.safetensors", false),
+            ("i2v/transformer/diffusion_pytorch_model.safetensors", false),
+        ] {
+            assert_eq!(
+                tensors(&set, file) == tensors(&second, file),
+                is_kept,
+                "{file}"
+            );
+        }
+        let [before, after] =
+            [&set, &second].map(|set| fs::read_to_string(set.join("README.md")).unwrap());
+        assert!(after.starts_with(&before), "{after}");
+        assert!(after.len() > before.len(), "{after}");
+        // A set of another size is not taken.
+        let other = run(&path("other"), Preset::tiny());
+        let refused = other.go_on_from(&set).unwrap_err();
+        assert!(refused.to_string().contains("another size"), "{refused}");
+    }
+
     #[test]
     fn stages_have_an_order() {
         let folder = tempfile::tempdir().unwrap();
         let run = run(folder.path(), Preset::test());
         for stage in &StageName::ALL[3..] {
-            let error = run.train(*stage, None, &STILL).unwrap_err();
+            let error = run.train(*stage, Pace::default(), &STILL).unwrap_err();
             assert!(matches!(error, TrainError::TooEarly { .. }), "{error}");
         }
         for form in [Form::Fast, Form::Guided, Form::Lora] {

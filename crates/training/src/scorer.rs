@@ -68,10 +68,8 @@ impl ScorerStage {
             Some(tensors) => Params::of(tensors, device)?,
             None => {
                 let load = |weights: &Weights| -> storyloom_models::Result<()> {
-                    ClipVision::load(weights, config.clone())?;
-                    let (width, space) = (config.hidden_size, config.projection_dim);
-                    let _ = weights.take("visual_projection.weight", &[space, width])?;
-                    let _ = weights.take(own::WORDS, &[words.rows(), space])?;
+                    shipped(weights, &config)?;
+                    let _ = weights.take(own::WORDS, &[words.rows(), config.projection_dim])?;
                     let _ = weights.take(own::SCALE, &[1])?;
                     Ok(())
                 };
@@ -104,6 +102,13 @@ impl ScorerStage {
         let captions: Vec<String> = scenes.iter().map(told).collect();
         self.words.encode(&captions)?.on(self.device)
     }
+}
+
+/// Asks `weights` for everything that is shipped: the tower and its projection.
+pub fn shipped(weights: &Weights, config: &ClipVisionConfig) -> storyloom_models::Result<()> {
+    ClipVision::load(weights, config.clone())?;
+    let size = [config.projection_dim, config.hidden_size];
+    weights.take("visual_projection.weight", &size).map(drop)
 }
 
 /// The tensors of the vision tower among `tensors`, as they are shipped.

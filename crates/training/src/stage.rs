@@ -111,6 +111,17 @@ impl StageFiles {
         Ok(Some((saved.part("average"), saved.progress.step)))
     }
 
+    /// What the set that the run goes on from has in the place of this stage.
+    pub fn given(&self) -> Result<Option<Tensors>> {
+        let path = self.folder.join("given.safetensors");
+        path.exists().then(|| params::read(&path)).transpose()
+    }
+
+    /// Puts down what the set has.
+    pub fn give(&self, tensors: &Tensors) -> Result<()> {
+        params::save(&self.folder.join("given.safetensors"), tensors)
+    }
+
     /// The saved extra state of the stage.
     pub fn state(&self) -> Result<Tensors> {
         let path = self.checkpoint();

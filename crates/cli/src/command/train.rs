@@ -189,7 +189,9 @@ fn stop_flag() -> Result<Arc<AtomicBool>, Failure> {
 fn failure(error: TrainError) -> Failure {
     let exit = match &error {
         TrainError::Io { .. } => Exit::Storage,
-        TrainError::BadFile { .. } | TrainError::TooEarly { .. } => Exit::Input,
+        TrainError::BadFile { .. } | TrainError::TooEarly { .. } | TrainError::Finished { .. } => {
+            Exit::Input
+        }
         _ => Exit::Unexpected,
     };
     Failure::new(exit, error)

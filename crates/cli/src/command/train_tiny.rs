@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use storyloom_models::tch::{Device, set_num_threads};
 use storyloom_training::error::TrainError;
-use storyloom_training::{Form, Preset, Run, StageName};
+use storyloom_training::{Form, Pace, Preset, Run, StageName};
 
 use crate::engine::first_gpu;
 use crate::exit::{Exit, Failure};
@@ -27,6 +27,16 @@ pub struct Arguments {
     /// memory-lora, which learns memory as adapters, only if it is given.
     #[arg(long = "stage", value_name = "NAME", value_parser = stage)]
     stages: Vec<StageName>,
+    /// Go on from this set of checkpoints instead of from nothing: scorer, vae and captions are
+    /// taken from it, and the transformers are trained on. The folder of --out keeps to it.
+    #[arg(long, value_name = "FOLDER", conflicts_with = "export")]
+    from: Option<PathBuf>,
+    /// Steps of the stages named with --stage, instead of the preset's.
+    #[arg(long, requires = "stages", value_parser = clap::value_parser!(u64).range(1..))]
+    steps: Option<u64>,
+    /// Learning rate of the stages named with --stage, instead of the preset's.
+    #[arg(long, requires = "stages", value_parser = rate)]
+    rate: Option<f64>,
     /// Go to the next stage, or stop, after so many minutes of each.
     #[arg(long)]
     minutes: Option<u64>,
@@ -77,6 +87,13 @@ fn stage(name: &str) -> Result<StageName, String> {
     })
 }
 
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(rate) if rate > 0.0 && rate < 1.0 => Ok(rate),
+        _ => Err("a learning rate is a number between 0 and 1, such as 1e-3".to_owned()),
+    }
+}
+
 /// Trains, or exports; the end of a stage that was stopped is [`Exit::Stopped`].
 ///
 /// # Errors
@@ -106,18 +123,24 @@ pub fn run(
         run.export(folder, form).map_err(&failure)?;
         return Ok(Exit::Done);
     }
-    let time = arguments
-        .minutes
-        .map(|minutes| Duration::from_secs(60 * minutes));
+    if let Some(set) = &arguments.from {
+        run.go_on_from(set).map_err(&failure)?;
+    }
+    let minutes = |minutes| Duration::from_secs(60 * minutes);
+    let pace = Pace {
+        steps: arguments.steps,
+        rate: arguments.rate,
+        time: arguments.minutes.map(minutes),
+    };
     let stages = match arguments.stages.is_empty() {
-        true => StageName::shipped(),
+        true => run.stages().map_err(&failure)?,
         false => arguments.stages.clone(),
     };
     for stage in stages {
-        let done = run.train(stage, time, stop).map_err(&failure)?;
+        let done = run.train(stage, pace, stop).map_err(&failure)?;
         run.draw_curves(&arguments.out).map_err(&failure)?;
         let is_stopped = stop.load(std::sync::atomic::Ordering::Relaxed);
-        if is_stopped || (!done && time.is_none()) {
+        if is_stopped || (!done && pace.time.is_none()) {
             if std::io::stderr().is_terminal() {
                 eprintln!("stopped early; everything is saved, run the same command again");
             }

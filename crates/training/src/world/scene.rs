@@ -101,6 +101,21 @@ impl Scene {
         scene
     }
 
+    /// The same scene with the second colour of its product changed: that of trim and marking.
+    pub fn retrimmed(&self) -> Self {
+        let trimmed = |product: Product| Product {
+            second: next(Colour::ALL, product.second.index() + 2),
+            ..product
+        };
+        let mut scene = *self;
+        scene.subject = match self.subject {
+            Subject::Product(it) => Subject::Product(trimmed(it)),
+            Subject::Character(it) => Subject::Character(it),
+            Subject::Both(who, it) => Subject::Both(who, trimmed(it)),
+        };
+        scene
+    }
+
     /// Picture `frame` of `frames`, or `None` if a side is 0.
     pub fn render(&self, frame: usize, frames: usize, width: u32, height: u32) -> Option<RgbImage> {
         let steps = frames.saturating_sub(1).max(1);

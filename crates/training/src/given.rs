@@ -1,0 +1,191 @@
+//! Going on from a finished set of checkpoints: what a run takes over from it.
+//!
+//! A machine that training was done on may be gone, and its checkpoints with it; what was shipped is
+//! still there. A set has no moments of AdamW, and its few-step form has lost its empty captions, but
+//! what took hours to learn is in it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use storyloom_models::checkpoint::Weights;
+use storyloom_models::text::Umt5Encoder;
+use storyloom_models::tiny::folders;
+use storyloom_models::tiny::hub::{DIFFUSION, TRANSFORMERS};
+use storyloom_models::vae::{AutoencoderKlWan, VaeConfig};
+use storyloom_models::wan::{WanConfig, WanTransformer};
+
+use crate::error::{Result, TrainError};
+use crate::flow::parts;
+use crate::latents::Statistics;
+use crate::params::{self, Tensors, layout};
+use crate::scorer::shipped;
+use crate::shape::Shape;
+
+/// What a run notes of the set it goes on from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// blake3 of the weights.
+    pub weights: String,
+    /// The model card: how these came about.
+    pub card: String,
+}
+
+/// The weights of a set, in f32.
+#[derive(Debug)]
+pub struct Given {
+    /// The autoencoder.
+    pub vae: Tensors,
+    /// Mean and deviation of its latents.
+    pub statistics: Statistics,
+    /// Transformer and text encoder of text to video, by their [names](parts) in training.
+    pub text_to_video: Tensors,
+    /// The transformer that takes memory pictures.
+    pub image_to_video: Tensors,
+    /// The vision tower that selects keyframes.
+    pub scorer: Tensors,
+    /// What to note of them.
+    pub origin: Origin,
+}
+
+impl Given {
+    /// Reads the set in `folder`, whose networks are to have this shape and whose tokenizer the
+    /// `words` in that file.
+    ///
+    /// # Errors
+    /// A file that is missing or damaged, networks of another shape, another vocabulary.
+    pub fn read(folder: &Path, shape: &Shape, rows: i64, words: &Path) -> Result<Self> {
+        let text_to_video = folder.join(folders::TEXT_TO_VIDEO);
+        let image_to_video = folder.join(folders::IMAGE_TO_VIDEO);
+        let tokenizer = text_to_video.join("tokenizer/tokenizer.json");
+        if bytes(&tokenizer)? != bytes(words)? {
+            let reason = "it knows other words than those of the drawn world";
+            return Err(TrainError::bad_file(&tokenizer, reason));
+        }
+        let mut reader = Reader::default();
+        let text = shape.text_encoder(rows)?;
+        let mut text_to_video_tensors = reader.below(
+            parts::TEXT,
+            &text_to_video.join("text_encoder").join(TRANSFORMERS),
+            |weights| Umt5Encoder::load(weights, text).map(drop),
+        )?;
+        text_to_video_tensors
+            .extend(reader.transformer(&text_to_video, shape.transformer(false)?)?);
+        let image_to_video = reader.transformer(&image_to_video, shape.transformer(true)?)?;
+        let vae = text_to_video.join("vae");
+        let (statistics, config) = (statistics(&vae.join("config.json"))?, shape.vae()?);
+        let vae = reader.tensors(&vae.join(DIFFUSION), |weights| {
+            AutoencoderKlWan::load(weights, config).map(drop)
+        })?;
+        let clip = shape.clip()?;
+        let scorer = reader.tensors(&folder.join(folders::CLIP).join(TRANSFORMERS), |weights| {
+            shipped(weights, &clip)
+        })?;
+        let card = folder.join("README.md");
+        let card = fs::read_to_string(&card).map_err(|error| TrainError::io(&card, error))?;
+        Ok(Self {
+            vae,
+            statistics,
+            text_to_video: text_to_video_tensors,
+            image_to_video,
+            scorer,
+            origin: Origin {
+                weights: reader.hash.finalize().to_hex().to_string(),
+                card,
+            },
+        })
+    }
+}
+
+/// Reads weights and remembers what it has read.
+#[derive(Default)]
+struct Reader {
+    hash: blake3::Hasher,
+}
+
+impl Reader {
+    /// Everything that `load` asks for, from a file that has it in these sizes.
+    fn tensors(
+        &mut self,
+        path: &Path,
+        load: impl FnOnce(&Weights) -> storyloom_models::Result<()>,
+    ) -> Result<Tensors> {
+        self.hash.update(&bytes(path)?);
+        let mut there = params::read(path)?;
+        let mut tensors = Tensors::new();
+        for (name, shape) in layout(load)? {
+            let tensor = there
+                .remove(&name)
+                .ok_or_else(|| TrainError::bad_file(path, format!("tensor {name} is not in it")))?;
+            if tensor.size() != shape {
+                let reason = format!(
+                    "{name} is {:?} and should be {shape:?}: the set is of another size than the preset",
+                    tensor.size()
+                );
+                return Err(TrainError::bad_file(path, reason));
+            }
+            tensors.insert(name, params::plain(&tensor)?);
+        }
+        Ok(tensors)
+    }
+
+    /// The same, with names below `part`.
+    fn below(
+        &mut self,
+        part: &str,
+        path: &Path,
+        load: impl FnOnce(&Weights) -> storyloom_models::Result<()>,
+    ) -> Result<Tensors> {
+        let tensors = self.tensors(path, load)?;
+        let named = |(name, tensor)| (format!("{part}.{name}"), tensor);
+        Ok(tensors.into_iter().map(named).collect())
+    }
+
+    fn transformer(&mut self, pipeline: &Path, config: WanConfig) -> Result<Tensors> {
+        let path = pipeline.join("transformer").join(DIFFUSION);
+        self.below(parts::TRANSFORMER, &path, |weights| {
+            WanTransformer::load(weights, config).map(drop)
+        })
+    }
+}
+
+/// Mean and deviation of the latents, from the config of the autoencoder.
+fn statistics(path: &Path) -> Result<Statistics> {
+    let config: VaeConfig =
+        serde_json::from_slice(&bytes(path)?).map_err(|error| TrainError::bad_file(path, error))?;
+    Ok(Statistics {
+        mean: config.latents_mean,
+        std: config.latents_std,
+    })
+}
+
+fn bytes(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).map_err(|error| TrainError::io(path, error))
+}
+
+/// Where a run notes its [`Origin`].
+pub fn note(run: &Path) -> PathBuf {
+    run.join("given.json")
+}
+
+impl Origin {
+    /// What the run in `folder` has noted, if it goes on from a set.
+    pub fn of(folder: &Path) -> Result<Option<Self>> {
+        let path = note(folder);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let origin = serde_json::from_slice(&bytes(&path)?);
+        Ok(Some(
+            origin.map_err(|error| TrainError::bad_file(&path, error))?,
+        ))
+    }
+
+    /// Notes it for the run in `folder`.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        let path = note(folder);
+        let text = serde_json::to_string_pretty(self)
+            .map_err(|error| TrainError::bad_file(&path, error))?;
+        fs::write(&path, text).map_err(|error| TrainError::io(&path, error))
+    }
+}
