@@ -201,10 +201,11 @@ fn receive(mut stream: TcpStream, bodies: &Sender<Vec<u8>>) {
         }
         let mut body = vec![0; length.unwrap()];
         reader.read_exact(&mut body).unwrap();
+        // Before the answer: who has it may end, and all that came is looked at then.
+        let _ = bodies.send(body);
         stream
             .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
             .unwrap();
-        let _ = bodies.send(body);
     }
 }
 

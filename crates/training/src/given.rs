@@ -8,7 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use storyloom_models::checkpoint::Weights;
+use serde_json::Value;
+use storyloom_models::ModelError;
+use storyloom_models::checkpoint::{Checkpoint, Target, Weights};
 use storyloom_models::text::Umt5Encoder;
 use storyloom_models::tiny::folders;
 use storyloom_models::tiny::hub::{DIFFUSION, TRANSFORMERS};
@@ -17,8 +19,9 @@ use storyloom_models::wan::{WanConfig, WanTransformer};
 
 use crate::error::{Result, TrainError};
 use crate::flow::parts;
+use crate::json;
 use crate::latents::Statistics;
-use crate::params::{self, Tensors, layout};
+use crate::params::{Tensors, layout};
 use crate::scorer::shipped;
 use crate::shape::Shape;
 
@@ -73,7 +76,12 @@ impl Given {
             .extend(reader.transformer(&text_to_video, shape.transformer(false)?)?);
         let image_to_video = reader.transformer(&image_to_video, shape.transformer(true)?)?;
         let vae = text_to_video.join("vae");
-        let (statistics, config) = (statistics(&vae.join("config.json"))?, shape.vae()?);
+        let (published, config): (VaeConfig, _) =
+            (json::read(&vae.join("config.json"))?, shape.vae()?);
+        let statistics = Statistics {
+            mean: published.latents_mean,
+            std: published.latents_std,
+        };
         let vae = reader.tensors(&vae.join(DIFFUSION), |weights| {
             AutoencoderKlWan::load(weights, config).map(drop)
         })?;
@@ -111,21 +119,20 @@ impl Reader {
         load: impl FnOnce(&Weights) -> storyloom_models::Result<()>,
     ) -> Result<Tensors> {
         self.hash.update(&bytes(path)?);
-        let mut there = params::read(path)?;
+        let file = Checkpoint::from_files(path, Value::Null, &[path.to_owned()])?;
+        let weights = file.weights(Target::CPU_F32);
         let mut tensors = Tensors::new();
         for (name, shape) in layout(load)? {
-            let tensor = there
-                .remove(&name)
-                .ok_or_else(|| TrainError::bad_file(path, format!("tensor {name} is not in it")))?;
-            if tensor.size() != shape {
-                let reason = format!(
-                    "{name} is {:?} and should be {shape:?}: the set is of another size than the preset",
-                    tensor.size()
-                );
-                return Err(TrainError::bad_file(path, reason));
-            }
-            tensors.insert(name, params::plain(&tensor)?);
+            let tensor = weights.take(&name, &shape).map_err(|error| match error {
+                ModelError::WeightShape { .. } => {
+                    let reason = format!("the set is of another size than the preset: {error}");
+                    TrainError::bad_file(path, reason)
+                }
+                _ => error.into(),
+            })?;
+            tensors.insert(name, tensor);
         }
+        weights.finish()?;
         Ok(tensors)
     }
 
@@ -149,22 +156,12 @@ impl Reader {
     }
 }
 
-/// Mean and deviation of the latents, from the config of the autoencoder.
-fn statistics(path: &Path) -> Result<Statistics> {
-    let config: VaeConfig =
-        serde_json::from_slice(&bytes(path)?).map_err(|error| TrainError::bad_file(path, error))?;
-    Ok(Statistics {
-        mean: config.latents_mean,
-        std: config.latents_std,
-    })
-}
-
 fn bytes(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).map_err(|error| TrainError::io(path, error))
 }
 
 /// Where a run notes its [`Origin`].
-pub fn note(run: &Path) -> PathBuf {
+fn note(run: &Path) -> PathBuf {
     run.join("given.json")
 }
 
@@ -175,17 +172,11 @@ impl Origin {
         if !path.exists() {
             return Ok(None);
         }
-        let origin = serde_json::from_slice(&bytes(&path)?);
-        Ok(Some(
-            origin.map_err(|error| TrainError::bad_file(&path, error))?,
-        ))
+        json::read(&path).map(Some)
     }
 
     /// Notes it for the run in `folder`.
     pub fn write(&self, folder: &Path) -> Result<()> {
-        let path = note(folder);
-        let text = serde_json::to_string_pretty(self)
-            .map_err(|error| TrainError::bad_file(&path, error))?;
-        fs::write(&path, text).map_err(|error| TrainError::io(&path, error))
+        json::write(&note(folder), self)
     }
 }

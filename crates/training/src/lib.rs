@@ -12,6 +12,7 @@ pub mod eval;
 pub mod export;
 pub mod flow;
 pub mod given;
+mod json;
 pub mod latents;
 pub mod lora;
 pub mod optimizer;

@@ -180,11 +180,6 @@ pub fn checkpoint_of(tensors: &Tensors) -> Checkpoint {
     Checkpoint::from_tensors(shallow(tensors), serde_json::Value::Null)
 }
 
-/// A copy in f32.
-pub fn plain(tensor: &Tensor) -> Result<Tensor> {
-    Ok(no_grad(|| tensor.f_to_kind(Kind::Float)?.f_detach())?.copy())
-}
-
 /// The same tensors again.
 pub fn shallow(tensors: &Tensors) -> Tensors {
     let clone = |(name, tensor): (&String, &Tensor)| (name.clone(), tensor.shallow_clone());

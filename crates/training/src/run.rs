@@ -18,6 +18,7 @@ use crate::flow::{
     FlowSettings, FlowShape, FlowStage, FlowStart, carried_over, text_encoder, transformer, widened,
 };
 use crate::given::{Given, Origin};
+use crate::json;
 use crate::latents::{LatentCodec, Statistics};
 use crate::optimizer::AdamSettings;
 use crate::params::{self, Tensors};
@@ -505,9 +506,7 @@ impl Run {
             let statistics = LatentCodec::measure(&config, &average, self.preset.source)?;
             self.put_codec(&average, &statistics)?;
         }
-        let text = fs::read(&numbers).map_err(|error| TrainError::io(&numbers, error))?;
-        let statistics: Statistics =
-            serde_json::from_slice(&text).map_err(|error| TrainError::bad_file(&numbers, error))?;
+        let statistics: Statistics = json::read(&numbers)?;
         let tensors = params::read(&weights)?;
         Ok(LatentCodec::new(
             config,
@@ -526,9 +525,7 @@ impl Run {
     fn put_codec(&self, vae: &Tensors, statistics: &Statistics) -> Result<()> {
         let [weights, numbers] = self.codec_files();
         params::save(&weights, vae)?;
-        let text = serde_json::to_string_pretty(statistics)
-            .map_err(|error| TrainError::bad_file(&numbers, error))?;
-        fs::write(&numbers, text).map_err(|error| TrainError::io(&numbers, error))
+        json::write(&numbers, statistics)
     }
 }
 

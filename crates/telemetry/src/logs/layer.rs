@@ -146,23 +146,23 @@ where
             return;
         };
         let duration = kept.clock.elapsed();
-        let name = name_of(metadata, &kept.told);
-        self.log.send(&Ended {
-            name,
-            span_id: kept.id,
-            parent_id: kept.parent,
-            begun: kept.begun,
-            duration,
-            told: &kept.told,
-        });
+        let name = name_of(metadata, &kept.told).to_owned();
         let told = Told {
             message: format!("{name} ended"),
             ..kept.told.clone()
         };
         let mut line = self.line(metadata, told, kept.told.context.clone());
-        line.span = Some(name.to_owned());
+        line.span = Some(name.clone());
         line.seconds = Some(duration.as_secs_f64());
         (line.span_id, line.parent_id) = (Some(hex(kept.id)), kept.parent.map(hex));
         self.log.write(line);
+        self.log.send(Ended {
+            name,
+            span_id: kept.id,
+            parent_id: kept.parent,
+            begun: kept.begun,
+            duration,
+            told: kept.told,
+        });
     }
 }

@@ -33,7 +33,7 @@ use otlp::{Ended, SpanExport};
 
 pub use layer::RunLayer;
 
-/// Lines that are kept until the run has a folder.
+/// Lines, and spans, that are kept until the run has a folder.
 const MOST_WAITING: usize = 1000;
 /// Time between two looks whether it has.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -67,7 +67,7 @@ type RunName = Box<dyn Fn() -> Option<String> + Send + Sync>;
 
 /// The log of a run, on one rank.
 ///
-/// It can be heard from the start of the program: lines wait until it is known who writes
+/// It can be heard from the start of the program: lines and spans wait until it is known who writes
 /// ([`RunLog::placed`]) and until the run has a folder. A run that never comes to that leaves no
 /// files behind.
 #[derive(Debug, Clone)]
@@ -83,6 +83,8 @@ struct Inner {
     origin: OnceLock<Origin>,
     writer: Mutex<Writer>,
     export: OnceLock<SpanExport>,
+    /// Spans that wait until it is known what the run is called.
+    unsent: Mutex<Vec<Ended>>,
 }
 
 enum Writer {
@@ -119,6 +121,7 @@ impl RunLog {
                 origin: OnceLock::new(),
                 writer: Mutex::new(writer),
                 export: OnceLock::new(),
+                unsent: Mutex::default(),
             }),
         }
     }
@@ -144,6 +147,7 @@ impl RunLog {
         *lock(&self.inner.looked) = None;
         self.inner.settle();
         if let Some(export) = self.inner.export.get() {
+            self.inner.send_waiting(export);
             export.finish();
         }
     }
@@ -243,13 +247,25 @@ impl Inner {
         }
     }
 
-    /// Sends a span that has ended.
-    fn send(&self, span: &Ended) {
-        if let Some(export) = self.export.get()
-            && let Some(run) = self.run()
-            && let Some(trace_id) = span.told.context.trace_id(run)
+    /// Sends a span that has ended, now or when the run is known.
+    fn send(&self, span: Ended) {
+        let Some(export) = self.export.get() else {
+            return;
+        };
         {
-            export.send(run, &trace_id, span);
+            let mut unsent = lock(&self.unsent);
+            if unsent.len() < MOST_WAITING {
+                unsent.push(span);
+            }
+        }
+        self.send_waiting(export);
+    }
+
+    fn send_waiting(&self, export: &SpanExport) {
+        if let Some(run) = self.run() {
+            for span in std::mem::take(&mut *lock(&self.unsent)) {
+                export.send(run, span);
+            }
         }
     }
 }

@@ -33,9 +33,9 @@ const MOST_WAITING: usize = 4096;
 
 /// A span that has ended.
 #[derive(Debug)]
-pub struct Ended<'a> {
+pub struct Ended {
     /// What it is called.
-    pub name: &'a str,
+    pub name: String,
     /// Its own identifier.
     pub span_id: u64,
     /// The span around it.
@@ -45,7 +45,7 @@ pub struct Ended<'a> {
     /// How long it took.
     pub duration: Duration,
     /// What it belongs to, and what was told with it.
-    pub told: &'a Told,
+    pub told: Told,
 }
 
 /// Sends spans from a thread of its own.
@@ -87,9 +87,11 @@ impl SpanExport {
         Ok(Self { processor })
     }
 
-    /// Takes a span of `run` over; it is sent a little later. `trace_id` is in hexadecimal.
-    pub fn send(&self, run: &str, trace_id: &str, span: &Ended) {
-        let Ok(trace_id) = TraceId::from_hex(trace_id) else {
+    /// Takes a span of `run` over; it is sent a little later. A span of no shot has no trace and
+    /// is not sent.
+    pub fn send(&self, run: &str, span: Ended) {
+        let trace_id = span.told.context.trace_id(run);
+        let Some(trace_id) = trace_id.and_then(|hex| TraceId::from_hex(&hex).ok()) else {
             return;
         };
         let error = span.told.fields.get("error").and_then(Value::as_str);
@@ -104,14 +106,14 @@ impl SpanExport {
             parent_span_id: span.parent_id.map_or(SpanId::INVALID, SpanId::from),
             parent_span_is_remote: false,
             span_kind: SpanKind::Internal,
-            name: span.name.to_owned().into(),
             start_time: span.begun,
             end_time: span.begun + span.duration,
-            attributes: attributes(run, span),
+            attributes: attributes(run, &span.told),
             dropped_attributes_count: 0,
             events: Default::default(),
             links: Default::default(),
             status: error.map_or(Status::Unset, |error| Status::error(error.to_owned())),
+            name: span.name.into(),
             instrumentation_scope: InstrumentationScope::builder("storyloom").build(),
         });
     }
@@ -132,8 +134,8 @@ fn endpoint(url: &str) -> String {
     }
 }
 
-fn attributes(run: &str, span: &Ended) -> Vec<KeyValue> {
-    let context = &span.told.context;
+fn attributes(run: &str, told: &Told) -> Vec<KeyValue> {
+    let context = &told.context;
     let texts = [
         ("storyloom.run", Some(run)),
         ("storyloom.story", context.story.as_deref()),
@@ -148,7 +150,7 @@ fn attributes(run: &str, span: &Ended) -> Vec<KeyValue> {
         .attempt
         .and_then(|attempt| i64::try_from(attempt).ok());
     let attempt = attempt.map(|attempt| KeyValue::new("storyloom.attempt", attempt));
-    let fields = span.told.fields.iter().map(|(name, value)| {
+    let fields = told.fields.iter().map(|(name, value)| {
         let name = format!("storyloom.{name}");
         match value {
             Value::String(text) => KeyValue::new(name, text.clone()),

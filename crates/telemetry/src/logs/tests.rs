@@ -187,11 +187,30 @@ fn a_folder_that_cannot_be_written_is_no_trouble() {
     log.finish();
 }
 
+/// How long a collector waits for a packet.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// A collector that takes one packet and says what was in it.
 fn collector() -> (String, JoinHandle<(String, ExportTraceServiceRequest)>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let packet = std::thread::spawn(move || receive(listener.accept().unwrap().0));
+    listener.set_nonblocking(true).unwrap();
+    let packet = std::thread::spawn(move || {
+        let begun = Instant::now();
+        loop {
+            match listener.accept() {
+                Ok((stream, _)) => {
+                    stream.set_nonblocking(false).unwrap();
+                    return receive(stream);
+                }
+                Err(error) => {
+                    assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock, "{error}");
+                    assert!(begun.elapsed() < PATIENCE, "no packet came");
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+            }
+        }
+    });
     (url, packet)
 }
 
@@ -279,6 +298,35 @@ fn spans_go_to_a_collector() {
     }
     assert!(attribute(&spans[1], "storyloom.stage").contains("denoise"));
     assert_eq!(spans[1].status.as_ref().unwrap().message, "not finite");
+}
+
+/// Shots may end before anybody has looked what the run is called.
+#[test]
+fn spans_wait_for_the_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let (url, packet) = collector();
+    let name = folder.path().join("name");
+    let path = name.clone();
+    let settings = LogSettings {
+        otlp: Some(url),
+        ..settings(folder.path())
+    };
+    let log = RunLog::new(settings, move || fs::read_to_string(&path).ok());
+    log.placed(origin());
+    hearing(&log, LevelFilter::INFO, a_shot);
+    fs::write(&name, "night").unwrap();
+    hearing(&log, LevelFilter::INFO, a_shot);
+    log.finish();
+
+    let (_, packet) = packet.join().unwrap();
+    let spans = &packet.resource_spans[0].scope_spans[0].spans;
+    let names: Vec<_> = spans.iter().map(|span| span.name.as_str()).collect();
+    assert_eq!(names, ["encode", "denoise", "shot"].repeat(2));
+    assert!(
+        spans
+            .iter()
+            .all(|span| attribute(span, "storyloom.run").contains("night"))
+    );
 }
 
 /// Where nobody listens, that is said once and the run goes on.

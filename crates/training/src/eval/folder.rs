@@ -8,6 +8,7 @@ use storyloom_story::{RgbImage, StoryId, StoryScript};
 
 use super::EvalError;
 use crate::error::TrainError;
+use crate::json;
 use crate::reader::{Reader, Reading};
 use crate::world::{Story, grid};
 
@@ -66,9 +67,7 @@ fn check(folder: &Path, story: &Story) -> Result<(), EvalError> {
         .join("stories")
         .join(story.id.as_str())
         .join("story.json");
-    let bytes = std::fs::read(&path).map_err(|error| TrainError::io(&path, error))?;
-    let file: StoryFile =
-        serde_json::from_slice(&bytes).map_err(|error| TrainError::bad_file(&path, error))?;
+    let file: StoryFile = json::read(&path)?;
     if file.script.scenes == story.script().scenes {
         return Ok(());
     }

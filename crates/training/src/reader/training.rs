@@ -14,7 +14,8 @@ use super::{Reader, input, network};
 use crate::ballot::Answers;
 use crate::clips::picture;
 use crate::draws::Draws;
-use crate::error::{Result, TrainError};
+use crate::error::Result;
+use crate::json;
 use crate::optimizer::AdamSettings;
 use crate::params::{self, Params, Tensors};
 use crate::stage::{Job, Rhythm, Stage, StageFiles, train};
@@ -92,7 +93,7 @@ impl Stage for ReaderStage {
             mean = figures[1],
             "held out"
         );
-        write_accuracy(&path, &accuracy)
+        json::write(&path, &accuracy)
     }
 }
 
@@ -134,15 +135,8 @@ pub fn train_reader(
     export(&average, &path)?;
     // What is shipped is measured, rounding and all.
     let accuracy = measure(&Reader::from_file(&path)?, Split::HeldOut, STORIES)?;
-    write_accuracy(&folder.join("reader.json"), &accuracy)?;
+    json::write(&folder.join("reader.json"), &accuracy)?;
     Ok(Some(accuracy))
-}
-
-fn write_accuracy(path: &Path, accuracy: &Accuracy) -> Result<()> {
-    let mut text = serde_json::to_string_pretty(accuracy)
-        .map_err(|error| TrainError::bad_file(path, error))?;
-    text.push('\n');
-    std::fs::write(path, text).map_err(|error| TrainError::io(path, error))
 }
 
 /// Writes weights in f16, as they are shipped.

@@ -42,6 +42,31 @@ impl Subject {
     }
 }
 
+impl Subject {
+    /// The same with its product changed, if it has one.
+    fn with_product(self, change: impl Fn(Product) -> Product) -> Self {
+        match self {
+            Self::Product(it) => Self::Product(change(it)),
+            Self::Character(who) => Self::Character(who),
+            Self::Both(who, it) => Self::Both(who, change(it)),
+        }
+    }
+
+    /// The same with its character changed, if it has one.
+    fn with_character(self, change: impl Fn(Character) -> Character) -> Self {
+        match self {
+            Self::Product(it) => Self::Product(it),
+            Self::Character(who) => Self::Character(change(who)),
+            Self::Both(who, it) => Self::Both(change(who), it),
+        }
+    }
+}
+
+/// A colour that is easily told from `colour`.
+fn other(colour: Colour) -> Colour {
+    next(Colour::ALL, colour.index() + 2)
+}
+
 /// Everything that decides the pictures of a shot.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Scene {
@@ -70,50 +95,37 @@ pub struct Scene {
 impl Scene {
     /// The same scene with all colours of `owner` changed, so that one can see where it is.
     pub fn repainted(&self, owner: Owner) -> Self {
-        let other = |colour: Colour| next(Colour::ALL, colour.index() + 2);
-        let product = |product: Product| match owner {
-            Owner::Product => Product {
-                body: other(product.body),
-                second: other(product.second),
-                ..product
-            },
-            _ => product,
-        };
-        let character = |character: Character| match owner {
-            Owner::Character => Character {
-                top: other(character.top),
-                accent: other(character.accent),
-                skin: character.skin.map(|skin| next(Skin::ALL, skin.index())),
-                hair: character.hair.map(|hair| next(Hair::ALL, hair.index())),
-                ..character
-            },
-            _ => character,
-        };
         let mut scene = *self;
-        scene.subject = match self.subject {
-            Subject::Product(it) => Subject::Product(product(it)),
-            Subject::Character(it) => Subject::Character(character(it)),
-            Subject::Both(who, it) => Subject::Both(character(who), product(it)),
-        };
-        if owner == Owner::Place {
-            scene.place.colour = other(self.place.colour);
+        match owner {
+            Owner::Place => scene.place.colour = other(self.place.colour),
+            Owner::Character => {
+                scene.subject = self.subject.with_character(|character| Character {
+                    top: other(character.top),
+                    accent: other(character.accent),
+                    skin: character.skin.map(|skin| next(Skin::ALL, skin.index())),
+                    hair: character.hair.map(|hair| next(Hair::ALL, hair.index())),
+                    ..character
+                });
+            }
+            Owner::Product => {
+                scene.subject = self.subject.with_product(|product| Product {
+                    body: other(product.body),
+                    second: other(product.second),
+                    ..product
+                });
+            }
+            Owner::Shot => {}
         }
         scene
     }
 
     /// The same scene with the second colour of its product changed: that of trim and marking.
     pub fn retrimmed(&self) -> Self {
-        let trimmed = |product: Product| Product {
-            second: next(Colour::ALL, product.second.index() + 2),
+        let subject = self.subject.with_product(|product| Product {
+            second: other(product.second),
             ..product
-        };
-        let mut scene = *self;
-        scene.subject = match self.subject {
-            Subject::Product(it) => Subject::Product(trimmed(it)),
-            Subject::Character(it) => Subject::Character(it),
-            Subject::Both(who, it) => Subject::Both(who, trimmed(it)),
-        };
-        scene
+        });
+        Self { subject, ..*self }
     }
 
     /// Picture `frame` of `frames`, or `None` if a side is 0.
