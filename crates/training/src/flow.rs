@@ -3,6 +3,7 @@
 //! A sample `x = (1 - sigma) clean + sigma noise` is shown with its caption, and the velocity
 //! `noise - clean` is to be predicted, as in Wan.
 
+use std::ops::Range;
 use std::path::Path;
 
 use storyloom_models::checkpoint::{Checkpoint, Weights};
@@ -40,6 +41,8 @@ pub struct FlowSettings {
     pub renew_every: u64,
     /// Flow shift of the noise levels.
     pub shift: f64,
+    /// Share of samples at [`EARLY`] noise levels, on top of those that are drawn there anyway.
+    pub early: f64,
     /// Most memory pictures of a sample; 0 for text to video.
     pub memory: usize,
     /// Whether only single pictures are trained on, or whole clips.
@@ -53,6 +56,23 @@ pub struct FlowSettings {
     pub adapters: Option<i64>,
 }
 
+impl FlowSettings {
+    /// Noise levels as in logit-normal sampling, shifted.
+    fn sigma(&self, draws: &mut Draws) -> f64 {
+        if self.early > 0.0 && draws.chance(self.early) {
+            return EARLY.start + (EARLY.end - EARLY.start) * draws.unit();
+        }
+        let level = 1.0 / (1.0 + (-draws.normal()).exp());
+        let level = if draws.chance(0.1) {
+            draws.unit()
+        } else {
+            level
+        };
+        let shift = self.shift;
+        (shift * level / (1.0 + (shift - 1.0) * level)).clamp(0.002, 0.999)
+    }
+}
+
 /// Distillation: the student learns to take one step where its teacher, guided, takes several.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Distil {
@@ -60,8 +80,11 @@ pub struct Distil {
     pub steps: usize,
     /// Flow shift of the student's steps.
     pub shift: f64,
-    /// Guidance of the teacher.
+    /// Guidance of the teacher by its captions.
     pub guidance: f64,
+    /// Guidance of the teacher by its memory: how much of the way from what it makes of another
+    /// story's memory to what it makes of the right one is gone once more; 0 for none.
+    pub recall: f64,
     /// Steps of the teacher for each of the student.
     pub substeps: usize,
 }
@@ -79,6 +102,10 @@ impl Distil {
         Ok(Schedule::new(&settings)?.sigmas().to_vec())
     }
 }
+
+/// Noise levels at which nothing but captions and memory tells the colour of large areas: from lower
+/// ones it can be guessed, for the noise of many latents cancels out.
+pub const EARLY: Range<f64> = 0.9..0.999;
 
 /// Names of the networks in the parameters.
 pub mod parts {
@@ -308,18 +335,6 @@ impl FlowStage {
             told,
         })
     }
-
-    /// Noise levels as in logit-normal sampling, shifted.
-    fn sigma(&self, draws: &mut Draws) -> f64 {
-        let level = 1.0 / (1.0 + (-draws.normal()).exp());
-        let level = if draws.chance(0.1) {
-            draws.unit()
-        } else {
-            level
-        };
-        let shift = self.settings.shift;
-        (shift * level / (1.0 + (shift - 1.0) * level)).clamp(0.002, 0.999)
-    }
 }
 
 /// One sample.
@@ -488,7 +503,8 @@ impl Stage for FlowStage {
                     (sigmas, Some(teacher))
                 }
                 _ => {
-                    let levels = batch.captions.iter().map(|_| self.sigma(&mut draws));
+                    let levels = batch.captions.iter();
+                    let levels = levels.map(|_| self.settings.sigma(&mut draws));
                     (levels.collect(), None)
                 }
             };
@@ -584,7 +600,16 @@ impl Teacher {
             let wanted = model.velocity(&hidden, &sigmas, positions, &with)?;
             let base = model.velocity(&hidden, &sigmas, positions, &without)?;
             let guided = wanted.f_sub(&base)?.f_mul_scalar(self.distil.guidance)?;
-            let velocity = base.f_add(&guided)?;
+            let mut velocity = base.f_add(&guided)?;
+            let memory = work.batch.memory as i64;
+            if memory > 0 && self.distil.recall > 0.0 {
+                let hidden = work.misremembered(&hidden, &sigmas)?;
+                let other = model.velocity(&hidden, &sigmas, positions, &with)?;
+                let recalled = wanted.f_sub(&other)?.f_mul_scalar(self.distil.recall)?;
+                // What is made of the memory pictures themselves is as it was.
+                let _ = recalled.f_narrow(2, 0, memory)?.f_zero_()?;
+                velocity = velocity.f_add(&recalled)?;
+            }
             sample = sample.f_sub(&velocity.f_mul(&stride)?)?;
             sum = sum.f_add(&velocity)?;
             for (sigma, stride) in sigmas.iter_mut().zip(&strides) {
@@ -666,6 +691,22 @@ impl Work {
             Some(condition) => Tensor::f_cat(&[noisy, &condition.f_to_device(self.device)?], 1)?,
             None => noisy.shallow_clone(),
         })
+    }
+
+    /// `hidden`, at noise levels `sigmas`, with the memory pictures of the next sample in the place of
+    /// those of each.
+    fn misremembered(&self, hidden: &Tensor, sigmas: &[f64]) -> Result<Tensor> {
+        let (memory, channels) = (self.batch.memory as i64, self.batch.clean.size()[1]);
+        let pictures = |tensor: &Tensor| -> Result<Tensor> {
+            Ok(tensor.f_narrow(2, 0, memory)?.f_to_device(self.device)?)
+        };
+        let (clean, noise) = (pictures(&self.batch.clean)?, pictures(&self.noise)?);
+        let (clean, sigmas) = (clean.f_roll([1], [0])?, self.column(sigmas)?);
+        let noisy = clean.f_add(&noise.f_sub(&clean)?.f_mul(&sigmas)?)?;
+        let condition = hidden.f_narrow(1, channels, hidden.size()[1] - channels)?;
+        let others = Tensor::f_cat(&[noisy, pictures(&condition)?.f_roll([1], [0])?], 1)?;
+        let made = hidden.f_narrow(2, memory, hidden.size()[2] - memory)?;
+        Ok(Tensor::f_cat(&[others, made], 2)?)
     }
 
     /// One number per sample, as a factor of latents.
@@ -755,4 +796,79 @@ fn below(part: &str, tensors: &Tensors) -> Tensors {
     let all = tensors.iter().filter(|(name, _)| name.starts_with(&prefix));
     all.map(|(name, tensor)| (name.clone(), tensor.shallow_clone()))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::preset::Preset;
+
+    /// The share of samples above noise level `sigma`.
+    fn share_above(settings: &FlowSettings, sigma: f64) -> f64 {
+        let mut draws = Draws::new(1, "sigma", 0);
+        let levels = (0..20_000).map(|_| settings.sigma(&mut draws));
+        levels.filter(|level| *level > sigma).count() as f64 / 20_000.0
+    }
+
+    #[test]
+    fn memory_learns_from_the_first_steps_of_sampling_too() {
+        let (memory, _) = Preset::tiny().memory;
+        let plain = FlowSettings {
+            early: 0.0,
+            ..memory
+        };
+        assert!(share_above(&plain, 0.95) < 0.05);
+        // All early levels are alike, and the others are as they were.
+        for sigma in [0.9, 0.95, 0.97] {
+            let early = memory.early * (EARLY.end - sigma) / (EARLY.end - EARLY.start);
+            let wanted = early + (1.0 - memory.early) * share_above(&plain, sigma);
+            assert!((share_above(&memory, sigma) - wanted).abs() < 0.015);
+        }
+        assert!(share_above(&memory, 0.999) == 0.0);
+    }
+
+    #[test]
+    fn the_memory_of_another_sample_has_its_noise_level() {
+        let folder = tempfile::tempdir().unwrap();
+        let words = Words::write(folder.path()).unwrap();
+        let shape = Preset::test().shape;
+        let normal = |seed, size: &[i64]| gaussian(Seed(seed), Stream::Shot, size).unwrap();
+        let (clean, noise) = (normal(1, &[2, 4, 3, 2, 2]), normal(2, &[2, 4, 3, 2, 2]));
+        let condition = normal(3, &[2, 8, 3, 2, 2]);
+        let work = Work {
+            shape: FlowShape {
+                transformer: shape.transformer(true).unwrap(),
+                text: shape.text_encoder(words.rows()).unwrap(),
+            },
+            tokens: words.encode(&[String::new(), String::new()]).unwrap(),
+            batch: Batch {
+                clean: clean.shallow_clone(),
+                emphasis: clean.ones_like(),
+                condition: Some(condition.shallow_clone()),
+                memory: 2,
+                positions: vec![-5, -1, 0],
+                captions: vec![String::new(); 2],
+                told: Answers::default(),
+            },
+            noise: noise.shallow_clone(),
+            sigmas: vec![0.75, 0.25],
+            teacher: None,
+            frozen: Tensors::new(),
+            adapters: None,
+            device: Device::Cpu,
+        };
+        let made = normal(4, &[2, 4, 3, 2, 2]);
+        let hidden = work.hidden(&made).unwrap();
+        let others = work.misremembered(&hidden, &work.sigmas).unwrap();
+        assert_eq!(others.size(), hidden.size());
+        // What is being made, and what is given for it, is the sample's own.
+        assert_eq!(others.narrow(2, 2, 1), hidden.narrow(2, 2, 1));
+        for (sample, other, sigma) in [(0, 1, 0.75), (1, 0, 0.25)] {
+            let of = |tensor: &Tensor, place| tensor.select(0, place).narrow(1, 0, 2);
+            let noisy = of(&clean, other) * (1.0 - sigma) + of(&noise, sample) * sigma;
+            let found = of(&others, sample);
+            assert!(found.narrow(0, 0, 4).allclose(&noisy, 1e-5, 1e-6, false));
+            assert_eq!(found.narrow(0, 4, 8), of(&condition, other));
+        }
+    }
 }
