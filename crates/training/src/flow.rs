@@ -57,7 +57,7 @@ pub struct FlowSettings {
 }
 
 impl FlowSettings {
-    /// Noise levels as in logit-normal sampling, shifted.
+    /// A noise level: early for a share of samples, else as in logit-normal sampling, shifted.
     fn sigma(&self, draws: &mut Draws) -> f64 {
         if self.early > 0.0 && draws.chance(self.early) {
             return EARLY.start + (EARLY.end - EARLY.start) * draws.unit();

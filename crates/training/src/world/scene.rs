@@ -40,9 +40,7 @@ impl Subject {
             Self::Product(_) => None,
         }
     }
-}
 
-impl Subject {
     /// The same with its product changed, if it has one.
     fn with_product(self, change: impl Fn(Product) -> Product) -> Self {
         match self {
