@@ -322,13 +322,14 @@ impl Night<'_> {
         // No more replicas than stories ever have anything to do.
         let busy = self.farm.replicas.min(self.chains.len());
         let mut replicas = vec![Replica::new(self.farm); busy];
-        self.plan_ahead(0.0, busy);
         // First one story for everybody, then a second, as in a run.
         for place in 0..self.farm.interleave.max(1) {
             for replica in &mut replicas {
                 self.take(replica, place);
             }
         }
+        // What was taken is not in front of briefs any more.
+        self.plan_ahead(0.0, busy);
         for (index, replica) in replicas.iter_mut().enumerate() {
             self.schedule(index, replica);
         }
@@ -644,6 +645,26 @@ mod tests {
         assert_eq!(night(&[2.0; 4], &near), 42.0);
         let pair = Farm { replicas: 2, ..ONE };
         assert_eq!(night(&[2.0; 4], &pair), 22.0);
+    }
+
+    /// As many scripts as may lie ready stand in front of the brief, and all of them are taken at
+    /// once: nobody is left to say that there is room.
+    #[test]
+    fn a_brief_behind_scripts_that_are_taken_at_once_is_planned() {
+        let farm = Farm {
+            replicas: 2,
+            planning: Planners {
+                ranks: 0,
+                together: 1,
+                ahead: 1,
+            },
+            ..ONE
+        };
+        let chains = vec![vec![0]; 3];
+        let kinds = [denoise_only(10.0)];
+        let plans = [0.0, 0.0, 2.0];
+        let found = forecast_of_briefs(&chains, &plans, &kinds, &farm, &mut |_, _, _, _| {});
+        assert_eq!(found.finish, 20.0);
     }
 
     /// Issue 7: planning of a fifth of the render cost makes a night at most 3 % longer, whether the
