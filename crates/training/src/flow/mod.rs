@@ -3,28 +3,35 @@
 //! A sample `x = (1 - sigma) clean + sigma noise` is shown with its caption, and the velocity
 //! `noise - clean` is to be predicted, as in Wan.
 
+mod samples;
+mod start;
+mod teacher;
+
 use std::ops::Range;
 use std::path::Path;
 
 use storyloom_models::checkpoint::{Checkpoint, Weights};
-use storyloom_models::method::storymem::{MEMORY_STRIDE, condition_channels, temporal_positions};
 use storyloom_models::noise::{Stream, gaussian};
-use storyloom_models::sampler::{Reference, SamplerKind, SamplerSettings, Schedule};
 use storyloom_models::tch::{Device, Kind, Reduction, Tensor, no_grad};
 use storyloom_models::text::{TEXT_ROWS, Umt5Config, Umt5Encoder};
 use storyloom_models::wan::{ForwardInputs, TextContext, WanConfig, WanTransformer};
-use storyloom_story::{Opening, Seed};
+use storyloom_story::Seed;
 
-use crate::ballot::{Answers, Ballot};
+use crate::ballot::Ballot;
 use crate::draws::Draws;
 use crate::error::Result;
-use crate::latents::{Entry, LatentCodec, Length, Pool};
+use crate::latents::{LatentCodec, Length, Pool};
 use crate::lora;
-use crate::params::{Params, Start, Tensors, plain_on};
+use crate::params::{Params, Tensors, plain_on};
 use crate::preview;
 use crate::stage::{Job, Stage};
 use crate::words::{Tokens, Words};
-use crate::world::{News, Scene, Story, caption};
+
+pub use samples::Batch;
+pub(crate) use start::start_of;
+pub use start::{carried_over, text_encoder, transformer, widened};
+pub use teacher::Distil;
+use teacher::Teacher;
 
 /// What a transformer is trained with.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -70,36 +77,6 @@ impl FlowSettings {
         };
         let shift = self.shift;
         (shift * level / (1.0 + (shift - 1.0) * level)).clamp(0.002, 0.999)
-    }
-}
-
-/// Distillation: the student learns to take one step where its teacher, guided, takes several.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Distil {
-    /// Steps of the student.
-    pub steps: usize,
-    /// Flow shift of the student's steps.
-    pub shift: f64,
-    /// Guidance of the teacher by its captions.
-    pub guidance: f64,
-    /// Guidance of the teacher by its memory: how much of the way from what it makes of another
-    /// story's memory to what it makes of the right one is gone once more; 0 for none.
-    pub recall: f64,
-    /// Steps of the teacher for each of the student.
-    pub substeps: usize,
-}
-
-impl Distil {
-    /// The noise levels of the student, the last 0: those of Euler's method in our sampler.
-    fn grid(&self) -> Result<Vec<f64>> {
-        let settings = SamplerSettings {
-            kind: SamplerKind::Euler,
-            reference: Reference::Wan,
-            steps: self.steps,
-            shift: self.shift,
-            boundary: None,
-        };
-        Ok(Schedule::new(&settings)?.sigmas().to_vec())
     }
 }
 
@@ -182,25 +159,6 @@ impl FlowModel {
         };
         Ok(self.transformer.forward(&inputs, context)?)
     }
-}
-
-/// Samples of one step, all with as many frames.
-#[derive(Debug)]
-pub struct Batch {
-    /// `[batch, z, frames, h, w]`.
-    pub clean: Tensor,
-    /// How much each part of what is made counts, `[batch, 1, frames - memory, h, w]`.
-    pub emphasis: Tensor,
-    /// Condition channels, `[batch, 4 + z, frames, h, w]`, if the model takes any.
-    pub condition: Option<Tensor>,
-    /// Frames of memory, which come first.
-    pub memory: usize,
-    /// Temporal positions of the frames.
-    pub positions: Vec<i64>,
-    /// What is to be seen.
-    pub captions: Vec<String>,
-    /// What the captions tell, of those that tell everything.
-    pub told: Answers,
 }
 
 /// A stage that trains a transformer, and for text to video the text encoder with it.
@@ -288,187 +246,12 @@ impl FlowStage {
             device,
         })
     }
-
-    fn batch(&self, draws: &mut Draws) -> Result<Batch> {
-        let settings = &self.settings;
-        let memory = match settings.memory {
-            0 => None,
-            most if draws.chance(FEW) => Some(1 + draws.below(most.min(2))),
-            most => Some(1 + draws.below(most)),
-        };
-        let (frames, samples) = match settings.length {
-            Length::Picture => (1, settings.samples),
-            Length::Clip if draws.chance(settings.stills) => (1, 2 * settings.samples),
-            Length::Clip => (self.frames, settings.samples),
-        };
-        let (mut clean, mut condition, mut captions) = (Vec::new(), Vec::new(), Vec::new());
-        let mut emphasis = Vec::new();
-        let mut told = Answers::default();
-        for _ in 0..samples {
-            let entries = self.pool.entries();
-            let entry = &entries[draws.below(entries.len())];
-            let sample = Sample::draw(draws, entry, entries, memory, frames)?;
-            clean.push(sample.clean);
-            emphasis.push(sample.emphasis);
-            condition.extend(sample.condition);
-            let dropped = draws.chance(settings.dropped);
-            told.push(sample.told.filter(|_| !dropped).as_ref());
-            captions.push(if dropped {
-                String::new()
-            } else {
-                sample.caption
-            });
-        }
-        let clean = Tensor::f_stack(&clean, 0)?;
-        let memory = memory.unwrap_or(0);
-        let latents = clean.size()[2] as usize - memory;
-        Ok(Batch {
-            clean,
-            emphasis: Tensor::f_stack(&emphasis, 0)?,
-            condition: match condition.is_empty() {
-                true => None,
-                false => Some(Tensor::f_stack(&condition, 0)?),
-            },
-            memory,
-            positions: temporal_positions(memory, latents, MEMORY_STRIDE),
-            captions,
-            told,
-        })
-    }
-}
-
-/// One sample.
-struct Sample {
-    clean: Tensor,
-    emphasis: Tensor,
-    condition: Option<Tensor>,
-    caption: String,
-    /// What the caption tells, if it tells everything.
-    told: Option<Scene>,
-}
-
-impl Sample {
-    fn draw(
-        draws: &mut Draws,
-        entry: &Entry,
-        entries: &[Entry],
-        memory: Option<usize>,
-        frames: usize,
-    ) -> Result<Self> {
-        let shots = entry.story.shots.len();
-        let target = draws.below(shots);
-        let is_last = draws.chance(0.5);
-        let Entry {
-            latents, emphasis, ..
-        } = entry;
-        let [clip, emphasis] = [
-            [&latents.clips, &latents.lasts],
-            [&emphasis.clips, &emphasis.lasts],
-        ]
-        .map(|[clips, lasts]| match frames {
-            1 => picture_of(clips, lasts, target, is_last),
-            _ => Ok(clips.f_select(0, target as i64)?),
-        });
-        let (clip, emphasis) = (clip?, emphasis?);
-        let Some(count) = memory else {
-            let scene = &entry.story.shots[target].scene;
-            return Ok(Self {
-                clean: clip,
-                emphasis,
-                condition: None,
-                caption: caption(scene, News::ALL),
-                told: Some(*scene),
-            });
-        };
-        let mut memory = remember(draws, entry, entries, target, count)?;
-        if frames == 1 && draws.chance(TWINS) {
-            let place = draws.below(count);
-            memory[place] = picture_of(&latents.clips, &latents.lasts, target, !is_last)?;
-        }
-        let shot = &entry.story.shots[target];
-        let goes_on = !shot.cut && frames > 1;
-        let opening = if goes_on {
-            Opening::LastFrame
-        } else {
-            Opening::Memory
-        };
-        // The first shot of a story is never given anything: grey.
-        let given = match frames {
-            1 => entry.latents.given.f_select(0, 0)?.f_narrow(1, 0, 1)?,
-            _ => entry.latents.given.f_select(0, target as i64)?,
-        };
-        let condition = condition_channels(&memory, &given, frames, opening)?;
-        let clean: Vec<&Tensor> = memory.iter().chain([&clip]).collect();
-        Ok(Self {
-            clean: Tensor::f_cat(&clean, 1)?,
-            emphasis,
-            condition: Some(condition),
-            caption: told(draws, &entry.story, target),
-            told: None,
-        })
-    }
-}
-
-/// The last frame of a shot or the first, `[channels, 1, h, w]`.
-fn picture_of(clips: &Tensor, lasts: &Tensor, shot: usize, is_last: bool) -> Result<Tensor> {
-    let shot = shot as i64;
-    Ok(match is_last {
-        true => lasts.f_select(0, shot)?,
-        false => clips.f_select(0, shot)?.f_narrow(1, 0, 1)?,
-    })
 }
 
 /// Weight of what is read from the words of a caption beside what is drawn of it.
 const HEARD: f64 = 0.1;
-/// Share of the parts with one or two memory pictures at most.
-const FEW: f64 = 0.5;
-/// Share of single pictures that find the other picture of their own shot in memory: things are where
-/// they are to be drawn, so that attention finds out sooner that memory is worth a look.
-const TWINS: f64 = 0.3;
 /// Weight of the memory pictures in the loss. They are given, and what is made of them is dropped.
 const GIVEN: f64 = 0.1;
-/// Share of memory pictures that belong to another story.
-const DISTRACTORS: f64 = 0.08;
-
-/// `count` pictures of other shots of the story, in the order of time.
-fn remember(
-    draws: &mut Draws,
-    entry: &Entry,
-    entries: &[Entry],
-    target: usize,
-    count: usize,
-) -> Result<Vec<Tensor>> {
-    let shots = entry.story.shots.len();
-    // First and last frame of every shot but the target.
-    let pictures: Vec<(usize, bool)> = (0..shots)
-        .filter(|&shot| shot != target)
-        .flat_map(|shot| [(shot, false), (shot, true)])
-        .collect();
-    let mut memory = Vec::with_capacity(count);
-    for chosen in draws.some_of(count, pictures.len()) {
-        let (shot, is_last) = pictures[chosen];
-        let from = match draws.chance(DISTRACTORS) {
-            true => &entries[draws.below(entries.len())],
-            false => entry,
-        };
-        let latents = &from.latents;
-        memory.push(picture_of(&latents.clips, &latents.lasts, shot, is_last)?);
-    }
-    Ok(memory)
-}
-
-/// Share of samples with memory whose caption tells everything all the same.
-const TOLD_AGAIN: f64 = 0.15;
-
-/// The caption of a shot as its story tells it, once everything has been introduced.
-fn told(draws: &mut Draws, story: &Story, shot: usize) -> String {
-    let shot = &story.shots[shot];
-    if draws.chance(TOLD_AGAIN) {
-        return caption(&shot.scene, News::ALL);
-    }
-    shot.caption.clone()
-}
-
 impl Stage for FlowStage {
     fn name(&self) -> &'static str {
         self.name
@@ -486,7 +269,8 @@ impl Stage for FlowStage {
         for part in 0..self.settings.parts {
             let purpose = format!("{}/{part}", self.name);
             let mut draws = Draws::new(self.seed, &purpose, step);
-            let batch = self.batch(&mut draws)?;
+            let entries = self.pool.entries();
+            let batch = Batch::draw(&mut draws, entries, &self.settings, self.frames)?;
             let (sigmas, teacher) = match (&self.teacher, self.settings.distil) {
                 (Some(teacher), Some(distil)) => {
                     let grid = distil.grid()?;
@@ -571,55 +355,6 @@ struct Work {
     device: Device,
 }
 
-/// Who shows where a step should lead.
-struct Teacher {
-    tensors: Tensors,
-    distil: Distil,
-    /// Noise level after the step of each sample.
-    next: Vec<f64>,
-    empty: Tokens,
-}
-
-impl Teacher {
-    /// The mean velocity on the teacher's way from `noisy` at `sigmas` to the next levels.
-    fn velocity(&self, work: &Work, noisy: &Tensor) -> Result<Tensor> {
-        let checkpoint = crate::params::checkpoint_of(&self.tensors);
-        let model = FlowModel::load(&checkpoint.weights(plain_on(work.device)), &work.shape)?;
-        let with = model.context(&work.tokens)?;
-        let without = model.context(&self.empty)?;
-        let share = 1.0 / self.distil.substeps as f64;
-        let pairs = work.sigmas.iter().zip(&self.next);
-        let strides: Vec<f64> = pairs.map(|(from, to)| share * (from - to)).collect();
-        let stride = work.column(&strides)?;
-        let mut sigmas = work.sigmas.clone();
-        let mut sample = noisy.shallow_clone();
-        let mut sum = noisy.f_zeros_like()?;
-        for _ in 0..self.distil.substeps {
-            let hidden = work.hidden(&sample)?;
-            let positions = &work.batch.positions;
-            let wanted = model.velocity(&hidden, &sigmas, positions, &with)?;
-            let base = model.velocity(&hidden, &sigmas, positions, &without)?;
-            let guided = wanted.f_sub(&base)?.f_mul_scalar(self.distil.guidance)?;
-            let mut velocity = base.f_add(&guided)?;
-            let memory = work.batch.memory as i64;
-            if memory > 0 && self.distil.recall > 0.0 {
-                let hidden = work.misremembered(&hidden, &sigmas)?;
-                let other = model.velocity(&hidden, &sigmas, positions, &with)?;
-                let recalled = wanted.f_sub(&other)?.f_mul_scalar(self.distil.recall)?;
-                // What is made of the memory pictures themselves is as it was.
-                let _ = recalled.f_narrow(2, 0, memory)?.f_zero_()?;
-                velocity = velocity.f_add(&recalled)?;
-            }
-            sample = sample.f_sub(&velocity.f_mul(&stride)?)?;
-            sum = sum.f_add(&velocity)?;
-            for (sigma, stride) in sigmas.iter_mut().zip(&strides) {
-                *sigma -= stride;
-            }
-        }
-        Ok(sum.f_mul_scalar(share)?)
-    }
-}
-
 impl Work {
     /// The networks with the trained `weights`, and what reads captions where that is trained.
     fn model(&self, weights: &Weights) -> Result<(FlowModel, Option<Ballot>)> {
@@ -648,7 +383,7 @@ impl Work {
         let (model, ballot) = self.model(&checkpoint.weights(plain_on(self.device)))?;
         let clean = self.batch.clean.f_to_device(self.device)?;
         let mut velocity = self.noise.f_sub(&clean)?;
-        let noisy = clean.f_add(&velocity.f_mul(&self.column(&self.sigmas)?)?)?;
+        let noisy = self.noisy(&clean, &velocity, &self.sigmas)?;
         if let Some(teacher) = &self.teacher {
             velocity = no_grad(|| teacher.velocity(&self, &noisy))?;
         }
@@ -693,20 +428,9 @@ impl Work {
         })
     }
 
-    /// `hidden`, at noise levels `sigmas`, with the memory pictures of the next sample in the place of
-    /// those of each.
-    fn misremembered(&self, hidden: &Tensor, sigmas: &[f64]) -> Result<Tensor> {
-        let (memory, channels) = (self.batch.memory as i64, self.batch.clean.size()[1]);
-        let pictures = |tensor: &Tensor| -> Result<Tensor> {
-            Ok(tensor.f_narrow(2, 0, memory)?.f_to_device(self.device)?)
-        };
-        let (clean, noise) = (pictures(&self.batch.clean)?, pictures(&self.noise)?);
-        let (clean, sigmas) = (clean.f_roll([1], [0])?, self.column(sigmas)?);
-        let noisy = clean.f_add(&noise.f_sub(&clean)?.f_mul(&sigmas)?)?;
-        let condition = hidden.f_narrow(1, channels, hidden.size()[1] - channels)?;
-        let others = Tensor::f_cat(&[noisy, pictures(&condition)?.f_roll([1], [0])?], 1)?;
-        let made = hidden.f_narrow(2, memory, hidden.size()[2] - memory)?;
-        Ok(Tensor::f_cat(&[others, made], 2)?)
+    /// `clean` latents, so far on their way to noise, with the `velocity` of that way.
+    fn noisy(&self, clean: &Tensor, velocity: &Tensor, sigmas: &[f64]) -> Result<Tensor> {
+        Ok(clean.f_add(&velocity.f_mul(&self.column(sigmas)?)?)?)
     }
 
     /// One number per sample, as a factor of latents.
@@ -718,89 +442,10 @@ impl Work {
     }
 }
 
-/// Sizes that keep activations where they are; blocks begin as the identity, nearly.
-pub(crate) fn start_of(name: &str, shape: &[i64]) -> Start {
-    if name.contains("norm") && name.ends_with("weight") {
-        return Start::Constant(1.0);
-    }
-    if name.ends_with("bias") && shape.len() == 1 || name.ends_with("proj_out.weight") {
-        return Start::Constant(0.0);
-    }
-    if name.ends_with("scale_shift_table") {
-        return Start::Constant(0.0);
-    }
-    if name.ends_with("relative_attention_bias.weight") {
-        return Start::Neighbours;
-    }
-    if name.ends_with("shared.weight") {
-        return Start::Normal(1.0);
-    }
-    // Scores of the text encoder are not scaled.
-    if name.ends_with("SelfAttention.q.weight") {
-        return Start::fan_in(shape, 0.2);
-    }
-    if name.ends_with("time_proj.weight") {
-        return Start::fan_in(shape, 0.5);
-    }
-    Start::fan_in(shape, 1.0)
-}
-
-/// The weights of a memory-conditioned model that begins as the text-to-video model `tensors`: its
-/// patches have room for the condition. Clean latents begin with half the weights of the noisy ones,
-/// so that attention finds in memory what it knows; masks count for nothing at first.
-pub fn widened(tensors: &Tensors, channels: i64) -> Result<Tensors> {
-    let name = format!("{}.patch_embedding.weight", parts::TRANSFORMER);
-    let prefix = format!("{}.", parts::TRANSFORMER);
-    let mut wide = Tensors::new();
-    for (key, tensor) in tensors.iter().filter(|(key, _)| key.starts_with(&prefix)) {
-        let mut tensor = tensor.shallow_clone();
-        if *key == name && tensor.size()[1] < channels {
-            let mut size = tensor.size();
-            size[1] = (channels - 2 * size[1]).max(0);
-            let masks = Tensor::f_zeros(&size, (Kind::Float, tensor.device()))?;
-            let clean = tensor.f_mul_scalar(0.5)?;
-            tensor = no_grad(|| Tensor::f_cat(&[tensor, masks, clean], 1))?;
-        }
-        wide.insert(key.clone(), tensor);
-    }
-    Ok(wide)
-}
-
-/// What a memory-conditioned model `memory` had learned beyond its text-to-video model `before`, added
-/// to a newer one; all of them [widened]. The memory pictures are used at once, and better than by the
-/// newer model alone.
-pub fn carried_over(newer: &Tensors, memory: &Tensors, before: &Tensors) -> Result<Tensors> {
-    let mut sums = Tensors::new();
-    for (name, tensor) in newer {
-        let sum = match (memory.get(name), before.get(name)) {
-            (Some(memory), Some(before)) => no_grad(|| tensor.f_add(&memory.f_sub(before)?))?,
-            _ => tensor.shallow_clone(),
-        };
-        sums.insert(name.clone(), sum);
-    }
-    Ok(sums)
-}
-
-/// The tensors of the transformer among `tensors`.
-pub fn transformer(tensors: &Tensors) -> Tensors {
-    below(parts::TRANSFORMER, tensors)
-}
-
-/// The tensors of the text encoder among `tensors`.
-pub fn text_encoder(tensors: &Tensors) -> Tensors {
-    below(parts::TEXT, tensors)
-}
-
-fn below(part: &str, tensors: &Tensors) -> Tensors {
-    let prefix = format!("{part}.");
-    let all = tensors.iter().filter(|(name, _)| name.starts_with(&prefix));
-    all.map(|(name, tensor)| (name.clone(), tensor.shallow_clone()))
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ballot::Answers;
     use crate::preset::Preset;
 
     /// The share of samples above noise level `sigma`.

@@ -1,0 +1,106 @@
+//! Distillation: a student takes one step where its teacher, guided, takes several.
+
+use storyloom_models::sampler::{Reference, SamplerKind, SamplerSettings, Schedule};
+use storyloom_models::tch::Tensor;
+
+use super::{FlowModel, Work};
+use crate::error::Result;
+use crate::params::{Tensors, checkpoint_of, plain_on};
+use crate::words::Tokens;
+
+/// Distillation: the student learns to take one step where its teacher, guided, takes several.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Distil {
+    /// Steps of the student.
+    pub steps: usize,
+    /// Flow shift of the student's steps.
+    pub shift: f64,
+    /// Guidance of the teacher by its captions.
+    pub guidance: f64,
+    /// Guidance of the teacher by its memory: how much of the way from what it makes of another
+    /// story's memory to what it makes of the right one is gone once more; 0 for none.
+    pub recall: f64,
+    /// Steps of the teacher for each of the student.
+    pub substeps: usize,
+}
+
+impl Distil {
+    /// The noise levels of the student, the last 0: those of Euler's method in our sampler.
+    pub(super) fn grid(&self) -> Result<Vec<f64>> {
+        let settings = SamplerSettings {
+            kind: SamplerKind::Euler,
+            reference: Reference::Wan,
+            steps: self.steps,
+            shift: self.shift,
+            boundary: None,
+        };
+        Ok(Schedule::new(&settings)?.sigmas().to_vec())
+    }
+}
+
+/// Who shows where a step should lead.
+pub(super) struct Teacher {
+    pub(super) tensors: Tensors,
+    pub(super) distil: Distil,
+    /// Noise level after the step of each sample.
+    pub(super) next: Vec<f64>,
+    pub(super) empty: Tokens,
+}
+
+impl Teacher {
+    /// The mean velocity on the teacher's way from `noisy` at `sigmas` to the next levels.
+    pub(super) fn velocity(&self, work: &Work, noisy: &Tensor) -> Result<Tensor> {
+        let checkpoint = checkpoint_of(&self.tensors);
+        let model = FlowModel::load(&checkpoint.weights(plain_on(work.device)), &work.shape)?;
+        let with = model.context(&work.tokens)?;
+        let without = model.context(&self.empty)?;
+        let share = 1.0 / self.distil.substeps as f64;
+        let pairs = work.sigmas.iter().zip(&self.next);
+        let strides: Vec<f64> = pairs.map(|(from, to)| share * (from - to)).collect();
+        let stride = work.column(&strides)?;
+        let mut sigmas = work.sigmas.clone();
+        let mut sample = noisy.shallow_clone();
+        let mut sum = noisy.f_zeros_like()?;
+        for _ in 0..self.distil.substeps {
+            let hidden = work.hidden(&sample)?;
+            let positions = &work.batch.positions;
+            let wanted = model.velocity(&hidden, &sigmas, positions, &with)?;
+            let base = model.velocity(&hidden, &sigmas, positions, &without)?;
+            let guided = wanted.f_sub(&base)?.f_mul_scalar(self.distil.guidance)?;
+            let mut velocity = base.f_add(&guided)?;
+            let memory = work.batch.memory as i64;
+            if memory > 0 && self.distil.recall > 0.0 {
+                let hidden = work.misremembered(&hidden, &sigmas)?;
+                let other = model.velocity(&hidden, &sigmas, positions, &with)?;
+                let recalled = wanted.f_sub(&other)?.f_mul_scalar(self.distil.recall)?;
+                // What is made of the memory pictures themselves is as it was.
+                let _ = recalled.f_narrow(2, 0, memory)?.f_zero_()?;
+                velocity = velocity.f_add(&recalled)?;
+            }
+            sample = sample.f_sub(&velocity.f_mul(&stride)?)?;
+            sum = sum.f_add(&velocity)?;
+            for (sigma, stride) in sigmas.iter_mut().zip(&strides) {
+                *sigma -= stride;
+            }
+        }
+        Ok(sum.f_mul_scalar(share)?)
+    }
+}
+
+impl Work {
+    /// `hidden`, at noise levels `sigmas`, with the memory pictures of the next sample in the place of
+    /// those of each.
+    pub(super) fn misremembered(&self, hidden: &Tensor, sigmas: &[f64]) -> Result<Tensor> {
+        let (memory, channels) = (self.batch.memory as i64, self.batch.clean.size()[1]);
+        let pictures = |tensor: &Tensor| -> Result<Tensor> {
+            Ok(tensor.f_narrow(2, 0, memory)?.f_to_device(self.device)?)
+        };
+        let (clean, noise) = (pictures(&self.batch.clean)?, pictures(&self.noise)?);
+        let clean = clean.f_roll([1], [0])?;
+        let noisy = self.noisy(&clean, &noise.f_sub(&clean)?, sigmas)?;
+        let condition = hidden.f_narrow(1, channels, hidden.size()[1] - channels)?;
+        let others = Tensor::f_cat(&[noisy, pictures(&condition)?.f_roll([1], [0])?], 1)?;
+        let made = hidden.f_narrow(2, memory, hidden.size()[2] - memory)?;
+        Ok(Tensor::f_cat(&[others, made], 2)?)
+    }
+}
