@@ -243,9 +243,10 @@ fn a_collector_gets_the_spans() {
 fn progress_is_a_line_now_and_then() {
     let shop = Workshop::new();
     let manifest = shop.manifest(&STORIES);
+    // Denoising takes two seconds, so that a line at every second meets steps of every shot.
     let sets = [
         "logs.progress_s=1",
-        "simulated.step_ms=100",
+        "simulated.step_ms=200",
         "sampler.steps=10",
     ];
     let mut command = shop.run_on(Ranks::Launch(2), "simulated", &manifest, &sets);

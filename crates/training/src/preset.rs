@@ -179,7 +179,7 @@ impl Preset {
                     steps: 6,
                     shift: 3.0,
                     guidance: 2.0,
-                    recall: 1.0,
+                    recall: 1.5,
                     substeps: 2,
                 },
             ),
