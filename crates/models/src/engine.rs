@@ -256,8 +256,7 @@ impl StoryMemEngine {
         };
         let _guard = tch::no_grad_guard();
         let leaders = &self.leaders;
-        let mut others = leaders.others().into_iter();
-        let Some(mut asked) = others.next() else {
+        let Some(mut asked) = leaders.after(None) else {
             return Ok(false);
         };
         leaders.say(asked, &Help::Offer)?;
@@ -281,7 +280,7 @@ impl StoryMemEngine {
                 }
                 Help::Release => return Ok(true),
                 Help::Decline | Help::Bye if from == asked && guest.is_none() => {
-                    let Some(next) = others.next() else {
+                    let Some(next) = leaders.after(Some(asked)) else {
                         return Ok(false);
                     };
                     asked = next;

@@ -79,6 +79,13 @@ impl Leaders {
             .collect()
     }
 
+    /// The leader to ask after `asked` had no need of help, or to begin with. Never one that has left
+    /// in the meantime: it would not answer.
+    pub(crate) fn after(&self, asked: Option<usize>) -> Option<usize> {
+        let mut others = self.others().into_iter();
+        others.find(|other| Some(*other) > asked)
+    }
+
     pub(crate) fn send(&self, to: usize, help: &Help, tensors: &Tensors) -> Result<()> {
         if let Some(group) = &self.group {
             group.send(to, &pack(help, tensors)?)?;
@@ -159,5 +166,33 @@ impl Drop for Leaders {
             // Whoever is gone need not be told.
             let _ = self.say(other, &Help::Bye);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use storyloom_parallel::threads;
+
+    use super::*;
+
+    /// The last leader waits for the answer of the first while the one between them ends.
+    #[test]
+    fn nobody_who_has_left_is_asked() {
+        let patience = Duration::from_secs(20);
+        let mut leaders: Vec<Leaders> = threads::world(3, patience)
+            .into_iter()
+            .map(|group| Leaders::new(Some(group), Device::Cpu, patience))
+            .collect();
+        let last = leaders.remove(2);
+        assert_eq!(last.after(None), Some(0));
+        assert_eq!(last.after(Some(0)), Some(1));
+        assert_eq!(last.after(Some(1)), None);
+        drop(leaders.remove(1));
+        let (from, help, _) = last.next().unwrap().unwrap();
+        assert_eq!((from, help), (1, Help::Bye));
+        leaders[0].say(2, &Help::Decline).unwrap();
+        let (from, help, _) = last.next().unwrap().unwrap();
+        assert_eq!((from, help), (0, Help::Decline));
+        assert_eq!(last.after(Some(0)), None);
     }
 }
