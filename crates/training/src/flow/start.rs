@@ -38,18 +38,15 @@ pub(crate) fn start_of(name: &str, shape: &[i64]) -> Start {
 /// so that attention finds in memory what it knows; masks count for nothing at first.
 pub fn widened(tensors: &Tensors, channels: i64) -> Result<Tensors> {
     let name = format!("{}.patch_embedding.weight", parts::TRANSFORMER);
-    let prefix = format!("{}.", parts::TRANSFORMER);
-    let mut wide = Tensors::new();
-    for (key, tensor) in tensors.iter().filter(|(key, _)| key.starts_with(&prefix)) {
-        let mut tensor = tensor.shallow_clone();
-        if *key == name && tensor.size()[1] < channels {
-            let mut size = tensor.size();
-            size[1] = (channels - 2 * size[1]).max(0);
-            let masks = Tensor::f_zeros(&size, (Kind::Float, tensor.device()))?;
-            let clean = tensor.f_mul_scalar(0.5)?;
-            tensor = no_grad(|| Tensor::f_cat(&[tensor, masks, clean], 1))?;
-        }
-        wide.insert(key.clone(), tensor);
+    let mut wide = transformer(tensors);
+    if let Some(tensor) = wide.get_mut(&name)
+        && tensor.size()[1] < channels
+    {
+        let mut size = tensor.size();
+        size[1] = (channels - 2 * size[1]).max(0);
+        let masks = Tensor::f_zeros(&size, (Kind::Float, tensor.device()))?;
+        let clean = tensor.f_mul_scalar(0.5)?;
+        *tensor = no_grad(|| Tensor::f_cat(&[&*tensor, &masks, &clean], 1))?;
     }
     Ok(wide)
 }

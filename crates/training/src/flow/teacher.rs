@@ -104,3 +104,61 @@ impl Work {
         Ok(Tensor::f_cat(&[others, made], 2)?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use storyloom_models::noise::{Stream, gaussian};
+    use storyloom_models::tch::Device;
+    use storyloom_story::Seed;
+
+    use super::*;
+    use crate::ballot::Answers;
+    use crate::flow::{Batch, FlowShape};
+    use crate::preset::Preset;
+    use crate::words::Words;
+
+    #[test]
+    fn the_memory_of_another_sample_has_its_noise_level() {
+        let folder = tempfile::tempdir().unwrap();
+        let words = Words::write(folder.path()).unwrap();
+        let shape = Preset::test().shape;
+        let normal = |seed, size: &[i64]| gaussian(Seed(seed), Stream::Shot, size).unwrap();
+        let (clean, noise) = (normal(1, &[2, 4, 3, 2, 2]), normal(2, &[2, 4, 3, 2, 2]));
+        let condition = normal(3, &[2, 8, 3, 2, 2]);
+        let work = Work {
+            shape: FlowShape {
+                transformer: shape.transformer(true).unwrap(),
+                text: shape.text_encoder(words.rows()).unwrap(),
+            },
+            tokens: words.encode(&[String::new(), String::new()]).unwrap(),
+            batch: Batch {
+                clean: clean.shallow_clone(),
+                emphasis: clean.ones_like(),
+                condition: Some(condition.shallow_clone()),
+                memory: 2,
+                positions: vec![-5, -1, 0],
+                captions: vec![String::new(); 2],
+                told: Answers::default(),
+            },
+            noise: noise.shallow_clone(),
+            sigmas: vec![0.75, 0.25],
+            teacher: None,
+            frozen: Tensors::new(),
+            adapters: None,
+            device: Device::Cpu,
+        };
+        let made = normal(4, &[2, 4, 3, 2, 2]);
+        let hidden = work.hidden(&made).unwrap();
+        let others = work.misremembered(&hidden, &work.sigmas).unwrap();
+        assert_eq!(others.size(), hidden.size());
+        // What is being made, and what is given for it, is the sample's own.
+        assert_eq!(others.narrow(2, 2, 1), hidden.narrow(2, 2, 1));
+        for (sample, other, sigma) in [(0, 1, 0.75), (1, 0, 0.25)] {
+            let of = |tensor: &Tensor, place| tensor.select(0, place).narrow(1, 0, 2);
+            let noisy = of(&clean, other) * (1.0 - sigma) + of(&noise, sample) * sigma;
+            let found = of(&others, sample);
+            assert!(found.narrow(0, 0, 4).allclose(&noisy, 1e-5, 1e-6, false));
+            assert_eq!(found.narrow(0, 4, 8), of(&condition, other));
+        }
+    }
+}
