@@ -8,7 +8,9 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Ranks, Workshop, call, finish, line, signal_when, storyloom};
+use crate::harness::{
+    Ranks, Workshop, call, finish, line, send, signal_when, storyloom, wait_until,
+};
 use crate::torch::models;
 
 /// What plans in these tests.
@@ -116,7 +118,7 @@ fn a_run_that_is_killed_while_it_plans_plans_only_what_is_missing() {
     for (signal, code) in [("KILL", None), ("TERM", Some(75))] {
         let shop = Workshop::new();
         let manifest = many(&shop);
-        let sets = [PLANNER, "simulated.plan_ms=300", "simulated.step_ms=50"];
+        let sets = [PLANNER, "simulated.plan_ms=1000"];
         let ended = signal_when(&mut shop.run(&manifest, &sets), signal, || {
             !plans(&shop).is_empty()
         });
@@ -249,19 +251,16 @@ fn the_rules_plan_ads_and_set_ideas_aside() {
 fn a_planner_rank_that_is_killed_loses_nothing() {
     let shop = Workshop::new();
     let manifest = many(&shop);
-    let sets = [PLANNER, "topology.planners=1", "simulated.plan_ms=300"];
+    let sets = [PLANNER, "topology.planners=1", "simulated.plan_ms=1000"];
     let mut command = shop.run_on(Ranks::Launch(2), "simulated", &manifest, &sets);
     let mut world = command
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    while plans(&shop).is_empty() {
-        assert!(world.try_wait().unwrap().is_none(), "it ended too soon");
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
+    wait_until(&mut world, || !plans(&shop).is_empty());
     let planner = crate::world::children(world.id())[1];
-    crate::world::send("-KILL", planner);
+    send("-KILL", planner);
     assert_eq!(world.wait().unwrap().code(), Some(75));
     let there = plans(&shop);
     finish(&mut shop.run(&manifest, &[PLANNER])).ended_with(0);

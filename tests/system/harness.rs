@@ -204,6 +204,16 @@ impl Workshop {
         })
     }
 
+    /// How many shots are committed.
+    pub fn commits(&self) -> usize {
+        let names = |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().flatten();
+        names(self.out().join("stories"))
+            .flat_map(|story| names(story.path().join("commits")))
+            // The names of unfinished files begin with a dot.
+            .filter(|record| !record.file_name().as_encoded_bytes().starts_with(b"."))
+            .count()
+    }
+
     /// Every video, picture, blob and commit record with its time of change.
     pub fn products(&self) -> BTreeMap<PathBuf, SystemTime> {
         let mut found = BTreeMap::new();
@@ -250,6 +260,15 @@ pub fn frames(video: &Path) -> usize {
     count.unwrap_or_else(|_| panic!("{} does not decode: {text}", video.display()))
 }
 
+/// Sends a signal, given as an option of `kill`.
+#[track_caller]
+pub fn send(signal: &str, pid: u32) {
+    let sent = Command::new("kill")
+        .args([signal, &pid.to_string()])
+        .status();
+    assert!(sent.unwrap().success(), "there is no program {pid}");
+}
+
 /// Waits until `ready`, then sends `signal` to the program and returns how it ended.
 #[track_caller]
 pub fn signal_when(command: &mut Command, signal: &str, ready: impl Fn() -> bool) -> Finished {
@@ -259,11 +278,7 @@ pub fn signal_when(command: &mut Command, signal: &str, ready: impl Fn() -> bool
         .spawn()
         .unwrap();
     wait_until(&mut child, ready);
-    let pid = child.id().to_string();
-    let sent = Command::new("kill")
-        .args([&format!("-{signal}"), &pid])
-        .status();
-    assert!(sent.unwrap().success(), "the program had already ended");
+    send(&format!("-{signal}"), child.id());
     let output = child.wait_with_output().unwrap();
     Finished {
         code: output.status.code(),
@@ -272,7 +287,9 @@ pub fn signal_when(command: &mut Command, signal: &str, ready: impl Fn() -> bool
     }
 }
 
-fn wait_until(child: &mut Child, ready: impl Fn() -> bool) {
+/// Waits for what a program that runs does.
+#[track_caller]
+pub fn wait_until(child: &mut Child, ready: impl Fn() -> bool) {
     let start = Instant::now();
     while !ready() {
         assert!(

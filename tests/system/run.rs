@@ -62,7 +62,8 @@ fn interrupted(signal: &str, code: Option<i32>) {
 
     let shop = Workshop::new();
     let committed = || count(&shop.out().join("stories/ad/commits")) > 0;
-    let slow = &["simulated.step_ms=100"];
+    // Two seconds are left then.
+    let slow = &["simulated.step_ms=600"];
     let ended = signal_when(&mut shop.run(&manifest, slow), signal, committed);
     assert_eq!(ended.code, code, "{}", ended.stderr);
     let before = shop.products();

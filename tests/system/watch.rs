@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::harness::{Finished, Ranks, Workshop, finish, storyloom};
+use crate::harness::{Finished, Ranks, Workshop, finish, send, storyloom, wait_until};
 use crate::torch::models;
 
 const STORIES: [(&str, &[bool]); 3] = [
@@ -408,13 +408,6 @@ fn has_steps(worker: &Value) -> bool {
         .any(|shot| shot["stage"] == "denoise" && shot["step"].as_u64() > Some(0))
 }
 
-fn signal(name: &str, child: &Child) {
-    let sent = Command::new("kill")
-        .args([name, &child.id().to_string()])
-        .status();
-    assert!(sent.unwrap().success());
-}
-
 /// Two worlds on one folder, seen by a third program: what both are at, that one of them hangs, and
 /// that it is back.
 #[test]
@@ -443,10 +436,7 @@ fn status_watches_all_worlds() {
             .unwrap()
     };
     let mut worlds = [start(), start()];
-    while !shop.out().join("run.json").exists() {
-        assert!(worlds[0].try_wait().unwrap().is_none());
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_until(&mut worlds[0], || shop.out().join("run.json").exists());
     let mut watch = Watch::start(&shop);
     let both = watch.until(|view| {
         let working = workers(view, "working");
@@ -464,12 +454,12 @@ fn status_watches_all_worlds() {
     );
     assert_eq!(both["shots"]["total"], 16);
 
-    signal("-STOP", &worlds[1]);
+    send("-STOP", worlds[1].id());
     let stale = watch.until(|view| !workers(view, "stale").is_empty());
     let hung = workers(&stale, "stale")[0];
     assert_eq!(hung["pid"], worlds[1].id());
     assert!(hung["silent_seconds"].as_f64() > Some(9.0), "{hung}");
-    signal("-CONT", &worlds[1]);
+    send("-CONT", worlds[1].id());
     watch.until(|view| workers(view, "working").len() == 2);
     let range = watch.until(|view| view["eta_range_seconds"].is_array());
     let ends = range["eta_range_seconds"].as_array().unwrap();

@@ -27,7 +27,7 @@ impl Prometheus {
     /// where there is none.
     pub fn start(shop: &Workshop, rules: &Path, targets: &Path) -> Option<Self> {
         let config = serde_json::json!({
-            "global": {"scrape_interval": "200ms", "scrape_timeout": "200ms", "evaluation_interval": "200ms"},
+            "global": {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "200ms"},
             "rule_files": [rules.join("recording.yml"), rules.join("alerts.yml")],
             "scrape_configs": [{
                 "job_name": "storyloom",
