@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::call::Call;
 use crate::element::{Dtype, Reduction};
 use crate::error::CommError;
+use crate::group::Failure;
 
 pub(crate) type Result<T, E = CommError> = std::result::Result<T, E>;
 
@@ -56,6 +57,7 @@ pub struct Pending {
     pub(crate) exchange: Box<dyn PendingExchange>,
     pub(crate) dtype: Dtype,
     pub(crate) reduction: Reduction,
+    pub(crate) failure: Failure,
 }
 
 /// Names what is called where.

@@ -1,7 +1,7 @@
 //! Ranks that compute together.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::backend::{Backend, Pending, Result};
@@ -28,26 +28,45 @@ pub fn collective_stats() -> CollectiveStats {
     }
 }
 
-/// Does a collective operation and notes it.
-fn noted<T>(operation: impl FnOnce() -> T) -> T {
-    let begun = Instant::now();
-    let result = operation();
-    let nanoseconds = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
-    COUNT.fetch_add(1, Ordering::Relaxed);
-    NANOSECONDS.fetch_add(nanoseconds, Ordering::Relaxed);
-    result
+/// The first error of a group's collectives. Its ranks are at different calls then, so that every
+/// later one fails with it at once: one rank that hangs costs a world the patience once, however many
+/// stories are under way.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Failure(Arc<OnceLock<CommError>>);
+
+impl Failure {
+    fn unless_failed<T>(&self, operation: impl FnOnce() -> Result<T>) -> Result<T> {
+        if let Some(error) = self.0.get() {
+            return Err(error.clone());
+        }
+        operation().inspect_err(|error| {
+            let _ = self.0.set(error.clone());
+        })
+    }
+
+    /// Does a collective operation and notes it.
+    fn noted<T>(&self, operation: impl FnOnce() -> Result<T>) -> Result<T> {
+        let begun = Instant::now();
+        let result = self.unless_failed(operation);
+        let nanoseconds = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        COUNT.fetch_add(1, Ordering::Relaxed);
+        NANOSECONDS.fetch_add(nanoseconds, Ordering::Relaxed);
+        result
+    }
 }
 
 /// One rank's end of a group of ranks.
 ///
 /// Collectives are called by all ranks of a group in the same order; a rank that calls something
-/// else, or buffers of other lengths, is named in the error of the others. Clones are the same
-/// end: one thread at a time calls collectives on it.
+/// else, or buffers of other lengths, is named in the error of the others. After such an error all
+/// later collectives fail with it; messages still come. Clones are the same end: one thread at a time
+/// calls collectives on it.
 #[derive(Debug, Clone)]
 pub struct Group {
     backend: Arc<dyn Backend>,
     name: Arc<str>,
     subgroups: Arc<AtomicU64>,
+    failure: Failure,
 }
 
 impl Group {
@@ -56,6 +75,7 @@ impl Group {
             backend: Arc::from(backend),
             name: Arc::from(name),
             subgroups: Arc::default(),
+            failure: Failure::default(),
         }
     }
 
@@ -82,7 +102,8 @@ impl Group {
     /// Reduces `data` over all ranks, in place. Every rank gets the same bits.
     pub fn all_reduce<T: Element>(&self, data: &mut [T], reduction: Reduction) -> Result<()> {
         let data = bytemuck::cast_slice_mut(data);
-        noted(|| self.backend.all_reduce(data, T::DTYPE, reduction))
+        self.failure
+            .noted(|| self.backend.all_reduce(data, T::DTYPE, reduction))
     }
 
     /// Starts to sum small buffers and returns at once, so that the caller can compute meanwhile.
@@ -92,10 +113,12 @@ impl Group {
         data: &[T],
         reduction: Reduction,
     ) -> Result<Pending> {
+        let data = bytemuck::cast_slice(data);
         Ok(Pending {
-            exchange: self.backend.exchange(bytemuck::cast_slice(data))?,
+            exchange: self.failure.unless_failed(|| self.backend.exchange(data))?,
             dtype: T::DTYPE,
             reduction,
+            failure: self.failure.clone(),
         })
     }
 
@@ -103,7 +126,7 @@ impl Group {
     pub fn all_gather<T: Element>(&self, mine: &[T], all: &mut [T]) -> Result<()> {
         self.check("all-gather", all.len(), mine.len() * self.size())?;
         let (mine, all) = (bytemuck::cast_slice(mine), bytemuck::cast_slice_mut(all));
-        noted(|| self.backend.all_gather(mine, all))
+        self.failure.noted(|| self.backend.all_gather(mine, all))
     }
 
     /// Reduces `all` over the ranks and gives each its part; `all` is `size` times as long.
@@ -115,7 +138,8 @@ impl Group {
     ) -> Result<()> {
         self.check("reduce-scatter", all.len(), mine.len() * self.size())?;
         let (all, mine) = (bytemuck::cast_slice(all), bytemuck::cast_slice_mut(mine));
-        noted(|| self.backend.reduce_scatter(all, mine, T::DTYPE, reduction))
+        self.failure
+            .noted(|| self.backend.reduce_scatter(all, mine, T::DTYPE, reduction))
     }
 
     /// Sends the `n`-th of `size` equal chunks to rank `n`; chunk `n` of `receive` comes from it.
@@ -126,19 +150,20 @@ impl Group {
             bytemuck::cast_slice(send),
             bytemuck::cast_slice_mut(receive),
         );
-        noted(|| self.backend.all_to_all(send, receive))
+        self.failure
+            .noted(|| self.backend.all_to_all(send, receive))
     }
 
     /// Gives all ranks the buffer of rank `root`.
     pub fn broadcast<T: Element>(&self, data: &mut [T], root: usize) -> Result<()> {
         self.check_rank("broadcast", root)?;
         let data = bytemuck::cast_slice_mut(data);
-        noted(|| self.backend.broadcast(data, root))
+        self.failure.noted(|| self.backend.broadcast(data, root))
     }
 
     /// Returns when all ranks have called it.
     pub fn barrier(&self) -> Result<()> {
-        noted(|| self.backend.barrier())
+        self.failure.noted(|| self.backend.barrier())
     }
 
     /// Sends a message of any length. Messages from one rank to another keep their order.
@@ -196,7 +221,7 @@ impl Group {
 impl Pending {
     /// The reduced buffer; `output` is as long as the one that was given.
     pub fn wait<T: Element>(self, output: &mut [T]) -> Result<()> {
-        let parts = noted(|| self.exchange.wait())?;
+        let parts = self.failure.noted(|| self.exchange.wait())?;
         let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
         let output: &mut [u8] = bytemuck::cast_slice_mut(output);
         if T::DTYPE != self.dtype || parts.iter().any(|part| part.len() != output.len()) {

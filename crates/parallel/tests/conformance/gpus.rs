@@ -9,7 +9,7 @@ use storyloom_parallel::launcher::Ended;
 use storyloom_parallel::nccl::{self, DeviceBuffer, NcclGroup, Pending};
 use storyloom_parallel::{CommError, Dtype, Element, Group, Reduction};
 
-use crate::{Number, PATIENCE, Ranks, buffer, collectives, on_sockets, reduced, same_bits};
+use crate::{Number, Ranks, SHORT, buffer, collectives, on_sockets, reduced, same_bits};
 
 pub fn on_nccl() {
     if let Err(reason) = find() {
@@ -84,7 +84,7 @@ impl OnDevice {
     fn new(host: &Group) -> Self {
         find().unwrap();
         let ordinal = host.rank();
-        let group = NcclGroup::new(host, ordinal, PATIENCE).unwrap();
+        let group = NcclGroup::new(host, ordinal, SHORT).unwrap();
         let device = driver::device::get(i32::try_from(ordinal).unwrap()).unwrap();
         // SAFETY: the device exists; its context is retained as long as this lives.
         unsafe { driver::ctx::set_current(driver::primary_ctx::retain(device).unwrap()) }.unwrap();
@@ -291,13 +291,13 @@ pub fn one_is_late(world: &Group) {
     let reduce = || unsafe { group.group.all_reduce(memory.0, Reduction::Sum) };
     reduce().unwrap().synchronize().unwrap();
     let error = if world.rank() == last {
-        std::thread::sleep(PATIENCE + Duration::from_millis(1_500));
+        std::thread::sleep(SHORT + Duration::from_millis(1_500));
         reduce().map(drop).unwrap_err()
     } else {
         let began = Instant::now();
         let error = reduce().and_then(Pending::synchronize).unwrap_err();
-        assert!(began.elapsed() >= PATIENCE);
-        assert!(began.elapsed() < PATIENCE + Duration::from_secs(8));
+        assert!(began.elapsed() >= SHORT);
+        assert!(began.elapsed() < SHORT + Duration::from_secs(8));
         error
     };
     match &error {
@@ -330,9 +330,9 @@ pub fn one_dies(world: &Group) {
 pub fn two_on_one_device(world: &Group) {
     find().unwrap();
     let began = Instant::now();
-    if let Err(error) = NcclGroup::new(world, 0, PATIENCE) {
+    if let Err(error) = NcclGroup::new(world, 0, SHORT) {
         assert!(error.is_resumable(), "{error}");
     }
-    assert!(began.elapsed() < PATIENCE + Duration::from_secs(15));
+    assert!(began.elapsed() < SHORT + Duration::from_secs(15));
     world.barrier().unwrap();
 }
