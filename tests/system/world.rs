@@ -1,6 +1,5 @@
 //! Worlds of several ranks: the same results as one rank, and a good end when ranks are lost.
 
-use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs;
 use std::process::{Child, Command, Stdio};
@@ -233,22 +232,18 @@ fn idle_replicas_help_at_the_tail() {
     for ranks in [2, 3] {
         let shop = Workshop::new();
         let manifest = shop.manifest(&ONE);
-        let made = Cell::new(None);
-        let helped = || {
-            let log = fs::read_to_string(shop.path("log")).unwrap();
-            if made.get().is_none() && log.contains("helps with the negative prompt") {
-                // The shot that the line is about is the next one at the latest.
-                made.set(Some(shop.commits() + 1));
-            }
-            made.get().is_some_and(|made| shop.commits() >= made)
-        };
         let mut command = shop.run_on(Ranks::Launch(ranks), "torch", &manifest, &sets);
         let mut program = logged(&shop, &mut command);
-        wait_until(&mut program, helped);
+        let said = || fs::read_to_string(shop.path("log")).unwrap();
+        wait_until(&mut program, || {
+            said().contains("helps with the negative prompt")
+        });
+        // The shot that the line is about is the next one at the latest.
+        let made = shop.commits() + 1;
+        wait_until(&mut program, || shop.commits() >= made);
         send("-TERM", program.id());
         assert_eq!(program.wait().unwrap().code(), Some(75));
 
-        let made = made.get().unwrap();
         let alone = Workshop::new();
         let manifest = alone.manifest(&[("ad", &vec![true; made])]);
         finish(&mut alone.run_with("torch", &manifest, &sets)).ended_with(0);

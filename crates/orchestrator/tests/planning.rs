@@ -248,6 +248,14 @@ fn a_run_goes_in_the_order_of_its_forecast() {
 /// What the records of one run say of another with other stories.
 #[test]
 fn a_measured_run_foretells_another() {
+    // A busy machine makes the real run longer; the aim is 15 %.
+    assert!(at_some_attempt(
+        || (0.5..2.5).contains(&measured_and_foretold())
+    ));
+}
+
+/// Measures one run, and returns how long another takes, as a share of what is foretold of it.
+fn measured_and_foretold() -> f64 {
     let first = tempfile::tempdir().unwrap();
     let begun = config(first.path(), 3);
     timed(&begun, &manifest(&[(3, 0), (4, 0), (2, 0)]), &Silent);
@@ -277,8 +285,7 @@ fn a_measured_run_foretells_another() {
         "estimated {:.2} s, took {real:.2} s: {ratio:.3}",
         estimate.finish_seconds
     );
-    // The aim is 15 %, but on a busy machine the first run measures, and the second takes, any time
-    // above that of the table.
+    // No run is shorter than the pauses of the engine.
     let planner = Planner {
         workload: &self::workload(&next, &stories, &table()),
         table: &table(),
@@ -302,6 +309,7 @@ fn a_measured_run_foretells_another() {
     .unwrap();
     // The first run has 3, 4 and 2 of its stories' shots; of s1 only 2 are asked for.
     assert_eq!((half.shots, half.left_out), (20 - 3 - 2 - 2, 7));
+    ratio
 }
 
 #[test]
