@@ -5,7 +5,8 @@
 //! instant is counted once however many stages run, so the four add up to ranks x time.
 //!
 //! The work of an attempt is kept if the shot was committed by it; of another attempt, denoising is
-//! kept up to the state that the attempt after it went on from, and so on back. While nobody has
+//! kept up to the state that the attempt after it went on from, and so on back; up to its last sign
+//! of life, if it was killed before it could note that it had saved that state. While nobody has
 //! gone on with a shot, what is saved of it counts as kept, and so does what a program is at that
 //! seems to live. The work of a plan is kept if the plan exists.
 
@@ -234,20 +235,33 @@ fn kept_until(attempts: &[Known]) -> Vec<Kept> {
         }
     }
     while let Some(here) = at.filter(|&here| kept[here] != Kept::Nothing) {
-        at = None;
-        let Some(step) = attempts[here].attempt.resumed_step else {
-            break;
-        };
-        for before in (0..here).rev() {
-            let mut saved = attempts[before].attempt.saved.iter();
-            if let Some(saved) = saved.rfind(|saved| saved.step == step) {
-                kept[before] = Kept::DenoisingUntil(saved.at);
-                at = Some(before);
-                break;
-            }
-        }
+        let resumed_step = attempts[here].attempt.resumed_step;
+        let origin = resumed_step.and_then(|step| saved_by(&attempts[..here], step));
+        at = origin.map(|(before, until)| {
+            kept[before] = Kept::DenoisingUntil(until);
+            before
+        });
     }
     kept
+}
+
+/// Which of these attempts at one shot, in the order of their begin, saved the state after `step`
+/// steps, and when; the latest of several.
+fn saved_by(attempts: &[Known], step: usize) -> Option<(usize, f64)> {
+    let known = attempts.iter().enumerate().rev().find_map(|(place, one)| {
+        let mut saved = one.attempt.saved.iter();
+        let saved = saved.rfind(|saved| saved.step == step)?;
+        Some((place, saved.at))
+    });
+    known.or_else(|| {
+        // Somebody did: who was killed after its last sign of life, before it could note it.
+        let killed = |one: &Known| one.attempt.end.is_none() && !one.goes_on;
+        let place = attempts.iter().rposition(killed)?;
+        let attempt = attempts[place].attempt;
+        let noted = attempt.saved.last().map(|saved| saved.step);
+        let came_to_it = noted.max(attempt.resumed_step) < Some(step);
+        came_to_it.then_some((place, attempt.ended))
+    })
 }
 
 /// How much of an attempt's work is kept.
@@ -481,8 +495,23 @@ mod tests {
         // Somebody went back to an earlier state, or to none that is known.
         expect(&[first.clone(), rest(4)], [13.0, 4.0, 0.0, 2.0, 0.0]);
         expect(&[first.clone(), rest(1)], [9.0, 8.0, 0.0, 2.0, 0.0]);
+        // It saved once more and was killed before it could say so.
+        expect(&[first.clone(), rest(8)], [17.0, 0.0, 0.0, 2.0, 0.0]);
         // Nobody yet: what is saved is there.
         expect(&[first], [6.0, 2.0, 0.0, 1.0, 0.0]);
+    }
+
+    #[test]
+    fn of_several_who_were_killed_the_last_saved_what_nobody_noted() {
+        let one = saved(attempt(1.0, 5.0, None), 2, 3.0);
+        let two = resumed(attempt(11.0, 15.0, None), 2);
+        let three = resumed(attempt(21.0, 22.0, COMMITTED), 4);
+        let shifts = [
+            shift(0.0, 5.0, vec![one]),
+            shift(10.0, 15.0, vec![two]),
+            shift(20.0, 22.0, vec![three]),
+        ];
+        expect(&shifts, [2.0 + 4.0 + 1.0, 2.0, 0.0, 3.0, 0.0]);
     }
 
     #[test]

@@ -54,7 +54,7 @@ struct State {
 impl Journal {
     /// Begins the journal of the shift `id` in the run folder `run`, for a program that began at
     /// `begun` (seconds since 1970, see [`process_start`](super::process_start)). The live file is
-    /// rewritten once every `pulse`.
+    /// rewritten once every `pulse`, and when a sampling loop was saved.
     pub fn begin(run: &Path, id: &str, start: ShiftStart, begun: f64, pulse: Duration) -> Self {
         let folder = shifts_folder(run);
         let opened = fs::create_dir_all(&folder).and_then(|()| {
@@ -368,6 +368,11 @@ impl Reporter for Journal {
                     state.incident(now, incident);
                 }
             }
+        }
+        drop(state);
+        if matches!(event, Event::CheckpointSaved { .. }) {
+            // Others may go on from it, so it is noted before a kill can lose it.
+            self.inner.write_live();
         }
     }
 }

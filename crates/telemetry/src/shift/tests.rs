@@ -213,6 +213,18 @@ fn a_killed_shift_ends_where_it_was_heard_of_last() {
     assert_eq!(attempt.stages[1].end(), live.at);
 }
 
+/// Others may go on from what was saved, so a kill at that very moment must not hide it.
+#[test]
+fn what_was_saved_is_noted_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = begin(folder.path());
+    half_a_shot(&journal);
+    let live = only(folder.path()).live.unwrap();
+    assert_eq!(live.now[0].saved_step, Some(4));
+    // The next pulse is an hour away.
+    assert_eq!((live.now[0].step, journal.live().now[0].step), (3, 5));
+}
+
 /// An error on the way out is an end too.
 #[test]
 fn a_dropped_journal_says_so() {
