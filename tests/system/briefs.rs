@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Ranks, Workshop, call, finish, line, send, signal_when, storyloom, wait_until,
+    Ranks, Signal, Workshop, call, finish, line, send, signal_when, storyloom, wait_until,
 };
 use crate::torch::models;
 
@@ -115,7 +115,7 @@ fn stories_of_briefs_are_planned_made_and_proven() {
 #[test]
 fn a_run_that_is_killed_while_it_plans_plans_only_what_is_missing() {
     let calm = calm();
-    for (signal, code) in [("KILL", None), ("TERM", Some(75))] {
+    for (signal, code) in [(Signal::KILL, None), (Signal::TERM, Some(75))] {
         let shop = Workshop::new();
         let manifest = many(&shop);
         let sets = [PLANNER, "simulated.plan_ms=1000"];
@@ -260,7 +260,7 @@ fn a_planner_rank_that_is_killed_loses_nothing() {
         .unwrap();
     wait_until(&mut world, || !plans(&shop).is_empty());
     let planner = crate::world::children(world.id())[1];
-    send("-KILL", planner);
+    send(Signal::KILL, planner);
     assert_eq!(world.wait().unwrap().code(), Some(75));
     let there = plans(&shop);
     finish(&mut shop.run(&manifest, &[PLANNER])).ended_with(0);

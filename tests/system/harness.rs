@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
+pub use rustix::process::Signal;
+use rustix::process::{Pid, kill_process};
 use tempfile::TempDir;
 
 /// A program that should have finished long ago has hung.
@@ -260,25 +262,23 @@ pub fn frames(video: &Path) -> usize {
     count.unwrap_or_else(|_| panic!("{} does not decode: {text}", video.display()))
 }
 
-/// Sends a signal, given as an option of `kill`.
+/// Sends a signal, at once: no other program must start for it.
 #[track_caller]
-pub fn send(signal: &str, pid: u32) {
-    let sent = Command::new("kill")
-        .args([signal, &pid.to_string()])
-        .status();
-    assert!(sent.unwrap().success(), "there is no program {pid}");
+pub fn send(signal: Signal, pid: u32) {
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    kill_process(pid, signal).unwrap();
 }
 
 /// Waits until `ready`, then sends `signal` to the program and returns how it ended.
 #[track_caller]
-pub fn signal_when(command: &mut Command, signal: &str, ready: impl Fn() -> bool) -> Finished {
+pub fn signal_when(command: &mut Command, signal: Signal, ready: impl Fn() -> bool) -> Finished {
     let mut child = command
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     wait_until(&mut child, ready);
-    send(&format!("-{signal}"), child.id());
+    send(signal, child.id());
     let output = child.wait_with_output().unwrap();
     Finished {
         code: output.status.code(),

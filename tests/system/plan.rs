@@ -386,7 +386,7 @@ fn serve(mut stream: TcpStream, pause: Duration, status: u16, count: &AtomicUsiz
 fn a_killed_plan_goes_on_where_it_was() {
     let ids = ["a", "b", "c", "d", "e", "f", "g", "h"];
     let office = Office::new(&briefs(ids));
-    let slow = Server::start(Duration::from_millis(400), 200);
+    let slow = Server::start(Duration::from_millis(900), 200);
     let settings = slow.settings();
     let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
     let manifest = office.manifest();
@@ -432,7 +432,7 @@ fn a_killed_plan_goes_on_where_it_was() {
 #[test]
 fn a_stop_saves_everything_and_says_so() {
     let office = Office::new(&briefs(["a", "b", "c", "d", "e", "f"]));
-    let slow = Server::start(Duration::from_millis(600), 200);
+    let slow = Server::start(Duration::from_millis(1200), 200);
     let settings = slow.settings();
     let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
     let manifest = office.manifest();

@@ -121,6 +121,10 @@ fn the_shots_of_a_report_play() {
         browser.eval("document.querySelectorAll('.shot video').length"),
         4
     );
+    // A second of video is over soon, which would be as if it had never played.
+    browser.eval(
+        "for (const video of document.querySelectorAll('video')) video.playbackRate = 0.0625",
+    );
     browser.click("#shot-01_01 .play");
     browser.until(&plays(0));
     browser.click("#shot-01_03 .play");

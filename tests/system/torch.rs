@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use tempfile::TempDir;
 
-use crate::harness::{Workshop, call, finish, frames, line, signal_when};
+use crate::harness::{Signal, Workshop, call, finish, frames, line, signal_when};
 
 /// The tiny checkpoints, made once for all tests.
 fn tiny() -> &'static Path {
@@ -91,7 +91,7 @@ fn a_killed_run_ends_with_the_same_bytes() {
     finish(&mut calm.run_with("torch", &manifest, &[&models()])).ended_with(0);
     let shop = Workshop::new();
     let run = || shop.run_with("torch", &manifest, &[&models()]);
-    let ended = signal_when(&mut run(), "KILL", || shop.commits() > 0);
+    let ended = signal_when(&mut run(), Signal::KILL, || shop.commits() > 0);
     assert_eq!(ended.code, None, "{}", ended.stderr);
     finish(&mut run()).ended_with(0);
     assert_eq!(shop.digest(), calm.digest());

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::harness::{Finished, Ranks, Workshop, finish, send, storyloom, wait_until};
+use crate::harness::{Finished, Ranks, Signal, Workshop, finish, send, storyloom, wait_until};
 use crate::torch::models;
 
 const STORIES: [(&str, &[bool]); 3] = [
@@ -250,7 +250,9 @@ fn progress_is_a_line_now_and_then() {
         "sampler.steps=10",
     ];
     let mut command = shop.run_on(Ranks::Launch(2), "simulated", &manifest, &sets);
+    let begun = Instant::now();
     let ended = finish(&mut command).ended_with(0);
+    let seconds = begun.elapsed().as_secs_f64();
     let all = ended
         .stderr
         .lines()
@@ -266,7 +268,10 @@ fn progress_is_a_line_now_and_then() {
         "{lines:?}"
     );
     // One at each second at most: shots and steps have none of their own.
-    assert!(lines.len() < 30, "{lines:?}");
+    assert!(
+        lines.len() as f64 <= seconds + 1.0,
+        "{seconds} s: {lines:?}"
+    );
 }
 
 /// A command on a terminal of so many rows; returns what the terminal was sent.
@@ -413,8 +418,8 @@ fn has_steps(worker: &Value) -> bool {
 #[test]
 fn status_watches_all_worlds() {
     let shop = Workshop::new();
-    let stories: Vec<(String, Vec<bool>)> = (0..4)
-        .map(|n| (format!("story-{n}"), vec![true; 4]))
+    let stories: Vec<(String, Vec<bool>)> = (0..2)
+        .map(|n| (format!("story-{n}"), vec![true; 8]))
         .collect();
     let stories: Vec<(&str, &[bool])> = stories
         .iter()
@@ -454,12 +459,12 @@ fn status_watches_all_worlds() {
     );
     assert_eq!(both["shots"]["total"], 16);
 
-    send("-STOP", worlds[1].id());
+    send(Signal::STOP, worlds[1].id());
     let stale = watch.until(|view| !workers(view, "stale").is_empty());
     let hung = workers(&stale, "stale")[0];
     assert_eq!(hung["pid"], worlds[1].id());
     assert!(hung["silent_seconds"].as_f64() > Some(9.0), "{hung}");
-    send("-CONT", worlds[1].id());
+    send(Signal::CONT, worlds[1].id());
     watch.until(|view| workers(view, "working").len() == 2);
     let range = watch.until(|view| view["eta_range_seconds"].is_array());
     let ends = range["eta_range_seconds"].as_array().unwrap();
@@ -477,7 +482,7 @@ fn status_watches_all_worlds() {
     assert_eq!(rows.len(), 24, "it scrolled: {rows:#?}");
     assert!(rows[0].contains("total   done  running"), "{rows:#?}");
     assert!(
-        rows[1].starts_with("stories       4      4        0"),
+        rows[1].starts_with("stories       2      2        0"),
         "{rows:#?}"
     );
     assert!(watch.lines.by_ref().all(|line| line.is_ok()));

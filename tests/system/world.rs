@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::harness::{Ranks, Workshop, finish, send, signal_when, wait_until};
+use crate::harness::{Ranks, Signal, Workshop, finish, send, signal_when, wait_until};
 use crate::torch::models;
 
 const STORIES: [(&str, &[bool]); 3] = [
@@ -100,7 +100,7 @@ fn a_run_goes_on_with_other_ranks() {
     ] {
         let before = shop.commits();
         let mut command = shop.run_on(ranks, "torch", &manifest, &[&models, set]);
-        signal_when(&mut command, "TERM", || shop.commits() > before).ended_with(75);
+        signal_when(&mut command, Signal::TERM, || shop.commits() > before).ended_with(75);
     }
     assert!(shop.commits() < 15, "nothing was left to go on with");
     finish(&mut shop.run_with("torch", &manifest, &[&models])).ended_with(0);
@@ -112,7 +112,7 @@ fn a_run_goes_on_with_other_ranks() {
 fn saved_steps_fit_another_plan() {
     let shop = Workshop::new();
     let manifest = shop.manifest(&[("ad", &[true])]);
-    let sets = [&models(), "sampler.steps=100", "checkpoint.every_steps=1"];
+    let sets = [&models(), "sampler.steps=300", "checkpoint.every_steps=1"];
     let start = |ranks, more: &str| {
         let sets: Vec<&str> = sets.iter().copied().chain([more]).collect();
         shop.run_on(ranks, "torch", &manifest, &sets)
@@ -122,7 +122,7 @@ fn saved_steps_fit_another_plan() {
         folder.into_iter().flatten().count() > 0
     };
     let tensor = "topology.tensor=2";
-    signal_when(&mut start(Ranks::Launch(2), tensor), "TERM", saved).ended_with(75);
+    signal_when(&mut start(Ranks::Launch(2), tensor), Signal::TERM, saved).ended_with(75);
     finish(&mut start(Ranks::Launch(4), "topology.tensor=4"))
         .ended_with(0)
         .saying("goes on after step");
@@ -144,16 +144,13 @@ fn topologies_that_do_not_fit_say_what_would() {
     assert!(!shop.out().exists(), "nothing was begun");
 }
 
-/// The processes that `parent` started, in the order of their numbers.
+/// The processes that `parent` started, in that order.
 pub fn children(parent: u32) -> Vec<u32> {
     let path = format!("/proc/{parent}/task/{parent}/children");
     let text = fs::read_to_string(path).unwrap_or_default();
-    let mut pids: Vec<u32> = text
-        .split_whitespace()
+    text.split_whitespace()
         .map(|pid| pid.parse().unwrap())
-        .collect();
-    pids.sort_unstable();
-    pids
+        .collect()
 }
 
 /// Starts a world that writes what it says to the file `log`.
@@ -165,7 +162,12 @@ fn logged(shop: &Workshop, command: &mut Command) -> Child {
 /// Starts a world, waits until it has committed a shot, does something to one of its ranks, and
 /// returns the program and when that was.
 #[track_caller]
-fn disturb(shop: &Workshop, command: &mut Command, signal: &str, rank: usize) -> (Child, Instant) {
+fn disturb(
+    shop: &Workshop,
+    command: &mut Command,
+    signal: Signal,
+    rank: usize,
+) -> (Child, Instant) {
     let mut program = logged(shop, command);
     wait_until(&mut program, || shop.commits() > 0);
     send(signal, children(program.id())[rank]);
@@ -190,7 +192,7 @@ fn a_killed_rank_ends_its_world_alone() {
         let manifest = shop.manifest(&MORE);
         let sets = [&models(), set];
         let mut command = shop.run_on(ranks, "torch", &manifest, &sets);
-        let (mut program, killed) = disturb(&shop, &mut command, "-KILL", victim);
+        let (mut program, killed) = disturb(&shop, &mut command, Signal::KILL, victim);
         let status = program.wait().unwrap();
         // Not only after the patience with ranks that are silent, which is minutes.
         assert!(
@@ -214,7 +216,7 @@ fn other_worlds_take_over() {
     let manifest = shop.manifest(&MORE);
     let sets = [&models(), "topology.cfg=2"];
     let mut doomed = shop.run_on(Ranks::Launch(2), "torch", &manifest, &sets);
-    let (mut doomed, _) = disturb(&shop, &mut doomed, "-KILL", 1);
+    let (mut doomed, _) = disturb(&shop, &mut doomed, Signal::KILL, 1);
     let mut other = shop.run_with("torch", &manifest, &[&models()]);
     let other = other.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     assert_eq!(doomed.wait().unwrap().code(), Some(75));
@@ -241,7 +243,7 @@ fn idle_replicas_help_at_the_tail() {
         // The shot that the line is about is the next one at the latest.
         let made = shop.commits() + 1;
         wait_until(&mut program, || shop.commits() >= made);
-        send("-TERM", program.id());
+        send(Signal::TERM, program.id());
         assert_eq!(program.wait().unwrap().code(), Some(75));
 
         let alone = Workshop::new();
@@ -271,9 +273,9 @@ fn latents(shop: &Workshop, shots: usize) -> Vec<Value> {
 fn a_rank_that_hangs_is_named() {
     let shop = Workshop::new();
     let manifest = shop.manifest(&MORE);
-    let sets = [&models(), "topology.tensor=2", "topology.patience=4"];
+    let sets = [&models(), "topology.tensor=2", "topology.patience=8"];
     let mut command = shop.run_on(Ranks::Launch(2), "torch", &manifest, &sets);
-    let (mut program, _) = disturb(&shop, &mut command, "-STOP", 1);
+    let (mut program, _) = disturb(&shop, &mut command, Signal::STOP, 1);
     assert_eq!(program.wait().unwrap().code(), Some(75));
     let log = fs::read_to_string(shop.path("log")).unwrap();
     // However many stories are under way, it is waited for once.
@@ -282,7 +284,7 @@ fn a_rank_that_hangs_is_named() {
         .filter_map(|line| line.split_once("the world of ranks: "));
     let calls: BTreeSet<&str> = named.map(|(_, call)| call).collect();
     assert_eq!(calls.len(), 1, "{log}");
-    assert!(log.contains("no sign of rank 1 for 4 s"), "{log}");
+    assert!(log.contains("no sign of rank 1 for 8 s"), "{log}");
     finish(&mut shop.run_with("torch", &manifest, &[&models()])).ended_with(0);
     shop.digest();
 }
@@ -311,7 +313,7 @@ fn worlds_of_mpi() {
     let shop = Workshop::new();
     let manifest = shop.manifest(&MORE);
     let mut command = shop.run_on(Ranks::Mpi(2), "torch", &manifest, &[&models()]);
-    signal_when(&mut command, "USR1", || shop.commits() > 0).ended_with(75);
+    signal_when(&mut command, Signal::USR1, || shop.commits() > 0).ended_with(75);
     finish(&mut shop.run_with("torch", &manifest, &[&models()])).ended_with(0);
     assert_eq!(shop.digest(), calm());
 }

@@ -211,10 +211,11 @@ impl MemoryBank {
         let mut folders = BTreeSet::new();
         for picture in pictures {
             let staged = self.staged(story, &picture.file, &picture.content);
-            if !self.storage.exists(&staged) {
+            let path = self.story_folder(story).join(&picture.file);
+            // What is staged may be another shot's that looks the same.
+            if self.storage.exists(&path) || !self.storage.exists(&staged) {
                 continue;
             }
-            let path = self.story_folder(story).join(&picture.file);
             match self.storage.give_name(&staged, &path) {
                 // Another program was faster.
                 Err(_) if !self.storage.exists(&staged) && self.storage.exists(&path) => {}
@@ -466,6 +467,26 @@ mod tests {
             let missing = ShotId { scene: 9, shot: 9 };
             assert!(bank.history(&story, &[missing]).is_err());
             assert_eq!(bank.record(&story, missing).unwrap(), None);
+        }
+    }
+
+    /// Files are staged under their content.
+    #[test]
+    fn pictures_that_look_the_same_keep_their_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let bank = bank(folder.path(), IndexKind::Sled);
+        let story = StoryId::new("a").unwrap();
+        let stage = |file: &str| bank.stage(&story, file.to_owned(), b"same").unwrap();
+        let install = |picture: &PictureRecord| bank.install(&story, &[picture]).unwrap();
+        let one = stage("1.png");
+        install(&one);
+        let two = stage("2.png");
+        // As whoever goes on with a story does for all that it finds.
+        install(&one);
+        install(&two);
+        for file in ["1.png", "2.png"] {
+            let path = bank.story_folder(&story).join(file);
+            assert_eq!(std::fs::read(path).unwrap(), b"same");
         }
     }
 

@@ -1,11 +1,16 @@
 //! The index: small values by key, rebuildable from the records.
 
 use std::fmt::Debug;
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{MemoryError, Result};
+
+/// How often a lock is asked for, and the pauses between.
+const LINGERING: (u32, Duration) = (10, Duration::from_millis(50));
 
 /// Which embedded store holds the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -49,7 +54,51 @@ pub struct OpenedIndex {
 
 /// Opens the index at `folder`; one that does not open is moved aside, since everything in it can
 /// be read from the records again.
+///
+/// The file `FOLDER.lock` beside it is locked before anything of the index is looked at, for as long
+/// as it is open: the stores look at their files, and we mend them, before they have locks of their
+/// own.
+///
+/// # Errors
+/// Another program has it open ([`MemoryError::IndexBusy`]), or no index can be opened there.
 pub fn open_index(kind: IndexKind, folder: &Path) -> Result<OpenedIndex> {
+    let lock = lock_beside(folder)?;
+    let OpenedIndex { index, moved_aside } = open_or_move_aside(kind, folder)?;
+    let index = Box::new(Locked { index, _lock: lock });
+    Ok(OpenedIndex { index, moved_aside })
+}
+
+/// Ours until the file is closed. The lock of a process that has just ended may linger for a moment.
+fn lock_beside(folder: &Path) -> Result<File> {
+    let path = folder.with_extension("lock");
+    let failed = |error| MemoryError::storage("open", &path, error);
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent)
+            .map_err(|error| MemoryError::storage("create the folder", parent, error))?;
+    }
+    let mut options = File::options();
+    let file = options
+        .create(true)
+        .append(true)
+        .open(&path)
+        .map_err(failed)?;
+    for _ in 0..LINGERING.0 {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LINGERING.1),
+            // A file system without locks; the store has to see to it.
+            Err(TryLockError::Error(error)) => {
+                tracing::debug!(%error, path = %path.display(), "no lock");
+                return Ok(file);
+            }
+        }
+    }
+    Err(MemoryError::IndexBusy {
+        path: folder.to_owned(),
+    })
+}
+
+fn open_or_move_aside(kind: IndexKind, folder: &Path) -> Result<OpenedIndex> {
     match open_plain(kind, folder) {
         Ok(index) => Ok(OpenedIndex {
             index,
@@ -98,6 +147,31 @@ fn failed(path: &Path, error: impl std::fmt::Display) -> MemoryError {
     }
 }
 
+/// An index, and what keeps others from it. The index is closed first.
+#[derive(Debug)]
+struct Locked {
+    index: Box<dyn MemoryIndex>,
+    _lock: File,
+}
+
+impl MemoryIndex for Locked {
+    fn get(&self, key: &str) -> Result<Option<Vec<u8>>> {
+        self.index.get(key)
+    }
+
+    fn put(&self, key: &str, value: &[u8]) -> Result<()> {
+        self.index.put(key, value)
+    }
+
+    fn flush(&self) -> Result<()> {
+        self.index.flush()
+    }
+
+    fn len(&self) -> Result<usize> {
+        self.index.len()
+    }
+}
+
 #[derive(Debug)]
 struct SledIndex {
     path: PathBuf,
@@ -116,16 +190,16 @@ impl SledIndex {
             }
         }
         let config = sled::Config::new().path(&path).cache_capacity(64 << 20);
-        // The lock of a process that has just ended may linger for a moment.
+        // Its own lock may linger, too.
         let mut tries = 0;
         let database = loop {
             match config.open() {
                 Ok(database) => break database,
                 Err(sled::Error::Io(error))
-                    if tries < 10 && error.kind() == std::io::ErrorKind::Other =>
+                    if tries < LINGERING.0 && error.kind() == std::io::ErrorKind::Other =>
                 {
                     tries += 1;
-                    std::thread::sleep(std::time::Duration::from_millis(50));
+                    std::thread::sleep(LINGERING.1);
                 }
                 Err(error) if error.to_string().contains("lock") => {
                     return Err(MemoryError::IndexBusy { path });
@@ -316,6 +390,41 @@ mod tests {
                 "{kind:?}: {second}"
             );
             assert_eq!(first.get("a").unwrap().unwrap(), b"1");
+        }
+    }
+
+    /// Whoever comes second does not touch what the first is just writing.
+    #[test]
+    fn a_snapshot_that_is_being_written_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("bank");
+        let _first = open_index(IndexKind::Sled, &path).unwrap();
+        let half = path.join("sled/snap.0000000000000000.generating");
+        std::fs::write(&half, b"half").unwrap();
+        let second = open_index(IndexKind::Sled, &path).unwrap_err();
+        assert!(matches!(second, MemoryError::IndexBusy { .. }), "{second}");
+        assert!(half.exists());
+    }
+
+    /// One of them moves a broken index aside, and the others find that one at work.
+    #[test]
+    fn many_who_open_a_broken_index_are_told_that_it_is_busy() {
+        for kind in KINDS {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("bank");
+            std::fs::create_dir_all(path.join("sled")).unwrap();
+            std::fs::write(path.join("sled/conf"), b"garbage").unwrap();
+            std::fs::write(path.join("index.redb"), b"garbage").unwrap();
+            let opened: Vec<_> = std::thread::scope(|scope| {
+                let open = || open_index(kind, &path);
+                let threads: Vec<_> = (0..4).map(|_| scope.spawn(open)).collect();
+                threads.into_iter().map(|one| one.join().unwrap()).collect()
+            });
+            let (opened, busy): (Vec<_>, Vec<_>) = opened.iter().partition(|one| one.is_ok());
+            assert_eq!((opened.len(), busy.len()), (1, 3), "{kind:?}: {busy:?}");
+            let is_busy =
+                |one: &&Result<OpenedIndex>| matches!(one, Err(MemoryError::IndexBusy { .. }));
+            assert!(busy.iter().all(is_busy), "{kind:?}: {busy:?}");
         }
     }
 

@@ -188,9 +188,26 @@ impl Leases {
                 None => return Ok(Claim::Busy),
             }
         }
+        self.take(story, numbers, taken_from)
+    }
+
+    /// Takes the next number after `numbers`, which were there when we looked.
+    fn take(
+        &self,
+        story: &StoryId,
+        numbers: Vec<u64>,
+        taken_from: Option<String>,
+    ) -> Result<Claim<'_>, RunError> {
         let number = numbers.last().copied().unwrap_or(0) + 1;
         let file = self.lease_file(story, false);
-        if !self.storage.create(&self.path(story, number), &file)? {
+        let path = self.path(story, number);
+        if !self.storage.create(&path, &file)? {
+            return Ok(Claim::Busy);
+        }
+        // Others may have had this number, and given it back, since we looked: then there is a
+        // higher one, as each removes what was before it only after it has its own.
+        if self.numbers(story)?.last() != Some(&number) {
+            self.storage.remove(&path)?;
             return Ok(Claim::Busy);
         }
         // Oldest first, so that a holder that was believed dead always finds its own file gone or
@@ -437,6 +454,22 @@ mod tests {
         new.release().unwrap();
         let third = join(folder.path(), LONG);
         assert!(held(&third, &story).is_some());
+    }
+
+    /// Between looking and taking, others may have had the number and given it back.
+    #[test]
+    fn a_number_is_never_had_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        let story = StoryId::new("a").unwrap();
+        let [slow, one, two] = [(), (), ()].map(|()| join(folder.path(), LONG));
+        held(&one, &story).unwrap().0.release().unwrap();
+        let seen = slow.numbers(&story).unwrap();
+        held(&one, &story).unwrap().0.release().unwrap();
+        let (lease, _) = held(&two, &story).unwrap();
+        let late = slow.take(&story, seen, None).unwrap();
+        assert!(matches!(late, Claim::Busy));
+        lease.check().unwrap();
+        assert_eq!(one.numbers(&story).unwrap(), [lease.number]);
     }
 
     /// A process that has ended is known to be dead at once, if it ran on this system.

@@ -174,6 +174,15 @@ impl<E: ShotEngine> Night<'_, E> {
             self.make_some();
         });
         let mut work = self.work();
+        let RunOutcome {
+            stories,
+            done,
+            failed,
+            quarantined,
+            ..
+        } = work.outcome;
+        // When nothing was left to begin, whoever asked to stop has stopped nothing.
+        work.outcome.stopped &= done + failed + quarantined < stories;
         match work.error.take() {
             Some(error) => Err(error),
             None => Ok(work.outcome),

@@ -391,8 +391,9 @@ fn finish<E: ShotEngine>(
     });
     file.state = StoryState::Done;
     lease.check()?;
-    folder.write_story(file)?;
+    // Before, since nobody looks into a story again that is done.
     tidy(studio, file)?;
+    folder.write_story(file)?;
     studio
         .reporter
         .report(&Event::StoryFinished { story: &file.id });

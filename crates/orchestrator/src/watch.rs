@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use storyloom_story::{ShotId, Stage, StoryId};
-use storyloom_telemetry::AttemptEnd;
 use storyloom_telemetry::shift::{Follower, Incident, LiveShot, Shift};
 
 pub use eta::{Pace, Range, pace};
@@ -148,6 +147,8 @@ pub struct Watcher {
     status: Option<Status>,
     /// When the whole folder was read last, and how long that took.
     read: Option<(Instant, Duration)>,
+    /// How long it took the last two times, the shorter.
+    took: Duration,
 }
 
 impl Watcher {
@@ -160,6 +161,7 @@ impl Watcher {
             beats: HashMap::new(),
             status: None,
             read: None,
+            took: Duration::ZERO,
         }
     }
 
@@ -184,7 +186,7 @@ impl Watcher {
         let touched = self.touched();
         let due = self
             .read
-            .is_none_or(|(begun, took)| begun.elapsed() >= PAUSE.max(took * SHARE));
+            .is_none_or(|(begun, _)| begun.elapsed() >= PAUSE.max(self.took * SHARE));
         let mut status = match self.status.take() {
             Some(status) if !due => self.recount(status, &touched)?,
             _ => self.read_all()?,
@@ -204,7 +206,12 @@ impl Watcher {
     fn read_all(&mut self) -> Result<Status, RunError> {
         let begun = Instant::now();
         let status = status_with(&self.folder, &self.shifts())?;
-        self.read = Some((begun, begun.elapsed()));
+        let mut took = begun.elapsed();
+        // One hiccup of the file system is no reason to look away for minutes.
+        if let Some((_, before)) = self.read.replace((begun, took)) {
+            took = took.min(before);
+        }
+        self.took = took;
         Ok(status)
     }
 
@@ -315,11 +322,8 @@ impl Watcher {
 
     /// Whether a shot exists, as far as journals tell.
     fn is_committed(&self, shot: &LiveShot) -> bool {
-        let mut attempts = self.follower.shifts().flat_map(|shift| &shift.attempts);
-        attempts.any(|attempt| {
-            attempt.end == Some(AttemptEnd::Committed)
-                && (&attempt.story, attempt.shot) == (&shot.story, shot.shot)
-        })
+        let mut committed = self.follower.shifts().flat_map(Shift::committed);
+        committed.any(|attempt| (&attempt.story, attempt.shot) == (&shot.story, shot.shot))
     }
 
     fn worker(&self, shift: &Shift, now: f64, shots: Vec<&LiveShot>) -> WorkerView {

@@ -22,7 +22,7 @@ use storyloom_orchestrator::{
 };
 use storyloom_story::{
     Clip, Continuation, ErrorClass, HostTensor, Line, LoopState, Manifest, Method, Opening,
-    Resolution, RgbImage, Scene, ShotInputs, ShotScript, StoryEntry, StoryId, StoryScript,
+    Resolution, RgbImage, Scene, ShotInputs, ShotScript, Stage, StoryEntry, StoryId, StoryScript,
     VideoSpec,
 };
 use storyloom_telemetry::{Event, Reporter, Silent};
@@ -392,6 +392,83 @@ fn a_saved_step_is_used_once_and_only_if_it_fits() {
         );
         assert_eq!(checked(out.path()).content_digest.as_ref(), Some(&expected));
     }
+}
+
+/// A program that ended between the record of a shot and forgetting what was saved of it leaves that
+/// behind; so may the next one, at whatever call it ends while it finishes the story. Once the story
+/// is done, nothing is left.
+#[test]
+fn nothing_saved_outlives_its_story() {
+    let manifest = Manifest {
+        stories: vec![story("ad", &[true, false])],
+    };
+    let lines: Vec<Line> = manifest.stories.iter().cloned().map(Line::Story).collect();
+    for at in 0.. {
+        let out = tempfile::tempdir().unwrap();
+        let mut config = config(out.path());
+        config.videos = Videos::Placeholders;
+        let stop = StopFlag::default();
+        let asked = stop.clone();
+        let stopping = Meddling::new(move |number, _| {
+            if number == 1 {
+                asked.set(StopAt::Step);
+            }
+            None
+        });
+        run(&config, &manifest, &stopping, &Silent, &stop).unwrap();
+        let saved = out.path().join("stories/ad/checkpoints");
+        std::fs::copy(saved.join("01_02.json"), saved.join("01_01.json")).unwrap();
+
+        let engine = SimulatedEngine::default();
+        let makers = Makers {
+            engine: &engine,
+            planner: None,
+        };
+        let full = Fault::Refuse(std::io::ErrorKind::StorageFull);
+        let disk = Arc::new(FaultyDisk::after(at, full));
+        let make = |storage, config: &RunConfig| {
+            let stop = StopFlag::default();
+            run_on(storage, config, &lines, &makers, &Silent, &stop)
+        };
+        // A full disk ends a program at once.
+        let _ = make(disk.clone(), &config);
+        // The first program's process is this one, so that it seems to be alive.
+        config.patience = Duration::from_millis(40);
+        assert_eq!(make(Arc::new(Disk), &config).unwrap().done, 1, "{at}");
+        let left = Disk.list(&saved).unwrap();
+        assert!(left.is_empty(), "after call {at}: {left:?}");
+        if disk.calls() <= at {
+            break;
+        }
+    }
+}
+
+/// Asks to stop when the last shot is committed, and waits until everybody has heard it.
+struct TooLate(StopFlag);
+
+impl Reporter for TooLate {
+    fn report(&self, event: &Event) {
+        if let Event::StageBegun { stage, shot, .. } = event
+            && (*stage, shot.shot) == (Stage::Commit, 2)
+        {
+            self.0.set(StopAt::Step);
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+}
+
+/// Threads without a story hear of the stop first, and there is nothing that they leave undone.
+#[test]
+fn a_stop_in_the_last_commit_stops_nothing() {
+    let out = tempfile::tempdir().unwrap();
+    let mut config = config(out.path());
+    config.interleave = 2;
+    let stories = vec![story("ad", &[true, false])];
+    let stop = StopFlag::default();
+    let late = TooLate(stop.clone());
+    let engine = SimulatedEngine::default();
+    let outcome = run(&config, &Manifest { stories }, &engine, &late, &stop).unwrap();
+    assert_eq!((outcome.done, outcome.stopped), (1, false));
 }
 
 /// Notes what is resumed, ignored and taken over.

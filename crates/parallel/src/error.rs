@@ -63,7 +63,10 @@ pub enum CommError {
         /// What it said.
         reason: String,
     },
-    /// The world did not come together.
+    /// Some ranks did not come to where all meet, or one ended before all were there.
+    #[error("{0}")]
+    Absent(String),
+    /// The world cannot come together as it is set up.
     #[error("{0}")]
     Setup(String),
 }
@@ -74,7 +77,7 @@ impl CommError {
     pub fn is_resumable(&self) -> bool {
         matches!(
             self,
-            Self::Late { .. } | Self::Lost { .. } | Self::Backend { .. }
+            Self::Late { .. } | Self::Lost { .. } | Self::Backend { .. } | Self::Absent(_)
         )
     }
 }

@@ -101,12 +101,42 @@ pub(crate) fn attend(
     let mut line = String::new();
     BufReader::new(stream)
         .read_line(&mut line)
-        .map_err(failed)?;
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => CommError::Absent(format!(
+                "rank {rank} waited {} s at {address}, and not all ranks came; start the run again",
+                patience.as_secs()
+            )),
+            _ => failed(error),
+        })?;
     let addresses: Result<Vec<SocketAddr>, _> = line.split_whitespace().map(str::parse).collect();
     match addresses {
         Ok(addresses) if !addresses.is_empty() => Ok(addresses),
-        _ => Err(CommError::Setup(format!(
+        _ => Err(CommError::Absent(format!(
             "the rendezvous at {address} ended before all ranks were there"
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_in_vain_may_be_started_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let stop = || over.load(std::sync::atomic::Ordering::Relaxed);
+            scope.spawn(move || serve(&listener, 2, "token", &stop).unwrap_err());
+            let error = attend(&address, 0, 1, "token", Duration::from_millis(200)).unwrap_err();
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(matches!(error, CommError::Absent(_)), "{error}");
+            assert!(error.is_resumable());
+        });
+        // Nobody listens there any more: that may be a wrong address.
+        let error = attend(&address, 0, 1, "token", Duration::ZERO).unwrap_err();
+        assert!(matches!(error, CommError::Setup(_)), "{error}");
+        assert!(!error.is_resumable());
     }
 }

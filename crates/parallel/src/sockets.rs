@@ -20,8 +20,13 @@ pub(crate) struct Address<'a> {
     pub(crate) size: usize,
 }
 
-/// Joins the world that gathers at a rendezvous.
+/// Programs start unevenly, whatever ranks have agreed on for later.
+const GATHERING: Duration = Duration::from_secs(60);
+
+/// Joins the world that gathers at a rendezvous. `patience` is that of its collectives; to gather,
+/// ranks have a minute at least.
 pub(crate) fn join(address: &Address, patience: Duration) -> Result<Group, CommError> {
+    let gathering = patience.max(GATHERING);
     let failed = |error: io::Error| CommError::Setup(format!("connecting the world: {error}"));
     let Address {
         rank, size, token, ..
@@ -31,13 +36,13 @@ pub(crate) fn join(address: &Address, patience: Duration) -> Result<Group, CommE
     let listener = TcpListener::bind(if local { "127.0.0.1:0" } else { "0.0.0.0:0" });
     let listener = listener.map_err(failed)?;
     let port = listener.local_addr().map_err(failed)?.port();
-    let addresses = rendezvous::attend(address.rendezvous, rank, port, token, patience)?;
+    let addresses = rendezvous::attend(address.rendezvous, rank, port, token, gathering)?;
     if addresses.len() != size {
         let found = addresses.len();
         let reason = format!("the rendezvous knows {found} ranks, this one {size}");
         return Err(CommError::Setup(reason));
     }
-    let streams = connect(&listener, &addresses, address, patience)?;
+    let streams = connect(&listener, &addresses, address, gathering)?;
     let transport = Sockets::start(rank, streams).map_err(failed)?;
     let group = MessageGroup::world(Arc::new(transport), rank, size, patience);
     Ok(Group::new(Box::new(group), "world"))
@@ -89,8 +94,8 @@ fn connect(
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 if Instant::now() > deadline {
-                    let reason = format!("rank {missing} did not connect to rank {rank}");
-                    return Err(CommError::Setup(reason));
+                    let reason = format!("rank {missing} did not connect to rank {rank} in time");
+                    return Err(CommError::Absent(reason));
                 }
                 std::thread::sleep(Duration::from_millis(1));
             }

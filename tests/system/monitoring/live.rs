@@ -11,7 +11,7 @@ use storyloom_telemetry::metrics::labels::Values;
 
 use super::root;
 use super::server::{Prometheus, Sample};
-use crate::harness::{Ranks, Workshop, finish, send};
+use crate::harness::{Ranks, Signal, Workshop, finish, send};
 use crate::torch::models;
 use crate::world::children;
 
@@ -86,17 +86,16 @@ impl Watched {
     }
 
     /// Waits for a moment at which Prometheus says of stories and shots what `status` and `verify` do,
-    /// with two shots done at least. `status` is asked before and after: a change in between would
-    /// make them differ.
+    /// with two shots done at least. A change between two of them makes them differ.
     fn wait_for_agreement(&mut self) {
         self.wait("Prometheus, status and verify agree", |watched| {
-            let before = watched.status()?;
-            let done = before["shots"]["done"]
+            let status = watched.status()?;
+            let done = status["shots"]["done"]
                 .as_f64()
                 .filter(|&done| done >= 2.0)?;
             let seen = |of: &str, state: &str| {
                 let name = format!("max(storyloom_run_{of}{{state=\"{state}\"}})");
-                watched.prometheus.value(&name) == before[of][state].as_f64()
+                watched.prometheus.value(&name) == status[of][state].as_f64()
             };
             let states = ["stories", "shots"]
                 .iter()
@@ -106,9 +105,7 @@ impl Watched {
                 return None;
             }
             let proven = watched.shop.ask(&["verify", "--quick", "--json"]).json();
-            let after = watched.status()?;
-            let still = before["shots"] == after["shots"] && before["stories"] == after["stories"];
-            (still && proven["shots_proven"].as_f64() == Some(done)).then_some(())
+            (proven["shots_proven"].as_f64() == Some(done)).then_some(())
         });
     }
 
@@ -211,6 +208,10 @@ fn prometheus_sees_what_status_and_verify_say() {
     watched.wait_for_agreement();
     // Two replicas serve, and say whose run it is.
     let up = watched.wait_for_both();
+    watched.wait("both tell their ranks", |watched| {
+        let ranks = watched.prometheus.value("sum(storyloom_ranks)")?;
+        (ranks == 2.0).then_some(())
+    });
     let prometheus = &watched.prometheus;
     assert!(
         up.iter().all(|sample| sample.labels["run"] == "out"),
@@ -220,7 +221,6 @@ fn prometheus_sees_what_status_and_verify_say() {
         up.iter().all(|sample| sample.labels["node"].is_string()),
         "{up:?}"
     );
-    assert_eq!(prometheus.value("sum(storyloom_ranks)"), Some(2.0));
     only_and_all_of_the_catalogue(prometheus);
     rules_are_well(prometheus);
     watched.end();
@@ -265,7 +265,7 @@ fn a_killed_leader_stays_on_the_list_and_is_missed() {
     };
     watched.wait_for_both();
     let leader = children(watched.run.id())[1];
-    send("-KILL", leader);
+    send(Signal::KILL, leader);
     // Its peer ends too, in good order; the one that was killed could not.
     watched.run.wait().unwrap();
     let prometheus = &watched.prometheus;

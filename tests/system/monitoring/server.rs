@@ -52,12 +52,11 @@ impl Prometheus {
             return None;
         };
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let mut said = Vec::new();
-        // It listens before it answers.
-        while !said
-            .iter()
-            .any(|line: &String| line.contains("ready to receive web requests"))
-        {
+        let mut said: Vec<String> = Vec::new();
+        // Different parts of it say where it listens and that it is ready.
+        let words = ["ready to receive web requests", "msg=\"Listening on\""];
+        let is_said = |word: &str, said: &[String]| said.iter().any(|line| line.contains(word));
+        while !words.iter().all(|word| is_said(word, &said)) {
             match lines.next() {
                 Some(Ok(line)) => said.push(line),
                 _ => panic!("Prometheus does not start:\n{}", said.join("\n")),

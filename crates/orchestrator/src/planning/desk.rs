@@ -6,9 +6,7 @@ use std::time::{Duration, Instant};
 use storyloom_story::{ErrorClass, Seed, StoryId};
 use storyloom_telemetry::{AttemptEnd, Event, Reporter};
 
-use super::{
-    PlanError, PlanRecord, PlanRequest, PlannedScript, StoryPlanner, check_script, commit_plan,
-};
+use super::{PlanError, PlanRecord, PlanRequest, StoryPlanner, check_script, commit_plan};
 use crate::config::{RunConfig, StopAt, StopFlag};
 use crate::error::RunError;
 use crate::lease::{Claim, Lease, Leases};
@@ -236,7 +234,6 @@ impl<'a> Desk<'a> {
                 check_script(&planned.script)?;
                 Ok(planned)
             });
-            self.report_end(request, &sound, seconds);
             records.push(sound.map(|planned| {
                 PlanRecord::new(
                     request,
@@ -250,51 +247,64 @@ impl<'a> Desk<'a> {
         let mut result = Ok(());
         for (held, record) in held.into_iter().zip(records) {
             let settled = match record {
-                Ok(record) => self.commit(held, record),
-                Err(error) => self.try_again(held, error),
+                Ok(record) => self.commit(held, record, seconds),
+                Err(error) => {
+                    self.report_failure(&held.brief, &error, seconds);
+                    self.try_again(held, error)
+                }
             };
             result = result.and(settled);
         }
         result
     }
 
-    fn report_end(
-        &self,
-        request: &PlanRequest,
-        answer: &Result<PlannedScript, PlanError>,
-        seconds: f64,
-    ) {
-        let (end, reason) = match answer {
-            Ok(_) => (AttemptEnd::Committed, None),
-            Err(error) if error.class == ErrorClass::Interrupted => (AttemptEnd::Stopped, None),
-            Err(error) => (AttemptEnd::Failed, Some(error.message.as_str())),
+    fn report_failure(&self, brief: &Unplanned, error: &PlanError, seconds: f64) {
+        let (end, reason) = match error.class {
+            ErrorClass::Interrupted => (AttemptEnd::Stopped, None),
+            _ => (AttemptEnd::Failed, Some(error.message.as_str())),
         };
-        let planned = answer.as_ref().ok();
         self.reporter.report(&Event::PlanEnded {
-            story: &request.brief.id,
-            attempt: request.attempt,
+            story: &brief.id,
+            attempt: brief.attempt,
             end,
             seconds,
-            repairs: planned.map_or(0, |planned| planned.repairs),
-            tokens: planned.map_or(0, |planned| planned.tokens),
+            repairs: 0,
+            tokens: 0,
             reason,
         });
     }
 
-    fn commit(&self, held: Held, record: PlanRecord) -> Result<(), RunError> {
+    /// Writes a plan down, and says that it is there when it is.
+    fn commit(&self, held: Held, record: PlanRecord, seconds: f64) -> Result<(), RunError> {
         let Held {
             rank,
             brief,
             mut file,
             lease,
         } = held;
+        let (repairs, tokens) = (record.repairs, record.tokens);
+        let report_end = |end, reason: Option<&str>| {
+            self.reporter.report(&Event::PlanEnded {
+                story: &brief.id,
+                attempt: brief.attempt,
+                end,
+                seconds,
+                repairs,
+                tokens,
+                reason,
+            });
+        };
         if lease.check().is_err() {
             // Another program has taken it over, and plans it.
+            report_end(AttemptEnd::Stopped, None);
             self.leave(&brief.id, lease)?;
             self.later(rank, brief, PAUSE);
             return Ok(());
         }
-        let record = commit_plan(self.folder, record)?;
+        let record = commit_plan(self.folder, record).inspect_err(|error| {
+            report_end(AttemptEnd::Failed, Some(&error.to_string()));
+        })?;
+        report_end(AttemptEnd::Committed, None);
         if file.state != StoryState::Pending {
             file.state = StoryState::Pending;
             self.folder.write_story(&file)?;

@@ -197,6 +197,7 @@ mod tests {
             begun: 0.0,
             loaded: Some(0.0),
             attempts,
+            unsaid: Vec::new(),
             plans: Vec::new(),
             incidents: Vec::new(),
             end: None,

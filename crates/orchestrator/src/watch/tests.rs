@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use storyloom_memory::Disk;
+use storyloom_telemetry::AttemptEnd;
 use storyloom_telemetry::shift::{Journal, ShiftEnd, ShiftStart};
 use storyloom_telemetry::{Event, Reporter};
 

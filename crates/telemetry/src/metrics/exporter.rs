@@ -184,14 +184,16 @@ impl Shared {
     fn keep_looking(&self, target: Option<&Target>) {
         /// Time between two looks at least.
         const PAUSE: Duration = Duration::from_secs(2);
-        /// Looking takes at most one part in so many of a core's time.
+        /// Looking takes at most one part in so many of a core's time. What it waits for others
+        /// does not count: one slow answer must not make everybody blind for minutes.
         const SHARE: u32 = 100;
         /// Time between two pushes.
         const PUSH: Duration = Duration::from_secs(30);
         let mut pushed = Instant::now();
         loop {
-            let begun = Instant::now();
+            let begun = core_time();
             self.look();
+            let pause = PAUSE.max(core_time().saturating_sub(begun) * SHARE);
             let tended = target.map_or(Ok(()), Target::tend);
             if let Err(error) = tended {
                 self.warn(&format!("metrics/targets.json: {error}"));
@@ -200,7 +202,6 @@ impl Shared {
                 pushed = Instant::now();
                 self.push();
             }
-            let pause = PAUSE.max(begun.elapsed() * SHARE);
             let state = self.lock();
             let waited = self
                 .wake
@@ -214,6 +215,8 @@ impl Shared {
 
     /// Looks at the run, the disks and the ranks.
     fn look(&self) {
+        // Before the folder has its `run.json` there is nothing to see.
+        let begun = !self.metrics.journal().live().load;
         let seen = self.watch.look().and_then(|(view, status)| {
             self.lock().status = Some(status);
             self.metrics
@@ -224,8 +227,6 @@ impl Shared {
             .metrics
             .see_ranks(&self.watch.ranks())
             .and_then(|()| self.metrics.look_at_disks(&self.settings.run));
-        // Before the folder has its `run.json` there is nothing to see.
-        let begun = !self.metrics.journal().live().load;
         let errors = [
             seen.err().filter(|_| begun),
             asked.err().map(|error| error.to_string()),
@@ -268,6 +269,12 @@ impl Shared {
             tracing::warn!("figures are not complete, the run goes on: {error}");
         }
     }
+}
+
+/// What this thread has had of a core.
+fn core_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }
 
 impl Pages for Shared {

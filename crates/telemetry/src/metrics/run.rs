@@ -7,7 +7,6 @@ use prometheus::{CounterVec, GaugeVec};
 use super::catalogue as c;
 use super::families::{Families, Result};
 use super::labels::{Bound, Device, LabelValue, LossCause, Preemption, State, Use};
-use crate::AttemptEnd;
 use crate::shift::{Extent, PATIENCE_S, Shift, ShiftEnd, Split, accounting};
 
 /// How many stories or shots are in a state.
@@ -42,10 +41,8 @@ pub struct RunWork {
 impl RunWork {
     /// From all journals, at the moment `now` (seconds since 1970).
     pub fn of(shifts: &[&Shift], now: f64) -> Self {
-        let attempts = shifts.iter().flat_map(|shift| &shift.attempts);
-        let commits = attempts
-            .filter(|attempt| attempt.end == Some(AttemptEnd::Committed))
-            .map(|attempt| attempt.ended);
+        let commits = shifts.iter().flat_map(|shift| shift.committed());
+        let commits = commits.map(|attempt| attempt.ended);
         let stopped = |shift: &&&Shift| matches!(shift.end, Some((_, ShiftEnd::Stopped)));
         let killed = |shift: &&&Shift| shift.end.is_none() && !shift.goes_on(now, PATIENCE_S);
         Self {

@@ -255,8 +255,9 @@ fn saved_by(attempts: &[Known], step: usize) -> Option<(usize, f64)> {
     });
     known.or_else(|| {
         // Somebody did: who was killed after its last sign of life, before it could note it.
-        let killed = |one: &Known| one.attempt.end.is_none() && !one.goes_on;
-        let place = attempts.iter().rposition(killed)?;
+        // Whether it goes on makes no difference: somebody has taken its shot over.
+        let open = |one: &Known| one.attempt.end.is_none();
+        let place = attempts.iter().rposition(open)?;
         let attempt = attempts[place].attempt;
         let noted = attempt.saved.last().map(|saved| saved.step);
         let came_to_it = noted.max(attempt.resumed_step) < Some(step);
@@ -399,6 +400,7 @@ mod tests {
             begun,
             loaded: Some(begun + 1.0),
             attempts,
+            unsaid: Vec::new(),
             plans: Vec::new(),
             incidents: Vec::new(),
             end: Some((until, ShiftEnd::Done)),

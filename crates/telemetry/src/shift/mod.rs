@@ -19,6 +19,7 @@ mod moment;
 mod read;
 #[cfg(test)]
 mod tests;
+mod unsaid;
 
 use std::path::{Path, PathBuf};
 
@@ -279,6 +280,8 @@ pub struct Shift {
     pub loaded: Option<f64>,
     /// Attempts that have ended, in that order.
     pub attempts: Vec<Attempt>,
+    /// Attempts that committed their shot, and whose program was killed before it could say so.
+    pub unsaid: Vec<Attempt>,
     /// Attempts at plans that have ended, in that order.
     pub plans: Vec<PlanAttempt>,
     /// What else happened, each with its moment in seconds since 1970.
@@ -306,12 +309,29 @@ impl Shift {
     /// All attempts: those that have ended, then those it was at when it was heard of last.
     pub fn all_attempts(&self) -> Vec<Attempt> {
         let mut all = self.attempts.clone();
-        if let (None, Some(live)) = (self.end, &self.live) {
-            let open = live.now.iter().map(|shot| shot.so_far(self.until()));
-            // The line of an attempt is written before the live file is rewritten.
-            all.extend(open.filter(|open| !self.attempts.iter().any(|known| known.is(open))));
-        }
+        let open = self.open_attempts().into_iter().map(|open| {
+            let said = self.unsaid.iter().find(|unsaid| unsaid.is(&open));
+            said.cloned().unwrap_or(open)
+        });
+        all.extend(open);
         all
+    }
+
+    /// Attempts that made a shot.
+    pub fn committed(&self) -> impl Iterator<Item = &Attempt> {
+        let all = self.attempts.iter().chain(&self.unsaid);
+        all.filter(|attempt| attempt.end == Some(AttemptEnd::Committed))
+    }
+
+    /// Those it was at when it was heard of last, if it has no end.
+    fn open_attempts(&self) -> Vec<Attempt> {
+        let live = self.live.iter().filter(|_| self.end.is_none());
+        let open = live
+            .flat_map(|live| &live.now)
+            .map(|shot| shot.so_far(self.until()));
+        // The line of an attempt is written before the live file is rewritten.
+        open.filter(|open| !self.attempts.iter().any(|known| known.is(open)))
+            .collect()
     }
 }
 
