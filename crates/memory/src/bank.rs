@@ -212,8 +212,13 @@ impl MemoryBank {
         for picture in pictures {
             let staged = self.staged(story, &picture.file, &picture.content);
             let path = self.story_folder(story).join(&picture.file);
-            // What is staged may be another shot's that looks the same.
-            if self.storage.exists(&path) || !self.storage.exists(&staged) {
+            if !self.storage.exists(&staged) {
+                continue;
+            }
+            // Then what is staged may be another shot's that looks the same.
+            if self.storage.exists(&path)
+                && BlobRef::of(&self.storage.read(&path)?) == picture.content
+            {
                 continue;
             }
             match self.storage.give_name(&staged, &path) {
@@ -484,10 +489,15 @@ mod tests {
         // As whoever goes on with a story does for all that it finds.
         install(&one);
         install(&two);
-        for file in ["1.png", "2.png"] {
-            let path = bank.story_folder(&story).join(file);
-            assert_eq!(std::fs::read(path).unwrap(), b"same");
-        }
+        let read = |file: &str| std::fs::read(bank.story_folder(&story).join(file)).unwrap();
+        assert_eq!(
+            (read("1.png"), read("2.png")),
+            (b"same".into(), b"same".into())
+        );
+        // What has a name and no record any more gives way.
+        let other = bank.stage(&story, "2.png".to_owned(), b"other").unwrap();
+        install(&other);
+        assert_eq!(read("2.png"), b"other");
     }
 
     #[test]

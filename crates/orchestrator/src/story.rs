@@ -373,7 +373,8 @@ fn finish<E: ShotEngine>(
     let story = folder.story(&file.id);
     let name = WHOLE_VIDEO;
     if file.state == StoryState::Done && story.join(name).is_file() {
-        return Ok(());
+        // A shot of it was missing.
+        return tidy(studio, file);
     }
     let clips: Vec<PathBuf> = shots
         .iter()
