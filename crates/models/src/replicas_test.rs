@@ -52,7 +52,7 @@ fn settings(share_decode: bool) -> StoryMemSettings {
         threads: None,
         share_decode,
         widen: true,
-        patience: std::time::Duration::from_secs(20),
+        patience: std::time::Duration::from_secs(120),
     }
 }
 

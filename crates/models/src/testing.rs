@@ -109,7 +109,7 @@ pub(crate) fn st_bench() -> Option<PathBuf> {
 
 /// What each rank of a world of threads makes of its end of it.
 pub(crate) fn on_ranks<T: Send>(size: usize, role: impl Fn(Group) -> T + Sync) -> Vec<T> {
-    let patience = std::time::Duration::from_secs(20);
+    let patience = std::time::Duration::from_secs(120);
     std::thread::scope(|scope| {
         let ranks: Vec<_> = storyloom_parallel::threads::world(size, patience)
             .into_iter()

@@ -279,6 +279,8 @@ fn stopping_anywhere_loses_nothing() {
 /// off in the middle of it; the next start ends with the same content.
 #[test]
 fn every_failing_call_is_recovered_from() {
+    /// In milliseconds. Signs of life are calls, too: there should be none.
+    const DAY: u64 = 24 * 3600 * 1000;
     let manifest = Manifest {
         stories: vec![story("ad", &[true, false])],
     };
@@ -297,7 +299,7 @@ fn every_failing_call_is_recovered_from() {
     };
     let calm = tempfile::tempdir().unwrap();
     let counting = Arc::new(FaultyDisk::after(u64::MAX, Fault::Die));
-    make(counting.clone(), calm.path(), 60_000).unwrap();
+    make(counting.clone(), calm.path(), DAY).unwrap();
     let expected = checked(calm.path()).content_digest.unwrap();
 
     // Neighbours are often halves of one thing: they take turns in how they fail.
@@ -310,7 +312,7 @@ fn every_failing_call_is_recovered_from() {
     let work = || {
         while let Some(&(fault, at)) = points.get(next.fetch_add(1, Ordering::SeqCst)) {
             let out = tempfile::tempdir().unwrap();
-            let first = make(Arc::new(FaultyDisk::after(at, fault)), out.path(), 60_000);
+            let first = make(Arc::new(FaultyDisk::after(at, fault)), out.path(), DAY);
             if fault == Fault::Die && first.is_ok() {
                 // Only what is done by the way, on the way out, may fail without a word.
                 assert!(at + 3 >= counting.calls(), "nobody noticed call {at}");

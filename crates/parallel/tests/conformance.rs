@@ -385,8 +385,14 @@ fn one_is_late(world: &Group) {
     let group = world.subgroup(&all, "late").unwrap().unwrap();
     let last = world.size() - 1;
     if world.rank() == last {
-        std::thread::sleep(SHORT + Duration::from_millis(500));
+        // When all others have given up.
+        for other in 0..last {
+            world.receive(other, Some(PATIENCE)).unwrap();
+        }
         group.barrier().unwrap();
+        for other in 0..last {
+            world.send(other, b"here").unwrap();
+        }
     } else {
         let began = Instant::now();
         let error = group.barrier().unwrap_err();
@@ -397,6 +403,8 @@ fn one_is_late(world: &Group) {
         assert!(began.elapsed() >= SHORT);
         // Nobody waits again: this call is the same as the one that failed.
         assert_eq!(group.barrier().unwrap_err(), error);
+        world.send(last, b"given up").unwrap();
+        world.receive(last, Some(PATIENCE)).unwrap();
     }
     world.barrier().unwrap();
 }
