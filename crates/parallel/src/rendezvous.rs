@@ -134,8 +134,8 @@ mod tests {
             assert!(matches!(error, CommError::Absent(_)), "{error}");
             assert!(error.is_resumable());
         });
-        // Nobody listens there any more: that may be a wrong address.
-        let error = attend(&address, 0, 1, "token", Duration::ZERO).unwrap_err();
+        // Nobody listens there: that may be a wrong address.
+        let error = attend("127.0.0.1:1", 0, 1, "token", Duration::ZERO).unwrap_err();
         assert!(matches!(error, CommError::Setup(_)), "{error}");
         assert!(!error.is_resumable());
     }
