@@ -11,7 +11,7 @@ const STORIES: [(&str, &[bool]); 2] = [("ad", &[true, false]), ("tale", &[true, 
 
 /// Stories for runs that are interrupted, and shots that take a while: seconds of work after the
 /// first ones, so that the moment is met on a busy machine, too.
-const MORE: [(&str, &[bool]); 2] = [
+pub const MORE: [(&str, &[bool]); 2] = [
     ("ad", &[true, false, true, true, true, true]),
     ("tale", &[true; 6]),
 ];

@@ -90,6 +90,12 @@ fn lines(shop: &Workshop) -> Vec<(String, Value)> {
     lines.map(kind).collect()
 }
 
+/// How many lines are of this kind.
+fn lines_of(shop: &Workshop, wanted: &str) -> usize {
+    let lines = lines(shop);
+    lines.iter().filter(|(kind, _)| kind == wanted).count()
+}
+
 /// How many attempts have ended like this.
 fn ends(shop: &Workshop, how: &str) -> usize {
     let is = |(kind, line): &(String, Value)| kind == "shot" && line["end"] == how;
@@ -123,16 +129,12 @@ fn the_time_of_all_ranks_adds_up() {
         );
         Timed::start(&mut command, shop.path(name))
     };
-    let loaded = || {
-        let lines = lines(&shop);
-        lines.iter().filter(|(kind, _)| kind == "loaded").count()
-    };
     // Two at a time, of which one is killed three times.
     let steady = start("steady");
     let mut lives = Vec::new();
     for kill in 1..=3 {
         let victim = start("victim");
-        let is_busy = || ends(&shop, "committed") >= 7 * kill && loaded() > kill;
+        let is_busy = || ends(&shop, "committed") >= 7 * kill && lines_of(&shop, "loaded") > kill;
         wait_for("a shot", || is_busy().then_some(()));
         lives.push(victim.kill());
     }
@@ -154,15 +156,7 @@ fn the_time_of_all_ranks_adds_up() {
     assert!(part("wasted") > 0.0 && part("load") > 0.0, "{status}");
     let goodput = status["goodput"].as_f64().unwrap();
     assert!((goodput - part("useful") / sum).abs() < 1e-9);
-    let killed = lines(&shop)
-        .iter()
-        .filter(|(kind, _)| kind == "begun")
-        .count()
-        - lines(&shop)
-            .iter()
-            .filter(|(kind, _)| kind == "ended")
-            .count();
-    assert_eq!(killed, 3);
+    assert_eq!(lines_of(&shop, "begun") - lines_of(&shop, "ended"), 3);
 }
 
 /// One story of many shots, each of which takes a while.
@@ -188,11 +182,7 @@ fn a_drained_run_finishes_its_shots_and_begins_no_new_ones() {
         })
         .collect();
     wait_for("two programs", || {
-        let begun = lines(&shop)
-            .iter()
-            .filter(|(kind, _)| kind == "loaded")
-            .count();
-        (begun == 2 && ends(&shop, "committed") > 0).then_some(())
+        (lines_of(&shop, "loaded") == 2 && ends(&shop, "committed") > 0).then_some(())
     });
     shop.ask(&["drain"]).ended_with(0).saying("--undo");
     shop.ask(&["drain"]).ended_with(0).saying("asked to before");

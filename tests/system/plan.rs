@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Finished, Workshop, call, finish, storyloom};
+use crate::harness::{Finished, Signal, Workshop, call, finish, send, storyloom};
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
@@ -450,8 +450,7 @@ fn a_stop_saves_everything_and_says_so() {
         );
         std::thread::sleep(Duration::from_millis(5));
     }
-    let pid = rustix::process::Pid::from_child(&child);
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    send(Signal::TERM, child.id());
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(75));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();

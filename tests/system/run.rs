@@ -3,18 +3,13 @@
 use std::fs;
 use std::path::Path;
 
+use crate::durable::MORE;
 use crate::harness::{Signal, Workshop, finish, frames, line, signal_when};
 
 /// A blue picture of 32 x 24 pixels.
 const PNG: &[u8] = b"\x89\x50\x4e\x47\x0d\x0a\x1a\x0a\x00\x00\x00\x0d\x49\x48\x44\x52\x00\x00\x00\x20\x00\x00\x00\x18\x08\x02\x00\x00\x00\x14\x31\x68\x63\x00\x00\x00\x24\x49\x44\x41\x54\x78\xda\x63\x50\x68\x38\x40\x53\xc4\x30\x6a\xc1\xa8\x05\xa3\x16\x8c\x5a\x30\x6a\xc1\xa8\x05\xa3\x16\x8c\x5a\x30\x34\x2c\x00\x00\xc2\x58\x20\x3d\x34\x5a\xf7\xa5\x00\x00\x00\x00\x49\x45\x4e\x44\xae\x42\x60\x82";
 
 const STORIES: [(&str, &[bool]); 2] = [("ad", &[true, false]), ("tale", &[true, true, false])];
-
-/// For runs that are interrupted: seconds of work are left after the first shot.
-const MORE: [(&str, &[bool]); 2] = [
-    ("ad", &[true, false, true, true, true, true]),
-    ("tale", &[true; 6]),
-];
 
 #[test]
 fn every_shot_is_made_once_and_decodes() {

@@ -145,10 +145,8 @@ pub struct Watcher {
     heard: HashMap<String, Heard>,
     beats: HashMap<String, Beat>,
     status: Option<Status>,
-    /// When the whole folder was read last, and how long that took.
-    read: Option<(Instant, Duration)>,
-    /// How long it took the last two times, the shorter.
-    took: Duration,
+    /// When the whole folder was read last, and how long it took the last two times.
+    read: Option<(Instant, [Duration; 2])>,
 }
 
 impl Watcher {
@@ -161,7 +159,6 @@ impl Watcher {
             beats: HashMap::new(),
             status: None,
             read: None,
-            took: Duration::ZERO,
         }
     }
 
@@ -186,7 +183,8 @@ impl Watcher {
         let touched = self.touched();
         let due = self
             .read
-            .is_none_or(|(begun, _)| begun.elapsed() >= PAUSE.max(self.took * SHARE));
+            // One hiccup of the file system is no reason to look away for minutes.
+            .is_none_or(|(begun, [one, two])| begun.elapsed() >= PAUSE.max(one.min(two) * SHARE));
         let mut status = match self.status.take() {
             Some(status) if !due => self.recount(status, &touched)?,
             _ => self.read_all()?,
@@ -206,12 +204,9 @@ impl Watcher {
     fn read_all(&mut self) -> Result<Status, RunError> {
         let begun = Instant::now();
         let status = status_with(&self.folder, &self.shifts())?;
-        let mut took = begun.elapsed();
-        // One hiccup of the file system is no reason to look away for minutes.
-        if let Some((_, before)) = self.read.replace((begun, took)) {
-            took = took.min(before);
-        }
-        self.took = took;
+        let took = begun.elapsed();
+        let before = self.read.map_or(took, |(_, [last, _])| last);
+        self.read = Some((begun, [took, before]));
         Ok(status)
     }
 

@@ -263,13 +263,24 @@ impl<'a> Desk<'a> {
             ErrorClass::Interrupted => (AttemptEnd::Stopped, None),
             _ => (AttemptEnd::Failed, Some(error.message.as_str())),
         };
+        self.report_end(brief, seconds, (0, 0), end, reason);
+    }
+
+    fn report_end(
+        &self,
+        brief: &Unplanned,
+        seconds: f64,
+        (repairs, tokens): (u32, u64),
+        end: AttemptEnd,
+        reason: Option<&str>,
+    ) {
         self.reporter.report(&Event::PlanEnded {
             story: &brief.id,
             attempt: brief.attempt,
             end,
             seconds,
-            repairs: 0,
-            tokens: 0,
+            repairs,
+            tokens,
             reason,
         });
     }
@@ -282,17 +293,9 @@ impl<'a> Desk<'a> {
             mut file,
             lease,
         } = held;
-        let (repairs, tokens) = (record.repairs, record.tokens);
+        let written = (record.repairs, record.tokens);
         let report_end = |end, reason: Option<&str>| {
-            self.reporter.report(&Event::PlanEnded {
-                story: &brief.id,
-                attempt: brief.attempt,
-                end,
-                seconds,
-                repairs,
-                tokens,
-                reason,
-            });
+            self.report_end(&brief, seconds, written, end, reason);
         };
         if lease.check().is_err() {
             // Another program has taken it over, and plans it.

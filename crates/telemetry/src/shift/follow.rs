@@ -6,7 +6,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use super::read::{ids, lines_of, live_of};
-use super::unsaid::unsaid;
+use super::unsaid::hear_others;
 use super::{Shift, shifts_folder};
 
 /// Reads the journals of a run again and again, each time only what is new in them.
@@ -52,19 +52,13 @@ impl Follower {
                 }
             }
         }
-        let unsaid = unsaid(self.shifts());
-        let shifts = self
-            .known
-            .values_mut()
-            .filter_map(|known| known.shift.as_mut());
-        for (shift, unsaid) in shifts.zip(unsaid) {
-            shift.unsaid = unsaid;
-        }
+        let known = self.known.values_mut();
+        hear_others(known.filter_map(|known| known.shift.as_mut()));
         Ok(())
     }
 
     /// All shifts as of the last look. Ended attempts and incidents are only ever added to a shift.
-    pub fn shifts(&self) -> impl Iterator<Item = &Shift> + Clone {
+    pub fn shifts(&self) -> impl Iterator<Item = &Shift> {
         self.known.values().filter_map(|known| known.shift.as_ref())
     }
 }

@@ -225,22 +225,8 @@ impl State {
     fn begin_attempt(&mut self, now: f64, story: &StoryId, shot: ShotId, attempt: u32) {
         self.open
             .retain(|open| open.shot != shot || &open.story != story);
-        self.open.push(LiveShot {
-            story: story.clone(),
-            shot,
-            attempt,
-            attempt_begun: now,
-            stage: None,
-            begun: now,
-            waited: 0.0,
-            step: 0,
-            steps: 0,
-            resumed_step: None,
-            saved_step: None,
-            saved_at: None,
-            stages: Vec::new(),
-            saved: Vec::new(),
-        });
+        self.open
+            .push(LiveShot::begin(story.clone(), shot, attempt, now));
     }
 
     fn end_attempt(

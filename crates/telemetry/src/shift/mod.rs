@@ -378,6 +378,26 @@ impl Attempt {
 }
 
 impl LiveShot {
+    /// An attempt that begins at `now`.
+    fn begin(story: StoryId, shot: ShotId, attempt: u32, now: f64) -> Self {
+        Self {
+            story,
+            shot,
+            attempt,
+            attempt_begun: now,
+            stage: None,
+            begun: now,
+            waited: 0.0,
+            step: 0,
+            steps: 0,
+            resumed_step: None,
+            saved_step: None,
+            saved_at: None,
+            stages: Vec::new(),
+            saved: Vec::new(),
+        }
+    }
+
     /// The attempt as far as it is known at `at`.
     fn so_far(&self, at: f64) -> Attempt {
         let mut stages = self.stages.clone();

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::unsaid::unsaid;
+use super::unsaid::hear_others;
 use super::{Entry, Line, Live, Own, Shift, shifts_folder};
 
 /// Reads all journals of the run folder `run`, in the order in which the shifts began. A line that
@@ -18,10 +18,7 @@ pub fn read_shifts(run: &Path) -> io::Result<Vec<Shift>> {
         shifts.extend(read_shift(run, &id)?);
     }
     shifts.sort_by(|one, two| one.begun.total_cmp(&two.begun).then(one.id.cmp(&two.id)));
-    let unsaid = unsaid(shifts.iter());
-    for (shift, unsaid) in shifts.iter_mut().zip(unsaid) {
-        shift.unsaid = unsaid;
-    }
+    hear_others(shifts.iter_mut());
     Ok(shifts)
 }
 

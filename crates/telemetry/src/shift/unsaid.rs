@@ -7,11 +7,20 @@ use storyloom_story::StoryId;
 use super::{Attempt, Incident, Shift};
 use crate::AttemptEnd;
 
+/// Fills [`Shift::unsaid`] of all shifts of a run.
+pub(super) fn hear_others<'a>(shifts: impl Iterator<Item = &'a mut Shift>) {
+    let mut shifts: Vec<&mut Shift> = shifts.collect();
+    let found = unsaid(shifts.iter().map(|shift| &**shift));
+    for (shift, unsaid) in shifts.iter_mut().zip(found) {
+        shift.unsaid = unsaid;
+    }
+}
+
 /// Of each of `shifts`, the attempts whose programs were killed between the record of their shot
 /// and the line in their journal ([`Shift::unsaid`]): the story went on after them, with another
 /// shot or to its end, and nobody made their shot again. The shots of a story are made one after
 /// the other.
-pub(super) fn unsaid<'a>(shifts: impl Iterator<Item = &'a Shift> + Clone) -> Vec<Vec<Attempt>> {
+fn unsaid<'a>(shifts: impl Iterator<Item = &'a Shift> + Clone) -> Vec<Vec<Attempt>> {
     let mut result: Vec<Vec<Attempt>> = Vec::new();
     let mut open: HashMap<StoryId, Vec<Open>> = HashMap::new();
     for (place, shift) in shifts.clone().enumerate() {
@@ -99,22 +108,7 @@ mod tests {
     }
 
     fn live_shot(shot: u32, begun: f64) -> LiveShot {
-        LiveShot {
-            story: story(),
-            shot: ShotId { scene: 1, shot },
-            attempt: 0,
-            attempt_begun: begun,
-            stage: None,
-            begun,
-            waited: 0.0,
-            step: 0,
-            steps: 0,
-            resumed_step: None,
-            saved_step: None,
-            saved_at: None,
-            stages: Vec::new(),
-            saved: Vec::new(),
-        }
+        LiveShot::begin(story(), ShotId { scene: 1, shot }, 0, begun)
     }
 
     /// A shift without an end that was at these shots, each with the moment of its begin.
