@@ -6,8 +6,10 @@ use clap::Args;
 use serde::Serialize;
 use storyloom_story::Problem;
 
+use super::{ConfigArguments, config};
+use crate::config::Config;
 use crate::diagnose;
-use crate::exit::{Exit, Outcome};
+use crate::exit::{Exit, Failure, Outcome};
 use crate::input::{self, Input};
 use crate::output::{print, print_json};
 
@@ -16,6 +18,8 @@ use crate::output::{print, print_json};
 pub struct Arguments {
     /// Manifest or briefs (JSONL), story script (.json), or folder of scripts.
     manifest: PathBuf,
+    #[command(flatten)]
+    config: ConfigArguments,
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
@@ -32,8 +36,15 @@ struct Summary {
     problems: Vec<Problem>,
 }
 
+/// The settings that the input is meant for, if the command line names any.
+fn settings(arguments: &ConfigArguments) -> Result<Option<Config>, Failure> {
+    let named = arguments.config.is_some() || !arguments.sets.is_empty();
+    named.then(|| config::load(arguments)).transpose()
+}
+
 /// Reads the input and tells its problems.
 pub fn run(arguments: &Arguments) -> Outcome {
+    let _config = settings(&arguments.config)?;
     let (exit, summary) = match input::read(&arguments.manifest)? {
         Ok(input) => (Exit::Done, summarise(&input)),
         Err(report) => {
