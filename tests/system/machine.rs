@@ -1,5 +1,7 @@
 //! `doctor`, and machines where something is missing.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
 use crate::harness::{Workshop, call, finish, storyloom};
@@ -31,6 +33,35 @@ fn without_ffmpeg_the_doctor_says_how_to_get_it_and_no_run_starts() {
     finish(shop.run(&manifest, &[]).env("PATH", &empty))
         .ended_with(69)
         .saying("ffmpeg");
+}
+
+/// An ffmpeg that starts and has everything but the encoder, as that of many conda environments.
+#[test]
+fn an_ffmpeg_without_x264_is_found_out_before_a_shot_is_paid_for() {
+    let shop = Workshop::new();
+    let folder = shop.path("bin");
+    std::fs::create_dir(&folder).unwrap();
+    let path = std::env::var("PATH").unwrap();
+    let script = format!(
+        "#!/bin/sh\n\
+         for argument in \"$@\"; do\n\
+         [ \"$argument\" = libx264 ] && echo \"Unknown encoder 'libx264'\" >&2 && exit 8\n\
+         done\n\
+         PATH='{path}' exec ffmpeg \"$@\"\n"
+    );
+    std::fs::write(folder.join("ffmpeg"), script).unwrap();
+    std::fs::set_permissions(folder.join("ffmpeg"), Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{path}", folder.display());
+
+    let sick = finish(storyloom(["doctor"]).env("PATH", &path)).ended_with(69);
+    assert!(sick.stdout.contains("libx264"), "{}", sick.stdout);
+    let manifest = shop.manifest(&[("a", &[true]), ("b", &[true])]);
+    finish(shop.run(&manifest, &[]).env("PATH", &path))
+        .ended_with(69)
+        .saying("libx264");
+    assert!(!shop.is_begun(), "no story was begun");
+    finish(&mut shop.run(&manifest, &[])).ended_with(0);
+    shop.digest();
 }
 
 #[test]

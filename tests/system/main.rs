@@ -5,6 +5,7 @@
 mod briefs;
 mod browser;
 mod durable;
+mod films;
 mod harness;
 mod input;
 mod launch;

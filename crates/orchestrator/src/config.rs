@@ -11,6 +11,9 @@ use storyloom_memory::select::SelectionSettings;
 use storyloom_memory::window::WindowSettings;
 use storyloom_story::{Continuation, Method, VideoSpec};
 
+use crate::error::RunError;
+use crate::output::try_encoder;
+
 /// The settings of a run that the orchestrator needs.
 #[derive(Debug, Clone)]
 pub struct RunConfig {
@@ -86,6 +89,19 @@ pub enum Videos {
     Encoded,
     /// A line of text that says so, for tests of everything around the videos.
     Placeholders,
+}
+
+impl Videos {
+    /// Tries whether they can be made, before anything is paid for.
+    ///
+    /// # Errors
+    /// `ffmpeg` is needed and is away, or cannot encode.
+    pub fn check_encoder(self) -> Result<(), RunError> {
+        match self {
+            Self::Encoded => try_encoder(),
+            Self::Placeholders => Ok(()),
+        }
+    }
 }
 
 /// When a shot that is being made is saved. It always is when the run stops at a step.

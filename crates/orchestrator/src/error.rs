@@ -56,6 +56,15 @@ pub enum RunError {
         /// What the system said.
         reason: String,
     },
+    /// The `ffmpeg` program is there, but cannot do what a run needs.
+    #[error(
+        "the program ffmpeg of this PATH cannot be used: {reason}; put one before it that can \
+         (Debian: apt-get install ffmpeg)"
+    )]
+    FfmpegUnfit {
+        /// What it cannot do.
+        reason: String,
+    },
     /// The `ffmpeg` program failed.
     #[error("ffmpeg failed on {path}: {reason}", path = path.display())]
     Ffmpeg {
@@ -81,7 +90,11 @@ impl RunError {
             Self::Memory(error) => error.class(),
             Self::Folder { .. } | Self::Setting(_) | Self::Quarantine { .. } => ErrorClass::Run,
             Self::LeaseLost { .. } => ErrorClass::Interrupted,
-            Self::FfmpegAway { .. } => ErrorClass::ServiceAway,
+            Self::FfmpegAway { .. } | Self::FfmpegUnfit { .. } => ErrorClass::ServiceAway,
+            // Somebody has put another ffmpeg into its place since it was tried.
+            Self::Ffmpeg { reason, .. } if reason.contains("Unknown encoder") => {
+                ErrorClass::ServiceAway
+            }
             Self::Ffmpeg { reason, .. } if reason.contains("No space left") => ErrorClass::Run,
             Self::Ffmpeg { .. } => ErrorClass::Transient,
             Self::Stopped => ErrorClass::Interrupted,

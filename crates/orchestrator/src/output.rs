@@ -1,10 +1,13 @@
 //! Video files, by the `ffmpeg` program.
 
+mod colours;
+mod program;
+
+use std::fmt::Write as _;
 use std::io::{Read, Write};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, OnceLock};
+use std::process::{Child, Stdio};
+use std::sync::Arc;
 
 use storyloom_memory::storage::temporary_name;
 use storyloom_memory::{BlobRef, MemoryError, Storage};
@@ -13,6 +16,9 @@ use storyloom_story::{Clip, RgbImage};
 use crate::config::Videos;
 use crate::error::RunError;
 
+pub use program::try_encoder;
+use program::{address, encoding, every_frame, ffmpeg, last_words};
+
 /// Writes and checks videos.
 #[derive(Debug, Clone)]
 pub struct VideoFiles {
@@ -20,38 +26,23 @@ pub struct VideoFiles {
     kind: Videos,
 }
 
+/// A clip of a film, as its record has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClipFile {
+    /// The video.
+    pub path: PathBuf,
+    /// Its frames.
+    pub frames: u32,
+}
+
 /// What stands in every file of a run without videos.
 pub const PLACEHOLDER: &[u8] = b"storyloom: no video was made (simulated.videos = false)\n";
 
-/// Constant rate factor of x264; 10 is close to lossless (StoryMem's writer, quality 8).
-const QUALITY: &str = "10";
-
-/// Threads of x264, whose output depends on their number; so equal on every machine.
-const THREADS: &str = "4";
-
 impl VideoFiles {
-    /// Fails if `ffmpeg` is needed and cannot be started, before anything is paid for.
+    /// Fails if `ffmpeg` is needed and cannot encode, before anything is paid for.
     pub fn new(storage: Arc<dyn Storage>, kind: Videos) -> Result<Self, RunError> {
-        if kind == Videos::Placeholders {
-            return Ok(Self { storage, kind });
-        }
-        /// Looked for once in a process.
-        static FOUND: OnceLock<Result<(), String>> = OnceLock::new();
-        let found = FOUND.get_or_init(|| {
-            let started = Command::new("ffmpeg")
-                .arg("-version")
-                .stdin(Stdio::null())
-                .output();
-            match started {
-                Ok(output) if output.status.success() => Ok(()),
-                Ok(output) => Err(output.status.to_string()),
-                Err(error) => Err(error.to_string()),
-            }
-        });
-        match found.clone() {
-            Ok(()) => Ok(Self { storage, kind }),
-            Err(reason) => Err(RunError::FfmpegAway { reason }),
-        }
+        kind.check_encoder()?;
+        Ok(Self { storage, kind })
     }
 
     /// Encodes a clip to H.264 in `folder`, durably, under the name that `name` gives its content.
@@ -70,10 +61,7 @@ impl VideoFiles {
         let input = [
             "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", &size, "-r", &rate, "-i", "pipe:0",
         ];
-        let codec = [
-            "-an", "-c:v", "libx264", "-crf", QUALITY, "-pix_fmt", "yuv420p", "-threads", THREADS,
-        ];
-        let arguments = [&input[..], &codec].concat();
+        let arguments = [&input[..], &encoding(colours::FROM_RGB)].concat();
         self.produce(&folder.join("clip.mp4"), name, &arguments, |child| {
             let mut stdin = child.stdin.take();
             for frame in clip.frames() {
@@ -85,19 +73,29 @@ impl VideoFiles {
         })
     }
 
-    /// Joins clips of one size and rate without encoding them again.
-    pub fn join_clips(&self, path: &Path, clips: &[PathBuf]) -> Result<BlobRef, RunError> {
+    /// Joins clips of one size and of `fps` frames a second without encoding them again, so that
+    /// frame `n` of the film begins exactly after `n / fps` seconds.
+    ///
+    /// Clips of earlier builds, which do not say what their colours are, are converted for the film:
+    /// it has one description for all of its clips. The clips themselves stay as they are.
+    pub fn join_clips(
+        &self,
+        path: &Path,
+        clips: &[ClipFile],
+        fps: u32,
+    ) -> Result<BlobRef, RunError> {
         // ffmpeg would leave a missing clip out without failing.
-        if let Some(missing) = clips.iter().find(|clip| !self.storage.exists(clip)) {
+        if let Some(missing) = clips.iter().find(|clip| !self.storage.exists(&clip.path)) {
             return Err(RunError::Ffmpeg {
-                path: missing.clone(),
+                path: missing.path.clone(),
                 reason: "the shot's video is not there".to_owned(),
             });
         }
         if self.kind == Videos::Placeholders {
             return self.write_placeholder(|_| path.to_owned());
         }
-        let list: String = clips.iter().map(|clip| list_entry(clip)).collect();
+        let (clips, _converted) = self.of_one_colour(path, clips)?;
+        let list = concat_list(&clips, fps);
         let input = [
             "-f",
             "concat",
@@ -119,6 +117,33 @@ impl VideoFiles {
                     .map_or(Ok(()), |mut stdin| stdin.write_all(list.as_bytes()))
             },
         )
+    }
+
+    /// The clips, each as a file that says that it is BT.709; those that had to be converted lie
+    /// beside `path` until what is returned with them is dropped.
+    fn of_one_colour(
+        &self,
+        path: &Path,
+        clips: &[ClipFile],
+    ) -> Result<(Vec<ClipFile>, Vec<Unfinished>), RunError> {
+        let (mut files, mut converted) = (Vec::with_capacity(clips.len()), Vec::new());
+        for clip in clips {
+            let told = colours::file_tells(&clip.path);
+            let told = told.map_err(|error| MemoryError::storage("read", &clip.path, error))?;
+            let mut clip = clip.clone();
+            if !told {
+                let copy = Unfinished(temporary_name(path));
+                let input = format!("file:{}", clip.path.display());
+                let input = ["-xerror", "-i", &input];
+                let encoding = encoding(colours::FROM_UNTOLD);
+                let arguments = [&input[..], &encoding, &every_frame()].concat();
+                make(&clip.path, &copy, &arguments, |_| Ok(()))?;
+                clip.path = copy.0.clone();
+                converted.push(copy);
+            }
+            files.push(clip);
+        }
+        Ok((files, converted))
     }
 
     /// A file that says that it is no video.
@@ -144,57 +169,62 @@ impl VideoFiles {
             std::fs::create_dir_all(folder)
                 .map_err(|error| MemoryError::storage("create the folder", folder, error))?;
         }
-        let temporary = temporary_name(path);
-        let failed = |reason: String| RunError::Ffmpeg {
-            path: path.to_owned(),
-            reason,
-        };
-        let mut child = ffmpeg(arguments)
-            .args([
-                "-fflags",
-                "+bitexact",
-                "-flags:v",
-                "+bitexact",
-                "-movflags",
-                "+faststart",
-            ])
-            .args(["-f", "mp4"])
-            .arg(&temporary)
-            .stdin(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|error| RunError::FfmpegAway {
-                reason: error.to_string(),
-            })?;
-        // A broken pipe is told better by ffmpeg itself.
-        let fed = feed(&mut child);
-        drop(child.stdin.take());
-        let output = child
-            .wait_with_output()
-            .map_err(|error| failed(error.to_string()))?;
-        let result = if !output.status.success() {
-            Err(failed(last_words(&output.stderr)))
-        } else if let Err(error) = fed {
-            Err(failed(error.to_string()))
-        } else {
-            self.finish(&temporary, name)
-        };
-        if result.is_err() {
-            let _ = std::fs::remove_file(&temporary);
-        }
-        result
-    }
-
-    /// Names the finished file, durably.
-    fn finish(
-        &self,
-        temporary: &Path,
-        name: impl FnOnce(&BlobRef) -> PathBuf,
-    ) -> Result<BlobRef, RunError> {
-        let content = BlobRef::of(&self.storage.read(temporary)?);
-        self.storage.publish(temporary, &name(&content))?;
+        let unfinished = Unfinished(temporary_name(path));
+        make(path, &unfinished, arguments, feed)?;
+        let content = BlobRef::of(&self.storage.read(&unfinished.0)?);
+        self.storage.publish(&unfinished.0, &name(&content))?;
         Ok(content)
     }
+}
+
+/// A file that is removed when nobody needs it any more, if it still has this name.
+struct Unfinished(PathBuf);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // Best effort: what is left is tidied up when its story is finished.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Runs ffmpeg into the file `into`, fed by `feed`. Errors name `path`.
+fn make(
+    path: &Path,
+    into: &Unfinished,
+    arguments: &[&str],
+    feed: impl FnOnce(&mut Child) -> std::io::Result<()>,
+) -> Result<(), RunError> {
+    let failed = |reason: String| RunError::Ffmpeg {
+        path: path.to_owned(),
+        reason,
+    };
+    let mut child = ffmpeg(arguments)
+        .args([
+            "-fflags",
+            "+bitexact",
+            "-flags:v",
+            "+bitexact",
+            "-movflags",
+            "+faststart",
+        ])
+        .args(["-f", "mp4"])
+        .arg(address(&into.0))
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| RunError::FfmpegAway {
+            reason: error.to_string(),
+        })?;
+    // A broken pipe is told better by ffmpeg itself.
+    let fed = feed(&mut child);
+    drop(child.stdin.take());
+    let output = child
+        .wait_with_output()
+        .map_err(|error| failed(error.to_string()))?;
+    if !output.status.success() {
+        return Err(failed(last_words(&output.stderr)));
+    }
+    fed.map_err(|error| failed(error.to_string()))
 }
 
 /// Frames of a video of the given size, counted by decoding all of it.
@@ -204,10 +234,12 @@ pub fn count_frames(path: &Path, (width, height): (u32, u32)) -> Result<u64, Run
         reason,
     };
     let mut child = ffmpeg(&["-xerror", "-i"])
-        .arg(path)
-        .args([
-            "-map", "0:v:0", "-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1",
-        ])
+        .arg(address(path))
+        .args(["-map", "0:v:0"])
+        // The time stamps of films of earlier builds drift, of which the frames know nothing.
+        .args(every_frame())
+        .args(["-vf", "setpts=N/FRAME_RATE/TB"])
+        .args(["-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -252,8 +284,9 @@ pub fn read_frame(
         reason,
     };
     let output = ffmpeg(&["-i"])
-        .arg(video)
+        .arg(address(video))
         .args(["-vf", &format!("select=eq(n\\,{index})"), "-frames:v", "1"])
+        .args(every_frame())
         .args(["-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1"])
         .stdin(Stdio::null())
         .output()
@@ -266,14 +299,34 @@ pub fn read_frame(
     RgbImage::new(width, height, output.stdout).map_err(|error| failed(error.to_string()))
 }
 
-fn ffmpeg(arguments: &[&str]) -> Command {
-    let mut command = Command::new("ffmpeg");
-    command
-        .args(["-hide_banner", "-nostdin", "-loglevel", "error", "-y"])
-        .args(arguments)
-        // Launchers pass signals to whole process groups; ours would end it in the middle of a clip.
-        .process_group(0);
-    command
+/// What ffmpeg joins. Of each clip it is told how long it is: the length that files have is rounded to
+/// milliseconds, and the time stamps of a film would drift by that at each of its clips. Ends are
+/// rounded and lengths are their differences, so that nothing adds up.
+fn concat_list(clips: &[ClipFile], fps: u32) -> String {
+    let mut list = String::new();
+    let (mut frames, mut begin) = (0_u64, 0_u64);
+    for clip in clips {
+        frames += u64::from(clip.frames);
+        let end = microseconds(frames, fps);
+        let length = end - begin;
+        list.push_str(&list_entry(&clip.path));
+        // Writing to a text cannot fail.
+        let _ = writeln!(
+            list,
+            "duration {}.{:06}",
+            length / 1_000_000,
+            length % 1_000_000
+        );
+        begin = end;
+    }
+    list
+}
+
+/// How long so many frames last, to the nearest microsecond.
+fn microseconds(frames: u64, fps: u32) -> u64 {
+    let fps = u128::from(fps.max(1));
+    let microseconds = (u128::from(frames) * 1_000_000 + fps / 2) / fps;
+    u64::try_from(microseconds).unwrap_or(u64::MAX)
 }
 
 /// A line of the concat list; single quotes inside are closed, escaped and opened again.
@@ -283,76 +336,5 @@ fn list_entry(path: &Path) -> String {
     format!("file 'file:{quoted}'\n")
 }
 
-fn last_words(stderr: &[u8]) -> String {
-    let text = String::from_utf8_lossy(stderr);
-    let lines: Vec<&str> = text
-        .lines()
-        .filter(|line| !line.trim().is_empty())
-        .collect();
-    let last = &lines[lines.len().saturating_sub(3)..];
-    if last.is_empty() {
-        "it gave no reason".to_owned()
-    } else {
-        last.join("; ")
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use storyloom_memory::Disk;
-
-    fn clip(frames: u8) -> Clip {
-        let frame = |value: u8| RgbImage::new(32, 16, vec![value * 20; 32 * 16 * 3]).unwrap();
-        Clip::new((0..frames).map(frame).collect()).unwrap()
-    }
-
-    fn write(files: &VideoFiles, path: &Path, clip: &Clip) -> Result<BlobRef, RunError> {
-        files.write_clip(path.parent().unwrap(), clip, 8, |_| path.to_owned())
-    }
-
-    #[test]
-    fn clips_are_written_joined_and_counted() {
-        let folder = tempfile::tempdir().unwrap();
-        let files = VideoFiles::new(Arc::new(Disk), Videos::Encoded).unwrap();
-        let quoted = folder.path().join("it's a folder");
-        std::fs::create_dir(&quoted).unwrap();
-        let paths = ["a.mp4", "b.mp4"].map(|name| quoted.join(name));
-        for (path, frames) in paths.iter().zip([5, 9]) {
-            let content = write(&files, path, &clip(frames)).unwrap();
-            assert_eq!(content, BlobRef::of(&std::fs::read(path).unwrap()));
-            assert_eq!(count_frames(path, (32, 16)).unwrap(), u64::from(frames));
-        }
-        let again = write(&files, &quoted.join("c.mp4"), &clip(5)).unwrap();
-        assert_eq!(
-            again,
-            BlobRef::of(&std::fs::read(&paths[0]).unwrap()),
-            "same clip, same bytes"
-        );
-        let whole = quoted.join("whole.mp4");
-        files.join_clips(&whole, &paths).unwrap();
-        assert_eq!(count_frames(&whole, (32, 16)).unwrap(), 14);
-        let frame = read_frame(&whole, 7, (32, 16)).unwrap();
-        // The third of the second clip, in which every frame is brighter than the one before.
-        assert!(frame.data()[0].abs_diff(40) < 8, "{}", frame.data()[0]);
-        assert!(read_frame(&whole, 14, (32, 16)).is_err(), "there are 14");
-        assert_eq!(
-            std::fs::read_dir(&quoted).unwrap().count(),
-            4,
-            "no unfinished files"
-        );
-    }
-
-    #[test]
-    fn a_truncated_video_is_an_error() {
-        let folder = tempfile::tempdir().unwrap();
-        let files = VideoFiles::new(Arc::new(Disk), Videos::Encoded).unwrap();
-        let path = folder.path().join("a.mp4");
-        write(&files, &path, &clip(9)).unwrap();
-        let bytes = std::fs::read(&path).unwrap();
-        std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
-        assert!(count_frames(&path, (32, 16)).map_or(true, |frames| frames != 9));
-        let nowhere = path.join("under/a/file.mp4");
-        assert!(write(&files, &nowhere, &clip(1)).is_err());
-    }
-}
+mod tests;

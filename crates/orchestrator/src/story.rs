@@ -22,6 +22,7 @@ use crate::config::RunConfig;
 use crate::engine::ShotEngine;
 use crate::error::RunError;
 use crate::lease::Lease;
+use crate::output::ClipFile;
 use crate::run_folder::{RunFolder, StoryFile, StoryState};
 use crate::shot::{ShotPlan, Studio, check_scores, make_shot, vector};
 use crate::status::Work;
@@ -60,6 +61,7 @@ pub fn make_story<E: ShotEngine>(
     let shots: Vec<(ShotId, ShotScript)> =
         file.shots().map(|(id, shot)| (id, shot.clone())).collect();
     let mut done: Vec<ShotId> = Vec::with_capacity(shots.len());
+    let mut clips: Vec<ClipFile> = Vec::with_capacity(shots.len());
     let mut work = Work::default();
     let mut last: Option<CommitRecord> = None;
     for (id, shot) in &shots {
@@ -97,11 +99,15 @@ pub fn make_story<E: ShotEngine>(
             }
         };
         done.push(*id);
+        clips.push(ClipFile {
+            path: folder.story(&file.id).join(format!("{id}.mp4")),
+            frames: record.frame_count,
+        });
         work.add(&record);
         last = Some(record);
     }
     file.work = Some(work);
-    finish(studio, folder, lease, file, &done).map_err(before)
+    finish(studio, folder, lease, file, (&clips, config.video.fps)).map_err(before)
 }
 
 /// The record of a shot that exists, with all its files under their names: whoever committed it
@@ -368,7 +374,7 @@ fn finish<E: ShotEngine>(
     folder: &RunFolder,
     lease: &Lease,
     file: &mut StoryFile,
-    shots: &[ShotId],
+    (clips, fps): (&[ClipFile], u32),
 ) -> Result<(), RunError> {
     let story = folder.story(&file.id);
     let name = WHOLE_VIDEO;
@@ -376,13 +382,9 @@ fn finish<E: ShotEngine>(
         // A shot of it was missing.
         return tidy(studio, file);
     }
-    let clips: Vec<PathBuf> = shots
-        .iter()
-        .map(|shot| story.join(format!("{shot}.mp4")))
-        .collect();
     lease.check()?;
     let begun = Instant::now();
-    let content: BlobRef = studio.videos.join_clips(&story.join(name), &clips)?;
+    let content: BlobRef = studio.videos.join_clips(&story.join(name), clips, fps)?;
     if let Some(work) = &mut file.work {
         work.end = Some(begun.elapsed().as_secs_f64());
     }

@@ -8,6 +8,8 @@ use std::process::Command;
 use clap::Args;
 use serde::Serialize;
 use storyloom_models::cuda;
+use storyloom_orchestrator::RunError;
+use storyloom_orchestrator::output::try_encoder;
 
 use crate::exit::{Exit, Outcome};
 use crate::output::{print, print_json};
@@ -132,18 +134,16 @@ fn libtorch_version(folder: &Path) -> Option<String> {
     Some(line.split('\'').nth(1)?.to_owned())
 }
 
+/// Encodes a frame as a run does: a program that starts need not have the encoder.
 fn ffmpeg() -> Finding {
     const FIX: &str = "install it, for example with: apt-get install ffmpeg";
-    match first_line("ffmpeg", &["-hide_banner", "-version"]) {
-        None => missing("ffmpeg", "not found on PATH", FIX),
-        Some(version) => {
-            let encoders = output("ffmpeg", &["-hide_banner", "-encoders"]).unwrap_or_default();
-            if encoders.contains("libx264") {
-                ok("ffmpeg", version)
-            } else {
-                missing("ffmpeg", format!("{version}, but without libx264"), FIX)
-            }
+    let version = first_line("ffmpeg", &["-hide_banner", "-version"]).unwrap_or_default();
+    match try_encoder() {
+        Ok(()) => ok("ffmpeg", version),
+        Err(RunError::FfmpegUnfit { reason }) => {
+            missing("ffmpeg", format!("{version}, but {reason}"), FIX)
         }
+        Err(_) => missing("ffmpeg", "not found on PATH", FIX),
     }
 }
 

@@ -130,6 +130,9 @@ fn on_this_rank(
         engine::follow(config, place.replica()?, place)?;
         return Ok(Exit::Done);
     }
+    if !place.plans_only() {
+        settings.videos.check_encoder()?;
+    }
     let shift = Shift::begin(config, &settings, place, &stop)?;
     let watch = DrainWatch::start(&settings, &stop)?;
     let pause = Duration::from_secs(u64::from(config.logs.progress_s));

@@ -1,0 +1,132 @@
+//! Films as viewers see them: in a real browser, by time and by colour.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::Value;
+use storyloom_memory::Disk;
+use storyloom_orchestrator::Videos;
+use storyloom_orchestrator::output::{ClipFile, VideoFiles};
+use storyloom_story::{Clip, RgbImage};
+
+use crate::browser::Browser;
+use crate::harness::{Workshop, finish, frames};
+
+/// Saturated in red and green, which are off by up to 40 levels when somebody takes the wrong matrix.
+///
+/// Not in blue: without a GPU, Chromium on x86 multiplies the blue chroma of BT.709 by 2.0, the largest
+/// factor that its library (libyuv) has there, instead of 2.112, and shows (0, 0, 255) as (1, 0, 243)
+/// whatever the file.
+const COLOURS: [[u8; 3]; 7] = [
+    [200, 30, 60],
+    [255, 0, 0],
+    [220, 60, 20],
+    [0, 180, 190],
+    [30, 150, 110],
+    [180, 40, 90],
+    [116, 133, 114],
+];
+const FPS: u32 = 16;
+/// Frames of a clip.
+const FRAMES: usize = 5;
+
+/// A film of one clip for each colour.
+fn film(folder: &Path, (width, height): (u32, u32)) -> Vec<u8> {
+    let files = VideoFiles::new(Arc::new(Disk), Videos::Encoded).unwrap();
+    let clips = COLOURS.iter().enumerate().map(|(place, colour)| {
+        let path = folder.join(format!("{place}.mp4"));
+        let frame = RgbImage::new(width, height, colour.repeat((width * height) as usize));
+        let clip = Clip::new(vec![frame.unwrap(); FRAMES]).unwrap();
+        files
+            .write_clip(folder, &clip, FPS, |_| path.clone())
+            .unwrap();
+        ClipFile {
+            path,
+            frames: FRAMES as u32,
+        }
+    });
+    let clips: Vec<ClipFile> = clips.collect();
+    let path = folder.join("film.mp4");
+    files.join_clips(&path, &clips, FPS).unwrap();
+    std::fs::read(path).unwrap()
+}
+
+/// Opens a film from memory, since a page must not read pixels of a file.
+fn open(browser: &mut Browser, film: &[u8]) -> bool {
+    let bytes = serde_json::to_string(film).unwrap();
+    let loaded = browser.eval(&format!(
+        "new Promise((done) => {{
+           const bytes = new Uint8Array({bytes});
+           window.film = document.createElement('video');
+           film.muted = true;
+           film.onloadeddata = () => done(true);
+           film.onerror = () => done(false);
+           film.src = URL.createObjectURL(new Blob([bytes], {{type: 'video/mp4'}}));
+         }})"
+    ));
+    loaded == true
+}
+
+/// The pixel in the middle of what the film shows at `seconds`.
+fn pixel(browser: &mut Browser, seconds: f64) -> [u8; 3] {
+    let pixel: Value = browser.eval(&format!(
+        "new Promise((done) => {{
+           film.onseeked = () => {{
+             const canvas = document.createElement('canvas');
+             [canvas.width, canvas.height] = [film.videoWidth, film.videoHeight];
+             const context = canvas.getContext('2d');
+             context.drawImage(film, 0, 0);
+             const [x, y] = [canvas.width / 2, canvas.height / 2];
+             done([...context.getImageData(x, y, 1, 1).data].slice(0, 3));
+           }};
+           film.currentTime = {seconds};
+         }})"
+    ));
+    serde_json::from_value(pixel).unwrap()
+}
+
+#[test]
+fn a_browser_shows_the_colours_that_were_made() {
+    let Some(mut browser) = Browser::start() else {
+        return;
+    };
+    for size in [(160, 96), (1280, 720)] {
+        let folder = tempfile::tempdir().unwrap();
+        let film = film(folder.path(), size);
+        if !open(&mut browser, &film) {
+            eprintln!("skipped: this browser plays no H.264");
+            return;
+        }
+        let length = browser.eval("film.duration").as_f64().unwrap();
+        let wanted = (COLOURS.len() * FRAMES) as f64 / f64::from(FPS);
+        assert!((length - wanted).abs() < 1e-6, "{length} s");
+        for (place, colour) in COLOURS.iter().enumerate() {
+            // The middle of the first frame of its clip, and of the last.
+            for frame in [place * FRAMES, (place + 1) * FRAMES - 1] {
+                let shown = pixel(&mut browser, (frame as f64 + 0.5) / f64::from(FPS));
+                for (shown, made) in shown.iter().zip(colour) {
+                    assert!(
+                        shown.abs_diff(*made) <= 3,
+                        "{shown} in frame {frame} of {colour:?} at {size:?}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Many short shots: `verify` finds every frame once.
+#[test]
+fn a_story_of_many_shots_is_proven() {
+    const SHOTS: usize = 60;
+    let shop = Workshop::new();
+    let manifest = shop.manifest(&[("long", &[true; SHOTS])]);
+    let sets = ["video.frames=5", "video.fps=30", "sampler.steps=1"];
+    finish(&mut shop.run(&manifest, &sets)).ended_with(0);
+    let proof = shop.ask(&["verify", "--json"]).ended_with(0).json();
+    assert_eq!(proof["shots_proven"], SHOTS);
+    assert_eq!(
+        frames(&shop.out().join("stories/long/story.mp4")),
+        SHOTS * 5
+    );
+}
