@@ -319,3 +319,104 @@ fn the_pages_of_a_run_tell_how_it_goes_and_take_orders() {
         .status();
     assert_eq!(grep.unwrap().code(), Some(1));
 }
+
+/// Who is killed is known to be dead at once, what it was at is not called running, and nothing of it
+/// is left on the list of targets when the run is done.
+#[test]
+fn a_killed_program_leaves_nothing_running_and_no_target() {
+    let shop = Workshop::new();
+    let manifest = shop.manifest(&[("one", &[true; 4]), ("two", &[true; 4])]);
+    let mut command = shop.run(&manifest, &SLOW);
+    let command = command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    wait_for("a shot", || (ends(&shop, "committed") > 0).then_some(()));
+    wait_for("a target", || targets(&shop).into_iter().next());
+    let status = || shop.ask(&["status", "--json"]).ended_with(0).json();
+    let stories = |status: &Value, state: &str| status["stories"][state].as_u64().unwrap_or(0);
+    let before = status();
+    assert!(stories(&before, "running") > 0, "{before}");
+    assert_eq!(stories(&before, "interrupted"), 0, "{before}");
+
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let after = status();
+    assert_eq!(after["workers"][0]["state"], "dead", "{after}");
+    assert_eq!(stories(&after, "running"), 0, "{after}");
+    let begun = stories(&after, "interrupted");
+    assert!(begun > 0 && begun <= stories(&after, "pending"), "{after}");
+    let page = shop.ask(&["status"]).ended_with(0).stdout;
+    for wanted in ["DEAD", "nobody works on it", "go on\n"] {
+        assert!(page.contains(wanted), "no {wanted:?} in\n{page}");
+    }
+    let list = shop.ask(&["status", "--state", "interrupted", "--json"]);
+    let list = list.ended_with(0).json()["list"].as_array().unwrap().len();
+    assert_eq!(list as u64, begun);
+    let failed = shop
+        .ask(&["status", "--failed", "--json"])
+        .ended_with(0)
+        .json();
+    assert_eq!(failed["list"], serde_json::json!([]));
+
+    finish(&mut shop.run(&manifest, &["sampler.steps=4", "simulated.videos=false"])).ended_with(0);
+    assert!(targets(&shop).is_empty());
+    let done = status();
+    assert_eq!(
+        (stories(&done, "done"), stories(&done, "interrupted")),
+        (2, 0)
+    );
+}
+
+#[test]
+fn a_drained_run_has_nothing_running() {
+    let shop = Workshop::new();
+    let mut command = shop.run(&long_run(&shop), &SLOW);
+    signal_when(&mut command, Signal::USR2, || ends(&shop, "committed") > 0).ended_with(75);
+    let status = shop.ask(&["status", "--json"]).ended_with(0).json();
+    assert_eq!(status["stories"]["running"], 0, "{status}");
+    assert_eq!(status["stories"]["pending"], 2, "{status}");
+    assert!(
+        status["stories"]["interrupted"].as_u64() > Some(0),
+        "{status}"
+    );
+}
+
+/// Ten thousand lines help nobody: a list is there for who asks.
+#[test]
+fn status_sums_up_and_lists_what_is_asked_for() {
+    let shop = Workshop::new();
+    let story = |(place, tenant): (usize, &str)| {
+        let line = crate::harness::line(&format!("story-{place}"), &[true]);
+        let mut line: Value = serde_json::from_str(&line).unwrap();
+        line["tenant"] = Value::from(tenant);
+        line.to_string()
+    };
+    let tenants = ["north", "south", "north"];
+    let lines: Vec<String> = tenants.into_iter().enumerate().map(story).collect();
+    let manifest = shop.write("manifest.jsonl", lines.join("\n"));
+    finish(&mut shop.run(&manifest, &["simulated.videos=false"])).ended_with(0);
+    let said = |arguments: &[&str]| {
+        let all = [&["status"], arguments].concat();
+        shop.ask(&all).ended_with(0).stdout
+    };
+    let summary = said(&[]);
+    assert!(!summary.contains("story-0"), "{summary}");
+    assert!(
+        summary.contains("north") && summary.contains("south"),
+        "{summary}"
+    );
+    let count = |arguments: &[&str]| said(arguments).matches("story-").count();
+    for (arguments, listed) in [
+        (&["--stories"][..], 3),
+        (&["--tenant", "north"], 2),
+        (&["--state", "done"], 3),
+        (&["--state", "pending,running"], 0),
+        (&["--tenant", "south", "--state", "done"], 1),
+        (&["--failed"], 0),
+    ] {
+        assert_eq!(count(arguments), listed, "{arguments:?}");
+    }
+    let json: Value = serde_json::from_str(&said(&["--tenant", "south", "--json"])).unwrap();
+    assert_eq!(json["list"][0]["id"], "story-1");
+    assert_eq!(json["tenants"]["north"]["done"], 2);
+    shop.ask(&["status", "--state", "gone"]).ended_with(2);
+}

@@ -2,6 +2,7 @@
 //! elsewhere. Both come from the run folder, so they show all worlds that work on it.
 
 mod bars;
+pub mod stories;
 pub mod text;
 
 use std::io::{IsTerminal, stderr};

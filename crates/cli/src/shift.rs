@@ -17,6 +17,7 @@ use storyloom_telemetry::metrics::{
     ByState, Exporter, ExporterSettings, Metrics, RankReport, RankReports, ReplicaFacts, RunView,
     RunWatch, RunWork, Token,
 };
+use storyloom_telemetry::process::Process;
 use storyloom_telemetry::shift::{Journal, ShiftEnd, ShiftStart, process_start};
 
 use crate::config::options::EngineKind;
@@ -150,6 +151,8 @@ fn start(config: &Config, settings: &RunConfig, place: &Place) -> Result<ShiftSt
         plans_only: place.plans_only(),
         device: device(config, place)?.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        process: Some(Process::own().clone()),
+        patience_s: Some(config.run.patience),
     })
 }
 

@@ -11,6 +11,8 @@
 //! the system it shares with us says so, or when we have watched its beat stand still for long
 //! enough.
 
+mod files;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -19,10 +21,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use storyloom_memory::Storage;
-use storyloom_memory::storage::UNFINISHED;
 use storyloom_story::StoryId;
+use storyloom_telemetry::process::Process;
 
 use crate::error::RunError;
+
+pub use files::LeaseFiles;
 
 /// A program that works on the run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,14 +35,9 @@ pub struct Worker {
     pub id: String,
     /// Name of its machine.
     pub host: String,
-    /// Tells one start of a machine from the next; empty if unknown.
-    boot: String,
-    /// The space in which `pid` counts.
-    pid_space: String,
     /// Its process.
-    pub pid: u32,
-    /// When the process began, in ticks since the machine's start.
-    started: u64,
+    #[serde(flatten)]
+    pub process: Process,
     /// Rises while the program lives.
     beat: u64,
 }
@@ -58,38 +57,18 @@ pub fn new_worker_id() -> String {
 
 impl Worker {
     fn new(id: String) -> Self {
-        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-        let pid = std::process::id();
         Self {
             id,
-            boot: read("/proc/sys/kernel/random/boot_id").trim().to_owned(),
-            pid_space: std::fs::read_link("/proc/self/ns/pid")
-                .map(|target| target.to_string_lossy().into_owned())
-                .unwrap_or_default(),
-            started: start_of(pid).unwrap_or_default(),
             host: host_name(),
-            pid,
+            process: Process::own().clone(),
             beat: 0,
         }
     }
 
-    /// Whether the process of `other` lives, if we share a system with it.
-    fn sees(&self, other: &Self) -> Option<bool> {
-        let shared = !self.boot.is_empty()
-            && !self.pid_space.is_empty()
-            && (&self.boot, &self.pid_space) == (&other.boot, &other.pid_space);
-        shared.then(|| start_of(other.pid) == Some(other.started))
+    /// Whether it is known that its process has ended.
+    fn is_gone(&self) -> bool {
+        self.process.lives() == Some(false)
     }
-}
-
-/// When a process began, in ticks since the machine's start; `None` if there is none, or if it has
-/// ended and nobody has asked for its end yet.
-fn start_of(pid: u32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in parentheses may hold anything; the fields after it are plain.
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let ended = matches!(fields.first(), Some(&("Z" | "X")));
-    (!ended).then(|| fields.get(19)?.parse().ok()).flatten()
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -102,8 +81,7 @@ struct LeaseFile {
 /// This program among the workers of a run.
 #[derive(Debug)]
 pub struct Leases {
-    root: PathBuf,
-    storage: Arc<dyn Storage>,
+    files: LeaseFiles,
     me: Worker,
     patience: Duration,
     watched: Mutex<BTreeMap<String, (u64, Instant)>>,
@@ -160,8 +138,7 @@ impl Leases {
         patience: Duration,
     ) -> Result<Self, RunError> {
         let mut leases = Self {
-            root: root.into(),
-            storage,
+            files: LeaseFiles::new(root, storage),
             me: Worker::new(id),
             patience,
             watched: Mutex::default(),
@@ -175,10 +152,10 @@ impl Leases {
 
     /// Claims a story that nobody alive holds.
     pub fn claim(&self, story: &StoryId) -> Result<Claim<'_>, RunError> {
-        let numbers = self.numbers(story)?;
+        let numbers = self.files.numbers(story)?;
         let mut taken_from = None;
         if let Some(&last) = numbers.last() {
-            match self.read_lease(story, last)? {
+            match self.files.lease(story, last)? {
                 Some(file) if file.released => {}
                 Some(file) if file.worker != self.me.id && self.is_alive(&file.worker)? => {
                     return Ok(Claim::Busy);
@@ -200,20 +177,20 @@ impl Leases {
     ) -> Result<Claim<'_>, RunError> {
         let number = numbers.last().copied().unwrap_or(0) + 1;
         let file = self.lease_file(story, false);
-        let path = self.path(story, number);
-        if !self.storage.create(&path, &file)? {
+        let path = self.files.path(story, number);
+        if !self.files.storage.create(&path, &file)? {
             return Ok(Claim::Busy);
         }
         // Others may have had this number, and given it back, since we looked: then there is a
         // higher one, as each removes what was before it only after it has its own.
-        if self.numbers(story)?.last() != Some(&number) {
-            self.storage.remove(&path)?;
+        if self.files.numbers(story)?.last() != Some(&number) {
+            self.files.storage.remove(&path)?;
             return Ok(Claim::Busy);
         }
         // Oldest first, so that a holder that was believed dead always finds its own file gone or
         // the next one there.
         for old in numbers {
-            self.storage.remove(&self.path(story, old))?;
+            self.files.storage.remove(&self.files.path(story, old))?;
         }
         let lease = Lease {
             leases: self,
@@ -225,23 +202,14 @@ impl Leases {
 
     /// Workers whose files are there, dead or alive.
     pub fn workers(&self) -> Result<Vec<Worker>, RunError> {
-        let mut workers = Vec::new();
-        for name in self.storage.list(&self.root.join("workers"))? {
-            if let Some(id) = name.strip_suffix(".json")
-                && !name.starts_with(UNFINISHED)
-                && let Some(worker) = self.read_worker(id)?
-            {
-                workers.push(worker);
-            }
-        }
-        Ok(workers)
+        self.files.workers()
     }
 
     fn is_alive(&self, id: &str) -> Result<bool, RunError> {
-        let Some(worker) = self.read_worker(id)? else {
+        let Some(worker) = self.files.worker(id)? else {
             return Ok(false);
         };
-        if self.me.sees(&worker) == Some(false) {
+        if worker.is_gone() {
             return Ok(false);
         }
         // Also for a process that we can see: it may be stopped or hang.
@@ -257,8 +225,10 @@ impl Leases {
     /// Removes the files of processes that we know to have ended.
     fn forget_dead(&self) -> Result<(), RunError> {
         for worker in self.workers()? {
-            if self.me.sees(&worker) == Some(false) {
-                self.storage.remove(&self.worker_path(&worker.id))?;
+            if worker.is_gone() {
+                self.files
+                    .storage
+                    .remove(&self.files.worker_path(&worker.id))?;
             }
         }
         Ok(())
@@ -266,8 +236,8 @@ impl Leases {
 
     fn start_heart(&self) -> (Arc<Bell>, JoinHandle<()>) {
         let bell = Arc::new(Bell::default());
-        let (storage, mut me) = (self.storage.clone(), self.me.clone());
-        let (path, rest) = (self.worker_path(&me.id), self.patience / 4);
+        let (storage, mut me) = (self.files.storage.clone(), self.me.clone());
+        let (path, rest) = (self.files.worker_path(&me.id), self.patience / 4);
         let heard = bell.clone();
         let thread = std::thread::spawn(move || {
             let mut stop = heard.stop.lock().unwrap_or_else(PoisonError::into_inner);
@@ -287,37 +257,12 @@ impl Leases {
         (bell, thread)
     }
 
-    fn numbers(&self, story: &StoryId) -> Result<Vec<u64>, RunError> {
-        let names = self.storage.list(&self.folder(story))?;
-        let number = |name: &String| name.strip_suffix(".json")?.parse().ok();
-        let mut numbers: Vec<u64> = names.iter().filter_map(number).collect();
-        numbers.sort_unstable();
-        Ok(numbers)
-    }
-
-    fn folder(&self, story: &StoryId) -> PathBuf {
-        self.root.join("stories").join(story.as_str())
-    }
-
-    fn path(&self, story: &StoryId, number: u64) -> PathBuf {
-        self.folder(story).join(format!("{number:08}.json"))
-    }
-
-    fn worker_path(&self, id: &str) -> PathBuf {
-        self.root.join("workers").join(format!("{id}.json"))
-    }
-
     fn write_worker(&self, worker: &Worker) -> Result<(), RunError> {
         let bytes = serde_json::to_vec(worker).unwrap_or_default();
-        Ok(self.storage.write(&self.worker_path(&worker.id), &bytes)?)
-    }
-
-    fn read_worker(&self, id: &str) -> Result<Option<Worker>, RunError> {
-        self.read(self.worker_path(id))
-    }
-
-    fn read_lease(&self, story: &StoryId, number: u64) -> Result<Option<LeaseFile>, RunError> {
-        self.read(self.path(story, number))
+        Ok(self
+            .files
+            .storage
+            .write(&self.files.worker_path(&worker.id), &bytes)?)
     }
 
     fn lease_file(&self, story: &StoryId, released: bool) -> Vec<u8> {
@@ -328,21 +273,6 @@ impl Leases {
         };
         // Plain data into memory: this does not fail.
         serde_json::to_vec(&file).unwrap_or_default()
-    }
-
-    fn read<T: for<'de> Deserialize<'de>>(&self, path: PathBuf) -> Result<Option<T>, RunError> {
-        if !self.storage.exists(&path) {
-            return Ok(None);
-        }
-        match self.storage.read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| {
-                let reason = format!("not a lease: {error}; remove it if nobody works on the run");
-                RunError::Folder { path, reason }
-            }),
-            // It was there a moment ago.
-            Err(_) if !self.storage.exists(&path) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
     }
 }
 
@@ -355,16 +285,19 @@ impl Drop for Leases {
             let _ = thread.join();
         }
         // Best effort: without its file a worker counts as dead, with it too after a while.
-        let _ = self.storage.remove(&self.worker_path(&self.me.id));
+        let _ = self
+            .files
+            .storage
+            .remove(&self.files.worker_path(&self.me.id));
     }
 }
 
 impl Lease<'_> {
     /// Fails if another program has taken the story over.
     pub fn check(&self) -> Result<(), RunError> {
-        let storage = &self.leases.storage;
-        let mine = self.leases.path(&self.story, self.number);
-        let next = self.leases.path(&self.story, self.number + 1);
+        let storage = &self.leases.files.storage;
+        let mine = self.leases.files.path(&self.story, self.number);
+        let next = self.leases.files.path(&self.story, self.number + 1);
         if storage.exists(&mine) && !storage.exists(&next) {
             return Ok(());
         }
@@ -377,8 +310,8 @@ impl Lease<'_> {
     pub fn release(self) -> Result<(), RunError> {
         if self.check().is_ok() {
             let file = self.leases.lease_file(&self.story, true);
-            let path = self.leases.path(&self.story, self.number);
-            self.leases.storage.write(&path, &file)?;
+            let path = self.leases.files.path(&self.story, self.number);
+            self.leases.files.storage.write(&path, &file)?;
         }
         Ok(())
     }
@@ -410,11 +343,15 @@ mod tests {
         let (lease, taken) = held(&one, &story).unwrap();
         assert!(taken.is_none() && held(&two, &story).is_none());
         lease.release().unwrap();
+        assert_eq!(one.files.holder(&story).unwrap(), None);
         let (lease, taken) = held(&two, &story).unwrap();
         assert!(taken.is_none() && held(&one, &story).is_none());
+        let holder = one.files.holder(&story).unwrap().unwrap();
+        assert_eq!(holder.id, two.me.id);
         lease.check().unwrap();
         // A program that ends without releasing leaves nothing that holds others up.
         drop(two);
+        assert_eq!(one.files.holder(&story).unwrap(), None);
         assert!(held(&one, &story).is_some());
     }
 
@@ -463,13 +400,13 @@ mod tests {
         let story = StoryId::new("a").unwrap();
         let [slow, one, two] = [(), (), ()].map(|()| join(folder.path(), LONG));
         held(&one, &story).unwrap().0.release().unwrap();
-        let seen = slow.numbers(&story).unwrap();
+        let seen = slow.files.numbers(&story).unwrap();
         held(&one, &story).unwrap().0.release().unwrap();
         let (lease, _) = held(&two, &story).unwrap();
         let late = slow.take(&story, seen, None).unwrap();
         assert!(matches!(late, Claim::Busy));
         lease.check().unwrap();
-        assert_eq!(one.numbers(&story).unwrap(), [lease.number]);
+        assert_eq!(one.files.numbers(&story).unwrap(), [lease.number]);
     }
 
     /// A process that has ended is known to be dead at once, if it ran on this system.
@@ -480,18 +417,20 @@ mod tests {
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let mut ghost = Worker {
             id: "ghost".to_owned(),
-            pid: child.id(),
-            started: 1,
+            process: Process {
+                pid: child.id(),
+                started: 1,
+                ..Process::own().clone()
+            },
             ..Worker::new(String::new())
         };
         child.wait().unwrap();
         let leases = join(folder.path(), LONG);
         leases.write_worker(&ghost).unwrap();
         assert!(!leases.is_alive("ghost").unwrap());
-        ghost.boot = "elsewhere".to_owned();
+        ghost.process.boot = "elsewhere".to_owned();
         leases.write_worker(&ghost).unwrap();
         assert!(leases.is_alive("ghost").unwrap());
-        assert_eq!(start_of(std::process::id()), Some(leases.me.started));
         assert!(held(&leases, &story).is_some());
     }
 }

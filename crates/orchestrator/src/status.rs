@@ -1,7 +1,7 @@
 //! How far a run is, from its folder alone.
 
 use std::borrow::Borrow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +10,7 @@ use storyloom_story::{ShotId, StoryId};
 use storyloom_telemetry::shift::{Extent, Shift, Split, accounting, read_shifts};
 
 use crate::error::RunError;
+use crate::lease::LeaseFiles;
 use crate::run_folder::{RunFolder, StoryFile, StoryState};
 
 /// Stories or shots by state.
@@ -19,14 +20,21 @@ pub struct Counts {
     pub total: usize,
     /// Finished.
     pub done: usize,
-    /// Begun.
+    /// Begun, and a program works on them.
     pub running: usize,
-    /// Not begun.
+    /// Waiting for a program: not begun, or interrupted.
     pub pending: usize,
     /// Given up.
     pub failed: usize,
     /// Set aside so that nobody tries them again.
     pub quarantined: usize,
+    /// Of the pending ones, those that were begun and that nobody works on any more. Of stories only.
+    #[serde(skip_serializing_if = "is_nothing")]
+    pub interrupted: usize,
+}
+
+fn is_nothing(count: &usize) -> bool {
+    *count == 0
 }
 
 /// The status of a run; its JSON form is a contract.
@@ -48,6 +56,9 @@ pub struct Status {
     pub plans: Option<Plans>,
     /// What the time of all ranks went into, in seconds: useful, wasted, load and idle add up to it.
     pub time: Split,
+    /// Stories by state of every tenant; empty if no story has one.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub tenants: BTreeMap<String, Counts>,
     /// Every story.
     #[serde(skip)]
     pub list: Vec<StoryStatus>,
@@ -69,6 +80,10 @@ pub struct StoryStatus {
     pub id: StoryId,
     /// Its state.
     pub state: StoryState,
+    /// Whose it is.
+    pub tenant: Option<String>,
+    /// Whether it was begun and nobody works on it any more.
+    pub interrupted: bool,
     /// Shots asked for.
     pub shots: usize,
     /// Shots that exist.
@@ -102,6 +117,7 @@ pub fn status_with<S: Borrow<Shift>>(folder: &RunFolder, shifts: &[S]) -> Result
         goodput: time.goodput(),
         plans: None,
         time,
+        tenants: BTreeMap::new(),
         list: Vec::with_capacity(run.stories.len()),
     };
     let mut useful_seconds = 0.0;
@@ -111,7 +127,9 @@ pub fn status_with<S: Borrow<Shift>>(folder: &RunFolder, shifts: &[S]) -> Result
         status.list.push(story);
         useful_seconds += work.useful;
     }
-    status.count();
+    let moment = now();
+    let works = |shift: &Shift| shift.goes_on(moment);
+    status.settle(folder, shifts.iter().map(Borrow::borrow), works);
     let done = status.shots.done as f64;
     if done > 0.0 && useful_seconds > 0.0 {
         let left = (status.shots.pending + status.shots.running) as f64;
@@ -163,6 +181,8 @@ pub(crate) fn measure(folder: &RunFolder, file: &StoryFile) -> (StoryStatus, Wor
     let story = StoryStatus {
         id: file.id.clone(),
         state: file.state.clone(),
+        tenant: file.tenant.clone(),
+        interrupted: false,
         shots: file.shot_count(),
         done,
         planned: file.brief.as_ref().map(|_| file.script.is_some()),
@@ -170,13 +190,67 @@ pub(crate) fn measure(folder: &RunFolder, file: &StoryFile) -> (StoryStatus, Wor
     (story, work)
 }
 
+impl StoryStatus {
+    /// Where it stands; `Running` also if it was interrupted.
+    pub fn standing(&self) -> Standing {
+        Standing::of(&self.state, self.shots - self.done)
+    }
+
+    /// Counts it.
+    fn tally(&self, stories: &mut Counts, shots: &mut Counts) {
+        let standing = match self.interrupted {
+            true => Standing::Pending,
+            false => self.standing(),
+        };
+        standing.tally(self.shots, self.done, stories, shots);
+        stories.interrupted += usize::from(self.interrupted);
+    }
+}
+
 impl Status {
+    /// Finds out which of the begun stories nobody works on, and counts stories and shots of the list
+    /// again. `works` says of a program whether it may go on with what it was at.
+    pub(crate) fn settle<'a>(
+        &mut self,
+        folder: &RunFolder,
+        shifts: impl Iterator<Item = &'a Shift>,
+        works: impl Fn(&Shift) -> bool,
+    ) {
+        let (at_work, gone): (Vec<_>, Vec<_>) = shifts.partition(|shift| works(shift));
+        let begun: BTreeSet<&StoryId> = at_work
+            .iter()
+            .filter_map(|shift| shift.live.as_ref())
+            .flat_map(|live| &live.now)
+            .map(|shot| &shot.story)
+            .collect();
+        let gone: BTreeSet<&str> = gone.iter().map(|shift| shift.id.as_str()).collect();
+        let leases = LeaseFiles::new(folder.leases(), folder.storage().clone());
+        // Between two shots only the lease tells.
+        let is_held = |story: &StoryId| match leases.holder(story) {
+            Ok(holder) => holder.is_some_and(|worker| !gone.contains(worker.id.as_str())),
+            Err(error) => {
+                tracing::warn!(%error, %story, "counted as running");
+                true
+            }
+        };
+        for story in &mut self.list {
+            let id = &story.id;
+            story.interrupted =
+                story.standing() == Standing::Running && !begun.contains(id) && !is_held(id);
+        }
+        self.count();
+    }
+
     /// Counts the stories and shots of the list again.
-    pub(crate) fn count(&mut self) {
+    fn count(&mut self) {
         let (mut stories, mut shots) = (Counts::default(), Counts::default());
+        self.tenants.clear();
         for story in &self.list {
-            let standing = Standing::of(&story.state, story.shots - story.done);
-            standing.tally(story.shots, story.done, &mut stories, &mut shots);
+            story.tally(&mut stories, &mut shots);
+            if let Some(tenant) = &story.tenant {
+                let counts = self.tenants.entry(tenant.clone()).or_default();
+                story.tally(counts, &mut Counts::default());
+            }
         }
         (self.stories, self.shots) = (stories, shots);
         let planned: Vec<bool> = self.list.iter().filter_map(|story| story.planned).collect();

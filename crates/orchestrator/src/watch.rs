@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use storyloom_story::{ShotId, Stage, StoryId};
-use storyloom_telemetry::shift::{Follower, Incident, LiveShot, Shift};
+use storyloom_telemetry::shift::{Follower, Incident, Life, LiveShot, Shift};
 
 pub use eta::{Pace, Range, pace};
 
@@ -15,9 +15,6 @@ use crate::error::RunError;
 use crate::run_folder::{RunFolder, StoryState};
 use crate::status::{Status, measure, now, status_with};
 
-/// A program that was not heard of for so many seconds may be gone. Many times the pause between
-/// two signs of life.
-pub const SILENT_S: f64 = 10.0;
 /// Share of the time that may go into reading the whole run folder again, one in so many.
 const SHARE: u32 = 200;
 /// Time between two such readings at least.
@@ -36,7 +33,7 @@ pub struct View {
 }
 
 impl View {
-    /// The programs that were heard of.
+    /// The programs that were heard of a moment ago.
     pub fn alive(&self) -> impl Iterator<Item = &WorkerView> + Clone {
         alive(&self.workers)
     }
@@ -44,7 +41,7 @@ impl View {
 
 fn alive(workers: &[WorkerView]) -> impl Iterator<Item = &WorkerView> + Clone {
     let workers = workers.iter();
-    workers.filter(|worker| worker.state != WorkerState::Stale)
+    workers.filter(|worker| !matches!(worker.state, WorkerState::Stale | WorkerState::Dead))
 }
 
 /// A program that makes or plans stories: the leader of a replica, or a rank that only plans.
@@ -99,6 +96,8 @@ pub enum WorkerState {
     Working,
     /// It was not heard of for a while: it hangs, or is gone.
     Stale,
+    /// Its process is gone, or it was silent for so long that others take its stories over.
+    Dead,
 }
 
 /// A shot that is being made.
@@ -190,6 +189,8 @@ impl Watcher {
             _ => self.read_all()?,
         };
         self.listen(now);
+        let works = |shift: &Shift| self.life(shift, now).goes_on();
+        status.settle(&self.folder, self.follower.shifts(), works);
         let workers = self.workers(&status, now);
         let range = self.pace_into(&mut status, &workers, now);
         let view = View {
@@ -248,7 +249,6 @@ impl Watcher {
                 *story = measure(&self.folder, &self.folder.story_file(&story.id)?).0;
             }
         }
-        status.count();
         Ok(status)
     }
 
@@ -280,8 +280,12 @@ impl Watcher {
         (now - last).max(0.0)
     }
 
+    fn life(&self, shift: &Shift, now: f64) -> Life {
+        shift.life(self.silence(shift, now))
+    }
+
     fn is_heard(&self, shift: &Shift, now: f64) -> bool {
-        shift.end.is_none() && self.silence(shift, now) <= SILENT_S
+        self.life(shift, now) == Life::Alive
     }
 
     fn workers(&self, status: &Status, now: f64) -> Vec<WorkerView> {
@@ -334,10 +338,11 @@ impl Watcher {
             ranks: shift.start.ranks,
             device: shift.start.device.clone(),
             plans_only: shift.start.plans_only,
-            state: match shift.loaded {
-                _ if silence > SILENT_S => WorkerState::Stale,
-                None => WorkerState::Loading,
-                Some(_) => WorkerState::Working,
+            state: match (shift.life(silence), shift.loaded) {
+                (Life::Silent, _) => WorkerState::Stale,
+                (Life::Dead, _) => WorkerState::Dead,
+                (_, None) => WorkerState::Loading,
+                (_, Some(_)) => WorkerState::Working,
             },
             silent_seconds: silence,
             shots_done: live.map_or(0, |live| live.shots_done_here),

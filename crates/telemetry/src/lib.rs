@@ -6,6 +6,7 @@
 mod event_log;
 pub mod logs;
 pub mod metrics;
+pub mod process;
 mod reporters;
 pub mod shift;
 

@@ -70,7 +70,10 @@ mod tests {
             ..own.clone()
         };
         assert_eq!(earlier.lives(), Some(false));
-        let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
+        let mut child = std::process::Command::new("sleep")
+            .arg("100")
+            .spawn()
+            .unwrap();
         let process = Process {
             pid: child.id(),
             started: start_of(child.id()).unwrap(),
@@ -85,7 +88,11 @@ mod tests {
     #[test]
     fn nobody_knows_of_processes_elsewhere() {
         let own = Process::own();
-        for (boot, pid_space) in [("", ""), ("elsewhere", &own.pid_space), (&own.boot, "pid:[1]")] {
+        for (boot, pid_space) in [
+            ("", ""),
+            ("elsewhere", &own.pid_space),
+            (&own.boot, "pid:[1]"),
+        ] {
             let other = Process {
                 boot: boot.to_owned(),
                 pid_space: pid_space.to_owned(),

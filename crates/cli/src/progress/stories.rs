@@ -78,7 +78,9 @@ pub fn trouble(status: &Status) -> String {
     let count = wanted.of(status).count();
     if count > NAMED {
         let more = count - NAMED;
-        text.push_str(&format!("… {more} more of these; --failed lists all of them\n"));
+        text.push_str(&format!(
+            "… {more} more of these; --failed lists all of them\n"
+        ));
     }
     text
 }

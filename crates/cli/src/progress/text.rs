@@ -2,10 +2,13 @@
 
 use std::fmt::Write as _;
 
-use storyloom_orchestrator::StoryState;
-use storyloom_orchestrator::status::{Counts, Plans, Status, StoryStatus};
+use storyloom_orchestrator::status::{Counts, Plans, Status};
 use storyloom_orchestrator::watch::{PlanView, ShotView, View, WorkerState, WorkerView};
-use storyloom_story::ShotId;
+
+use super::stories::{self, Wanted};
+
+/// Tenants whose stories are counted where nobody asked for more.
+const TENANTS: usize = 20;
 
 /// Running shots that a line names.
 const NAMED: usize = 4;
@@ -65,7 +68,7 @@ fn left(view: &View) -> Option<String> {
     let [low, high] = match view.eta_range_seconds {
         _ if shots.running + shots.pending == 0 => return None,
         Some(range) => range,
-        None if view.workers.is_empty() => return Some("nobody works on it".to_owned()),
+        None if nobody_works(view) => return Some("nobody works on it".to_owned()),
         None => return Some("time left not known yet".to_owned()),
     };
     let (low, high) = (human(low), human(high));
@@ -73,6 +76,12 @@ fn left(view: &View) -> Option<String> {
         true => format!("{low} left"),
         false => format!("{low} to {high} left"),
     })
+}
+
+/// Whether every program that was at work is known to be gone.
+fn nobody_works(view: &View) -> bool {
+    let mut workers = view.workers.iter();
+    workers.all(|worker| worker.state == WorkerState::Dead)
 }
 
 fn running(view: &View) -> String {
@@ -108,28 +117,52 @@ pub fn doing(shot: &ShotView) -> String {
     doing + &again
 }
 
-/// The run in full: with every story, or else only with those that were given up.
-pub fn page(view: &View, every_story: bool) -> String {
+/// The run in full: with the stories that are wanted, or else with the first of those that were given
+/// up.
+pub fn page(view: &View, wanted: Option<&Wanted>) -> String {
     let status = &view.status;
     let mut text = "          total   done  running  pending  failed  quarantined\n".to_owned();
     text.push_str(&row("stories", &status.stories));
     text.push_str(&row("shots", &status.shots));
+    text.push_str(&tenants(status));
+    text.push_str(&interrupted(&status.stories));
     // Writing to a text cannot fail.
     let parts = plans(view).into_iter().chain([pace(view)]);
     let _ = writeln!(text, "{}", parts.collect::<Vec<_>>().join("; "));
     for worker in &view.workers {
         text.push_str(&worker_lines(worker));
     }
-    for story in &status.list {
-        let given_up = matches!(
-            story.state,
-            StoryState::Failed { .. } | StoryState::Quarantined { .. }
-        );
-        if every_story || given_up {
-            text.push_str(&story_line(story));
-        }
+    match wanted {
+        Some(wanted) => text.push_str(&stories::list(status, wanted)),
+        None => text.push_str(&stories::trouble(status)),
     }
     text
+}
+
+/// The stories of each tenant.
+fn tenants(status: &Status) -> String {
+    let all = &status.tenants;
+    let mut text: String = all
+        .iter()
+        .take(TENANTS)
+        .map(|(tenant, counts)| row(&format!("  {tenant}"), counts))
+        .collect();
+    if all.len() > TENANTS {
+        let more = all.len() - TENANTS;
+        // Writing to a text cannot fail.
+        let _ = writeln!(text, "  … {more} more tenants; --json has all of them");
+    }
+    text
+}
+
+fn interrupted(stories: &Counts) -> String {
+    match stories.interrupted {
+        0 => String::new(),
+        1 => "1 of the pending stories was begun and waits for a program to go on\n".to_owned(),
+        count => {
+            format!("{count} of the pending stories were begun and wait for a program to go on\n")
+        }
+    }
 }
 
 fn row(name: &str, counts: &Counts) -> String {
@@ -140,6 +173,7 @@ fn row(name: &str, counts: &Counts) -> String {
         pending,
         failed,
         quarantined,
+        ..
     } = counts;
     format!(
         "{name:<8} {total:>6} {done:>6} {running:>8} {pending:>8} {failed:>7} {quarantined:>12}\n"
@@ -155,6 +189,7 @@ fn worker_lines(worker: &WorkerView) -> String {
         WorkerState::Working if worker.now.is_empty() => "has nothing to do".to_owned(),
         WorkerState::Working => "works".to_owned(),
         WorkerState::Stale => format!("STALE, no sign for {}", human(worker.silent_seconds)),
+        WorkerState::Dead => format!("DEAD, last seen {} ago", human(worker.silent_seconds)),
     };
     let WorkerView {
         host,
@@ -187,24 +222,6 @@ fn worker_lines(worker: &WorkerView) -> String {
         );
     }
     text
-}
-
-fn story_line(story: &StoryStatus) -> String {
-    let state = match &story.state {
-        StoryState::Pending if story.planned == Some(false) => "not planned".to_owned(),
-        StoryState::Pending => "pending".to_owned(),
-        StoryState::Running => "running".to_owned(),
-        StoryState::Done => "done".to_owned(),
-        StoryState::Failed { shot, reason } => given_up("failed", *shot, reason),
-        StoryState::Quarantined { shot, reason } => given_up("in quarantine", *shot, reason),
-    };
-    let (id, done, shots) = (story.id.as_str(), story.done, story.shots);
-    format!("{id:<32} {done:>3}/{shots:<3} {state}\n")
-}
-
-fn given_up(how: &str, shot: Option<ShotId>, reason: &str) -> String {
-    let shot = shot.map_or_else(String::new, |shot| format!(" at {shot}"));
-    format!("{how}{shot}: {reason}")
 }
 
 /// As much of a text as fits on a terminal, the rest of it told in the last row.

@@ -80,7 +80,11 @@ impl LeaseFiles {
         self.read(self.worker_path(id))
     }
 
-    pub(super) fn lease(&self, story: &StoryId, number: u64) -> Result<Option<LeaseFile>, RunError> {
+    pub(super) fn lease(
+        &self,
+        story: &StoryId,
+        number: u64,
+    ) -> Result<Option<LeaseFile>, RunError> {
         self.read(self.path(story, number))
     }
 

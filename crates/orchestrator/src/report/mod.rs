@@ -30,7 +30,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 use storyloom_story::StoryId;
-use storyloom_telemetry::shift::{Extent, PATIENCE_S, Shift, accounting};
+use storyloom_telemetry::shift::{Extent, Shift, accounting};
 
 use attempts::AllAttempts;
 use cache::{Cache, Known};
@@ -62,7 +62,7 @@ pub fn write_report(folder: &RunFolder) -> Result<Written, RunError> {
     let run = folder.run_file()?;
     let shifts = shifts(folder);
     let now = now();
-    let goes_on = |shift: &Shift| shift.goes_on(now, PATIENCE_S);
+    let goes_on = |shift: &Shift| shift.goes_on(now);
     let report = Report {
         folder,
         run: &run,

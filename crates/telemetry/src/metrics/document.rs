@@ -12,7 +12,8 @@ Made from `crates/telemetry/src/metrics/catalogue.rs`; a test compares the two.
 
 The leader of each replica serves these at `/metrics` (option `metrics.listen`); ranks that share a
 replica multiply no count. The labels `instance`, `run` (name of the run folder) and `node` (the
-leader's machine) belong to the target: `DIR/metrics/targets.json` gives them to Prometheus. No label
+leader's machine) belong to the target: `DIR/metrics/targets.json` gives them to Prometheus, with the
+leader's name among the workers as a parameter of the request, which no other leader answers. No label
 names a story or a shot, so the number of series does not grow with the number of stories.
 ";
 

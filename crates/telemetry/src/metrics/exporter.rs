@@ -278,6 +278,14 @@ fn core_time() -> Duration {
 }
 
 impl Pages for Shared {
+    fn run(&self) -> &str {
+        &self.settings.name
+    }
+
+    fn worker(&self) -> &str {
+        &self.settings.id
+    }
+
     fn metrics(&self) -> Result<String, String> {
         let text = self.metrics.text(self.watch.is_draining());
         text.map_err(|error| error.to_string())

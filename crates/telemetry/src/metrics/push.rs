@@ -1,7 +1,9 @@
 //! Pushing figures to where Prometheus cannot come to fetch them: a Pushgateway.
 
-use std::fmt::Write as _;
 use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE;
 
 /// Longest time that a push may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -22,9 +24,9 @@ impl Push {
             .build();
         Self {
             url: format!(
-                "{base}/metrics/job/storyloom/run/{}/instance/{}",
-                escaped(run),
-                escaped(id)
+                "{base}/metrics/job/storyloom/{}/{}",
+                label("run", run),
+                label("instance", id)
             ),
             agent: agent.into(),
         }
@@ -41,30 +43,71 @@ impl Push {
     }
 }
 
-/// A name as one part of an address.
-fn escaped(name: &str) -> String {
-    let mut text = String::with_capacity(name.len());
-    for &byte in name.as_bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => {
-                text.push(char::from(byte));
-            }
-            // Writing to a text cannot fail.
-            _ => drop(write!(text, "%{byte:02X}")),
-        }
+/// A label of the pushed group as two parts of an address.
+///
+/// The gateway takes the address apart after undoing its escapes, so that an escaped slash would still
+/// divide, and it drops parts that are empty or dots: what is not plain goes as base64.
+fn label(name: &str, value: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    match value {
+        // A single sign of padding is how the gateway is told of an empty value.
+        "" => format!("{name}@base64/="),
+        value if value.bytes().all(is_plain) => format!("{name}/{value}"),
+        value => format!("{name}@base64/{}", URL_SAFE.encode(value)),
     }
-    text
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use proptest::prelude::*;
+
     use super::*;
 
+    /// The labels of a group as the gateway reads them from an address.
+    fn as_the_gateway_reads(url: &str) -> BTreeMap<String, String> {
+        let path = url.split_once("/metrics/").unwrap().1;
+        assert!(!path.contains('%'), "escapes are undone before it looks");
+        let parts: Vec<&str> = path.split('/').collect();
+        assert!(
+            parts.iter().all(|part| !matches!(*part, "" | "." | "..")),
+            "{path}"
+        );
+        let labels = parts.chunks(2).map(|label| {
+            let [name, value] = label else {
+                panic!("an odd number of parts: {path}")
+            };
+            match name.strip_suffix("@base64") {
+                None => ((*name).to_owned(), (*value).to_owned()),
+                Some(name) => {
+                    let value = URL_SAFE_NO_PAD.decode(value.trim_end_matches('=')).unwrap();
+                    (name.to_owned(), String::from_utf8(value).unwrap())
+                }
+            }
+        });
+        labels.collect()
+    }
+
     #[test]
-    fn names_stay_one_part_of_the_address() {
-        assert_eq!(escaped("night 1/é"), "night%201%2F%C3%A9");
-        let push = Push::new("http://gateway:9091/", "a/b", "w");
-        let wanted = "http://gateway:9091/metrics/job/storyloom/run/a%2Fb/instance/w";
+    fn plain_names_stay_readable() {
+        let push = Push::new("http://gateway:9091/", "night-1", "w");
+        let wanted = "http://gateway:9091/metrics/job/storyloom/run/night-1/instance/w";
         assert_eq!(push.url, wanted);
+        let push = Push::new("http://gateway:9091", "night 1/é", "w");
+        let wanted =
+            "http://gateway:9091/metrics/job/storyloom/run@base64/bmlnaHQgMS_DqQ==/instance/w";
+        assert_eq!(push.url, wanted);
+    }
+
+    proptest! {
+        #[test]
+        fn the_gateway_reads_what_was_meant(run in ".{0,12}|[./%@=]{0,4}", id in ".{0,4}") {
+            let labels = as_the_gateway_reads(&Push::new("http://g", &run, &id).url);
+            let wanted = [("job", "storyloom"), ("run", &run), ("instance", &id)];
+            let wanted = wanted.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            prop_assert_eq!(labels, BTreeMap::from(wanted));
+        }
     }
 }

@@ -7,7 +7,7 @@ use prometheus::{CounterVec, GaugeVec};
 use super::catalogue as c;
 use super::families::{Families, Result};
 use super::labels::{Bound, Device, LabelValue, LossCause, Preemption, State, Use};
-use crate::shift::{Extent, PATIENCE_S, Shift, ShiftEnd, Split, accounting};
+use crate::shift::{Extent, Life, Shift, ShiftEnd, Split, accounting};
 
 /// How many stories or shots are in a state.
 pub type ByState = Vec<(State, usize)>;
@@ -44,7 +44,7 @@ impl RunWork {
         let commits = shifts.iter().flat_map(|shift| shift.committed());
         let commits = commits.map(|attempt| attempt.ended);
         let stopped = |shift: &&&Shift| matches!(shift.end, Some((_, ShiftEnd::Stopped)));
-        let killed = |shift: &&&Shift| shift.end.is_none() && !shift.goes_on(now, PATIENCE_S);
+        let killed = |shift: &&&Shift| shift.life(now - shift.last_seen) == Life::Dead;
         Self {
             by_device: accounting(shifts, now, Extent::Settled).by_device,
             stopped: shifts.iter().filter(stopped).count(),

@@ -1,5 +1,8 @@
 //! The pages of a leader: `/metrics`, `/healthz`, `/readyz`, `/status` and `POST /drain`.
 //!
+//! Requests may say whose pages they want: `?run=NAME` or `?worker=ID`, as the list of targets does.
+//! Whoever got the address of another answers those with 404.
+//!
 //! They are served by one thread with a runtime of its own, which asks values that others keep and
 //! never a disk, a network or a GPU.
 
@@ -9,17 +12,23 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tokio::sync::oneshot;
 
+use super::targets::{RUN_PARAMETER, WORKER_PARAMETER};
 use super::token::Token;
 
 /// What the pages say.
 pub(super) trait Pages: Send + Sync + 'static {
+    /// What the run is called.
+    fn run(&self) -> &str;
+    /// The worker that the leases know the leader by.
+    fn worker(&self) -> &str;
     /// The figures in the text format of Prometheus.
     fn metrics(&self) -> Result<String, String>;
     /// Whether the process makes progress, and why not.
@@ -121,7 +130,25 @@ fn routes(pages: Arc<dyn Pages>) -> Router {
         .route("/readyz", get(ready))
         .route("/status", get(status))
         .route("/drain", post(drain))
+        .layer(from_fn_with_state(pages.clone(), only_if_meant))
         .with_state(pages)
+}
+
+/// Lets requests through that are for this leader, or for nobody in particular.
+async fn only_if_meant(State(pages): Shared, request: Request, next: Next) -> Response {
+    let query = request.uri().query().unwrap_or_default();
+    for (name, wanted) in form_urlencoded::parse(query.as_bytes()) {
+        let own = match &*name {
+            RUN_PARAMETER => pages.run(),
+            WORKER_PARAMETER => pages.worker(),
+            _ => continue,
+        };
+        if wanted != own {
+            let why = format!("this is not the {name} {wanted:?} but {own:?}\n");
+            return (StatusCode::NOT_FOUND, why).into_response();
+        }
+    }
+    next.run(request).await
 }
 
 async fn metrics(State(pages): Shared) -> Response {

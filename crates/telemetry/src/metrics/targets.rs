@@ -19,9 +19,24 @@ use serde::{Deserialize, Serialize};
 use super::figures::now;
 use crate::shift::read_shift;
 
-/// Seconds without a sign of life after which the entry of a leader is removed by others. One that
-/// lives puts it back.
+/// Seconds without a sign of life after which the entry of a leader is removed by others while they
+/// work: so long that whoever watches the list learns of its death. One that lives puts it back.
 const PATIENCE_S: f64 = 120.0;
+
+/// The parameters of requests by which a target names its leader, and so its run. Another leader that
+/// serves at the same address by now has other values, and answers that it is not the one.
+pub(super) const RUN_PARAMETER: &str = "run";
+/// See [`RUN_PARAMETER`].
+pub(super) const WORKER_PARAMETER: &str = "worker";
+
+/// Whose entries are removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tidying {
+    /// Of those that were not heard of for long, and of those that have ended.
+    Silent,
+    /// Also of those that are dead by all that is known.
+    Dead,
+}
 
 /// One entry, as Prometheus reads it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,7 +55,8 @@ pub(super) struct Target {
 
 impl Target {
     /// Adds the leader `id`, which serves at `address` (`host:port`), to the targets of the run
-    /// folder `run`. Prometheus gives its series the labels `run`, the name of the run, and `node`.
+    /// folder `run`, and removes those that are dead. Prometheus gives its series the labels `run`, the
+    /// name of the run, and `node`, and names the leader in its requests.
     ///
     /// # Errors
     /// The files cannot be written.
@@ -51,8 +67,11 @@ impl Target {
         name: &str,
         node: &str,
     ) -> io::Result<Self> {
-        let labels = [("run", name), ("node", node)];
-        let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let labels = [
+            ("run".to_owned(), name.to_owned()),
+            ("node".to_owned(), node.to_owned()),
+            (format!("__param_{WORKER_PARAMETER}"), id.to_owned()),
+        ];
         let target = Self {
             run: run.to_owned(),
             id: id.to_owned(),
@@ -61,31 +80,45 @@ impl Target {
                 labels: labels.into(),
             },
         };
-        target.tend()?;
+        target.stand()?;
+        target.tidy(Tidying::Dead)?;
         Ok(target)
     }
 
-    /// Puts the entry back if it is gone, and removes those of leaders that are dead.
+    /// Puts the entry back if it is gone, and removes those of leaders that are long dead.
     ///
     /// # Errors
     /// The files cannot be written.
     pub(super) fn tend(&self) -> io::Result<()> {
+        self.stand()?;
+        self.tidy(Tidying::Silent)
+    }
+
+    /// Sees to it that the entry is there.
+    fn stand(&self) -> io::Result<()> {
         let own = entry_file(&self.run, &self.id);
         if read(&own).as_ref() != Some(&self.entry) {
             fs::create_dir_all(entries_folder(&self.run))?;
             replace(&own, &json(&self.entry)?)?;
         }
+        Ok(())
+    }
+
+    /// Removes the entries of others that are gone.
+    fn tidy(&self, tidying: Tidying) -> io::Result<()> {
         for id in ids(&self.run)? {
-            if id != self.id && is_dead(&self.run, &id) {
+            if id != self.id && is_gone(&self.run, &id, tidying) {
                 remove(&entry_file(&self.run, &id))?;
             }
         }
         merge(&self.run)
     }
 
-    /// The leader serves no more.
+    /// The leader serves no more. Who leaves last leaves nobody on the list that cannot leave by
+    /// itself.
     pub(super) fn remove(&self) {
-        let removed = remove(&entry_file(&self.run, &self.id)).and_then(|()| merge(&self.run));
+        let removed = remove(&entry_file(&self.run, &self.id));
+        let removed = removed.and_then(|()| self.tidy(Tidying::Dead));
         if let Err(error) = removed {
             tracing::warn!(%error, "this program still stands in metrics/targets.json");
         }
@@ -138,11 +171,15 @@ fn ids(run: &Path) -> io::Result<Vec<String>> {
     Ok(ids)
 }
 
-fn is_dead(run: &Path, id: &str) -> bool {
-    match read_shift(run, id) {
-        Ok(Some(shift)) => !shift.goes_on(now(), PATIENCE_S),
-        // Without a journal nobody knows; it removes itself.
-        Ok(None) | Err(_) => false,
+fn is_gone(run: &Path, id: &str, tidying: Tidying) -> bool {
+    // Without a journal nobody knows; it removes itself.
+    let Ok(Some(shift)) = read_shift(run, id) else {
+        return false;
+    };
+    let silence = now() - shift.last_seen;
+    match tidying {
+        Tidying::Silent => shift.end.is_some() || silence > PATIENCE_S,
+        Tidying::Dead => !shift.life(silence).goes_on(),
     }
 }
 

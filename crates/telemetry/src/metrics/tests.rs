@@ -14,6 +14,7 @@ use storyloom_story::{ShotId, Stage, StoryId};
 use super::labels::State;
 use super::*;
 use crate::metrics::catalogue::ALL;
+use crate::process::Process;
 use crate::shift::{Journal, ShiftEnd, ShiftStart, Split};
 use crate::{AttemptEnd, Event, Reporter};
 
@@ -425,6 +426,75 @@ fn the_dead_are_removed_and_the_living_come_back() {
     target.tend().unwrap();
     living.tend().unwrap();
     assert_eq!(names(), ["living:1", "third:1"]);
+}
+
+/// A process that was killed stands on no list when the next program comes, nor when the last goes.
+#[test]
+fn the_killed_of_this_machine_are_removed_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path();
+    let mut child = std::process::Command::new("true").spawn().unwrap();
+    let process = Process {
+        pid: child.id(),
+        started: 1,
+        ..Process::own().clone()
+    };
+    child.wait().unwrap();
+    let kill = |id: &str| {
+        let start = ShiftStart {
+            process: Some(process.clone()),
+            ..ShiftStart::default()
+        };
+        let journal = Journal::begin(run, id, start, figures::now(), HOUR);
+        let target = targets::Target::add(run, id, "n:1", "night", "n").unwrap();
+        // Neither of them can say that it ends.
+        std::mem::forget((journal, target));
+    };
+    let _living = journal(run, "living");
+    kill("first");
+    let add = || targets::Target::add(run, "living", "n:2", "night", "n").unwrap();
+    let target = add();
+    let found = || targets(run).map_or(0, |targets| targets.len());
+    assert_eq!(found(), 1, "who comes tidies");
+    kill("second");
+    target.tend().unwrap();
+    assert_eq!(found(), 2, "whoever watches the list learns of it");
+    target.remove();
+    assert_eq!(found(), 0, "who leaves last tidies");
+}
+
+/// Another run, or another leader, that serves where this one did is not taken for it.
+#[test]
+fn nobody_answers_for_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = ExporterSettings {
+        name: "night é 1/2".to_owned(),
+        ..settings(folder.path(), "w1")
+    };
+    let told = Arc::new(Told::default());
+    let exporter = Exporter::start(settings, metrics(folder.path()), told.clone());
+    let address = exporter.address().unwrap();
+    let name = "night+%C3%A9+1%2F2";
+    for (query, code) in [
+        (String::new(), 200),
+        ("?worker=w1".to_owned(), 200),
+        (format!("?run={name}"), 200),
+        (format!("?run={name}&worker=w1&more=1"), 200),
+        ("?worker=w2".to_owned(), 404),
+        ("?run=night".to_owned(), 404),
+        (format!("?run={name}&worker="), 404),
+    ] {
+        for page in ["/metrics", "/healthz"] {
+            assert_eq!(get(address, &format!("{page}{query}")).0, code, "{query}");
+        }
+    }
+    let drain = "POST /drain?run=day HTTP/1.1\r\nAuthorization: Bearer s3cret\r\n";
+    assert_eq!(ask(address, drain).0, 404);
+    assert!(!told.is_draining());
+    // What the list says leads here.
+    let list = fs::read(folder.path().join("metrics/targets.json")).unwrap();
+    let list: serde_json::Value = serde_json::from_slice(&list).unwrap();
+    assert_eq!(list[0]["labels"]["__param_worker"], "w1");
 }
 
 /// A gateway that takes one push.

@@ -20,10 +20,6 @@ use storyloom_story::{ShotId, Stage, StoryId};
 use super::{Attempt, PlanAttempt, Shift};
 use crate::AttemptEnd;
 
-/// Seconds without a sign of life after which a shift without an end counts as killed. Many times
-/// the pause between two signs.
-pub const PATIENCE_S: f64 = 30.0;
-
 /// Time of ranks, in seconds, by what it went into.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Split {
@@ -117,13 +113,12 @@ pub enum Extent {
 pub fn accounting<S: Borrow<Shift>>(shifts: &[S], now: f64, extent: Extent) -> Accounting {
     let shifts: Vec<&Shift> = shifts.iter().map(Borrow::borrow).collect();
     let attempts: Vec<Vec<Attempt>> = shifts.iter().map(|shift| shift.all_attempts()).collect();
-    let lives = |shift: &Shift| shift.goes_on(now, PATIENCE_S);
-    let known: Vec<Known> = shifts
+    let lives: Vec<bool> = shifts.iter().map(|shift| shift.goes_on(now)).collect();
+    let known: Vec<Known> = attempts
         .iter()
-        .zip(&attempts)
         .enumerate()
-        .flat_map(|(shift, (of, attempts))| {
-            let open = lives(of);
+        .flat_map(|(shift, attempts)| {
+            let open = lives[shift];
             attempts.iter().map(move |attempt| Known {
                 shift,
                 attempt,
@@ -136,16 +131,14 @@ pub fn accounting<S: Borrow<Shift>>(shifts: &[S], now: f64, extent: Extent) -> A
         pieces[shift].append(&mut more);
     }
     let plans: Vec<Vec<PlanAttempt>> = shifts.iter().map(|shift| shift.all_plans()).collect();
-    for ((shift, plans), pieces) in shifts.iter().zip(&plans).zip(&mut pieces) {
-        let open = lives(shift);
+    for ((&open, plans), pieces) in lives.iter().zip(&plans).zip(&mut pieces) {
         pieces.extend(plans.iter().filter_map(|plan| piece_of_plan(plan, open)));
     }
     let mut result = Accounting::default();
-    for (((shift, attempts), plans), pieces) in
-        shifts.iter().zip(&attempts).zip(&plans).zip(&pieces)
-    {
+    for (place, shift) in shifts.iter().enumerate() {
+        let (attempts, plans, pieces) = (&attempts[place], &plans[place], &pieces[place]);
         let mut until = shift.until();
-        if extent == Extent::Settled && lives(shift) {
+        if extent == Extent::Settled && lives[place] {
             let open = attempts.iter().filter(|attempt| attempt.end.is_none());
             until = open.fold(until, |until, attempt| until.min(attempt.begun));
             let open = plans.iter().filter(|plan| plan.end.is_none());
@@ -353,7 +346,7 @@ pub(super) fn split((begun, until): (f64, f64), loaded: f64, pieces: &[Piece]) -
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::{Saved, ShiftEnd, ShiftStart, StageSpan};
+    use super::super::{PATIENCE_S, Saved, ShiftEnd, ShiftStart, StageSpan};
     use super::*;
 
     const RANKS: usize = 2;

@@ -89,7 +89,11 @@ mod tests {
             (Some(5), 6.0, Life::Dead),
             (Some(300), 200.0, Life::Silent),
         ] {
-            assert_eq!(shift(None, patience).life(silence), life, "{patience:?} {silence}");
+            assert_eq!(
+                shift(None, patience).life(silence),
+                life,
+                "{patience:?} {silence}"
+            );
         }
         let mut over = shift(None, None);
         assert!(over.goes_on(150.0) && !over.goes_on(161.0));

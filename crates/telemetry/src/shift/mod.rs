@@ -15,6 +15,7 @@ mod accounting;
 mod follow;
 mod journal;
 mod ledger;
+mod life;
 mod moment;
 mod read;
 #[cfg(test)]
@@ -27,10 +28,12 @@ use serde::{Deserialize, Serialize};
 use storyloom_story::{ShotId, Stage, StoryId};
 
 use crate::AttemptEnd;
+use crate::process::Process;
 
-pub use accounting::{Accounting, Extent, PATIENCE_S, Split, accounting};
+pub use accounting::{Accounting, Extent, Split, accounting};
 pub use follow::Follower;
 pub use journal::Journal;
+pub use life::{Life, PATIENCE_S, SILENT_S};
 pub use moment::process_start;
 pub use read::{read_shift, read_shifts};
 
@@ -63,6 +66,12 @@ pub struct ShiftStart {
     pub device: String,
     /// Version of the program.
     pub version: String,
+    /// The process, as those of the same machine find it; older versions did not note it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<Process>,
+    /// Seconds without a sign of life after which others take its stories over (`run.patience`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patience_s: Option<u32>,
 }
 
 /// How a shift ended.
@@ -298,12 +307,6 @@ impl Shift {
     /// When it ended, or the last moment it was known to live.
     pub fn until(&self) -> f64 {
         self.end.map_or(self.last_seen, |(at, _)| at)
-    }
-
-    /// Whether it seems to go on at `now` (seconds since 1970): it has no end and was heard of in
-    /// the last `patience` seconds.
-    pub fn goes_on(&self, now: f64, patience: f64) -> bool {
-        self.end.is_none() && now - self.last_seen <= patience
     }
 
     /// All attempts: those that have ended, then those it was at when it was heard of last.

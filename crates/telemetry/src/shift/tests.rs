@@ -206,7 +206,7 @@ fn a_killed_shift_ends_where_it_was_heard_of_last() {
     assert_eq!(shift.end, None);
     let live = shift.live.clone().unwrap();
     assert_eq!(shift.until(), live.at);
-    assert!(shift.goes_on(live.at + 1.0, 5.0) && !shift.goes_on(live.at + 6.0, 5.0));
+    assert!(shift.goes_on(live.at + 1.0) && !shift.goes_on(live.at + PATIENCE_S + 1.0));
     assert_eq!((live.now[0].step, live.now[0].saved_step), (5, Some(4)));
     let [attempt] = shift.all_attempts().try_into().unwrap();
     assert_eq!((attempt.end, attempt.ended), (None, live.at));
