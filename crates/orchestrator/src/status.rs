@@ -94,7 +94,11 @@ pub struct StoryStatus {
 
 /// Reads the status of the run in `folder`.
 pub fn status(folder: &RunFolder) -> Result<Status, RunError> {
-    status_with(folder, &shifts(folder))
+    let shifts = shifts(folder);
+    let mut status = read_status(folder, &shifts)?;
+    let moment = now();
+    status.settle(folder, shifts.iter(), |shift| shift.goes_on(moment));
+    Ok(status)
 }
 
 /// The journals of all programs that ever worked on the run, as far as they can be read.
@@ -105,8 +109,11 @@ pub fn shifts(folder: &RunFolder) -> Vec<Shift> {
     })
 }
 
-/// As [`status`], with the journals already read.
-pub fn status_with<S: Borrow<Shift>>(folder: &RunFolder, shifts: &[S]) -> Result<Status, RunError> {
+/// As [`status`], with the journals already read; what was begun counts as running until it is settled.
+pub(crate) fn read_status<S: Borrow<Shift>>(
+    folder: &RunFolder,
+    shifts: &[S],
+) -> Result<Status, RunError> {
     let run = folder.run_file()?;
     let time = accounting(shifts, now(), Extent::Everything).total();
     let mut status = Status {
@@ -127,9 +134,7 @@ pub fn status_with<S: Borrow<Shift>>(folder: &RunFolder, shifts: &[S]) -> Result
         status.list.push(story);
         useful_seconds += work.useful;
     }
-    let moment = now();
-    let works = |shift: &Shift| shift.goes_on(moment);
-    status.settle(folder, shifts.iter().map(Borrow::borrow), works);
+    status.count();
     let done = status.shots.done as f64;
     if done > 0.0 && useful_seconds > 0.0 {
         let left = (status.shots.pending + status.shots.running) as f64;

@@ -13,7 +13,7 @@ pub use eta::{Pace, Range, pace};
 
 use crate::error::RunError;
 use crate::run_folder::{RunFolder, StoryState};
-use crate::status::{Status, measure, now, status_with};
+use crate::status::{Status, measure, now, read_status};
 
 /// Share of the time that may go into reading the whole run folder again, one in so many.
 const SHARE: u32 = 200;
@@ -204,7 +204,7 @@ impl Watcher {
 
     fn read_all(&mut self) -> Result<Status, RunError> {
         let begun = Instant::now();
-        let status = status_with(&self.folder, &self.shifts())?;
+        let status = read_status(&self.folder, &self.shifts())?;
         let took = begun.elapsed();
         let before = self.read.map_or(took, |(_, [last, _])| last);
         self.read = Some((begun, [took, before]));
