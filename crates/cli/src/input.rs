@@ -10,7 +10,7 @@ use storyloom_story::{
 };
 
 use crate::exit::{Exit, Failure};
-use crate::planner::PictureChecks;
+use crate::planner::{PictureChecks, Use};
 
 /// Largest file of stories and briefs that is read, in bytes.
 const LARGEST: u64 = 1 << 30;
@@ -131,6 +131,7 @@ fn read_manifest(path: &Path) -> Result<Result<Input, Report>, Failure> {
         folder: folder.clone(),
         scripts: RefCell::default(),
     };
+    files.look_at_pictures(&name, &text);
     let (lines, problems) = parse_lines(&name, &text, &files);
     if problems.is_empty() {
         return Ok(Ok(Input {
@@ -161,6 +162,43 @@ struct Folder {
     scripts: RefCell<BTreeMap<String, String>>,
 }
 
+impl Folder {
+    /// Looks at all pictures that the lines of a manifest name, side by side; reading the lines one by
+    /// one then finds what was seen.
+    fn look_at_pictures(&self, name: &str, text: &str) {
+        if !text.contains("reference_images") && !text.contains("product_image") {
+            return;
+        }
+        let (lines, _) = parse_lines(name, text, &Scripts(self));
+        let pictures = lines.into_iter().flat_map(|line| match line {
+            Line::Story(entry) => {
+                let images = entry.reference_images.into_iter();
+                images
+                    .map(|path| (Use::Reference, path))
+                    .collect::<Vec<_>>()
+            }
+            Line::Brief(brief) => {
+                let image = brief.product_image.into_iter();
+                image.map(|path| (Use::Product, path)).collect()
+            }
+        });
+        self.pictures.look_at(pictures);
+    }
+}
+
+/// The scripts of a manifest, with all of its pictures taken as given.
+struct Scripts<'a>(&'a Folder);
+
+impl InputFiles for Scripts<'_> {
+    fn script(&self, path: &str) -> Result<String, String> {
+        self.0.script(path)
+    }
+
+    fn reference_image(&self, _path: &str) -> Result<(), String> {
+        Ok(())
+    }
+}
+
 impl InputFiles for Folder {
     fn script(&self, path: &str) -> Result<String, String> {
         let path = self.folder.join(path);
@@ -171,18 +209,11 @@ impl InputFiles for Folder {
     }
 
     fn reference_image(&self, path: &str) -> Result<(), String> {
-        let metadata = fs::metadata(self.folder.join(path)).map_err(|error| error.to_string())?;
-        if !metadata.is_file() {
-            return Err("it is not a file".to_owned());
-        }
-        if metadata.len() == 0 {
-            return Err("the file is empty".to_owned());
-        }
-        Ok(())
+        self.pictures.check(Use::Reference, path, None)
     }
 
     fn product_image(&self, path: &str, sha256: Option<&str>) -> Result<(), String> {
-        self.pictures.check(path, sha256)
+        self.pictures.check(Use::Product, path, sha256)
     }
 }
 

@@ -22,7 +22,7 @@ use crate::input::Input;
 use crate::world::Place;
 
 pub use build::{Home, build};
-pub use pictures::PictureChecks;
+pub use pictures::{PictureChecks, Use};
 
 /// A planner behind the orchestrator's trait.
 pub type BoxedPlanner = Box<dyn StoryPlanner>;

@@ -57,7 +57,8 @@ impl MemoryError {
         }
     }
 
-    pub(crate) fn damaged(path: impl Into<PathBuf>, reason: impl Into<String>) -> Self {
+    /// A file whose content is not what it should be.
+    pub fn damaged(path: impl Into<PathBuf>, reason: impl Into<String>) -> Self {
         Self::Damaged {
             path: path.into(),
             reason: reason.into(),

@@ -1,4 +1,4 @@
-//! Pictures as PNG files, and reading what users bring.
+//! Keyframes as PNG files, exactly as they are. What users bring is read by `storyloom-pictures`.
 
 use std::io::Cursor;
 use std::path::Path;
@@ -26,12 +26,12 @@ pub fn encode_png(picture: &RgbImage) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Decodes a PNG or JPEG to RGB; `path` is for messages.
+/// Decodes a keyframe; `path` is for messages.
 pub fn decode_picture(path: &Path, bytes: &[u8]) -> Result<RgbImage> {
     let bad = |reason: String| {
         MemoryError::damaged(
             path,
-            format!("not a PNG or JPEG picture that can be read: {reason}"),
+            format!("not a PNG picture that can be read: {reason}"),
         )
     };
     let mut reader = ImageReader::new(Cursor::new(bytes))

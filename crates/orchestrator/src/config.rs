@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use storyloom_memory::IndexKind;
 use storyloom_memory::select::SelectionSettings;
 use storyloom_memory::window::WindowSettings;
-use storyloom_story::{Continuation, Method, VideoSpec};
+use storyloom_story::{Continuation, Fit, Ground, Method, VideoSpec};
 
 use crate::error::RunError;
 use crate::output::try_encoder;
@@ -24,6 +24,8 @@ pub struct RunConfig {
     pub worker: Option<String>,
     /// Folder that the paths of reference images count from.
     pub input_folder: PathBuf,
+    /// How users' pictures are put into the shape of a film.
+    pub pictures: PictureSettings,
     /// How shots are conditioned.
     pub method: Method,
     /// Seed from which the seeds of shots are derived.
@@ -102,6 +104,27 @@ impl Videos {
             Self::Placeholders => Ok(()),
         }
     }
+}
+
+/// How users' pictures are put into the shape of a film; a line of the manifest may say otherwise.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PictureSettings {
+    /// What happens where their shapes differ.
+    pub fit: Fit,
+    /// What stands behind transparent parts and beside a padded picture.
+    pub ground: Ground,
+    /// What decides the shape of a film whose line of the manifest does not say it.
+    pub shape: FilmShape,
+}
+
+/// What decides the shape of a film whose line of the manifest has no `size`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum FilmShape {
+    /// Its first reference image, with about as many pixels as the run's videos.
+    #[default]
+    Picture,
+    /// The run's settings, whatever pictures the story has.
+    Video,
 }
 
 /// When a shot that is being made is saved. It always is when the run stops at a step.

@@ -29,7 +29,10 @@ pub mod verify;
 pub mod watch;
 mod work;
 
-pub use config::{CheckpointSettings, PlanningSettings, RunConfig, StopAt, StopFlag, Videos};
+pub use config::{
+    CheckpointSettings, FilmShape, PictureSettings, PlanningSettings, RunConfig, StopAt, StopFlag,
+    Videos,
+};
 pub use engine::{EngineDescription, EngineError, Scores, ShotEngine, StepObserver};
 pub use error::RunError;
 pub use planning::{PlanError, PlanRequest, PlannedScript, PlannerDescription, StoryPlanner};

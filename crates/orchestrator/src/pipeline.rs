@@ -16,7 +16,9 @@ use storyloom_story::{
 };
 use storyloom_telemetry::{Event, Reporter, Silent};
 
-use crate::config::{CheckpointSettings, PlanningSettings, RunConfig, StopFlag, Videos};
+use crate::config::{
+    CheckpointSettings, PictureSettings, PlanningSettings, RunConfig, StopFlag, Videos,
+};
 use crate::cost::{CostTable, PlanCost, ReplicaShape, Sampling, Samplings, StageCost};
 use crate::error::RunError;
 use crate::planning::StoryPlanner;
@@ -428,6 +430,7 @@ fn config(out: &Path, interleave: usize, settings: &PipelineSettings) -> RunConf
         out: out.to_owned(),
         worker: None,
         input_folder: PathBuf::new(),
+        pictures: PictureSettings::default(),
         method: Method::StoryMem,
         seed: 0,
         video: VideoSpec {

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use storyloom_memory::{PictureRecord, Storage};
 use storyloom_story::{
-    Brief, Line, Resolution, ShotId, ShotScript, StoryEntry, StoryId, StoryScript,
+    Brief, Fit, Ground, Line, Resolution, ShotId, ShotScript, StoryEntry, StoryId, StoryScript,
 };
 
 use crate::config::{RunConfig, Videos};
@@ -84,6 +84,12 @@ pub struct StoryFile {
     pub tenant: Option<String>,
     /// Reference images, as the manifest named them.
     pub reference_images: Vec<String>,
+    /// How they are put into the film's shape, if not as the run does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fit: Option<Fit>,
+    /// The colour behind them, if not the run's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ground: Option<Ground>,
     /// Frame size of every shot: what the manifest says, or decided before the first.
     pub size: Option<Resolution>,
     /// How far it is.
@@ -150,6 +156,8 @@ impl StoryFile {
             seed: brief.seed,
             tenant: brief.tenant.clone(),
             reference_images: brief.product_image.iter().cloned().collect(),
+            fit: brief.fit,
+            ground: brief.ground,
             size: brief.size,
             state: StoryState::Pending,
             video: None,
@@ -167,6 +175,8 @@ impl StoryFile {
             seed: entry.seed,
             tenant: entry.tenant.clone(),
             reference_images: entry.reference_images.clone(),
+            fit: entry.fit,
+            ground: entry.ground,
             size: entry.size,
             state: StoryState::Pending,
             video: None,
@@ -196,6 +206,7 @@ impl StoryFile {
                 self.script.as_ref() == Some(&entry.script)
                     && self.seed == entry.seed
                     && self.reference_images == entry.reference_images
+                    && (self.fit, self.ground) == (entry.fit, entry.ground)
                     && entry.size.is_none_or(|size| self.size == Some(size))
             }
             _ => false,

@@ -1,16 +1,16 @@
 //! One story: a chain of shots, each of which sees the ones before.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use storyloom_memory::arrays::encode_array;
 use storyloom_memory::commit::RECORD_FORMAT;
-use storyloom_memory::pictures::{decode_picture, encode_png};
+use storyloom_memory::pictures::encode_png;
 use storyloom_memory::storage::UNFINISHED;
 use storyloom_memory::window::{WindowSettings, window};
 use storyloom_memory::{
     BlobRef, CommitRecord, KeyframeRecord, MemoryError, PictureRecord, ReferencesRecord,
 };
+use storyloom_pictures::{Limits, PictureFolder, fitted};
 use storyloom_story::{
     Continuation, ErrorClass, Opening, Resolution, RgbImage, Seed, ShotId, ShotRequest, ShotScript,
     StoryId, VideoSpec,
@@ -18,7 +18,7 @@ use storyloom_story::{
 use storyloom_telemetry::{AttemptEnd, Event};
 use tracing::field;
 
-use crate::config::RunConfig;
+use crate::config::{FilmShape, RunConfig};
 use crate::engine::ShotEngine;
 use crate::error::RunError;
 use crate::lease::Lease;
@@ -301,14 +301,12 @@ fn begin<E: ShotEngine>(
     };
     let size = match (file.size, references.first()) {
         (Some(size), _) => size,
-        (None, None) => config.video.resolution(),
-        (None, Some(first)) => {
-            let first = Resolution {
-                width: first.width(),
-                height: first.height(),
-            };
+        (None, Some(first)) if config.pictures.shape == FilmShape::Picture => {
+            let (width, height) = first.dimensions();
+            let first = Resolution { width, height };
             config.video.resolution().shaped_like(first)
         }
+        (None, _) => config.video.resolution(),
     };
     if file.size != Some(size) || !matches!(file.state, StoryState::Running | StoryState::Done) {
         file.size = Some(size);
@@ -317,24 +315,46 @@ fn begin<E: ShotEngine>(
         folder.write_story(file)?;
     }
     if !references.is_empty() {
+        let references = in_shape(config, file, &references, size)?;
         store_references(studio, file, &references, size)?;
     }
     Ok(size)
 }
 
-fn reference_pictures(config: &RunConfig, file: &StoryFile) -> Result<Vec<RgbImage>, RunError> {
-    let read = |name: &String| -> Result<RgbImage, RunError> {
-        let path: PathBuf = config.input_folder.join(name);
-        let bytes = std::fs::read(&path).map_err(|error| {
-            let reason = format!("the reference image cannot be read: {error}");
-            MemoryError::Damaged {
-                path: path.clone(),
-                reason,
-            }
+/// The pictures that the story's line names, as its user sees them.
+fn reference_pictures(
+    config: &RunConfig,
+    file: &StoryFile,
+) -> Result<Vec<image::RgbImage>, RunError> {
+    let folder = PictureFolder::new(&config.input_folder, Limits::default()).or_elsewhere();
+    let ground = file.ground.unwrap_or(config.pictures.ground);
+    let read = |name: &String| -> Result<image::RgbImage, RunError> {
+        let picture = folder.load(name, None, ground).map_err(|error| {
+            let path = config.input_folder.join(name);
+            MemoryError::damaged(path, format!("the reference image cannot be used: {error}"))
         })?;
-        Ok(decode_picture(&path, &bytes)?)
+        Ok(picture.pixels)
     };
     file.reference_images.iter().map(read).collect()
+}
+
+/// The pictures in the film's shape, filtered once: the memory holds them as it holds frames.
+fn in_shape(
+    config: &RunConfig,
+    file: &StoryFile,
+    references: &[image::RgbImage],
+    size: Resolution,
+) -> Result<Vec<RgbImage>, RunError> {
+    let fit = file.fit.unwrap_or(config.pictures.fit);
+    let ground = file.ground.unwrap_or(config.pictures.ground);
+    let names = file.reference_images.iter();
+    let shaped = names.zip(references).map(|(name, picture)| {
+        let picture = fitted(picture, size, fit, ground);
+        let (width, height) = picture.dimensions();
+        RgbImage::new(width, height, picture.into_raw())
+            .map_err(|error| MemoryError::damaged(name, error.to_string()).into())
+    });
+    shaped.collect()
 }
 
 fn store_references<E: ShotEngine>(

@@ -20,8 +20,8 @@ use storyloom_orchestrator::pipeline::{PipelineSettings, pipeline};
 use storyloom_orchestrator::simulated::{Pace, SimulatedEngine};
 use storyloom_orchestrator::verify::{Depth, VideosProven, verify};
 use storyloom_orchestrator::{
-    CheckpointSettings, PlanningSettings, RunConfig, RunError, RunFolder, StopFlag, Videos, report,
-    run,
+    CheckpointSettings, PictureSettings, PlanningSettings, RunConfig, RunError, RunFolder,
+    StopFlag, Videos, report, run,
 };
 use storyloom_story::{
     Continuation, Line, Manifest, Method, Scene, ShotScript, Stage, StoryEntry, StoryId,
@@ -69,6 +69,7 @@ fn config(out: &Path, interleave: usize) -> RunConfig {
         out: out.to_owned(),
         worker: None,
         input_folder: PathBuf::new(),
+        pictures: PictureSettings::default(),
         method: Method::StoryMem,
         seed: 7,
         video: VideoSpec {

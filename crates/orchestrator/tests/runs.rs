@@ -16,9 +16,9 @@ use storyloom_orchestrator::simulated::SimulatedEngine;
 use storyloom_orchestrator::status::{Status, status};
 use storyloom_orchestrator::verify::{Depth, Verdict, verify};
 use storyloom_orchestrator::{
-    CheckpointSettings, EngineDescription, EngineError, Makers, PlanningSettings, RunConfig,
-    RunError, RunFolder, RunOutcome, Scores, ShotEngine, StepObserver, StopAt, StopFlag, Videos,
-    memory_view, quarantine, report, run,
+    CheckpointSettings, EngineDescription, EngineError, Makers, PictureSettings, PlanningSettings,
+    RunConfig, RunError, RunFolder, RunOutcome, Scores, ShotEngine, StepObserver, StopAt, StopFlag,
+    Videos, memory_view, quarantine, report, run,
 };
 use storyloom_story::{
     Clip, Continuation, ErrorClass, HostTensor, Line, LoopState, Manifest, Method, Opening,
@@ -56,6 +56,7 @@ fn config(out: &Path) -> RunConfig {
         out: out.to_owned(),
         worker: None,
         input_folder: PathBuf::new(),
+        pictures: PictureSettings::default(),
         method: Method::StoryMem,
         seed: 7,
         video: VideoSpec {

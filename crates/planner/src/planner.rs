@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
-use storyloom_story::{Brief, ErrorClass, Seed, StoryScript};
+use storyloom_story::{Brief, ErrorClass, Ground, Seed, StoryScript};
 
 use crate::chat::{Chat, ModelIdentity, Sampling, TokenCount};
 use crate::check::{check, mend};
@@ -132,6 +132,8 @@ pub struct PlannerSettings {
     pub prompt_chars: u32,
     /// Where pictures of products are.
     pub images: ImageFolder,
+    /// The colour behind what is transparent in them, where a brief does not say it.
+    pub ground: Ground,
 }
 
 impl PlannerSettings {
@@ -143,6 +145,7 @@ impl PlannerSettings {
             repairs: 2,
             prompt_chars: 1200,
             images,
+            ground: Ground::default(),
         }
     }
 }
@@ -304,7 +307,8 @@ impl Planner {
             return Ok(None);
         };
         let sha256 = brief.product_image_sha256.as_deref();
-        let picture = self.settings.images.load(path, sha256);
+        let ground = brief.ground.unwrap_or(self.settings.ground);
+        let picture = self.settings.images.load(path, sha256, ground);
         let picture = picture.map_err(|error| {
             let message = format!("the product image {path:?} cannot be used: {error}");
             PlanError::new(ErrorClass::Shot, message)

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::fit::{Fit, Ground};
 use crate::ids::StoryId;
 use crate::manifest::StoryEntry;
 use crate::method::Method;
@@ -56,6 +57,12 @@ pub struct Brief {
         with = "crate::video::pair"
     )]
     pub size: Option<Resolution>,
+    /// How its picture is put into the film's shape, if not as the run does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fit: Option<Fit>,
+    /// The colour behind its picture, if not the run's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ground: Option<Ground>,
     /// Method, if not the run's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<Method>,
@@ -106,6 +113,8 @@ impl Brief {
             style: None,
             language: Language::default(),
             size: None,
+            fit: None,
+            ground: None,
             method: None,
             seed: None,
             tenant: None,
@@ -131,6 +140,8 @@ impl Brief {
             tenant: self.tenant.clone(),
             priority: self.priority,
             size: self.size,
+            fit: self.fit,
+            ground: self.ground,
             reference_images: self.product_image.iter().cloned().collect(),
             ..StoryEntry::new(self.id.clone(), script)
         }

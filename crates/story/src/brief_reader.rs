@@ -32,7 +32,9 @@ pub(crate) const BRIEF_KEYS: [&str; 15] = [
 ];
 
 /// The keys of every line, script or brief.
-pub(crate) const LINE_KEYS: [&str; 6] = ["id", "method", "seed", "tenant", "priority", "size"];
+pub(crate) const LINE_KEYS: [&str; 8] = [
+    "id", "method", "seed", "tenant", "priority", "size", "fit", "ground",
+];
 
 /// The only value of `schema`.
 const SAMPLE_SCHEMA: &str = "storyloom.nw.sample/1";

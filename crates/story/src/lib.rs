@@ -11,6 +11,7 @@
 
 pub mod brief;
 mod brief_reader;
+pub mod fit;
 pub mod host;
 pub mod ids;
 mod json;
@@ -26,6 +27,7 @@ pub mod stage;
 pub mod video;
 
 pub use brief::{Brief, BriefKind, Language};
+pub use fit::{Fit, Ground};
 pub use host::{Clip, HostTensor, LoopState, RgbImage};
 pub use ids::{ShotId, StoryId};
 pub use manifest::{Line, Manifest, StoryEntry};

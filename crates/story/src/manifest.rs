@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::brief::{Brief, is_zero};
+use crate::fit::{Fit, Ground};
 use crate::ids::StoryId;
 use crate::method::Method;
 use crate::script::StoryScript;
@@ -30,6 +31,12 @@ pub struct StoryEntry {
     /// Size of the video in pixels, if not the run's.
     #[serde(skip_serializing_if = "Option::is_none", with = "crate::video::pair")]
     pub size: Option<Resolution>,
+    /// How its reference images are put into the film's shape, if not as the run does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fit: Option<Fit>,
+    /// The colour behind its reference images, if not the run's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ground: Option<Ground>,
     /// Paths of pictures that stand in the memory bank before the first shot (StoryMem MR2V),
     /// relative to the manifest.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -47,6 +54,8 @@ impl StoryEntry {
             tenant: None,
             priority: 0,
             size: None,
+            fit: None,
+            ground: None,
             reference_images: Vec::new(),
         }
     }

@@ -1,11 +1,13 @@
 //! From the text of a manifest, or from a folder of scripts, to a checked [`Manifest`].
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 
 use jsonc_parser::ast::Value;
 
 use crate::brief::Brief;
 use crate::brief_reader::{BRIEF_KEYS, LINE_KEYS, read_brief, read_size};
+use crate::fit::{Fit, Ground};
 use crate::ids::StoryId;
 use crate::json::{self, Fields, kind, span};
 use crate::manifest::{Line, Manifest, StoryEntry};
@@ -15,7 +17,7 @@ use crate::script::StoryScript;
 use crate::script_reader::{parse_script, read_story, skip_byte_order_mark};
 use crate::video::Resolution;
 
-const KEYS: [&str; 8] = [
+const KEYS: [&str; 10] = [
     "id",
     "script",
     "method",
@@ -23,6 +25,8 @@ const KEYS: [&str; 8] = [
     "tenant",
     "priority",
     "size",
+    "fit",
+    "ground",
     "reference_images",
 ];
 
@@ -192,6 +196,8 @@ struct Settings {
     tenant: Option<String>,
     priority: i64,
     size: Option<Resolution>,
+    fit: Option<Fit>,
+    ground: Option<Ground>,
 }
 
 /// What is known while a manifest is read.
@@ -304,6 +310,8 @@ impl Reader<'_> {
             tenant: settings.tenant,
             priority: settings.priority,
             size: settings.size,
+            fit: settings.fit,
+            ground: settings.ground,
             reference_images,
             ..StoryEntry::new(id?, script?)
         })
@@ -323,6 +331,8 @@ impl Reader<'_> {
             tenant: settings.tenant,
             priority: settings.priority,
             size: settings.size,
+            fit: settings.fit,
+            ground: settings.ground,
             ..brief
         })
     }
@@ -336,7 +346,27 @@ impl Reader<'_> {
                 .unwrap_or(0),
             tenant: fields.text(&mut self.problems, "tenant"),
             size: read_size(&mut self.problems, fields),
+            fit: self.word(fields, "fit", "write \"pad\", \"crop\" or \"stretch\""),
+            ground: self.word(fields, "ground", "write a colour as \"#f4f4f0\""),
         }
+    }
+
+    /// A text that stands for a value.
+    fn word<T: FromStr<Err = String>>(
+        &mut self,
+        fields: &Fields<'_, '_>,
+        name: &'static str,
+        help: &str,
+    ) -> Option<T> {
+        let value = fields.get(name)?;
+        let text = json::text(&mut self.problems, value, name)?;
+        let found = text.parse();
+        found
+            .map_err(|error: String| {
+                let message = format!("{name:?} does not fit: {error}");
+                self.problems.add(span(value), message, help);
+            })
+            .ok()
     }
 
     fn id(&mut self, fields: &Fields<'_, '_>, offset: usize) -> Option<StoryId> {

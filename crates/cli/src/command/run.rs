@@ -12,8 +12,8 @@ use storyloom_orchestrator::lease::new_worker_id;
 use storyloom_orchestrator::run::run_on;
 use storyloom_orchestrator::simulated::SimulatedEngine;
 use storyloom_orchestrator::{
-    CheckpointSettings, Makers, PlanningSettings, RunConfig, RunOutcome, ShotEngine, StopFlag,
-    StoryPlanner, Videos,
+    CheckpointSettings, Makers, PictureSettings, PlanningSettings, RunConfig, RunOutcome,
+    ShotEngine, StopFlag, StoryPlanner, Videos,
 };
 use storyloom_parallel::World;
 use storyloom_telemetry::{EventLog, Reporter};
@@ -230,6 +230,11 @@ fn run_config(config: &Config, arguments: &Arguments, input: &Input, place: &Pla
         out: arguments.out.clone(),
         worker: Some(new_worker_id()),
         input_folder: input.folder.clone(),
+        pictures: PictureSettings {
+            fit: config.pictures.fit,
+            ground: config.pictures.ground,
+            shape: config.pictures.shape,
+        },
         method: config.top.method,
         seed: config.run.seed,
         video: config.video_spec(),

@@ -3,8 +3,9 @@
 use storyloom_memory::IndexKind;
 use storyloom_memory::select::SelectionRule;
 use storyloom_models::sampler::{Reference, SamplerKind};
+use storyloom_orchestrator::FilmShape;
 use storyloom_planner::{ResponseFormat, Steps};
-use storyloom_story::{Continuation, Method};
+use storyloom_story::{Continuation, Fit, Ground, Method};
 
 use super::value::{Choice, Count, OptionValue, PerExpert, PerPhase};
 
@@ -170,6 +171,20 @@ options! {
         reference: Reference = Reference::Wan,
         /// What no shot should look like; empty for the text that Wan2.2 was published with.
         negative_prompt: String = String::new(),
+    }
+    /// Pictures that users bring: photos of products and reference images.
+    pictures: Pictures {
+        /// How they are put into the shape of a film: all of a picture with bars beside it, the film
+        /// filled and the rest cut off, or stretched to another aspect. A line of the manifest may
+        /// have its own `fit`.
+        fit: Fit = Fit::Pad,
+        /// The colour behind what is transparent in them, and of the bars. A line of the manifest may
+        /// have its own `ground`.
+        ground: Ground = Ground::WHITE,
+        /// What gives a film its shape where its line has no `size`: its first picture, with about as
+        /// many pixels as `video.width` and `video.height` make, or these themselves, so that all
+        /// films of a campaign have one shape.
+        shape: FilmShape = FilmShape::Picture,
     }
     /// What a shot sees of the shots before it.
     memory: Memory {
@@ -495,6 +510,19 @@ impl Choice for Continuation {
         ("mm2v", Self::Mm2v),
         ("none", Self::None),
     ];
+}
+
+impl Choice for Fit {
+    const CHOICES: &'static [(&'static str, Self)] = &[
+        ("pad", Self::Pad),
+        ("crop", Self::Crop),
+        ("stretch", Self::Stretch),
+    ];
+}
+
+impl Choice for FilmShape {
+    const CHOICES: &'static [(&'static str, Self)] =
+        &[("picture", Self::Picture), ("video", Self::Video)];
 }
 
 impl Choice for SamplerKind {

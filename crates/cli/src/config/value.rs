@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use storyloom_story::nearest;
+use storyloom_story::{Ground, nearest};
 use toml::Value;
 
 /// A value that an option can have. An update that fails changes nothing.
@@ -69,6 +69,23 @@ impl OptionValue for String {
 
     fn describe(&self) -> String {
         "text".to_owned()
+    }
+}
+
+impl OptionValue for Ground {
+    fn update(&mut self, value: &Value) -> Result<(), String> {
+        let expected = || wrong("a colour such as \"#f4f4f0\"", value);
+        let text = value.as_str().ok_or_else(expected)?;
+        *self = text.parse().map_err(|_| expected())?;
+        Ok(())
+    }
+
+    fn to_toml(&self) -> Value {
+        Value::String(self.to_string())
+    }
+
+    fn describe(&self) -> String {
+        "colour".to_owned()
     }
 }
 

@@ -80,6 +80,7 @@ pub fn build(
         repairs: options.repairs,
         prompt_chars: options.prompt_chars,
         images: images(folder),
+        ground: config.pictures.ground,
     };
     let stop = stop.clone();
     let stop: Stop = Arc::new(move || stop.asked().is_some());

@@ -1,59 +1,101 @@
-//! Looking at the pictures that briefs name.
+//! Looking at the pictures that manifests and briefs name.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use storyloom_planner::{ImageFolder, ImageLimits};
+use rayon::prelude::*;
+use storyloom_pictures::{Limits, PictureFolder};
+use storyloom_story::Ground;
 
 /// Pictures of products, in the folder of the briefs and below it.
-pub fn images(folder: &Path) -> ImageFolder {
-    ImageFolder::new(folder, ImageLimits::default())
+pub fn images(folder: &Path) -> PictureFolder {
+    PictureFolder::new(folder, Limits::default())
 }
 
-/// Looks at every picture once, however many briefs name it.
+/// Which rules a picture's path is under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Use {
+    /// The picture of a brief's product.
+    Product,
+    /// A reference image of a story.
+    Reference,
+}
+
+/// Looks at every picture once, however many lines name it.
 pub struct PictureChecks {
-    images: ImageFolder,
-    seen: RefCell<BTreeMap<String, Result<String, String>>>,
+    products: PictureFolder,
+    seen: RefCell<BTreeMap<(Use, String), Result<String, String>>>,
 }
 
 impl PictureChecks {
     /// Checks pictures in `folder`.
     pub fn new(folder: &Path) -> Self {
         Self {
-            images: images(folder),
+            products: images(folder),
             seen: RefCell::default(),
         }
+    }
+
+    /// Looks at many pictures at once, on all cores.
+    pub fn look_at(&self, pictures: impl IntoIterator<Item = (Use, String)>) {
+        let wanted: Vec<_> = {
+            let seen = self.seen.borrow();
+            let new = pictures
+                .into_iter()
+                .filter(|picture| !seen.contains_key(picture));
+            let new: std::collections::BTreeSet<_> = new.collect();
+            new.into_iter().collect()
+        };
+        let products = &self.products;
+        let found: Vec<_> = wanted
+            .into_par_iter()
+            .map(|picture| {
+                let digest = digest(products, &picture);
+                (picture, digest)
+            })
+            .collect();
+        self.seen.borrow_mut().extend(found);
     }
 
     /// Whether a picture can be used, and has the digest that is given.
     ///
     /// # Errors
     /// Why not.
-    pub fn check(&self, path: &str, sha256: Option<&str>) -> Result<(), String> {
-        let mut seen = self.seen.borrow_mut();
-        let found = seen.entry(path.to_owned()).or_insert_with(|| {
-            let loaded = self.images.load(path, None);
-            loaded
-                .map(|picture| picture.sha256)
-                .map_err(|error| error.to_string())
-        });
-        match (found, sha256) {
-            (Ok(found), Some(wanted)) if found != wanted => Err(format!(
+    pub fn check(&self, of: Use, path: &str, sha256: Option<&str>) -> Result<(), String> {
+        let picture = (of, path.to_owned());
+        self.look_at([picture.clone()]);
+        match (self.seen.borrow().get(&picture), sha256) {
+            (Some(Ok(found)), Some(wanted)) if found != wanted => Err(format!(
                 "its SHA-256 is {found}, but the brief says {wanted}"
             )),
-            (Ok(_), _) => Ok(()),
-            (Err(reason), _) => Err(reason.clone()),
+            (Some(Err(reason)), _) => Err(reason.clone()),
+            _ => Ok(()),
         }
     }
 
-    /// The digests of the pictures that can be used, by their paths.
+    /// The digests of the pictures of products that can be used, by their paths.
     pub fn digests(&self) -> BTreeMap<String, String> {
         let seen = self.seen.borrow();
-        let good = seen.iter().filter_map(|(path, found)| {
-            let digest = found.as_ref().ok()?;
+        let good = seen.iter().filter_map(|((of, path), found)| {
+            let digest = found.as_ref().ok().filter(|_| *of == Use::Product)?;
             Some((path.clone(), digest.clone()))
         });
         good.collect()
+    }
+}
+
+/// The digest of a picture that can be used, or why it cannot.
+fn digest(products: &PictureFolder, (of, path): &(Use, String)) -> Result<String, String> {
+    let loaded = match of {
+        Use::Product => products.load(path, None, Ground::default()),
+        Use::Reference => {
+            let folder = products.clone().or_elsewhere();
+            folder.load(path, None, Ground::default())
+        }
+    };
+    match loaded {
+        Ok(picture) => Ok(picture.sha256),
+        Err(error) => Err(error.to_string()),
     }
 }

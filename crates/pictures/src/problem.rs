@@ -1,0 +1,90 @@
+//! Why a picture is not used.
+
+/// Why a picture is not used. Each message fits after "cannot be used: ".
+#[derive(Debug, thiserror::Error)]
+pub enum PictureProblem {
+    /// It is named by a URL.
+    #[error("it is a URL; pictures are read from files only, so download it first")]
+    Url,
+    /// The path has backslashes in it, as Windows writes them.
+    #[error("its path has a backslash; write folders with \"/\"")]
+    Backslash,
+    /// The path is absolute or has `..` in it.
+    #[error("its path leaves the folder of the file that names it")]
+    Path,
+    /// A link on the way leads outside.
+    #[error("a link in its path leads out of the folder of the file that names it")]
+    Link,
+    /// A folder, a pipe, a device.
+    #[error("it is not a plain file")]
+    NotAFile,
+    /// It cannot be opened or read.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    /// The file has no byte.
+    #[error("the file is empty")]
+    Empty,
+    /// The file is too large.
+    #[error("the file has {bytes} bytes, at most {most} are read")]
+    Bytes {
+        /// Size of the file, in bytes.
+        bytes: u64,
+        /// The bound.
+        most: u64,
+    },
+    /// No format that is read, by its first bytes.
+    #[error("it is no picture that can be read: {what}; use PNG, JPEG, WebP, AVIF or TIFF")]
+    Format {
+        /// What it seems to be.
+        what: &'static str,
+    },
+    /// The header promises too large or too small a picture.
+    #[error(
+        "it says it has {width}x{height} pixels; sides must be {least} to {longest} and at most {pixels} pixels in all"
+    )]
+    Size {
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+        /// Shortest side.
+        least: u32,
+        /// Longest side.
+        longest: u32,
+        /// Most pixels.
+        pixels: u64,
+    },
+    /// One side is many times the other.
+    #[error(
+        "it has {width}x{height} pixels: one side is more than {most} times the other; cut out what is to be seen"
+    )]
+    Aspect {
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+        /// The bound.
+        most: u32,
+    },
+    /// The file ends before its picture does.
+    #[error("the file is cut off: {0}; copy or download it again")]
+    Cut(&'static str),
+    /// The bytes are no picture.
+    #[error("it cannot be decoded: {0}")]
+    Damaged(String),
+    /// The digest is another one than the brief says.
+    #[error("its SHA-256 is {found}, but the brief says {wanted}")]
+    Digest {
+        /// That of the file.
+        found: String,
+        /// That of the brief.
+        wanted: String,
+    },
+}
+
+impl PictureProblem {
+    /// What a library said of bytes that it could not decode.
+    pub(crate) fn damaged(error: impl std::fmt::Display) -> Self {
+        Self::Damaged(error.to_string())
+    }
+}
