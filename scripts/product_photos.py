@@ -3,18 +3,24 @@
 
     scripts/product_photos.py make FOLDER          writes the photos, briefs.jsonl and expected.json
     scripts/product_photos.py check FOLDER RUN     holds the remembered pictures of a run against them
+    scripts/product_photos.py browser FOLDER RUN   holds them against the photos as Chromium shows these
 
 Needs Pillow with littleCMS and AVIF (`pip install pillow==12.0.0`). Every photo shows one disc on a
 plain ground; both colours are chosen in sRGB and stored in the way of the photo's kind, so that the
 right result is known without reading the photo again. `check` prints a line a photo: the aspect of
 the disc, and how many levels its colour and that of the ground differ from those that were meant. It
-ends with 1 if an aspect is off by more than 2 % or a colour by more than 3 levels."""
+ends with 1 if an aspect is off by more than 2 % or a colour by more than 3 levels. `browser` does the
+same for colours with a reader that nobody here wrote; it leaves TIFF out, which Chromium does not show."""
 
+import base64
 import io
 import json
 import pathlib
+import re
 import struct
+import subprocess
 import sys
+import tempfile
 import zlib
 
 from PIL import Image, ImageCms, ImageDraw
@@ -174,7 +180,6 @@ def make(folder):
 def measured(picture, colour, ground):
     """Aspect of the disc by its second moments, and the median colours inside and outside."""
     pixels = picture.convert("RGB")
-    width, height = pixels.size
     weights = disc_weights(pixels, colour, ground)
     total = sum(sum(row) for row in weights)
     mean = [sum(x * w for row in weights for x, w in enumerate(row)) / total,
@@ -182,7 +187,8 @@ def measured(picture, colour, ground):
     spread = [sum((x - mean[0]) ** 2 * w for row in weights for x, w in enumerate(row)) / total,
               sum((y - mean[1]) ** 2 * sum(row) for y, row in enumerate(weights)) / total]
     inside = pixels.getpixel((round(mean[0]), round(mean[1])))
-    outside = pixels.getpixel((width // 2, 1)) if height >= width else pixels.getpixel((1, height // 2))
+    # A disc reaches two deviations from its middle; the photo's ground lies just outside of it.
+    outside = pixels.getpixel((round(mean[0] + 2.5 * spread[0] ** 0.5), round(mean[1])))
     return (spread[0] / spread[1]) ** 0.5, inside, outside
 
 
@@ -218,12 +224,61 @@ def check(folder, run):
     return 1 if wrong else 0
 
 
+# Both pictures on white in a canvas; of each the colours in its middle and beside its disc.
+PAGE = """<pre id=out></pre><script>
+const pairs = PAIRS;
+const seen = source => new Promise((done, fail) => {
+  const image = new Image();
+  image.onerror = fail;
+  image.onload = () => {
+    const canvas = document.createElement('canvas');
+    [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+    const context = canvas.getContext('2d', {colorSpace: 'srgb'});
+    context.fillStyle = 'white';
+    context.fillRect(0, 0, canvas.width, canvas.height);
+    context.drawImage(image, 0, 0);
+    done([...context.getImageData(canvas.width >> 1, canvas.height >> 1, 1, 1).data].slice(0, 3));
+  };
+  image.src = source;
+});
+Promise.all(pairs.map(async ([name, photo, kept]) => [name, await seen(photo), await seen(kept)]))
+  .then(found => { document.getElementById('out').textContent = JSON.stringify(found); });
+</script>"""
+KINDS = {".jpg": "jpeg", ".png": "png", ".webp": "webp", ".avif": "avif"}
+
+
+def browser(folder, run):
+    pairs = []
+    for story, wanted in json.loads((folder / "expected.json").read_text()).items():
+        photo = folder / wanted["photo"]
+        kept = run / "stories" / story / "keyframes" / "00_00_keyframe0.png"
+        if photo.suffix in KINDS:
+            address = lambda file, kind: f"data:image/{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"
+            pairs.append([wanted["photo"], address(photo, KINDS[photo.suffix]), address(kept, "png")])
+    with tempfile.TemporaryDirectory() as work:
+        page = pathlib.Path(work) / "page.html"
+        page.write_text(PAGE.replace("PAIRS", json.dumps(pairs)))
+        command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={work}/profile",
+                   "--virtual-time-budget=20000", "--dump-dom", page.as_uri()]
+        dom = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True).stdout.decode()
+    found = json.loads(re.search(r"<pre id=\"out\">(.*?)</pre>", dom, re.S).group(1))
+    wrong = 0
+    for name, photo, kept in found:
+        off = max(abs(a - b) for a, b in zip(photo, kept))
+        wrong += off > LEVELS
+        print(f"{'ok   ' if off <= LEVELS else 'WRONG'} {name:22} photo {photo}, remembered {kept}")
+    print(f"{len(found)} compared, {wrong} wrong")
+    return 1 if wrong or not found else 0
+
+
 def main(arguments):
     match arguments:
         case ["make", folder]:
             make(pathlib.Path(folder))
         case ["check", folder, run]:
             return check(pathlib.Path(folder), pathlib.Path(run))
+        case ["browser", folder, run]:
+            return browser(pathlib.Path(folder), pathlib.Path(run))
         case _:
             print(__doc__, file=sys.stderr)
             return 2
