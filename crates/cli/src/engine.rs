@@ -196,6 +196,7 @@ fn settings(config: &Config, place: &Place) -> Result<StoryMemSettings, Failure>
         image_to_video: phase(steps.i2v, shift.i2v, boundary.i2v, guidance.i2v),
         lora: LoraSettings {
             alpha: (config.lora.alpha > 0.0).then_some(config.lora.alpha),
+            scaling: config.lora.scaling,
             merge: config.lora.merge,
         },
         memory_stride: i64::from(config.memory.rope_stride),

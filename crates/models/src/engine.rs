@@ -9,11 +9,11 @@ use storyloom_parallel::topology::Role;
 use storyloom_story::{Clip, HostTensor, LoopState, Resolution, RgbImage, Seed, ShotInputs};
 use tch::{Device, Tensor};
 
-use crate::checkpoint::{Checkpoint, Target};
+use crate::checkpoint::{Checkpoint, Target, component_folder};
 use crate::error::{ModelError, Result};
 use crate::help::{Help, Leaders};
 use crate::image::{stretch_bicubic, to_tensor};
-use crate::lora::LoraSettings;
+use crate::lora::{AdaptedExpert, AdapterIdentity, LoraSettings, adapter_file, adapter_identity};
 use crate::noise::{Stream, gaussian};
 use crate::remote;
 use crate::replica::{Command, Crew, Pipeline, Replica};
@@ -147,9 +147,10 @@ impl StoryMemEngine {
         let replica = &crew.replica;
         let layout = replica.layout;
         let quality_score = scorer.name();
-        let digests = digests(paths)?;
+        let adapters = adapters(paths, settings)?;
+        let digests = digests(paths, &adapters)?;
         let identity = Identity {
-            fingerprint: fingerprint(settings, &digests, quality_score),
+            fingerprint: fingerprint(settings, &digests, &adapters, quality_score),
             arithmetic: arithmetic(settings, replica),
             digests,
             quality_score,
@@ -518,6 +519,7 @@ pub(crate) fn pixels(pictures: &[&RgbImage], size: Resolution, device: Device) -
 fn fingerprint(
     settings: &StoryMemSettings,
     digests: &[(String, String)],
+    adapters: &[(&str, AdapterIdentity)],
     quality_score: &str,
 ) -> String {
     let mut hasher = blake3::Hasher::new();
@@ -528,12 +530,21 @@ fn fingerprint(
         settings.target.kind,
         settings.text_to_video,
         settings.image_to_video,
-        settings.lora,
+        // In the words of the first builds, so that their runs go on.
+        format_args!(
+            "LoraSettings {{ alpha: {:?}, merge: {:?} }}",
+            settings.lora.alpha, settings.lora.merge
+        ),
         settings.memory_stride,
         &settings.negative_prompt,
         quality_score,
     );
     hasher.update(format!("{decisive:?}").as_bytes());
+    for (name, adapter) in adapters {
+        if let Some(scales) = &adapter.scales {
+            hasher.update(format!("\nscales of {name}={scales}").as_bytes());
+        }
+    }
     hasher.finalize().to_hex().to_string()
 }
 
@@ -557,15 +568,41 @@ fn arithmetic(settings: &StoryMemSettings, replica: &Replica) -> String {
     parts.join(", ")
 }
 
+/// The adapters of the image-to-video experts, by the names that they have in records.
+fn adapters(
+    paths: &StoryMemPaths,
+    settings: &StoryMemSettings,
+) -> Result<Vec<(&'static str, AdapterIdentity)>> {
+    let Some(lora) = &paths.lora else {
+        return Ok(Vec::new());
+    };
+    let is_there = |expert: AdaptedExpert| {
+        component_folder(&paths.image_to_video, expert.component()).is_dir()
+    };
+    let is_only = !is_there(AdaptedExpert::Low);
+    let identity = |expert: AdaptedExpert| {
+        let file = adapter_file(lora, expert, is_only)?;
+        Ok((expert.name(), adapter_identity(&file, settings.lora)?))
+    };
+    AdaptedExpert::ALL
+        .into_iter()
+        .filter(|expert| is_there(*expert))
+        .map(identity)
+        .collect()
+}
+
 /// blake3 of every component's tensors and of the adapters.
-fn digests(paths: &StoryMemPaths) -> Result<Vec<(String, String)>> {
+fn digests(
+    paths: &StoryMemPaths,
+    adapters: &[(&str, AdapterIdentity)],
+) -> Result<Vec<(String, String)>> {
     let mut digests = Vec::new();
     for (pipeline, folder) in [
         ("t2v", &paths.text_to_video),
         ("i2v", &paths.image_to_video),
     ] {
         for part in ["transformer", "transformer_2", "vae", "text_encoder"] {
-            let component = folder.join(part);
+            let component = component_folder(folder, part);
             if component.is_dir() {
                 let digest = Checkpoint::open(&component)?.digest()?;
                 digests.push((format!("{pipeline}/{part}"), digest));
@@ -573,21 +610,8 @@ fn digests(paths: &StoryMemPaths) -> Result<Vec<(String, String)>> {
         }
     }
     digests.push(("clip".to_owned(), Checkpoint::open(&paths.clip)?.digest()?));
-    let experts = [
-        ("transformer", "backbone_high_noise"),
-        ("transformer_2", "backbone_low_noise"),
-    ];
-    for (expert, name) in experts {
-        let Some(lora) = &paths.lora else { break };
-        if paths.image_to_video.join(expert).is_dir() {
-            let file = lora.join(format!("{name}.safetensors"));
-            let adapter = Checkpoint::from_files(
-                &file,
-                serde_json::Value::Null,
-                std::slice::from_ref(&file),
-            )?;
-            digests.push((format!("lora/{name}"), adapter.digest()?));
-        }
+    for (name, adapter) in adapters {
+        digests.push((format!("lora/{name}"), adapter.digest.clone()));
     }
     Ok(digests)
 }

@@ -4,11 +4,11 @@
 //! result is called `output`.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use tch::{Kind, Tensor};
 
-use crate::checkpoint::Target;
+use crate::checkpoint::{Target, component_folder};
 use crate::clip::ClipVision;
 use crate::error::{ModelError, Result};
 use crate::language::{
@@ -29,12 +29,6 @@ pub const MODULES: [&str; 7] = [
     "text_encoder",
     "image_encoder",
     "language_model",
-];
-
-/// Folders of the original Wan layout, by their name in diffusers.
-const ORIGINAL_FOLDERS: [(&str, &str); 2] = [
-    ("transformer", "high_noise_model"),
-    ("transformer_2", "low_noise_model"),
 ];
 
 /// Runs `module` of the checkpoint `model` on the tensors of the file `input` and writes the file
@@ -64,7 +58,11 @@ type Results = Vec<(&'static str, Tensor)>;
 
 fn forward(model: &Path, module: &str, target: Target, inputs: &Inputs) -> Result<Results> {
     let component = module.split('.').next().unwrap_or(module);
-    let folder = component_folder(model, component);
+    let inside = component_folder(model, component);
+    let folder = match inside.is_dir() {
+        true => inside,
+        false => model.to_owned(),
+    };
     match module {
         "transformer" | "transformer_2" => transformer(&folder, target, inputs),
         "vae.encode" => encode(&folder, target, inputs),
@@ -77,19 +75,6 @@ fn forward(model: &Path, module: &str, target: Target, inputs: &Inputs) -> Resul
             Err(ModelError::input("module", reason))
         }
     }
-}
-
-/// The folder of a component inside `model`, or `model` itself.
-fn component_folder(model: &Path, component: &str) -> PathBuf {
-    let original = ORIGINAL_FOLDERS
-        .iter()
-        .filter(|(name, _)| *name == component)
-        .map(|(_, folder)| *folder);
-    let names = std::iter::once(component).chain(original);
-    let mut folders = names.map(|name| model.join(name));
-    folders
-        .find(|folder| folder.is_dir())
-        .unwrap_or_else(|| model.to_owned())
 }
 
 /// The tensors of an input file.

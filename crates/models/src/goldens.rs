@@ -8,7 +8,7 @@ use storyloom_parallel::topology::Degrees;
 use tch::{Device, Tensor};
 
 use crate::checkpoint::Target;
-use crate::lora::{LoraSettings, apply_lora};
+use crate::lora::{LoraScaling, LoraSettings, apply_lora};
 use crate::shard::{Peers, Shard};
 use crate::testing::{golden, golden_tensors, on_ranks, relative_error};
 use crate::text::{PromptTokenizer, Umt5Encoder, clean_prompt};
@@ -97,7 +97,11 @@ fn shared_adapters() {
     let folder = golden("lora");
     let io = golden_tensors("lora", "io.safetensors");
     for merge in [true, false] {
-        let settings = LoraSettings { alpha: None, merge };
+        let settings = LoraSettings {
+            alpha: None,
+            scaling: LoraScaling::Files,
+            merge,
+        };
         let degrees = Degrees {
             tensor: 2,
             ..Degrees::ONE

@@ -10,7 +10,7 @@ use storyloom_story::{
 
 use crate::checkpoint::Target;
 use crate::engine::{StoryMemEngine, StoryMemPaths, StoryMemSettings, serve, storymem_paths};
-use crate::lora::LoraSettings;
+use crate::lora::{LoraScaling, LoraSettings};
 use crate::replica::Replica;
 use crate::sampler::{Reference, SamplerKind, SamplerSettings};
 use crate::scorer::SharpnessExposure;
@@ -44,6 +44,7 @@ fn settings(share_decode: bool) -> StoryMemSettings {
         image_to_video: phase(4.0, 0.9),
         lora: LoraSettings {
             alpha: None,
+            scaling: LoraScaling::Files,
             merge: false,
         },
         memory_stride: 5,

@@ -2,6 +2,7 @@
 
 use storyloom_memory::IndexKind;
 use storyloom_memory::select::SelectionRule;
+use storyloom_models::lora::LoraScaling;
 use storyloom_models::sampler::{Reference, SamplerKind};
 use storyloom_orchestrator::FilmShape;
 use storyloom_planner::{ResponseFormat, Steps};
@@ -134,9 +135,13 @@ options! {
     lora: Lora {
         /// Folder with one LoRA file per expert; empty for `lora` in `models.dir`, if it is there.
         dir: String = String::new(),
-        /// The scale is `alpha / sqrt(rank)`; the files do not say their alpha. 0 takes the rank
-        /// itself, as StoryMem was trained with.
+        /// Numerator of the scale for files that do not say it; 0 takes the rank itself, as StoryMem
+        /// was trained with. Where the files say another one, that is an error.
         alpha: f64 = 0.0,
+        /// The scale: as the `files` say, or by a rule that overrules them: `plain` for
+        /// `alpha / rank`, `rank-stabilised` for `alpha / sqrt(rank)`. Files that say nothing are
+        /// plain, but for those that look like StoryMem's. See docs/checkpoints.md.
+        scaling: LoraScaling = LoraScaling::Files,
         /// Add the LoRA into the weights once (faster), or apply it beside them at every step.
         merge: bool = true,
     }
@@ -491,6 +496,14 @@ impl Choice for ResponseFormat {
 
 impl Choice for IndexKind {
     const CHOICES: &'static [(&'static str, Self)] = &[("sled", Self::Sled), ("redb", Self::Redb)];
+}
+
+impl Choice for LoraScaling {
+    const CHOICES: &'static [(&'static str, Self)] = &[
+        ("files", Self::Files),
+        ("plain", Self::Plain),
+        ("rank-stabilised", Self::RankStabilised),
+    ];
 }
 
 impl Choice for SelectionRule {

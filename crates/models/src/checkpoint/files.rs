@@ -1,7 +1,7 @@
 //! The files of a component and the tensors in them.
 
 use std::cell::OnceCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde::de::DeserializeOwned;
 use tch::{Device, Kind, Tensor};
 
-use super::{KeyMap, Target, Weights};
+use super::{KeyMap, Target, Weights, float8};
 use crate::error::{ModelError, Result};
 use crate::shard::Part;
 use crate::tensor_file::raw_bytes;
@@ -23,6 +23,8 @@ pub struct Checkpoint {
     config: serde_json::Value,
     files: Vec<WeightFile>,
     entries: BTreeMap<String, TensorEntry>,
+    /// The factors of float8 weights, by the names of these.
+    scales: BTreeMap<String, TensorEntry>,
     /// Tensors that are in memory and in no file.
     tensors: BTreeMap<String, Tensor>,
 }
@@ -93,6 +95,8 @@ impl Checkpoint {
         {
             checkpoint.rename(KeyMap::WanTransformer)?;
         }
+        checkpoint.scales = float8::take_scales(&mut checkpoint.entries)
+            .map_err(|reason| ModelError::bad_file(folder, reason))?;
         Ok(checkpoint)
     }
 
@@ -116,6 +120,7 @@ impl Checkpoint {
             config,
             files,
             entries,
+            scales: BTreeMap::new(),
             tensors: BTreeMap::new(),
         })
     }
@@ -138,6 +143,7 @@ impl Checkpoint {
             config,
             files: Vec::new(),
             entries: tensors.iter().map(entry).collect(),
+            scales: BTreeMap::new(),
             tensors,
         }
     }
@@ -200,6 +206,17 @@ impl Checkpoint {
         &self.entries
     }
 
+    /// What the headers of the files say beside their tensors.
+    pub fn metadata(&self) -> Result<HashMap<String, String>> {
+        let mut all = HashMap::new();
+        for file in &self.files {
+            let header = SafeTensors::read_metadata(&file.map);
+            let (_, header) = header.map_err(|error| file.not_whole(&error))?;
+            all.extend(header.metadata().clone().unwrap_or_default());
+        }
+        Ok(all)
+    }
+
     /// Size of all tensors in the files, in bytes.
     pub fn bytes(&self) -> usize {
         self.entries.values().map(TensorEntry::bytes).sum()
@@ -219,6 +236,13 @@ impl Checkpoint {
                 hasher.update(piece);
             })?;
         }
+        for (name, scale) in &self.scales {
+            hasher
+                .update(format!("scale of {name} {:?} {:?}\n", scale.kind, scale.shape).as_bytes());
+            self.files[scale.file].for_each_piece(&scale.range, |piece| {
+                hasher.update(piece);
+            })?;
+        }
         Ok(hasher.finalize().to_hex().to_string())
     }
 
@@ -230,6 +254,11 @@ impl Checkpoint {
     /// The tensor of this name, if it is in memory.
     pub(super) fn tensor(&self, name: &str) -> Option<&Tensor> {
         self.tensors.get(name)
+    }
+
+    /// The factor of the weight of this name, if it has one.
+    pub(super) fn scale(&self, name: &str) -> Option<&TensorEntry> {
+        self.scales.get(name)
     }
 
     pub(super) fn file(&self, entry: &TensorEntry) -> &WeightFile {
@@ -322,13 +351,14 @@ impl WeightFile {
         Ok(())
     }
 
+    fn not_whole(&self, error: &safetensors::SafeTensorError) -> ModelError {
+        let reason = format!("not a whole safetensors file ({error}); download or copy it again");
+        ModelError::bad_file(&self.path, reason)
+    }
+
     fn entries(&self, file: usize) -> Result<Vec<TensorEntry>> {
-        let bad = |error: safetensors::SafeTensorError| {
-            let reason =
-                format!("not a whole safetensors file ({error}); download or copy it again");
-            ModelError::bad_file(&self.path, reason)
-        };
-        let tensors = SafeTensors::deserialize(&self.map).map_err(bad)?;
+        let tensors =
+            SafeTensors::deserialize(&self.map).map_err(|error| self.not_whole(&error))?;
         let base = self.map.as_ptr() as usize;
         let mut entries = Vec::with_capacity(tensors.len());
         for (name, view) in tensors.iter() {
@@ -365,6 +395,8 @@ pub(crate) fn kind_of(dtype: Dtype) -> Option<Kind> {
         Dtype::BF16 => Kind::BFloat16,
         Dtype::F32 => Kind::Float,
         Dtype::F64 => Kind::Double,
+        Dtype::F8_E4M3 => Kind::Float8e4m3fn,
+        Dtype::F8_E5M2 => Kind::Float8e5m2,
         _ => return None,
     })
 }

@@ -6,10 +6,13 @@
 //! Wan layout are translated by a [`KeyMap`].
 
 mod files;
+mod float8;
+mod folders;
 mod keys;
 mod weights;
 
 pub use files::{Checkpoint, TensorEntry};
 pub(crate) use files::{kind_of, read_json};
+pub use folders::component_folder;
 pub use keys::KeyMap;
 pub use weights::{Target, Weights};

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use tch::{Device, Kind, Tensor};
 
 use super::files::{Checkpoint, TensorEntry};
+use super::float8;
 use crate::error::{ModelError, Result};
 use crate::shard::Part;
 
@@ -54,6 +55,8 @@ enum StandIns {
 struct Ledger {
     taken: BTreeSet<String>,
     missing: Vec<(String, Vec<i64>)>,
+    /// Float8 tensors that have no factor beside them.
+    unscaled: usize,
     /// Bytes of the files that were read or mapped.
     bytes: usize,
 }
@@ -151,12 +154,12 @@ impl<'a> Weights<'a> {
                 .f_to_device(self.target.device)?
                 .f_to_kind(self.target.kind)?
                 .f_narrow(axis as i64, first, share)?
-        } else if part.of == 1 {
-            self.read(entry)?
         } else {
-            self.read_part(entry, axis, part)?
+            self.read_scaled(&path, entry, axis, part)?
         };
         let mut ledger = self.ledger.borrow_mut();
+        let is_unscaled = float8::is_float8(entry.kind) && self.checkpoint.scale(&path).is_none();
+        ledger.unscaled += usize::from(is_unscaled);
         ledger.taken.insert(path);
         ledger.bytes += tensor.numel() * entry.kind.elt_size_in_bytes();
         Ok(tensor)
@@ -185,6 +188,14 @@ impl<'a> Weights<'a> {
             .cloned()
             .collect();
         if ledger.missing.is_empty() && unexpected.is_empty() {
+            if ledger.unscaled > 0 {
+                tracing::warn!(
+                    folder = %self.checkpoint.folder().display(),
+                    "{} float8 tensors have no scale_weight beside them and are taken as plain \
+                     numbers",
+                    ledger.unscaled
+                );
+            }
             return Ok(());
         }
         Err(ModelError::Keys {
@@ -213,6 +224,55 @@ impl<'a> Weights<'a> {
         }
     }
 
+    /// A part of a tensor, times its factors if it has any.
+    fn read_scaled(
+        &self,
+        path: &str,
+        entry: &TensorEntry,
+        axis: usize,
+        part: Part,
+    ) -> Result<Tensor> {
+        let Some(scale) = self.checkpoint.scale(path) else {
+            return match part.of {
+                1 => self.read(entry),
+                _ => self.read_part(entry, axis, part),
+            };
+        };
+        let scale = self.read_elements(scale, 0, &scale.shape)?;
+        let scale = scale.f_to_kind(Kind::Float)?;
+        match (part.of, axis) {
+            (1, _) => self.read_rows(entry, &scale, 0),
+            (_, 0) => {
+                let first = part.range(entry.shape[0]).0;
+                self.read_rows(&entry.rows(part), &scale, first)
+            }
+            _ => {
+                let stored = self.read_columns(entry, part)?;
+                let plain = float8::scaled(&stored, &scale, 0)?;
+                Ok(plain
+                    .f_to_device(self.target.device)?
+                    .f_to_kind(self.target.kind)?)
+            }
+        }
+    }
+
+    /// All rows of an entry times their factors, the first of which is that of row `first`.
+    fn read_rows(&self, entry: &TensorEntry, scale: &Tensor, first: i64) -> Result<Tensor> {
+        let tensor = Tensor::f_empty(&entry.shape, (self.target.kind, self.target.device))?;
+        let rows = entry.shape.first().copied().unwrap_or(1);
+        let row: i64 = entry.shape.iter().skip(1).product();
+        let step = (STAGE_ELEMENTS / row.max(1)).max(1);
+        for start in (0..rows).step_by(step as usize) {
+            let count = step.min(rows - start);
+            let mut shape = entry.shape.clone();
+            shape[0] = count;
+            let stored = self.read_elements(entry, start * row, &shape)?;
+            let plain = float8::scaled(&stored, scale, first + start)?;
+            tensor.f_narrow(0, start, count)?.f_copy_(&plain)?;
+        }
+        Ok(tensor)
+    }
+
     /// A view of the file, or a tensor filled in pieces, so that the weights are in memory once.
     fn read(&self, entry: &TensorEntry) -> Result<Tensor> {
         let place = (self.target.kind, self.target.device);
@@ -238,6 +298,14 @@ impl<'a> Weights<'a> {
         if axis == 0 {
             return self.read(&entry.rows(part));
         }
+        let stored = self.read_columns(entry, part)?;
+        Ok(stored
+            .f_to_device(self.target.device)?
+            .f_to_kind(self.target.kind)?)
+    }
+
+    /// One part of the columns, as stored.
+    fn read_columns(&self, entry: &TensorEntry, part: Part) -> Result<Tensor> {
         let size = entry.kind.elt_size_in_bytes();
         let (columns, rows) = (entry.shape[1], entry.shape[0] as usize);
         let (first, share) = part.range(columns);
@@ -247,10 +315,11 @@ impl<'a> Weights<'a> {
             let place = entry.range.start + row * row_bytes + first as usize * size;
             self.checkpoint.file(entry).read_into(piece, place)?;
         }
-        let stored = Tensor::f_from_data_size(&bytes, &[rows as i64, share], entry.kind)?;
-        Ok(stored
-            .f_to_device(self.target.device)?
-            .f_to_kind(self.target.kind)?)
+        Ok(Tensor::f_from_data_size(
+            &bytes,
+            &[rows as i64, share],
+            entry.kind,
+        )?)
     }
 
     /// The elements from `start` on as a tensor of `shape` as stored.

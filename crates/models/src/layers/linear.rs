@@ -2,6 +2,7 @@
 
 use tch::{Kind, Tensor};
 
+use super::adapt::add_difference;
 use super::{few_rows, is_host};
 use crate::checkpoint::Weights;
 use crate::error::Result;
@@ -248,6 +249,42 @@ impl Linear {
             }
         }
         Ok(update)
+    }
+
+    /// Whether there is a bias.
+    pub fn has_bias(&self) -> bool {
+        self.bias.is_some()
+    }
+
+    /// Adds a difference of the whole layer's weight.
+    pub fn add_to_weight(&mut self, difference: &Tensor) -> Result<()> {
+        let own = match &self.split {
+            Split::Whole => difference.shallow_clone(),
+            Split::Outputs(part) => {
+                let (first, share) = part.range(difference.size()[0]);
+                difference.f_narrow(0, first, share)?
+            }
+            Split::Inputs(peers) => {
+                let (first, share) = peers.part().range(difference.size()[1]);
+                difference.f_narrow(1, first, share)?
+            }
+        };
+        add_difference(&mut self.weight, &own)
+    }
+
+    /// Adds a difference of the whole layer's bias, if it has one.
+    pub fn add_to_bias(&mut self, difference: &Tensor) -> Result<()> {
+        let Some(bias) = &mut self.bias else {
+            return Ok(());
+        };
+        match &self.split {
+            // Ranks that share the inputs add the same bias to their common sum.
+            Split::Whole | Split::Inputs(_) => add_difference(bias, difference),
+            Split::Outputs(part) => {
+                let (first, share) = part.range(difference.size()[0]);
+                add_difference(bias, &difference.f_narrow(0, first, share)?)
+            }
+        }
     }
 
     /// Adds `update`, made for the whole layer, to the weight in f32 and rounds once to the

@@ -6,6 +6,7 @@
 //! write that kind itself.
 
 mod activation;
+mod adapt;
 mod attention;
 mod conv;
 mod few_rows;
@@ -23,6 +24,7 @@ pub(crate) mod stand_in;
 mod timestep;
 
 pub use activation::Activation;
+pub use adapt::LayerMut;
 pub use attention::{
     AttentionChoice, BackEnd, ShapeClass, Trial, attend, attend_causally, attention_choices,
     difference, merge_heads, repeat_heads, split_heads,

@@ -3,6 +3,7 @@
 use multiversion::multiversion;
 use tch::{Device, Kind, Tensor};
 
+use super::adapt::add_difference;
 use super::rotary::RotaryTable;
 use super::{fused, rows, split_heads};
 use crate::checkpoint::Weights;
@@ -165,6 +166,21 @@ impl LayerNorm {
         Ok(Self { weight, bias, eps })
     }
 
+    /// Size of the weight, and of the bias.
+    pub fn size(&self) -> Vec<i64> {
+        self.weight.size()
+    }
+
+    /// Adds a difference to the weight.
+    pub fn add_to_weight(&mut self, difference: &Tensor) -> Result<()> {
+        add_difference(&mut self.weight, difference)
+    }
+
+    /// Adds a difference to the bias.
+    pub fn add_to_bias(&mut self, difference: &Tensor) -> Result<()> {
+        add_difference(&mut self.bias, difference)
+    }
+
     /// `[batch, tokens, width]` to the same shape, computed in f32 and rounded once to `kind`.
     pub fn forward_to(&self, input: &Tensor, kind: Kind) -> Result<Tensor> {
         let (batch, tokens, width) = input.size3()?;
@@ -207,6 +223,8 @@ pub struct RmsNorm {
     eps: f64,
     /// Length of the whole axis.
     width: i64,
+    /// The part of it that is here.
+    part: Part,
 }
 
 impl RmsNorm {
@@ -219,7 +237,23 @@ impl RmsNorm {
     pub fn load_part(weights: &Weights, width: i64, eps: f64, part: Part) -> Result<Self> {
         let weights = weights.with_kind(Kind::Float);
         let weight = weights.take_part("weight", &[width], 0, part)?;
-        Ok(Self { weight, eps, width })
+        Ok(Self {
+            weight,
+            eps,
+            width,
+            part,
+        })
+    }
+
+    /// Length of the whole axis.
+    pub fn width(&self) -> i64 {
+        self.width
+    }
+
+    /// Adds a difference of the whole weight.
+    pub fn add_to_weight(&mut self, difference: &Tensor) -> Result<()> {
+        let (first, share) = self.part.range(self.width);
+        add_difference(&mut self.weight, &difference.f_narrow(0, first, share)?)
     }
 
     /// `[..., width]` to the same shape in f32.
@@ -401,6 +435,7 @@ mod tests {
             weight: cosines(&[width], 0.1) + 1.5,
             eps: 1e-6,
             width,
+            part: Part::WHOLE,
         };
         let table = RotaryAxes::of_head(dim).table(&[-3, 0], 1, 3, Device::Cpu);
         let table = table.unwrap();

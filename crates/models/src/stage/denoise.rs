@@ -6,10 +6,10 @@ use std::sync::Arc;
 use storyloom_story::LoopState;
 use tch::{Kind, Tensor};
 
-use crate::checkpoint::{Checkpoint, Target};
+use crate::checkpoint::{Checkpoint, Target, component_folder};
 use crate::error::{ModelError, Result};
 use crate::help::{Help, Leaders};
-use crate::lora::{LoraSettings, apply_lora};
+use crate::lora::{AdaptedExpert, LoraSettings, adapter_file, apply_lora};
 use crate::replica::{Answer, Command, Crew, Pipeline, Replica, serve};
 use crate::sampler::{Expert, SamplerSettings, Schedule, Solver, SolverState};
 use crate::shard::Shard;
@@ -45,22 +45,19 @@ impl Experts {
         lora: Option<(&Path, LoraSettings)>,
         shard: &Shard,
     ) -> Result<Self> {
-        let expert = |folder: &Path, adapter: &str| {
-            let mut model = WanTransformer::open_shard(folder, target, shard)?;
+        let has_low = component_folder(pipeline, AdaptedExpert::Low.component()).is_dir();
+        let expert = |expert: AdaptedExpert| {
+            let folder = component_folder(pipeline, expert.component());
+            let mut model = WanTransformer::open_shard(&folder, target, shard)?;
             if let Some((lora, settings)) = lora {
-                let file = lora.join(format!("{adapter}.safetensors"));
-                let layers = apply_lora(&mut model, &file, target, settings)?;
-                tracing::debug!(layers, file = %file.display(), "adapter applied");
+                let file = adapter_file(lora, expert, !has_low)?;
+                apply_lora(&mut model, &file, target, settings)?;
             }
             Ok::<_, ModelError>(model)
         };
-        let low = pipeline.join("transformer_2");
         Ok(Self {
-            high: expert(&pipeline.join("transformer"), "backbone_high_noise")?,
-            low: low
-                .is_dir()
-                .then(|| expert(&low, "backbone_low_noise"))
-                .transpose()?,
+            high: expert(AdaptedExpert::High)?,
+            low: has_low.then(|| expert(AdaptedExpert::Low)).transpose()?,
         })
     }
 
@@ -157,7 +154,7 @@ impl Denoiser {
     pub fn checkpoints(pipeline: &Path) -> Result<Vec<Checkpoint>> {
         ["transformer", "transformer_2"]
             .iter()
-            .map(|name| pipeline.join(name))
+            .map(|name| component_folder(pipeline, name))
             .filter(|folder| folder.is_dir())
             .map(|folder| Checkpoint::open(&folder))
             .collect()

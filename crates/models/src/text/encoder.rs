@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor};
 use super::prompt::clean_prompt;
 use super::tokenizer::PromptTokenizer;
 use super::umt5::Umt5Encoder;
-use crate::checkpoint::Target;
+use crate::checkpoint::{Target, component_folder};
 use crate::error::{ModelError, Result};
 
 /// Rows of text the transformer attends to; shorter prompts are followed by rows of zeros.
@@ -25,7 +25,10 @@ impl PromptEncoder {
     /// Opens `tokenizer/` and `text_encoder/` below a pipeline folder.
     pub fn open(pipeline: &Path, target: Target) -> Result<Self> {
         Ok(Self {
-            tokenizer: PromptTokenizer::open(&pipeline.join("tokenizer"), TEXT_ROWS as usize)?,
+            tokenizer: PromptTokenizer::open(
+                &component_folder(pipeline, "tokenizer"),
+                TEXT_ROWS as usize,
+            )?,
             encoder: Umt5Encoder::open(&pipeline.join("text_encoder"), target)?,
             device: target.device,
         })

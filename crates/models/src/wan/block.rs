@@ -7,8 +7,8 @@ use crate::checkpoint::Weights;
 use crate::error::Result;
 use crate::gradients;
 use crate::layers::{
-    Activation, LayerNorm, Linear, Part, RmsNorm, RotaryTable, TokenIndex, TokenVectors, add_gated,
-    attend, merge_heads, modulated_layer_norm, split_heads, timed,
+    Activation, LayerMut, LayerNorm, Linear, Part, RmsNorm, RotaryTable, TokenIndex, TokenVectors,
+    add_gated, attend, merge_heads, modulated_layer_norm, split_heads, timed,
 };
 use crate::shard::{Peers, PendingSum, Shard};
 
@@ -123,17 +123,16 @@ impl WanBlock {
         Ok(context)
     }
 
-    /// The layers that a LoRA may change, by their diffusers names inside the block.
-    pub(super) fn linear_mut(&mut self, name: &str) -> Option<&mut Linear> {
-        let (part, rest) = name.split_once('.')?;
-        match part {
-            "attn1" => self.self_attention.projections.linear_mut(rest),
-            "attn2" => self.cross_attention.projections.linear_mut(rest),
-            "ffn" => match rest {
-                "net.0.proj" => Some(&mut self.feed_forward.first),
-                "net.2" => Some(&mut self.feed_forward.second),
-                _ => None,
-            },
+    /// The layers that adapters may change, by their diffusers names inside the block.
+    pub(super) fn layer_mut(&mut self, name: &str) -> Option<LayerMut<'_>> {
+        let (part, rest) = name.split_once('.').unwrap_or((name, ""));
+        match (part, rest) {
+            ("attn1", _) => self.self_attention.projections.layer_mut(rest),
+            ("attn2", _) => self.cross_attention.layer_mut(rest),
+            ("ffn", "net.0.proj") => Some(LayerMut::Linear(&mut self.feed_forward.first)),
+            ("ffn", "net.2") => Some(LayerMut::Linear(&mut self.feed_forward.second)),
+            ("norm2", "") => self.cross_norm.as_mut().map(LayerMut::LayerNorm),
+            ("scale_shift_table", "") => Some(LayerMut::Table(&mut self.table)),
             _ => None,
         }
     }
@@ -190,14 +189,16 @@ impl Projections {
         timed(Part::Outputs, || self.output.forward_rounded(&merged))
     }
 
-    fn linear_mut(&mut self, name: &str) -> Option<&mut Linear> {
-        Some(match name {
+    fn layer_mut(&mut self, name: &str) -> Option<LayerMut<'_>> {
+        Some(LayerMut::Linear(match name {
             "to_q" => &mut self.query,
             "to_k" => &mut self.key,
             "to_v" => &mut self.value,
             "to_out.0" => &mut self.output,
+            "norm_q" => return Some(LayerMut::RmsNorm(&mut self.query_norm)),
+            "norm_k" => return Some(LayerMut::RmsNorm(&mut self.key_norm)),
             _ => return None,
-        })
+        }))
     }
 }
 
@@ -325,6 +326,18 @@ impl CrossAttention {
             projections: Projections::load(weights, config, peers)?,
             image,
         })
+    }
+
+    fn layer_mut(&mut self, name: &str) -> Option<LayerMut<'_>> {
+        let Some(image) = &mut self.image else {
+            return self.projections.layer_mut(name);
+        };
+        match name {
+            "add_k_proj" => Some(LayerMut::Linear(&mut image.key)),
+            "add_v_proj" => Some(LayerMut::Linear(&mut image.value)),
+            "norm_added_k" => Some(LayerMut::RmsNorm(&mut image.key_norm)),
+            _ => self.projections.layer_mut(name),
+        }
     }
 
     fn context(&self, text: &Tensor, image: Option<&Tensor>) -> Result<BlockContext> {

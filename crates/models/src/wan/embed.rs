@@ -5,7 +5,7 @@ use tch::{Kind, Tensor};
 use super::WanConfig;
 use crate::checkpoint::Weights;
 use crate::error::Result;
-use crate::layers::{Activation, LayerNorm, Linear, timestep_sinusoid};
+use crate::layers::{Activation, LayerMut, LayerNorm, Linear, timestep_sinusoid};
 
 /// Cuts latents into patches and projects each to a token.
 ///
@@ -27,6 +27,11 @@ impl PatchEmbed {
             projection: Linear::from_tensors(weight, Some(bias)),
             patch: config.patch_size,
         })
+    }
+
+    /// The projection of a flattened patch.
+    pub(super) fn projection_mut(&mut self) -> &mut Linear {
+        &mut self.projection
     }
 
     /// `[batch, channels, frames, height, width]` to `[batch, tokens, model]`, time slowest.
@@ -80,6 +85,15 @@ impl TimeEmbed {
         })
     }
 
+    pub(super) fn layer_mut(&mut self, name: &str) -> Option<LayerMut<'_>> {
+        Some(LayerMut::Linear(match name {
+            "time_embedder.linear_1" => &mut self.first,
+            "time_embedder.linear_2" => &mut self.second,
+            "time_proj" => &mut self.projection,
+            _ => return None,
+        }))
+    }
+
     /// For each timestep `e` `[rows, model]` and `e0` `[rows, 6, model]`, f32.
     pub(super) fn forward(&self, timesteps: &[f64], like: &Tensor) -> Result<(Tensor, Tensor)> {
         let sinusoid = timestep_sinusoid(timesteps, self.sinusoid, like.device())?;
@@ -105,6 +119,14 @@ impl TextEmbed {
             first: Linear::load(&weights.sub("linear_1"), config.text_dim, width)?,
             second: Linear::load(&weights.sub("linear_2"), width, width)?,
         })
+    }
+
+    pub(super) fn layer_mut(&mut self, name: &str) -> Option<LayerMut<'_>> {
+        Some(LayerMut::Linear(match name {
+            "linear_1" => &mut self.first,
+            "linear_2" => &mut self.second,
+            _ => return None,
+        }))
     }
 
     pub(super) fn forward(&self, text: &Tensor) -> Result<Tensor> {
@@ -137,6 +159,16 @@ impl ImageEmbed {
             second: Linear::load(&weights.sub("ff.net.2"), image_dim, width)?,
             norm_out: LayerNorm::load(&weights.sub("norm2"), width, Self::EPS)?,
             positions: positions.transpose()?,
+        })
+    }
+
+    pub(super) fn layer_mut(&mut self, name: &str) -> Option<LayerMut<'_>> {
+        Some(match name {
+            "norm1" => LayerMut::LayerNorm(&mut self.norm_in),
+            "ff.net.0.proj" => LayerMut::Linear(&mut self.first),
+            "ff.net.2" => LayerMut::Linear(&mut self.second),
+            "norm2" => LayerMut::LayerNorm(&mut self.norm_out),
+            _ => return None,
         })
     }
 

@@ -11,7 +11,7 @@ use crate::checkpoint::{Checkpoint, Target, Weights};
 use crate::error::{ModelError, Result};
 use crate::gradients;
 use crate::layers::{
-    Linear, RotaryAxes, RotaryTable, TokenIndex, TokenVectors, modulated_layer_norm,
+    LayerMut, Linear, RotaryAxes, RotaryTable, TokenIndex, TokenVectors, modulated_layer_norm,
 };
 use crate::shard::{Peers, Shard};
 
@@ -129,12 +129,32 @@ impl WanTransformer {
         self.bytes_read
     }
 
-    /// The layer of diffusers name `blocks.N.…`, if a LoRA may change it.
-    pub fn linear_mut(&mut self, name: &str) -> Option<&mut Linear> {
-        let (block, inside) = name.strip_prefix("blocks.")?.split_once('.')?;
-        self.blocks
-            .get_mut(block.parse::<usize>().ok()?)?
-            .linear_mut(inside)
+    /// Whether the model is conditioned on image tokens (Wan 2.1 image-to-video).
+    pub fn has_image_branch(&self) -> bool {
+        self.image.is_some()
+    }
+
+    /// The layer of this diffusers name, for adapters to change.
+    pub fn layer_mut(&mut self, name: &str) -> Option<LayerMut<'_>> {
+        if let Some(rest) = name.strip_prefix("blocks.") {
+            let (block, inside) = rest.split_once('.')?;
+            let block = self.blocks.get_mut(block.parse::<usize>().ok()?)?;
+            return block.layer_mut(inside);
+        }
+        if let Some(rest) = name.strip_prefix("condition_embedder.") {
+            let (part, inside) = rest.split_once('.').unwrap_or((rest, ""));
+            return match part {
+                "text_embedder" => self.text.layer_mut(inside),
+                "image_embedder" => self.image.as_mut()?.layer_mut(inside),
+                _ => self.time.layer_mut(rest),
+            };
+        }
+        Some(match name {
+            "patch_embedding" => LayerMut::Linear(self.patch.projection_mut()),
+            "proj_out" => LayerMut::Linear(&mut self.head),
+            "scale_shift_table" => LayerMut::Table(&mut self.head_table),
+            _ => return None,
+        })
     }
 
     /// Projects text `[batch, rows, text_dim]` (zero rows after the prompt's end count) and image
