@@ -8,7 +8,7 @@
 # HOSTFILE                hosts of the world, one a line; without it all ranks are on this one
 #
 # Arguments go to `storyloom run`, for example --set run.patience=120. Ends with the exit code of
-# the run: 75 means stopped early, run me again. Works with Open MPI and MPICH.
+# the run: 75 means stopped early or a rank was killed, run me again. Works with Open MPI and MPICH.
 
 set -euo pipefail
 
@@ -23,6 +23,13 @@ command -v mpirun >/dev/null || {
   echo "mpirun is not there; install the MPI that your build was made with, Open MPI or MPICH" >&2
   exit 69
 }
+
+# Every rank would say the same, and mpirun a page more. The binary of other hosts is not looked at.
+if command -v storyloom >/dev/null && [[ "$(storyloom --version)" == *"MPI: not built in"* ]]; then
+  echo "this storyloom was built without MPI: build it with --features mpi (scripts/setup.sh --mpi)," \
+    "or start the ranks of one machine with storyloom launch" >&2
+  exit 78
+fi
 
 # Arithmetic threads use all cores of a rank; Open MPI would give them one.
 options=(-bind-to none -n "$RANKS")
@@ -62,6 +69,12 @@ as_one_world() {
   # is right in each case: a run that is done ends with 0 at once.
   case "$asked:$status" in
     USR1:0 | USR1:10 | USR1:138 | USR2:0 | USR2:12 | USR2:140) status=75 ;;
+    # A rank was killed (SIGKILL: for want of memory, by hand, with its node), and mpirun tells how
+    # that one ended, not how the others did. They have saved, and the world can go on.
+    *:137 | *:9)
+      echo "a rank was killed; what was saved is kept, run the same command again" >&2
+      status=75
+      ;;
   esac
   exit "$status"
 }

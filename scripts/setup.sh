@@ -32,13 +32,25 @@ have_pip() { python3 -m pip --version >/dev/null 2>&1; }
 # libclang-cpp is another library, which other packages bring along.
 have_libclang() { compgen -G '/usr/lib/llvm-*/lib/libclang[.-][0-9s]*' >/dev/null; }
 
+# Whether $1, the compiler of an MPI, compiles and links against it: the wrapper alone may be there
+# without headers, which are another package.
+compiles_mpi() {
+  local work works=1
+  have "$1" || return 1
+  work="$(mktemp -d)"
+  printf '#include <mpi.h>\nint main(void) { return MPI_Finalize(); }\n' >"$work/try.c"
+  "$1" "$work/try.c" -o "$work/try" >/dev/null 2>&1 && works=0
+  rm -rf "$work"
+  return "$works"
+}
+
 # Debian packages of what is missing; the arguments are those of the script.
 missing_packages() {
   local option
   for option in "$@"; do
     case "$option" in
-      --mpi) have mpicc.openmpi && have mpirun.openmpi || echo libopenmpi-dev openmpi-bin ;;
-      --mpich) have mpicc.mpich && have mpirun.mpich || echo libmpich-dev mpich ;;
+      --mpi) compiles_mpi mpicc.openmpi && have mpirun.openmpi || echo libopenmpi-dev openmpi-bin ;;
+      --mpich) compiles_mpi mpicc.mpich && have mpirun.mpich || echo libmpich-dev mpich ;;
       --browser) have chromium || echo chromium ;;
       --served) python3 -c 'import ensurepip' 2>/dev/null || echo python3-venv ;;
     esac

@@ -191,9 +191,10 @@ fn shell_files_are_shell() {
         assert_eq!(check(&text), Some(0), "{name}");
         let cut = text.rsplit_once('"').unwrap().0;
         assert_ne!(check(cut), Some(0), "a quote of {name} is missing");
-        let words: Vec<_> = shell_lines(&text);
-        let words = words.iter().flat_map(|line| line.split_whitespace());
-        let count = words.filter(|word| *word == "storyloom").count();
+        let count = shell_lines(&text)
+            .concat()
+            .matches("storyloom run ")
+            .count();
         assert_eq!(count, 1, "{name} runs storyloom once");
     }
     let last = shell_lines(&template("mpirun.sh")).pop().unwrap();
@@ -343,7 +344,10 @@ mod schema {
     choice!(Restart: Never = "Never", OnFailure = "OnFailure");
 
     object!(Metadata { name: String, labels: BTreeMap<String, String> });
-    object!(Labels { labels: BTreeMap<String, String> });
+    object!(PodMetadata {
+        labels: BTreeMap<String, String>,
+        annotations: Option<BTreeMap<String, String>>,
+    });
 
     object!(Job {
         api_version: BatchV1,
@@ -407,11 +411,13 @@ mod schema {
     });
 
     object!(Template {
-        metadata: Labels,
+        metadata: PodMetadata,
         spec: Pod
     });
     object!(Pod {
         restart_policy: Option<Never>,
+        enable_service_links: bool,
+        security_context: Option<PodSecurity>,
         termination_grace_period_seconds: Option<u32>,
         containers: Vec<Container>,
         volumes: Vec<Volume>,
@@ -423,21 +429,64 @@ mod schema {
         args: Option<Vec<String>>,
         working_dir: Option<String>,
         env: Option<Vec<Variable>>,
-        security_context: Option<SecurityContext>,
+        ports: Option<Vec<Port>>,
+        security_context: SecurityContext,
+        startup_probe: Option<Probe>,
+        liveness_probe: Option<Probe>,
         readiness_probe: Option<Probe>,
         resources: Resources,
         volume_mounts: Vec<Mount>,
     });
     object!(Variable {
         name: String,
-        value: String
+        value: Option<String>,
+        value_from: Option<ValueFrom>,
     });
-    object!(SecurityContext { run_as_user: u32 });
+    object!(ValueFrom {
+        field_ref: FieldRef
+    });
+    object!(FieldRef {
+        field_path: FieldPath
+    });
+    choice!(FieldPath: PodIp = "status.podIP");
+    object!(Port {
+        name: String,
+        container_port: u16
+    });
+    object!(PodSecurity {
+        run_as_non_root: bool,
+        run_as_user: u32,
+        run_as_group: u32,
+        fs_group: u32,
+        fs_group_change_policy: FsGroupChange,
+        seccomp_profile: Seccomp,
+    });
+    choice!(FsGroupChange: OnRootMismatch = "OnRootMismatch", Always = "Always");
+    object!(Seccomp {
+        r#type: SeccompType
+    });
+    choice!(SeccompType: RuntimeDefault = "RuntimeDefault");
+    object!(SecurityContext {
+        run_as_non_root: Option<bool>,
+        run_as_user: Option<u32>,
+        allow_privilege_escalation: bool,
+        capabilities: Option<Capabilities>,
+    });
+    object!(Capabilities { drop: Vec<Capability> });
+    choice!(Capability: All = "ALL");
     object!(Probe {
-        tcp_socket: Socket,
-        initial_delay_seconds: u32
+        tcp_socket: Option<Socket>,
+        http_get: Option<HttpGet>,
+        initial_delay_seconds: Option<u32>,
+        period_seconds: Option<u32>,
+        timeout_seconds: Option<u32>,
+        failure_threshold: Option<u32>,
     });
     object!(Socket { port: u16 });
+    object!(HttpGet {
+        path: String,
+        port: String
+    });
     object!(Resources {
         limits: BTreeMap<String, Quantity>,
         requests: BTreeMap<String, Quantity>,
@@ -466,7 +515,9 @@ mod schema {
     });
 }
 
-use schema::{Action, Condition, Container, Job, MpiJob, Operator, Pod, Quantity, Truth};
+use schema::{
+    Action, Condition, Container, FieldPath, Job, MpiJob, Operator, Pod, Probe, Quantity, Truth,
+};
 
 fn yaml(name: &str) -> Value {
     serde_saphyr::from_str(&template(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
@@ -516,6 +567,16 @@ fn check_pod(pod: &Pod) -> Result<&Container, String> {
     ensure(container.image == "${STORYLOOM_IMAGE}", || {
         format!("{} is not the placeholder", container.image)
     })?;
+    ensure(!pod.enable_service_links, || "service links".to_owned())?;
+    check_user(pod, container)?;
+    check_env(container)?;
+    for probe in [
+        &container.startup_probe,
+        &container.liveness_probe,
+        &container.readiness_probe,
+    ] {
+        check_probe(probe.as_ref(), container)?;
+    }
     let mut volumes = BTreeMap::new();
     for volume in &pod.volumes {
         let sources = [
@@ -554,6 +615,52 @@ fn check_pod(pod: &Pod) -> Result<&Container, String> {
         "ranks need /dev/shm".to_owned()
     })?;
     Ok(container)
+}
+
+/// Nothing here needs to be root.
+fn check_user(pod: &Pod, container: &Container) -> Result<(), String> {
+    let (all, own) = (pod.security_context.as_ref(), &container.security_context);
+    let not_root = all.is_some_and(|all| all.run_as_non_root) || own.run_as_non_root == Some(true);
+    let user = own.run_as_user.or(all.map(|all| all.run_as_user));
+    ensure(not_root && user.is_some_and(|user| user > 0), || {
+        "it may be root".to_owned()
+    })?;
+    ensure(!own.allow_privilege_escalation, || {
+        "it may become root".to_owned()
+    })
+}
+
+/// Variables have one source, and name only what stands before them.
+fn check_env(container: &Container) -> Result<(), String> {
+    let mut known = BTreeSet::new();
+    for variable in container.env.iter().flatten() {
+        let wrong = || variable.name.clone();
+        let sources = (variable.value.as_ref(), variable.value_from.as_ref());
+        let value = match sources {
+            (Some(value), None) => value.as_str(),
+            (None, Some(_)) => "",
+            _ => return Err(wrong()),
+        };
+        let named = value.split("$(").skip(1);
+        let named: Option<Vec<_>> = named.map(|rest| Some(rest.split_once(')')?.0)).collect();
+        let named = named.ok_or_else(wrong)?;
+        ensure(named.iter().all(|name| known.contains(name)), wrong)?;
+        ensure(known.insert(variable.name.as_str()), wrong)?;
+    }
+    Ok(())
+}
+
+/// A probe asks in one way, at a port that the container has.
+fn check_probe(probe: Option<&Probe>, container: &Container) -> Result<(), String> {
+    match probe.map(|probe| (&probe.tcp_socket, &probe.http_get)) {
+        None | Some((Some(_), None)) => Ok(()),
+        Some((None, Some(get))) => {
+            let mut ports = container.ports.iter().flatten();
+            ensure(ports.any(|port| port.name == get.port), || get.port.clone())?;
+            ensure(get.path.starts_with('/'), || get.path.clone())
+        }
+        Some(_) => Err("a probe asks in one way".to_owned()),
+    }
 }
 
 fn check_job(value: &Value) -> Result<Job, String> {
@@ -655,6 +762,28 @@ fn the_indexed_job_is_one() {
         ("POD/restartPolicy", json!("OnFailure")),
         ("POD/restartPolicy", Value::Null),
         ("POD/terminationGracePeriodSeconds", Value::Null),
+        ("POD/enableServiceLinks", json!(true)),
+        ("POD/enableServiceLinks", Value::Null),
+        ("POD/securityContext/runAsUser", json!(0)),
+        ("POD/securityContext/runAsNonRoot", json!(false)),
+        ("POD/securityContext/runAsUsr", json!(1000)),
+        (
+            "POD/containers/0/securityContext/allowPrivilegeEscalation",
+            json!(true),
+        ),
+        ("POD/containers/0/env/0/value", json!("10.0.0.1")),
+        ("POD/containers/0/env/0/name", json!("POD")),
+        ("POD/containers/0/env/1/value", json!("$(POD_IP:9464")),
+        ("POD/containers/0/ports/0/name", json!("web")),
+        (
+            "POD/containers/0/livenessProbe/httpGet/path",
+            json!("healthz"),
+        ),
+        ("POD/containers/0/livenessProbe/httpGet", Value::Null),
+        (
+            "POD/containers/0/readinessProbe/tcpSocket",
+            json!({"port": 9464}),
+        ),
         ("POD/containers", json!([])),
         ("POD/containers/0/image", json!("storyloom:latest")),
         ("POD/containers/0/command/3", json!(8)),
@@ -685,7 +814,7 @@ fn the_mpi_job_is_one() {
     let ranks = spec.slots_per_worker * replicas.worker.replicas;
     let env = launcher.env.as_ref().unwrap();
     let given = env.iter().find(|variable| variable.name == "RANKS");
-    assert_eq!(given.unwrap().value, ranks.to_string());
+    assert_eq!(given.unwrap().value, Some(ranks.to_string()));
 
     let worker = &file["spec"]["mpiReplicaSpecs"]["Worker"];
     for (place, other) in [
@@ -837,10 +966,12 @@ fn the_launcher_of_the_mpi_job_runs_mpirun_sh() {
     assert_eq!(name, "mpirun.sh");
 
     let env = launcher.env.as_ref().unwrap().iter();
-    let env: Vec<_> = env.map(|it| (&it.name[..], &it.value[..])).collect();
+    let env = env.filter_map(|it| Some((&it.name[..], it.value.as_deref()?)));
+    let env: Vec<_> = env.collect();
     let seen = Farm::new("mpirun.sh").run(&env);
     let (options, command) = seen.world();
-    assert!(options.ends_with(&["-n".to_owned(), "16".to_owned()]));
+    let has = |pair: [&str; 2]| options.windows(2).any(|two| two == pair);
+    assert!(has(["-n", "16"]) && has(["-x", "STORYLOOM_METRICS_LISTEN"]));
     is_understood(command);
 }
 
@@ -925,4 +1056,143 @@ fn a_stopped_array_task_is_requeued_and_no_other() {
     let cancelled = Farm::new("slurm.sbatch").run(&[("ENDS", "75"), ("ENDS_JOB", "1")]);
     assert_eq!(cancelled.finished.code, Some(75));
     assert!(!cancelled.calls.contains_key("scontrol"));
+}
+
+/// Ranks that never find each other end with 75 as well: that must not go on for ever.
+#[test]
+fn a_task_that_makes_nothing_again_and_again_is_given_up() {
+    let turn = |restarts: &str, age: Option<u64>| {
+        let farm = Farm::new("slurm.sbatch");
+        if let Some(age) = age {
+            let record = farm.shop.write("out/stories/a/commits/01_01.json", "{}");
+            let then = std::time::SystemTime::now() - Duration::from_secs(age);
+            let record = fs::File::options().write(true).open(record).unwrap();
+            record.set_modified(then).unwrap();
+        }
+        farm.run(&[("ENDS", "75"), ("SLURM_RESTART_COUNT", restarts)])
+    };
+    let given_up = turn("5", None);
+    assert_eq!(given_up.finished.code, Some(75));
+    assert!(!given_up.calls.contains_key("scontrol"));
+    given_up.finished.saying("44 was started 6 times");
+    assert!(!turn("9", Some(86_400)).calls.contains_key("scontrol"));
+    for (restarts, age) in [("4", None), ("5", Some(0)), ("99", Some(0))] {
+        let seen = turn(restarts, age);
+        assert_eq!(seen.calls["scontrol"], ["requeue", "44"], "{restarts}");
+    }
+}
+
+/// What mpirun tells of a killed rank is no code of the run.
+#[test]
+fn a_world_with_a_killed_rank_can_go_on() {
+    for code in ["137", "9"] {
+        let seen = Farm::new("mpirun.sh").run(&[("ENDS", code)]);
+        seen.finished
+            .ended_with(75)
+            .saying("run the same command again");
+    }
+    // A rank that crashed would crash again.
+    let crashed = Farm::new("mpirun.sh").run(&[("ENDS", "139")]);
+    assert_eq!(crashed.finished.code, Some(139));
+}
+
+#[test]
+fn mpirun_sh_starts_no_ranks_without_mpi() {
+    for (says, code) in [("built in", 0), ("not built in", 78)] {
+        let farm = Farm::new("mpirun.sh");
+        let program = format!("#!/bin/bash\nprintf 'storyloom 1\\nMPI: {says}\\n'\n");
+        let path = farm.shop.write("bin/storyloom", program);
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        let seen = farm.run(&[]);
+        assert_eq!(seen.finished.code, Some(code), "{}", seen.finished.stderr);
+        assert_eq!(seen.calls.contains_key("mpirun"), code == 0);
+    }
+    let version = call(&["--version"]).ended_with(0).stdout;
+    let wanted = match cfg!(feature = "mpi") {
+        true => "\nMPI: built in\n",
+        false => "\nMPI: not built in\n",
+    };
+    assert!(version.ends_with(wanted), "{version}");
+}
+
+/// Prometheus and the probes reach the leaders at the address of their pod.
+#[test]
+fn pods_serve_metrics_at_their_own_address() {
+    let job = check_job(&yaml(INDEXED_JOB)).unwrap();
+    let container = &job.spec.template.spec.containers[0];
+    let env: Vec<_> = container.env.iter().flatten().collect();
+    let ip = env.iter().find(|it| it.name == "POD_IP").unwrap();
+    let source = &ip.value_from.as_ref().unwrap().field_ref.field_path;
+    assert_eq!(*source, FieldPath::PodIp);
+    let listen = env.iter().find(|it| it.name == "STORYLOOM_METRICS_LISTEN");
+    let listen = listen.unwrap().value.as_deref().unwrap();
+    let port = container.ports.as_ref().unwrap()[0].container_port;
+    assert_eq!(listen, format!("$(POD_IP):{port}"));
+    let annotations = job.spec.template.metadata.annotations.as_ref().unwrap();
+    assert_eq!(annotations["prometheus.io/port"], port.to_string());
+    // The setting of that name takes it.
+    let mut config = storyloom(["config"]);
+    config.env(
+        "STORYLOOM_METRICS_LISTEN",
+        listen.replace("$(POD_IP)", "10.1.2.3"),
+    );
+    let shown = finish(&mut config).ended_with(0).stdout;
+    assert!(shown.contains("listen = \"10.1.2.3:9464\""), "{shown}");
+
+    let path = |probe: &Option<Probe>| {
+        let get = probe.as_ref().unwrap().http_get.as_ref();
+        get.unwrap().path.clone()
+    };
+    assert_eq!(path(&container.startup_probe), "/healthz");
+    assert_eq!(path(&container.liveness_probe), "/healthz");
+    assert_eq!(path(&container.readiness_probe), "/readyz");
+}
+
+/// The image has the versions that the rest of the project names, and the user of the pods.
+#[test]
+fn the_dockerfile_fits_the_checkout() {
+    let text = template("Dockerfile");
+    let lines = shell_lines(&text);
+    let root = folder().join("..");
+    let read = |name: &str| fs::read_to_string(root.join(name)).unwrap();
+    for line in &lines {
+        let instruction = line.split(' ').next().unwrap();
+        let known = [
+            "ARG",
+            "FROM",
+            "RUN",
+            "COPY",
+            "ENV",
+            "WORKDIR",
+            "USER",
+            "ENTRYPOINT",
+        ];
+        assert!(known.contains(&instruction), "{line}");
+    }
+    let stages: Vec<&str> = lines
+        .iter()
+        .filter_map(|line| line.strip_prefix("FROM "))
+        .collect();
+    let [torch, build, last] = stages[..] else {
+        panic!("{stages:?}");
+    };
+    assert!(torch.ends_with(" AS torch") && build.ends_with(" AS build"));
+    assert_eq!(last, "$BASE");
+    let copied = lines.iter().filter_map(|line| line.split_once("--from="));
+    for (_, from) in copied {
+        let stage = from.split(' ').next().unwrap();
+        assert!(["torch", "build"].contains(&stage), "{from}");
+    }
+    let setup = read("scripts/setup.sh");
+    let wheels = setup.split("LIBTORCH_WHEELS=(").nth(1).unwrap();
+    let wheel = wheels.split(' ').next().unwrap();
+    assert!(lines.iter().any(|line| line.ends_with(wheel)), "{wheel}");
+    let cargo = read("Cargo.toml");
+    let rust = cargo.split("rust-version = \"").nth(1).unwrap();
+    let rust = rust.split('"').next().unwrap();
+    assert!(build.starts_with(&format!("rust:{rust}-")), "{build}");
+    let job = check_job(&yaml(INDEXED_JOB)).unwrap();
+    let user = job.spec.template.spec.security_context.unwrap();
+    let wanted = format!("USER {}:{}", user.run_as_user, user.run_as_group);
+    assert!(lines.contains(&wanted), "{wanted}");
 }

@@ -10,6 +10,7 @@ mod harness;
 mod input;
 mod launch;
 mod machine;
+mod meeting;
 mod monitoring;
 mod operating;
 mod plan;

@@ -1,8 +1,11 @@
 //! What the libraries read from the environment once, before this program's first line.
 
 use std::env;
+use std::io;
+use std::mem::MaybeUninit;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::ptr::null_mut;
 
 /// How threads hold freed memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,10 +49,12 @@ struct Setting {
     decided: &'static [&'static str],
 }
 
-/// Starts this program again, as the same process, with the settings that it lacks.
+/// Starts this program again, as the same process, with the settings that it lacks. The signals
+/// `held` wait until the program lets them in ([`let_in`]): without that, one that comes while the
+/// libraries are loaded would kill it.
 ///
 /// Where that fails the program goes on as it is.
-pub fn settle(heaps: Heaps) {
+pub fn settle(heaps: Heaps, held: &[i32]) {
     let heap = match heaps {
         Heaps::Own => OWN_HEAPS,
         Heaps::One => ONE_HEAP,
@@ -68,10 +73,46 @@ pub fn settle(heaps: Heaps) {
         return;
     }
     if let Ok(program) = env::current_exe() {
-        let error = Command::new(program)
-            .args(env::args_os().skip(1))
-            .envs(missing)
-            .exec();
+        let error = restart(Command::new(program).envs(missing), held);
         tracing::debug!("running with the libraries' defaults: {error}");
+    }
+}
+
+/// Returns only if it fails.
+fn restart(command: &mut Command, held: &[i32]) -> io::Error {
+    let held = held.to_vec();
+    // The standard library lets all signals in before it runs what is given here.
+    let hold = move || mask(libc::SIG_BLOCK, &held);
+    command.args(env::args_os().skip(1));
+    // SAFETY: the closure calls only `sigemptyset`, `sigaddset` and `pthread_sigmask`, which are
+    // allowed between fork and exec; here there is no fork at all.
+    unsafe { command.pre_exec(hold) };
+    command.exec()
+}
+
+/// Lets signals in that were held back since before the program started.
+pub fn let_in(signals: &[i32]) {
+    if let Err(error) = mask(libc::SIG_UNBLOCK, signals) {
+        tracing::warn!("signals may not be heard: {error}");
+    }
+}
+
+/// Changes which signals this thread holds back.
+fn mask(how: i32, signals: &[i32]) -> io::Result<()> {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: `sigemptyset` initialises the set that it is given a place for.
+    let mut set: libc::sigset_t = unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        set.assume_init()
+    };
+    for &signal in signals {
+        // SAFETY: the set is initialised; a number that is no signal is refused.
+        unsafe { libc::sigaddset(&raw mut set, signal) };
+    }
+    // SAFETY: the set is initialised and lives until the call returns; the old mask is not asked
+    // for.
+    match unsafe { libc::pthread_sigmask(how, &raw const set, null_mut()) } {
+        0 => Ok(()),
+        code => Err(io::Error::from_raw_os_error(code)),
     }
 }

@@ -17,6 +17,7 @@ mod planner;
 mod plans;
 mod progress;
 mod ranks;
+mod room;
 mod shift;
 mod signals;
 mod world;

@@ -25,7 +25,15 @@ pub struct Place {
     layout: Layout,
 }
 
+/// Time that the first rank has to say what all would say: launchers end the others, and throw
+/// away what these still say, as soon as one has ended.
+const FIRST_SPEAKS: Duration = Duration::from_secs(1);
+
 fn setup(error: CommError) -> Failure {
+    if matches!(&error, CommError::Apart { rank, .. } if *rank > 0) {
+        std::thread::sleep(FIRST_SPEAKS);
+        return Failure::told(Exit::Config);
+    }
     let exit = if error.is_resumable() {
         Exit::Stopped
     } else {
@@ -267,6 +275,12 @@ impl Place {
             }
             _ => None,
         }
+    }
+
+    /// The code of a rank that has lost its world: that of the rank that left, if it was graver.
+    pub fn as_others_end(&self, exit: Exit) -> Exit {
+        let told = self.world.told().and_then(|code| u8::try_from(code).ok());
+        exit.graver(told.and_then(Exit::of_code).unwrap_or(exit))
     }
 
     /// Ends as all ranks do: waits for them, and returns the gravest of their codes. Launchers end

@@ -66,12 +66,34 @@ pub enum CommError {
     /// Some ranks did not come to where all meet, or one ended before all were there.
     #[error("{0}")]
     Absent(String),
+    /// Nobody told the ranks where the others are. All find the same, and one may say it for all.
+    #[error("{reason}")]
+    Apart {
+        /// This rank.
+        rank: usize,
+        /// What to do.
+        reason: String,
+    },
     /// The world cannot come together as it is set up.
     #[error("{0}")]
     Setup(String),
 }
 
 impl CommError {
+    /// These ranks of `size` did not come to `place`.
+    pub(crate) fn missing(ranks: &[usize], size: usize, seconds: u64, place: &str) -> Self {
+        Self::Absent(format!(
+            "rank{} {} of {size} did not come to {place} within {seconds} s; see what {} said, \
+             then start the run again",
+            plural(ranks),
+            list(ranks),
+            match ranks.len() {
+                1 => "it",
+                _ => "they",
+            }
+        ))
+    }
+
     /// Whether starting the run again may help: a rank is gone or late, and nothing is wrong with
     /// the input.
     pub fn is_resumable(&self) -> bool {

@@ -1,19 +1,24 @@
 //! Starts the ranks of a world on this machine, without MPI.
+//!
+//! Each rank is a process group of its own: what a terminal or a scheduler sends to the group of the
+//! launcher reaches the ranks once, through the launcher, and Ctrl-C does not count twice.
 
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::net::TcpListener;
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, ExitStatus};
-use std::sync::Arc;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+use rustix::process::{Pid, Signal, getpid, kill_process};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2};
+use signal_hook::iterator::Signals;
 
 use crate::discovery::{RENDEZVOUS, TOKEN};
 use crate::error::CommError;
-use crate::rendezvous;
+use crate::ignored::not_ignored;
+use crate::rendezvous::{self, Expected};
 
 /// How a world ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,74 +30,116 @@ pub enum Ended {
     Killed(i32),
 }
 
-/// Time the other ranks have to end by themselves once one has failed.
+/// Time the other ranks have to end by themselves once one has failed, and all of them once they
+/// were asked to stop a second time.
 const GRACE: Duration = Duration::from_secs(8);
+/// Time between two looks.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Signals that are passed on to all ranks.
 const FORWARDED: [i32; 5] = [SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2];
+/// Those of them that ask a world to end, whatever its settings say.
+const STOPPING: [i32; 2] = [SIGTERM, SIGINT];
 
 /// Runs `program` `size` times as the ranks of a world and waits for the end of all.
 ///
-/// Signals are passed on to every rank. If a rank fails, the others get a few seconds to notice
-/// and end by themselves; `resumable` is the code of those that did.
+/// Signals are passed on to every rank, but for those that were ignored when this program started:
+/// they are ignored by the ranks too. If a rank fails, the others get a few seconds to notice and
+/// end by themselves; `resumable` is the code of those that did.
+///
+/// # Errors
+/// No place to meet can be had, or a rank cannot be started.
 pub fn launch(
     size: usize,
     program: &OsString,
     arguments: &[OsString],
     resumable: i32,
 ) -> Result<Ended, CommError> {
-    let failed = |what: &str, error: std::io::Error| CommError::Setup(format!("{what}: {error}"));
+    // Before the first rank: from now on no signal is lost.
+    let heard = FORWARDED.into_iter().chain([SIGTSTP]);
+    let signals = Signals::new(not_ignored(heard)).map_err(|e| failed("signals", e))?;
     let listener = TcpListener::bind("127.0.0.1:0").map_err(|e| failed("rendezvous", e))?;
     let address = listener.local_addr().map_err(|e| failed("rendezvous", e))?;
     let token = token().map_err(|e| failed("token", e))?;
-    let signals = signal_hook::iterator::Signals::new(FORWARDED);
-    let mut signals = signals.map_err(|e| failed("signals", e))?;
 
     let mut ranks = Ranks(Vec::with_capacity(size));
     for rank in 0..size {
-        let child = Command::new(program)
+        let mut command = Command::new(program);
+        command
             .args(arguments)
-            .envs([(RENDEZVOUS, address.to_string()), (TOKEN, token.clone())])
-            .envs([("RANK", rank), ("LOCAL_RANK", rank)].map(|(k, v)| (k, v.to_string())))
-            .envs(
-                [("WORLD_SIZE", size), ("LOCAL_WORLD_SIZE", size)].map(|(k, v)| (k, v.to_string())),
-            )
-            .spawn()
-            .map_err(|error| failed(&format!("rank {rank} cannot be started"), error))?;
-        ranks.0.push((child, None));
+            .envs([(RENDEZVOUS, address.to_string()), (TOKEN, token.clone())]);
+        ranks.start(command, rank, size)?;
     }
     // Ranks that never ask, because they fail before, must not keep this waiting.
-    let over = Arc::new(AtomicBool::new(false));
-    let given_up = Arc::clone(&over);
-    let server = std::thread::spawn(move || {
-        let stop = || given_up.load(Ordering::Relaxed);
+    let over = AtomicBool::new(false);
+    let stop = || over.load(Ordering::Relaxed);
+    let world = token.as_str();
+    std::thread::scope(|scope| {
         // Ranks that waited for a list say so themselves.
-        let _ = rendezvous::serve(&listener, size, &token, &stop);
-    });
-    let mut failed_at = None;
+        scope.spawn(|| rendezvous::serve(&listener, Expected { size, world }, &stop));
+        let watched = watch(&mut ranks, signals, &over);
+        over.store(true, Ordering::Relaxed);
+        watched
+    })?;
+    Ok(ranks.ended(resumable))
+}
+
+fn failed(what: &str, error: std::io::Error) -> CommError {
+    CommError::Setup(format!("{what}: {error}"))
+}
+
+/// Passes signals on until all ranks have ended. `is_lost` is set when not all ranks will come to
+/// where they meet.
+fn watch(ranks: &mut Ranks, mut signals: Signals, is_lost: &AtomicBool) -> Result<(), CommError> {
+    let mut requests = 0;
+    let mut last_call: Option<Instant> = None;
     while ranks.are_running()? {
         for signal in signals.pending() {
+            if signal == SIGTSTP {
+                ranks.sleep_together();
+                continue;
+            }
             ranks.signal(signal);
+            requests += usize::from(STOPPING.contains(&signal));
         }
-        if failed_at.is_none() && ranks.codes().any(|code| code != 0) {
-            failed_at = Some(Instant::now());
+        let has_failed = ranks.codes().any(|code| code != 0);
+        if has_failed {
+            is_lost.store(true, Ordering::Relaxed);
         }
-        if failed_at.is_some_and(|at: Instant| at.elapsed() > GRACE) {
-            tracing::warn!("a rank has failed and others go on: ending them");
+        if has_failed || requests > 1 {
+            last_call.get_or_insert_with(Instant::now);
+        }
+        if last_call.is_some_and(|at| at.elapsed() > GRACE) {
+            tracing::warn!("some ranks go on although their world has ended: ending them");
             ranks.kill();
         }
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(PAUSE);
     }
-    over.store(true, Ordering::Relaxed);
-    // It only ever returns.
-    let _ = server.join();
-    Ok(ranks.ended(resumable))
+    Ok(())
 }
 
 /// Children, killed when the launcher fails itself.
 struct Ranks(Vec<(Child, Option<ExitStatus>)>);
 
 impl Ranks {
+    /// Starts the next rank.
+    fn start(&mut self, mut command: Command, rank: usize, size: usize) -> Result<(), CommError> {
+        // Outside the group that has the terminal, reading from it would stop the rank.
+        if std::io::stdin().is_terminal() {
+            command.stdin(Stdio::null());
+        }
+        let child = command
+            .envs([("RANK", rank), ("LOCAL_RANK", rank)].map(|(k, v)| (k, v.to_string())))
+            .envs(
+                [("WORLD_SIZE", size), ("LOCAL_WORLD_SIZE", size)].map(|(k, v)| (k, v.to_string())),
+            )
+            .process_group(0)
+            .spawn()
+            .map_err(|error| failed(&format!("rank {rank} cannot be started"), error))?;
+        self.0.push((child, None));
+        Ok(())
+    }
+
     fn are_running(&mut self) -> Result<bool, CommError> {
         for (rank, (child, status)) in self.0.iter_mut().enumerate() {
             if status.is_none() {
@@ -125,6 +172,10 @@ impl Ranks {
             SIGUSR1 => Signal::USR1,
             _ => Signal::USR2,
         };
+        self.send(signal);
+    }
+
+    fn send(&self, signal: Signal) {
         for (child, status) in &self.0 {
             let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
             if let (None, Some(pid)) = (status, pid) {
@@ -132,6 +183,14 @@ impl Ranks {
                 let _ = kill_process(pid, signal);
             }
         }
+    }
+
+    /// After Ctrl-Z: stops the ranks and this program, and wakes the ranks when it is woken.
+    fn sleep_together(&self) {
+        self.send(Signal::STOP);
+        // A program may always stop itself.
+        let _ = kill_process(getpid(), Signal::STOP);
+        self.send(Signal::CONT);
     }
 
     fn kill(&mut self) {

@@ -9,15 +9,19 @@
 //! No collective waits for ever. What is late is an error that names the ranks that are missing,
 //! and the world ends in a way that lets the run go on later.
 
+mod attend;
 mod backend;
 pub mod bench;
 mod call;
 pub mod discovery;
 mod element;
 mod error;
+mod frame;
 mod group;
+pub mod ignored;
 pub mod launcher;
 mod mailbox;
+pub mod meeting;
 mod messages;
 #[cfg(feature = "mpi")]
 mod mpi_backend;

@@ -1,12 +1,15 @@
 //! The world of this process, from its start to its end.
 
-use std::net::TcpListener;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::discovery::{self, Found, Meeting, Source};
+use crate::discovery::{self, Found, Source};
 use crate::error::CommError;
 use crate::group::Group;
-use crate::{rendezvous, sockets, threads};
+use crate::meeting::{Holder, Meeting};
+use crate::rendezvous::{self, Expected};
+use crate::{attend, sockets, threads};
 
 /// How ranks deal with each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,8 +45,9 @@ impl World {
     /// Not all ranks came, or there is no way to find them.
     pub fn join(options: WorldOptions) -> Result<Self, CommError> {
         let variable = |name: &str| std::env::var(name).ok();
+        let found = discovery::discover(&variable)?;
         #[cfg(feature = "mpi")]
-        if discovery::under_mpi_launcher(&variable) {
+        if discovery::is_of_mpi(&found, &variable) {
             let (library, group, found) = crate::mpi_backend::start(options.patience)?;
             return Ok(Self {
                 found,
@@ -51,15 +55,16 @@ impl World {
                 _library: Some(library),
             });
         }
-        let found = discovery::discover(&variable)?;
-        let group = if found.size == 1 {
-            alone(options.patience)
-        } else {
+        if discovery::is_only_of_pmix(&found, &variable) {
+            return Err(only_pmix(&variable));
+        }
+        if found.source == Source::Launch {
             follow_parent();
-            let Some(meeting) = &found.rendezvous else {
-                return Err(no_meeting(&found));
-            };
-            meet(&found, meeting, options.patience)?
+        }
+        let group = match &found.rendezvous {
+            _ if found.size == 1 => alone(options.patience),
+            Some(meeting) => meet(&found, meeting, options.patience)?,
+            None => return Err(no_meeting(&found, Build::OF_THIS)),
         };
         Ok(Self {
             found,
@@ -72,14 +77,7 @@ impl World {
     /// A world of one, whatever the environment says.
     pub fn alone() -> Self {
         Self {
-            found: Found {
-                source: Source::Alone,
-                rank: 0,
-                size: 1,
-                local_rank: 0,
-                local_size: 1,
-                rendezvous: None,
-            },
+            found: Found::alone(),
             group: alone(WorldOptions::default().patience),
             #[cfg(feature = "mpi")]
             _library: None,
@@ -96,8 +94,15 @@ impl World {
         &self.group
     }
 
-    /// Ends this process and with it the world, whatever the others are at.
+    /// The code that another rank of a world without MPI ended with, if it left before the end and
+    /// could say so. MPI ends such a world itself.
+    pub fn told(&self) -> Option<i32> {
+        sockets::told()
+    }
+
+    /// Ends this process and with it the world, whatever the others are at. They are told the code.
     pub fn abort(code: i32) -> ! {
+        sockets::say_farewell(code);
         #[cfg(feature = "mpi")]
         crate::mpi_backend::abort(code);
         std::process::exit(code)
@@ -109,19 +114,50 @@ fn alone(patience: Duration) -> Group {
     threads::world(1, patience).remove(0)
 }
 
-fn no_meeting(found: &Found) -> CommError {
-    let how = match found.source {
-        Source::OpenMpi | Source::Pmi | Source::Slurm if cfg!(not(feature = "mpi")) => {
-            "this program was built without MPI: build it with `--features mpi` \
-             (scripts/setup.sh --mpi), start it with `storyloom launch`, or set MASTER_ADDR and \
+/// What this program was built with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Build {
+    /// An MPI library.
+    WithMpi,
+    /// None.
+    WithoutMpi,
+}
+
+impl Build {
+    const OF_THIS: Self = match cfg!(feature = "mpi") {
+        true => Self::WithMpi,
+        false => Self::WithoutMpi,
+    };
+}
+
+/// What to do where only an MPI library could find the ranks.
+const BUILD_IT: &str = "this program was built without MPI: build it with `--features mpi` \
+                        (scripts/setup.sh --mpi), start it with `storyloom launch`, or set \
+                        MASTER_ADDR and MASTER_PORT";
+
+fn no_meeting(found: &Found, build: Build) -> CommError {
+    let how = match (found.source, build) {
+        (Source::OpenMpi | Source::Pmi | Source::Slurm, Build::WithoutMpi) => BUILD_IT,
+        (Source::Slurm, Build::WithMpi) => {
+            "start it with `srun --mpi=pmix` (with pmi2 for MPICH), or set MASTER_ADDR and \
              MASTER_PORT"
         }
         _ => "set MASTER_ADDR and MASTER_PORT, or start the ranks with `storyloom launch`",
     };
     let (rank, size, source) = (found.rank, found.size, found.source.name());
-    CommError::Setup(format!(
-        "rank {rank} of {size} (from {source}) does not know where the others are: {how}"
-    ))
+    let reason =
+        format!("rank {rank} of {size} (from {source}) does not know where the others are: {how}");
+    CommError::Apart { rank, reason }
+}
+
+fn only_pmix(variable: discovery::Variables) -> CommError {
+    let rank = variable("PMIX_RANK").and_then(|rank| rank.parse().ok());
+    CommError::Apart {
+        rank: rank.unwrap_or_default(),
+        reason: format!(
+            "a launcher of MPI started this program as one of several (PMIX_RANK); {BUILD_IT}"
+        ),
+    }
 }
 
 /// Asks to be told when the launcher dies, so that no rank is left behind.
@@ -134,26 +170,72 @@ fn follow_parent() {
 }
 
 fn meet(found: &Found, meeting: &Meeting, patience: Duration) -> Result<Group, CommError> {
-    let address = sockets::Address {
-        rendezvous: &meeting.address,
-        token: &meeting.token,
-        rank: found.rank,
-        size: found.size,
+    let (rank, size) = (found.rank, found.size);
+    let join = |at: &Meeting| {
+        let address = sockets::Address {
+            meeting,
+            at,
+            rank,
+            size,
+        };
+        sockets::join(address, patience)
     };
-    if !(meeting.by_rank_zero && found.rank == 0) {
-        return sockets::join(&address, patience);
+    if rank > 0 || meeting.holder == Holder::Launcher {
+        return join(meeting);
     }
-    let listener = TcpListener::bind(&meeting.address).map_err(|error| {
-        CommError::Setup(format!(
-            "rank 0 cannot listen at {}: {error}",
-            meeting.address
-        ))
-    })?;
-    let (size, token) = (found.size, meeting.token.clone());
-    let server = std::thread::spawn(move || rendezvous::serve(&listener, size, &token, &|| false));
-    let group = sockets::join(&address, patience)?;
-    match server.join() {
-        Ok(served) => served.map(|()| group),
-        Err(_) => Err(CommError::Setup("the rendezvous failed".to_owned())),
+    let listener = attend::hold(meeting, sockets::gathering(patience))?;
+    let own = own_meeting(meeting, &listener)?;
+    let over = AtomicBool::new(false);
+    let stop = || over.load(Ordering::Relaxed);
+    let world = meeting.world.as_str();
+    std::thread::scope(|scope| {
+        let server = scope.spawn(|| rendezvous::serve(&listener, Expected { size, world }, &stop));
+        let group = join(&own);
+        over.store(true, Ordering::Relaxed);
+        match server.join() {
+            // What became of the gathering the ranks were told, this one too.
+            Ok(_) => group,
+            Err(_) => Err(CommError::Setup("the rendezvous failed".to_owned())),
+        }
+    })
+}
+
+/// The meeting as its holder reaches it: at the port that it got, on its own machine.
+fn own_meeting(meeting: &Meeting, listener: &TcpListener) -> Result<Meeting, CommError> {
+    let failed = |error: std::io::Error| CommError::Setup(format!("the rendezvous: {error}"));
+    let address = listener.local_addr().map_err(failed)?;
+    let host = match address.ip() {
+        ip if !ip.is_unspecified() => ip,
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    };
+    Ok(Meeting {
+        host: host.to_string(),
+        ports: vec![address.port()],
+        ..meeting.clone()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_built_without_mpi_says_so_under_every_launcher_of_it() {
+        for source in [Source::Slurm, Source::OpenMpi, Source::Pmi] {
+            let found = Found {
+                source,
+                size: 2,
+                ..Found::alone()
+            };
+            let without = no_meeting(&found, Build::WithoutMpi).to_string();
+            assert!(without.contains("--features mpi"), "{without}");
+            assert!(without.contains("scripts/setup.sh --mpi"), "{without}");
+            let with = no_meeting(&found, Build::WithMpi).to_string();
+            assert!(!with.contains("--features"), "{with}");
+        }
+        let pmix = only_pmix(&|_| Some("3".to_owned()));
+        assert!(matches!(&pmix, CommError::Apart { rank: 3, .. }), "{pmix}");
+        assert!(pmix.to_string().contains("--features mpi"));
     }
 }

@@ -373,7 +373,7 @@ fn kernels() -> Result<KernelFigures, Failure> {
 
 /// Measures, and prints the figures.
 pub fn run(arguments: &Arguments) -> Outcome {
-    environment::settle(Heaps::Own);
+    environment::settle(Heaps::Own, &[]);
     match &arguments.what {
         What::Denoise(what) => print_json(&what.measure()?)?,
         What::Share(what) => return what.measure(),

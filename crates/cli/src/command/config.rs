@@ -3,6 +3,7 @@
 use std::fs;
 
 use clap::Args;
+use storyloom_parallel::discovery::discover;
 
 use super::ConfigArguments;
 use crate::config::{self, Config};
@@ -29,8 +30,34 @@ pub fn run(arguments: &Arguments) -> Outcome {
     Ok(Exit::Done)
 }
 
-/// Loads the config of a command; problems are told before this returns.
+/// Loads the config of a command; problems are told before this returns, and what is odd about the
+/// environment.
 pub fn load(arguments: &ConfigArguments) -> Result<Config, Failure> {
+    let config = load_quietly(arguments)?;
+    warn_of_strays();
+    Ok(config)
+}
+
+/// Warns of variables that look like options and are none. One rank says it for all.
+pub fn warn_of_strays() {
+    let variable = |name: &str| std::env::var(name).ok();
+    if discover(&variable).is_ok_and(|found| found.rank > 0) {
+        return;
+    }
+    for line in config::strays(&environment()) {
+        tracing::warn!("{line}");
+    }
+}
+
+/// The variables whose names and values are text: others cannot be ours.
+fn environment() -> Vec<(String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+/// As [`load`], for who warns later.
+pub fn load_quietly(arguments: &ConfigArguments) -> Result<Config, Failure> {
     let file = match &arguments.config {
         Some(path) => {
             let text = fs::read_to_string(path).map_err(|error| {
@@ -43,13 +70,10 @@ pub fn load(arguments: &ConfigArguments) -> Result<Config, Failure> {
         }
         None => None,
     };
-    // Names that are no text cannot be ours.
-    let environment = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let file = file
         .as_ref()
         .map(|(name, text)| (name.as_str(), text.as_str()));
-    config::load(file, environment, &arguments.sets).map_err(|problems| {
+    config::load(file, environment(), &arguments.sets).map_err(|problems| {
         for problem in problems {
             eprintln!("error: {problem}");
         }

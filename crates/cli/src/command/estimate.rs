@@ -22,6 +22,7 @@ use crate::diagnose;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::input;
 use crate::output::{print, print_json};
+use crate::room::size;
 
 /// Arguments of `estimate`.
 #[derive(Debug, Args)]
@@ -362,15 +363,6 @@ fn memory(estimate: &Estimate) -> String {
     match estimate.fits {
         true => needed,
         false => format!("{needed}: THIS DOES NOT FIT"),
-    }
-}
-
-fn size(bytes: f64) -> String {
-    match bytes {
-        ..1e6 => format!("{:.1} kB", bytes / 1e3),
-        ..1e9 => format!("{:.1} MB", bytes / 1e6),
-        ..1e12 => format!("{:.1} GB", bytes / 1e9),
-        _ => format!("{:.2} TB", bytes / 1e12),
     }
 }
 

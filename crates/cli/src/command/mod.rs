@@ -29,9 +29,15 @@ use std::path::PathBuf;
 use crate::exit::{Exit, Outcome};
 use crate::logging;
 
+/// What `--version` says; scripts ask it before they start ranks by MPI.
+const VERSION: &str = match cfg!(feature = "mpi") {
+    true => concat!(env!("CARGO_PKG_VERSION"), "\nMPI: built in"),
+    false => concat!(env!("CARGO_PKG_VERSION"), "\nMPI: not built in"),
+};
+
 /// Makes long, consistent, multi-shot stories with diffusion models.
 #[derive(Debug, Parser)]
-#[command(version, after_help = Exit::TABLE, max_term_width = 100)]
+#[command(version, long_version = VERSION, after_help = Exit::TABLE, max_term_width = 100)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -20,7 +20,7 @@ use crate::input::{self, Input};
 use crate::output::print;
 use crate::planner::{self, Home};
 use crate::plans::{Outcome, PlanRecord, Plans, Recipe};
-use crate::signals;
+use crate::signals::{self, Work};
 
 /// Arguments of `plan`.
 #[derive(Debug, Args)]
@@ -45,6 +45,7 @@ pub struct Arguments {
 /// Plans what is missing and writes the manifest when every brief is settled.
 pub fn run(arguments: &Arguments) -> CommandOutcome {
     let config = config::load(&arguments.config)?;
+    let stop = signals::stop_flag(&config.run, Work::Now)?;
     let requests = match input::read(&arguments.briefs)? {
         Ok(requests) => requests,
         Err(report) => {
@@ -56,7 +57,6 @@ pub fn run(arguments: &Arguments) -> CommandOutcome {
     if arguments.dry_run {
         return tell_input(&requests);
     }
-    let stop = signals::stop_flag(&config.run)?;
     let plans = Plans::take(&arguments.out)?;
     let planner = planner::build(&config, &requests.folder, &stop, || Home::alone(&config))?;
     let desk = Desk {

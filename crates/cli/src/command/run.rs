@@ -32,8 +32,9 @@ use crate::logging::{self, Logging};
 use crate::planner;
 use crate::progress::Progress;
 use crate::ranks;
+use crate::room;
 use crate::shift::Shift;
-use crate::signals;
+use crate::signals::{self, Work};
 use crate::world::{self, Place};
 
 /// Arguments of `run`.
@@ -64,26 +65,31 @@ pub fn run(arguments: &Arguments) -> Outcome {
     layers
         .sets
         .extend(action.map(|action| format!("on_preempt={action}")));
-    let config = config::load(&layers)?;
+    let config = config::load_quietly(&layers)?;
     if config.top.engine == EngineKind::Torch {
-        environment::settle(Heaps::Own);
+        environment::settle(Heaps::Own, &signals::all_heard(&config.run)?);
     }
+    // Before anything is waited for, read or loaded, which may take minutes.
+    let stop = signals::stop_flag(&config.run, Work::Later)?;
     let logging = logging::of_run(&config, &arguments.out);
+    config::warn_of_strays();
     let place = world::join(&config)?;
+    signals::begin();
     logging.placed(&place.name, place.world.found().rank);
-    let result = on_this_rank(arguments, &config, &place, &logging);
+    let result = on_this_rank(arguments, &config, &place, &logging, &stop)
+        .map_err(|failure| room::tell(failure, &arguments.out));
     logging.finish();
     match result {
         Ok(exit) if place.is_shared() => Ok(place.agree(exit).unwrap_or_else(|failure| {
             eprintln!("error: {}", failure.message);
-            World::abort(failure.exit as i32)
+            World::abort(place.as_others_end(failure.exit) as i32)
         })),
         // The others would wait for this rank.
         Err(failure) if place.is_shared() => {
             if !failure.message.is_empty() {
                 eprintln!("error: {}", failure.message);
             }
-            World::abort(failure.exit as i32)
+            World::abort(place.as_others_end(failure.exit) as i32)
         }
         result => result,
     }
@@ -95,6 +101,7 @@ fn on_this_rank(
     config: &Config,
     place: &Place,
     logging: &Logging,
+    stop: &StopFlag,
 ) -> Outcome {
     let mut input = match input::read(&arguments.manifest)? {
         Ok(input) => input,
@@ -108,8 +115,6 @@ fn on_this_rank(
     if let Some(limit) = arguments.limit {
         input.lines.truncate(limit);
     }
-    // Before anything is loaded, which may take minutes.
-    let stop = signals::stop_flag(&config.run)?;
     let settings = run_config(config, arguments, &input, place);
     planner::prepare(&settings, &input, place)?;
     if drain::is_forbidden(&settings, place)? {
@@ -133,13 +138,13 @@ fn on_this_rank(
     if !place.plans_only() {
         settings.videos.check_encoder()?;
     }
-    let shift = Shift::begin(config, &settings, place, &stop)?;
-    let watch = DrainWatch::start(&settings, &stop)?;
+    let shift = Shift::begin(config, &settings, place, stop)?;
+    let watch = DrainWatch::start(&settings, stop)?;
     let pause = Duration::from_secs(u64::from(config.logs.progress_s));
     let progress = place
         .is_first()
         .then(|| Progress::show(&logging.screen, &arguments.out, pause));
-    let result = lead(config, &settings, &input, place, &shift, &stop);
+    let result = lead(config, &settings, &input, place, &shift, stop);
     drop((watch, progress));
     shift.end(&result);
     let outcome = result?;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
+use storyloom_parallel::ignored::not_ignored;
 use storyloom_training::error::TrainError;
 use storyloom_training::reader::train_reader;
 use storyloom_training::world::{Split, Story, manifest, sheet};
@@ -119,11 +120,11 @@ pub fn run(arguments: &Arguments) -> Outcome {
         TrainCommand::Manifest(arguments) => write_manifest(arguments),
         TrainCommand::Sheet(arguments) => write_sheet(arguments),
         TrainCommand::Reader(arguments) => {
-            environment::settle(Heaps::One);
+            environment::settle(Heaps::One, &[]);
             reader(arguments)
         }
         TrainCommand::Tiny(arguments) => {
-            environment::settle(Heaps::One);
+            environment::settle(Heaps::One, &[]);
             let stop = stop_flag()?;
             train_tiny::run(arguments, &stop, failure)
         }
@@ -178,7 +179,7 @@ fn reader(arguments: &ReaderArguments) -> Outcome {
 /// A flag that SIGINT and SIGTERM set; a second signal ends the program at once.
 fn stop_flag() -> Result<Arc<AtomicBool>, Failure> {
     let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
+    for signal in not_ignored([SIGINT, SIGTERM]) {
         flag::register_conditional_shutdown(signal, Exit::Stopped as i32, Arc::clone(&stop))
             .and_then(|_| flag::register(signal, Arc::clone(&stop)))
             .map_err(|error| Failure::new(Exit::Unexpected, error))?;

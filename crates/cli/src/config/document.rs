@@ -12,7 +12,9 @@ pub fn markdown() -> String {
          compares the two.\n\n\
          Later layers win: defaults < the file given with `--config` < environment variables < \
          `--set key=value`.\nThe variable of `video.width` is `STORYLOOM_VIDEO_WIDTH`. Unknown keys \
-         are errors (exit code 78).\n\n\
+         are errors (exit code 78).\nOf variables only those are that are a few letters from one \
+         of ours; others get a warning, and those\nthat Kubernetes makes for services \
+         (`STORYLOOM_PORT=tcp://…`) not even that.\n\n\
          | key | value | default | meaning |\n|---|---|---|---|\n",
     );
     let mut defaults = Config::default();

@@ -2,27 +2,13 @@
 
 use std::fmt;
 
-use storyloom_parallel::discovery::{RENDEZVOUS, TOKEN};
 use storyloom_story::nearest;
 use toml::Value;
 use toml::de::{DeTable, DeValue};
 
 use super::options::Config;
 use super::value::OptionValue;
-
-/// Names in the environment that begin like options but are none.
-const NOT_OPTIONS: [&str; 5] = [
-    "STORYLOOM_LOG",
-    METRICS_TOKEN,
-    PLANNER_KEY,
-    RENDEZVOUS,
-    TOKEN,
-];
-/// The environment variable with the token of `POST /drain`.
-pub const METRICS_TOKEN: &str = "STORYLOOM_METRICS_TOKEN";
-/// The environment variable with the key of the API of `planner.endpoint`.
-pub const PLANNER_KEY: &str = "STORYLOOM_PLANNER_KEY";
-const PREFIX: &str = "STORYLOOM_";
+use super::variables::{Meaning, meaning};
 
 /// Something that makes a config unusable.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +29,8 @@ impl fmt::Display for ConfigProblem {
 ///
 /// # Errors
 /// Every unknown key with the nearest known one, every value of a wrong type, and every broken
-/// rule, each with the place it came from.
+/// rule, each with the place it came from. Of the environment only names that are nearly those of
+/// options count as unknown keys.
 pub fn load(
     file: Option<(&str, &str)>,
     environment: impl IntoIterator<Item = (String, String)>,
@@ -133,21 +120,18 @@ impl Layers {
     }
 
     fn environment(&mut self, variables: impl IntoIterator<Item = (String, String)>) {
-        let mut ours: Vec<_> = variables
-            .into_iter()
-            .filter(|(name, _)| name.starts_with(PREFIX) && !NOT_OPTIONS.contains(&name.as_str()))
-            .collect();
-        ours.sort();
-        let keys: Vec<String> = Config::options().into_iter().map(|info| info.key).collect();
-        for (name, text) in ours {
+        let mut variables: Vec<_> = variables.into_iter().collect();
+        variables.sort();
+        for (name, text) in variables {
             let place = format!("the environment variable {name}");
-            match keys.iter().find(|key| variable(key) == name) {
-                Some(key) => self.assign(key, place, |option| option.update_text(&text)),
-                None => {
-                    let known: Vec<String> = keys.iter().map(|key| variable(key)).collect();
-                    let hint = hint(&name, known.iter().map(String::as_str));
-                    self.problem(place, format!("is no option{hint}"));
+            match meaning(&name, &text) {
+                Meaning::Option(key) => {
+                    self.assign(&key, place, |option| option.update_text(&text));
                 }
+                Meaning::Mistake(meant) => {
+                    self.problem(place, format!("is no option; did you mean {meant:?}?"));
+                }
+                Meaning::Stray(_) | Meaning::Nothing => {}
             }
         }
     }
@@ -202,11 +186,6 @@ fn is_group(key: &str) -> bool {
     let prefix = format!("{key}.");
     let mut options = Config::options().into_iter();
     options.any(|info| info.key.starts_with(&prefix))
-}
-
-/// The environment variable of an option: `video.width` is `STORYLOOM_VIDEO_WIDTH`.
-fn variable(key: &str) -> String {
-    format!("{PREFIX}{}", key.to_uppercase().replace('.', "_"))
 }
 
 fn line_of(text: &str, at: usize) -> usize {
@@ -347,17 +326,5 @@ mod tests {
                 .unwrap_err()
                 .contains("\"t2v\"")
         );
-    }
-
-    #[test]
-    fn environment_names_are_unambiguous() {
-        let mut names: Vec<_> = Config::options()
-            .iter()
-            .map(|info| variable(&info.key))
-            .collect();
-        let count = names.len();
-        names.sort();
-        names.dedup();
-        assert_eq!(names.len(), count);
     }
 }

@@ -8,7 +8,9 @@ mod document;
 mod layers;
 pub mod options;
 pub mod value;
+mod variables;
 
 pub use document::markdown;
-pub use layers::{METRICS_TOKEN, PLANNER_KEY, load};
+pub use layers::load;
 pub use options::Config;
+pub use variables::{METRICS_TOKEN, PLANNER_KEY, strays};

@@ -92,7 +92,8 @@ options! {
         device: Device = Device::Auto,
         /// What follows when a run that was asked to stop has saved everything: `exit` with code
         /// 75, `wait` for the end, or ask Slurm to `requeue` the job. `auto` waits under Slurm,
-        /// which takes a program that exits for a job that is done, and exits elsewhere.
+        /// which takes a program that exits for a job that is done, and exits elsewhere, at a
+        /// terminal, and after Ctrl-C.
         on_preempt: OnPreempt = OnPreempt::Auto,
     }
     /// The run as a whole.
