@@ -17,6 +17,7 @@ mod plan;
 mod planning;
 mod report;
 mod run;
+mod scripts;
 mod served;
 mod settings;
 mod tiny;

@@ -29,7 +29,8 @@ pub struct Place {
 /// away what these still say, as soon as one has ended.
 const FIRST_SPEAKS: Duration = Duration::from_secs(1);
 
-fn setup(error: CommError) -> Failure {
+/// How this rank ends when its world does not come together, or falls apart.
+pub fn setup(error: CommError) -> Failure {
     if matches!(&error, CommError::Apart { rank, .. } if *rank > 0) {
         std::thread::sleep(FIRST_SPEAKS);
         return Failure::told(Exit::Config);

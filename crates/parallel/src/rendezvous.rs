@@ -14,8 +14,6 @@ use crate::frame::{self, Greeting, LONGEST_GREETING, Message, Refusal, VERSION};
 const GREETING: Duration = Duration::from_secs(5);
 /// Time between two looks.
 const PAUSE: Duration = Duration::from_millis(5);
-/// Callers that are listened to at once.
-const CALLERS: usize = 4096;
 
 /// Who is waited for.
 #[derive(Debug, Clone, Copy)]
@@ -135,7 +133,7 @@ impl<'a> Gathering<'a> {
     }
 
     fn admit_all(&mut self, callers: &Receiver<Caller>) {
-        for (stream, peer, greeting) in callers.try_iter().take(CALLERS) {
+        for (stream, peer, greeting) in callers.try_iter() {
             self.admit(stream, peer, &greeting);
         }
     }

@@ -23,6 +23,7 @@ use crate::engine::first_gpu;
 use crate::environment::{self, Heaps};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::print_json;
+use crate::world;
 
 /// Arguments of `bench`.
 #[derive(Debug, Args)]
@@ -97,7 +98,7 @@ impl Share {
 }
 
 fn join() -> Result<World, Failure> {
-    World::join(WorldOptions::default()).map_err(|error| Failure::new(Exit::Config, error))
+    World::join(WorldOptions::default()).map_err(world::setup)
 }
 
 /// Prints the figures of all collectives.
