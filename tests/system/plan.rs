@@ -136,6 +136,56 @@ fn a_dry_run_checks_and_writes_nothing() {
     assert!(!office.path("m.jsonl").exists() && !office.path("m.jsonl.plans").exists());
 }
 
+/// What no seed helps is told before anything is asked, and tried once.
+#[test]
+fn what_the_planner_cannot_write_is_told_before() {
+    let mixed = "{\"id\": \"lampe\", \"title\": \"Lampe\", \"language\": \"de\"}\n\
+                 {\"id\": \"kettle\", \"title\": \"Ember kettle\", \"shots\": 2}\n\
+                 {\"id\": \"fox\", \"idea\": \"a fox crosses a river\"}\n";
+    let office = Office::new(mixed);
+    let wanted = ":1:1: the brief lampe cannot be planned: the rules write English and not \"de\"";
+    let told = office.plan(&["--dry-run"]).ended_with(65).saying(wanted);
+    told.saying("planner.backend = \"served\"")
+        .saying("2 problems");
+    call(&["validate", &office.briefs])
+        .ended_with(65)
+        .saying(wanted);
+    call(&[
+        "validate",
+        &office.briefs,
+        "--set",
+        "planner.backend=simulated",
+    ])
+    .ended_with(0);
+    office.plan(&[]).ended_with(1).saying("quarantined: fox:");
+    assert_eq!(office.ids(), ["kettle"]);
+    assert_eq!(office.record("lampe")["attempt"], 0);
+}
+
+/// The product is there from the first shot on, and what is not drawn is noted.
+#[test]
+fn rules_show_the_product_first_and_note_what_they_leave_out() {
+    let brief = json!({
+        "id": "a", "title": "Kitchen scissors", "shots": 3, "promo": "two for one until Sunday",
+        "selling_points": ["vegan", "hot", "lasts 12 hours"],
+    });
+    let office = Office::new(&brief.to_string());
+    office.plan(&[]).ended_with(0);
+    let script = office.stories()[0]["script"].to_string();
+    let first = &office.stories()[0]["script"]["scenes"][0]["video_prompts"][0];
+    assert!(
+        first.as_str().unwrap().contains("the Kitchen scissors"),
+        "{first}"
+    );
+    for point in ["vegan", "hot", "lasts 12 hours", "scissors stand alone"] {
+        assert!(script.contains(point), "{point}: {script}");
+    }
+    let record = office.record("a");
+    assert_eq!(record["recipe"]["planner"]["rules"], 2);
+    let notes = record["outcome"]["planned"]["notes"].to_string();
+    assert!(notes.contains("two for one until Sunday"), "{notes}");
+}
+
 #[test]
 fn every_bad_field_is_told_with_its_line() {
     let lines = [

@@ -1,6 +1,7 @@
 //! The one file that plugs planners into the trait of the orchestrator.
 
 mod build;
+mod capability;
 mod pictures;
 
 use std::path::Path;
@@ -22,6 +23,7 @@ use crate::input::Input;
 use crate::world::Place;
 
 pub use build::{Home, build};
+pub use capability::unwritable;
 pub use pictures::{PictureChecks, Use};
 
 /// A planner behind the orchestrator's trait.
@@ -74,6 +76,11 @@ impl StoryPlanner for Plugged {
         }
     }
 
+    fn continues(&self, before: &PlannerDescription) -> bool {
+        let before = serde_json::from_value(before.recipe.clone());
+        before.is_ok_and(|before| self.0.describe().continues(&before))
+    }
+
     fn capacity(&self) -> usize {
         self.0.capacity()
     }
@@ -97,6 +104,7 @@ impl StoryPlanner for Plugged {
                     text: planned.raw,
                     repairs: planned.repairs,
                     notes: planned.notes,
+                    departures: planned.departures,
                     tokens_read: planned.tokens.prompt,
                     tokens: planned.tokens.completion,
                 }),
@@ -104,6 +112,7 @@ impl StoryPlanner for Plugged {
                     class: error.class,
                     message: error.message,
                     text: error.raw,
+                    outlook: error.outlook,
                 }),
             })
             .collect()

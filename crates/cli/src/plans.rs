@@ -27,6 +27,15 @@ pub struct Recipe {
     pub picture_sha256: Option<String>,
 }
 
+impl Recipe {
+    /// Whether a plan by `before` is one by this recipe.
+    fn covers(&self, before: &Self) -> bool {
+        self.planner.continues(&before.planner)
+            && self.run_seed == before.run_seed
+            && self.picture_sha256 == before.picture_sha256
+    }
+}
+
 /// One brief and what became of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PlanRecord {
@@ -124,7 +133,7 @@ impl Plans {
     }
 
     /// The record of a brief, if there is one that can be read and is of exactly this brief and
-    /// recipe.
+    /// recipe. Plans of earlier rules stay; what those could not plan is tried again.
     pub fn find(&self, brief: &Brief, recipe: &Recipe) -> Option<PlanRecord> {
         let path = self.path(&brief.id);
         let bytes = fs::read(&path).ok()?;
@@ -135,7 +144,9 @@ impl Plans {
                 return None;
             }
         };
-        let same = record.format == FORMAT && record.brief == *brief && record.recipe == *recipe;
+        let planned = matches!(record.outcome, Outcome::Planned(_));
+        let by_same = record.recipe == *recipe || planned && recipe.covers(&record.recipe);
+        let same = record.format == FORMAT && record.brief == *brief && by_same;
         if !same {
             tracing::info!(
                 "{}: the brief or the settings changed; planned again",

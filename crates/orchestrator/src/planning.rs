@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use storyloom_memory::Sealed;
 use storyloom_memory::commit::RECORD_FORMAT;
-use storyloom_story::{Brief, ErrorClass, Seed, StoryId, StoryScript, parse_script};
+use storyloom_story::{Brief, ErrorClass, Outlook, Seed, StoryId, StoryScript, parse_script};
 
 use crate::error::RunError;
 use crate::run_folder::RunFolder;
@@ -34,6 +34,12 @@ use crate::run_folder::RunFolder;
 pub trait StoryPlanner: Sync {
     /// What it is; part of the recipe of every plan.
     fn describe(&self) -> PlannerDescription;
+
+    /// Whether it may go on with what the planner `before` has begun, although it is another one: a
+    /// later version of the same, whose scripts are as good.
+    fn continues(&self, _before: &PlannerDescription) -> bool {
+        false
+    }
 
     /// Briefs that it likes to work on at once, at least one.
     fn capacity(&self) -> usize {
@@ -81,6 +87,8 @@ pub struct PlannedScript {
     pub repairs: u32,
     /// What was mended without it, and what of the brief was not used.
     pub notes: Vec<String>,
+    /// How it was asked otherwise than the recipe says.
+    pub departures: Vec<String>,
     /// Tokens that it read.
     pub tokens_read: u64,
     /// Tokens that it wrote.
@@ -97,6 +105,7 @@ impl PlannedScript {
             text: String::new(),
             repairs: 0,
             notes: Vec::new(),
+            departures: Vec::new(),
             tokens_read: 0,
             tokens: 0,
         }
@@ -114,16 +123,24 @@ pub struct PlanError {
     pub message: String,
     /// What the model had written; empty where nobody knows.
     pub text: String,
+    /// What an attempt with another seed would do.
+    pub outlook: Outlook,
 }
 
 impl PlanError {
-    /// The brief could not be planned by this attempt.
-    pub fn of_brief(message: impl Into<String>) -> Self {
+    /// An error about which no model has said anything.
+    pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
         Self {
-            class: ErrorClass::Shot,
+            class,
             message: message.into(),
             text: String::new(),
+            outlook: Outlook::Open,
         }
+    }
+
+    /// The brief could not be planned by this attempt.
+    pub fn of_brief(message: impl Into<String>) -> Self {
+        Self::new(ErrorClass::Shot, message)
     }
 }
 
@@ -157,6 +174,10 @@ pub struct PlanRecord {
     pub repairs: u32,
     /// What was mended without it, and what of the brief was not used.
     pub notes: Vec<String>,
+    /// How the model was asked otherwise than the recipe says, since its server takes no other
+    /// question.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub departures: Vec<String>,
     /// Tokens that it read.
     pub tokens_read: u64,
     /// Tokens that it wrote.
@@ -200,6 +221,7 @@ impl PlanRecord {
             text: planned.text,
             repairs: planned.repairs,
             notes: planned.notes,
+            departures: planned.departures,
             tokens_read: planned.tokens_read,
             tokens: planned.tokens,
             seconds,
@@ -285,42 +307,62 @@ pub(crate) fn commit_plan(
 struct PlannerFile {
     format: u32,
     planner: PlannerDescription,
+    /// Those before it that it went on for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    earlier: Vec<PlannerDescription>,
 }
 
 fn planner_path(folder: &RunFolder) -> PathBuf {
     folder.root().join("planner.json")
 }
 
-/// Who plans the briefs of the run, if it has any.
-///
-/// # Errors
-/// The file cannot be read.
-pub fn planner_of(folder: &RunFolder) -> Result<Option<PlannerDescription>, RunError> {
+fn planner_file(folder: &RunFolder) -> Result<Option<PlannerFile>, RunError> {
     let path = planner_path(folder);
     if !folder.storage().exists(&path) {
         return Ok(None);
     }
-    let file: PlannerFile = folder.read_json(&path)?;
-    Ok(Some(file.planner))
+    folder.read_json(&path).map(Some)
+}
+
+/// All who have planned briefs of the run: who does now, and earlier versions of the same.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn planners_of(folder: &RunFolder) -> Result<Vec<PlannerDescription>, RunError> {
+    let file = planner_file(folder)?;
+    let all = file.map(|file| [vec![file.planner], file.earlier].concat());
+    Ok(all.unwrap_or_default())
 }
 
 /// Notes who plans the briefs of the run, or checks that it is who did before.
 pub(crate) fn settle_planner(
     folder: &RunFolder,
-    planner: &PlannerDescription,
+    planner: &dyn StoryPlanner,
 ) -> Result<(), RunError> {
     let path = planner_path(folder);
+    let now = planner.describe();
     let file = PlannerFile {
         format: crate::run_folder::FOLDER_FORMAT,
-        planner: planner.clone(),
+        planner: now.clone(),
+        earlier: Vec::new(),
     };
     if folder.create_json(&path, &file)? {
         return Ok(());
     }
-    match planner_of(folder)? {
-        Some(before) if &before == planner => Ok(()),
-        before => Err(other_planner(&path, before.as_ref(), planner)),
+    let Some(before) = planner_file(folder)? else {
+        return Err(other_planner(&path, None, &now));
+    };
+    if before.planner == now {
+        return Ok(());
     }
+    if !planner.continues(&before.planner) {
+        return Err(other_planner(&path, Some(&before.planner), &now));
+    }
+    tracing::info!("a later version of the planner goes on; plans that are there stay as they are");
+    let mut earlier = before.earlier;
+    earlier.push(before.planner);
+    let file = PlannerFile { earlier, ..file };
+    folder.write_json(&path, &file)
 }
 
 fn other_planner(
@@ -410,14 +452,48 @@ mod tests {
         assert!(error.contains("changed after it was written"), "{error}");
     }
 
+    /// Goes on for those whose templates are one older.
+    struct Version(&'static str);
+
+    impl StoryPlanner for Version {
+        fn describe(&self) -> PlannerDescription {
+            description(self.0)
+        }
+
+        fn continues(&self, before: &PlannerDescription) -> bool {
+            (self.0, before) == ("3", &description("2"))
+        }
+
+        fn plan(&self, _requests: &[PlanRequest]) -> Vec<Result<PlannedScript, PlanError>> {
+            Vec::new()
+        }
+    }
+
     #[test]
-    fn another_planner_is_refused() {
+    fn another_planner_is_refused_and_a_later_version_is_not() {
         let root = tempfile::tempdir().unwrap();
         let folder = RunFolder::new(root.path(), Arc::new(Disk));
-        settle_planner(&folder, &description("1")).unwrap();
-        settle_planner(&folder, &description("1")).unwrap();
-        let error = settle_planner(&folder, &description("2")).unwrap_err();
+        settle_planner(&folder, &Version("2")).unwrap();
+        let text = std::fs::read_to_string(planner_path(&folder)).unwrap();
+        assert!(!text.contains("earlier"), "{text}");
+        settle_planner(&folder, &Version("2")).unwrap();
+        let error = settle_planner(&folder, &Version("4")).unwrap_err();
         assert!(error.to_string().contains("another --out"), "{error}");
+        settle_planner(&folder, &Version("3")).unwrap();
+        settle_planner(&folder, &Version("3")).unwrap();
+        let all = planners_of(&folder).unwrap();
+        assert_eq!(all, [description("3"), description("2")]);
+        assert!(settle_planner(&folder, &Version("2")).is_err());
+    }
+
+    #[test]
+    fn a_plan_that_was_asked_for_as_the_recipe_says_has_no_word_of_it() {
+        let text = serde_json::to_string(&record(&brief("ad"), 1.0)).unwrap();
+        assert!(!text.contains("departures"), "{text}");
+        assert_eq!(
+            serde_json::from_str::<PlanRecord>(&text).unwrap(),
+            record(&brief("ad"), 1.0)
+        );
     }
 
     #[test]

@@ -86,7 +86,7 @@ pub fn run_on<E: ShotEngine>(
     let folder = RunFolder::new(&config.out, storage.clone());
     let files = folder.begin(config, &engine.describe(), lines)?;
     if let Some(planner) = makers.planner {
-        settle_planner(&folder, &planner.describe())?;
+        settle_planner(&folder, planner)?;
     }
     let worker = config.worker.clone().unwrap_or_else(new_worker_id);
     let leases = Leases::join_as(worker, folder.leases(), storage.clone(), config.patience)?;
@@ -183,7 +183,8 @@ impl<E: ShotEngine> Night<'_, E> {
         } = work.outcome;
         // When nothing was left to begin, whoever asked to stop has stopped nothing.
         work.outcome.stopped &= done + failed + quarantined < stories;
-        match work.error.take() {
+        let unplannable = work.unplannable.take();
+        match work.error.take().or(unplannable) {
             Some(error) => Err(error),
             None => Ok(work.outcome),
         }

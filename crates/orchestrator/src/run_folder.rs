@@ -475,7 +475,7 @@ impl RunFolder {
         serde_json::from_value(value).map_err(|error| wrong(error.to_string()))
     }
 
-    fn write_json(&self, path: &Path, value: &impl Serialize) -> Result<(), RunError> {
+    pub(crate) fn write_json(&self, path: &Path, value: &impl Serialize) -> Result<(), RunError> {
         Ok(self.storage.write(path, &json(path, value)?)?)
     }
 

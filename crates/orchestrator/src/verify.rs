@@ -16,7 +16,7 @@ use storyloom_story::{Continuation, Opening, Seed, ShotId, ShotScript, StoryId};
 use crate::config::Videos;
 use crate::error::RunError;
 use crate::output::{PLACEHOLDER, count_frames};
-use crate::planning::{PlanRecord, PlannerDescription, brief_digest, planner_of, read_plan};
+use crate::planning::{PlanRecord, PlannerDescription, brief_digest, planners_of, read_plan};
 use crate::run_folder::{RunFile, RunFolder, StoryFile, StoryState};
 use crate::story::opening;
 
@@ -88,7 +88,7 @@ pub fn verify(folder: &RunFolder, depth: Depth) -> Result<Verdict, RunError> {
             (Videos::Encoded, Depth::Content) => VideosProven::Content,
             (Videos::Encoded, Depth::Frames) => VideosProven::Decoded,
         },
-        planner: planner_of(folder)?,
+        planners: planners_of(folder)?,
         hasher: blake3::Hasher::new(),
         problems: Vec::new(),
         shots: 0,
@@ -127,7 +127,8 @@ struct Check<'a> {
     seed: Option<u64>,
     frames: Option<u32>,
     videos: VideosProven,
-    planner: Option<PlannerDescription>,
+    /// Who plans the briefs, and earlier versions of that planner.
+    planners: Vec<PlannerDescription>,
     hasher: blake3::Hasher,
     problems: Vec<VerifyProblem>,
     shots: usize,
@@ -220,7 +221,7 @@ impl Check<'_> {
         {
             wrong.push("the seed of its plan is not the one that the run gives it");
         }
-        if self.planner.as_ref() != Some(&plan.planner) {
+        if !self.planners.contains(&plan.planner) {
             wrong.push("it was planned by another planner than the run's");
         }
         wrong

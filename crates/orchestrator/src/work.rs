@@ -95,6 +95,8 @@ pub(crate) struct Work {
     pub(crate) outcome: RunOutcome,
     /// What ends the run.
     pub(crate) error: Option<RunError>,
+    /// Why nothing more is planned; the run ends with it when all else is over.
+    pub(crate) unplannable: Option<RunError>,
 }
 
 /// Stories that a program takes at most, of so many that are not over: none shall have all places
@@ -272,6 +274,15 @@ impl Work {
         self.planning -= 1;
     }
 
+    /// Nothing more is planned, and this is why; says how many briefs are left.
+    pub(crate) fn end_planning(&mut self, error: RunError) -> usize {
+        let left = self.unplanned.len() + self.planning;
+        self.unplanned.clear();
+        self.planning = 0;
+        self.unplannable.get_or_insert(error);
+        left
+    }
+
     /// Planned stories that wait, for somebody who does not make any.
     pub(crate) fn waiting(&self) -> Vec<Ranked> {
         let stories = self.ready.iter();
@@ -295,6 +306,20 @@ mod tests {
     use super::*;
 
     const ALL: usize = usize::MAX;
+
+    #[test]
+    fn what_is_planned_is_made_after_planning_has_ended() {
+        let mut work = briefs(&[3, 2, 1]);
+        let taken = take(&mut work, 2, 2);
+        assert_eq!(taken.len(), 2);
+        work.planned(taken[0].0, id(0), 3);
+        let left = work.end_planning(RunError::Setting("gone".to_owned()));
+        assert_eq!(left, 2);
+        assert_eq!(work.briefs(2, 2, ALL, Instant::now()), Briefs::Over);
+        assert_eq!(next_place(&mut work), Some(0));
+        assert_eq!(work.next(Instant::now()), Next::Over);
+        assert!(work.unplannable.is_some() && work.error.is_none());
+    }
 
     fn id(place: usize) -> StoryId {
         StoryId::new(format!("story-{place}")).unwrap()

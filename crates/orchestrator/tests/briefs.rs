@@ -22,7 +22,9 @@ use storyloom_orchestrator::{
     Makers, PlanError, PlanRequest, PlannedScript, PlannerDescription, RunConfig, RunError,
     RunFolder, RunOutcome, StopAt, StopFlag, StoryPlanner, StoryState, Videos, quarantine,
 };
-use storyloom_story::{Brief, ErrorClass, Line, Seed, StoryId};
+use storyloom_story::{
+    Brief, ErrorClass, Line, Outlook, Scene, Seed, ShotScript, StoryId, StoryScript,
+};
 use storyloom_telemetry::shift::{Journal, Shift, ShiftEnd, ShiftStart, read_shifts};
 use storyloom_telemetry::{AttemptEnd, Reporter, Silent};
 
@@ -53,6 +55,27 @@ fn brief(name: &str, shots: u32) -> Line {
         shots,
         ..Brief::new(id(name))
     })
+}
+
+/// A story that has its script.
+fn scripted(name: &str) -> Line {
+    let shot = ShotScript {
+        prompt: "A kettle on a stove.".to_owned(),
+        first_frame_prompt: None,
+        cut: true,
+    };
+    let script = StoryScript {
+        name: None,
+        overview: None,
+        scenes: vec![Scene {
+            number: 1,
+            shots: vec![shot],
+        }],
+    };
+    let Line::Brief(brief) = brief(name, 1) else {
+        panic!("it is no brief")
+    };
+    Line::Story(brief.story(script))
 }
 
 fn three() -> Vec<Line> {
@@ -165,9 +188,8 @@ impl StoryPlanner for Meddling {
 
 fn error(class: ErrorClass, message: &str) -> Option<PlanError> {
     Some(PlanError {
-        class,
-        message: message.to_owned(),
         text: "Once upon".to_owned(),
+        ..PlanError::new(class, message)
     })
 }
 
@@ -336,6 +358,42 @@ fn a_planner_that_is_away_ends_the_run() {
             .done,
         3
     );
+}
+
+/// What has its script is made before the run ends with the planner's error; nobody is set aside.
+#[test]
+fn stories_with_scripts_are_made_although_the_planner_is_wrong() {
+    let out = tempfile::tempdir().unwrap();
+    let lines = [three(), vec![scripted("told")]].concat();
+    let planner = Meddling::new(|_| error(ErrorClass::Run, "no such model"));
+    let ended = make_with(out.path(), &lines, &planner).unwrap_err();
+    assert_eq!(ended.class(), ErrorClass::Run);
+    assert_eq!(planner.asked().len(), 2, "one batch");
+    for line in &lines {
+        let state = folder(out.path()).story_file(line.id()).unwrap().state;
+        match line {
+            Line::Story(_) => assert_eq!(state, StoryState::Done),
+            Line::Brief(_) => assert_eq!(state, StoryState::Pending),
+        }
+    }
+    let outcome = make_with(out.path(), &lines, &Meddling::willing()).unwrap();
+    assert_eq!((outcome.stories, outcome.quarantined), (4, 0));
+}
+
+/// A brief that no seed helps is tried once.
+#[test]
+fn what_is_hopeless_is_not_tried_again() {
+    let out = tempfile::tempdir().unwrap();
+    let planner = Meddling::new(|request| {
+        let hopeless = PlanError {
+            outlook: Outlook::Hopeless,
+            ..PlanError::of_brief("the rules write English")
+        };
+        (request.brief.id.as_str() == "lamp").then_some(hopeless)
+    });
+    let outcome = make_with(out.path(), &three(), &planner).unwrap();
+    assert_eq!((outcome.done, outcome.quarantined), (2, 1));
+    assert_eq!(planner.asked().len(), 3);
 }
 
 /// Planned stories that nobody has begun are never more than the look-ahead, however fast the

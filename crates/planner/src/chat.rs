@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use storyloom_story::ErrorClass;
+use storyloom_story::{ErrorClass, Outlook};
 
 use crate::images::Picture;
 use crate::schema::Schema;
@@ -69,6 +69,8 @@ pub struct ChatRequest {
     pub schema: Schema,
     /// Where the randomness of the answer comes from.
     pub seed: u64,
+    /// Whether the question makes no sense without its picture.
+    pub needs_picture: bool,
 }
 
 /// Tokens of a question and of its answer.
@@ -87,13 +89,37 @@ impl std::ops::AddAssign for TokenCount {
     }
 }
 
-/// An answer.
+/// What is wrong with an answer besides its words.
 #[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Flaw {
+    /// It was cut off: the model had used all the tokens that an answer may have.
+    CutOff,
+    /// A filter of the service kept it back.
+    Filtered,
+    /// The model declined to answer; its text says so.
+    Refused,
+    /// There are only calls of these tools in it.
+    ToolCalls(Vec<String>),
+    /// There are only thoughts in it.
+    OnlyThoughts,
+    /// There is nothing in it.
+    Empty,
+}
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ChatReply {
-    /// Its text.
+    /// Its text; may be empty where it has a flaw.
     pub text: String,
     /// What it took, if the model says so.
     pub tokens: TokenCount,
+    /// What is wrong with it, if that is known.
+    pub flaw: Option<Flaw>,
+    /// How it was asked for otherwise than the settings say, since the server takes no other
+    /// question.
+    pub departures: Vec<String>,
+    /// Whether the picture of the question was kept from the model.
+    pub unseen: bool,
 }
 
 /// Why there is no answer.
@@ -104,6 +130,8 @@ pub struct ChatError {
     pub class: ErrorClass,
     /// What happened, and what to do about it.
     pub message: String,
+    /// What another seed would do.
+    pub outlook: Outlook,
 }
 
 impl ChatError {
@@ -112,6 +140,15 @@ impl ChatError {
         Self {
             class,
             message: message.into(),
+            outlook: Outlook::Open,
+        }
+    }
+
+    /// The brief cannot be planned, whatever the seed.
+    pub(crate) fn hopeless(message: impl Into<String>) -> Self {
+        Self {
+            outlook: Outlook::Hopeless,
+            ..Self::new(ErrorClass::Shot, message)
         }
     }
 

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use storyloom_story::{Brief, BriefKind, ErrorClass, Seed};
 
-use crate::chat::{Chat, ChatError, ChatRequest, Role, TokenCount, Turn};
+use crate::capability::needs_eyes;
+use crate::chat::{Chat, ChatError, ChatRequest, Flaw, Role, TokenCount, Turn};
 use crate::check::{Finding, Rule, check, mend};
 use crate::images::Picture;
+use crate::naming::clipped;
 use crate::planner::{PlanError, PlannedScript};
 use crate::prompts::{PromptError, Prompts};
 use crate::schema::{Bounds, Caption, Draft, DraftShot, Reference, Scenarios, Schema, read_answer};
@@ -31,6 +33,8 @@ pub(crate) struct Interview<'a> {
     pub(crate) steps: Steps,
     /// How often a model is asked to put an answer right.
     pub(crate) repairs: u32,
+    /// Most tokens of an answer.
+    pub(crate) max_tokens: u32,
     pub(crate) bounds: Bounds,
     pub(crate) brief: &'a Brief,
     pub(crate) picture: Option<Arc<Picture>>,
@@ -53,6 +57,14 @@ struct Talk<'i, 'a> {
     tokens: TokenCount,
     /// Everything the model said, one answer after the other.
     raw: String,
+    /// What is wrong with the last answer besides its words.
+    flaw: Option<Flaw>,
+    /// What was wrong with the one before, if that was told to the model.
+    told: Option<Flaw>,
+    /// How the server had to be asked.
+    departures: Vec<String>,
+    /// Whether the model was ever not shown the picture.
+    unseen: bool,
 }
 
 impl Interview<'_> {
@@ -65,12 +77,17 @@ impl Interview<'_> {
             repairs: 0,
             tokens: TokenCount::default(),
             raw: String::new(),
+            flaw: None,
+            told: None,
+            departures: Vec::new(),
+            unseen: false,
         };
         let result = match self.steps {
             Steps::Script => talk.whole(),
             Steps::Staged => talk.staged(),
         };
         let raw = talk.raw;
+        let seen = self.picture.as_ref().filter(|_| !talk.unseen);
         match result {
             Ok(Written {
                 draft,
@@ -79,10 +96,11 @@ impl Interview<'_> {
             }) => Ok(PlannedScript {
                 script: draft.into_script(),
                 reference,
-                picture: self.picture.as_ref().map(|seen| seen.sha256.clone()),
+                picture: seen.map(|seen| seen.sha256.clone()),
                 raw,
                 repairs: talk.repairs,
                 notes,
+                departures: talk.departures,
                 tokens: talk.tokens,
             }),
             Err(error) => Err(PlanError { raw, ..error }),
@@ -189,7 +207,8 @@ impl Talk<'_, '_> {
 
     fn judge(&self, answer: &str) -> Result<Written, Vec<Finding>> {
         let Interview { bounds, brief, .. } = self.interview;
-        let mut draft: Draft = read_answer(answer).map_err(|reason| vec![malformed(&reason)])?;
+        let mut draft: Draft =
+            read_answer(answer).map_err(|reason| vec![self.malformed(&reason)])?;
         let notes = mend(&mut draft, brief, bounds);
         let findings = check(&draft, brief, bounds);
         if !findings.is_empty() {
@@ -211,7 +230,10 @@ impl Talk<'_, '_> {
                     self.turns.push(Turn::assistant(answer));
                     return Ok(value);
                 }
-                Err(reason) => answer = self.again(answer, &[malformed(&reason)], schema)?,
+                Err(reason) => {
+                    let finding = self.malformed(&reason);
+                    answer = self.again(answer, &[finding], schema)?;
+                }
             }
         }
     }
@@ -226,17 +248,61 @@ impl Talk<'_, '_> {
         let Interview {
             prompts, repairs, ..
         } = self.interview;
-        if self.repairs >= *repairs {
-            return Err(unusable(findings, self.repairs));
+        let ill_formed = findings.iter().any(|finding| finding.rule == Rule::Form);
+        let flaw = self.flaw.take().filter(|_| ill_formed);
+        let again = flaw.is_some() && flaw == self.told;
+        if self.repairs >= *repairs || again {
+            return Err(match flaw {
+                Some(flaw) => self.set_aside(&flaw, &answer),
+                None => unusable(findings, self.repairs),
+            });
         }
         self.repairs += 1;
-        self.turns.push(Turn::assistant(answer));
-        self.turns
-            .push(Turn::user(prompts.repair(findings, schema)?));
+        let before = self.turns.len();
+        let hint = prompts.repair(findings, schema)?;
+        let useless = flaw == Some(Flaw::CutOff) || answer.trim().is_empty();
+        let unsaid = self.turns.last().map(|turn| turn.text.clone());
+        self.told = flaw;
+        match (useless, self.turns.last_mut()) {
+            // Two things that we say in a row are refused by some templates of chats.
+            (true, Some(last)) => last.text = format!("{}\n\n{hint}", last.text),
+            _ => self
+                .turns
+                .extend([Turn::assistant(answer), Turn::user(hint)]),
+        }
         let answer = self.ask(schema)?;
         // Only the last attempt and what is wrong with it go into the next question.
-        self.turns.truncate(self.turns.len() - 2);
+        self.turns.truncate(before);
+        if let (Some(last), Some(unsaid)) = (self.turns.last_mut(), unsaid) {
+            last.text = unsaid;
+        }
         Ok(answer)
+    }
+
+    /// What is wrong with an answer that has not its form, for the model.
+    fn malformed(&self, reason: &str) -> Finding {
+        let message = match &self.flaw {
+            Some(flaw) => flaw_for_model(flaw, reason),
+            None => format!("it is not the JSON object that was asked for: {reason}"),
+        };
+        Finding {
+            rule: Rule::Form,
+            shot: None,
+            message,
+        }
+    }
+
+    /// What is wrong with answers that have no words for a script, for people.
+    fn set_aside(&self, flaw: &Flaw, answer: &str) -> PlanError {
+        let Interview {
+            max_tokens, bounds, ..
+        } = self.interview;
+        let message = flaw_for_people(flaw, answer, (*max_tokens, bounds.shots));
+        let otherwise = match self.departures.is_empty() {
+            true => String::new(),
+            false => format!(" (asked with {})", self.departures.join("; ")),
+        };
+        PlanError::hopeless(format!("{message}{otherwise}"))
     }
 
     fn ask(&mut self, schema: &Schema) -> Result<String, PlanError> {
@@ -245,10 +311,18 @@ impl Talk<'_, '_> {
             picture: self.interview.picture.clone(),
             schema: schema.clone(),
             seed: seed_of(self.interview.seed, self.asked),
+            needs_picture: needs_eyes(self.interview.brief),
         };
         self.asked += 1;
         let reply = self.interview.chat.ask(&request)?;
         self.tokens += reply.tokens;
+        self.flaw = reply.flaw;
+        self.unseen |= reply.unseen;
+        for departure in reply.departures {
+            if !self.departures.contains(&departure) {
+                self.departures.push(departure);
+            }
+        }
         if !self.raw.is_empty() {
             self.raw.push_str("\n\n");
         }
@@ -268,11 +342,58 @@ fn seed_of(seed: Seed, question: u64) -> u64 {
     u64::from_le_bytes(first)
 }
 
-fn malformed(reason: &str) -> Finding {
-    Finding {
-        rule: Rule::Form,
-        shot: None,
-        message: format!("it is not the JSON object that was asked for: {reason}"),
+/// What is wrong with an answer, and what the model can do about it.
+fn flaw_for_model(flaw: &Flaw, reason: &str) -> String {
+    match flaw {
+        Flaw::CutOff => {
+            "your answer was cut off, since it was too long; do not think aloud, write \
+                         shorter texts, and answer with the JSON object at once"
+                .to_owned()
+        }
+        Flaw::Filtered => {
+            "a filter kept your answer back; say the same in harmless words".to_owned()
+        }
+        Flaw::Refused => {
+            "you declined; leave out what you object to, and answer with the JSON object".to_owned()
+        }
+        Flaw::ToolCalls(_) => {
+            "you called a tool, and there is none; answer with the JSON object itself".to_owned()
+        }
+        Flaw::OnlyThoughts => {
+            "there were only thoughts; do not think aloud, answer with the JSON object".to_owned()
+        }
+        Flaw::Empty => format!("your answer was empty ({reason}); answer with the JSON object"),
+    }
+}
+
+/// What is wrong with the answers, and what people can do about it.
+fn flaw_for_people(flaw: &Flaw, answer: &str, (max_tokens, shots): (u32, u32)) -> String {
+    match flaw {
+        Flaw::CutOff => format!(
+            "the answer was cut off at the limit of tokens, also when it was asked to be shorter: raise \
+             planner.max_tokens (now {max_tokens}), ask for fewer shots than {shots}, or set \
+             planner.steps = \"staged\""
+        ),
+        Flaw::Filtered => {
+            "a content filter of the server kept the answer back: change the words or the \
+                           picture of the brief"
+                .to_owned()
+        }
+        Flaw::Refused => format!("the model declines to answer: {}", clipped(answer, 200)),
+        Flaw::ToolCalls(names) => format!(
+            "the answer has no words but tool calls only ({}): serve the model without tools, or set \
+             planner.model to another one",
+            names.join(", ")
+        ),
+        Flaw::OnlyThoughts => format!(
+            "the answer has only reasoning and no content: serve the model so that it does not think \
+             aloud, raise planner.max_tokens (now {max_tokens}), or set planner.model to another one"
+        ),
+        Flaw::Empty => {
+            "the answer has no content, and the server does not say why: look into its log, \
+                        or change the words of the brief"
+                .to_owned()
+        }
     }
 }
 
@@ -295,7 +416,10 @@ fn unusable(findings: &[Finding], repairs: u32) -> PlanError {
 
 impl From<ChatError> for PlanError {
     fn from(error: ChatError) -> Self {
-        Self::new(error.class, error.message)
+        Self {
+            outlook: error.outlook,
+            ..Self::new(error.class, error.message)
+        }
     }
 }
 
@@ -353,7 +477,11 @@ mod tests {
                 prompt: 10,
                 completion: 1,
             };
-            Ok(ChatReply { text, tokens })
+            Ok(ChatReply {
+                text,
+                tokens,
+                ..ChatReply::default()
+            })
         }
     }
 
@@ -373,6 +501,7 @@ mod tests {
             prompts: &prompts,
             steps,
             repairs,
+            max_tokens: 100,
             bounds: Bounds::of(&brief, 200),
             brief: &brief,
             picture: Some(Arc::new(Picture {

@@ -5,6 +5,7 @@
 //! [rules](rules) for advertisements, or by a language model that is [served](served) somewhere or
 //! [runs in this program](native). This crate knows nothing of runs, folders of runs and retries.
 
+pub mod capability;
 pub mod chat;
 pub mod check;
 pub mod dialogue;
@@ -18,7 +19,10 @@ pub mod rules;
 pub mod schema;
 pub mod served;
 
-pub use chat::{Chat, ChatError, ChatReply, ChatRequest, ModelIdentity, Sampling, TokenCount};
+pub use capability::CannotWrite;
+pub use chat::{
+    Chat, ChatError, ChatReply, ChatRequest, Flaw, ModelIdentity, Sampling, TokenCount,
+};
 pub use dialogue::Steps;
 pub use images::{ImageFolder, ImageLimits, ImageProblem, Picture};
 pub use native::{Native, NativeSettings};

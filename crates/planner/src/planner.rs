@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
-use storyloom_story::{Brief, ErrorClass, Ground, Seed, StoryScript};
+use storyloom_story::{Brief, ErrorClass, Ground, Outlook, Seed, StoryScript};
 
+use crate::capability::{CannotWrite, needs_eyes};
 use crate::chat::{Chat, ModelIdentity, Sampling, TokenCount};
 use crate::check::{check, mend};
 use crate::dialogue::{Interview, Steps};
@@ -43,6 +44,10 @@ pub struct PlannedScript {
     pub repairs: u32,
     /// What was mended without the model, and what of the brief was not used.
     pub notes: Vec<String>,
+    /// How the model was asked otherwise than the recipe says, since its server takes no other
+    /// question.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub departures: Vec<String>,
     /// Tokens of all questions and answers.
     pub tokens: TokenCount,
 }
@@ -57,6 +62,8 @@ pub struct PlanError {
     pub message: String,
     /// What the model said until then.
     pub raw: String,
+    /// What another seed would do.
+    pub outlook: Outlook,
 }
 
 impl PlanError {
@@ -66,6 +73,15 @@ impl PlanError {
             class,
             message: message.into(),
             raw: String::new(),
+            outlook: Outlook::Open,
+        }
+    }
+
+    /// The error of a brief that has no script from any seed.
+    pub fn hopeless(message: impl Into<String>) -> Self {
+        Self {
+            outlook: Outlook::Hopeless,
+            ..Self::new(ErrorClass::Shot, message)
         }
     }
 }
@@ -117,6 +133,18 @@ pub struct PlannerDescription {
     pub repairs: u32,
     /// Most characters of a prompt.
     pub prompt_chars: u32,
+}
+
+impl PlannerDescription {
+    /// Whether plans of `before` are as good as those of this planner: it is the same one, or rules
+    /// of an earlier version.
+    pub fn continues(&self, before: &Self) -> bool {
+        let same = Self {
+            rules: self.rules,
+            ..before.clone()
+        };
+        before.rules <= self.rules && same == *self
+    }
 }
 
 /// What decides a script besides the back end.
@@ -239,14 +267,19 @@ impl Planner {
         }
     }
 
-    /// Whether it can make a script of a brief at all.
+    /// Whether it can write the script of a brief at all.
     ///
     /// # Errors
     /// Why it cannot, with what to do.
-    pub fn check(&self, brief: &Brief) -> Result<(), String> {
+    pub fn can_write(&self, brief: &Brief) -> Result<(), CannotWrite> {
         match &self.backend {
-            Backend::Rules => rules::check(brief),
-            Backend::Model { .. } => Ok(()),
+            Backend::Rules => BackendKind::Rules.can_write(brief),
+            Backend::Model { kind, chat, .. } => {
+                if needs_eyes(brief) && chat.identity().picture_side.is_none() {
+                    return Err(CannotWrite::Blind);
+                }
+                kind.can_write(brief)
+            }
         }
     }
 
@@ -257,14 +290,22 @@ impl Planner {
     pub fn plan_one(&self, request: &PlanRequest<'_>) -> Result<PlannedScript, PlanError> {
         let brief = request.brief;
         let bounds = Bounds::of(brief, self.settings.prompt_chars);
+        self.can_write(brief)
+            .map_err(|reason| PlanError::hopeless(reason.to_string()))?;
         match &self.backend {
             Backend::Rules => by_rules(brief, &bounds, request.seed),
-            Backend::Model { chat, prompts, .. } => {
+            Backend::Model {
+                chat,
+                prompts,
+                sampling,
+                ..
+            } => {
                 let interview = Interview {
                     chat: chat.as_ref(),
                     prompts,
                     steps: self.settings.steps,
                     repairs: self.settings.repairs,
+                    max_tokens: sampling.max_tokens,
                     bounds,
                     brief,
                     picture: self.picture(brief)?,
@@ -311,7 +352,7 @@ impl Planner {
         let picture = self.settings.images.load(path, sha256, ground);
         let picture = picture.map_err(|error| {
             let message = format!("the product image {path:?} cannot be used: {error}");
-            PlanError::new(ErrorClass::Shot, message)
+            PlanError::hopeless(message)
         })?;
         Ok(Some(Arc::new(picture)))
     }
@@ -328,20 +369,16 @@ fn claim(next: &AtomicUsize, count: usize) -> Option<usize> {
     (position < count).then_some(position)
 }
 
-/// What rules make is checked like what models make.
+/// What rules make is checked like what models make; no seed makes a difference to what they can.
 fn by_rules(brief: &Brief, bounds: &Bounds, seed: Seed) -> Result<PlannedScript, PlanError> {
-    let refused = |message: String| PlanError::new(ErrorClass::Shot, message);
-    rules::check(brief).map_err(refused)?;
-    let mut draft = rules::draft(brief, bounds, seed);
+    let (mut draft, unshown) = rules::draft(brief, bounds, seed);
     let mut notes = mend(&mut draft, brief, bounds);
     if let Some(finding) = check(&draft, brief, bounds).first() {
-        return Err(refused(format!(
+        return Err(PlanError::hopeless(format!(
             "the rules make no usable script of it: {finding}"
         )));
     }
-    if brief.instruction.is_some() {
-        notes.push("the instruction was not read: the rules have no language model".to_owned());
-    }
+    notes.extend(unshown);
     Ok(PlannedScript {
         script: draft.into_script(),
         reference: None,
@@ -349,6 +386,7 @@ fn by_rules(brief: &Brief, bounds: &Bounds, seed: Seed) -> Result<PlannedScript,
         raw: String::new(),
         repairs: 0,
         notes,
+        departures: Vec::new(),
         tokens: TokenCount::default(),
     })
 }
@@ -403,7 +441,7 @@ mod tests {
         };
         assert_eq!(story.kind(), BriefKind::Story);
         let planner = planner();
-        assert!(planner.check(&story).unwrap_err().contains("idea"));
+        assert_eq!(planner.can_write(&story), Err(CannotWrite::Idea));
         let request = PlanRequest {
             brief: &story,
             seed: Seed(0),
@@ -411,6 +449,26 @@ mod tests {
         };
         let error = planner.plan_one(&request).unwrap_err();
         assert_eq!(error.class, ErrorClass::Shot);
+        assert_eq!(error.outlook, Outlook::Hopeless);
+    }
+
+    #[test]
+    fn plans_of_earlier_rules_stay() {
+        let now = planner().describe();
+        let with = |rules| PlannerDescription {
+            rules,
+            ..now.clone()
+        };
+        assert!(now.continues(&now) && now.continues(&with(Some(1))));
+        assert!(!now.continues(&with(Some(rules::VERSION + 1))));
+        let shorter = PlannerDescription {
+            prompt_chars: 400,
+            ..with(Some(1))
+        };
+        assert!(!now.continues(&shorter));
+        // As an earlier version wrote it.
+        let text = "{\"backend\":\"rules\",\"rules\":1,\"repairs\":0,\"prompt_chars\":1200}";
+        assert!(now.continues(&serde_json::from_str(text).unwrap()));
     }
 
     #[test]

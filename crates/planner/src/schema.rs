@@ -3,6 +3,7 @@
 //! The bounds are stated once, in [`Bounds`]; the schema goes into prompts, into the
 //! `response_format` of a served model, and into the grammar of a native one.
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use storyloom_story::{Brief, BriefKind, Scene, ShotScript, StoryScript};
@@ -114,6 +115,51 @@ pub struct Schema {
     pub name: &'static str,
     /// The schema.
     pub value: Value,
+}
+
+impl Schema {
+    /// The schema without bounds on the length of texts. Grammars of some servers (xgrammar) forbid
+    /// every escape, and with it quotation marks, in a text that has such bounds, and some servers
+    /// refuse the keywords. Scripts are checked for their lengths afterwards.
+    pub fn without_lengths(&self) -> Value {
+        without(&self.value, &["minLength", "maxLength"])
+    }
+
+    /// The schema with nothing but types, names and what is required, which the strictest servers
+    /// follow.
+    pub fn without_bounds(&self) -> Value {
+        let bounds = [
+            "minLength",
+            "maxLength",
+            "minItems",
+            "maxItems",
+            "minimum",
+            "maximum",
+        ];
+        without(&self.value, &bounds)
+    }
+}
+
+/// A schema without some keywords. Properties may have any names.
+fn without(schema: &Value, keywords: &[&str]) -> Value {
+    let Value::Object(members) = schema else {
+        return schema.clone();
+    };
+    let kept = members
+        .iter()
+        .filter(|(key, _)| !keywords.contains(&key.as_str()));
+    let kept = kept.map(|(key, value)| {
+        let value = match (key.as_str(), value) {
+            ("properties", Value::Object(properties)) => properties
+                .iter()
+                .map(|(name, schema)| (name.clone(), without(schema, keywords)))
+                .collect(),
+            ("items", schema) => without(schema, keywords),
+            _ => value.clone(),
+        };
+        (key.clone(), value)
+    });
+    Value::Object(kept.collect())
 }
 
 fn text(least: u32, most: u32) -> Value {
@@ -233,19 +279,62 @@ impl Draft {
     }
 }
 
-/// Reads the answer of a model: the JSON object in it, whatever stands around.
+/// Reads the answer of a model: the JSON object in it, whatever stands around. Where there are
+/// several of the right form, the last is meant.
 ///
 /// # Errors
 /// Why there is none, in words that the model can act on.
 pub fn read_answer<T: for<'de> Deserialize<'de>>(answer: &str) -> Result<T, String> {
+    /// Beginnings of objects that are looked at; braces among other words are no objects.
+    const MOST: usize = 200;
     // Models that think aloud do so before the answer.
     let answer = answer
         .rsplit_once("</think>")
         .map_or(answer, |(_, after)| after);
-    let start = answer.find('{').ok_or("there is no JSON object in it")?;
-    let end = answer.rfind('}').filter(|end| *end > start);
-    let end = end.ok_or("the JSON object does not end; be shorter")?;
-    serde_json::from_str(&answer[start..=end]).map_err(|error| error.to_string())
+    let mut found = Err("there is no JSON object in it".to_owned());
+    let mut at = 0;
+    for _ in 0..MOST {
+        let Some(start) = answer[at..].find('{') else {
+            break;
+        };
+        at += start;
+        let (read, length) = first_object(&answer[at..]);
+        match read {
+            Ok(value) => found = Ok(value),
+            // The first reason is that of the outermost object.
+            Err(Some(reason)) if found.as_ref().is_err_and(|old| old.contains("no JSON")) => {
+                found = Err(reason);
+            }
+            Err(_) => {}
+        }
+        at += length;
+    }
+    found
+}
+
+/// The object that begins a text, or what is wrong with it if it is one, and where to look on.
+fn first_object<T: for<'de> Deserialize<'de>>(text: &str) -> (Result<T, Option<String>>, usize) {
+    let mut values = serde_json::Deserializer::from_str(text).into_iter::<IgnoredAny>();
+    match values.next() {
+        Some(Ok(IgnoredAny)) => {}
+        Some(Err(error)) if error.is_eof() => {
+            let reason = "the JSON object does not end; be shorter".to_owned();
+            return (Err(Some(reason)), 1);
+        }
+        Some(Err(error)) => return (Err(wrong_object(text, &error)), 1),
+        None => return (Err(None), 1),
+    }
+    let length = values.byte_offset().max(1);
+    // From the text again, which knows lines, columns and fields that are there twice.
+    let read = serde_json::from_str(&text[..length]);
+    let read = read.map_err(|error| Some(error.to_string()));
+    (read, length)
+}
+
+/// What is wrong with what looks like an object; nothing where a brace is only a brace.
+fn wrong_object(text: &str, error: &serde_json::Error) -> Option<String> {
+    let inside = text[1..].trim_start();
+    inside.starts_with('"').then(|| error.to_string())
 }
 
 #[cfg(test)]
@@ -292,6 +381,9 @@ mod tests {
             json.clone(),
             format!("Here you are:\n```json\n{json}\n```\nEnjoy!"),
             format!("<think>{{\"title\": 3}} no</think>\n{json}"),
+            format!("{json}\nI kept {{to}} the rules; say so if {{\"more\": 1}} is wanted."),
+            format!("With {{braces}} and {{\"title\": \"old\"}}:\n{json}"),
+            format!("{json}\n{json}"),
         ] {
             assert_eq!(read_answer(&answer), Ok(draft(vec![shot(1, true)])));
         }
@@ -299,6 +391,39 @@ mod tests {
         assert!(read("no").contains("no JSON object"));
         assert!(read("{\"title\": \"x").contains("does not end"));
         assert!(read("{\"titel\": \"x\"}").contains("unknown field"));
+    }
+
+    #[test]
+    fn keywords_are_left_out_and_names_are_not() {
+        let bounds = Bounds {
+            shots: 3,
+            prompt: 200,
+            product: true,
+        };
+        let schema = bounds.script();
+        let loose = schema.without_lengths().to_string();
+        assert!(
+            !loose.contains("Length") && loose.contains("minItems"),
+            "{loose}"
+        );
+        let plain = schema.without_bounds();
+        let text = plain.to_string();
+        assert!(!text.contains("minI") && !text.contains("maxi"), "{text}");
+        assert_eq!(plain["required"], schema.value["required"]);
+        assert_eq!(plain["additionalProperties"], false);
+        let named = json!({"type": "object", "properties": {"minLength": {"type": "string", "minLength": 1}}});
+        let kept = without(&named, &["minLength"]);
+        assert_eq!(kept["properties"]["minLength"], json!({"type": "string"}));
+    }
+
+    proptest::proptest! {
+        /// Whatever a model says, reading it ends, and a script in it is found.
+        #[test]
+        fn any_words_may_stand_around_an_answer(before in "[a-z{}\\[\\]\":, \n]{0,40}", after in "[a-z{}\":, \n]{0,40}") {
+            let json = serde_json::to_string(&draft(vec![shot(1, true)])).unwrap();
+            let _ = read_answer::<Draft>(&format!("{before}{after}"));
+            proptest::prop_assert_eq!(read_answer(&format!("{json}{after}")), Ok(draft(vec![shot(1, true)])));
+        }
     }
 
     /// The schema and the type name the same fields.

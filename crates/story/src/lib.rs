@@ -40,5 +40,5 @@ pub use request::{MemoryFrame, ShotInputs, ShotRequest};
 pub use script::{Scene, ShotScript, StoryScript};
 pub use script_reader::parse_script;
 pub use seed::Seed;
-pub use stage::{ErrorClass, Stage};
+pub use stage::{ErrorClass, Outlook, Stage};
 pub use video::{Resolution, VideoSpec};

@@ -68,6 +68,15 @@ pub enum ErrorClass {
     Interrupted,
 }
 
+/// Whether it helps to try the same thing again with another seed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outlook {
+    /// It may.
+    Open,
+    /// It would end the same.
+    Hopeless,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

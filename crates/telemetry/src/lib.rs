@@ -7,6 +7,7 @@ mod event_log;
 pub mod logs;
 pub mod metrics;
 pub mod process;
+pub mod proxy;
 mod reporters;
 pub mod shift;
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 use clap::Args;
 use storyloom_memory::{Disk, Storage};
 use storyloom_orchestrator::StopFlag;
-use storyloom_planner::{BackendKind, PlanRequest, Planner};
-use storyloom_story::{Brief, ErrorClass, Line, Seed, StoryEntry, StoryId};
+use storyloom_planner::{PlanRequest, Planner};
+use storyloom_story::{Brief, ErrorClass, Line, Outlook, Seed, StoryEntry, StoryId};
 
 use super::{ConfigArguments, config};
 use crate::config::Config;
@@ -18,7 +18,7 @@ use crate::diagnose;
 use crate::exit::{Exit, Failure, Outcome as CommandOutcome};
 use crate::input::{self, Input};
 use crate::output::print;
-use crate::planner::{self, Home};
+use crate::planner::{self, Home, unwritable};
 use crate::plans::{Outcome, PlanRecord, Plans, Recipe};
 use crate::signals::{self, Work};
 
@@ -55,7 +55,7 @@ pub fn run(arguments: &Arguments) -> CommandOutcome {
     };
     refuse_own_input(arguments)?;
     if arguments.dry_run {
-        return tell_input(&requests);
+        return tell_input(&config, arguments, &requests);
     }
     let plans = Plans::take(&arguments.out)?;
     let planner = planner::build(&config, &requests.folder, &stop, || Home::alone(&config))?;
@@ -87,7 +87,11 @@ fn refuse_own_input(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-fn tell_input(requests: &Input) -> CommandOutcome {
+fn tell_input(config: &Config, arguments: &Arguments, requests: &Input) -> CommandOutcome {
+    if let Some(report) = unwritable(config, &arguments.briefs, requests) {
+        diagnose::show(&report);
+        return Ok(Exit::Input);
+    }
     let briefs = requests.briefs().count();
     let stories = requests.lines.len() - briefs;
     let shots: u32 = requests.briefs().map(|brief| brief.shots).sum();
@@ -196,13 +200,9 @@ impl Desk<'_> {
         Ok(record)
     }
 
-    /// Tries a brief as often as is allowed, each time with another seed.
+    /// Tries a brief as often as is allowed and as another seed may help.
     fn plan(&self, brief: &Brief, recipe: Recipe, first: u32) -> Result<PlanRecord, Failure> {
-        // Rules say the same every time.
-        let attempts = match recipe.planner.backend {
-            BackendKind::Rules => 1,
-            _ => self.config.planner.attempts,
-        };
+        let attempts = self.config.planner.attempts;
         let mut attempt = first;
         loop {
             let seed = Seed::derive_plan(recipe.run_seed, &brief.id, attempt);
@@ -220,7 +220,7 @@ impl Desk<'_> {
             match error.class {
                 ErrorClass::Shot => {
                     tracing::warn!(story = %brief.id, attempt, "{error}");
-                    if attempt + 1 >= first + attempts {
+                    if attempt + 1 >= first + attempts || error.outlook == Outlook::Hopeless {
                         return Ok(record(Outcome::Quarantined {
                             reason: error.message,
                             raw: error.raw,

@@ -12,6 +12,7 @@ use crate::diagnose;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::input::{self, Input};
 use crate::output::{print, print_json};
+use crate::planner::unwritable;
 
 /// Arguments of `validate`.
 #[derive(Debug, Args)]
@@ -44,8 +45,14 @@ fn settings(arguments: &ConfigArguments) -> Result<Option<Config>, Failure> {
 
 /// Reads the input and tells its problems.
 pub fn run(arguments: &Arguments) -> Outcome {
-    let _config = settings(&arguments.config)?;
-    let (exit, summary) = match input::read(&arguments.manifest)? {
+    let config = settings(&arguments.config)?.unwrap_or_default();
+    let found = input::read(&arguments.manifest)?.and_then(|input| {
+        match unwritable(&config, &arguments.manifest, &input) {
+            Some(report) => Err(report),
+            None => Ok(input),
+        }
+    });
+    let (exit, summary) = match found {
         Ok(input) => (Exit::Done, summarise(&input)),
         Err(report) => {
             if !arguments.json {

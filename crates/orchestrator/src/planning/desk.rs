@@ -3,7 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use storyloom_story::{ErrorClass, Seed, StoryId};
+use storyloom_story::{ErrorClass, Outlook, Seed, StoryId};
 use storyloom_telemetry::{AttemptEnd, Event, Reporter};
 
 use super::{PlanError, PlanRecord, PlanRequest, StoryPlanner, check_script, commit_plan};
@@ -70,9 +70,22 @@ impl<'a> Desk<'a> {
                 Ok(Step::Over) => return,
                 Ok(Step::Taken) => {}
                 Ok(Step::Idle) => std::thread::sleep(MOMENT),
+                Err(RunError::Plan(error)) => return self.end_planning(error),
                 Err(error) => return self.end_run(error),
             }
         }
+    }
+
+    /// Nothing more can be planned. Stories that have their scripts are made all the same, and the
+    /// run ends with the error after them.
+    fn end_planning(&self, error: PlanError) {
+        let mut work = self.work();
+        let left = work.end_planning(error.into());
+        drop(work);
+        tracing::error!(
+            "no more briefs are planned, {left} are left for another start; stories that have a \
+             script are made before the run ends"
+        );
     }
 
     /// The run cannot go on.
@@ -222,13 +235,8 @@ impl<'a> Desk<'a> {
         let mut records = Vec::with_capacity(requests.len());
         for request in &requests {
             let answer = answers.next().unwrap_or_else(|| {
-                let class = ErrorClass::Run;
-                let message = "the planner gave fewer answers than it was asked for".to_owned();
-                Err(PlanError {
-                    class,
-                    message,
-                    text: String::new(),
-                })
+                let message = "the planner gave fewer answers than it was asked for";
+                Err(PlanError::new(ErrorClass::Run, message))
             });
             let sound = answer.and_then(|planned| {
                 check_script(&planned.script)?;
@@ -327,7 +335,10 @@ impl<'a> Desk<'a> {
             lease,
         } = held;
         match error.class {
-            ErrorClass::Run | ErrorClass::ServiceAway => return Err(error.into()),
+            ErrorClass::Run | ErrorClass::ServiceAway => {
+                self.leave(&brief.id, lease)?;
+                return Err(error.into());
+            }
             ErrorClass::Interrupted => {
                 self.leave(&brief.id, lease)?;
                 self.work().put_back(rank, brief);
@@ -340,7 +351,10 @@ impl<'a> Desk<'a> {
                 }
                 None => self.give_up(file, lease, &error)?,
             },
-            ErrorClass::Shot if brief.attempt + 1 < self.config.planning.attempts => {
+            ErrorClass::Shot
+                if error.outlook == Outlook::Open
+                    && brief.attempt + 1 < self.config.planning.attempts =>
+            {
                 brief.attempt += 1;
                 brief.troubles = 0;
                 self.leave(&brief.id, lease)?;

@@ -37,7 +37,7 @@ pub fn plan_briefs(
 ) -> Result<RunOutcome, RunError> {
     let folder = RunFolder::new(&config.out, storage.clone());
     let files = folder.admit(config, lines)?;
-    settle_planner(&folder, &planner.describe())?;
+    settle_planner(&folder, planner)?;
     let worker = config.worker.clone().unwrap_or_else(new_worker_id);
     let leases = Leases::join_as(worker, folder.leases(), storage, config.patience)?;
     let mut work = Work::new(config.replicas);

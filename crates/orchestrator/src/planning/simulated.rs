@@ -41,11 +41,7 @@ impl StoryPlanner for SimulatedPlanner {
             .fold(0.0, f64::max);
         let time = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
         if !self.wait(begun, time) {
-            let stopped = PlanError {
-                class: ErrorClass::Interrupted,
-                message: "asked to stop".to_owned(),
-                text: String::new(),
-            };
+            let stopped = PlanError::new(ErrorClass::Interrupted, "asked to stop");
             return vec![Err(stopped); requests.len()];
         }
         let plan = |request: &PlanRequest| {

@@ -94,6 +94,8 @@ fn plan_view(plan: PlanRecord) -> PlanView {
         plan.picture
             .map(|digest| ("picture sha256".to_owned(), digest)),
     );
+    let departures = plan.departures.into_iter();
+    recipe.extend(departures.map(|departure| ("asked otherwise".to_owned(), departure)));
     recipe.push(("record".to_owned(), "plan.json".to_owned()));
     recipe.push(("record blake3".to_owned(), plan.digest));
     PlanView {

@@ -2,6 +2,7 @@
 
 use storyloom_story::Brief;
 
+use crate::naming::clipped;
 use crate::schema::{Bounds, Draft};
 
 /// Mends what can be mended, and says what that was. What is left is for [`check`](super::check).
@@ -11,12 +12,21 @@ pub fn mend(draft: &mut Draft, brief: &Brief, bounds: &Bounds) -> Vec<String> {
     for text in [&mut draft.title, &mut draft.overview] {
         *text = on_one_line(text);
     }
+    // The form is asked for without these bounds: grammars of some servers cannot keep them.
+    let own = brief.title.as_deref().map(on_one_line);
+    if own.as_deref() != Some(draft.title.as_str()) && shorten(&mut draft.title, Bounds::TITLE) {
+        note("shortened the title of the story".to_owned());
+    }
+    if shorten(&mut draft.overview, bounds.prompt) {
+        note("shortened the overview".to_owned());
+    }
     if draft.title.is_empty() {
         draft.title = brief.title.clone().unwrap_or_else(|| brief.id.to_string());
         note("gave the story a title".to_owned());
     }
     if let Some(product) = &mut draft.product {
         *product = on_one_line(product);
+        shorten(product, Bounds::TITLE);
     }
     if let Some(first) = draft.shots.first_mut().filter(|shot| !shot.cut) {
         first.cut = true;
@@ -32,6 +42,17 @@ pub fn mend(draft: &mut Draft, brief: &Brief, bounds: &Bounds) -> Vec<String> {
         }
     }
     done
+}
+
+/// Keeps the first sentences, or words, of a text of more than `most` characters; false if it has
+/// fewer.
+fn shorten(text: &mut String, most: u32) -> bool {
+    let most = most as usize;
+    if text.chars().count() <= most {
+        return false;
+    }
+    *text = shortened(text, most).unwrap_or_else(|| clipped(text, most).to_owned());
+    true
 }
 
 /// Text without line breaks, control characters and doubled spaces.
@@ -87,6 +108,41 @@ mod tests {
         assert!(shot.cut);
         assert_eq!(shot.prompt, "The cup stands in the sun.");
         assert_eq!(shot.keyframe, "A cup in the sun, from above.");
+        assert_eq!(mend(&mut draft, &brief, &bounds), [""; 0]);
+    }
+
+    #[test]
+    fn titles_and_overviews_are_kept_short_and_a_brief_keeps_its_own() {
+        let long = "A word and a word. ".repeat(20).trim().to_owned();
+        let brief = Brief {
+            title: Some(long.clone()),
+            ..Brief::new(StoryId::new("an-ad").unwrap())
+        };
+        let bounds = Bounds {
+            shots: 0,
+            prompt: 100,
+            product: true,
+        };
+        let mut draft = Draft {
+            title: long.clone(),
+            overview: long.clone(),
+            product: Some("word ".repeat(90)),
+            shots: Vec::new(),
+        };
+        assert_eq!(
+            mend(&mut draft, &brief, &bounds),
+            ["shortened the overview"]
+        );
+        assert_eq!(draft.title, long);
+        assert!(draft.overview.ends_with("a word.") && draft.overview.len() <= 100);
+        let product = draft.product.clone().unwrap();
+        assert!(
+            product.len() <= 120 && product.ends_with("word"),
+            "{product}"
+        );
+        draft.title = "An endless title ".repeat(20);
+        assert_eq!(mend(&mut draft, &brief, &bounds).len(), 1);
+        assert!(draft.title.len() <= 120 && draft.title.ends_with("title"));
         assert_eq!(mend(&mut draft, &brief, &bounds), [""; 0]);
     }
 

@@ -160,13 +160,25 @@ pub(super) fn identity_details(text: &str, allowed: &str) -> Vec<String> {
 }
 
 /// The words by which prompts may name a product, the last of a name first: it is what the thing
-/// is. A language without spaces has its names whole.
+/// is. A language without spaces has its names whole. A name of short or empty words only, as
+/// "TV", is known by these.
 pub(super) fn names_of(titles: &[&str]) -> Vec<String> {
+    let telling = |word: &str| {
+        let long = word.chars().count() >= 3 || !word.is_ascii();
+        long && !EMPTY.contains(&word)
+    };
+    let names = names_among(titles, telling);
+    match names.is_empty() {
+        true => names_among(titles, |_| true),
+        false => names,
+    }
+}
+
+fn names_among(titles: &[&str], tells: impl Fn(&str) -> bool) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for title in titles {
         let mut all: Vec<_> = words(title)
-            .filter(|word| word.chars().count() >= 3 || !word.is_ascii())
-            .filter(|word| !EMPTY.contains(&word.as_str()))
+            .filter(|word| tells(word))
             .filter(|word| word.chars().any(char::is_alphabetic))
             .collect();
         all.reverse();
@@ -262,6 +274,14 @@ mod tests {
         assert!(mentions("an Ember-branded box", &names));
         assert!(!mentions("a kettledrum in sunlight", &names));
         assert!(mentions("一只茶壶在桌上", &names_of(&["茶壶"])));
+        for (title, prompt) in [
+            ("X", "The X stands there."),
+            ("TV", "a TV glows"),
+            ("Go 2", "the Go 2 rolls"),
+        ] {
+            assert!(mentions(prompt, &names_of(&[title])), "{title}");
+        }
+        assert_eq!(names_of(&["123"]), [""; 0]);
     }
 
     #[test]

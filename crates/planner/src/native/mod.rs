@@ -16,13 +16,13 @@ use std::time::Duration;
 
 use storyloom_models::ModelError;
 use storyloom_models::language::{
-    Batch, ChatOptions, Content, Event, LanguageModel, Message, Request, RequestId,
+    Batch, ChatOptions, Content, Event, Finish, LanguageModel, Message, Request, RequestId,
     Role as ModelRole, Sampling as ModelSampling,
 };
 use storyloom_story::{ErrorClass, Seed};
 
 use crate::chat::{
-    Chat, ChatError, ChatReply, ChatRequest, ModelIdentity, Role, Sampling, TokenCount,
+    Chat, ChatError, ChatReply, ChatRequest, Flaw, ModelIdentity, Role, Sampling, TokenCount,
 };
 use crate::served::Stop;
 use constraint::Grammars;
@@ -307,7 +307,9 @@ fn finish(open: &mut BTreeMap<RequestId, Open>, events: Vec<Event>) {
                 prompt: entry.prompt_tokens,
                 completion: output.tokens.len() as u64,
             },
+            flaw: (output.finish == Finish::Length).then_some(Flaw::CutOff),
             text: output.text,
+            ..ChatReply::default()
         });
         drop(entry.answer.send(reply));
     }

@@ -129,6 +129,7 @@ fn a_model_is_kept_inside_the_schema_even_where_it_would_not_stay() {
         picture: None,
         schema: bounds.script(),
         seed: 3,
+        needs_picture: false,
     };
     // The vocabulary has no token that JSON could begin with, so there is an error and no text.
     let error = native.ask(&question).unwrap_err();
@@ -180,6 +181,7 @@ fn a_stop_ends_questions() {
         picture: None,
         schema: Bounds::of(&brief("c"), 200).script(),
         seed: 3,
+        needs_picture: false,
     };
     assert_eq!(
         native.ask(&question).unwrap_err().class,

@@ -3,9 +3,9 @@
 /// What a shot is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Beat {
-    /// The place, and that something is missing there.
+    /// The place, with the product in it from the first moment on.
     Open,
-    /// The product comes.
+    /// Somebody takes the product up.
     Arrive,
     /// It is used, and a selling point shows.
     Benefit,

@@ -58,14 +58,14 @@ const MOVES: [&str; 7] = [
     "The camera pulls back gently",
 ];
 const SURFACES: [&str; 5] = [
-    "light runs along its edge while all behind it falls out of focus",
-    "its material fills the frame, every fine mark of it in focus",
-    "focus wanders from one end of it to the other",
-    "a shadow passes over it and gives it back to the light",
-    "a reflection of the place slides across it",
+    "light runs along {its} edge while all behind {them} falls out of focus",
+    "{its} material fills the frame, every fine mark of it in focus",
+    "focus wanders from one end of {them} to the other",
+    "a shadow passes over {them} and gives {them} back to the light",
+    "a reflection of the place slides across {them}",
 ];
 const REACTIONS: [&str; 4] = [
-    "looks up from it and smiles at nobody in particular",
+    "looks up from {them} and smiles at nobody in particular",
     "lets out a long breath and nods",
     "laughs quietly and shakes the head",
     "stands still for a moment and just looks",

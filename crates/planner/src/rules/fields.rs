@@ -1,6 +1,7 @@
 //! Where products are at home, and what is done with them there.
 //!
-//! A flat table. Every `{}` stands for the product; nothing here tells clothes or looks of people.
+//! A flat table. Every `{}` stands for the product, see [`Product::say`](super::product::Product::say);
+//! nothing here tells clothes or looks of people.
 
 /// One kind of products.
 #[derive(Debug)]
@@ -20,7 +21,7 @@ pub(super) struct Field {
 /// A place of a film.
 #[derive(Debug)]
 pub(super) struct Place {
-    /// In full, when it is first seen.
+    /// In full and with its preposition, when it is first seen.
     pub full: &'static str,
     /// With its preposition, when it is known.
     pub known: &'static str,
@@ -41,7 +42,7 @@ pub(super) const FIELDS: [Field; 9] = [
         people: ["a cook", "an early riser", "a host"],
         places: [
             Place {
-                full: "a small kitchen with a worn oak counter, copper hooks and one tall window",
+                full: "in a small kitchen with a worn oak counter, copper hooks and one tall window",
                 known: "in the small kitchen",
                 ground: "on the oak counter",
                 lights: [
@@ -51,7 +52,7 @@ pub(super) const FIELDS: [Field; 9] = [
                 ],
             },
             Place {
-                full: "a long table in a courtyard under a fig tree, with linen and clay bowls",
+                full: "at a long table in a courtyard under a fig tree, with linen and clay bowls",
                 known: "at the courtyard table",
                 ground: "among the clay bowls",
                 lights: [
@@ -61,7 +62,7 @@ pub(super) const FIELDS: [Field; 9] = [
                 ],
             },
             Place {
-                full: "a bright loft kitchen with a white stone island and tall windows over roofs",
+                full: "in a bright loft kitchen with a white stone island and tall windows over roofs",
                 known: "in the loft kitchen",
                 ground: "on the white stone",
                 lights: [
@@ -74,11 +75,11 @@ pub(super) const FIELDS: [Field; 9] = [
         arrivals: [
             "sets {} down with both hands",
             "slides {} into the light",
-            "lifts a linen cloth, and {} stands under it",
+            "lifts {} off a folded linen cloth",
         ],
         uses: [
             "tilts {} and lets steam drift past the lens",
-            "turns {} slowly by its edge until it catches the light",
+            "turns {} slowly by {its} edge until the light catches {them}",
             "reaches for {} without looking, as for an old friend",
             "moves {} to the middle of the table",
             "wipes a drop from {} with one finger",
@@ -113,7 +114,7 @@ pub(super) const FIELDS: [Field; 9] = [
         people: ["a hiker", "a mountain guide", "a traveller"],
         places: [
             Place {
-                full: "a stony ridge above a sea of clouds, with dry grass bent by wind",
+                full: "on a stony ridge above a sea of clouds, with dry grass bent by wind",
                 known: "on the ridge",
                 ground: "on a flat grey rock",
                 lights: [
@@ -123,7 +124,7 @@ pub(super) const FIELDS: [Field; 9] = [
                 ],
             },
             Place {
-                full: "a pine forest after rain, with a narrow path and ferns that drip",
+                full: "in a pine forest after rain, with a narrow path and ferns that drip",
                 known: "in the pine forest",
                 ground: "on wet moss",
                 lights: [
@@ -133,7 +134,7 @@ pub(super) const FIELDS: [Field; 9] = [
                 ],
             },
             Place {
-                full: "a lake shore with round pebbles, a small fire and still dark water",
+                full: "on a lake shore with round pebbles, a small fire and still dark water",
                 known: "at the lake shore",
                 ground: "on the pebbles by the fire",
                 lights: [
@@ -144,13 +145,13 @@ pub(super) const FIELDS: [Field; 9] = [
             },
         ],
         arrivals: [
-            "takes {} out of the frost and shakes it once",
+            "takes {} out of the frost and shakes {them} once",
             "kneels and unpacks {} on the ground",
-            "walks into the frame with {} and stops at the edge",
+            "picks {} up and stops at the edge",
         ],
         uses: [
             "pulls {} tight with one short movement while wind tears at the grass",
-            "holds {} into the rain, and drops run off it",
+            "holds {} into the rain, and drops run off {them}",
             "crosses the frame with {} from left to right",
             "rests beside {} and breathes out a small cloud",
             "brushes ice from {} with the back of a hand",
@@ -180,7 +181,7 @@ pub(super) const FIELDS: [Field; 9] = [
         people: ["a violinist", "a night porter", "a traveller"],
         places: [
             Place {
-                full: "a dressing table of dark wood with a round mirror and a tray of black slate",
+                full: "at a dressing table of dark wood with a round mirror and a tray of black slate",
                 known: "at the dressing table",
                 ground: "on the slate tray",
                 lights: [
@@ -190,7 +191,7 @@ pub(super) const FIELDS: [Field; 9] = [
                 ],
             },
             Place {
-                full: "a hotel staircase with a brass rail and tall windows over a wet street",
+                full: "on a hotel staircase with a brass rail and tall windows over a wet street",
                 known: "on the staircase",
                 ground: "on the brass rail",
                 lights: [
@@ -200,7 +201,7 @@ pub(super) const FIELDS: [Field; 9] = [
                 ],
             },
             Place {
-                full: "a quay at the edge of a harbour, with wet stone and slow boats",
+                full: "on a quay at the edge of a harbour, with wet stone and slow boats",
                 known: "on the quay",
                 ground: "on the wet stone",
                 lights: [
@@ -211,12 +212,12 @@ pub(super) const FIELDS: [Field; 9] = [
             },
         ],
         arrivals: [
-            "takes {} from the tray and turns it to the light",
-            "opens one hand, and {} lies in it",
+            "takes {} from the tray and turns {them} to the light",
+            "opens one hand, and {} lie{s} in it",
             "lets {} slide into the beam of light",
         ],
         uses: [
-            "turns {} until a glint runs along its edge",
+            "turns {} until a glint runs along {its} edge",
             "closes {} with a small precise movement",
             "rests a hand on the rail, with {} in sharp focus",
             "glances at {} and slows down",
@@ -249,7 +250,7 @@ pub(super) const FIELDS: [Field; 9] = [
         people: ["a designer", "a night-shift editor", "a student"],
         places: [
             Place {
-                full: "a tidy studio desk by a window, with paper sketches and a green plant",
+                full: "at a tidy studio desk by a window, with paper sketches and a green plant",
                 known: "at the studio desk",
                 ground: "on the desk between the sketches",
                 lights: [
@@ -259,7 +260,7 @@ pub(super) const FIELDS: [Field; 9] = [
                 ],
             },
             Place {
-                full: "a train compartment with a small folding table, fields rushing past outside",
+                full: "in a train compartment with a small folding table, fields rushing past outside",
                 known: "in the train compartment",
                 ground: "on the folding table",
                 lights: [
@@ -269,7 +270,7 @@ pub(super) const FIELDS: [Field; 9] = [
                 ],
             },
             Place {
-                full: "a flat roof over a city with a low wall, pigeons and distant towers",
+                full: "on a flat roof over a city with a low wall, pigeons and distant towers",
                 known: "on the roof",
                 ground: "on the low wall",
                 lights: [
@@ -280,13 +281,13 @@ pub(super) const FIELDS: [Field; 9] = [
             },
         ],
         arrivals: [
-            "clears the paper aside and sets {} down",
+            "clears the paper aside and draws {} nearer",
             "draws {} from a plain sleeve",
             "switches {} on, and a small light wakes",
         ],
         uses: [
             "leans over {} and begins",
-            "turns {} a little, and the light slides across its face",
+            "turns {} a little, and the light slides across {its} face",
             "taps {} once and looks up",
             "carries {} across the frame in one hand",
             "shares {} with somebody who bends closer",
@@ -316,7 +317,7 @@ pub(super) const FIELDS: [Field; 9] = [
         people: ["a dancer", "a swimmer", "a gardener"],
         places: [
             Place {
-                full: "a bathroom of pale plaster with a stone basin and a small round window",
+                full: "in a bathroom of pale plaster with a stone basin and a small round window",
                 known: "in the pale bathroom",
                 ground: "on the rim of the stone basin",
                 lights: [
@@ -326,7 +327,7 @@ pub(super) const FIELDS: [Field; 9] = [
                 ],
             },
             Place {
-                full: "a glasshouse full of white flowers, with wet leaves and a tiled path",
+                full: "in a glasshouse full of white flowers, with wet leaves and a tiled path",
                 known: "in the glasshouse",
                 ground: "among the wet leaves",
                 lights: [
@@ -336,7 +337,7 @@ pub(super) const FIELDS: [Field; 9] = [
                 ],
             },
             Place {
-                full: "a wooden jetty over clear shallow water, with reeds moving in the wind",
+                full: "on a wooden jetty over clear shallow water, with reeds moving in the wind",
                 known: "on the jetty",
                 ground: "on the warm planks",
                 lights: [
@@ -347,9 +348,9 @@ pub(super) const FIELDS: [Field; 9] = [
             },
         ],
         arrivals: [
-            "takes {} from the shelf and opens it",
+            "takes {} from the shelf and opens {them}",
             "dips a hand into water and reaches for {}",
-            "sets {} down, and a ring of drops forms around it",
+            "sets {} down, and a ring of drops forms around {them}",
         ],
         uses: [
             "lets one drop of {} fall onto the back of a hand",
@@ -357,7 +358,7 @@ pub(super) const FIELDS: [Field; 9] = [
             "turns {} between two fingers",
             "passes {} through a beam of light",
             "draws a slow line over the skin of an arm, {} beside it",
-            "puts {} back exactly where it stood",
+            "puts {} back exactly where {it} stood",
         ],
     },
     Field {
@@ -386,7 +387,7 @@ pub(super) const FIELDS: [Field; 9] = [
         people: ["a reader", "a new tenant", "a carpenter"],
         places: [
             Place {
-                full: "an almost empty room with bare boards, white walls and two tall windows",
+                full: "in an almost empty room with bare boards, white walls and two tall windows",
                 known: "in the white room",
                 ground: "on the bare boards",
                 lights: [
@@ -396,7 +397,7 @@ pub(super) const FIELDS: [Field; 9] = [
                 ],
             },
             Place {
-                full: "a reading corner under a sloping roof, with a skylight and stacks of books",
+                full: "in a reading corner under a sloping roof, with a skylight and stacks of books",
                 known: "under the sloping roof",
                 ground: "beside the books",
                 lights: [
@@ -406,7 +407,7 @@ pub(super) const FIELDS: [Field; 9] = [
                 ],
             },
             Place {
-                full: "a veranda with a worn bench, open to a garden after rain",
+                full: "on a veranda with a worn bench, open to a garden after rain",
                 known: "on the veranda",
                 ground: "by the worn bench",
                 lights: [
@@ -417,14 +418,14 @@ pub(super) const FIELDS: [Field; 9] = [
             },
         ],
         arrivals: [
-            "carries {} in and sets it down in the light",
-            "pulls a sheet away, and {} stands there",
+            "carries {} across the room and sets {them} down in the light",
+            "pulls the last of a sheet away from {}",
             "pushes {} a hand's width to the left and steps back",
         ],
         uses: [
-            "runs a palm along {} as if to know it by touch",
+            "runs a palm along {} as if to know {them} by touch",
             "sits down by {} and lets the shoulders sink",
-            "walks past {} and touches it in passing",
+            "walks past {} and touches {them} in passing",
             "arranges flowers near {} and looks again",
             "falls asleep beside {} with an open book",
             "opens the window, and the draught stirs everything but {}",
@@ -456,7 +457,7 @@ pub(super) const FIELDS: [Field; 9] = [
         people: ["a runner", "a coach", "a street athlete"],
         places: [
             Place {
-                full: "an empty stadium track with wet red lanes and rows of grey seats",
+                full: "on an empty stadium track with wet red lanes and rows of grey seats",
                 known: "on the track",
                 ground: "on the red lane",
                 lights: [
@@ -466,7 +467,7 @@ pub(super) const FIELDS: [Field; 9] = [
                 ],
             },
             Place {
-                full: "a steep street between painted houses, with steps and a handrail",
+                full: "in a steep street between painted houses, with steps and a handrail",
                 known: "in the steep street",
                 ground: "on the lowest step",
                 lights: [
@@ -476,7 +477,7 @@ pub(super) const FIELDS: [Field; 9] = [
                 ],
             },
             Place {
-                full: "a beach at low tide, hard wet sand and a far line of surf",
+                full: "on a beach at low tide, hard wet sand and a far line of surf",
                 known: "on the beach",
                 ground: "on the wet sand",
                 lights: [
@@ -488,7 +489,7 @@ pub(super) const FIELDS: [Field; 9] = [
         ],
         arrivals: [
             "drops to one knee and readies {}",
-            "steps into the frame with {}",
+            "picks {} up in passing",
             "lifts {} out of the rain",
         ],
         uses: [
@@ -505,10 +506,10 @@ pub(super) const FIELDS: [Field; 9] = [
             "toy", "puzzle", "game", "doll", "robot", "blocks", "kite", "plush", "teddy",
             "playset", "craft", "crayon", "child", "children", "kids", "puppet", "train",
         ],
-        people: ["a child", "a grandfather", "two friends"],
+        people: ["a child", "a grandfather", "a grandmother"],
         places: [
             Place {
-                full: "a living room floor with a round carpet, cushions and a low shelf",
+                full: "on a living room floor with a round carpet, cushions and a low shelf",
                 known: "on the living room floor",
                 ground: "in the middle of the carpet",
                 lights: [
@@ -518,7 +519,7 @@ pub(super) const FIELDS: [Field; 9] = [
                 ],
             },
             Place {
-                full: "a garden with tall grass, a rope swing and an apple tree",
+                full: "in a garden with tall grass, a rope swing and an apple tree",
                 known: "in the garden",
                 ground: "in the tall grass",
                 lights: [
@@ -528,7 +529,7 @@ pub(super) const FIELDS: [Field; 9] = [
                 ],
             },
             Place {
-                full: "a tent of blankets between two chairs, with a torch hanging inside",
+                full: "in a tent of blankets between two chairs, with a torch hanging inside",
                 known: "inside the blanket tent",
                 ground: "under the hanging torch",
                 lights: [
@@ -539,16 +540,16 @@ pub(super) const FIELDS: [Field; 9] = [
             },
         ],
         arrivals: [
-            "lifts the lid of a box, and {} looks out",
+            "crouches down until {} fill{s} the view",
             "pushes {} slowly into the frame",
-            "holds {} up to the light and turns it",
+            "holds {} up to the light and turns {them}",
         ],
         uses: [
             "sets {} in motion and watches with an open mouth",
             "lies flat on the floor, eye to eye with {}",
             "passes {} on with great care",
             "builds a small gate and leads {} through it",
-            "laughs as {} comes to rest",
+            "laughs as {} come{s} to rest",
             "carries {} home through the evening",
         ],
     },
@@ -557,7 +558,7 @@ pub(super) const FIELDS: [Field; 9] = [
         people: ["a craftsman", "a visitor", "a neighbour"],
         places: [
             Place {
-                full: "a workshop with a wide wooden bench, tools on the wall and a dusty window",
+                full: "in a workshop with a wide wooden bench, tools on the wall and a dusty window",
                 known: "in the workshop",
                 ground: "on the wooden bench",
                 lights: [
@@ -567,7 +568,7 @@ pub(super) const FIELDS: [Field; 9] = [
                 ],
             },
             Place {
-                full: "a quiet square with plane trees, a stone fountain and a few empty chairs",
+                full: "on a quiet square with plane trees, a stone fountain and a few empty chairs",
                 known: "on the quiet square",
                 ground: "on the rim of the fountain",
                 lights: [
@@ -577,7 +578,7 @@ pub(super) const FIELDS: [Field; 9] = [
                 ],
             },
             Place {
-                full: "a bare stage with a plain grey backdrop and a polished floor",
+                full: "on a bare stage with a plain grey backdrop and a polished floor",
                 known: "on the bare stage",
                 ground: "on the polished floor",
                 lights: [
@@ -589,7 +590,7 @@ pub(super) const FIELDS: [Field; 9] = [
         ],
         arrivals: [
             "brings {} into the light",
-            "opens a wooden box, and {} lies inside",
+            "lays one hand on {} and draws {them} nearer",
             "puts {} down and takes one step back",
         ],
         uses: [

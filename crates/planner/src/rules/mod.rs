@@ -7,63 +7,50 @@
 mod beats;
 mod decks;
 mod fields;
+mod points;
+mod product;
 mod words;
 mod writer;
 
 use storyloom_story::{Brief, BriefKind, Seed};
 
+use crate::capability::CannotWrite;
 use crate::naming::name_of;
 use crate::schema::{Bounds, Draft};
 use beats::beats;
 use writer::Writer;
 
 /// Version of the rules; counted up when the same brief gets another script.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Whether the rules can make a script of a brief.
-///
-/// # Errors
-/// Why they cannot, with what to do.
-pub fn check(brief: &Brief) -> Result<(), String> {
-    const HELP: &str =
-        "choose a planner with a language model: planner.backend = \"served\" or \"native\"";
+pub(crate) fn check(brief: &Brief) -> Result<(), CannotWrite> {
     if brief.kind() == BriefKind::Story {
-        return Err(format!(
-            "the rules plan advertisements and no story ideas; {HELP}"
-        ));
+        return Err(CannotWrite::Idea);
     }
-    let Some(title) = &brief.title else {
-        return Err(format!(
-            "the rules cannot see, so the product needs a \"title\"; or {HELP}"
-        ));
-    };
+    let title = brief.title.as_ref().ok_or(CannotWrite::NoTitle)?;
     if !name_of(title).chars().any(char::is_alphabetic) {
-        return Err(format!(
-            "the title {title:?} has no word that names the product"
-        ));
+        let title = title.clone();
+        return Err(CannotWrite::NoName { title });
     }
     if brief.language.primary() != "en" {
-        let tag = brief.language.tag();
-        return Err(format!("the rules write English and not {tag:?}; {HELP}"));
+        let tag = brief.language.tag().to_owned();
+        return Err(CannotWrite::Language { tag });
     }
     Ok(())
 }
 
-/// Makes a draft; the brief is one that [`check`] accepts.
-pub(crate) fn draft(brief: &Brief, bounds: &Bounds, seed: Seed) -> Draft {
+/// Makes a draft, and says what of the brief is not in it; the brief is one that [`check`] accepts.
+pub(crate) fn draft(brief: &Brief, bounds: &Bounds, seed: Seed) -> (Draft, Vec<String>) {
     let mut writer = Writer::new(brief, bounds, seed);
-    let beats = beats(bounds.shots as usize);
-    let shots = beats
-        .iter()
-        .enumerate()
-        .map(|(position, beat)| writer.shot(position, *beat, &beats));
-    let shots = shots.collect();
-    Draft {
+    let (shots, notes) = writer.film(&beats(bounds.shots as usize));
+    let draft = Draft {
         title: brief.title.clone().unwrap_or_default(),
         overview: writer.overview(),
-        product: Some(writer.name.clone()),
+        product: Some(writer.product.name.clone()),
         shots,
-    }
+    };
+    (draft, notes)
 }
 
 #[cfg(test)]
@@ -71,7 +58,6 @@ mod tests {
     use storyloom_story::{Language, StoryId};
 
     use super::fields::FIELDS;
-    use super::words::with_article;
     use super::*;
     use crate::check;
 
@@ -96,6 +82,10 @@ mod tests {
             .chain([
                 "Tidewater: Keep Your Own Time".to_owned(),
                 "The Northwind Rain Coat".to_owned(),
+                "Kitchen scissors".to_owned(),
+                "Men's socks".to_owned(),
+                "TV".to_owned(),
+                "X".to_owned(),
             ])
             .collect()
     }
@@ -107,7 +97,7 @@ mod tests {
                 for (seed, most) in [(0, 1200), (1, 400), (2, 260)] {
                     let brief = brief(&title, shots);
                     let bounds = Bounds::of(&brief, most);
-                    let draft = draft(&brief, &bounds, Seed(seed));
+                    let draft = draft(&brief, &bounds, Seed(seed)).0;
                     let found = check::check(&draft, &brief, &bounds);
                     let found: Vec<_> = found.iter().map(ToString::to_string).collect();
                     assert_eq!(found, [""; 0], "{title} with {shots} shots, seed {seed}");
@@ -120,7 +110,8 @@ mod tests {
     fn a_script_says_what_the_brief_says() {
         let brief = brief("Ember stovetop kettle: hot for hours", 8);
         let bounds = Bounds::of(&brief, 1200);
-        let draft = draft(&brief, &bounds, Seed(3));
+        let (draft, notes) = draft(&brief, &bounds, Seed(3));
+        assert_eq!(notes, [""; 0]);
         let all: Vec<_> = draft
             .shots
             .iter()
@@ -145,6 +136,96 @@ mod tests {
         assert!(draft.shots.iter().any(|shot| !shot.cut));
     }
 
+    /// Everything that is said in a film, and what is noted about it.
+    fn told(brief: &Brief, seed: u64) -> (Vec<String>, String, Vec<String>) {
+        let (draft, notes) = draft(brief, &Bounds::of(brief, 1200), Seed(seed));
+        let prompts: Vec<_> = draft.shots.iter().map(|shot| shot.prompt.clone()).collect();
+        let keyframes = draft.shots.iter().map(|shot| shot.keyframe.as_str());
+        let all = prompts.iter().map(String::as_str).chain(keyframes);
+        let all: Vec<_> = all.chain([draft.overview.as_str()]).collect();
+        let all = all.join("\n");
+        (prompts, all, notes)
+    }
+
+    #[test]
+    fn the_product_is_there_from_the_first_shot_on() {
+        for title in titles() {
+            for shots in [1, 2, 3, 8] {
+                let brief = brief(&title, shots);
+                let name = super::product::Product::new(name_of(&title)).name;
+                let (prompts, all, _) = told(&brief, 5);
+                assert!(prompts[0].contains(&name), "{}", prompts[0]);
+                assert!(!all.contains("empty.") && !all.contains("missing"), "{all}");
+            }
+        }
+    }
+
+    #[test]
+    fn places_have_their_own_prepositions_and_products_their_number() {
+        for title in titles() {
+            for seed in 0..12 {
+                let (_, all, _) = told(&brief(&title, 14), seed);
+                for wrong in [
+                    "in a wooden jetty",
+                    "in a long table",
+                    "in a lake shore",
+                    "in a flat roof",
+                    " in in ",
+                    "scissors stands",
+                    "socks stands",
+                    "scissors lies",
+                    "socks lies",
+                    "scissors comes",
+                    "two friends",
+                    "{",
+                ] {
+                    assert!(!all.contains(wrong), "{wrong}: {all}");
+                }
+            }
+        }
+        let (_, scissors, _) = told(&brief("Kitchen scissors", 3), 1);
+        assert!(
+            scissors.contains("the Kitchen scissors stand alone"),
+            "{scissors}"
+        );
+        assert!(scissors.contains("until they fill the frame"), "{scissors}");
+    }
+
+    #[test]
+    fn no_selling_point_and_no_offer_is_lost_silently() {
+        let points = [
+            "hot",
+            "vegan",
+            "lasts 12 hours",
+            "weighs less than an apple",
+        ];
+        for shots in 1..=9 {
+            let brief = Brief {
+                selling_points: points.map(str::to_owned).to_vec(),
+                promo: Some("two for one until Sunday".to_owned()),
+                ..brief("Ember kettle", shots)
+            };
+            let (prompts, all, notes) = told(&brief, 2);
+            for point in points {
+                assert!(
+                    prompts.iter().any(|prompt| prompt.contains(point)),
+                    "{point} in {shots} shots"
+                );
+            }
+            assert!(!all.contains("makes one thing plain"));
+            assert_eq!(notes.len(), 1, "{notes:?}");
+            assert!(notes[0].contains("two for one until Sunday"), "{notes:?}");
+        }
+        // Where there is no room in any prompt it is said.
+        let long = Brief {
+            selling_points: vec!["it is very long ".repeat(10).trim().to_owned()],
+            ..brief("Ember kettle", 2)
+        };
+        let (_, notes) = draft(&long, &Bounds::of(&long, 260), Seed(1));
+        assert_eq!(notes.len(), 1, "{notes:?}");
+        assert!(notes[0].contains("no shot shows"), "{notes:?}");
+    }
+
     #[test]
     fn seeds_decide() {
         let brief = brief("Ember kettle", 6);
@@ -165,13 +246,23 @@ mod tests {
             language: Language::new("de").unwrap(),
             ..brief("Ember", 3)
         };
-        assert!(super::check(&foreign).unwrap_err().contains("English"));
+        assert!(
+            super::check(&foreign)
+                .unwrap_err()
+                .to_string()
+                .contains("English")
+        );
         let unseen = Brief {
             title: None,
             product_image: Some("a.png".to_owned()),
             ..brief("Ember", 3)
         };
-        assert!(super::check(&unseen).unwrap_err().contains("title"));
+        assert!(
+            super::check(&unseen)
+                .unwrap_err()
+                .to_string()
+                .contains("title")
+        );
         assert!(super::check(&brief("123", 3)).is_err());
     }
 
@@ -183,7 +274,5 @@ mod tests {
             name_of("one two three four five six seven eight nine"),
             "one two three four five six seven eight"
         );
-        assert_eq!(with_article("The Coat"), "the Coat");
-        assert_eq!(with_article("Coat"), "the Coat");
     }
 }

@@ -16,12 +16,15 @@ impl Prompt {
     }
 
     pub(super) fn and(mut self, sentence: &str) -> Self {
-        let length = self.text.chars().count() + 1 + sentence.chars().count();
-        if !sentence.is_empty() && length <= self.most {
+        if !sentence.is_empty() && self.has_room_for(sentence) {
             self.text.push(' ');
             self.text.push_str(sentence);
         }
         self
+    }
+
+    pub(super) fn has_room_for(&self, sentence: &str) -> bool {
+        self.text.chars().count() + 1 + sentence.chars().count() <= self.most
     }
 }
 
@@ -48,18 +51,6 @@ pub(super) fn field_of(brief: &Brief) -> &'static Field {
         }
     }
     best
-}
-
-pub(super) fn with_article(name: &str) -> String {
-    let lower = name.to_lowercase();
-    match lower
-        .strip_prefix("the ")
-        .or_else(|| lower.strip_prefix("a "))
-        .or_else(|| lower.strip_prefix("an "))
-    {
-        Some(rest) => format!("the {}", &name[name.len() - rest.len()..]),
-        None => format!("the {name}"),
-    }
 }
 
 pub(super) fn capital(text: &str) -> String {

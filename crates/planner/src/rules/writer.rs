@@ -9,7 +9,9 @@ use storyloom_story::{Brief, Seed};
 use super::beats::Beat;
 use super::decks::{Deck, Decks};
 use super::fields::Place;
-use super::words::{Prompt, capital, field_of, with_article};
+use super::points::{sentence, share_out};
+use super::product::Product;
+use super::words::{Prompt, capital, field_of};
 use crate::naming::{clipped, name_of};
 use crate::schema::{Bounds, DraftShot};
 
@@ -17,12 +19,15 @@ use crate::schema::{Bounds, DraftShot};
 pub(super) struct Writer<'a> {
     brief: &'a Brief,
     most: usize,
-    /// What every prompt calls the product: "the Ember kettle".
-    pub(super) name: String,
+    pub(super) product: Product,
     person: &'static str,
     places: Vec<&'static Place>,
     random: Decks,
-    points: usize,
+    /// Number of shots so far that are there for a selling point.
+    benefits: usize,
+    /// Selling points of the shot at hand and of earlier ones that had no room for them, as
+    /// positions in the brief.
+    due: Vec<usize>,
     used: BTreeSet<String>,
 }
 
@@ -48,11 +53,12 @@ impl<'a> Writer<'a> {
         Self {
             brief,
             most: bounds.prompt as usize,
-            name: with_article(name_of(brief.title.as_deref().unwrap_or_default())),
+            product: Product::new(name_of(brief.title.as_deref().unwrap_or_default())),
             person: Deck::new(&field.people, random).draw(),
             places,
             random: Decks::new(field, lights, random),
-            points: 0,
+            benefits: 0,
+            due: Vec::new(),
             used: BTreeSet::new(),
         }
     }
@@ -64,7 +70,72 @@ impl<'a> Writer<'a> {
         position * scenes / count.max(1)
     }
 
-    pub(super) fn shot(&mut self, position: usize, beat: Beat, beats: &[Beat]) -> DraftShot {
+    /// The shots of a film, and what of the brief is not in them.
+    pub(super) fn film(&mut self, beats: &[Beat]) -> (Vec<DraftShot>, Vec<String>) {
+        let shares = share_out(self.brief.selling_points.len(), beats);
+        let mut shots = Vec::with_capacity(beats.len());
+        for ((position, beat), share) in beats.iter().enumerate().zip(shares) {
+            self.due.extend(share);
+            let shot = self.shot(position, *beat, beats);
+            let shown = |point: &usize| shot.prompt.contains(self.point(*point));
+            self.due = self
+                .due
+                .iter()
+                .filter(|point| !shown(point))
+                .copied()
+                .collect();
+            shots.push(shot);
+        }
+        let all: Vec<_> = shots.iter().map(|shot| shot.prompt.as_str()).collect();
+        let notes = self.notes(&all.join("\n"));
+        (shots, notes)
+    }
+
+    /// A selling point as prompts have it.
+    fn point(&self, position: usize) -> &'a str {
+        let points = &self.brief.selling_points;
+        let point = points.get(position).map_or("", String::as_str);
+        clipped(point, 160).trim_end_matches('.')
+    }
+
+    /// What of the brief is not in the prompts.
+    fn notes(&self, prompts: &str) -> Vec<String> {
+        let mut notes = Vec::new();
+        for position in 0..self.brief.selling_points.len() {
+            let point = self.point(position);
+            if !prompts.contains(point) {
+                notes.push(format!(
+                    "no shot shows the selling point {point:?}: there is no room for it in the prompts \
+                     (planner.prompt_chars)"
+                ));
+            }
+        }
+        if let Some(promo) = &self.brief.promo {
+            notes.push(format!(
+                "the offer {promo:?} is not drawn: the last shot leaves the upper third of the picture \
+                 free for it"
+            ));
+        }
+        if self.brief.instruction.is_some() {
+            notes.push("the instruction was not read: the rules have no language model".to_owned());
+        }
+        notes
+    }
+
+    /// Says as many of the points that are due as there is room for.
+    fn with_points(&self, prompt: Prompt) -> Prompt {
+        let due: Vec<_> = self.due.iter().map(|point| self.point(*point)).collect();
+        let fitting = (1..=due.len()).rev().map(|count| sentence(&due[..count]));
+        match fitting
+            .into_iter()
+            .find(|sentence| prompt.has_room_for(sentence))
+        {
+            Some(sentence) => prompt.and(&sentence),
+            None => prompt,
+        }
+    }
+
+    fn shot(&mut self, position: usize, beat: Beat, beats: &[Beat]) -> DraftShot {
         let scene = Self::scene_of(position, beats.len());
         let before = position.checked_sub(1);
         let begins = before.is_none_or(|before| Self::scene_of(before, beats.len()) != scene);
@@ -74,7 +145,7 @@ impl<'a> Writer<'a> {
         let deck = &self.random.lights[scene % self.places.len()];
         let light = deck.cards[visit % deck.cards.len()];
         let known = if begins {
-            format!("in {}", place.full).replacen("in a quiet square", "on a quiet square", 1)
+            place.full.to_owned()
         } else {
             place.known.to_owned()
         };
@@ -132,6 +203,7 @@ impl<'a> Writer<'a> {
         prompt.and(&style).text
     }
 
+    /// The product is there from the first second on.
     fn open(&mut self, stage: &Stage) -> (String, String) {
         let framing = self.random.wide.draw();
         let Stage {
@@ -139,121 +211,115 @@ impl<'a> Writer<'a> {
             light,
             place,
         } = stage;
-        let person = self.person;
-        let prompt = Prompt::new(self.most, format!("{framing} {where_}, {light}."))
-            .and(&format!(
-                "{} comes in and stops: the place {} is empty.",
-                capital(person),
-                place.ground
-            ))
-            .and("Everything is still, as if it were waiting for something.");
-        let keyframe = format!(
-            "{framing} {where_}; {person} in the entrance, nothing {}; {light}.",
+        let product = &self.product.name;
+        let person = capital(self.person);
+        let first = format!(
+            "{framing} {where_}: {product} {}, in the middle.",
             place.ground
         );
-        (self.finish(prompt, true), keyframe)
+        let comes = format!("{person} comes in and stops in front of {{them}}.");
+        let prompt = self
+            .with_points(Prompt::new(self.most, first))
+            .and(&format!("{}.", capital(light)))
+            .and(&self.product.say(&comes));
+        let keyframe = Prompt::new(
+            self.most,
+            format!("{framing} {where_}: {product} {}.", place.ground),
+        )
+        .and(&format!("{}.", capital(light)))
+        .and(&format!("{person} is in the entrance."));
+        (self.finish(prompt, true), keyframe.text)
     }
 
     fn arrive(&mut self, stage: &Stage) -> (String, String) {
         let framing = self.random.medium.draw();
-        let arrival = self.random.arrivals.draw().replace("{}", &self.name);
+        let arrival = self.product.say(self.random.arrivals.draw());
         let Stage {
             where_,
             light,
             place,
         } = stage;
         let person = self.the_person(stage);
-        let prompt = Prompt::new(
-            self.most,
-            format!("{framing}, {where_}: {person} {arrival}."),
-        )
-        .and(&format!(
-            "{}; its outline stands out clearly from the background.",
+        let first = format!("{framing}, {where_}: {person} {arrival}.");
+        let outline = format!(
+            "{}; {{its}} outline stands out clearly from the background.",
             capital(light)
-        ));
-        let keyframe = format!(
-            "{framing}, {where_}: {} {}, hands near it; {light}.",
-            self.name, place.ground
         );
-        (self.finish(prompt, true), keyframe)
+        let prompt = self
+            .with_points(Prompt::new(self.most, first))
+            .and(&self.product.say(&outline));
+        let keyframe = format!(
+            "{framing}, {where_}: {} {}, hands near {{them}}; {light}.",
+            self.product.name, place.ground
+        );
+        (self.finish(prompt, true), self.product.say(&keyframe))
     }
 
     fn benefit(&mut self, stage: &Stage) -> (String, String) {
-        let framing = if self.points.is_multiple_of(2) {
+        let framing = if self.benefits.is_multiple_of(2) {
             self.random.medium.draw()
         } else {
             self.random.close.draw()
         };
-        let action = self.random.uses.draw().replace("{}", &self.name);
-        let points = &self.brief.selling_points;
-        let point = points.get(self.points % points.len().max(1));
-        let point = point.map(|point| clipped(point, 160));
-        let point = point.map_or(String::new(), |point| {
-            format!(
-                "What is to be seen makes one thing plain: {}.",
-                point.trim_end_matches('.')
-            )
-        });
-        self.points += 1;
+        self.benefits += 1;
+        let action = self.product.say(self.random.uses.draw());
         let Stage {
             where_,
             light,
             place,
         } = stage;
         let person = self.the_person(stage);
-        let prompt = Prompt::new(
-            self.most,
-            format!("{framing}, {where_}: {person} {action}."),
-        )
-        .and(&point)
-        .and(&format!("{}.", capital(light)));
+        let first = format!("{framing}, {where_}: {person} {action}.");
+        let prompt = self
+            .with_points(Prompt::new(self.most, first))
+            .and(&format!("{}.", capital(light)));
         let keyframe = format!(
             "{framing}, {where_}: hands on {}, {}; {light}.",
-            self.name, place.ground
+            self.product.name, place.ground
         );
         (self.finish(prompt, true), keyframe)
     }
 
     fn detail(&mut self, stage: &Stage) -> (String, String) {
         let framing = self.random.close.draw();
-        let surface = self.random.surfaces.draw();
+        let surface = self.product.say(self.random.surfaces.draw());
         let Stage {
             where_,
             light,
             place,
         } = stage;
-        let prompt = Prompt::new(
-            self.most,
-            format!(
-                "{framing}, {where_}: {} {}; {surface}.",
-                self.name, place.ground
-            ),
-        )
-        .and(&format!("{}.", capital(light)));
+        let product = &self.product.name;
+        let first = format!(
+            "{framing}, {where_}: {product} {}; {surface}.",
+            place.ground
+        );
+        let prompt = self
+            .with_points(Prompt::new(self.most, first))
+            .and(&format!("{}.", capital(light)));
         let keyframe = format!(
-            "{framing} of {} {}, {where_}; {light}.",
-            self.name, place.ground
+            "{framing} of {product} {}, {where_}; {light}.",
+            place.ground
         );
         (self.finish(prompt, true), keyframe)
     }
 
     fn reaction(&mut self, stage: &Stage) -> (String, String) {
         let framing = self.random.medium.draw();
-        let reaction = self.random.reactions.draw();
+        let reaction = self.product.say(self.random.reactions.draw());
         let Stage {
             where_,
             light,
             place,
         } = stage;
         let person = self.the_person(stage);
-        let first = format!(
-            "{framing}, {where_}: {person} has {} close by, {reaction}.",
-            self.name
-        );
-        let prompt = Prompt::new(self.most, first).and(&format!("{}.", capital(light)));
+        let product = &self.product.name;
+        let first = format!("{framing}, {where_}: {person} has {product} close by, {reaction}.");
+        let prompt = self
+            .with_points(Prompt::new(self.most, first))
+            .and(&format!("{}.", capital(light)));
         let keyframe = format!(
-            "{framing}, {where_}: {person}, with {} {}; {light}.",
-            self.name, place.ground
+            "{framing}, {where_}: {person}, with {product} {}; {light}.",
+            place.ground
         );
         (self.finish(prompt, true), keyframe)
     }
@@ -270,19 +336,22 @@ impl<'a> Writer<'a> {
             "Nothing else moves."
         };
         let first = format!(
-            "Final shot, {where_}: {} stands alone {}, in the middle of the picture.",
-            self.name, place.ground
+            "Final shot, {where_}: {{}} stand{{s}} alone {}, in the middle of the picture.",
+            place.ground
         );
-        let prompt = Prompt::new(self.most, first)
-            .and(&format!(
-                "{}; its shape is clear and its surface glows.",
-                capital(light)
-            ))
-            .and("The camera pushes in until it fills the frame, then rests.")
+        let shape = format!(
+            "{}; {{its}} shape is clear and {{its}} surface glows.",
+            capital(light)
+        );
+        let pushes = "The camera pushes in until {it} fill{s} the frame, then rests.";
+        let prompt = self
+            .with_points(Prompt::new(self.most, self.product.say(&first)))
+            .and(&self.product.say(&shape))
+            .and(&self.product.say(pushes))
             .and(room);
         let keyframe = format!(
             "{} alone {}, centred, {where_}; {light}.",
-            capital(&self.name),
+            capital(&self.product.name),
             place.ground
         );
         (self.finish(prompt, false), keyframe)
@@ -302,21 +371,18 @@ impl<'a> Writer<'a> {
 
     pub(super) fn overview(&self) -> String {
         let place = self.places[0].full;
-        let points: Vec<_> = self
-            .brief
-            .selling_points
-            .iter()
-            .take(3)
-            .map(|point| clipped(point, 160))
+        let points: Vec<_> = (0..self.brief.selling_points.len())
+            .map(|position| self.point(position))
             .collect();
         let points = if points.is_empty() {
             String::new()
         } else {
             format!(" It shows: {}.", points.join("; "))
         };
-        format!(
-            "A short film about {}: {} finds it missing in {place}, then it comes and changes the day.{points}",
-            self.name, self.person
-        )
+        let film = format!(
+            "A short film about {{}}: {} finds {{them}} {place}, and {{it}} change{{s}} the day.",
+            self.person
+        );
+        format!("{}{points}", self.product.say(&film))
     }
 }

@@ -5,6 +5,9 @@ use std::time::{Duration, SystemTime};
 use storyloom_story::ErrorClass;
 
 use super::ServedSettings;
+use super::refusal::Complaint;
+use super::terms::Terms;
+use super::wire::address_help;
 
 /// Why an attempt has no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -16,14 +19,16 @@ pub(super) enum Fault {
     #[error("no answer in time; is planner.timeout_s too short for this model?")]
     Timeout,
     /// It answered, but not with an answer.
-    #[error("the server said {status}{}", with(.said))]
+    #[error("the server said {status}{}{}", with(&.complaint.said), elsewhere(.place.as_deref()))]
     Status {
         /// Status of HTTP.
         status: u16,
         /// How long it wishes to be left alone.
         wish: Option<Duration>,
+        /// Where it sends us instead.
+        place: Option<String>,
         /// What it said besides.
-        said: String,
+        complaint: Complaint,
     },
     /// What it sent is no answer of the protocol.
     #[error("the server sent what is no chat completion: {0}")]
@@ -38,6 +43,14 @@ fn with(said: &str) -> String {
         true => String::new(),
         false => format!(": {said}"),
     }
+}
+
+fn elsewhere(place: Option<&str>) -> String {
+    place.map_or_else(String::new, |place| {
+        format!(
+            ": it sends us to {place}, which is not followed; set planner.endpoint to the right address"
+        )
+    })
 }
 
 /// What follows a fault.
@@ -100,11 +113,40 @@ impl Fault {
             Self::Connection(_) | Self::Timeout | Self::Garbage(_) => Ok(()),
             Self::Request(_) => Err(ErrorClass::Run),
             Self::Status { status, .. } => match status {
-                408 | 409 | 425 | 429 | 500 | 502 | 503 | 504 | 520..=529 => Ok(()),
-                // The question itself is refused: too long, a picture it does not take.
-                400 | 413 | 422 => Err(ErrorClass::Shot),
+                408 | 409 | 425 | 429 | 500..=599 => Ok(()),
                 _ => Err(ErrorClass::Run),
             },
+        }
+    }
+
+    /// What the server objects to in the question; none where it is about something else.
+    pub(super) fn refusal(&self, terms: &Terms) -> Option<&Complaint> {
+        match self {
+            Self::Status {
+                status: 400 | 413 | 422,
+                complaint,
+                ..
+            } => Some(complaint),
+            Self::Status {
+                status: 500..=599,
+                complaint,
+                ..
+            } if complaint.blames_a_part(terms) => Some(complaint),
+            _ => None,
+        }
+    }
+
+    /// What to do about a fault that every question meets.
+    pub(super) fn help(&self, url: &str) -> Option<&'static str> {
+        match self {
+            Self::Status { status, .. } => match status {
+                401 | 403 => Some("is the key in STORYLOOM_PLANNER_KEY or planner.key_file right?"),
+                404 | 405 | 410 => Some(address_help(url)),
+                407 => Some("the proxy wants a name and a password"),
+                _ => None,
+            },
+            Self::Garbage(_) => Some(address_help(url)),
+            _ => None,
         }
     }
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
 
+use crate::proxy::Route;
+
 /// Longest time that a push may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -19,8 +21,13 @@ impl Push {
     /// To the gateway at `base` (`http://host:port`), for the leader `id` of the run called `run`.
     pub fn new(base: &str, run: &str, id: &str) -> Self {
         let base = base.trim_end_matches('/');
+        let proxy = Route::to(base).proxy().unwrap_or_else(|reason| {
+            tracing::warn!("{reason}; figures are pushed without a proxy");
+            None
+        });
         let agent = ureq::Agent::config_builder()
             .timeout_global(Some(PATIENCE))
+            .proxy(proxy)
             .build();
         Self {
             url: format!(
