@@ -11,7 +11,10 @@ use super::sampling::Sampling;
 use crate::checkpoint::read_json;
 use crate::error::{ModelError, Result};
 
-/// The makers' defaults.
+/// What transformers takes where the makers say nothing of `top_k`.
+const SILENT_TOP_K: usize = 50;
+
+/// The makers' defaults; where they say nothing, those of transformers 5.17.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GenerationConfig {
     /// Tokens that end a text.
@@ -24,6 +27,8 @@ pub struct GenerationConfig {
     pub top_p: f64,
     /// Number of likeliest tokens that are drawn from; 0: all.
     pub top_k: usize,
+    /// Least share of the likeliest token's probability that is drawn from; 0: all.
+    pub min_p: f64,
     /// Divides positive scores of tokens that were there already, multiplies negative ones.
     pub repetition_penalty: f64,
 }
@@ -35,6 +40,7 @@ struct Raw {
     temperature: Option<f64>,
     top_p: Option<f64>,
     top_k: Option<usize>,
+    min_p: Option<f64>,
     repetition_penalty: Option<f64>,
 }
 
@@ -60,7 +66,8 @@ impl GenerationConfig {
             draws: raw.do_sample.unwrap_or(false),
             temperature: raw.temperature.unwrap_or(1.0),
             top_p: raw.top_p.unwrap_or(1.0),
-            top_k: raw.top_k.unwrap_or(0),
+            top_k: raw.top_k.unwrap_or(SILENT_TOP_K),
+            min_p: raw.min_p.unwrap_or(0.0),
             repetition_penalty: raw.repetition_penalty.unwrap_or(1.0),
         })
     }
@@ -79,9 +86,53 @@ impl GenerationConfig {
             temperature: self.temperature,
             top_p: self.top_p,
             top_k: self.top_k,
+            min_p: self.min_p,
             repetition_penalty: self.repetition_penalty,
             seed,
             ..greedy
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sampling(file: Option<&str>) -> Sampling {
+        let folder = tempfile::tempdir().unwrap();
+        if let Some(text) = file {
+            std::fs::write(folder.path().join("generation_config.json"), text).unwrap();
+        }
+        let config = GenerationConfig::open(folder.path(), &[1]).unwrap();
+        config.sampling(Seed(3), 10)
+    }
+
+    #[test]
+    fn what_the_makers_do_not_say_is_as_in_transformers() {
+        let silent = sampling(Some(r#"{"do_sample": true}"#));
+        assert_eq!((silent.top_k, silent.top_p), (50, 1.0));
+        assert_eq!((silent.temperature, silent.min_p), (1.0, 0.0));
+        let said = sampling(Some(
+            r#"{"do_sample": true, "top_k": 0, "min_p": 0.05, "top_p": 0.8, "temperature": 0.6}"#,
+        ));
+        assert_eq!((said.top_k, said.top_p), (0, 0.8));
+        assert_eq!((said.temperature, said.min_p), (0.6, 0.05));
+        let null = sampling(Some(r#"{"do_sample": true, "top_k": null, "min_p": null}"#));
+        assert_eq!((null.top_k, null.min_p), (50, 0.0));
+    }
+
+    #[test]
+    fn without_do_sample_the_likeliest_token_is_taken() {
+        let files = [
+            None,
+            Some(r#"{"temperature": 0.6, "top_k": 5, "repetition_penalty": 1.2}"#),
+            Some(r#"{"do_sample": false, "temperature": 0.6, "repetition_penalty": 1.2}"#),
+        ];
+        for file in files {
+            let sampling = sampling(file);
+            assert_eq!(sampling.temperature, 0.0, "{file:?}");
+            let penalty = if file.is_some() { 1.2 } else { 1.0 };
+            assert_eq!(sampling.repetition_penalty, penalty, "{file:?}");
         }
     }
 }

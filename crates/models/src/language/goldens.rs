@@ -194,6 +194,7 @@ fn chat_templates_render_the_same() {
             let options = ChatOptions {
                 add_generation_prompt: talk.add_generation_prompt.unwrap_or(true),
                 variables: talk.variables.clone(),
+                ..ChatOptions::default()
             };
             let template = model.chat_template().unwrap();
             let text = template.render(&talk.conversation(), &options);

@@ -27,7 +27,7 @@ mod goldens;
 
 pub use batch::{Batch, Event, Finish, Generated, Request, RequestId};
 pub use cache::{CacheSlots, KvCache};
-pub use chat::{ChatOptions, ChatTemplate, Content, Message, Role};
+pub use chat::{ChatOptions, ChatTemplate, Content, Contents, Manner, Message, Role, SystemPlace};
 pub use config::{ExpertConfig, Family, LanguageConfig};
 pub use constraint::{Constraint, TokenMask};
 pub use decoder::{Decoder, ForwardArgs, Input};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use image::RgbImage;
 use tch::{Device, Kind, Tensor};
 
-use super::chat::{ChatOptions, ChatTemplate, Content, Message};
+use super::chat::{ChatOptions, ChatTemplate, Content, Manner, Message, Role};
 use super::config::LanguageConfig;
 use super::decoder::Decoder;
 use super::generation::GenerationConfig;
@@ -14,6 +14,9 @@ use super::vision::{ImagePatches, PixelLimits, VisionTower};
 use crate::checkpoint::{Checkpoint, Target};
 use crate::error::{ModelError, Result};
 use crate::shard::Peers;
+
+/// Sides of the picture that a template is tried with, in pixels.
+const PROBE_SIDE: u32 = 56;
 
 /// Where a model is computed.
 #[derive(Debug, Clone)]
@@ -120,6 +123,28 @@ impl LanguageModel {
                           chat_template in tokenizer_config.json";
             ModelError::bad_file(&self.folder, reason)
         })
+    }
+
+    /// How its chat template takes a conversation, with a picture where the model sees any: found
+    /// out by trying, see [`ChatTemplate::manner`].
+    ///
+    /// # Errors
+    /// There is no template, or no conversation can be held with it.
+    pub fn manner(&self, options: &ChatOptions) -> Result<Manner> {
+        let manner = self.chat_template()?.manner(options)?;
+        if self.vision.is_some() {
+            let options = ChatOptions {
+                manner,
+                ..options.clone()
+            };
+            let picture = Content::Image(RgbImage::new(PROBE_SIDE, PROBE_SIDE));
+            let mut question = Message::text(Role::User, "What is this?");
+            question.content.insert(0, picture);
+            let rules = Message::text(Role::System, "Be brief.");
+            let tried = self.prompt(&[rules, question], &options);
+            tried.map_err(|error| ModelError::bad_file(&self.folder, error.to_string()))?;
+        }
+        Ok(manner)
     }
 
     /// How its makers want it to be sampled.

@@ -12,8 +12,11 @@ pub struct Sampling {
     pub temperature: f64,
     /// Draws from the likeliest tokens that together have this probability; 1: from all.
     pub top_p: f64,
-    /// Draws from this many likeliest tokens; 0: from all.
+    /// Draws from this many likeliest tokens, and those as likely as the last of them; 0: from all.
     pub top_k: usize,
+    /// Draws from the tokens that have at least this share of the probability of the likeliest; 0:
+    /// from all.
+    pub min_p: f64,
     /// Divides positive scores of tokens that were there already, the prompt's included, and
     /// multiplies negative ones; 1: nothing.
     pub repetition_penalty: f64,
@@ -32,6 +35,7 @@ impl Sampling {
             temperature: 0.0,
             top_p: 1.0,
             top_k: 0,
+            min_p: 0.0,
             repetition_penalty: 1.0,
             seed: Seed(0),
             max_tokens,
@@ -45,6 +49,8 @@ impl Sampling {
             "temperature must be 0 or more"
         } else if !(self.top_p > 0.0 && self.top_p <= 1.0) {
             "top_p must be above 0 and at most 1"
+        } else if !(self.min_p >= 0.0 && self.min_p <= 1.0) {
+            "min_p must be from 0 to 1"
         } else if !(self.repetition_penalty > 0.0 && self.repetition_penalty.is_finite()) {
             "repetition_penalty must be above 0"
         } else if self.max_tokens == 0 {
@@ -100,7 +106,8 @@ impl Sampling {
         Ok(candidates.last().map_or(0, |&(token, _)| token))
     }
 
-    /// The tokens that may be drawn and their weights, likeliest first, equal ones by number.
+    /// The tokens that may be drawn and their weights, likeliest first, equal ones by number: what is
+    /// left by `top_k`, `top_p` and `min_p`, in this order, as in transformers.
     fn candidates(&self, logits: &[f32]) -> Vec<(u32, f64)> {
         let mut order: Vec<u32> = (0..logits.len() as u32)
             .filter(|&token| logits[token as usize] > f32::NEG_INFINITY)
@@ -110,8 +117,9 @@ impl Sampling {
             scores.then(a.cmp(b))
         };
         if (1..order.len()).contains(&self.top_k) {
-            order.select_nth_unstable_by(self.top_k - 1, before);
-            order.truncate(self.top_k);
+            let (_, &mut last, _) = order.select_nth_unstable_by(self.top_k - 1, before);
+            let least = logits[last as usize];
+            order.retain(|&token| logits[token as usize] >= least);
         }
         order.sort_unstable_by(before);
         let Some(&first) = order.first() else {
@@ -134,6 +142,9 @@ impl Sampling {
             let kept = candidates.iter().take_while(|pair| within(pair)).count();
             candidates.truncate(kept.max(1));
         }
+        // The likeliest has the weight 1.
+        let likely = candidates.partition_point(|&(_, weight)| weight >= self.min_p);
+        candidates.truncate(likely.max(1));
         candidates
     }
 }
@@ -174,7 +185,7 @@ mod tests {
     fn candidates_are_the_likeliest() {
         let logits = [0.0, 3.0, 1.0, f32::NEG_INFINITY, 2.0, 1.0];
         assert_eq!(tokens(&drawing(1.0, 1.0, 0), &logits), [1, 4, 2, 5, 0]);
-        assert_eq!(tokens(&drawing(1.0, 1.0, 3), &logits), [1, 4, 2]);
+        assert_eq!(tokens(&drawing(1.0, 1.0, 2), &logits), [1, 4]);
         assert_eq!(tokens(&drawing(1.0, 1.0, 99), &logits).len(), 5);
         // 0.59, 0.22, 0.08, 0.08, 0.03
         assert_eq!(tokens(&drawing(1.0, 0.5, 0), &logits), [1]);
@@ -182,6 +193,27 @@ mod tests {
         assert_eq!(tokens(&drawing(1.0, 1e-9, 0), &logits), [1]);
         // After the first two are all there is, they have 0.73 and 0.27.
         assert_eq!(tokens(&drawing(1.0, 0.7, 2), &logits), [1]);
+        // Two are as likely as the third.
+        assert_eq!(tokens(&drawing(1.0, 1.0, 3), &logits), [1, 4, 2, 5]);
+    }
+
+    #[test]
+    fn unlikely_tokens_are_left_out() {
+        // 1, 0.37, 0.14, 0.14 and 0.05 of the likeliest.
+        let logits = [0.0, 3.0, 1.0, f32::NEG_INFINITY, 2.0, 1.0];
+        let least = |temperature, top_k, min_p| {
+            let sampling = Sampling {
+                min_p,
+                ..drawing(temperature, 1.0, top_k)
+            };
+            tokens(&sampling, &logits)
+        };
+        assert_eq!(least(1.0, 0, 0.3), [1, 4]);
+        assert_eq!(least(1.0, 0, 0.1), [1, 4, 2, 5]);
+        assert_eq!(least(1.0, 1, 0.1), [1]);
+        assert_eq!(least(1.0, 0, 1.0), [1]);
+        // The scores are divided by the temperature before.
+        assert_eq!(least(2.0, 0, 0.3), [1, 4, 2, 5]);
     }
 
     #[test]
@@ -237,6 +269,10 @@ mod tests {
             },
             Sampling {
                 top_p: 0.0,
+                ..greedy()
+            },
+            Sampling {
+                min_p: 1.5,
                 ..greedy()
             },
             Sampling {

@@ -20,6 +20,7 @@ use storyloom_models::language::{
     Role as ModelRole, Sampling as ModelSampling,
 };
 use storyloom_story::{ErrorClass, Seed};
+use time::OffsetDateTime;
 
 use crate::chat::{
     Chat, ChatError, ChatReply, ChatRequest, Flaw, ModelIdentity, Role, Sampling, TokenCount,
@@ -28,6 +29,10 @@ use crate::served::Stop;
 use constraint::Grammars;
 pub(crate) use vocabulary::letter_of;
 
+/// The day that templates are told which ask for it, always the same one (1 January 2026): the same
+/// recipe gives the same plan on every day.
+const TOLD_DAY: OffsetDateTime =
+    OffsetDateTime::UNIX_EPOCH.saturating_add(time::Duration::days(20_454));
 /// Time between two looks at whether to stop, while there is nothing to do.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -134,6 +139,19 @@ impl Drop for Native {
     }
 }
 
+/// How the model's template writes conversations out. What no conversation can be held with is
+/// found out here, before anybody asks.
+fn options_of(model: &LanguageModel) -> Result<ChatOptions, ModelError> {
+    let options = ChatOptions {
+        // Models that think aloud would do so where JSON is due.
+        variables: [("enable_thinking".to_owned(), false.into())].into(),
+        now: Some(TOLD_DAY),
+        ..ChatOptions::default()
+    };
+    let manner = model.manner(&options)?;
+    Ok(ChatOptions { manner, ..options })
+}
+
 fn gone() -> ChatError {
     ChatError::new(
         ErrorClass::Run,
@@ -150,6 +168,8 @@ struct Worker {
     settings: NativeSettings,
     model: LanguageModel,
     grammars: Grammars,
+    /// How conversations are written out.
+    options: ChatOptions,
 }
 
 /// A question that is being answered.
@@ -166,6 +186,7 @@ impl Worker {
         let as_run = |error: ModelError| ChatError::new(ErrorClass::Run, error.to_string());
         let model = load().map_err(as_run)?;
         let grammars = Grammars::of(&model).map_err(as_run)?;
+        let options = options_of(&model).map_err(as_run)?;
         let identity = ModelIdentity {
             name: settings.name.clone(),
             digest: Some(model.digest().map_err(as_run)?),
@@ -177,6 +198,7 @@ impl Worker {
             settings,
             model,
             grammars,
+            options,
         };
         Ok((worker, identity))
     }
@@ -233,12 +255,7 @@ impl Worker {
 
     /// A question as the model takes it.
     fn request(&self, question: &ChatRequest) -> Result<Request, ModelError> {
-        let options = ChatOptions {
-            // Models that think aloud would do so where JSON is due.
-            variables: [("enable_thinking".to_owned(), false.into())].into(),
-            ..ChatOptions::default()
-        };
-        let prompt = self.model.prompt(&self.messages(question), &options)?;
+        let prompt = self.model.prompt(&self.messages(question), &self.options)?;
         let sampling = &self.settings.sampling;
         Ok(Request {
             tokens: prompt.tokens,
@@ -247,6 +264,7 @@ impl Worker {
                 temperature: sampling.temperature,
                 top_p: sampling.top_p,
                 top_k: sampling.top_k as usize,
+                min_p: 0.0,
                 repetition_penalty: 1.0,
                 seed: Seed(question.seed),
                 max_tokens: sampling.max_tokens as usize,
