@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, is_hidden};
 use crate::error::{ModelError, Result};
 
 /// Folders in folders are looked at this deep.
@@ -26,6 +26,9 @@ pub struct Component {
     pub bytes: u64,
     /// Number of tensors of each element type.
     pub dtypes: BTreeMap<String, usize>,
+    /// Names of tensors that are no weights and that no loader uses.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub leftovers: Vec<String>,
     /// What is wrong with it, if anything is.
     pub problem: Option<String>,
 }
@@ -50,7 +53,11 @@ fn walk(root: &Path, folder: &Path, depth: usize, found: &mut Vec<Component>) ->
     let entries = std::fs::read_dir(folder).map_err(|error| ModelError::io(folder, error))?;
     let mut weights = Vec::new();
     for entry in entries {
-        let path = entry.map_err(|error| ModelError::io(folder, error))?.path();
+        let entry = entry.map_err(|error| ModelError::io(folder, error))?;
+        let path = entry.path();
+        if is_hidden(&entry.file_name()) {
+            continue;
+        }
         if path.is_dir() {
             if depth > 0 {
                 walk(root, &path, depth - 1, found)?;
@@ -87,6 +94,7 @@ fn component(path: PathBuf, folder: &Path, weights: &[PathBuf]) -> Component {
         parameters: 0,
         bytes: 0,
         dtypes: BTreeMap::new(),
+        leftovers: Vec::new(),
         problem: None,
     };
     match checkpoint {
@@ -100,6 +108,8 @@ fn component(path: PathBuf, folder: &Path, weights: &[PathBuf]) -> Component {
 
 fn add(component: &mut Component, checkpoint: &Checkpoint) {
     component.class = checkpoint.class_name().map(str::to_owned);
+    let leftovers = checkpoint.leftovers().map(str::to_owned);
+    component.leftovers.extend(leftovers);
     for entry in checkpoint.entries().values() {
         component.tensors += 1;
         component.parameters += entry.shape.iter().product::<i64>().unsigned_abs();

@@ -122,6 +122,7 @@ fn table(components: &[Component]) -> String {
             parameters,
             bytes,
             dtypes,
+            leftovers,
             problem,
         } = component;
         let class = class.as_deref().unwrap_or("-");
@@ -133,6 +134,14 @@ fn table(components: &[Component]) -> String {
             path.display().to_string(),
             dtypes.join("+")
         );
+        if let Some(first) = leftovers.first() {
+            let count = leftovers.len();
+            let _ = writeln!(
+                text,
+                "  {count} tensors are no weights and not used: {first}{}",
+                if count > 1 { ", …" } else { "" }
+            );
+        }
         if let Some(problem) = problem {
             let _ = writeln!(text, "  {problem}");
         }

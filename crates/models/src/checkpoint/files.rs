@@ -11,6 +11,8 @@ use safetensors::{Dtype, SafeTensors};
 use serde::de::DeserializeOwned;
 use tch::{Device, Kind, Tensor};
 
+use super::leftovers::is_leftover;
+use super::places::{refuse_stand_in, weight_files};
 use super::{KeyMap, Target, Weights, float8};
 use crate::error::{ModelError, Result};
 use crate::shard::Part;
@@ -25,6 +27,8 @@ pub struct Checkpoint {
     entries: BTreeMap<String, TensorEntry>,
     /// The factors of float8 weights, by the names of these.
     scales: BTreeMap<String, TensorEntry>,
+    /// Tensors of the files that are no weights.
+    leftovers: BTreeMap<String, TensorEntry>,
     /// Tensors that are in memory and in no file.
     tensors: BTreeMap<String, Tensor>,
 }
@@ -79,7 +83,8 @@ impl Checkpoint {
     /// Opens a component folder, `config.json` and weights.
     ///
     /// Weights are `diffusion_pytorch_model` or `model` files, single or sharded with an
-    /// `.index.json`. Every header is read and checked; tensors are not.
+    /// `.index.json`; of a variant (`model.fp16.safetensors`) if there are no others. Every header is
+    /// read and checked; tensors are not.
     pub fn open(folder: &Path) -> Result<Self> {
         let config = read_json(&folder.join("config.json"))?;
         Self::with_config(folder, config)
@@ -102,18 +107,26 @@ impl Checkpoint {
 
     /// Opens the named safetensors files as one set of tensors.
     pub fn from_files(folder: &Path, config: serde_json::Value, paths: &[PathBuf]) -> Result<Self> {
-        let mut entries = BTreeMap::new();
+        let (mut entries, mut leftovers) = (BTreeMap::new(), BTreeMap::new());
         let mut files = Vec::with_capacity(paths.len());
         for (index, path) in paths.iter().enumerate() {
             let file = WeightFile::open(path)?;
             for entry in file.entries(index)? {
                 let name = entry.name.clone();
-                if entries.insert(name.clone(), entry).is_some() {
+                let place = match is_leftover(&entry) {
+                    true => &mut leftovers,
+                    false => &mut entries,
+                };
+                if place.insert(name.clone(), entry).is_some() {
                     let reason = format!("the tensor {name} is in two files; remove one of them");
                     return Err(ModelError::bad_file(path, reason));
                 }
             }
             files.push(file);
+        }
+        if let Some(first) = leftovers.keys().next() {
+            let (count, folder) = (leftovers.len(), folder.display());
+            tracing::debug!("{folder}: {count} tensors are no weights and not used ({first}, …)");
         }
         Ok(Self {
             folder: folder.to_owned(),
@@ -121,6 +134,7 @@ impl Checkpoint {
             files,
             entries,
             scales: BTreeMap::new(),
+            leftovers,
             tensors: BTreeMap::new(),
         })
     }
@@ -144,6 +158,7 @@ impl Checkpoint {
             files: Vec::new(),
             entries: tensors.iter().map(entry).collect(),
             scales: BTreeMap::new(),
+            leftovers: BTreeMap::new(),
             tensors,
         }
     }
@@ -217,7 +232,13 @@ impl Checkpoint {
         Ok(all)
     }
 
-    /// Size of all tensors in the files, in bytes.
+    /// Names of tensors in the files that are no weights: tables and masks that others have stored
+    /// beside them. No layer asks for them.
+    pub fn leftovers(&self) -> impl Iterator<Item = &str> {
+        self.leftovers.keys().map(String::as_str)
+    }
+
+    /// Size of all weights in the files, in bytes.
     pub fn bytes(&self) -> usize {
         self.entries.values().map(TensorEntry::bytes).sum()
     }
@@ -226,7 +247,9 @@ impl Checkpoint {
     /// they are spread over files.
     pub fn digest(&self) -> Result<String> {
         let mut hasher = blake3::Hasher::new();
-        for (name, entry) in &self.entries {
+        // Leftovers count: who has a digest of such a file keeps it.
+        let all: BTreeMap<_, _> = self.entries.iter().chain(&self.leftovers).collect();
+        for (name, entry) in all {
             hasher.update(format!("{name} {:?} {:?}\n", entry.kind, entry.shape).as_bytes());
             if let Some(tensor) = self.tensors.get(name) {
                 hasher.update(&raw_bytes(tensor)?.1);
@@ -272,6 +295,7 @@ impl WeightFile {
         // SAFETY: the map is only read. Checkpoints are not written while they are in use; a file
         // cut short under us ends the process with SIGBUS, never with wrong data.
         let map = unsafe { Mmap::map(&file) }.map_err(|error| ModelError::io(path, error))?;
+        refuse_stand_in(path, &map)?;
         Ok(Self {
             path: path.to_owned(),
             file,
@@ -401,42 +425,17 @@ pub(crate) fn kind_of(dtype: Dtype) -> Option<Kind> {
     })
 }
 
+/// Reads a small file of a checkpoint.
+///
+/// # Errors
+/// It cannot be read, or something else stands in its place.
+pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>> {
+    let bytes = std::fs::read(path).map_err(|error| ModelError::io(path, error))?;
+    refuse_stand_in(path, &bytes)?;
+    Ok(bytes)
+}
+
 pub(crate) fn read_json(path: &Path) -> Result<serde_json::Value> {
-    let text = std::fs::read_to_string(path).map_err(|error| ModelError::io(path, error))?;
-    serde_json::from_str(&text).map_err(|error| ModelError::bad_file(path, error.to_string()))
-}
-
-/// The safetensors files of a component folder, from its index where it is sharded.
-fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
-    for stem in ["diffusion_pytorch_model", "model"] {
-        let index = folder.join(format!("{stem}.safetensors.index.json"));
-        if index.exists() {
-            return shards(folder, &index);
-        }
-        let single = folder.join(format!("{stem}.safetensors"));
-        if single.exists() {
-            return Ok(vec![single]);
-        }
-    }
-    Err(ModelError::bad_file(
-        folder,
-        "no diffusion_pytorch_model.safetensors or model.safetensors (or .index.json) here",
-    ))
-}
-
-fn shards(folder: &Path, index: &Path) -> Result<Vec<PathBuf>> {
-    let json = read_json(index)?;
-    let map = json
-        .get("weight_map")
-        .and_then(serde_json::Value::as_object);
-    let map = map.ok_or_else(|| ModelError::bad_file(index, "no weight_map in it"))?;
-    let mut names = std::collections::BTreeSet::new();
-    for (tensor, file) in map {
-        let plain = |name: &&str| !name.contains(['/', '\\']) && *name != "..";
-        let name = file.as_str().filter(plain).ok_or_else(|| {
-            ModelError::bad_file(index, format!("{tensor} is not mapped to a file name"))
-        })?;
-        names.insert(name);
-    }
-    Ok(names.into_iter().map(|name| folder.join(name)).collect())
+    let bytes = read_file(path)?;
+    serde_json::from_slice(&bytes).map_err(|error| ModelError::bad_file(path, error.to_string()))
 }

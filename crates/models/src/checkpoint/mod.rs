@@ -9,10 +9,13 @@ mod files;
 mod float8;
 mod folders;
 mod keys;
+mod leftovers;
+mod places;
 mod weights;
 
 pub use files::{Checkpoint, TensorEntry};
-pub(crate) use files::{kind_of, read_json};
+pub(crate) use files::{kind_of, read_file, read_json};
 pub use folders::component_folder;
 pub use keys::KeyMap;
+pub(crate) use places::is_hidden;
 pub use weights::{Target, Weights};

@@ -48,8 +48,7 @@ impl ClipVision {
         let weights = checkpoint.weights(target);
         for name in checkpoint.entries().keys() {
             let stored = ["text_model.", "text_projection."];
-            let buffer = name.ends_with("embeddings.position_ids") || name == "logit_scale";
-            if buffer || stored.iter().any(|tower| name.starts_with(tower)) {
+            if name == "logit_scale" || stored.iter().any(|tower| name.starts_with(tower)) {
                 weights.ignore(name);
             }
         }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use tokenizers::Tokenizer;
 
+use crate::checkpoint::read_file;
 use crate::error::{ModelError, Result};
 
 /// The tokenizer of a language model.
@@ -18,7 +19,7 @@ impl LanguageTokenizer {
     /// Reads `tokenizer.json` of a model's folder.
     pub fn open(folder: &Path) -> Result<Self> {
         let path = folder.join("tokenizer.json");
-        let bytes = std::fs::read(&path).map_err(|error| ModelError::io(&path, error))?;
+        let bytes = read_file(&path)?;
         let bad = |error: tokenizers::Error| ModelError::bad_file(&path, error.to_string());
         let mut tokenizer = Tokenizer::from_bytes(&bytes).map_err(bad)?;
         tokenizer.with_truncation(None).map_err(bad)?;

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use tokenizers::{Tokenizer, TruncationParams};
 
+use crate::checkpoint::read_file;
 use crate::error::{ModelError, Result};
 
 /// Reads `tokenizer.json` and encodes prompts the way the Wan pipelines do.
@@ -18,7 +19,7 @@ impl PromptTokenizer {
     pub fn open(folder: &Path, max_tokens: usize) -> Result<Self> {
         let path = folder.join("tokenizer.json");
         let bad = |error: tokenizers::Error| ModelError::bad_file(&path, error.to_string());
-        let text = std::fs::read(&path).map_err(|error| ModelError::io(&path, error))?;
+        let text = read_file(&path)?;
         let mut tokenizer = Tokenizer::from_bytes(text).map_err(bad)?;
         let truncation = TruncationParams {
             max_length: max_tokens,

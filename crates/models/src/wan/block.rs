@@ -308,8 +308,6 @@ struct ImageProjections {
 impl CrossAttention {
     fn load(weights: &Weights, config: &WanConfig, peers: &Peers) -> Result<Self> {
         let (width, part) = (config.width(), peers.part());
-        // Old exports carry a query norm of the image branch that nothing uses.
-        weights.ignore("norm_added_q.weight");
         let image = config
             .added_kv_proj_dim
             .map(|inputs| -> Result<ImageProjections> {

@@ -191,6 +191,43 @@ fn a_stop_ends_questions() {
     assert!(native.ask(&question).is_ok());
 }
 
+/// Replaces the template of a model that says `script()`.
+fn with_template(folder: &Path, template: &str) {
+    recital::write(folder, &script()).unwrap();
+    std::fs::write(folder.join("chat_template.jinja"), template).unwrap();
+}
+
+/// How the model of [`recital`] wants its turn to open.
+const OPENING: &str = "{% if add_generation_prompt %}<|assistant|>{% endif %}";
+
+#[test]
+fn templates_without_rules_or_with_lists_alone_are_planned_with() {
+    let folder = tempfile::tempdir().unwrap();
+    for turns in [
+        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}\
+         <|user|>{{ m.content }}{% endfor %}",
+        "{% for m in messages %}<|user|>{% generation %}{{ m.content[0].text }}{% endgeneration %}{% endfor %}",
+    ] {
+        with_template(folder.path(), &format!("{turns}{OPENING}"));
+        let planned = planner(folder.path(), 1, 0).plan(&requests(&[brief("a")]));
+        assert_eq!(planned[0].as_ref().unwrap().raw, script(), "{turns}");
+    }
+}
+
+#[test]
+fn a_template_that_no_conversation_can_be_held_with_is_told_before_anybody_asks() {
+    let folder = tempfile::tempdir().unwrap();
+    for turns in [
+        "{{ raise_exception('not for talking') }}",
+        "{% if messages|length > 2 %}{{ raise_exception('not for talking') }}{% endif %}{{ messages }}",
+    ] {
+        with_template(folder.path(), &format!("{turns}{OPENING}"));
+        let error = start(folder.path(), 1, Arc::new(|| false)).err().unwrap();
+        assert_eq!(error.class, ErrorClass::Run);
+        assert!(error.message.contains("not for talking"), "{error}");
+    }
+}
+
 #[test]
 fn a_folder_that_is_no_model_is_told() {
     let folder = tempfile::tempdir().unwrap();
