@@ -16,7 +16,7 @@
 #
 # Why it matters: `ffmpeg -pix_fmt rgb24` and libraries that call it so are how tests and data sets get
 # pixels of films. All frames are a little too dark, and whoever adds accurate_rnd to mend that makes it
-# worse. A chain that decodes and encodes again gets darker every time.
+# worse.
 #
 # Seen (the mean error and the largest, in levels of 255):
 #   yuv420p, default: -1.2, 2.9
