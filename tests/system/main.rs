@@ -9,6 +9,7 @@ mod films;
 mod harness;
 mod input;
 mod launch;
+mod loading;
 mod machine;
 mod meeting;
 mod monitoring;

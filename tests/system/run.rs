@@ -144,8 +144,11 @@ fn a_run_folder_belongs_to_its_settings_and_stories() {
         .saying("run.seed (was 0, is 1)");
     let other = shop.manifest(&[("ad", &[true, true])]);
     finish(&mut shop.run(&other, &[]))
-        .ended_with(78)
-        .saying("another script");
+        .ended_with(65)
+        .saying("its script has changed since the story was begun");
+    let seen = shop.ask(&["status", "--json"]).ended_with(0).json();
+    assert_eq!(seen["stories"]["set_aside"], 1);
+    shop.ask(&["verify"]).ended_with(0);
 }
 
 #[test]

@@ -63,13 +63,39 @@ pub struct Report {
 /// # Errors
 /// The outer error is a path that cannot be read, the inner one has the problems of the texts.
 pub fn read(path: &Path) -> Result<Result<Input, Report>, Failure> {
+    read_with(path, Demand::Everything)
+}
+
+/// As [`read`], for the run in `out`. Once that has begun, a picture that is gone or damaged is the
+/// matter of its story, which the run looks at in its turn; the others go on.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_for(path: &Path, out: &Path) -> Result<Result<Input, Report>, Failure> {
+    let report = match read(path)? {
+        Err(report) if out.join("run.json").is_file() => report,
+        read => return Ok(read),
+    };
+    let again = read_with(path, Demand::AllButPictures)?;
+    Ok(again.map_err(|_| report))
+}
+
+/// What must be right of an input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Demand {
+    Everything,
+    /// Pictures may be gone or damaged, but must not lie elsewhere.
+    AllButPictures,
+}
+
+fn read_with(path: &Path, demand: Demand) -> Result<Result<Input, Report>, Failure> {
     let metadata = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
     if metadata.is_dir() {
         read_folder(path)
     } else if path.extension().is_some_and(|ending| ending == "json") {
         read_scripts(path, &[path.to_owned()])
     } else {
-        read_manifest(path)
+        read_manifest(path, demand)
     }
 }
 
@@ -115,7 +141,7 @@ fn read_scripts(root: &Path, scripts: &[PathBuf]) -> Result<Result<Input, Report
 }
 
 /// Every picture of a product is opened and decoded.
-fn read_manifest(path: &Path) -> Result<Result<Input, Report>, Failure> {
+fn read_manifest(path: &Path, demand: Demand) -> Result<Result<Input, Report>, Failure> {
     let size = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
     let name = path.display().to_string();
     if size.len() > LARGEST {
@@ -128,6 +154,7 @@ fn read_manifest(path: &Path) -> Result<Result<Input, Report>, Failure> {
     let folder = path.parent().unwrap_or(Path::new("")).to_owned();
     let files = Folder {
         pictures: PictureChecks::new(&folder),
+        demand,
         folder: folder.clone(),
         scripts: RefCell::default(),
     };
@@ -157,12 +184,21 @@ fn read_manifest(path: &Path) -> Result<Result<Input, Report>, Failure> {
 
 /// Opens what a manifest names, and remembers the scripts for showing their problems.
 struct Folder {
+    demand: Demand,
     folder: PathBuf,
     pictures: PictureChecks,
     scripts: RefCell<BTreeMap<String, String>>,
 }
 
 impl Folder {
+    /// Whether a picture is as it is demanded.
+    fn picture(&self, of: Use, path: &str, sha256: Option<&str>) -> Result<(), String> {
+        match self.demand {
+            Demand::AllButPictures if self.pictures.may_be_there(of, path) => Ok(()),
+            _ => self.pictures.check(of, path, sha256),
+        }
+    }
+
     /// Looks at all pictures that the lines of a manifest name, side by side; reading the lines one by
     /// one then finds what was seen.
     fn look_at_pictures(&self, name: &str, text: &str) {
@@ -209,11 +245,11 @@ impl InputFiles for Folder {
     }
 
     fn reference_image(&self, path: &str) -> Result<(), String> {
-        self.pictures.check(Use::Reference, path, None)
+        self.picture(Use::Reference, path, None)
     }
 
     fn product_image(&self, path: &str, sha256: Option<&str>) -> Result<(), String> {
-        self.pictures.check(Use::Product, path, sha256)
+        self.picture(Use::Product, path, sha256)
     }
 }
 

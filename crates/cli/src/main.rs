@@ -11,6 +11,7 @@ mod engine;
 mod environment;
 mod exit;
 mod input;
+mod loading;
 mod logging;
 mod output;
 mod planner;

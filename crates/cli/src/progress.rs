@@ -67,7 +67,7 @@ fn show(screen: &Screen, mut watcher: Watcher, pause: Duration, ended: &Receiver
     let mut told = Instant::now();
     while ended.recv_timeout(frame) == Err(RecvTimeoutError::Timeout) {
         // Before it begins there is no run in the folder.
-        let view = watcher.look().ok();
+        let view = watcher.look().ok().filter(View::is_begun);
         if let (Some(bars), Some(view)) = (&mut bars, &view) {
             bars.draw(view);
         }

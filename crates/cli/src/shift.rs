@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use storyloom_memory::Disk;
@@ -34,7 +34,7 @@ pub struct Shift {
     journal: Arc<Journal>,
     metrics: Option<Arc<Metrics>>,
     /// Dropped before the journal ends.
-    exporter: Option<Exporter>,
+    exporter: Mutex<Option<Exporter>>,
 }
 
 impl Shift {
@@ -97,7 +97,7 @@ impl Shift {
         Ok(Self {
             journal,
             metrics,
-            exporter,
+            exporter: Mutex::new(exporter),
         })
     }
 
@@ -112,7 +112,7 @@ impl Shift {
 
     /// Where figures are served, if they are.
     pub fn address(&self) -> Option<SocketAddr> {
-        self.exporter.as_ref()?.address()
+        self.exporter().as_ref()?.address()
     }
 
     /// Takes over what ranks say of themselves.
@@ -124,15 +124,24 @@ impl Shift {
     }
 
     /// The run has ended like this.
-    pub fn end(mut self, result: &Result<RunOutcome, Failure>) {
+    pub fn end(&self, result: &Result<RunOutcome, Failure>) {
         let how = match result {
             Ok(outcome) if outcome.stopped => ShiftEnd::Stopped,
             Ok(_) => ShiftEnd::Done,
             Err(failure) if failure.exit == Exit::Stopped => ShiftEnd::Stopped,
             Err(_) => ShiftEnd::Failed,
         };
-        self.exporter.take();
+        self.end_as(how);
+    }
+
+    /// As [`end`](Self::end), where there is no result.
+    pub fn end_as(&self, how: ShiftEnd) {
+        drop(self.exporter().take());
         self.journal.end(how);
+    }
+
+    fn exporter(&self) -> MutexGuard<'_, Option<Exporter>> {
+        self.exporter.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -197,6 +206,9 @@ impl RunWatch for Watch {
     fn look(&self) -> Result<(RunView, String), String> {
         let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = watcher.look().map_err(|error| error.to_string())?;
+        if !seen.is_begun() {
+            return Err("the run is not begun yet".to_owned());
+        }
         let json = serde_json::to_string(&seen).map_err(|error| error.to_string())?;
         let work = RunWork::of(&watcher.shifts(), now());
         Ok((view(&seen, work), json))

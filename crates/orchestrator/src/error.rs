@@ -21,6 +21,14 @@ pub enum RunError {
     /// The run folder could not be read or written.
     #[error(transparent)]
     Memory(#[from] MemoryError),
+    /// A picture that a story needs cannot be read.
+    #[error("{path}: {reason}", path = path.display())]
+    Input {
+        /// The picture.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
     /// The run folder belongs to something else.
     #[error("{path}: {reason}", path = path.display())]
     Folder {
@@ -89,6 +97,7 @@ impl RunError {
             Self::Plan(error) => error.class,
             Self::Memory(error) => error.class(),
             Self::Folder { .. } | Self::Setting(_) | Self::Quarantine { .. } => ErrorClass::Run,
+            Self::Input { .. } => ErrorClass::Shot,
             Self::LeaseLost { .. } => ErrorClass::Interrupted,
             Self::FfmpegAway { .. } | Self::FfmpegUnfit { .. } => ErrorClass::ServiceAway,
             // Somebody has put another ffmpeg into its place since it was tried.

@@ -3,6 +3,7 @@
 //! Start with [`shot`]: one function that names the stages of a shot in order. A [`story`] is a
 //! chain of shots, a [`run`] a list of stories.
 
+pub mod admission;
 pub mod bench;
 pub mod config;
 pub mod cost;
@@ -12,7 +13,9 @@ pub mod error;
 pub mod estimate;
 pub mod forecast;
 pub mod gate;
+pub mod inputs;
 pub mod lease;
+mod lists;
 pub mod memory_view;
 pub mod output;
 pub mod pipeline;
@@ -21,6 +24,7 @@ pub mod quarantine;
 pub mod report;
 pub mod run;
 pub mod run_folder;
+pub mod set_aside;
 pub mod shot;
 pub mod simulated;
 pub mod status;

@@ -1,18 +1,21 @@
 //! A run: all stories of a manifest, in order of priority.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use storyloom_memory::blobs::Sweep;
 use storyloom_memory::index::open_index;
 use storyloom_memory::{BlobStore, Disk, MemoryBank, MemoryError, Storage};
-use storyloom_story::{Continuation, ErrorClass, Line, Manifest, ShotId, StoryScript};
+use storyloom_story::{Continuation, ErrorClass, Line, Manifest, ShotId, StoryId};
 use storyloom_telemetry::{Event, Reporter};
 
+use crate::admission::Asked;
 use crate::config::{RunConfig, StopAt, StopFlag};
 use crate::engine::ShotEngine;
 use crate::error::RunError;
 use crate::gate::Gates;
+use crate::inputs::{self, Pictures};
 use crate::lease::{Claim, Lease, Leases, new_worker_id};
 use crate::output::VideoFiles;
 use crate::planning::desk::Desk;
@@ -20,6 +23,7 @@ use crate::planning::ranks::priority;
 use crate::planning::{StoryPlanner, settle_planner};
 use crate::quarantine;
 use crate::run_folder::{RunFolder, StoryFile, StoryState};
+use crate::set_aside::{self, changed, marks};
 use crate::shot::{Checkpoints, Studio};
 use crate::story::{StoryError, WHOLE_VIDEO, make_story};
 use crate::work::{MOMENT, Next, Rank, Ranked, Unplanned, Work};
@@ -35,6 +39,9 @@ pub struct RunOutcome {
     pub failed: usize,
     /// Stories that nobody tries again before they are released.
     pub quarantined: usize,
+    /// Stories that are not what was made under their names, or whose pictures cannot be read: nothing
+    /// of them was touched.
+    pub set_aside: usize,
     /// Whether the run was asked to stop.
     pub stopped: bool,
 }
@@ -84,7 +91,7 @@ pub fn run_on<E: ShotEngine>(
     let engine = makers.engine;
     let videos = VideoFiles::new(storage.clone(), config.videos)?;
     let folder = RunFolder::new(&config.out, storage.clone());
-    let files = folder.begin(config, &engine.describe(), lines)?;
+    let asked = folder.begin(config, &engine.describe(), lines)?;
     if let Some(planner) = makers.planner {
         settle_planner(&folder, planner)?;
     }
@@ -101,16 +108,20 @@ pub fn run_on<E: ShotEngine>(
         checkpoints: Checkpoints::new(config.checkpoint),
         gates: Gates::new(engine.capacities()),
     };
-    let work = Mutex::new(sort(&studio, config, files, lines));
+    let work = Mutex::new(sort(&studio, config, asked, lines));
     let night = Night {
         studio: &studio,
         folder: &folder,
         config,
+        lines,
+        marked: marked(&folder, lines)?,
+        gone: Mutex::default(),
         leases: &leases,
         work: &work,
     };
     let desk = Desk {
         folder: &folder,
+        lines,
         leases: &leases,
         config,
         planner: makers.planner,
@@ -120,12 +131,28 @@ pub fn run_on<E: ShotEngine>(
         ahead: config.planning.ahead.max(1),
     };
     let outcome = night.make_all(&desk)?;
+    night.tell_gone();
     if outcome.stopped {
         reporter.report(&Event::RunStopped {
-            shots_done: shots_done(&folder, lines),
+            shots_done: shots_done(&folder, lines)?,
         });
     }
     Ok(outcome)
+}
+
+/// The stories of this run that earlier starts have set aside. Of those that are not asked for any more
+/// the marks go.
+fn marked(folder: &RunFolder, lines: &[Line]) -> Result<BTreeSet<StoryId>, RunError> {
+    let mut marked: BTreeSet<StoryId> = marks(folder)?.into_keys().collect();
+    if marked.is_empty() {
+        return Ok(marked);
+    }
+    let asked: BTreeSet<&StoryId> = lines.iter().map(Line::id).collect();
+    for story in marked.iter().filter(|story| !asked.contains(story)) {
+        set_aside::forget(folder, story)?;
+    }
+    marked.retain(|story| asked.contains(story));
+    Ok(marked)
 }
 
 /// All stories of a run, as far as this program makes them: several threads, each with one story
@@ -134,13 +161,18 @@ struct Night<'a, E> {
     studio: &'a Studio<'a, E>,
     folder: &'a RunFolder,
     config: &'a RunConfig,
+    lines: &'a [Line],
+    /// Stories that earlier starts have set aside.
+    marked: BTreeSet<StoryId>,
+    /// Pictures of stories that go on or are done which cannot be read any more: how many, and the first.
+    gone: Mutex<(usize, Option<String>)>,
     leases: &'a Leases,
     work: &'a Mutex<Work>,
 }
 
 /// What became of a story.
 enum Turn {
-    /// It is done, given up or in quarantine.
+    /// It is done, given up, in quarantine or set aside.
     Over,
     /// Another program works on it.
     Elsewhere,
@@ -179,10 +211,11 @@ impl<E: ShotEngine> Night<'_, E> {
             done,
             failed,
             quarantined,
+            set_aside,
             ..
         } = work.outcome;
         // When nothing was left to begin, whoever asked to stop has stopped nothing.
-        work.outcome.stopped &= done + failed + quarantined < stories;
+        work.outcome.stopped &= done + failed + quarantined + set_aside < stories;
         let unplannable = work.unplannable.take();
         match work.error.take().or(unplannable) {
             Some(error) => Err(error),
@@ -273,20 +306,20 @@ impl<E: ShotEngine> Night<'_, E> {
     }
 
     fn turn(&self, story: &Ranked) -> Result<Turn, RunError> {
-        let story = &story.id;
-        let file = self.folder.story_file(story)?;
-        if self.is_over(&file) {
+        let line = &self.lines[story.rank.place()];
+        if self.is_over(&self.folder.asked(line)?)? {
             return Ok(Turn::Over);
         }
         if self.studio.stop.asked().is_some() {
             return Ok(Turn::Stopped);
         }
+        let story = line.id();
         let Claim::Held { lease, taken_from } = self.leases.claim(story)? else {
             return Ok(Turn::Elsewhere);
         };
         let reporter = self.studio.reporter;
         reporter.report(&Event::StoryTaken { story });
-        let turn = self.hold(&file, lease, taken_from);
+        let turn = self.hold(line, lease, taken_from);
         reporter.report(&Event::StoryLeft { story });
         turn
     }
@@ -294,40 +327,117 @@ impl<E: ShotEngine> Night<'_, E> {
     /// A turn with the lease in hand.
     fn hold(
         &self,
-        file: &StoryFile,
+        line: &Line,
         lease: Lease,
         taken_from: Option<String>,
     ) -> Result<Turn, RunError> {
-        let story = &file.id;
+        let story = line.id();
         if let Some(from) = &taken_from {
             let reporter = self.studio.reporter;
             reporter.report(&Event::LeaseTaken { story, from });
         }
-        // Read again: its last holder may have gone on with it.
-        let mut file = self.folder.story_file(story)?;
-        let turn = if self.is_over(&file) {
+        // Looked at again: its last holder may have gone on with it.
+        let asked = self.folder.take_on(line)?;
+        let turn = if self.is_over(&asked)? {
             Turn::Over
-        } else if file.script.is_none() {
-            let path = self.folder.story(story);
-            let reason = "the plan was there and is gone".to_owned();
-            return Err(RunError::Folder { path, reason });
         } else {
-            self.make(&lease, &mut file)?
+            self.go_on(&lease, line, asked)?
         };
         lease.release()?;
         Ok(turn)
     }
 
+    /// Makes what is missing of a story that is not over.
+    fn go_on(&self, lease: &Lease, line: &Line, asked: Asked) -> Result<Turn, RunError> {
+        let is_new = matches!(asked, Asked::New(_));
+        let mut file = asked.into_file();
+        if !is_new && !self.has_its_pictures(&file)? {
+            if self.folder.has_results(&file.id)? {
+                return Ok(Turn::Over);
+            }
+            // Whatever was noted of pictures that nothing was made of.
+            file = StoryFile::pending(line);
+        }
+        if file.script.is_none() {
+            let path = self.folder.story(&file.id);
+            let reason = "the plan was there and is gone".to_owned();
+            return Err(RunError::Folder { path, reason });
+        }
+        self.is_as_asked(&file.id)?;
+        self.make(lease, &mut file)
+    }
+
     /// Whether nothing is to be done for the story; counts it if so.
-    fn is_over(&self, file: &StoryFile) -> bool {
+    fn is_over(&self, asked: &Asked) -> Result<bool, RunError> {
+        let file = match asked {
+            Asked::New(_) => return Ok(false),
+            Asked::Known(file) => file,
+            Asked::Changed { file, what } => {
+                let reason = changed(self.folder, &file.id, what);
+                self.set_aside(&file.id, &reason)?;
+                return Ok(true);
+            }
+        };
         match &file.state {
             StoryState::Done if is_complete(self.studio, self.folder, file) => {
-                self.work().outcome.done += 1;
+                if self.has_its_pictures(file)? {
+                    self.is_as_asked(&file.id)?;
+                    self.work().outcome.done += 1;
+                }
             }
-            StoryState::Quarantined { .. } => self.work().outcome.quarantined += 1,
-            _ => return false,
+            StoryState::Quarantined { .. } => {
+                self.is_as_asked(&file.id)?;
+                self.work().outcome.quarantined += 1;
+            }
+            _ => return Ok(false),
         }
-        true
+        Ok(true)
+    }
+
+    /// Whether the pictures of a story are what it was made with. One of which something was made from
+    /// another picture is set aside; one that is gone is no matter then.
+    fn has_its_pictures(&self, file: &StoryFile) -> Result<bool, RunError> {
+        match inputs::compare(self.folder, self.config, file)? {
+            Pictures::Same => {}
+            Pictures::Gone(picture) => {
+                let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+                gone.0 += 1;
+                gone.1.get_or_insert(picture);
+            }
+            Pictures::Other(name) => {
+                if self.folder.has_results(&file.id)? {
+                    let what = format!("the content of its picture {name}");
+                    self.set_aside(&file.id, &changed(self.folder, &file.id, &what))?;
+                }
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Says once how many pictures are gone that nobody needs any more.
+    fn tell_gone(&self) {
+        let gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (count, Some(first)) = &*gone {
+            tracing::warn!(
+                "{count} pictures of stories that have them in their memory cannot be read any more \
+                 ({first}); the stories keep what they have"
+            );
+        }
+    }
+
+    fn set_aside(&self, story: &StoryId, reason: &str) -> Result<(), RunError> {
+        set_aside::set_aside(self.folder, self.studio.reporter, story, reason)?;
+        self.work().outcome.set_aside += 1;
+        Ok(())
+    }
+
+    /// The story is what is asked for, whatever an earlier start has said of it.
+    fn is_as_asked(&self, story: &StoryId) -> Result<(), RunError> {
+        match self.marked.contains(story) {
+            true => set_aside::forget(self.folder, story),
+            false => Ok(()),
+        }
     }
 
     fn make(&self, lease: &Lease, file: &mut StoryFile) -> Result<Turn, RunError> {
@@ -338,6 +448,10 @@ impl<E: ShotEngine> Night<'_, E> {
         };
         let reason = error.to_string();
         let (story, reporter) = (file.id.clone(), self.studio.reporter);
+        if let RunError::Input { .. } = error {
+            self.set_aside(&story, &reason)?;
+            return Ok(Turn::Over);
+        }
         match error.class() {
             ErrorClass::Interrupted if matches!(error, RunError::LeaseLost { .. }) => {
                 tracing::warn!(%error);
@@ -462,22 +576,28 @@ fn open_bank(
 }
 
 /// Puts everything in order: stories with a script are ready, briefs wait to be planned.
-fn sort<E>(studio: &Studio<E>, config: &RunConfig, files: Vec<StoryFile>, lines: &[Line]) -> Work {
+fn sort<E>(studio: &Studio<E>, config: &RunConfig, asked: Vec<Asked>, lines: &[Line]) -> Work {
     let mut work = Work::new(config.replicas);
-    work.outcome.stories = files.len();
+    work.outcome.stories = asked.len();
     let (mut shots, mut shots_done) = (0, 0);
-    for (place, (file, line)) in files.into_iter().zip(lines).enumerate() {
-        let committed = file
-            .shots()
-            .filter(|(shot, _)| studio.bank.is_committed(&file.id, *shot))
-            .count();
+    for (place, (asked, line)) in asked.into_iter().zip(lines).enumerate() {
+        let file = asked.file();
+        let is_there = |shot: ShotId| studio.bank.is_committed(&file.id, shot);
+        let committed = match asked {
+            Asked::New(_) => 0,
+            _ => file.shots().filter(|(shot, _)| is_there(*shot)).count(),
+        };
         let count = file.shot_count();
         (shots, shots_done) = (shots + count, shots_done + committed);
-        let rank = Rank::new(priority(line), count - committed, place);
-        let id = file.id;
-        match file.script {
-            Some(_) => work.add(Ranked { rank, id }),
-            None => work.add_brief(rank, Unplanned::new(id)),
+        let rank = match asked {
+            // To be told at once.
+            Asked::Changed { .. } => Rank::first(place),
+            _ => Rank::new(priority(line), count - committed, place),
+        };
+        let id = file.id.clone();
+        match (&file.script, &asked) {
+            (Some(_), _) | (None, Asked::Changed { .. }) => work.add(Ranked { rank, id }),
+            (None, _) => work.add_brief(rank, Unplanned::new(id)),
         }
     }
     studio.reporter.report(&Event::RunStarted {
@@ -489,22 +609,15 @@ fn sort<E>(studio: &Studio<E>, config: &RunConfig, files: Vec<StoryFile>, lines:
 }
 
 /// Shots that have their record.
-fn shots_done(folder: &RunFolder, lines: &[Line]) -> usize {
-    let done = |line: &Line| {
-        let commits = folder.story(line.id()).join("commits");
-        let is_there = |shot: ShotId| {
-            let storage = folder.storage();
-            storage.exists(&commits.join(format!("{shot}.json")))
-        };
-        let count =
-            |script: &StoryScript| script.shots().filter(|(shot, _)| is_there(*shot)).count();
-        match line {
-            Line::Story(entry) => count(&entry.script),
-            Line::Brief(brief) => {
-                let plan = crate::planning::read_plan(folder, &brief.id);
-                plan.ok().flatten().map_or(0, |plan| count(&plan.script))
-            }
-        }
-    };
-    lines.iter().map(done).sum()
+fn shots_done(folder: &RunFolder, lines: &[Line]) -> Result<usize, RunError> {
+    let storage = folder.storage();
+    let there: BTreeSet<String> = storage.list(&folder.stories())?.into_iter().collect();
+    let begun = lines.iter().map(Line::id);
+    let mut done = 0;
+    for story in begun.filter(|story| there.contains(story.as_str())) {
+        let records = storage.list(&folder.story(story).join("commits"))?;
+        let shot = |name: &String| name.strip_suffix(".json")?.parse::<ShotId>().ok();
+        done += records.iter().filter_map(shot).count();
+    }
+    Ok(done)
 }

@@ -4,6 +4,7 @@
 //! DIR/run.json                      what the run is: settings, engine, stories
 //! DIR/drain.json                    there while no new shots are to be begun
 //! DIR/planner.json                  who plans the stories of briefs
+//! DIR/lists/                        the stories as they were asked for, until each has a file of its own
 //! DIR/stories/ID/story.json         the script as run or the brief, and the story's state
 //! DIR/stories/ID/plan.json          the plan of a brief
 //! DIR/stories/ID/SS_HH.mp4          the shots, and story.mp4
@@ -17,29 +18,32 @@
 //! DIR/logs/shifts/                  what each program did, instant by instant
 //! DIR/metrics/                      where Prometheus finds the programs, and their last figures
 //! DIR/quarantine/                   stories that cannot be made, each to be tried alone
+//! DIR/changed/                      stories of which something else is asked for than was made
 //! ```
 
-use std::collections::BTreeSet;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use storyloom_memory::{PictureRecord, Storage};
+use storyloom_memory::{MemoryError, PictureRecord, Storage};
 use storyloom_story::{
     Brief, Fit, Ground, Line, Resolution, ShotId, ShotScript, StoryEntry, StoryId, StoryScript,
 };
 
-use crate::config::{RunConfig, Videos};
+use crate::config::Videos;
 use crate::engine::EngineDescription;
 use crate::error::RunError;
-use crate::planning::{essence, read_plan};
+use crate::inputs::InputFile;
+use crate::lists::Lists;
+use crate::planning::read_plan;
 use crate::status::Work;
 
 /// The version of the folder's form that this program writes and reads.
 pub const FOLDER_FORMAT: u32 = 1;
 
 /// Where a run's identity says what its video files are.
-const VIDEOS: &str = "videos";
+pub(crate) const VIDEOS: &str = "videos";
 
 /// `run.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -58,6 +62,9 @@ pub struct RunFile {
     pub config: serde_json::Value,
     /// blake3 over the manifest's stories, in order.
     pub manifest_digest: String,
+    /// The lists of stories that may have no file of their own yet, the newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lists: Vec<String>,
     /// The stories in the order in which they are made.
     pub stories: Vec<StoryId>,
 }
@@ -90,6 +97,10 @@ pub struct StoryFile {
     /// The colour behind them, if not the run's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ground: Option<Ground>,
+    /// What those were when the story was begun, in the same order; empty before, and in stories that
+    /// earlier versions have begun.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<InputFile>,
     /// Frame size of every shot: what the manifest says, or decided before the first.
     pub size: Option<Resolution>,
     /// How far it is.
@@ -158,6 +169,7 @@ impl StoryFile {
             reference_images: brief.product_image.iter().cloned().collect(),
             fit: brief.fit,
             ground: brief.ground,
+            inputs: Vec::new(),
             size: brief.size,
             state: StoryState::Pending,
             video: None,
@@ -177,6 +189,7 @@ impl StoryFile {
             reference_images: entry.reference_images.clone(),
             fit: entry.fit,
             ground: entry.ground,
+            inputs: Vec::new(),
             size: entry.size,
             state: StoryState::Pending,
             video: None,
@@ -197,21 +210,6 @@ impl StoryFile {
             (None, None) => 0,
         }
     }
-
-    /// Whether `line` asks for the same pictures.
-    fn asks_for(&self, line: &Line) -> bool {
-        match (line, &self.brief) {
-            (Line::Brief(brief), Some(before)) => essence(before) == essence(brief),
-            (Line::Story(entry), None) => {
-                self.script.as_ref() == Some(&entry.script)
-                    && self.seed == entry.seed
-                    && self.reference_images == entry.reference_images
-                    && (self.fit, self.ground) == (entry.fit, entry.ground)
-                    && entry.size.is_none_or(|size| self.size == Some(size))
-            }
-            _ => false,
-        }
-    }
 }
 
 /// An opened run folder.
@@ -219,6 +217,7 @@ impl StoryFile {
 pub struct RunFolder {
     root: PathBuf,
     storage: Arc<dyn Storage>,
+    lists: Lists,
 }
 
 impl RunFolder {
@@ -227,6 +226,7 @@ impl RunFolder {
         Self {
             root: root.into(),
             storage,
+            lists: Lists::default(),
         }
     }
 
@@ -261,13 +261,35 @@ impl RunFolder {
         if !self.storage.exists(&path) {
             return Err(self.wrong("this is not a run folder: it has no run.json".to_owned()));
         }
-        self.read_json(&path)
+        let run: RunFile = self.read_json(&path)?;
+        self.lists.are(&run.lists);
+        Ok(run)
     }
 
-    /// Reads a story's `story.json`, with the script of its plan if it has one.
+    /// Reads a story's `story.json`, with the script of its plan if it has one. A story that nobody has
+    /// taken yet is what the list says that it comes from.
     pub fn story_file(&self, story: &StoryId) -> Result<StoryFile, RunError> {
+        let file = match self.read_story(story) {
+            Err(error) if is_missing(&error) => match self.listed(story)? {
+                Some(file) => file,
+                None => return Err(error),
+            },
+            file => file?,
+        };
+        self.with_plan(file)
+    }
+
+    /// As [`story_file`](Self::story_file), but `None` for a story that has no file of its own.
+    pub(crate) fn written_story(&self, story: &StoryId) -> Result<Option<StoryFile>, RunError> {
+        match self.read_story(story) {
+            Err(error) if is_missing(&error) => Ok(None),
+            file => self.with_plan(file?).map(Some),
+        }
+    }
+
+    fn read_story(&self, story: &StoryId) -> Result<StoryFile, RunError> {
         let path = self.story(story).join("story.json");
-        let mut file: StoryFile = self.read_json(&path)?;
+        let file: StoryFile = self.read_json(&path)?;
         let wrong = |reason: String| RunError::Folder {
             path: path.clone(),
             reason,
@@ -276,14 +298,26 @@ impl RunFolder {
             return Err(wrong(format!("it is the story {}, not {story}", file.id)));
         }
         match (&file.script, &file.brief) {
-            (Some(_), _) => {}
-            (None, None) => return Err(wrong("it has neither a script nor a brief".to_owned())),
-            (None, Some(_)) => {
-                if let Some(plan) = read_plan(self, story)? {
-                    file.plan = Some(plan.digest);
-                    file.script = Some(plan.script);
-                }
-            }
+            (None, None) => Err(wrong("it has neither a script nor a brief".to_owned())),
+            _ => Ok(file),
+        }
+    }
+
+    /// A story that has no file of its own, as it was asked for.
+    fn listed(&self, story: &StoryId) -> Result<Option<StoryFile>, RunError> {
+        if !self.lists.are_known() && self.run_file().is_err() {
+            return Ok(None);
+        }
+        self.lists.story(story, &self.root, self.storage.as_ref())
+    }
+
+    /// With the script of its plan, if it needs one and there is one.
+    pub(crate) fn with_plan(&self, mut file: StoryFile) -> Result<StoryFile, RunError> {
+        if file.script.is_none()
+            && let Some(plan) = read_plan(self, &file.id)?
+        {
+            file.plan = Some(plan.digest);
+            file.script = Some(plan.script);
         }
         Ok(file)
     }
@@ -309,6 +343,7 @@ impl RunFolder {
             identity: serde_json::Value::Null,
             config: serde_json::Value::Null,
             manifest_digest: String::new(),
+            lists: Vec::new(),
             stories,
         };
         self.fill(&self.root.join("run.json"), &run)
@@ -331,123 +366,7 @@ impl RunFolder {
         self.root.join("leases")
     }
 
-    /// Begins a run in this folder, or goes on with the one that is there.
-    ///
-    /// A second start must agree in everything that decides the pictures. Stories may be added.
-    pub fn begin(
-        &self,
-        config: &RunConfig,
-        engine: &EngineDescription,
-        stories: &[Line],
-    ) -> Result<Vec<StoryFile>, RunError> {
-        let mut run = RunFile {
-            format: FOLDER_FORMAT,
-            run_id: new_run_id(&self.root),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            engine: engine.clone(),
-            identity: identity(config),
-            config: config.resolved.clone(),
-            manifest_digest: manifest_digest(stories),
-            stories: stories.iter().map(|line| line.id().clone()).collect(),
-        };
-        let path = self.root.join("run.json");
-        if self.storage.exists(&path) {
-            self.check_same(&self.run_file()?, &run)?;
-        }
-        let files = self.admit_all(stories, &run.run_id)?;
-        // Of several programs that begin together one writes; the others join it.
-        if !self.create_json(&path, &run)? {
-            let before = self.run_file()?;
-            self.check_same(&before, &run)?;
-            let known: BTreeSet<&StoryId> = before.stories.iter().collect();
-            if run.stories.iter().any(|id| !known.contains(id)) {
-                let mine: BTreeSet<&StoryId> = run.stories.iter().collect();
-                let old = before.stories.iter().filter(|id| !mine.contains(id));
-                let old: Vec<StoryId> = old.cloned().collect();
-                run.run_id.clone_from(&before.run_id);
-                run.version.clone_from(&before.version);
-                run.config.clone_from(&before.config);
-                run.stories.extend(old);
-                self.write_json(&path, &run)?;
-            }
-        }
-        Ok(files)
-    }
-
-    /// As [`begin`](Self::begin) for a program that makes no shots: the stories are there then, the
-    /// run is begun by those who make them.
-    pub fn admit(&self, config: &RunConfig, stories: &[Line]) -> Result<Vec<StoryFile>, RunError> {
-        if self.storage.exists(&self.root.join("run.json")) {
-            let before = self.run_file()?;
-            let now = RunFile {
-                identity: identity(config),
-                ..before.clone()
-            };
-            self.check_same(&before, &now)?;
-        }
-        self.admit_all(stories, &new_run_id(&self.root))
-    }
-
-    /// The files of all stories, in their order.
-    ///
-    /// Programs that begin together would all write the same file at the same time: each begins
-    /// elsewhere, and finds what the others have written.
-    fn admit_all(&self, stories: &[Line], own: &str) -> Result<Vec<StoryFile>, RunError> {
-        let hash = blake3::hash(own.as_bytes());
-        let (number, _) = hash.as_bytes().split_at(size_of::<u32>());
-        let number = number
-            .iter()
-            .fold(0, |sum, &byte| sum * 256 + usize::from(byte));
-        let (ahead, first) = stories.split_at(number % stories.len().max(1));
-        let admit = |line: &Line| self.admit_one(line);
-        let later: Vec<_> = first.iter().map(admit).collect::<Result<_, _>>()?;
-        let mut files: Vec<_> = ahead.iter().map(admit).collect::<Result<_, _>>()?;
-        files.extend(later);
-        Ok(files)
-    }
-
-    /// The story's file, written if the story is new; an error if it asks for something else now.
-    fn admit_one(&self, line: &Line) -> Result<StoryFile, RunError> {
-        let path = self.story(line.id()).join("story.json");
-        let file = StoryFile::pending(line);
-        if self.create_json(&path, &file)? {
-            return Ok(file);
-        }
-        let file = self.story_file(line.id())?;
-        if file.asks_for(line) {
-            return Ok(file);
-        }
-        let reason = "the story was begun with another script or brief, seed or reference images; \
-                      give it another id or use another --out folder";
-        Err(RunError::Folder {
-            path,
-            reason: reason.to_owned(),
-        })
-    }
-
-    fn check_same(&self, before: &RunFile, now: &RunFile) -> Result<(), RunError> {
-        let mut differences = Vec::new();
-        if before.engine.fingerprint != now.engine.fingerprint {
-            differences.push("the engine (weights, sampler or precision)".to_owned());
-        }
-        let identities = [&before.identity, &now.identity].map(|value| value.as_object());
-        let keys = identities.into_iter().flatten().flat_map(|map| map.keys());
-        for key in keys.collect::<BTreeSet<_>>() {
-            let (old, value) = (&before.identity[key], &now.identity[key]);
-            if old != value {
-                differences.push(format!("{key} (was {old}, is {value})"));
-            }
-        }
-        if differences.is_empty() {
-            return Ok(());
-        }
-        Err(self.wrong(format!(
-            "this run was begun with other settings: {}; use them again or another --out folder",
-            differences.join(", ")
-        )))
-    }
-
-    fn wrong(&self, reason: String) -> RunError {
+    pub(crate) fn wrong(&self, reason: String) -> RunError {
         RunError::Folder {
             path: self.root.clone(),
             reason,
@@ -475,6 +394,7 @@ impl RunFolder {
         serde_json::from_value(value).map_err(|error| wrong(error.to_string()))
     }
 
+    /// Writes a file durably, over whatever is there.
     pub(crate) fn write_json(&self, path: &Path, value: &impl Serialize) -> Result<(), RunError> {
         Ok(self.storage.write(path, &json(path, value)?)?)
     }
@@ -501,34 +421,12 @@ fn json(path: &Path, value: &impl Serialize) -> Result<Vec<u8>, RunError> {
     Ok(bytes)
 }
 
-fn new_run_id(root: &Path) -> String {
-    let now = std::time::SystemTime::now();
-    let name = format!("{now:?} {} {}", std::process::id(), root.display());
-    blake3::hash(name.as_bytes()).to_hex()[..16].to_owned()
-}
-
-/// The settings that decide the pictures beyond the engine.
-fn identity(config: &RunConfig) -> serde_json::Value {
-    let mut identity = serde_json::json!({
-        "run.seed": config.seed,
-        "video": config.video,
-        "memory.window": config.window,
-        "memory.selection": config.selection,
-        "memory.continuation": config.continuation,
-    });
-    // Not there in runs that have videos, so that those of earlier versions go on.
-    if config.videos == Videos::Placeholders {
-        identity[VIDEOS] = serde_json::json!(config.videos);
+/// Whether an error is that a file is not there.
+fn is_missing(error: &RunError) -> bool {
+    match error {
+        RunError::Memory(MemoryError::Storage { source, .. }) => {
+            source.kind() == io::ErrorKind::NotFound
+        }
+        _ => false,
     }
-    identity
-}
-
-fn manifest_digest(stories: &[Line]) -> String {
-    let mut hasher = blake3::Hasher::new();
-    for line in stories {
-        let file = StoryFile::pending(line);
-        // Serialising plain data into memory does not fail.
-        hasher.update(&serde_json::to_vec(&file).unwrap_or_default());
-    }
-    hasher.finalize().to_hex().to_string()
 }

@@ -12,6 +12,7 @@ use storyloom_telemetry::shift::{Extent, Shift, Split, accounting, read_shifts};
 use crate::error::RunError;
 use crate::lease::LeaseFiles;
 use crate::run_folder::{RunFolder, StoryFile, StoryState};
+use crate::set_aside::marks;
 
 /// Stories or shots by state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -31,6 +32,10 @@ pub struct Counts {
     /// Of the pending ones, those that were begun and that nobody works on any more. Of stories only.
     #[serde(skip_serializing_if = "is_nothing")]
     pub interrupted: usize,
+    /// Of the failed ones, those that were set aside since something else is asked for than what was
+    /// made of them. Of stories only.
+    #[serde(skip_serializing_if = "is_nothing")]
+    pub set_aside: usize,
 }
 
 fn is_nothing(count: &usize) -> bool {
@@ -84,6 +89,8 @@ pub struct StoryStatus {
     pub tenant: Option<String>,
     /// Whether it was begun and nobody works on it any more.
     pub interrupted: bool,
+    /// Why the last start has set it aside, if it has. What was made of it stays.
+    pub set_aside: Option<String>,
     /// Shots asked for.
     pub shots: usize,
     /// Shots that exist.
@@ -115,18 +122,8 @@ pub(crate) fn read_status<S: Borrow<Shift>>(
     shifts: &[S],
 ) -> Result<Status, RunError> {
     let run = folder.run_file()?;
-    let time = accounting(shifts, now(), Extent::Everything).total();
-    let mut status = Status {
-        stories: Counts::default(),
-        shots: Counts::default(),
-        eta_seconds: None,
-        shots_per_hour: None,
-        goodput: time.goodput(),
-        plans: None,
-        time,
-        tenants: BTreeMap::new(),
-        list: Vec::with_capacity(run.stories.len()),
-    };
+    let mut status = Status::of_nothing(shifts);
+    status.list.reserve(run.stories.len());
     let mut useful_seconds = 0.0;
     for id in &run.stories {
         let file = folder.story_file(id)?;
@@ -134,6 +131,7 @@ pub(crate) fn read_status<S: Borrow<Shift>>(
         status.list.push(story);
         useful_seconds += work.useful;
     }
+    status.mark(marks(folder)?);
     status.count();
     let done = status.shots.done as f64;
     if done > 0.0 && useful_seconds > 0.0 {
@@ -178,7 +176,9 @@ pub(crate) fn measure(folder: &RunFolder, file: &StoryFile) -> (StoryStatus, Wor
         (StoryState::Done, Some(work)) => (recorded(folder, file), work),
         _ => {
             let mut work = Work::default();
-            let shots = file.shots();
+            // Of ten thousand stories that nobody has taken, nothing else is to be looked for.
+            let begun = folder.story(&file.id).is_dir();
+            let shots = file.shots().filter(|_| begun);
             let records = shots.filter_map(|(shot, _)| readable_record(folder, &file.id, shot));
             (records.inspect(|record| work.add(record)).count(), work)
         }
@@ -188,6 +188,7 @@ pub(crate) fn measure(folder: &RunFolder, file: &StoryFile) -> (StoryStatus, Wor
         state: file.state.clone(),
         tenant: file.tenant.clone(),
         interrupted: false,
+        set_aside: None,
         shots: file.shot_count(),
         done,
         planned: file.brief.as_ref().map(|_| file.script.is_some()),
@@ -203,16 +204,34 @@ impl StoryStatus {
 
     /// Counts it.
     fn tally(&self, stories: &mut Counts, shots: &mut Counts) {
-        let standing = match self.interrupted {
-            true => Standing::Pending,
-            false => self.standing(),
+        let standing = match (&self.set_aside, self.interrupted) {
+            (Some(_), _) => Standing::Failed,
+            (None, true) => Standing::Pending,
+            (None, false) => self.standing(),
         };
         standing.tally(self.shots, self.done, stories, shots);
         stories.interrupted += usize::from(self.interrupted);
+        stories.set_aside += usize::from(self.set_aside.is_some());
     }
 }
 
 impl Status {
+    /// A run that has no story yet, of which only the journals are known.
+    pub(crate) fn of_nothing<S: Borrow<Shift>>(shifts: &[S]) -> Self {
+        let time = accounting(shifts, now(), Extent::Everything).total();
+        Self {
+            stories: Counts::default(),
+            shots: Counts::default(),
+            eta_seconds: None,
+            shots_per_hour: None,
+            goodput: time.goodput(),
+            plans: None,
+            time,
+            tenants: BTreeMap::new(),
+            list: Vec::new(),
+        }
+    }
+
     /// Finds out which of the begun stories nobody works on, and counts stories and shots of the list
     /// again. `works` says of a program whether it may go on with what it was at.
     pub(crate) fn settle<'a>(
@@ -242,8 +261,16 @@ impl Status {
             let id = &story.id;
             story.interrupted =
                 story.standing() == Standing::Running && !begun.contains(id) && !is_held(id);
+            story.interrupted &= story.set_aside.is_none();
         }
         self.count();
+    }
+
+    /// Notes which stories are set aside, and why.
+    pub(crate) fn mark(&mut self, mut marks: BTreeMap<StoryId, String>) {
+        for story in &mut self.list {
+            story.set_aside = marks.remove(&story.id);
+        }
     }
 
     /// Counts the stories and shots of the list again.

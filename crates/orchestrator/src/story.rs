@@ -2,14 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use storyloom_memory::MemoryError;
 use storyloom_memory::arrays::encode_array;
 use storyloom_memory::commit::RECORD_FORMAT;
 use storyloom_memory::pictures::encode_png;
 use storyloom_memory::storage::UNFINISHED;
 use storyloom_memory::window::{WindowSettings, window};
-use storyloom_memory::{
-    BlobRef, CommitRecord, KeyframeRecord, MemoryError, PictureRecord, ReferencesRecord,
-};
+use storyloom_memory::{BlobRef, CommitRecord, KeyframeRecord, PictureRecord, ReferencesRecord};
 use storyloom_pictures::{Limits, PictureFolder, fitted};
 use storyloom_story::{
     Continuation, ErrorClass, Opening, Resolution, RgbImage, Seed, ShotId, ShotRequest, ShotScript,
@@ -21,6 +20,7 @@ use tracing::field;
 use crate::config::{FilmShape, RunConfig};
 use crate::engine::ShotEngine;
 use crate::error::RunError;
+use crate::inputs::{InputFile, note_input};
 use crate::lease::Lease;
 use crate::output::ClipFile;
 use crate::run_folder::{RunFolder, StoryFile, StoryState};
@@ -294,11 +294,14 @@ fn begin<E: ShotEngine>(
 ) -> Result<Resolution, RunError> {
     // Once they are in the bank, the files they came from are not needed any more.
     let stored = file.reference_images.is_empty() || studio.bank.install_references(&file.id)?;
-    let references = if stored {
-        Vec::new()
+    let (references, inputs) = if stored {
+        (Vec::new(), file.inputs.clone())
     } else {
         reference_pictures(config, file)?
     };
+    if !stored {
+        check_promise(config, file, &inputs)?;
+    }
     let size = match (file.size, references.first()) {
         (Some(size), _) => size,
         (None, Some(first)) if config.pictures.shape == FilmShape::Picture => {
@@ -308,8 +311,10 @@ fn begin<E: ShotEngine>(
         }
         (None, _) => config.video.resolution(),
     };
-    if file.size != Some(size) || !matches!(file.state, StoryState::Running | StoryState::Done) {
+    let goes_on = matches!(file.state, StoryState::Running | StoryState::Done);
+    if file.size != Some(size) || file.inputs != inputs || !goes_on {
         file.size = Some(size);
+        file.inputs = inputs;
         file.state = StoryState::Running;
         lease.check()?;
         folder.write_story(file)?;
@@ -321,25 +326,54 @@ fn begin<E: ShotEngine>(
     Ok(size)
 }
 
-/// The pictures that the story's line names, as its user sees them.
-fn reference_pictures(
+/// The pictures that the story's line names, as its user sees them, and what their files are.
+pub(crate) fn reference_pictures(
     config: &RunConfig,
     file: &StoryFile,
-) -> Result<Vec<image::RgbImage>, RunError> {
+) -> Result<(Vec<image::RgbImage>, Vec<InputFile>), RunError> {
     let folder = PictureFolder::new(&config.input_folder, Limits::default()).or_elsewhere();
     let ground = file.ground.unwrap_or(config.pictures.ground);
-    let read = |name: &String| -> Result<image::RgbImage, RunError> {
-        let picture = folder.load(name, None, ground).map_err(|error| {
-            let path = config.input_folder.join(name);
-            MemoryError::damaged(path, format!("the reference image cannot be used: {error}"))
+    let read = |name: &String| -> Result<(image::RgbImage, InputFile), RunError> {
+        let path = config.input_folder.join(name);
+        let input = note_input(&path).map_err(|error| RunError::Input {
+            path: path.clone(),
+            reason: format!("the reference image cannot be read: {error}"),
         })?;
-        Ok(picture.pixels)
+        let picture = folder
+            .load(name, Some(&input.sha256), ground)
+            .map_err(|error| {
+                MemoryError::damaged(path, format!("the reference image cannot be used: {error}"))
+            })?;
+        Ok((picture.pixels, input))
     };
-    file.reference_images.iter().map(read).collect()
+    let read: Vec<_> = file
+        .reference_images
+        .iter()
+        .map(read)
+        .collect::<Result<_, _>>()?;
+    Ok(read.into_iter().unzip())
+}
+
+/// The picture of a product must be the one that its brief names by digest, if it does.
+fn check_promise(
+    config: &RunConfig,
+    file: &StoryFile,
+    inputs: &[InputFile],
+) -> Result<(), RunError> {
+    let brief = file.brief.as_ref();
+    let wanted = brief.and_then(|brief| brief.product_image_sha256.as_ref());
+    let found = inputs.first().map(|input| &input.sha256);
+    match (wanted, found, file.reference_images.first()) {
+        (Some(wanted), Some(found), Some(name)) if wanted != found => Err(RunError::Input {
+            path: config.input_folder.join(name),
+            reason: format!("its SHA-256 is {found}, but the brief says {wanted}"),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// The pictures in the film's shape, filtered once: the memory holds them as it holds frames.
-fn in_shape(
+pub(crate) fn in_shape(
     config: &RunConfig,
     file: &StoryFile,
     references: &[image::RgbImage],

@@ -13,7 +13,8 @@ pub use eta::{Pace, Range, pace};
 
 use crate::error::RunError;
 use crate::run_folder::{RunFolder, StoryState};
-use crate::status::{Status, measure, now, read_status};
+use crate::set_aside::marks;
+use crate::status::{Status, StoryStatus, measure, now, read_status};
 
 /// Share of the time that may go into reading the whole run folder again, one in so many.
 const SHARE: u32 = 200;
@@ -33,6 +34,11 @@ pub struct View {
 }
 
 impl View {
+    /// Whether the run has its stories: before, its first programs load what they need.
+    pub fn is_begun(&self) -> bool {
+        self.status.stories.total > 0
+    }
+
     /// The programs that were heard of a moment ago.
     pub fn alive(&self) -> impl Iterator<Item = &WorkerView> + Clone {
         alive(&self.workers)
@@ -203,12 +209,22 @@ impl Watcher {
     }
 
     fn read_all(&mut self) -> Result<Status, RunError> {
+        if self.is_loading() {
+            return Ok(Status::of_nothing(&self.shifts()));
+        }
         let begun = Instant::now();
         let status = read_status(&self.folder, &self.shifts())?;
         let took = begun.elapsed();
         let before = self.read.map_or(took, |(_, [last, _])| last);
         self.read = Some((begun, [took, before]));
         Ok(status)
+    }
+
+    /// Whether there is no run yet, but a program that is about to begin it.
+    fn is_loading(&self) -> bool {
+        let run = self.folder.root().join("run.json");
+        !self.folder.storage().exists(&run)
+            && self.follower.shifts().any(|shift| shift.goes_on(now()))
     }
 
     /// Stories of which something was heard since the last look.
@@ -249,6 +265,7 @@ impl Watcher {
                 *story = measure(&self.folder, &self.folder.story_file(&story.id)?).0;
             }
         }
+        status.mark(marks(&self.folder)?);
         Ok(status)
     }
 
@@ -389,7 +406,11 @@ fn chains(status: &Status, workers: &[WorkerView], elapsed: f64) -> Vec<f64> {
         begun.insert(&shot.story, part);
     }
     let list = status.list.iter();
-    list.filter(|story| matches!(story.state, StoryState::Pending | StoryState::Running))
+    let is_left = |story: &&StoryStatus| {
+        story.set_aside.is_none()
+            && matches!(story.state, StoryState::Pending | StoryState::Running)
+    };
+    list.filter(is_left)
         .map(|story| {
             let left = story.shots.saturating_sub(story.done) as f64;
             (left - begun.get(&story.id).copied().unwrap_or(0.0)).max(0.0)

@@ -15,6 +15,8 @@ use crate::run::RunOutcome;
 /// manifest among equals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Rank {
+    /// Whether nothing is missing: such stories are only looked at, when all others are begun.
+    over: bool,
     priority: Reverse<i64>,
     missing: Reverse<usize>,
     place: usize,
@@ -24,15 +26,27 @@ impl Rank {
     /// Of the story at `place` of the manifest, of which so many shots are missing.
     pub(crate) fn new(priority: i64, missing: usize, place: usize) -> Self {
         Self {
+            over: missing == 0,
             priority: Reverse(priority),
             missing: Reverse(missing),
             place,
         }
     }
 
+    /// Before all others.
+    pub(crate) fn first(place: usize) -> Self {
+        Self::new(i64::MAX, usize::MAX, place)
+    }
+
+    /// The place of the story in the manifest.
+    pub(crate) fn place(self) -> usize {
+        self.place
+    }
+
     /// The same story, now that another number of shots is known to be missing.
     pub(crate) fn with_missing(self, missing: usize) -> Self {
         Self {
+            over: missing == 0,
             missing: Reverse(missing),
             ..self
         }

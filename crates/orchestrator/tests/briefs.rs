@@ -15,6 +15,7 @@ use storyloom_orchestrator::planning::ranks::{plan_briefs, reopen};
 use storyloom_orchestrator::planning::simulated::SimulatedPlanner;
 use storyloom_orchestrator::planning::{is_planned, read_plan};
 use storyloom_orchestrator::run::run_on;
+use storyloom_orchestrator::set_aside::marks;
 use storyloom_orchestrator::simulated::SimulatedEngine;
 use storyloom_orchestrator::status::{Plans, status};
 use storyloom_orchestrator::verify::{Depth, Verdict, verify};
@@ -481,8 +482,8 @@ fn what_was_given_up_for_now_is_opened_again() {
     let folder = folder(out.path());
     let lines = three();
     let run = config(out.path());
-    folder.admit(&run, &lines).unwrap();
-    let mut file = folder.story_file(&id("lamp")).unwrap();
+    let mut file = folder.admit(&run, &lines).unwrap().remove(1).into_file();
+    assert_eq!(file.id, id("lamp"));
     file.state = StoryState::Failed {
         shot: None,
         reason: "the line was busy".to_owned(),
@@ -492,10 +493,10 @@ fn what_was_given_up_for_now_is_opened_again() {
     let outcome = make(&run, &lines[1..2], None, &Silent, &StopFlag::default()).unwrap();
     assert_eq!(outcome.failed, 1, "who only waits gives it up as well");
     reopen(&folder, &lines).unwrap();
-    for line in &lines {
+    for line in &lines[..2] {
         seen.push(folder.story_file(line.id()).unwrap().state);
     }
-    assert_eq!(seen, vec![StoryState::Pending; 3]);
+    assert_eq!(seen, vec![StoryState::Pending; 2]);
     assert_eq!(
         make_with(out.path(), &lines, &Meddling::willing())
             .unwrap()
@@ -590,16 +591,18 @@ fn verify_finds_plans_that_are_not_what_they_claim() {
 }
 
 #[test]
-fn another_planner_or_another_brief_is_refused() {
+fn another_brief_is_set_aside_and_the_others_go_on() {
     let out = tempfile::tempdir().unwrap();
     make_with(out.path(), &three(), &Meddling::willing()).unwrap();
     let mut lines = three();
     lines[0] = brief("kettle", 5);
-    let error = make_with(out.path(), &lines, &Meddling::willing()).unwrap_err();
-    assert!(
-        error.to_string().contains("another script or brief"),
-        "{error}"
-    );
+    let before = checked(out.path());
+    let outcome = make_with(out.path(), &lines, &Meddling::willing()).unwrap();
+    assert_eq!((outcome.done, outcome.set_aside), (2, 1));
+    assert_eq!(checked(out.path()), before, "what was made stays as it was");
+    let marked = marks(&folder(out.path())).unwrap();
+    let reason = &marked[&id("kettle")];
+    assert!(reason.starts_with("its brief has changed"), "{reason}");
     // Who it is for is no other brief.
     let Line::Brief(kettle) = brief("kettle", 2) else {
         panic!("it is no brief")
@@ -615,6 +618,7 @@ fn another_planner_or_another_brief_is_refused() {
             .done,
         3
     );
+    assert!(marks(&folder(out.path())).unwrap().is_empty());
 }
 
 /// The journal of a planner rank: what it planned is useful time, what it waited is idle.

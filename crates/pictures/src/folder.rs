@@ -140,7 +140,10 @@ impl PictureFolder {
     }
 
     /// The file that `path` means, with all links followed.
-    fn resolve(&self, path: &str) -> Result<PathBuf, PictureProblem> {
+    ///
+    /// # Errors
+    /// The path leads where no picture may lie, or there is no such file.
+    pub fn resolve(&self, path: &str) -> Result<PathBuf, PictureProblem> {
         if is_url(path) {
             return Err(PictureProblem::Url);
         }

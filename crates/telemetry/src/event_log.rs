@@ -95,6 +95,9 @@ impl Reporter for EventLog {
             }
             Event::StoryFinished { story } => tracing::info!(%story, "story finished"),
             Event::StoryFailed { story, reason } => tracing::error!(%story, "given up: {reason}"),
+            Event::StorySetAside { story, reason } => {
+                tracing::error!(%story, "set aside: {reason}");
+            }
             Event::IndexRebuilt { moved_to } => tracing::warn!(
                 moved_to = %moved_to.display(),
                 "the memory index did not open; it is rebuilt from the commit records"

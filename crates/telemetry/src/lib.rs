@@ -210,6 +210,14 @@ pub enum Event<'a> {
         /// Why.
         reason: &'a str,
     },
+    /// Something else is asked for than what was made of a story, or its pictures cannot be read: it is
+    /// left alone.
+    StorySetAside {
+        /// The story.
+        story: &'a StoryId,
+        /// Why.
+        reason: &'a str,
+    },
     /// The memory index is open.
     IndexOpened {
         /// Where it lies.

@@ -28,6 +28,7 @@ use crate::engine;
 use crate::environment::{self, Heaps};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::input::{self, Input};
+use crate::loading::LoadingWatch;
 use crate::logging::{self, Logging};
 use crate::planner;
 use crate::progress::Progress;
@@ -71,7 +72,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     }
     // Before anything is waited for, read or loaded, which may take minutes.
     let stop = signals::stop_flag(&config.run, Work::Later)?;
-    let logging = logging::of_run(&config, &arguments.out);
+    let logging = Arc::new(logging::of_run(&config, &arguments.out));
     config::warn_of_strays();
     let place = world::join(&config)?;
     signals::begin();
@@ -100,10 +101,11 @@ fn on_this_rank(
     arguments: &Arguments,
     config: &Config,
     place: &Place,
-    logging: &Logging,
+    logging: &Arc<Logging>,
     stop: &StopFlag,
 ) -> Outcome {
-    let mut input = match input::read(&arguments.manifest)? {
+    let loading = LoadingWatch::start(stop, logging, config.top.on_preempt, place)?;
+    let mut input = match input::read_for(&arguments.manifest, &arguments.out)? {
         Ok(input) => input,
         Err(report) => {
             if place.is_first() {
@@ -124,13 +126,16 @@ fn on_this_rank(
         return Ok(Exit::Stopped);
     }
     let leader = place.as_leader_says(settings.worker.as_deref().unwrap_or_default())?;
+    let follows = !place.leads() && !place.plans_only();
     if place.helps_to_plan() {
+        // Its leader stops for it.
+        drop(loading);
         let _pulse = ranks::report_to(&leader, config, &settings.out, place)?;
         planner::help(config, &input, place)?;
         return Ok(Exit::Done);
     }
-    let follows = !place.leads() && !place.plans_only();
     if config.top.engine == EngineKind::Torch && follows {
+        drop(loading);
         let _pulse = ranks::report_to(&leader, config, &settings.out, place)?;
         engine::follow(config, place.replica()?, place)?;
         return Ok(Exit::Done);
@@ -138,14 +143,16 @@ fn on_this_rank(
     if !place.plans_only() {
         settings.videos.check_encoder()?;
     }
-    let shift = Shift::begin(config, &settings, place, stop)?;
+    let shift = Arc::new(Shift::begin(config, &settings, place, stop)?);
+    loading.knows(&shift);
     let watch = DrainWatch::start(&settings, stop)?;
     let pause = Duration::from_secs(u64::from(config.logs.progress_s));
     let progress = place
         .is_first()
         .then(|| Progress::show(&logging.screen, &arguments.out, pause));
-    let result = lead(config, &settings, &input, place, &shift, stop);
-    drop((watch, progress));
+    let told = shift.reporters().and(&EventLog).and(&loading);
+    let result = lead(config, &settings, &input, place, &told, stop);
+    drop((watch, progress, loading));
     shift.end(&result);
     let outcome = result?;
     if outcome.stopped && stop.is_draining() {
@@ -163,14 +170,13 @@ fn lead(
     settings: &RunConfig,
     input: &Input,
     place: &Place,
-    shift: &Shift,
+    reporters: &dyn Reporter,
     stop: &StopFlag,
 ) -> Result<RunOutcome, Failure> {
-    let reporters = shift.reporters().and(&EventLog);
     let planner = planner::of_rank(config, input, place, stop)?;
     let planner = planner.as_deref();
     if place.plans_only() {
-        return planner::plan(settings, input, planner, &reporters, stop);
+        return planner::plan(settings, input, planner, reporters, stop);
     }
     match config.top.engine {
         EngineKind::Simulated => {
@@ -179,11 +185,11 @@ fn lead(
                 step_time: Duration::from_millis(config.simulated.step_ms),
                 pace: costs::pace(config)?,
             };
-            make(settings, input, (&engine, planner), &reporters, stop)
+            make(settings, input, (&engine, planner), reporters, stop)
         }
         EngineKind::Torch => {
             let engine = engine::build_engine(config, place.replica()?, place)?;
-            let outcome = make(settings, input, (&engine, planner), &reporters, stop);
+            let outcome = make(settings, input, (&engine, planner), reporters, stop);
             if engine.world_is_broken() {
                 let message = "ranks are gone; everything is saved, run the same command again";
                 return Err(Failure::new(Exit::Stopped, message));
@@ -211,10 +217,17 @@ fn tell(outcome: &RunOutcome, on_preempt: OnPreempt, place: &Place) -> Exit {
         done,
         failed,
         quarantined,
+        set_aside,
         stopped,
     } = outcome;
     if place.is_first() {
-        eprintln!("{done} of {stories} stories done, {failed} failed, {quarantined} in quarantine");
+        let aside = match set_aside {
+            0 => String::new(),
+            count => format!(", {count} set aside: their input has changed or cannot be read"),
+        };
+        eprintln!(
+            "{done} of {stories} stories done, {failed} failed, {quarantined} in quarantine{aside}"
+        );
     }
     if *stopped {
         if place.is_first() {
@@ -222,6 +235,9 @@ fn tell(outcome: &RunOutcome, on_preempt: OnPreempt, place: &Place) -> Exit {
         }
         signals::after_stop(on_preempt);
         Exit::Stopped
+    } else if *set_aside > 0 {
+        // Another start would find the same: somebody has to look at the input.
+        Exit::Input
     } else if *failed + *quarantined > 0 {
         Exit::Unexpected
     } else {

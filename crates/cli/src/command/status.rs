@@ -39,7 +39,8 @@ pub struct Arguments {
     /// List the stories in these states.
     #[arg(long, value_name = "STATE", value_enum, value_delimiter = ',')]
     state: Vec<Looks>,
-    /// List the stories that were given up; stands for --state failed,quarantined.
+    /// List the stories that were given up; stands for --state
+    /// failed,quarantined,changed.
     #[arg(long)]
     failed: bool,
     /// List the stories of this tenant only.
@@ -52,7 +53,7 @@ impl Arguments {
     fn wanted(&self) -> Option<Wanted> {
         let mut states = self.state.clone();
         if self.failed {
-            states.extend([Looks::Failed, Looks::Quarantined]);
+            states.extend([Looks::Failed, Looks::Quarantined, Looks::Changed]);
         }
         let asked = self.stories || !states.is_empty() || !self.tenant.is_empty();
         asked.then(|| Wanted {
@@ -92,7 +93,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
             (false, _) => print(&page(&view, wanted))?,
         }
         let left = view.status.stories.running + view.status.stories.pending;
-        if !arguments.watch || left == 0 {
+        if !arguments.watch || (left == 0 && view.is_begun()) {
             return Ok(Exit::Done);
         }
         std::thread::sleep(PAUSE);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use rayon::prelude::*;
-use storyloom_pictures::{Limits, PictureFolder};
+use storyloom_pictures::{Limits, PictureFolder, PictureProblem};
 use storyloom_story::Ground;
 
 /// Pictures of products, in the folder of the briefs and below it.
@@ -71,6 +71,18 @@ impl PictureChecks {
             )),
             (Some(Err(reason)), _) => Err(reason.clone()),
             _ => Ok(()),
+        }
+    }
+
+    /// Whether a picture lies where pictures may lie, or is not there at all: then only its content
+    /// keeps it from being used.
+    pub fn may_be_there(&self, of: Use, path: &str) -> bool {
+        match of {
+            Use::Reference => true,
+            Use::Product => match self.products.resolve(path) {
+                Ok(file) => file.is_file(),
+                Err(problem) => matches!(problem, PictureProblem::Io(_)),
+            },
         }
     }
 

@@ -25,11 +25,14 @@ pub enum Looks {
     Failed,
     /// Set aside until it is let back.
     Quarantined,
+    /// Set aside since something else is asked for than what was made; or its pictures are gone.
+    Changed,
 }
 
 impl Looks {
     fn of(story: &StoryStatus) -> Self {
         match story.standing() {
+            _ if story.set_aside.is_some() => Self::Changed,
             Standing::Running if story.interrupted => Self::Interrupted,
             Standing::Running => Self::Running,
             Standing::Done => Self::Done,
@@ -71,7 +74,7 @@ pub fn list(status: &Status, wanted: &Wanted) -> String {
 /// The first of those that were given up, and how the others are listed.
 pub fn trouble(status: &Status) -> String {
     let wanted = Wanted {
-        states: vec![Looks::Failed, Looks::Quarantined],
+        states: vec![Looks::Failed, Looks::Quarantined, Looks::Changed],
         tenants: Vec::new(),
     };
     let mut text: String = wanted.of(status).take(NAMED).map(line).collect();
@@ -87,6 +90,10 @@ pub fn trouble(status: &Status) -> String {
 
 fn line(story: &StoryStatus) -> String {
     let state = match (&story.state, Looks::of(story)) {
+        (_, Looks::Changed) => {
+            let reason = story.set_aside.as_deref().unwrap_or_default();
+            format!("changed input: {reason}")
+        }
         (StoryState::Failed { shot, reason }, _) => given_up("failed", *shot, reason),
         (StoryState::Quarantined { shot, reason }, _) => given_up("in quarantine", *shot, reason),
         (_, Looks::Pending) if story.planned == Some(false) => "not planned".to_owned(),
@@ -123,6 +130,7 @@ impl<'a> Listed<'a> {
     /// A story of a run.
     pub fn of(story: &'a StoryStatus) -> Self {
         let (shot, reason) = match &story.state {
+            _ if story.set_aside.is_some() => (None, story.set_aside.as_deref()),
             StoryState::Failed { shot, reason } | StoryState::Quarantined { shot, reason } => {
                 (*shot, Some(reason.as_str()))
             }

@@ -3,15 +3,17 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use storyloom_story::{ErrorClass, Outlook, Seed, StoryId};
+use storyloom_story::{ErrorClass, Line, Outlook, Seed, StoryId};
 use storyloom_telemetry::{AttemptEnd, Event, Reporter};
 
 use super::{PlanError, PlanRecord, PlanRequest, StoryPlanner, check_script, commit_plan};
+use crate::admission::Asked;
 use crate::config::{RunConfig, StopAt, StopFlag};
 use crate::error::RunError;
 use crate::lease::{Claim, Lease, Leases};
 use crate::quarantine;
 use crate::run_folder::{RunFolder, StoryFile, StoryState};
+use crate::set_aside::{changed, set_aside};
 use crate::work::{Briefs, MOMENT, Rank, Unplanned, Work};
 
 /// Pauses before the same attempt is made again after trouble that may pass.
@@ -27,6 +29,8 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// stories.
 pub(crate) struct Desk<'a> {
     pub(crate) folder: &'a RunFolder,
+    /// What is asked for, in the order in which it is ranked.
+    pub(crate) lines: &'a [Line],
     pub(crate) leases: &'a Leases,
     pub(crate) config: &'a RunConfig,
     /// `None` where others plan.
@@ -137,7 +141,8 @@ impl<'a> Desk<'a> {
 
     /// Looks how far a brief is; takes it in hand if it is ours to plan.
     fn look(&self, rank: Rank, brief: Unplanned) -> Result<Option<Held<'a>>, RunError> {
-        let Some(file) = self.still_unplanned(rank, &brief.id)? else {
+        let line = &self.lines[rank.place()];
+        let Some(file) = self.still_unplanned(rank, self.folder.asked(line)?)? else {
             return Ok(None);
         };
         if self.planner.is_none() {
@@ -162,7 +167,7 @@ impl<'a> Desk<'a> {
             self.reporter.report(&Event::LeaseTaken { story, from });
         }
         // Again: its last holder may have planned it.
-        let file = self.still_unplanned(rank, story)?;
+        let file = self.still_unplanned(rank, self.folder.take_on(line)?)?;
         match file {
             Some(file) => Ok(Some(Held {
                 rank,
@@ -178,8 +183,16 @@ impl<'a> Desk<'a> {
     }
 
     /// The file of a brief without a plan. One that has a plan or is given up is handed on.
-    fn still_unplanned(&self, rank: Rank, story: &StoryId) -> Result<Option<StoryFile>, RunError> {
-        let file = self.folder.story_file(story)?;
+    fn still_unplanned(&self, rank: Rank, asked: Asked) -> Result<Option<StoryFile>, RunError> {
+        if let Asked::Changed { file, what } = &asked {
+            let reason = changed(self.folder, &file.id, what);
+            set_aside(self.folder, self.reporter, &file.id, &reason)?;
+            let mut work = self.work();
+            work.outcome.set_aside += 1;
+            work.brief_is_over();
+            return Ok(None);
+        }
+        let file = asked.into_file();
         let mut work = self.work();
         if let StoryState::Quarantined { .. } = file.state {
             work.outcome.quarantined += 1;
@@ -187,7 +200,7 @@ impl<'a> Desk<'a> {
             return Ok(None);
         }
         if file.script.is_some() {
-            work.planned(rank, story.clone(), file.shot_count());
+            work.planned(rank, file.id.clone(), file.shot_count());
             return Ok(None);
         }
         Ok(Some(file))

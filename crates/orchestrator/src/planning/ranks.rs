@@ -12,6 +12,7 @@ use storyloom_telemetry::{Event, Reporter};
 
 use super::desk::{Desk, Step};
 use super::{StoryPlanner, settle_planner};
+use crate::admission::Asked;
 use crate::config::{RunConfig, StopFlag};
 use crate::error::RunError;
 use crate::lease::{Leases, new_worker_id};
@@ -36,14 +37,17 @@ pub fn plan_briefs(
     stop: &StopFlag,
 ) -> Result<RunOutcome, RunError> {
     let folder = RunFolder::new(&config.out, storage.clone());
-    let files = folder.admit(config, lines)?;
+    let asked = folder.admit(config, lines)?;
     settle_planner(&folder, planner)?;
     let worker = config.worker.clone().unwrap_or_else(new_worker_id);
     let leases = Leases::join_as(worker, folder.leases(), storage, config.patience)?;
     let mut work = Work::new(config.replicas);
-    work.outcome.stories = files.len();
-    for (place, (file, line)) in files.into_iter().zip(lines).enumerate() {
-        if file.script.is_none() {
+    work.outcome.stories = asked.len();
+    for (place, (asked, line)) in asked.into_iter().zip(lines).enumerate() {
+        // What has changed is set aside by those who make stories.
+        let is_as_asked = !matches!(asked, Asked::Changed { .. });
+        let file = asked.into_file();
+        if is_as_asked && file.script.is_none() {
             let rank = Rank::new(priority(line), file.shot_count(), place);
             work.add_brief(rank, Unplanned::new(file.id));
         }
@@ -56,6 +60,7 @@ pub fn plan_briefs(
     let work = Mutex::new(work);
     let desk = Desk {
         folder: &folder,
+        lines,
         leases: &leases,
         config,
         planner: Some(planner),

@@ -221,6 +221,7 @@ impl ReplicaFigures {
             | Event::AttemptBegun { .. }
             | Event::PlanBegun { .. }
             | Event::AttemptFailed { .. }
+            | Event::StorySetAside { .. }
             | Event::IndexOpened { .. }
             | Event::RunStopped { .. } => {}
         }

@@ -1,0 +1,318 @@
+//! Beginning a run, and taking its stories on one after the other.
+//!
+//! A start writes down at once what it is asked for: one [list](crate::lists) of all stories, then
+//! `run.json`, which names it. From then on the run can be looked at, and stopped at any moment. A
+//! story gets its `story.json` from whoever takes it, under its lease.
+//!
+//! A later start may ask for more stories, or for the same ones in other words. A story of which
+//! nothing was made is simply made as it is asked for now. One of which something was made must be the
+//! same; if it is not, it is [set aside](crate::set_aside), and all others go on.
+
+use std::collections::{BTreeSet, HashSet};
+use std::path::Path;
+
+use storyloom_memory::storage::UNFINISHED;
+use storyloom_story::{Brief, Line, StoryId};
+
+use crate::config::{RunConfig, Videos};
+use crate::engine::EngineDescription;
+use crate::error::RunError;
+use crate::lists::List;
+use crate::planning::{essence, is_planned};
+use crate::run_folder::{FOLDER_FORMAT, RunFile, RunFolder, StoryFile, VIDEOS};
+
+/// A story that is asked for, as the run folder knows it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Asked {
+    /// Nothing was made of it: it is what is asked for now, whatever was asked for before.
+    New(StoryFile),
+    /// It is known, and the same is asked for.
+    Known(StoryFile),
+    /// Something was made of it, and something else is asked for.
+    Changed {
+        /// The story as it was begun.
+        file: StoryFile,
+        /// What is another now, as in "its script".
+        what: &'static str,
+    },
+}
+
+impl Asked {
+    /// The story's file, whether it is written or not.
+    pub fn file(&self) -> &StoryFile {
+        match self {
+            Self::New(file) | Self::Known(file) | Self::Changed { file, .. } => file,
+        }
+    }
+
+    /// As [`file`](Self::file).
+    pub fn into_file(self) -> StoryFile {
+        match self {
+            Self::New(file) | Self::Known(file) | Self::Changed { file, .. } => file,
+        }
+    }
+}
+
+impl RunFolder {
+    /// Begins a run in this folder, or goes on with the one that is there.
+    ///
+    /// A second start must agree in everything that decides the pictures. Stories may be added. The
+    /// answer is in the order of `lines`.
+    pub fn begin(
+        &self,
+        config: &RunConfig,
+        engine: &EngineDescription,
+        lines: &[Line],
+    ) -> Result<Vec<Asked>, RunError> {
+        let list = List::of(lines);
+        let mut run = RunFile {
+            format: FOLDER_FORMAT,
+            run_id: new_run_id(self.root()),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            engine: engine.clone(),
+            identity: identity(config),
+            config: config.resolved.clone(),
+            manifest_digest: list.digest.clone(),
+            lists: Vec::new(),
+            stories: lines.iter().map(|line| line.id().clone()).collect(),
+        };
+        let path = self.root().join("run.json");
+        if self.storage().exists(&path) {
+            self.check_same(&self.run_file()?, &run)?;
+        }
+        let asked = self.look_at(lines)?;
+        // Before the run that names it.
+        if asked.iter().any(|asked| matches!(asked, Asked::New(_))) {
+            list.write(self.root(), self.storage().as_ref())?;
+            run.lists.push(list.digest);
+        }
+        // Of several programs that begin together one writes; the others join it.
+        if !self.create_json(&path, &run)? {
+            let before = self.run_file()?;
+            self.check_same(&before, &run)?;
+            if let Some(longer) = joined(&before, run) {
+                self.write_json(&path, &longer)?;
+            }
+        }
+        Ok(asked)
+    }
+
+    /// As [`begin`](Self::begin) for a program that makes no shots: the run is begun by those who
+    /// make them.
+    pub fn admit(&self, config: &RunConfig, lines: &[Line]) -> Result<Vec<Asked>, RunError> {
+        if self.storage().exists(&self.root().join("run.json")) {
+            let before = self.run_file()?;
+            let now = RunFile {
+                identity: identity(config),
+                ..before.clone()
+            };
+            self.check_same(&before, &now)?;
+        }
+        self.look_at(lines)
+    }
+
+    /// How all stories stand, in their order.
+    fn look_at(&self, lines: &[Line]) -> Result<Vec<Asked>, RunError> {
+        // Those without a folder need not be looked for one by one. Whoever takes one looks again.
+        let there = self.storage().list(&self.stories())?;
+        let there: HashSet<String> = there.into_iter().collect();
+        let look = |line: &Line| match there.contains(line.id().as_str()) {
+            true => self.asked(line),
+            false => Ok(Asked::New(StoryFile::pending(line))),
+        };
+        lines.iter().map(look).collect()
+    }
+
+    /// How a story stands that is asked for now. Nothing is written.
+    pub(crate) fn asked(&self, line: &Line) -> Result<Asked, RunError> {
+        let Some(mut file) = self.written_story(line.id())? else {
+            let file = self.with_plan(StoryFile::pending(line))?;
+            return Ok(Asked::New(file));
+        };
+        match file.difference(line) {
+            None => {
+                // The same pictures may have other names now.
+                file.reference_images = StoryFile::pending(line).reference_images;
+                Ok(Asked::Known(file))
+            }
+            Some(what) if self.has_results(line.id())? => Ok(Asked::Changed { file, what }),
+            Some(_) => Ok(Asked::New(StoryFile::pending(line))),
+        }
+    }
+
+    /// As [`asked`](Self::asked) by the holder of the story's lease: the story has its file then.
+    pub(crate) fn take_on(&self, line: &Line) -> Result<Asked, RunError> {
+        let asked = self.asked(line)?;
+        let Asked::New(file) = &asked else {
+            return Ok(asked);
+        };
+        let path = self.story(&file.id).join("story.json");
+        if self.create_json(&path, file)? {
+            return Ok(asked);
+        }
+        let story = &file.id;
+        tracing::info!(%story, "made as it is asked for now; nothing was made of it before");
+        self.write_story(file)?;
+        Ok(asked)
+    }
+
+    /// Whether anything was made of a story: its plan, its references, a shot.
+    pub(crate) fn has_results(&self, story: &StoryId) -> Result<bool, RunError> {
+        let commits = self.storage().list(&self.story(story).join("commits"))?;
+        let is_record = |name: &String| !name.starts_with(UNFINISHED);
+        Ok(commits.iter().any(is_record) || is_planned(self, story))
+    }
+
+    fn check_same(&self, before: &RunFile, now: &RunFile) -> Result<(), RunError> {
+        let mut differences = Vec::new();
+        if before.engine.fingerprint != now.engine.fingerprint {
+            differences.push(other_engine(&before.engine, &now.engine));
+        }
+        let identities = [&before.identity, &now.identity].map(|value| value.as_object());
+        let keys = identities.into_iter().flatten().flat_map(|map| map.keys());
+        for key in keys.collect::<BTreeSet<_>>() {
+            let (old, value) = (&before.identity[key], &now.identity[key]);
+            if old != value {
+                differences.push(format!("{key} (was {old}, is {value})"));
+            }
+        }
+        if differences.is_empty() {
+            return Ok(());
+        }
+        Err(self.wrong(format!(
+            "this run was begun with other settings: {}; use them again or another --out folder",
+            differences.join(", ")
+        )))
+    }
+}
+
+/// What another start adds to a run, if it adds anything: stories, or what is asked for of stories that
+/// nobody has taken yet.
+fn joined(before: &RunFile, now: RunFile) -> Option<RunFile> {
+    let known: BTreeSet<&StoryId> = before.stories.iter().collect();
+    let is_longer = now.stories.iter().any(|id| !known.contains(id));
+    let is_listed = now.lists.iter().all(|list| before.lists.contains(list));
+    if !is_longer && is_listed {
+        return None;
+    }
+    let mine: BTreeSet<&StoryId> = now.stories.iter().collect();
+    let old = before.stories.iter().filter(|id| !mine.contains(id));
+    let old: Vec<StoryId> = old.cloned().collect();
+    let mut lists = now.lists.clone();
+    // Where nothing is left that only they have, nobody needs the lists of earlier starts.
+    if !old.is_empty() || lists.is_empty() {
+        let earlier = before.lists.iter().filter(|list| !now.lists.contains(list));
+        lists.extend(earlier.cloned());
+    }
+    let common = RunFile {
+        run_id: before.run_id.clone(),
+        version: before.version.clone(),
+        config: before.config.clone(),
+        lists,
+        ..now
+    };
+    Some(match is_longer {
+        true => RunFile {
+            stories: [common.stories, old].concat(),
+            ..common
+        },
+        false => RunFile {
+            stories: before.stories.clone(),
+            manifest_digest: before.manifest_digest.clone(),
+            ..common
+        },
+    })
+}
+
+/// What of the engine is another, by name where that is known: a checkpoint or an adapter.
+fn other_engine(before: &EngineDescription, now: &EngineDescription) -> String {
+    let digest = |engine: &EngineDescription, name: &str| {
+        let mut models = engine.models.iter();
+        let found = models.find(|(known, _)| known == name);
+        found.map(|(_, digest)| digest.clone())
+    };
+    let names = before
+        .models
+        .iter()
+        .chain(&now.models)
+        .map(|(name, _)| name);
+    let changed = names
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .filter_map(|name| match (digest(before, name), digest(now, name)) {
+            (Some(old), Some(new)) if old == new => None,
+            (Some(_), Some(_)) => Some(format!("{name} has another content")),
+            (None, _) => Some(format!("{name} was not there")),
+            (_, None) => Some(format!("{name} is not there")),
+        });
+    let changed: Vec<String> = changed.collect();
+    match changed.is_empty() {
+        true => "the engine (sampler or precision)".to_owned(),
+        false => format!("the engine's weights ({})", changed.join(", ")),
+    }
+}
+
+impl StoryFile {
+    /// What `line` asks for otherwise, if anything. Pictures are compared by content, elsewhere: only
+    /// their number is looked at.
+    pub(crate) fn difference(&self, line: &Line) -> Option<&'static str> {
+        match (line, &self.brief) {
+            (Line::Brief(brief), Some(before)) => {
+                (words(before) != words(brief)).then_some("its brief")
+            }
+            (Line::Story(entry), None) => {
+                let differs = [
+                    (self.script.as_ref() != Some(&entry.script), "its script"),
+                    (self.seed != entry.seed, "its seed"),
+                    (
+                        (self.fit, self.ground) != (entry.fit, entry.ground),
+                        "how its reference images are put into the film",
+                    ),
+                    (
+                        self.reference_images.len() != entry.reference_images.len(),
+                        "the number of its reference images",
+                    ),
+                    (
+                        entry.size.is_some_and(|size| self.size != Some(size)),
+                        "its size",
+                    ),
+                ];
+                let mut differs = differs.into_iter();
+                differs.find(|(differs, _)| *differs).map(|(_, what)| what)
+            }
+            (Line::Brief(_), None) => Some("what it is made from, a brief instead of a script,"),
+            (Line::Story(_), Some(_)) => Some("what it is made from, a script instead of a brief,"),
+        }
+    }
+}
+
+/// What of a brief decides the script, but for the picture, whose content is compared.
+fn words(brief: &Brief) -> Brief {
+    Brief {
+        product_image: brief.product_image.as_ref().map(|_| String::new()),
+        product_image_sha256: None,
+        ..essence(brief)
+    }
+}
+
+fn new_run_id(root: &Path) -> String {
+    let now = std::time::SystemTime::now();
+    let name = format!("{now:?} {} {}", std::process::id(), root.display());
+    blake3::hash(name.as_bytes()).to_hex()[..16].to_owned()
+}
+
+/// The settings that decide the pictures beyond the engine.
+fn identity(config: &RunConfig) -> serde_json::Value {
+    let mut identity = serde_json::json!({
+        "run.seed": config.seed,
+        "video": config.video,
+        "memory.window": config.window,
+        "memory.selection": config.selection,
+        "memory.continuation": config.continuation,
+    });
+    // Not there in runs that have videos, so that those of earlier versions go on.
+    if config.videos == Videos::Placeholders {
+        identity[VIDEOS] = serde_json::json!(config.videos);
+    }
+    identity
+}

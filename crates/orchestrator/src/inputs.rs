@@ -1,0 +1,192 @@
+//! The pictures that stories are begun with, by content: a file that was replaced behind the same path
+//! is found out, also after the story is done.
+
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use storyloom_memory::pictures::decode_picture;
+
+use crate::config::RunConfig;
+use crate::error::RunError;
+use crate::memory_view::references;
+use crate::planning::read_plan;
+use crate::run_folder::{RunFolder, StoryFile};
+use crate::story::{in_shape, reference_pictures};
+
+/// A picture as it was when the story was begun.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputFile {
+    /// SHA-256 of its bytes, in hexadecimal.
+    pub sha256: String,
+    /// How many bytes there were.
+    pub bytes: u64,
+    /// What the file system said of the file. A file of which it says the same again need not be read
+    /// again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<Seen>,
+}
+
+/// What a file system says of a file that changes with its content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// The number of the file.
+    inode: u64,
+    /// When its content changed, in nanoseconds since 1970.
+    modified: i64,
+    /// When anything of it changed.
+    changed: i64,
+}
+
+impl Seen {
+    fn of(metadata: &Metadata) -> Self {
+        const BILLION: i64 = 1_000_000_000;
+        let at = |seconds: i64, nanoseconds: i64| {
+            seconds.saturating_mul(BILLION).saturating_add(nanoseconds)
+        };
+        Self {
+            inode: metadata.ino(),
+            modified: at(metadata.mtime(), metadata.mtime_nsec()),
+            changed: at(metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+
+    /// Whether the file was left alone for a while: one that changes again within the same tick of the
+    /// file system's clock looks the same as before.
+    fn is_settled(&self) -> bool {
+        /// The coarsest clock of a file system counts two seconds.
+        const TICK: Duration = Duration::from_secs(3);
+        let last = u64::try_from(self.modified.max(self.changed)).unwrap_or_default();
+        let last = UNIX_EPOCH + Duration::from_nanos(last);
+        let quiet = SystemTime::now().duration_since(last);
+        quiet.is_ok_and(|quiet| quiet > TICK)
+    }
+}
+
+/// Opens a plain file: a pipe would keep its reader waiting.
+fn open(path: &Path) -> io::Result<(File, Metadata)> {
+    let metadata = std::fs::metadata(path)?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is not a plain file"));
+    }
+    Ok((File::open(path)?, metadata))
+}
+
+/// Takes note of a picture.
+pub(crate) fn note_input(path: &Path) -> io::Result<InputFile> {
+    let (file, before) = open(path)?;
+    let (seen, bytes) = (Seen::of(&before), before.len());
+    let sha256 = sha256_of(file)?;
+    let after = std::fs::metadata(path)?;
+    let is_one = seen == Seen::of(&after) && bytes == after.len();
+    Ok(InputFile {
+        sha256,
+        bytes,
+        seen: (is_one && seen.is_settled()).then_some(seen),
+    })
+}
+
+fn sha256_of(mut file: File) -> io::Result<String> {
+    let mut hasher = Sha256::new();
+    io::copy(&mut file, &mut hasher)?;
+    Ok(format!("{:x}", hasher.finalize()))
+}
+
+/// What became of a story's pictures.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Pictures {
+    /// They are what they were, as far as anybody knows.
+    Same,
+    /// This one is another.
+    Other(String),
+    /// None is another, but this one cannot be read any more, as in "a.png: no such file".
+    Gone(String),
+}
+
+/// Compares the pictures of a story with those that it was begun with.
+pub(crate) fn compare(
+    folder: &RunFolder,
+    config: &RunConfig,
+    file: &StoryFile,
+) -> Result<Pictures, RunError> {
+    let mut result = Pictures::Same;
+    for (place, name) in file.reference_images.iter().enumerate() {
+        let path = config.input_folder.join(name);
+        match is_same(folder, config, file, place, &path)? {
+            Ok(true) => {}
+            Ok(false) => return Ok(Pictures::Other(name.clone())),
+            Err(error) => result = Pictures::Gone(format!("{name}: {error}")),
+        }
+    }
+    Ok(result)
+}
+
+/// Whether the picture at `place` is what it was; the inner error is that it cannot be read.
+fn is_same(
+    folder: &RunFolder,
+    config: &RunConfig,
+    file: &StoryFile,
+    place: usize,
+    path: &Path,
+) -> Result<io::Result<bool>, RunError> {
+    if let Some(noted) = file.inputs.get(place) {
+        return Ok(noted.is_still(path));
+    }
+    // What earlier versions have left behind.
+    if file.brief.is_some()
+        && let Some(noted) = read_plan(folder, &file.id)?.and_then(|plan| plan.picture)
+    {
+        let found = open(path).and_then(|(file, _)| sha256_of(file));
+        return Ok(found.map(|found| found == noted));
+    }
+    let remembered = references(folder, &file.id)?;
+    match remembered.get(place) {
+        Some(kept) => {
+            let kept = folder.story(&file.id).join(&kept.picture.file);
+            let found = open(path).and_then(|_| std::fs::read(path));
+            Ok(found.map(|bytes| shows_the_same(config, file, place, (path, &bytes), &kept)))
+        }
+        None => Ok(open(path).map(|_| true)),
+    }
+}
+
+/// Whether a picture is the one that is remembered, as earlier versions kept it: with the pixels of its
+/// file, or in the film's shape. One that is remembered and cannot be read is for `verify` to find.
+fn shows_the_same(
+    config: &RunConfig,
+    file: &StoryFile,
+    place: usize,
+    (path, bytes): (&Path, &[u8]),
+    kept: &Path,
+) -> bool {
+    let read = std::fs::read(kept).ok();
+    let Some(kept) = read.and_then(|bytes| decode_picture(kept, &bytes).ok()) else {
+        return true;
+    };
+    if decode_picture(path, bytes).is_ok_and(|picture| picture == kept) {
+        return true;
+    }
+    let shaped = file.size.and_then(|size| {
+        let (pictures, _) = reference_pictures(config, file).ok()?;
+        in_shape(config, file, &pictures, size).ok()
+    });
+    shaped.is_some_and(|shaped| shaped.get(place) == Some(&kept))
+}
+
+impl InputFile {
+    /// Whether the file at `path` has this content.
+    fn is_still(&self, path: &Path) -> io::Result<bool> {
+        let (file, metadata) = open(path)?;
+        if metadata.len() != self.bytes {
+            return Ok(false);
+        }
+        if self.seen == Some(Seen::of(&metadata)) {
+            return Ok(true);
+        }
+        Ok(sha256_of(file)? == self.sha256)
+    }
+}

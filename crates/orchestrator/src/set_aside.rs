@@ -1,0 +1,86 @@
+//! Stories that a start has set aside, since something else is asked for than what was made.
+//!
+//! ```text
+//! DIR/changed/ID.json   which input of the story has changed
+//! ```
+//!
+//! What was made of such a story is not touched: its files and records stay what they are. The mark
+//! goes when a later start finds that the story is what is asked for.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use storyloom_memory::storage::UNFINISHED;
+use storyloom_story::StoryId;
+use storyloom_telemetry::{Event, Reporter};
+
+use crate::error::RunError;
+use crate::run_folder::{FOLDER_FORMAT, RunFolder};
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Mark {
+    format: u32,
+    story: StoryId,
+    reason: String,
+}
+
+fn place(folder: &RunFolder) -> PathBuf {
+    folder.root().join("changed")
+}
+
+fn path(folder: &RunFolder, story: &StoryId) -> PathBuf {
+    place(folder).join(format!("{story}.json"))
+}
+
+/// The stories that are set aside, and why.
+///
+/// # Errors
+/// They cannot be read.
+pub fn marks(folder: &RunFolder) -> Result<BTreeMap<StoryId, String>, RunError> {
+    let mut marks = BTreeMap::new();
+    for name in folder.storage().list(&place(folder))? {
+        if name.starts_with(UNFINISHED) || !name.ends_with(".json") {
+            continue;
+        }
+        let path = place(folder).join(name);
+        // Another program may have removed it since.
+        if folder.storage().exists(&path) {
+            let mark: Mark = folder.read_json(&path)?;
+            marks.insert(mark.story, mark.reason);
+        }
+    }
+    Ok(marks)
+}
+
+/// Sets a story aside, and says so.
+pub(crate) fn set_aside(
+    folder: &RunFolder,
+    reporter: &dyn Reporter,
+    story: &StoryId,
+    reason: &str,
+) -> Result<(), RunError> {
+    reporter.report(&Event::StorySetAside { story, reason });
+    let mark = Mark {
+        format: FOLDER_FORMAT,
+        story: story.clone(),
+        reason: reason.to_owned(),
+    };
+    folder.write_json(&path(folder, story), &mark)
+}
+
+/// The story is what is asked for again.
+pub(crate) fn forget(folder: &RunFolder, story: &StoryId) -> Result<(), RunError> {
+    Ok(folder.storage().remove(&path(folder, story))?)
+}
+
+/// Why a story is set aside of which `what` is another now, and what to do about it.
+pub(crate) fn changed(folder: &RunFolder, story: &StoryId, what: &str) -> String {
+    let made = folder.story(story);
+    format!(
+        "{what} has changed since the story was begun; what was made of it stays as it is. To have \
+         it made anew, remove {made} and start again; to have both, give the changed one another id \
+         or use another --out folder",
+        made = Path::new(&made).display()
+    )
+}

@@ -1,0 +1,441 @@
+//! What is asked for, from start to start: stories that nobody has taken yet, and inputs that change
+//! behind their paths.
+
+#![expect(clippy::unwrap_used, reason = "a test may stop where it stands")]
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use storyloom_memory::Disk;
+use storyloom_memory::pictures::encode_png;
+use storyloom_orchestrator::admission::Asked;
+use storyloom_orchestrator::pipeline::{PipelineSettings, plain_run};
+use storyloom_orchestrator::planning::simulated::SimulatedPlanner;
+use storyloom_orchestrator::run::run_on;
+use storyloom_orchestrator::set_aside::marks;
+use storyloom_orchestrator::simulated::SimulatedEngine;
+use storyloom_orchestrator::status::{Counts, Status, status};
+use storyloom_orchestrator::verify::{Depth, Verdict, verify};
+use storyloom_orchestrator::{
+    Makers, RunConfig, RunFolder, RunOutcome, ShotEngine, StopFlag, StoryPlanner, StoryState,
+    Videos,
+};
+use storyloom_story::{Brief, Line, RgbImage, Scene, ShotScript, StoryEntry, StoryId, StoryScript};
+use storyloom_telemetry::Silent;
+
+/// A folder with pictures, and the settings of small runs without videos on them.
+struct Studio {
+    root: tempfile::TempDir,
+    config: RunConfig,
+}
+
+impl Studio {
+    fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let settings = PipelineSettings {
+            place: root.path().to_owned(),
+            denoise: Duration::ZERO,
+            steps: 1,
+            encode: 0.0,
+            decode: 0.0,
+            shots: 1,
+            story: 1,
+            interleave: vec![2],
+            videos: Videos::Placeholders,
+            planning: None,
+        };
+        let (mut config, _) = plain_run(&root.path().join("out"), 2, &settings).unwrap();
+        config.input_folder = root.path().join("in");
+        fs::create_dir_all(&config.input_folder).unwrap();
+        Self { root, config }
+    }
+
+    fn input(&self, name: &str) -> std::path::PathBuf {
+        self.root.path().join("in").join(name)
+    }
+
+    fn paint(&self, name: &str, (width, height): (u32, u32), shade: u8) {
+        let data = vec![shade; (width * height * 3) as usize];
+        let picture = RgbImage::new(width, height, data).unwrap();
+        fs::write(self.input(name), encode_png(&picture).unwrap()).unwrap();
+    }
+
+    fn folder(&self) -> RunFolder {
+        RunFolder::new(&self.config.out, Arc::new(Disk))
+    }
+
+    fn make(&self, lines: &[Line]) -> RunOutcome {
+        let (engine, planner) = (SimulatedEngine::default(), SimulatedPlanner::default());
+        let makers = Makers {
+            engine: &engine,
+            planner: Some(&planner as &dyn StoryPlanner),
+        };
+        let (disk, stop) = (Arc::new(Disk), StopFlag::default());
+        run_on(disk, &self.config, lines, &makers, &Silent, &stop).unwrap()
+    }
+
+    fn begin(&self, lines: &[Line]) -> Vec<Asked> {
+        let engine = SimulatedEngine::default().describe();
+        self.folder().begin(&self.config, &engine, lines).unwrap()
+    }
+
+    fn status(&self) -> Status {
+        status(&self.folder()).unwrap()
+    }
+
+    fn verdict(&self) -> Verdict {
+        verify(&self.folder(), Depth::Content).unwrap()
+    }
+
+    fn story_path(&self, name: &str) -> std::path::PathBuf {
+        self.config
+            .out
+            .join("stories")
+            .join(name)
+            .join("story.json")
+    }
+}
+
+fn id(name: &str) -> StoryId {
+    StoryId::new(name).unwrap()
+}
+
+fn entry(name: &str, prompts: &[&str]) -> StoryEntry {
+    let shot = |prompt: &&str| ShotScript {
+        prompt: (*prompt).to_owned(),
+        first_frame_prompt: None,
+        cut: true,
+    };
+    let scene = Scene {
+        number: 1,
+        shots: prompts.iter().map(shot).collect(),
+    };
+    let script = StoryScript {
+        name: None,
+        overview: None,
+        scenes: vec![scene],
+    };
+    StoryEntry::new(id(name), script)
+}
+
+fn story(name: &str, prompts: &[&str]) -> Line {
+    Line::Story(entry(name, prompts))
+}
+
+fn pictured(name: &str, pictures: &[&str]) -> Line {
+    Line::Story(StoryEntry {
+        reference_images: pictures.iter().map(|&name| name.to_owned()).collect(),
+        ..entry(name, &["a mug"])
+    })
+}
+
+#[test]
+fn a_run_is_seen_before_any_story_has_a_file() {
+    let studio = Studio::new();
+    let lines = [story("ad", &["one", "two"]), story("tale", &["one"])];
+    studio.begin(&lines);
+    assert!(!studio.config.out.join("stories").exists());
+    let seen = studio.status();
+    let counts = |total| Counts {
+        total,
+        pending: total,
+        ..Counts::default()
+    };
+    assert_eq!((seen.stories, seen.shots), (counts(2), counts(3)));
+    let problems = studio.verdict().problems;
+    assert!(
+        problems
+            .iter()
+            .any(|problem| problem.message == "the story is not finished")
+    );
+    // A longer list, in which a story that nobody has begun has other words: that is what is made.
+    let longer = [story("new", &["three"]), story("ad", &["one", "other"])];
+    studio.begin(&longer);
+    let shots = |name: &str| {
+        let file = studio.folder().story_file(&id(name)).unwrap();
+        let prompts = file.shots().map(|(_, shot)| shot.prompt.clone());
+        prompts.collect::<Vec<_>>()
+    };
+    assert_eq!(shots("ad"), ["one", "other"]);
+    assert_eq!(shots("tale"), ["one"], "only the first list has it");
+    assert_eq!(studio.status().stories.total, 3);
+    // Every finished story has a file of its own.
+    let all = [&longer[..], &lines[1..]].concat();
+    assert_eq!(studio.make(&all).done, 3);
+    for name in ["ad", "tale", "new"] {
+        assert!(studio.story_path(name).is_file(), "{name}");
+    }
+    assert!(studio.verdict().ok, "{:?}", studio.verdict().problems);
+    fs::remove_dir_all(studio.config.out.join("lists")).unwrap();
+    assert_eq!(
+        studio.status().stories.done,
+        3,
+        "nobody needs the lists any more"
+    );
+}
+
+/// A story that is pending in a folder of an earlier version, with a file of its own, is nothing else
+/// than one that is only listed.
+#[test]
+fn what_nobody_has_begun_is_made_as_it_is_asked_for() {
+    let studio = Studio::new();
+    let before = [story("ad", &["one"]), story("tale", &["one"])];
+    studio.begin(&before);
+    let file = studio.folder().story_file(&id("ad")).unwrap();
+    studio.folder().write_story(&file).unwrap();
+    let now = [story("ad", &["other", "more"]), story("tale", &["other"])];
+    let asked = studio.begin(&now);
+    assert!(
+        asked.iter().all(|asked| matches!(asked, Asked::New(_))),
+        "{asked:?}"
+    );
+    assert_eq!(studio.make(&now).done, 2);
+    assert_eq!(studio.status().shots.done, 3);
+    assert!(studio.verdict().ok, "{:?}", studio.verdict().problems);
+}
+
+/// How the input of a finished story may be another at the next start.
+#[test]
+fn changed_inputs_set_their_story_aside_and_no_other() {
+    type Change = fn(&Studio, &mut Vec<Line>);
+    fn replace(studio: &Studio, size: (u32, u32), shade: u8) {
+        studio.paint("p.png", size, shade);
+    }
+    let table: [(&str, Change, bool); 12] = [
+        ("the same", |_, _| {}, true),
+        (
+            "another colour",
+            |studio, _| replace(studio, (64, 64), 9),
+            false,
+        ),
+        (
+            "another size",
+            |studio, _| replace(studio, (32, 64), 200),
+            false,
+        ),
+        (
+            "touched",
+            |studio, _| {
+                let path = studio.input("p.png");
+                let file = fs::File::options().append(true).open(path).unwrap();
+                file.set_modified(std::time::SystemTime::UNIX_EPOCH)
+                    .unwrap();
+            },
+            true,
+        ),
+        (
+            "written again",
+            |studio, _| replace(studio, (64, 64), 200),
+            true,
+        ),
+        (
+            "another name",
+            |studio, lines| {
+                fs::rename(studio.input("p.png"), studio.input("q.png")).unwrap();
+                lines[0] = pictured("ad", &["q.png"]);
+            },
+            true,
+        ),
+        (
+            "a link to another",
+            |studio, _| {
+                fs::remove_file(studio.input("p.png")).unwrap();
+                std::os::unix::fs::symlink("other.png", studio.input("p.png")).unwrap();
+            },
+            false,
+        ),
+        (
+            "a link to a copy",
+            |studio, _| {
+                fs::rename(studio.input("p.png"), studio.input("copy.png")).unwrap();
+                std::os::unix::fs::symlink("copy.png", studio.input("p.png")).unwrap();
+            },
+            true,
+        ),
+        (
+            "gone",
+            |studio, _| fs::remove_file(studio.input("p.png")).unwrap(),
+            true,
+        ),
+        (
+            "another script",
+            |_, lines| {
+                let Line::Story(entry) = &mut lines[0] else {
+                    return;
+                };
+                entry.script.scenes[0].shots[0].prompt = "a cup".to_owned();
+            },
+            false,
+        ),
+        (
+            "one picture more",
+            |_, lines| lines[0] = pictured("ad", &["p.png", "other.png"]),
+            false,
+        ),
+        ("a brief", |_, lines| lines[0] = brief("ad", "p.png"), false),
+    ];
+    for (what, change, same) in table {
+        // As this version leaves the folder, and as earlier ones did.
+        for is_old in [false, true] {
+            let studio = Studio::new();
+            studio.paint("p.png", (64, 64), 200);
+            studio.paint("other.png", (64, 64), 10);
+            let lines = vec![pictured("ad", &["p.png"]), story("tale", &["one"])];
+            assert_eq!(studio.make(&lines).done, 2, "{what}");
+            if is_old {
+                forget_inputs(&studio.story_path("ad"));
+            }
+            let (before, file) = (studio.verdict(), fs::read(studio.story_path("ad")).unwrap());
+            let mut changed = lines.clone();
+            change(&studio, &mut changed);
+            let outcome = studio.make(&changed);
+            let expected = if same { (2, 0) } else { (1, 1) };
+            assert_eq!(
+                (outcome.done, outcome.set_aside),
+                expected,
+                "{what}, old: {is_old}"
+            );
+            // What was made is not touched, and what is said of it is so.
+            assert_eq!(studio.verdict(), before, "{what}");
+            assert_eq!(fs::read(studio.story_path("ad")).unwrap(), file, "{what}");
+            let seen = studio.status();
+            assert_eq!(seen.stories.set_aside, usize::from(!same), "{what}");
+            assert_eq!(seen.stories.failed, usize::from(!same), "{what}");
+            assert_eq!(seen.shots.done, 2, "{what}");
+            let reason = seen.list[0].set_aside.clone().unwrap_or_default();
+            assert!(
+                same || reason.contains("has changed since"),
+                "{what}: {reason}"
+            );
+        }
+    }
+}
+
+/// As earlier versions wrote it.
+fn forget_inputs(path: &Path) {
+    let mut file: serde_json::Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    assert!(file.as_object_mut().unwrap().remove("inputs").is_some());
+    fs::write(path, serde_json::to_vec_pretty(&file).unwrap()).unwrap();
+}
+
+fn brief(name: &str, picture: &str) -> Line {
+    Line::Brief(Brief {
+        title: Some("The mug".to_owned()),
+        product_image: Some(picture.to_owned()),
+        shots: 1,
+        ..Brief::new(id(name))
+    })
+}
+
+#[test]
+fn a_mark_goes_when_the_input_is_back_or_the_story_is_made_anew() {
+    let studio = Studio::new();
+    studio.paint("p.png", (64, 64), 200);
+    let lines = [brief("ad", "p.png"), story("tale", &["one"])];
+    assert_eq!(studio.make(&lines).done, 2);
+    studio.paint("p.png", (64, 64), 9);
+    assert_eq!(studio.make(&lines).set_aside, 1);
+    assert_eq!(marks(&studio.folder()).unwrap().len(), 1);
+    studio.paint("p.png", (64, 64), 200);
+    assert_eq!(studio.make(&lines).done, 2);
+    assert!(marks(&studio.folder()).unwrap().is_empty());
+    studio.paint("p.png", (64, 64), 9);
+    assert_eq!(studio.make(&lines).set_aside, 1);
+    // What the reason says.
+    fs::remove_dir_all(studio.config.out.join("stories/ad")).unwrap();
+    assert_eq!(studio.status().stories.total, 2);
+    assert_eq!(studio.make(&lines).done, 2);
+    assert!(marks(&studio.folder()).unwrap().is_empty());
+    assert!(studio.verdict().ok);
+    // Of a story that is not asked for any more nothing is said.
+    studio.paint("p.png", (64, 64), 10);
+    assert_eq!(studio.make(&lines).set_aside, 1);
+    assert_eq!(studio.make(&lines[1..]).done, 1);
+    assert!(marks(&studio.folder()).unwrap().is_empty());
+}
+
+#[test]
+fn a_picture_that_is_gone_before_its_story_was_begun_keeps_that_story_only() {
+    let studio = Studio::new();
+    studio.paint("p.png", (64, 64), 200);
+    let wrong = Line::Brief(Brief {
+        product_image_sha256: Some("0".repeat(64)),
+        ..match brief("wrong", "p.png") {
+            Line::Brief(brief) => brief,
+            Line::Story(_) => return,
+        }
+    });
+    let lines = [
+        pictured("ad", &["gone.png"]),
+        story("tale", &["one"]),
+        wrong,
+    ];
+    let outcome = studio.make(&lines);
+    assert_eq!((outcome.done, outcome.set_aside), (1, 2));
+    let seen = studio.status();
+    let reason = |place: usize| seen.list[place].set_aside.clone().unwrap();
+    assert!(reason(0).contains("gone.png"), "{}", reason(0));
+    assert!(reason(2).contains("the brief says"), "{}", reason(2));
+    // Once it is there, the next start makes it.
+    studio.paint("gone.png", (64, 64), 7);
+    assert_eq!(studio.make(&lines[..2]).done, 2);
+    let state = studio.folder().story_file(&id("ad")).unwrap().state;
+    assert_eq!(state, StoryState::Done);
+}
+
+/// A picture that changes between the plan and the first shot.
+#[test]
+fn what_was_noted_of_a_picture_counts_from_the_first_work_on() {
+    let studio = Studio::new();
+    studio.paint("p.png", (64, 64), 200);
+    let lines = [pictured("ad", &["p.png"])];
+    studio.make(&lines);
+    let noted = studio.folder().story_file(&id("ad")).unwrap().inputs;
+    assert_eq!(noted.len(), 1);
+    assert_eq!(
+        noted[0].bytes,
+        fs::metadata(studio.input("p.png")).unwrap().len()
+    );
+    // Nothing is left of the story but its file: whatever was noted does not bind.
+    let story = studio.config.out.join("stories/ad");
+    let mut file = studio.folder().story_file(&id("ad")).unwrap();
+    file.state = StoryState::Running;
+    fs::remove_dir_all(&story).unwrap();
+    studio.folder().write_story(&file).unwrap();
+    studio.paint("p.png", (64, 64), 9);
+    let outcome = studio.make(&lines);
+    assert_eq!((outcome.done, outcome.set_aside), (1, 0));
+    let now = studio.folder().story_file(&id("ad")).unwrap().inputs;
+    assert_ne!(now[0].sha256, noted[0].sha256);
+    assert!(studio.verdict().ok, "{:?}", studio.verdict().problems);
+}
+
+#[test]
+fn another_adapter_under_the_same_name_is_named() {
+    let studio = Studio::new();
+    let engine = |digest: &str| {
+        let mut engine = SimulatedEngine::default().describe();
+        engine.fingerprint = digest.to_owned();
+        engine.models = vec![
+            ("clip".to_owned(), "1".to_owned()),
+            ("lora/high".to_owned(), digest.to_owned()),
+        ];
+        engine
+    };
+    let lines = [story("ad", &["one"])];
+    let begin = |digest| {
+        studio
+            .folder()
+            .begin(&studio.config, &engine(digest), &lines)
+    };
+    begin("a").unwrap();
+    begin("a").unwrap();
+    let refused = begin("b").unwrap_err().to_string();
+    assert!(
+        refused.contains("lora/high has another content"),
+        "{refused}"
+    );
+    assert!(!refused.contains("clip"), "{refused}");
+}
