@@ -5,6 +5,7 @@
 mod briefs;
 mod browser;
 mod durable;
+mod feeds;
 mod films;
 mod harness;
 mod input;

@@ -16,11 +16,11 @@ use storyloom_orchestrator::simulated::Pace;
 use crate::command::folder;
 use crate::config::options::{Device, Dtype, EngineKind};
 use crate::config::value::PerExpert;
-use crate::config::{self, Config};
+use crate::config::{self, Config, paths};
 use crate::exit::{Exit, Failure};
 
 /// `simulated.costs` for the table that is built in.
-const BUILT_IN: &str = "built-in";
+pub const BUILT_IN: &str = "built-in";
 
 /// The times that a run with these settings is expected to take, and what a reader should know of
 /// them.
@@ -30,6 +30,17 @@ pub struct Costs {
     pub table: CostTable,
     /// What they leave out or assume.
     pub notes: Vec<String>,
+    /// What they are costs of.
+    pub subject: Subject,
+}
+
+/// Whether a cost table is of the machine that the settings ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    /// It is, or nobody can know.
+    AsAsked,
+    /// It is of GPUs, and the CPU is to do the work: times and GPU memory say nothing.
+    Gpus,
 }
 
 /// The cost table of `config`: that of `simulated.costs`, or the one built in.
@@ -41,6 +52,7 @@ pub fn table(config: &Config) -> Result<Costs, Failure> {
     let mut costs = Costs {
         table: CostTable::default(),
         notes: Vec::new(),
+        subject: Subject::AsAsked,
     };
     match simulated.costs.as_str() {
         "" if config.top.engine == EngineKind::Simulated => {
@@ -100,6 +112,7 @@ pub fn measured(config: &Config, folder: &RunFolder) -> Result<Costs, Failure> {
     let mut base = table(&before).unwrap_or_else(|_| Costs {
         table: CostTable::default(),
         notes: Vec::new(),
+        subject: Subject::AsAsked,
     });
     // What is measured says more than what was assumed of the same stages.
     base.notes.clear();
@@ -121,7 +134,11 @@ pub fn measured(config: &Config, folder: &RunFolder) -> Result<Costs, Failure> {
     if before.video_spec() != config.video_spec() {
         notes.push("measured at another size or length; the times are scaled".to_owned());
     }
-    Ok(Costs { table, notes })
+    Ok(Costs {
+        table,
+        notes,
+        subject: Subject::AsAsked,
+    })
 }
 
 impl Costs {
@@ -129,11 +146,15 @@ impl Costs {
     fn note_network(&mut self, config: &Config) -> Result<(), Failure> {
         if config.top.device == Device::Cpu {
             self.table.memory.gpu_gb = 0.0;
-            self.notes.push(
-                "device = \"cpu\", but the table is of GPUs: measure a short run and give it with \
-                 --measured"
-                    .to_owned(),
+            if matches!(config.simulated.costs.as_str(), "" | BUILT_IN) {
+                self.subject = Subject::Gpus;
+            }
+            let note = format!(
+                "device = \"cpu\", but the times are of GPUs ({}): measure a short run and give it \
+                 with --measured",
+                self.table.source
             );
+            self.notes.push(note);
         }
         let pipeline = Path::new(&config.models.dir).join(folders::IMAGE_TO_VIDEO);
         let transformer = pipeline.join("transformer");
@@ -169,8 +190,14 @@ fn read(path: &Path) -> Result<CostTable, Failure> {
         let message = format!("simulated.costs: {}: {reason}", path.display());
         Failure::new(Exit::Config, message)
     };
+    if !path.exists() {
+        let message = paths::missing("simulated.costs", &path.display().to_string());
+        return Err(Failure::new(Exit::Config, message));
+    }
     let text = fs::read_to_string(path).map_err(|error| wrong(&error))?;
-    let is_json = path.extension().is_some_and(|ending| ending == "json");
+    let is_json = path
+        .extension()
+        .is_some_and(|ending| ending.eq_ignore_ascii_case("json"));
     let table: CostTable = match is_json {
         true => serde_json::from_str(&text).map_err(|error| wrong(&error))?,
         false => toml::from_str(&text).map_err(|error| wrong(&error))?,

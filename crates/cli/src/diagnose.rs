@@ -7,6 +7,7 @@ use miette::{Diagnostic, GraphicalReportHandler, LabeledSpan, NamedSource, Sourc
 use storyloom_story::Problem;
 
 use crate::input::Report;
+use crate::prompts::LongPrompt;
 
 /// Writes every problem to stderr: drawn on a terminal, plain lines otherwise.
 pub fn show(report: &Report) {
@@ -25,6 +26,42 @@ pub fn show(report: &Report) {
     let count = report.problems.len();
     let noun = if count == 1 { "problem" } else { "problems" };
     let _ = writeln!(stderr, "{count} {noun}");
+}
+
+/// Writes which prompts are not read to their end to stderr.
+pub fn warn_of_prompts(prompts: &[LongPrompt]) {
+    const SHOWN: usize = 20;
+    for prompt in prompts.iter().take(SHOWN) {
+        eprintln!("warning: {prompt}");
+    }
+    if prompts.len() > SHOWN {
+        let more = prompts.len() - SHOWN;
+        eprintln!("warning: and {more} more prompts; `storyloom validate --json` has all");
+    }
+}
+
+/// Writes what the writer of an input should know, though it can be used, to stderr.
+pub fn warn(warnings: &[Problem]) {
+    const SHOWN: usize = 20;
+    let mut stderr = io::stderr().lock();
+    for Problem {
+        file,
+        line,
+        message,
+        help,
+        ..
+    } in warnings.iter().take(SHOWN)
+    {
+        // Nobody is left to tell when stderr is gone.
+        let _ = writeln!(stderr, "warning: {file}:{line}: {message}; {help}");
+    }
+    if warnings.len() > SHOWN {
+        let more = warnings.len() - SHOWN;
+        let _ = writeln!(
+            stderr,
+            "warning: and {more} more; `storyloom validate --json` has all"
+        );
+    }
 }
 
 /// `file:line:column: message`, the line itself, and the help.

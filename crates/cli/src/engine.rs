@@ -23,9 +23,9 @@ use storyloom_story::{
     Clip, ErrorClass, HostTensor, LoopState, Resolution, RgbImage, ShotInputs, Stage,
 };
 
-use crate::config::Config;
 use crate::config::options::{Device, Dtype};
 use crate::config::value::PerExpert;
+use crate::config::{Config, paths};
 use crate::exit::{Exit, Failure};
 use crate::world::Place;
 
@@ -89,6 +89,11 @@ fn paths(config: &Config) -> Result<StoryMemPaths, Failure> {
         let message = "models.dir is empty; set it to a folder of checkpoints, \
                        or write a tiny one with: storyloom model init-tiny DIR";
         return Err(Failure::new(Exit::Config, message));
+    }
+    for (key, folder) in [("models.dir", dir), ("lora.dir", &config.lora.dir)] {
+        if !folder.is_empty() && !Path::new(folder).exists() {
+            return Err(Failure::new(Exit::Config, paths::missing(key, folder)));
+        }
     }
     Ok(storymem_paths(Path::new(dir), lora_folder(config)))
 }

@@ -5,12 +5,15 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use storyloom_planner::names_a_product;
 use storyloom_story::{
-    Brief, InputFiles, Line, Manifest, Problem, StoryEntry, manifest_from_scripts, parse_lines,
+    Brief, Findings, InputFiles, Layout, Line, Manifest, Problem, StoryEntry,
+    manifest_from_scripts, read_lines,
 };
 
 use crate::exit::{Exit, Failure};
 use crate::planner::{PictureChecks, Use};
+use crate::prompts::{LongPrompt, Meter};
 
 /// Largest file of stories and briefs that is read, in bytes.
 const LARGEST: u64 = 1 << 30;
@@ -24,6 +27,8 @@ pub struct Input {
     pub folder: PathBuf,
     /// SHA-256 of the pictures of products, by their paths.
     pub pictures: BTreeMap<String, String>,
+    /// What was read otherwise than it was written, or left out.
+    pub warnings: Vec<Problem>,
 }
 
 impl Input {
@@ -38,6 +43,12 @@ impl Input {
             Line::Brief(brief) => Some(brief),
             Line::Story(_) => None,
         })
+    }
+
+    /// The prompts of its scripts that the text encoder does not read to their end.
+    pub fn long_prompts(&self, meter: &Meter) -> Vec<LongPrompt> {
+        let scripts = self.stories().map(|story| (&story.id, &story.script));
+        meter.all_long_prompts(&scripts.collect::<Vec<_>>())
     }
 
     /// The stories that have a script.
@@ -58,7 +69,8 @@ pub struct Report {
     pub sources: BTreeMap<String, String>,
 }
 
-/// Reads what `--manifest` names: a JSONL file of stories and briefs, a script (`.json`), or a folder of scripts.
+/// Reads what `--manifest` names: a file of stories and briefs (JSONL, CSV or TSV), a script
+/// (`.json`), or a folder of scripts.
 ///
 /// # Errors
 /// The outer error is a path that cannot be read, the inner one has the problems of the texts.
@@ -92,11 +104,21 @@ fn read_with(path: &Path, demand: Demand) -> Result<Result<Input, Report>, Failu
     let metadata = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
     if metadata.is_dir() {
         read_folder(path)
-    } else if path.extension().is_some_and(|ending| ending == "json") {
+    } else if is_script(path) {
         read_scripts(path, &[path.to_owned()])
     } else {
         read_manifest(path, demand)
     }
+}
+
+/// The ending of a name, in small letters.
+fn ending(path: &Path) -> String {
+    let ending = path.extension().unwrap_or_default();
+    ending.to_string_lossy().to_ascii_lowercase()
+}
+
+fn is_script(path: &Path) -> bool {
+    ending(path) == "json"
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
@@ -106,35 +128,95 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
     )
 }
 
+/// Files that no story is in are left out, and named: what Macs and editors leave behind, whatever
+/// has another ending, and folders.
 fn read_folder(folder: &Path) -> Result<Result<Input, Report>, Failure> {
     let entries = fs::read_dir(folder).map_err(|error| unreadable(folder, &error))?;
-    let mut scripts = Vec::new();
+    let (mut scripts, mut others) = (Vec::new(), Vec::new());
     for entry in entries {
         let path = entry.map_err(|error| unreadable(folder, &error))?.path();
-        if path.extension().is_some_and(|ending| ending == "json") {
-            scripts.push(path);
-        }
+        let is_meant = !is_leftover(&path) && is_script(&path) && !path.is_dir();
+        let list = if is_meant { &mut scripts } else { &mut others };
+        list.push(path);
     }
     scripts.sort();
-    read_scripts(folder, &scripts)
+    others.sort();
+    if scripts.is_empty()
+        && let Some(failure) = other_files_only(folder, &others)
+    {
+        return Err(failure);
+    }
+    let read = read_scripts(folder, &scripts)?;
+    Ok(read.map(|mut input| {
+        input.warnings.extend(left_out(folder, &others));
+        input
+    }))
+}
+
+/// Whether a name is one that systems and editors give to files of their own.
+fn is_leftover(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with(['.', '~', '#']) || name.ends_with(['~', '#'])
+}
+
+/// A folder without scripts may have the file that is meant in it.
+fn other_files_only(folder: &Path, others: &[PathBuf]) -> Option<Failure> {
+    const MANIFESTS: [&str; 5] = ["jsonl", "ndjson", "csv", "tsv", "tab"];
+    let is_manifest =
+        |path: &&PathBuf| !is_leftover(path) && MANIFESTS.contains(&ending(path).as_str());
+    let found = others.iter().find(is_manifest)?;
+    let message = format!(
+        "{} has no story script (.json) in it, but {}; give that file instead of the folder",
+        folder.display(),
+        found.display()
+    );
+    Some(Failure::new(Exit::Input, message))
+}
+
+fn left_out(folder: &Path, others: &[PathBuf]) -> Option<Problem> {
+    const SHOWN: usize = 10;
+    let names = others.iter().filter_map(|path| path.file_name());
+    let names = names.map(|name| name.to_string_lossy().into_owned());
+    let mut names: Vec<String> = names.take(SHOWN).collect();
+    if others.len() > SHOWN {
+        names.push(format!("{} more", others.len() - SHOWN));
+    }
+    let what = match others.len() {
+        0 => return None,
+        1 => "1 entry is no story script and is".to_owned(),
+        count => format!("{count} entries are no story scripts and are"),
+    };
+    Some(Problem {
+        file: folder.display().to_string(),
+        line: 1,
+        column: 1,
+        message: format!("{what} left out: {}", names.join(", ")),
+        help: "a story script has a name that ends in .json and does not begin with a dot"
+            .to_owned(),
+        span: (0, 1),
+    })
 }
 
 fn read_scripts(root: &Path, scripts: &[PathBuf]) -> Result<Result<Input, Report>, Failure> {
     let mut sources = BTreeMap::new();
     for path in scripts {
-        let text = read_text(path)
-            .map_err(|reason| Failure::new(Exit::Input, format!("{}: {reason}", path.display())))?;
-        sources.insert(path.display().to_string(), text);
+        let wrong =
+            |reason: String| Failure::new(Exit::Input, format!("{}: {reason}", path.display()));
+        let Some(name) = path.to_str() else {
+            return Err(wrong("the name of the file is no UTF-8 text".to_owned()));
+        };
+        sources.insert(name.to_owned(), read_text(path).map_err(wrong)?);
     }
     let texts = sources
         .iter()
         .map(|(name, text)| (name.as_str(), text.as_str()));
     let manifest = manifest_from_scripts(&root.display().to_string(), texts);
     Ok(match manifest {
-        Ok(Manifest { stories }) => Ok(Input {
+        Ok((Manifest { stories }, warnings)) => Ok(Input {
             lines: stories.into_iter().map(Line::Story).collect(),
             folder: root.to_owned(),
             pictures: BTreeMap::new(),
+            warnings,
         }),
         Err(problems) => Err(Report { problems, sources }),
     })
@@ -158,13 +240,15 @@ fn read_manifest(path: &Path, demand: Demand) -> Result<Result<Input, Report>, F
         folder: folder.clone(),
         scripts: RefCell::default(),
     };
-    files.look_at_pictures(&name, &text);
-    let (lines, problems) = parse_lines(&name, &text, &files);
+    let layout = Layout::of_ending(&ending(path));
+    files.look_at_pictures(&name, &text, layout);
+    let (lines, Findings { problems, warnings }) = read_lines(&name, &text, layout, &files);
     if problems.is_empty() {
         return Ok(Ok(Input {
             lines,
             folder,
             pictures: files.pictures.digests(),
+            warnings,
         }));
     }
     let mut sources = files.scripts.into_inner();
@@ -201,11 +285,11 @@ impl Folder {
 
     /// Looks at all pictures that the lines of a manifest name, side by side; reading the lines one by
     /// one then finds what was seen.
-    fn look_at_pictures(&self, name: &str, text: &str) {
+    fn look_at_pictures(&self, name: &str, text: &str, layout: Layout) {
         if !text.contains("reference_images") && !text.contains("product_image") {
             return;
         }
-        let (lines, _) = parse_lines(name, text, &Scripts(self));
+        let (lines, _) = read_lines(name, text, layout, &Scripts(self));
         let pictures = lines.into_iter().flat_map(|line| match line {
             Line::Story(entry) => {
                 let images = entry.reference_images.into_iter();
@@ -251,10 +335,20 @@ impl InputFiles for Folder {
     fn product_image(&self, path: &str, sha256: Option<&str>) -> Result<(), String> {
         self.picture(Use::Product, path, sha256)
     }
+
+    fn product_title(&self, title: &str) -> Result<(), String> {
+        match names_a_product(title) {
+            true => Ok(()),
+            false => Err("has no word in it that names a product".to_owned()),
+        }
+    }
 }
 
 fn read_text(path: &Path) -> Result<String, String> {
     let bytes = fs::read(path).map_err(|error| error.to_string())?;
+    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+        return Err("the file is UTF-16 text; save it as UTF-8".to_owned());
+    }
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         format!("the file is no UTF-8 text (byte {at}); save it as UTF-8")

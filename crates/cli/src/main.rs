@@ -17,6 +17,7 @@ mod output;
 mod planner;
 mod plans;
 mod progress;
+mod prompts;
 mod ranks;
 mod room;
 mod shift;
@@ -25,13 +26,11 @@ mod world;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use command::Cli;
 use exit::Failure;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::from_command_line();
     match command::run(cli) {
         Ok(exit) => exit.into(),
         Err(Failure { exit, message }) => {

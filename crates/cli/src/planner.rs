@@ -13,6 +13,7 @@ use storyloom_orchestrator::planning::simulated::SimulatedPlanner;
 use storyloom_orchestrator::planning::{PlanError, PlanRequest, PlannedScript, PlannerDescription};
 use storyloom_orchestrator::{RunConfig, RunFolder, RunOutcome, StopFlag, StoryPlanner};
 use storyloom_planner::Planner;
+use storyloom_story::{StoryId, StoryScript};
 use storyloom_telemetry::Reporter;
 
 use crate::config::Config;
@@ -20,6 +21,7 @@ use crate::config::options::PlannerKind;
 use crate::costs;
 use crate::exit::Failure;
 use crate::input::Input;
+use crate::prompts::Meter;
 use crate::world::Place;
 
 pub use build::{Home, build};
@@ -60,15 +62,32 @@ fn boxed(
         }));
     }
     let home = || Home::of_rank(config, place);
-    Ok(Box::new(Plugged(build(config, folder, stop, home)?)))
+    Ok(Box::new(Plugged {
+        planner: build(config, folder, stop, home)?,
+        meter: Meter::of(config),
+    }))
 }
 
 /// A planner of crate `planner` as the orchestrator wants it.
-struct Plugged(Planner);
+struct Plugged {
+    planner: Planner,
+    /// Counts the tokens of prompts that a text encoder is to read.
+    meter: Option<Meter>,
+}
+
+impl Plugged {
+    /// Warns of prompts of a new script that will not be read to their end.
+    fn tell_long_prompts(&self, story: &StoryId, script: &StoryScript) {
+        let meter = self.meter.iter();
+        for prompt in meter.flat_map(|meter| meter.long_prompts(story, script)) {
+            tracing::warn!(story = %prompt.story, shot = %prompt.shot, "{prompt}");
+        }
+    }
+}
 
 impl StoryPlanner for Plugged {
     fn describe(&self) -> PlannerDescription {
-        let described = self.0.describe();
+        let described = self.planner.describe();
         PlannerDescription {
             backend: described.backend.name().to_owned(),
             // Plain data becomes JSON.
@@ -82,7 +101,7 @@ impl StoryPlanner for Plugged {
     }
 
     fn capacity(&self) -> usize {
-        self.0.capacity()
+        self.planner.capacity()
     }
 
     fn plan(&self, requests: &[PlanRequest]) -> Vec<Result<PlannedScript, PlanError>> {
@@ -94,7 +113,12 @@ impl StoryPlanner for Plugged {
                 attempt: request.attempt,
             })
             .collect();
-        let planned = self.0.plan(&requests).into_iter();
+        let planned = self.planner.plan(&requests).into_iter();
+        for (request, planned) in requests.iter().zip(planned.as_slice()) {
+            if let Ok(planned) = planned {
+                self.tell_long_prompts(&request.brief.id, &planned.script);
+            }
+        }
         planned
             .map(|planned| match planned {
                 Ok(planned) => Ok(PlannedScript {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use storyloom_telemetry::shift::{Journal, ShiftEnd, ShiftStart, process_start};
 
 use crate::config::options::EngineKind;
 use crate::config::value::name_of;
-use crate::config::{Config, METRICS_TOKEN};
+use crate::config::{Config, METRICS_TOKEN, paths};
 use crate::engine;
 use crate::exit::{Exit, Failure};
 use crate::ranks::OwnRank;
@@ -183,6 +184,10 @@ fn token(config: &Config) -> Result<Option<Token>, Failure> {
     ) {
         ("", Ok(text)) => text,
         ("", Err(_)) => return Ok(None),
+        (file, _) if !Path::new(file).exists() => {
+            let message = paths::missing("metrics.token_file", file);
+            return Err(Failure::new(Exit::Config, message));
+        }
         (file, _) => {
             fs::read_to_string(file).map_err(|error| wrong(&format!("{file}: {error}")))?
         }

@@ -1,6 +1,6 @@
 //! Stories that cannot be made: what they are, how to try one alone, and how to let them back.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde_json::json;
@@ -125,10 +125,37 @@ fn place(folder: &RunFolder, story: &StoryId) -> PathBuf {
     folder.root().join("quarantine").join(story.as_str())
 }
 
-/// The command that tries a story in quarantine alone.
+/// The command that tries a story in quarantine alone, from wherever it is given.
 pub(crate) fn command(folder: &RunFolder, story: &StoryId) -> String {
     let place = place(folder, story);
+    let place = std::path::absolute(&place).unwrap_or(place);
     let [config, manifest, out] =
-        ["config.toml", "manifest.jsonl", "out"].map(|name| place.join(name).display().to_string());
-    format!("storyloom run --config '{config}' --manifest '{manifest}' --out '{out}'")
+        ["config.toml", "manifest.jsonl", "out"].map(|name| quoted(&place.join(name)));
+    format!("storyloom run --config {config} --manifest {manifest} --out {out}")
+}
+
+/// A path as a shell takes it for one word.
+fn quoted(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', "'\\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use storyloom_memory::Disk;
+
+    use super::*;
+
+    #[test]
+    fn the_command_can_be_given_from_anywhere() {
+        let folder = RunFolder::new(".", Arc::new(Disk));
+        let story = StoryId::new("a").unwrap();
+        let here = std::env::current_dir().unwrap();
+        let config = here.join("quarantine/a/config.toml");
+        let wanted = format!("storyloom run --config '{}' --manifest '", config.display());
+        let command = command(&folder, &story);
+        assert!(command.starts_with(&wanted), "{command}");
+        assert_eq!(quoted(Path::new("/it's")), "'/it'\\''s'");
+    }
 }

@@ -15,6 +15,13 @@ pub(crate) fn name_of(title: &str) -> &str {
     clipped(&name[..last], 80)
 }
 
+/// Whether a title has a word that can name a product: one of two letters, or of one that is a
+/// word in languages without an alphabet.
+pub fn names_a_product(title: &str) -> bool {
+    let mut words = name_of(title).split(|c: char| !c.is_alphanumeric());
+    words.any(|word| word.chars().count() >= 2 || !word.is_ascii())
+}
+
 /// The first characters of a text, up to the end of a word.
 pub(crate) fn clipped(text: &str, most: usize) -> &str {
     let text = text.trim();

@@ -313,7 +313,8 @@ fn read_folder(folder: &Path) -> Result<Vec<(String, String)>, PromptError> {
     for entry in std::fs::read_dir(folder).map_err(failed(folder))? {
         let path = entry.map_err(failed(folder))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if !name.ends_with(".jinja") {
+        // Macs leave `._story.jinja`, which is no text.
+        if name.starts_with('.') || !name.ends_with(".jinja") {
             continue;
         }
         let name = name.into_owned();

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::clean::plain_text;
 use crate::fit::{Fit, Ground};
 use crate::ids::StoryId;
 use crate::manifest::StoryEntry;
@@ -131,6 +132,20 @@ impl Brief {
         }
     }
 
+    /// The brief without the markup that its words may have if an earlier version read them.
+    pub fn in_plain_words(&self) -> Self {
+        let plain = |text: &String| plain_text(text).into_owned();
+        Self {
+            title: self.title.as_ref().map(plain),
+            selling_points: self.selling_points.iter().map(plain).collect(),
+            promo: self.promo.as_ref().map(plain),
+            instruction: self.instruction.as_ref().map(plain),
+            idea: self.idea.as_ref().map(plain),
+            style: self.style.as_ref().map(plain),
+            ..self.clone()
+        }
+    }
+
     /// The story that this brief becomes with `script`. The picture of the product stands in its
     /// memory before the first shot.
     pub fn story(&self, script: StoryScript) -> StoryEntry {
@@ -237,6 +252,19 @@ impl From<Language> for String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_an_earlier_version_read_is_the_same_brief() {
+        let brief = |title: &str, point: &str| Brief {
+            title: Some(title.to_owned()),
+            selling_points: vec![point.to_owned()],
+            ..Brief::new(StoryId::new("a").unwrap())
+        };
+        let before = brief("<b>Lamp</b> &amp; Shade", "soft");
+        assert_eq!(before.in_plain_words(), brief("Lamp & Shade", "soft"));
+        let plain = brief("Lamp  &  Shade", "5 < 6");
+        assert_eq!(plain.in_plain_words(), plain);
+    }
 
     #[test]
     fn languages_are_tags_and_not_names() {

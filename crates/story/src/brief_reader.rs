@@ -3,9 +3,12 @@
 //! Two layouts are read: one flat object, and the sample of Narrative Weaver (specification,
 //! section 1.2) as far as it is given before a plan exists.
 
+use std::borrow::Cow;
+
 use jsonc_parser::ast::Value;
 
 use crate::brief::{Brief, BriefKind, Language};
+use crate::clean::plain_text;
 use crate::ids::StoryId;
 use crate::json::{self, Fields, kind, span};
 use crate::manifest_reader::InputFiles;
@@ -74,7 +77,7 @@ pub(crate) fn read_brief(
         ..Brief::new(id)
     };
     // What is missing cannot be told from what is wrong.
-    if problems.len() == before {
+    if problems.len() == before && !fields.is_misspelt() {
         check_subject(problems, fields, &brief);
     }
     (problems.len() == before).then_some(brief)
@@ -122,6 +125,7 @@ fn read_product(
         product.promo = product.promo.or(nested.promo);
     }
     read_images(problems, fields, &mut product);
+    check_title(problems, fields, files, &product);
     check_image(problems, fields, files, &product);
     product
 }
@@ -166,15 +170,14 @@ fn read_selling_points(problems: &mut Problems<'_>, fields: &Fields<'_, '_>) -> 
     }
     let points = list.elements.iter().take(Brief::MAX_SELLING_POINTS);
     points
-        .filter_map(|value| {
-            let text = json::text(problems, value, NAME)?;
-            check_text(problems, span(value), NAME, text, 500)
-        })
+        .filter_map(|value| words(problems, value, NAME, 500))
         .collect()
 }
 
 fn read_images(problems: &mut Problems<'_>, fields: &Fields<'_, '_>, product: &mut Product) {
-    product.image = bounded_text(problems, fields, "product_image", 1000);
+    product.image = fields
+        .get("product_image")
+        .and_then(|value| path(problems, value, "product_image"));
     product.sha256 = read_sha256(problems, fields, "product_image_sha256");
     const NAME: &str = "condition_images";
     let list = fields
@@ -193,11 +196,8 @@ fn read_images(problems: &mut Problems<'_>, fields: &Fields<'_, '_>, product: &m
         && let Some(image) = Fields::new(problems, first, "the condition image", &keys)
     {
         let help = "give the picture's path, relative to this file";
-        let path = image.require(problems, "path", help);
-        product.image = path.and_then(|value| {
-            let text = json::text(problems, value, "path")?;
-            check_text(problems, span(value), "path", text, 1000)
-        });
+        let named = image.require(problems, "path", help);
+        product.image = named.and_then(|value| path(problems, value, "path"));
         product.sha256 = read_sha256(problems, &image, "sha256");
         if let Some(value) = image.get("role")
             && let Some(role) = json::text(problems, value, "role")
@@ -245,10 +245,44 @@ fn check_image(
     if let Some(path) = &product.image
         && let Err(reason) = files.product_image(path, product.sha256.as_deref())
     {
-        let message = format!("the product image {} cannot be used: {reason}", shown(path));
         let help = "give a PNG or JPEG file beside this file or below it, by its relative path";
-        problems.add(place, message, help);
+        note_path(problems, place, ("product image", path), &reason, help);
     }
+}
+
+/// A product must have a name that prompts can say.
+fn check_title(
+    problems: &mut Problems<'_>,
+    fields: &Fields<'_, '_>,
+    files: &dyn InputFiles,
+    product: &Product,
+) {
+    let place = fields.get("title").or_else(|| fields.get("product"));
+    if let (Some(title), Some(place)) = (&product.title, place)
+        && fields.get("idea").is_none()
+        && let Err(reason) = files.product_title(title)
+    {
+        let help = "write what the product is called, in a word of two letters or more";
+        problems.add(span(place), format!("\"title\" {reason}"), help);
+    }
+}
+
+/// Notes that what a path leads to cannot be used. Paths as Windows writes them are told from others.
+pub(crate) fn note_path(
+    problems: &mut Problems<'_>,
+    place: Span,
+    (what, path): (&str, &str),
+    reason: &str,
+    help: &str,
+) {
+    let shown = shown(path);
+    if path.contains('\\') {
+        let message = format!("the {what} {shown} cannot be used: its path has backslashes");
+        let help = format!("write it with \"/\": {:?}", path.replace('\\', "/"));
+        return problems.add(place, message, help);
+    }
+    let message = format!("the {what} {shown} cannot be used: {reason}");
+    problems.add(place, message, help);
 }
 
 /// A path for messages: quoted, and not longer than a line.
@@ -341,9 +375,48 @@ fn bounded_text(
     name: &str,
     most: usize,
 ) -> Option<String> {
-    let value = fields.get(name)?;
+    words(problems, fields.get(name)?, name, most)
+}
+
+/// A text in somebody's words, without the markup that shop systems leave in it.
+fn words(
+    problems: &mut Problems<'_>,
+    value: &Value<'_>,
+    name: &str,
+    most: usize,
+) -> Option<String> {
+    /// Characters of markup for one that is read, beyond which a text is not looked at.
+    const MARKUP: usize = 50;
     let text = json::text(problems, value, name)?;
-    check_text(problems, span(value), name, text, most)
+    if text.chars().count() > most * MARKUP {
+        return check_text(problems, span(value), name, text, most);
+    }
+    let cleaned = match plain_text(&text) {
+        Cow::Borrowed(_) => return check_text(problems, span(value), name, text, most),
+        Cow::Owned(cleaned) => cleaned,
+    };
+    if cleaned.is_empty() && !text.trim().is_empty() {
+        let message = format!("\"{name}\" is empty without its tags and invisible characters");
+        problems.add(span(value), message, "leave it out, or fill it in");
+        return None;
+    }
+    let cleaned = check_text(problems, span(value), name, cleaned, most)?;
+    let message = format!(
+        "\"{name}\" has tags, entities or invisible characters in it; it is read as {}",
+        shown(&cleaned)
+    );
+    problems.warn(
+        span(value),
+        message,
+        "write plain text to be asked for exactly that",
+    );
+    Some(cleaned)
+}
+
+/// A path, as it is written.
+fn path(problems: &mut Problems<'_>, value: &Value<'_>, name: &str) -> Option<String> {
+    let text = json::text(problems, value, name)?;
+    check_text(problems, span(value), name, text, 1000)
 }
 
 fn check_text(

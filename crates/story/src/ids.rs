@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use unicode_normalization::UnicodeNormalization;
 
 /// The name of a story inside a run; also the name of its folder.
 ///
@@ -61,10 +62,52 @@ impl StoryId {
         Ok(Self(id))
     }
 
+    /// The id of a story whose file is called `stem`: the name itself where it is an id. Of any
+    /// other name, such as one with blanks or Chinese letters, what can be read of it and a part of
+    /// its digest, so that names that differ give ids that differ.
+    ///
+    /// It depends on nothing but the name, and not on how the letters of the name are composed.
+    pub fn of_file(stem: &str) -> Self {
+        const READ: usize = 80;
+        if let Ok(id) = Self::new(stem) {
+            return id;
+        }
+        let name: String = stem.nfc().collect();
+        let digest = blake3::hash(name.as_bytes()).to_hex();
+        let mut readable: String = readable(&name).chars().take(READ).collect();
+        if readable.is_empty() {
+            "story".clone_into(&mut readable);
+        }
+        Self(format!(
+            "{}-{}",
+            readable.trim_end_matches('-'),
+            &digest[..8]
+        ))
+    }
+
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// The letters of `name` that an id may have, accents left out, with dashes for all that is between.
+fn readable(name: &str) -> String {
+    let mut readable = String::with_capacity(name.len());
+    for c in name.nfkd() {
+        match c {
+            _ if c.is_ascii_alphanumeric() || matches!(c, '.' | '_') => readable.push(c),
+            'ß' => readable.push_str("ss"),
+            'æ' | 'Æ' => readable.push_str("ae"),
+            'œ' | 'Œ' => readable.push_str("oe"),
+            'ø' | 'Ø' => readable.push('o'),
+            'ł' | 'Ł' => readable.push('l'),
+            _ if unicode_normalization::char::is_combining_mark(c) => {}
+            _ if readable.ends_with('-') => {}
+            _ => readable.push('-'),
+        }
+    }
+    readable.trim_matches(['-', '.']).to_owned()
 }
 
 impl fmt::Display for StoryId {
@@ -164,7 +207,37 @@ mod tests {
         assert!(StoryId::new("x".repeat(101)).is_err());
     }
 
+    #[test]
+    fn names_of_files_give_ids_that_can_be_read() {
+        let id = |stem: &str| StoryId::of_file(stem).to_string();
+        assert_eq!(id("tale"), "tale");
+        // Ids of runs that were begun: they must never change.
+        for (stem, start) in [
+            ("the red mug", "the-red-mug-"),
+            ("Süßer Krug (2)", "Susser-Krug-2-"),
+            ("小王子", "story-"),
+            ("-rf", "rf-"),
+            (".hidden", "hidden-"),
+        ] {
+            let made = id(stem);
+            assert!(made.starts_with(start), "{stem} gives {made}");
+            assert_eq!(made.len(), start.len() + 8, "{made}");
+        }
+        assert_ne!(id("小王子"), id("大王子"));
+        assert_ne!(id("a b"), id("a  b"));
+        assert_eq!(id("Kru\u{308}ge"), id("Kr\u{fc}ge"));
+    }
+
     proptest! {
+        #[test]
+        fn any_name_of_a_file_gives_an_id(stem in ".{0,120}", other in ".{0,20}") {
+            let id = StoryId::of_file(&stem);
+            prop_assert_eq!(StoryId::new(id.as_str()).unwrap(), id.clone());
+            prop_assert_eq!(StoryId::of_file(&stem), id.clone());
+            let same = stem.nfc().eq(other.nfc());
+            prop_assert_eq!(StoryId::of_file(&other) == id, same);
+        }
+
         #[test]
         fn shot_ids_survive_the_way_to_text_and_back(scene in 1_u32.., shot in 1_u32..) {
             let id = ShotId { scene, shot };

@@ -11,7 +11,7 @@ use crate::problem::{Problems, Span, nearest};
 /// not JSON).
 ///
 /// Comments, trailing commas, single quotes and bare names are accepted, as the reference's
-/// JSON5 reader does (StoryMem specification, section 1); anything looser is not.
+/// JSON5 reader does (StoryMem specification, section 1), with a warning; anything looser is not.
 pub(crate) fn read<'t>(problems: &mut Problems<'_>, text: &'t str) -> Option<Value<'t>> {
     let options = ParseOptions {
         allow_missing_commas: false,
@@ -19,12 +19,53 @@ pub(crate) fn read<'t>(problems: &mut Problems<'_>, text: &'t str) -> Option<Val
         ..ParseOptions::default()
     };
     match parse_to_ast(text, &CollectOptions::default(), &options) {
-        Ok(parsed) => parsed.value,
+        Ok(parsed) => {
+            warn_of_loose_json(problems, text);
+            parsed.value
+        }
         Err(error) => {
             note_syntax_error(problems, text, &error);
             None
         }
     }
+}
+
+/// Warns at the first form of a text that only JSON5 has: other programs refuse the file for it.
+fn warn_of_loose_json(problems: &mut Problems<'_>, text: &str) {
+    if text.trim().is_empty() || serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() {
+        return;
+    }
+    let strict = ParseOptions {
+        allow_comments: false,
+        allow_loose_object_property_names: false,
+        allow_trailing_commas: false,
+        allow_missing_commas: false,
+        allow_single_quoted_strings: false,
+        allow_hexadecimal_numbers: false,
+        allow_unary_plus_numbers: false,
+        allow_bare_decimal_point_numbers: false,
+        allow_non_finite_numbers: false,
+        allow_extended_string_escapes: false,
+    };
+    // What only serde_json refuses, such as a number with leading zeros, has no name here.
+    let Err(error) = parse_to_ast(text, &CollectOptions::default(), &strict) else {
+        return;
+    };
+    let what = match error.kind() {
+        ParseErrorKind::CommentsNotAllowed => "a comment",
+        ParseErrorKind::TrailingCommasNotAllowed => "a comma behind the last value",
+        ParseErrorKind::SingleQuotedStringsNotAllowed => "a text in single quotes",
+        ParseErrorKind::ExpectedStringObjectProperty | ParseErrorKind::UnexpectedWord => {
+            "a key without quotes"
+        }
+        _ => "a number or an escape",
+    };
+    let range = error.range();
+    problems.warn(
+        (range.start, range.end),
+        format!("{what} that JSON does not have; it is read as JSON5"),
+        "write plain JSON: other programs refuse this file",
+    );
 }
 
 fn note_syntax_error(problems: &mut Problems<'_>, text: &str, error: &ParseError) {
@@ -89,6 +130,8 @@ pub(crate) struct Fields<'a, 't> {
     object: &'a Object<'t>,
     /// What the object is, for messages: "the scene".
     what: &'static str,
+    /// Whether it has names that are not known.
+    is_misspelt: bool,
 }
 
 impl<'a, 't> Fields<'a, 't> {
@@ -99,6 +142,17 @@ impl<'a, 't> Fields<'a, 't> {
         what: &'static str,
         known: &[&'static str],
     ) -> Option<Self> {
+        Self::with_hints(problems, value, what, known, known)
+    }
+
+    /// As [`Fields::new`], where a wrong name may have been meant to be one of `hints`.
+    pub(crate) fn with_hints(
+        problems: &mut Problems<'_>,
+        value: &'a Value<'t>,
+        what: &'static str,
+        known: &[&'static str],
+        hints: &[&'static str],
+    ) -> Option<Self> {
         let Value::Object(object) = value else {
             let message = format!("{what} must be an object, but is {}", kind(value));
             problems.add(
@@ -108,17 +162,28 @@ impl<'a, 't> Fields<'a, 't> {
             );
             return None;
         };
+        let mut is_misspelt = false;
         for (position, property) in object.properties.iter().enumerate() {
             let name = property.name.as_str();
             let earlier = &object.properties[..position];
             if !known.contains(&name) {
-                note_unknown_key(problems, property, what, known);
+                is_misspelt = true;
+                note_unknown_key(problems, property, what, hints);
             } else if earlier.iter().any(|other| other.name.as_str() == name) {
                 let message = format!("{what} has the key \"{name}\" twice");
                 problems.add(name_span(property), message, "remove one of them");
             }
         }
-        Some(Self { object, what })
+        Some(Self {
+            object,
+            what,
+            is_misspelt,
+        })
+    }
+
+    /// Whether a name was not known: what seems to be missing may stand there.
+    pub(crate) fn is_misspelt(&self) -> bool {
+        self.is_misspelt
     }
 
     /// The value of `name`; `None` when it is absent or null.
@@ -196,6 +261,19 @@ pub(crate) fn list<'a, 't>(
     let message = format!("\"{name}\" must be a list, but is {}", kind(value));
     problems.add(span(value), message, "write it in square brackets");
     None
+}
+
+/// Takes `value` as a seed: a number, or its digits as a text, since numbers above 2^53 lose digits
+/// in programs that compute with floating point.
+pub(crate) fn seed(problems: &mut Problems<'_>, value: &Value<'_>, name: &str) -> Option<u64> {
+    let is_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if let Value::StringLit(literal) = value
+        && is_digits(&literal.value)
+        && let Ok(seed) = literal.value.parse()
+    {
+        return Some(seed);
+    }
+    integer(problems, value, name, "a whole number from 0 to 2^64 - 1")
 }
 
 /// Takes `value` as a whole number that fits `T`; `range` says in words which are allowed.

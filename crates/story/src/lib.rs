@@ -11,6 +11,7 @@
 
 pub mod brief;
 mod brief_reader;
+pub mod clean;
 pub mod fit;
 pub mod host;
 pub mod ids;
@@ -24,21 +25,24 @@ pub mod script;
 pub mod script_reader;
 pub mod seed;
 pub mod stage;
+mod table;
 pub mod video;
 
 pub use brief::{Brief, BriefKind, Language};
+pub use clean::plain_text;
 pub use fit::{Fit, Ground};
 pub use host::{Clip, HostTensor, LoopState, RgbImage};
 pub use ids::{ShotId, StoryId};
 pub use manifest::{Line, Manifest, StoryEntry};
 pub use manifest_reader::{
-    InputFiles, manifest_from_scripts, parse_lines, parse_manifest, read_briefs,
+    InputFiles, Layout, manifest_from_scripts, parse_lines, parse_manifest, read_briefs, read_lines,
 };
 pub use method::{Continuation, Method, Opening};
-pub use problem::{Problem, nearest};
+pub use problem::{Findings, Problem, nearest};
 pub use request::{MemoryFrame, ShotInputs, ShotRequest};
 pub use script::{Scene, ShotScript, StoryScript};
 pub use script_reader::parse_script;
 pub use seed::Seed;
 pub use stage::{ErrorClass, Outlook, Stage};
+pub use table::Separator;
 pub use video::{Resolution, VideoSpec};

@@ -6,15 +6,16 @@ use std::str::FromStr;
 use jsonc_parser::ast::Value;
 
 use crate::brief::Brief;
-use crate::brief_reader::{BRIEF_KEYS, LINE_KEYS, read_brief, read_size};
+use crate::brief_reader::{BRIEF_KEYS, LINE_KEYS, note_path, read_brief, read_size};
 use crate::fit::{Fit, Ground};
 use crate::ids::StoryId;
 use crate::json::{self, Fields, kind, span};
 use crate::manifest::{Line, Manifest, StoryEntry};
 use crate::method::Method;
-use crate::problem::{Problem, Problems, Span, nearest};
+use crate::problem::{Findings, Problem, Problems, Span, nearest};
 use crate::script::StoryScript;
-use crate::script_reader::{parse_script, read_story, skip_byte_order_mark};
+use crate::script_reader::{check_script, read_story, skip_byte_order_mark};
+use crate::table::{Separator, Table};
 use crate::video::Resolution;
 
 const KEYS: [&str; 10] = [
@@ -43,6 +44,33 @@ pub trait InputFiles {
     fn product_image(&self, _path: &str, _sha256: Option<&str>) -> Result<(), String> {
         Ok(())
     }
+
+    /// Whether the title of a product is a name that prompts can say, or why not. Taken as given
+    /// where nobody says otherwise.
+    fn product_title(&self, _title: &str) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// How the stories and briefs of a file are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// One JSON object a line.
+    JsonLines,
+    /// A table whose first line names the keys.
+    Table(Separator),
+}
+
+impl Layout {
+    /// The layout of a file by the ending of its name, in any case: `csv`, `tsv` and `tab` are
+    /// tables.
+    pub fn of_ending(ending: &str) -> Self {
+        match ending.to_ascii_lowercase().as_str() {
+            "csv" => Self::Table(Separator::Guessed),
+            "tsv" | "tab" => Self::Table(Separator::Tab),
+            _ => Self::JsonLines,
+        }
+    }
 }
 
 /// A function that reads scripts; reference images are taken as given.
@@ -67,7 +95,9 @@ pub fn parse_manifest(
     text: &str,
     files: &dyn InputFiles,
 ) -> Result<Manifest, Vec<Problem>> {
-    let (lines, problems) = Reader::read(file, text, files, Accepted::Stories);
+    let layout = Layout::JsonLines;
+    let (lines, Findings { problems, .. }) =
+        Reader::read(file, text, layout, files, Accepted::Stories);
     let stories = lines.into_iter().filter_map(|line| match line {
         Line::Story(entry) => Some(entry),
         Line::Brief(_) => None,
@@ -85,77 +115,96 @@ pub fn parse_manifest(
 ///
 /// Gives the lines that are right, and all problems of those that are not.
 pub fn parse_lines(file: &str, text: &str, files: &dyn InputFiles) -> (Vec<Line>, Vec<Problem>) {
-    Reader::read(file, text, files, Accepted::Both)
+    let (lines, findings) = read_lines(file, text, Layout::JsonLines, files);
+    (lines, findings.problems)
+}
+
+/// Reads a file of stories and briefs in either layout: the lines that are right, the problems of
+/// those that are not, and what the writer should know of the others.
+pub fn read_lines(
+    file: &str,
+    text: &str,
+    layout: Layout,
+    files: &dyn InputFiles,
+) -> (Vec<Line>, Findings) {
+    Reader::read(file, text, layout, files, Accepted::Both)
 }
 
 /// Reads a file of briefs only, without a look at the pictures they name: the briefs that are
 /// right, and all problems of those that are not.
 pub fn read_briefs(text: &str, file: &str) -> (Vec<Brief>, Vec<Problem>) {
     let no_files = |_: &str| Err("there are no scripts beside briefs".to_owned());
-    let (lines, problems) = Reader::read(file, text, &no_files, Accepted::Briefs);
+    let layout = Layout::JsonLines;
+    let (lines, findings) = Reader::read(file, text, layout, &no_files, Accepted::Briefs);
     let briefs = lines.into_iter().filter_map(|line| match line {
         Line::Brief(brief) => Some(brief),
         Line::Story(_) => None,
     });
-    (briefs.collect(), problems)
+    (briefs.collect(), findings.problems)
 }
 
-/// Makes a manifest of script files, given as name and text; the id of a story is the name's
-/// stem. The stories are sorted by id.
+/// Makes a manifest of script files, given as name and text; the id of a story comes of the name's
+/// stem ([`StoryId::of_file`]). The stories are sorted by id.
+///
+/// With the manifest come warnings: ids that are not the names of their files, and JSON that other
+/// programs do not read.
 ///
 /// # Errors
-/// All problems of the scripts, names that are no ids, two files of the same stem, and no files
-/// at all (which is blamed on `folder`).
+/// All problems of the scripts, two files of the same stem, and no files at all (which is blamed on
+/// `folder`).
 pub fn manifest_from_scripts<'f>(
     folder: &str,
     scripts: impl IntoIterator<Item = (&'f str, &'f str)>,
-) -> Result<Manifest, Vec<Problem>> {
-    let mut found = Vec::new();
+) -> Result<(Manifest, Vec<Problem>), Vec<Problem>> {
+    let mut found = Findings::default();
     let mut stories: BTreeMap<StoryId, StoryEntry> = BTreeMap::new();
     for (file, text) in scripts {
-        match script_entry(file, text) {
-            Ok(entry) => {
-                if let Some(twin) = stories.insert(entry.id.clone(), entry) {
-                    let message = format!("two scripts give a story the id {:?}", twin.id.as_str());
-                    found.extend(whole_file(file, &message, "rename one of the files"));
-                }
-            }
-            Err(problems) => found.extend(problems),
+        let (entry, findings) = script_entry(file, text);
+        found.problems.extend(findings.problems);
+        found.warnings.extend(findings.warnings);
+        let twin = entry.and_then(|entry| stories.insert(entry.id.clone(), entry));
+        if let Some(twin) = twin {
+            let message = format!("two scripts give a story the id {:?}", twin.id.as_str());
+            let problem = whole_file(file, &message, "rename one of the files");
+            found.problems.push(problem);
         }
     }
-    if stories.is_empty() && found.is_empty() {
+    if stories.is_empty() && found.problems.is_empty() {
         let help = "put story scripts with names ending in .json there";
-        found.extend(whole_file(folder, "there is no story script", help));
+        let problem = whole_file(folder, "there is no story script", help);
+        found.problems.push(problem);
     }
-    if found.is_empty() {
+    if found.problems.is_empty() {
         let stories = stories.into_values().collect();
-        Ok(Manifest { stories })
+        Ok((Manifest { stories }, found.warnings))
     } else {
-        Err(found)
+        Err(found.problems)
     }
 }
 
-fn script_entry(file: &str, text: &str) -> Result<StoryEntry, Vec<Problem>> {
+fn script_entry(file: &str, text: &str) -> (Option<StoryEntry>, Findings) {
     let name = file.rsplit(['/', '\\']).next().unwrap_or(file);
     let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
-    let script = parse_script(file, text);
-    match (StoryId::new(stem), script) {
-        (Ok(id), Ok(script)) => Ok(StoryEntry::new(id, script)),
-        (Ok(_), Err(problems)) => Err(problems),
-        (Err(error), script) => {
-            let help = "rename the file: its name is the id of the story";
-            let mut problems = whole_file(file, &error.to_string(), help);
-            problems.extend(script.err().unwrap_or_default());
-            Err(problems)
-        }
+    let (script, mut findings) = check_script(file, text);
+    let id = StoryId::of_file(stem);
+    if id.as_str() != stem {
+        let message = format!("the name of the file is no id, so the story is called {id}");
+        let help = "rename the file to choose the id: letters, digits, '.', '_' and '-'";
+        findings.warnings.push(whole_file(file, &message, help));
     }
+    (script.map(|script| StoryEntry::new(id, script)), findings)
 }
 
 /// A problem of a file rather than of a place in it.
-fn whole_file(file: &str, message: &str, help: &str) -> Vec<Problem> {
-    let mut problems = Problems::new(file, "");
-    problems.add((0, 0), message, help);
-    problems.into_vec()
+fn whole_file(file: &str, message: &str, help: &str) -> Problem {
+    Problem {
+        file: file.to_owned(),
+        line: 1,
+        column: 1,
+        message: message.to_owned(),
+        help: help.to_owned(),
+        span: (0, 1),
+    }
 }
 
 /// What the lines of a file may be.
@@ -180,13 +229,39 @@ impl Accepted {
     }
 }
 
-/// Whether a line has no script but a key that only briefs have.
+/// Whether a line has no script but a key that only briefs have, or one that was meant to be.
 fn looks_like_a_brief(value: &Value<'_>) -> bool {
     let Value::Object(object) = value else {
         return false;
     };
     let names = || object.properties.iter().map(|p| p.name.as_str());
-    names().all(|name| name != "script") && names().any(|name| BRIEF_KEYS.contains(&name))
+    let all = all_keys();
+    let is_meant = |name| nearest(name, all.iter().copied());
+    names().all(|name| is_meant(name) != Some("script"))
+        && names().any(|name| is_meant(name).is_some_and(|name| BRIEF_KEYS.contains(&name)))
+}
+
+fn has_script(value: &Value<'_>) -> bool {
+    matches!(value, Value::Object(object) if object.get("script").is_some())
+}
+
+/// Every key that some line may have.
+fn all_keys() -> Vec<&'static str> {
+    let stories = KEYS.into_iter().filter(|key| !LINE_KEYS.contains(key));
+    LINE_KEYS
+        .into_iter()
+        .chain(stories)
+        .chain(BRIEF_KEYS)
+        .collect()
+}
+
+/// Whether a line that is no JSON names the columns of a table.
+fn names_columns(line: &str) -> bool {
+    let cells = line.split([',', ';', '\t']);
+    !line.trim_start().starts_with('{')
+        && cells
+            .map(|cell| cell.trim().trim_matches('"'))
+            .any(|cell| cell == "id")
 }
 
 /// What stories and briefs say alike.
@@ -216,9 +291,10 @@ impl<'a> Reader<'a> {
     fn read(
         file: &'a str,
         text: &'a str,
+        layout: Layout,
         files: &'a dyn InputFiles,
         accepted: Accepted,
-    ) -> (Vec<Line>, Vec<Problem>) {
+    ) -> (Vec<Line>, Findings) {
         let mut reader = Self {
             problems: Problems::new(file, text),
             files,
@@ -228,18 +304,47 @@ impl<'a> Reader<'a> {
             found: Vec::new(),
         };
         let body = skip_byte_order_mark(&mut reader.problems, text);
-        let mut offset = text.len() - body.len();
-        for line in body.split_inclusive('\n') {
-            reader.problems.count_from(offset);
-            reader.line(line, offset);
-            offset += line.len();
+        let offset = text.len() - body.len();
+        match layout {
+            Layout::JsonLines => reader.json_lines(body, offset),
+            Layout::Table(separator) => reader.table(body, offset, separator),
         }
         reader.finish()
     }
 }
 
 impl Reader<'_> {
-    fn finish(mut self) -> (Vec<Line>, Vec<Problem>) {
+    fn json_lines(&mut self, body: &str, mut offset: usize) {
+        let first = body.lines().find(|line| !line.trim().is_empty());
+        if first.is_some_and(names_columns) {
+            let message = "the file is a table and not JSON";
+            let help = "give it a name that ends in .csv or .tsv";
+            return self.problems.add((0, 1), message, help);
+        }
+        for line in body.split_inclusive('\n') {
+            self.problems.count_from(offset);
+            if let Some(value) = json::read(&mut self.problems, line) {
+                self.line(&value, offset);
+            }
+            offset += line.len();
+        }
+    }
+
+    fn table(&mut self, body: &str, offset: usize, separator: Separator) {
+        self.problems.count_from(0);
+        let known = all_keys();
+        let table = Table::open(&mut self.problems, body, offset, separator, &known);
+        let Some(table) = table else {
+            return;
+        };
+        for record in table.records().skip(1) {
+            if let Some(row) = table.row(&mut self.problems, &record) {
+                self.line(&row, record.start());
+            }
+        }
+    }
+
+    fn finish(mut self) -> (Vec<Line>, Findings) {
         if self.found.is_empty() && self.problems.is_empty() {
             self.problems.count_from(0);
             let message = match self.accepted {
@@ -249,24 +354,26 @@ impl Reader<'_> {
             };
             self.problems.add((0, 1), message, self.accepted.example());
         }
-        (self.found, self.problems.into_vec())
+        (self.found, self.problems.into_findings())
     }
 
-    fn line(&mut self, line: &str, offset: usize) {
-        let Some(value) = json::read(&mut self.problems, line) else {
-            return;
-        };
-        if self.accepted == Accepted::Stories && looks_like_a_brief(&value) {
+    fn line(&mut self, value: &Value<'_>, offset: usize) {
+        if self.accepted == Accepted::Stories && looks_like_a_brief(value) {
             let help = "make a script of it: storyloom plan --briefs FILE --out MANIFEST";
             self.problems
-                .add(span(&value), "the line is a brief, not a story", help);
+                .add(span(value), "the line is a brief, not a story", help);
             return;
         }
-        let brief = self.is_brief(&value);
+        let brief = self.is_brief(value);
         let keys = self.keys(brief);
         let what = if brief { "the brief" } else { "the story" };
+        let hints = match has_script(value) {
+            true => keys.clone(),
+            false => all_keys(),
+        };
         let before = self.problems.len();
-        let Some(fields) = Fields::new(&mut self.problems, &value, what, &keys) else {
+        let fields = Fields::with_hints(&mut self.problems, value, what, &keys, &hints);
+        let Some(fields) = fields else {
             return;
         };
         let found = if brief {
@@ -340,7 +447,9 @@ impl Reader<'_> {
     fn settings(&mut self, fields: &Fields<'_, '_>) -> Settings {
         Settings {
             method: self.method(fields),
-            seed: self.integer(fields, "seed", "a whole number from 0 to 2^64 - 1"),
+            seed: fields
+                .get("seed")
+                .and_then(|value| json::seed(&mut self.problems, value, "seed")),
             priority: self
                 .integer(fields, "priority", "a whole number")
                 .unwrap_or(0),
@@ -418,17 +527,14 @@ impl Reader<'_> {
             return known.clone();
         }
         let script = match self.files.script(path) {
-            Ok(text) => match parse_script(path, &text) {
-                Ok(script) => Some(script),
-                Err(problems) => {
-                    self.problems.append(problems);
-                    None
-                }
-            },
+            Ok(text) => {
+                let (script, findings) = check_script(path, &text);
+                self.problems.append(findings);
+                script
+            }
             Err(reason) => {
-                let message = format!("the script {path:?} cannot be read: {reason}");
                 let help = "paths of scripts are relative to the manifest";
-                self.problems.add(place, message, help);
+                note_path(&mut self.problems, place, ("script", path), &reason, help);
                 None
             }
         };
@@ -473,9 +579,9 @@ impl Reader<'_> {
                 continue;
             };
             if let Err(reason) = self.files.reference_image(&path) {
-                let message = format!("the reference image {path:?} cannot be used: {reason}");
                 let help = "paths of reference images are relative to the manifest";
-                self.problems.add(span(value), message, help);
+                let what = ("reference image", path.as_str());
+                note_path(&mut self.problems, span(value), what, &reason, help);
             }
             paths.push(path);
         }

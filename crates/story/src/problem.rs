@@ -60,6 +60,17 @@ pub(crate) struct Problems<'a> {
     /// Added to every span: the part being read may start inside the file.
     base: usize,
     found: Vec<Problem>,
+    warned: Vec<Problem>,
+}
+
+/// What was found about an input besides its contents: what must be mended, and what works but
+/// should be known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// What must be mended, in the order of the text; that of other files comes last.
+    pub problems: Vec<Problem>,
+    /// What was read otherwise than it was written, or is not what other programs read.
+    pub warnings: Vec<Problem>,
 }
 
 impl<'a> Problems<'a> {
@@ -72,6 +83,7 @@ impl<'a> Problems<'a> {
             lines: std::iter::once(0).chain(newlines).collect(),
             base: 0,
             found: Vec::new(),
+            warned: Vec::new(),
         }
     }
 
@@ -81,27 +93,34 @@ impl<'a> Problems<'a> {
     }
 
     /// Notes a problem at `span`.
-    pub(crate) fn add(
-        &mut self,
-        (start, end): Span,
-        message: impl Into<String>,
-        help: impl Into<String>,
-    ) {
+    pub(crate) fn add(&mut self, span: Span, message: impl Into<String>, help: impl Into<String>) {
+        let problem = self.at(span, message.into(), help.into());
+        self.found.push(problem);
+    }
+
+    /// Notes something at `span` that is no problem, but that its writer should know.
+    pub(crate) fn warn(&mut self, span: Span, message: impl Into<String>, help: impl Into<String>) {
+        let warning = self.at(span, message.into(), help.into());
+        self.warned.push(warning);
+    }
+
+    fn at(&self, (start, end): Span, message: String, help: String) -> Problem {
         let first = floor_char_boundary(self.text, self.base + start);
         let line = self.line_of(first);
-        self.found.push(Problem {
+        Problem {
             file: self.file.to_owned(),
             line,
             column: self.text[self.lines[line - 1]..first].chars().count() + 1,
-            message: message.into(),
-            help: help.into(),
+            message,
+            help,
             span: (first, end.saturating_sub(start).max(1)),
-        });
+        }
     }
 
-    /// Adds the problems of another file.
-    pub(crate) fn append(&mut self, others: Vec<Problem>) {
-        self.found.extend(others);
+    /// Adds what was found of another file.
+    pub(crate) fn append(&mut self, others: Findings) {
+        self.found.extend(others.problems);
+        self.warned.extend(others.warnings);
     }
 
     /// The line, from 1, that holds byte `offset` of the file.
@@ -119,13 +138,21 @@ impl<'a> Problems<'a> {
     }
 
     /// The problems in the order of the text; those of other files come last.
+    #[cfg(test)]
     pub(crate) fn into_vec(self) -> Vec<Problem> {
-        let mut found = self.found;
-        found.sort_by(|a, b| {
-            let place = |p: &Problem| (p.file != self.file, p.span.0);
-            place(a).cmp(&place(b))
-        });
-        found
+        self.into_findings().problems
+    }
+
+    /// Everything that was noted, in the order of the text; that of other files comes last.
+    pub(crate) fn into_findings(self) -> Findings {
+        let sorted = |mut found: Vec<Problem>| {
+            found.sort_by_key(|problem| (problem.file != self.file, problem.span.0));
+            found
+        };
+        Findings {
+            problems: sorted(self.found),
+            warnings: sorted(self.warned),
+        }
     }
 }
 

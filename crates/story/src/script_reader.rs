@@ -5,7 +5,7 @@
 use jsonc_parser::ast::{Array, Value};
 
 use crate::json::{self, Fields, kind, span};
-use crate::problem::{Problem, Problems, Span};
+use crate::problem::{Findings, Problem, Problems, Span};
 use crate::script::{Scene, ShotScript, StoryScript};
 
 /// More scenes, or shots in a scene, than this are refused: names of shots have three digits.
@@ -22,6 +22,12 @@ const SCENE_KEYS: [&str; 4] = ["scene_num", "video_prompts", "first_frame_prompt
 /// 1, 2, 3, …, `cut` values that are neither booleans nor the words true and false, and a first
 /// shot that does not open with a cut.
 pub fn parse_script(file: &str, text: &str) -> Result<StoryScript, Vec<Problem>> {
+    let (script, findings) = check_script(file, text);
+    script.ok_or(findings.problems)
+}
+
+/// As [`parse_script`], with the warnings: the script, if it has no problem, and what was found.
+pub(crate) fn check_script(file: &str, text: &str) -> (Option<StoryScript>, Findings) {
     let mut problems = Problems::new(file, text);
     let text = skip_byte_order_mark(&mut problems, text);
     let script = match json::read(&mut problems, text) {
@@ -33,10 +39,8 @@ pub fn parse_script(file: &str, text: &str) -> Result<StoryScript, Vec<Problem>>
             None
         }
     };
-    match script {
-        Some(script) if problems.is_empty() => Ok(script),
-        _ => Err(problems.into_vec()),
-    }
+    let script = script.filter(|_| problems.is_empty());
+    (script, problems.into_findings())
 }
 
 /// Leaves out a byte order mark at the start of a file.

@@ -6,7 +6,7 @@ use clap::Args;
 use storyloom_parallel::discovery::discover;
 
 use super::ConfigArguments;
-use crate::config::{self, Config};
+use crate::config::{self, Config, paths};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::print;
 
@@ -73,10 +73,15 @@ pub fn load_quietly(arguments: &ConfigArguments) -> Result<Config, Failure> {
     let file = file
         .as_ref()
         .map(|(name, text)| (name.as_str(), text.as_str()));
-    config::load(file, environment(), &arguments.sets).map_err(|problems| {
+    let loaded = config::load_layers(file, environment(), &arguments.sets);
+    let (mut config, from_file) = loaded.map_err(|problems| {
         for problem in problems {
             eprintln!("error: {problem}");
         }
         Failure::told(Exit::Config)
-    })
+    })?;
+    for warning in paths::settle(&mut config, arguments.config.as_deref(), &from_file) {
+        eprintln!("warning: {warning}");
+    }
+    Ok(config)
 }

@@ -17,7 +17,7 @@ use storyloom_parallel::topology::{Degrees, Plan};
 use super::{ConfigArguments, config, folder};
 use crate::config::Config;
 use crate::config::value::Count;
-use crate::costs::{self, Costs};
+use crate::costs::{self, Costs, Subject};
 use crate::diagnose;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::input;
@@ -29,7 +29,7 @@ use crate::room::size;
 pub struct Arguments {
     #[command(flatten)]
     config: ConfigArguments,
-    /// Manifest or briefs (JSONL), story script (.json), or folder of scripts.
+    /// Manifest or briefs (JSONL, CSV or TSV), story script (.json), or folder of scripts.
     #[arg(long, value_name = "M")]
     manifest: PathBuf,
     /// GPUs there are; without it as many as the topology of the config needs.
@@ -75,6 +75,8 @@ struct Report<'a> {
     /// What is assumed or left out.
     notes: Vec<String>,
     costs: &'a CostTable,
+    #[serde(skip)]
+    subject: Subject,
 }
 
 #[derive(Debug, Serialize)]
@@ -100,6 +102,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
             return Ok(Exit::Input);
         }
     };
+    diagnose::warn(&input.warnings);
     if let Some(limit) = arguments.limit {
         input.lines.truncate(limit);
     }
@@ -178,6 +181,7 @@ fn report<'a>(
         deadline,
         notes: notes.collect(),
         costs: &costs.table,
+        subject: costs.subject,
     })
 }
 
@@ -282,46 +286,72 @@ fn duration(text: &str) -> Result<f64, String> {
 
 fn text(report: &Report) -> String {
     let estimate = &report.estimate;
-    let mut text = format!(
-        "{} stories, {} shots to make; {} left out\ntimes: {}\n\n",
-        report.stories, report.shots, report.shots_left_out, report.costs.source
-    );
-    let mut row = |name: &str, value: String| {
-        // Writing to a text cannot fail.
-        let _ = writeln!(text, "{name:<16} {value}");
+    let source = match report.subject {
+        Subject::AsAsked => report.costs.source.as_str(),
+        Subject::Gpus => "none, for there is no table of this machine",
     };
-    row("layout", layout(estimate));
-    if report.idle_gpus > 0 {
-        row("idle", format!("{} GPUs are left over", report.idle_gpus));
-    }
-    row("done after", human(estimate.finish_seconds));
-    row("  at best", human(estimate.lower_bound_seconds));
-    row("GPU-hours", format!("{:.1}", estimate.gpu_hours));
-    row("shots per hour", format!("{:.1}", estimate.shots_per_hour));
-    row(
-        "denoiser busy",
-        format!("{:.1} %", estimate.denoiser_busy * 100.0),
+    let mut text = format!(
+        "{} stories, {} shots to make; {} left out\ntimes: {source}\n\n",
+        report.stories, report.shots, report.shots_left_out
     );
-    if let Some(chain) = &estimate.longest_chain {
-        let time = human(chain.seconds);
-        row(
-            "longest chain",
-            format!("{}, {} shots, {time}", chain.story, chain.shots),
-        );
+    let mut rows = vec![("layout".to_owned(), layout(estimate))];
+    if report.idle_gpus > 0 {
+        let idle = format!("{} GPUs are left over", report.idle_gpus);
+        rows.push(("idle".to_owned(), idle));
+    }
+    if report.subject == Subject::AsAsked {
+        rows.extend(time_rows(estimate));
     }
     let (all, shot) = (report.disk.bytes, report.disk.per_shot.total());
-    row("disk", format!("{}, {} a shot", size(all), size(shot)));
-    row("GPU memory", memory(estimate));
-    row("", String::new());
-    row("soonest", best(report.soonest.as_ref()));
-    if let Some(deadline) = &report.deadline {
-        let name = format!("by {}", human(deadline.seconds));
-        row(&name, best(deadline.cheapest.as_ref()));
+    let disk = format!("{}, {} a shot", size(all), size(shot));
+    rows.push(("disk".to_owned(), disk));
+    if report.subject == Subject::AsAsked {
+        rows.extend(layout_rows(report));
+    }
+    for (name, value) in rows {
+        // Writing to a text cannot fail.
+        let _ = writeln!(text, "{name:<16} {value}");
     }
     for note in &report.notes {
         let _ = writeln!(text, "\nnote: {note}");
     }
     text
+}
+
+/// How long it takes.
+fn time_rows(estimate: &Estimate) -> Vec<(String, String)> {
+    let mut rows = vec![
+        ("done after", human(estimate.finish_seconds)),
+        ("  at best", human(estimate.lower_bound_seconds)),
+        ("GPU-hours", format!("{:.1}", estimate.gpu_hours)),
+        ("shots per hour", format!("{:.1}", estimate.shots_per_hour)),
+        (
+            "denoiser busy",
+            format!("{:.1} %", estimate.denoiser_busy * 100.0),
+        ),
+    ];
+    if let Some(chain) = &estimate.longest_chain {
+        let time = human(chain.seconds);
+        let chain = format!("{}, {} shots, {time}", chain.story, chain.shots);
+        rows.push(("longest chain", chain));
+    }
+    rows.into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
+}
+
+/// What GPUs it needs, and which would do.
+fn layout_rows(report: &Report) -> Vec<(String, String)> {
+    let mut rows = vec![
+        ("GPU memory".to_owned(), memory(&report.estimate)),
+        (String::new(), String::new()),
+        ("soonest".to_owned(), best(report.soonest.as_ref())),
+    ];
+    if let Some(deadline) = &report.deadline {
+        let name = format!("by {}", human(deadline.seconds));
+        rows.push((name, best(deadline.cheapest.as_ref())));
+    }
+    rows
 }
 
 fn layout(estimate: &Estimate) -> String {

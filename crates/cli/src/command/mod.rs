@@ -18,6 +18,7 @@ mod quarantine;
 mod report;
 mod run;
 mod status;
+mod suggest;
 mod train;
 mod train_tiny;
 mod validate;
@@ -41,6 +42,14 @@ const VERSION: &str = match cfg!(feature = "mpi") {
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
+}
+
+impl Cli {
+    /// What the command line asks for. A wrong one ends the program with code 2, and with the
+    /// command that may have been meant.
+    pub fn from_command_line() -> Self {
+        Self::try_parse().unwrap_or_else(|error| suggest::with_nearest::<Self>(error).exit())
+    }
 }
 
 #[derive(Debug, Subcommand)]

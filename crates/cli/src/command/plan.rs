@@ -27,7 +27,7 @@ use crate::signals::{self, Work};
 pub struct Arguments {
     #[command(flatten)]
     config: ConfigArguments,
-    /// Briefs (JSONL). A line that has a script already is passed on as it is.
+    /// Briefs (JSONL, CSV or TSV). A line that has a script already is passed on as it is.
     #[arg(long, value_name = "B")]
     briefs: PathBuf,
     /// Manifest to write. What is planned so far is kept in M.plans beside it: started again, the
@@ -53,6 +53,7 @@ pub fn run(arguments: &Arguments) -> CommandOutcome {
             return Ok(Exit::Input);
         }
     };
+    diagnose::warn(&requests.warnings);
     refuse_own_input(arguments)?;
     if arguments.dry_run {
         return tell_input(&config, arguments, &requests);

@@ -32,6 +32,7 @@ use crate::loading::LoadingWatch;
 use crate::logging::{self, Logging};
 use crate::planner;
 use crate::progress::Progress;
+use crate::prompts::Meter;
 use crate::ranks;
 use crate::room;
 use crate::shift::Shift;
@@ -43,7 +44,7 @@ use crate::world::{self, Place};
 pub struct Arguments {
     #[command(flatten)]
     config: ConfigArguments,
-    /// Manifest or briefs (JSONL), story script (.json), or folder of scripts.
+    /// Manifest or briefs (JSONL, CSV or TSV), story script (.json), or folder of scripts.
     #[arg(long, value_name = "M")]
     manifest: PathBuf,
     /// Run folder. Started again on the same folder, a run goes on where it was.
@@ -114,8 +115,14 @@ fn on_this_rank(
             return Ok(Exit::Input);
         }
     };
+    if place.is_first() {
+        diagnose::warn(&input.warnings);
+    }
     if let Some(limit) = arguments.limit {
         input.lines.truncate(limit);
+    }
+    if place.is_first() {
+        tell_long_prompts(config, &input);
     }
     let settings = run_config(config, arguments, &input, place);
     planner::prepare(&settings, &input, place)?;
@@ -162,6 +169,25 @@ fn on_this_rank(
         return Ok(Exit::Stopped);
     }
     Ok(tell(&outcome, config.top.on_preempt, place))
+}
+
+/// Warns of prompts that will not be read to their end, in the log and on stderr.
+fn tell_long_prompts(config: &Config, input: &Input) {
+    const TOLD: usize = 100;
+    let Some(meter) = Meter::of(config) else {
+        return;
+    };
+    meter.warn_of_negative(config);
+    let prompts = input.long_prompts(&meter);
+    for prompt in prompts.iter().take(TOLD) {
+        tracing::warn!(story = %prompt.story, shot = %prompt.shot, "{prompt}");
+    }
+    if prompts.len() > TOLD {
+        tracing::warn!(
+            "and {} prompts more have too many tokens; `storyloom validate --config` names all",
+            prompts.len() - TOLD
+        );
+    }
 }
 
 /// What a rank does that makes stories, or plans them.

@@ -13,11 +13,12 @@ use crate::exit::{Exit, Failure, Outcome};
 use crate::input::{self, Input};
 use crate::output::{print, print_json};
 use crate::planner::unwritable;
+use crate::prompts::{LongPrompt, Meter};
 
 /// Arguments of `validate`.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Manifest or briefs (JSONL), story script (.json), or folder of scripts.
+    /// Manifest or briefs (JSONL, CSV or TSV), story script (.json), or folder of scripts.
     manifest: PathBuf,
     #[command(flatten)]
     config: ConfigArguments,
@@ -35,6 +36,10 @@ struct Summary {
     shots: usize,
     continued: usize,
     problems: Vec<Problem>,
+    /// What was read otherwise than it was written, or left out.
+    warnings: Vec<Problem>,
+    /// Prompts whose end no text encoder reads.
+    long_prompts: Vec<LongPrompt>,
 }
 
 /// The settings that the input is meant for, if the command line names any.
@@ -45,7 +50,9 @@ fn settings(arguments: &ConfigArguments) -> Result<Option<Config>, Failure> {
 
 /// Reads the input and tells its problems.
 pub fn run(arguments: &Arguments) -> Outcome {
-    let config = settings(&arguments.config)?.unwrap_or_default();
+    let config = settings(&arguments.config)?;
+    let meter = config.as_ref().map_or(Some(Meter::Estimate), Meter::of);
+    let config = config.unwrap_or_default();
     let found = input::read(&arguments.manifest)?.and_then(|input| {
         match unwritable(&config, &arguments.manifest, &input) {
             Some(report) => Err(report),
@@ -53,7 +60,14 @@ pub fn run(arguments: &Arguments) -> Outcome {
         }
     });
     let (exit, summary) = match found {
-        Ok(input) => (Exit::Done, summarise(&input)),
+        Ok(input) => {
+            let long_prompts = meter.map_or_else(Vec::new, |meter| input.long_prompts(&meter));
+            if !arguments.json {
+                diagnose::warn(&input.warnings);
+                diagnose::warn_of_prompts(&long_prompts);
+            }
+            (Exit::Done, summarise(input, long_prompts))
+        }
         Err(report) => {
             if !arguments.json {
                 diagnose::show(&report);
@@ -91,7 +105,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     Ok(exit)
 }
 
-fn summarise(input: &Input) -> Summary {
+fn summarise(input: Input, long_prompts: Vec<LongPrompt>) -> Summary {
     let scripts = || input.stories().map(|story| &story.script);
     Summary {
         stories: input.stories().count(),
@@ -105,5 +119,7 @@ fn summarise(input: &Input) -> Summary {
             .filter(|(_, shot)| !shot.cut)
             .count(),
         problems: Vec::new(),
+        warnings: input.warnings,
+        long_prompts,
     }
 }

@@ -15,6 +15,9 @@ pub fn markdown() -> String {
          are errors (exit code 78).\nOf variables only those are that are a few letters from one \
          of ours; others get a warning, and those\nthat Kubernetes makes for services \
          (`STORYLOOM_PORT=tcp://…`) not even that.\n\n\
+         A relative path in a config file counts from the folder of that file, one of `--set` or of the \
+         environment from the current\nfolder. What is found only from the current folder is taken \
+         from there, with a warning.\n\n\
          | key | value | default | meaning |\n|---|---|---|---|\n",
     );
     let mut defaults = Config::default();

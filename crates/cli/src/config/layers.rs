@@ -1,5 +1,6 @@
 //! Reading the layers of a config: file, environment, `--set`.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use storyloom_story::nearest;
@@ -36,10 +37,23 @@ pub fn load(
     environment: impl IntoIterator<Item = (String, String)>,
     sets: &[String],
 ) -> Result<Config, Vec<ConfigProblem>> {
+    load_layers(file, environment, sets).map(|(config, _)| config)
+}
+
+/// As [`load`], with the options that were last set by the file.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_layers(
+    file: Option<(&str, &str)>,
+    environment: impl IntoIterator<Item = (String, String)>,
+    sets: &[String],
+) -> Result<(Config, BTreeSet<String>), Vec<ConfigProblem>> {
     let mut layers = Layers::default();
     if let Some((name, text)) = file {
         layers.file(name, text);
     }
+    layers.of_file = layers.places.iter().map(|(key, _)| key.clone()).collect();
     layers.environment(environment);
     for set in sets {
         layers.set(set);
@@ -52,11 +66,13 @@ struct Layers {
     config: Config,
     /// Which layer each key was last set by.
     places: Vec<(String, String)>,
+    /// The keys that no layer has set since the file did.
+    of_file: BTreeSet<String>,
     problems: Vec<ConfigProblem>,
 }
 
 impl Layers {
-    fn finish(mut self) -> Result<Config, Vec<ConfigProblem>> {
+    fn finish(mut self) -> Result<(Config, BTreeSet<String>), Vec<ConfigProblem>> {
         if self.problems.is_empty() {
             for (key, message) in self.config.broken_rules() {
                 let place = self.place_of(key);
@@ -64,7 +80,7 @@ impl Layers {
             }
         }
         if self.problems.is_empty() {
-            Ok(self.config)
+            Ok((self.config, self.of_file))
         } else {
             Err(self.problems)
         }
@@ -165,7 +181,10 @@ impl Layers {
         update: impl FnOnce(&mut dyn OptionValue) -> Result<(), String>,
     ) {
         match self.config.option(key).map(update) {
-            Some(Ok(())) => self.places.push((key.to_owned(), place)),
+            Some(Ok(())) => {
+                self.of_file.remove(key);
+                self.places.push((key.to_owned(), place));
+            }
             Some(Err(expected)) => self.problem(place, format!("{key} {expected}")),
             None => self.unknown(key, place),
         }

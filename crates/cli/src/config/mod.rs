@@ -7,10 +7,11 @@ mod check;
 mod document;
 mod layers;
 pub mod options;
+pub mod paths;
 pub mod value;
 mod variables;
 
 pub use document::markdown;
-pub use layers::load;
+pub use layers::{load, load_layers};
 pub use options::Config;
 pub use variables::{METRICS_TOKEN, PLANNER_KEY, strays};

@@ -125,8 +125,7 @@ options! {
     /// Checkpoints.
     models: Models {
         /// Folder of the checkpoints: `t2v` and `i2v` in the layout of the hub, `clip` for choosing
-        /// keyframes, and perhaps `lora`. `storyloom model init-tiny` writes such a folder. Relative
-        /// to the current folder.
+        /// keyframes, and perhaps `lora`. `storyloom model init-tiny` writes such a folder.
         dir: String = String::new(),
         /// Precision of the transformers and the text encoder in memory. The VAE and the image
         /// encoder stay at f32.
@@ -221,7 +220,7 @@ options! {
     simulated: Simulated {
         /// How long one step takes, in milliseconds, without `costs`.
         step_ms: u64 = 0,
-        /// File of a cost table (TOML, or JSON by its name), relative to the current folder:
+        /// File of a cost table (TOML, or JSON by its name):
         /// stages then last as long as the table says. `built-in` for the table of Wan2.2 A14B on
         /// H200; empty for none. `storyloom estimate` computes with it, for either engine. See
         /// docs/estimate.md.
@@ -257,7 +256,7 @@ options! {
         attempts: u32 = 3,
         /// How often a model is asked, in each of these, to put its answers right.
         repairs: u32 = 2,
-        /// Name of the served model, or folder of the native one, relative to the current folder.
+        /// Name of the served model, or folder of the native one.
         model: String = String::new(),
         /// Address of an OpenAI-compatible API that serves the model, such as
         /// `http://127.0.0.1:8000/v1`.

@@ -17,7 +17,7 @@ use storyloom_planner::{
 
 use crate::config::options::{Device, Dtype, Planner as Options, PlannerKind};
 use crate::config::value::name_of;
-use crate::config::{Config, PLANNER_KEY};
+use crate::config::{Config, PLANNER_KEY, paths};
 use crate::exit::{Exit, Failure};
 use crate::world::Place;
 use crate::{engine, planner::pictures::images};
@@ -74,6 +74,10 @@ pub fn build(
     home: impl FnOnce() -> Result<Home, Failure>,
 ) -> Result<Planner, Failure> {
     let options = &config.planner;
+    if !options.prompts.is_empty() && !Path::new(&options.prompts).exists() {
+        let message = paths::missing("planner.prompts", &options.prompts);
+        return Err(Failure::new(Exit::Config, message));
+    }
     let settings = PlannerSettings {
         prompts: (!options.prompts.is_empty()).then(|| PathBuf::from(&options.prompts)),
         steps: options.steps,
@@ -164,6 +168,10 @@ fn model_of(
 ) -> Result<(PathBuf, LanguageSettings), Failure> {
     let model = &config.planner.model;
     required(model, "planner.model", "the folder of a language model")?;
+    if !Path::new(model).exists() {
+        let message = paths::missing("planner.model", model);
+        return Err(Failure::new(Exit::Config, message));
+    }
     let Home { device, peers } = home()?;
     let kind = match config.models.dtype {
         Dtype::F32 => tch::Kind::Float,
@@ -211,6 +219,10 @@ fn key(options: &Options) -> Result<Option<Secret>, Failure> {
             format!("planner.key_file = {file:?}: {reason}"),
         )
     };
+    if !Path::new(&options.key_file).exists() {
+        let message = paths::missing("planner.key_file", &options.key_file);
+        return Err(Failure::new(Exit::Config, message));
+    }
     let text = fs::read_to_string(&options.key_file).map_err(|error| wrong(error.to_string()))?;
     let key = Secret::new(&text).ok_or_else(|| wrong("the file is empty".to_owned()))?;
     Ok(Some(key))

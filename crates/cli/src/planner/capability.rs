@@ -60,7 +60,9 @@ fn line_of(text: &str, id: &StoryId) -> (usize, usize, usize) {
     let wanted = format!("\"{id}\"");
     let mut start = 0;
     for (number, line) in (1..).zip(text.split_inclusive('\n')) {
-        if line.contains(&wanted) {
+        // Cells of a table have no quotes.
+        let mut cells = line.split([',', ';', '\t']).map(str::trim);
+        if line.contains(&wanted) || cells.any(|cell| cell == id.as_str()) {
             return (number, start, line.trim_end().len());
         }
         start += line.len();
@@ -77,5 +79,7 @@ mod tests {
         let text = "{\"id\": \"ad\"}\n\n{\"id\": \"a\"}\n";
         assert_eq!(line_of(text, &StoryId::new("a").unwrap()), (3, 14, 11));
         assert_eq!(line_of(text, &StoryId::new("b").unwrap()), (1, 0, 0));
+        let table = "id;title\r\na;Mug\r\n";
+        assert_eq!(line_of(table, &StoryId::new("a").unwrap()), (2, 10, 5));
     }
 }
