@@ -23,9 +23,9 @@ pub use capability::CannotWrite;
 pub use chat::{
     Chat, ChatError, ChatReply, ChatRequest, Flaw, ModelIdentity, Sampling, TokenCount,
 };
-pub use naming::names_a_product;
 pub use dialogue::Steps;
 pub use images::{ImageFolder, ImageLimits, ImageProblem, Picture};
+pub use naming::names_a_product;
 pub use native::{Native, NativeSettings};
 pub use planner::{
     BackendKind, PlanError, PlanRequest, PlannedScript, Planner, PlannerDescription,

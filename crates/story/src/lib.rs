@@ -22,6 +22,7 @@ pub mod method;
 pub mod problem;
 pub mod request;
 pub mod script;
+pub mod script_files;
 pub mod script_reader;
 pub mod seed;
 pub mod stage;
@@ -35,12 +36,13 @@ pub use host::{Clip, HostTensor, LoopState, RgbImage};
 pub use ids::{ShotId, StoryId};
 pub use manifest::{Line, Manifest, StoryEntry};
 pub use manifest_reader::{
-    InputFiles, Layout, manifest_from_scripts, parse_lines, parse_manifest, read_briefs, read_lines,
+    InputFiles, Layout, parse_lines, parse_manifest, read_briefs, read_lines,
 };
 pub use method::{Continuation, Method, Opening};
 pub use problem::{Findings, Problem, nearest};
 pub use request::{MemoryFrame, ShotInputs, ShotRequest};
 pub use script::{Scene, ShotScript, StoryScript};
+pub use script_files::manifest_from_scripts;
 pub use script_reader::parse_script;
 pub use seed::Seed;
 pub use stage::{ErrorClass, Outlook, Stage};

@@ -12,12 +12,18 @@ pub fn with_nearest<C: CommandFactory>(mut error: Error) -> Error {
     };
     if error.kind() == ErrorKind::InvalidSubcommand
         && error.get(ContextKind::SuggestedSubcommand).is_none()
-        && let Some(near) = nearest_command(&C::command(), wrong, std::env::args().skip(1))
+        && let Some(near) = nearest_command(&C::command(), wrong, arguments())
     {
         let suggested = ContextValue::Strings(vec![near]);
         error.insert(ContextKind::SuggestedSubcommand, suggested);
     }
     error
+}
+
+/// The arguments that are text: others name no command.
+fn arguments() -> impl Iterator<Item = String> {
+    let all = std::env::args_os().skip(1);
+    all.filter_map(|argument| argument.into_string().ok())
 }
 
 /// The command like `wrong` among those that may stand in its place behind `arguments`.
