@@ -9,7 +9,13 @@ use crate::harness::{Signal, Workshop, send, storyloom, wait_until};
 /// Where whoever reads waits for ever, once for each who writes.
 fn pipe(shop: &Workshop, name: &str) -> String {
     let path = shop.path(name);
-    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    assert!(
+        Command::new("mkfifo")
+            .arg(&path)
+            .status()
+            .unwrap()
+            .success()
+    );
     path.display().to_string()
 }
 

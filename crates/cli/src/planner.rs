@@ -97,7 +97,7 @@ impl StoryPlanner for Plugged {
 
     fn continues(&self, before: &PlannerDescription) -> bool {
         let before = serde_json::from_value(before.recipe.clone());
-        before.is_ok_and(|before| self.0.describe().continues(&before))
+        before.is_ok_and(|before| self.planner.describe().continues(&before))
     }
 
     fn capacity(&self) -> usize {
