@@ -27,14 +27,14 @@ fn has_image_end(bytes: &[u8]) -> bool {
     while let Some(&[a, b, c, d, k0, k1, k2, k3]) =
         bytes.get(at..).and_then(|rest| rest.first_chunk::<8>())
     {
-        if [k0, k1, k2, k3] == *b"IEND" {
-            return true;
-        }
         let length = u32::from_be_bytes([a, b, c, d]) as usize;
         // Length, kind and checksum.
         let Some(next) = at.checked_add(length).and_then(|end| end.checked_add(12)) else {
             return false;
         };
+        if [k0, k1, k2, k3] == *b"IEND" {
+            return next <= bytes.len();
+        }
         at = next;
     }
     false

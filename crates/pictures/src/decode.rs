@@ -1,13 +1,14 @@
 //! From the bytes of a file to pixels.
 
-use std::io::Cursor;
-
-use image::codecs::{jpeg::JpegDecoder, png::PngDecoder, tiff::TiffDecoder, webp::WebPDecoder};
-use image::{DynamicImage, ImageDecoder, RgbImage};
+use image::metadata::Orientation;
+use image::{DynamicImage, RgbImage};
 use storyloom_story::Ground;
 
+use crate::colours::Colours;
+use crate::format::{jpeg, png, tiff, webp};
 use crate::problem::PictureProblem;
-use crate::{avif, colour, complete};
+use crate::raster::Raster;
+use crate::{avif, complete};
 
 /// The formats that are read, as people call them.
 pub const FORMATS: &str = "PNG, JPEG, WebP, AVIF and TIFF";
@@ -64,6 +65,12 @@ impl Limits {
         }
         Ok(())
     }
+
+    /// Bytes that the decoder of a picture of this size may take: four channels of two bytes, as
+    /// much again to convert them, and its tables.
+    pub(crate) fn memory(&self, size: (u32, u32)) -> u64 {
+        pixels_of(size) * 16 + (16 << 20)
+    }
 }
 
 fn pixels_of((width, height): (u32, u32)) -> u64 {
@@ -90,7 +97,7 @@ impl Format {
             Ok(Self::Jpeg)
         } else if begins(b"RIFF") && bytes.get(8..12) == Some(b"WEBP") {
             Ok(Self::WebP)
-        } else if begins(b"II*\0") || begins(b"MM\0*") {
+        } else if begins(b"II*\0") || begins(b"MM\0*") || begins(b"II+\0") || begins(b"MM\0+") {
             Ok(Self::Tiff)
         } else if bytes.get(4..8) == Some(b"ftyp") && avif::is_one(bytes) {
             Ok(Self::Avif)
@@ -124,6 +131,14 @@ fn guess(bytes: &[u8]) -> &'static str {
     }
 }
 
+/// What a file says of its picture.
+pub(crate) struct Decoded {
+    pub(crate) raster: Raster,
+    pub(crate) colours: Colours,
+    /// How it is turned to be upright, one after the other.
+    pub(crate) turns: Vec<Orientation>,
+}
+
 /// Decodes a picture of any format of [`FORMATS`], by its content: upright, in sRGB, what is
 /// transparent laid on `ground`. Of several pictures in one file it is the first.
 ///
@@ -133,56 +148,29 @@ fn guess(bytes: &[u8]) -> &'static str {
 pub fn read(bytes: &[u8], limits: &Limits, ground: Ground) -> Result<RgbImage, PictureProblem> {
     let format = Format::of(bytes)?;
     complete::check(format, bytes)?;
-    let cursor = || Cursor::new(bytes);
-    let damaged = PictureProblem::damaged;
-    let picture = match format {
-        Format::Png => decoded(PngDecoder::new(cursor()).map_err(damaged)?, limits)?,
-        Format::Jpeg => decoded(JpegDecoder::new(cursor()).map_err(damaged)?, limits)?,
-        Format::WebP => decoded(WebPDecoder::new(cursor()).map_err(damaged)?, limits)?,
-        Format::Tiff => decoded(TiffDecoder::new(cursor()).map_err(damaged)?, limits)?,
+    let decoded = match format {
+        Format::Png => png::decode(bytes, limits)?,
+        Format::Jpeg => jpeg::decode(bytes, limits)?,
+        Format::WebP => webp::decode(bytes, limits)?,
+        Format::Tiff => tiff::decode(bytes, limits)?,
         Format::Avif => avif::decode(bytes, limits)?,
     };
-    Ok(laid_on(picture, ground))
+    // Laid on the ground before anything is resized: hidden colours would bleed in.
+    let pixels = decoded.raster.flatten(&decoded.colours, ground)?;
+    let mut picture = DynamicImage::ImageRgb8(pixels);
+    for turn in decoded.turns {
+        picture.apply_orientation(turn);
+    }
+    Ok(picture.into_rgb8())
 }
 
-/// Pixels, turned upright and converted to sRGB.
-fn decoded(
-    mut decoder: impl ImageDecoder,
-    limits: &Limits,
-) -> Result<DynamicImage, PictureProblem> {
-    let size = decoder.dimensions();
-    limits.check(size)?;
-    let mut allowed = image::Limits::default();
-    // Four channels of two bytes, and as much again to convert them.
-    allowed.max_alloc = Some(pixels_of(size) * 16 + (16 << 20));
-    decoder
-        .set_limits(allowed)
-        .map_err(PictureProblem::damaged)?;
-    // What describes a picture may be damaged without harm to the picture.
-    let orientation = decoder.orientation();
-    let profile = decoder.icc_profile().ok().flatten();
-    let picture = DynamicImage::from_decoder(decoder).map_err(PictureProblem::damaged)?;
-    let mut picture = colour::to_srgb(picture, profile.as_deref());
-    if let Ok(orientation) = orientation {
-        picture.apply_orientation(orientation);
-    }
-    Ok(picture)
-}
-
-/// Lays what is transparent on the ground. Before anything is resized: hidden colours would bleed in.
-fn laid_on(picture: DynamicImage, ground: Ground) -> RgbImage {
-    if !picture.color().has_alpha() {
-        return picture.into_rgb8();
-    }
-    let picture = picture.into_rgba8();
-    let mut opaque = RgbImage::new(picture.width(), picture.height());
-    for (from, to) in picture.pixels().zip(opaque.pixels_mut()) {
-        let [red, green, blue, alpha] = from.0.map(u32::from);
-        let over = |value: u32, ground: u8| {
-            ((value * alpha + u32::from(ground) * (255 - alpha) + 127) / 255) as u8
-        };
-        let [r, g, b] = ground.0;
-        to.0 = [over(red, r), over(green, g), over(blue, b)];
-    }
-    opaque
+/// How EXIF data say that a picture is turned; not at all where they say nothing.
+pub(crate) fn orientation_of(exif: Option<&[u8]>) -> Orientation {
+    // The mark of JPEG files, which some writers put into other files as well.
+    const MARK: &[u8] = b"Exif\0\0";
+    let found = exif.and_then(|exif| {
+        let exif = exif.strip_prefix(MARK).unwrap_or(exif);
+        Orientation::from_exif_chunk(exif)
+    });
+    found.unwrap_or(Orientation::NoTransforms)
 }

@@ -4,8 +4,7 @@ use image::imageops::{FilterType, crop_imm, overlay, resize};
 use image::{Rgb, RgbImage};
 use storyloom_story::{Fit, Ground, Resolution};
 
-/// Of two neighbours, an area of this many pixels or more is reduced in two steps: the triangle
-/// filter's cost grows with the area it reads.
+/// As wide as the picture is larger than the film, so that nothing aliases.
 const FILTER: FilterType = FilterType::Lanczos3;
 
 /// The picture in the shape `size`, filtered once. What it shows keeps its aspect unless `fit` is

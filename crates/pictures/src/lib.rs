@@ -9,12 +9,14 @@
 //! Frames and keyframes that storyloom made itself are not read here: they are exact as they are.
 
 mod avif;
-mod colour;
+mod colours;
 mod complete;
 mod decode;
 mod fitted;
 mod folder;
+mod format;
 mod problem;
+mod raster;
 
 pub use decode::{FORMATS, Limits, read};
 pub use fitted::fitted;

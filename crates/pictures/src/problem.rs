@@ -66,6 +66,9 @@ pub enum PictureProblem {
         /// The bound.
         most: u32,
     },
+    /// A kind of picture that its format allows and nobody here reads.
+    #[error("it is {0}, which is not read; save it as a plain PNG or JPEG")]
+    Kind(String),
     /// The file ends before its picture does.
     #[error("the file is cut off: {0}; copy or download it again")]
     Cut(&'static str),

@@ -15,6 +15,7 @@ use rav1d::src::lib::{
 };
 
 use super::planes::{Matrix, Plane, Planes};
+use crate::colours::CodePoints;
 use crate::decode::Limits;
 use crate::problem::PictureProblem;
 
@@ -148,12 +149,26 @@ impl DecodedPicture {
                 false => None,
             },
             matrix: self.matrix(),
+            code_points: self.code_points(),
         })
     }
 
-    fn matrix(&self) -> Matrix {
+    fn header(&self) -> Option<&Dav1dSequenceHeader> {
         // SAFETY: the header is null or belongs to the picture, which lives on.
-        let header = self.0.seq_hdr.map(|header| unsafe { header.as_ref() });
+        self.0.seq_hdr.map(|header| unsafe { header.as_ref() })
+    }
+
+    fn code_points(&self) -> CodePoints {
+        let number = |number: u32| u8::try_from(number).unwrap_or(CodePoints::UNTOLD);
+        self.header()
+            .map_or(CodePoints::default(), |header| CodePoints {
+                primaries: number(header.pri),
+                transfer: number(header.trc),
+            })
+    }
+
+    fn matrix(&self) -> Matrix {
+        let header = self.header();
         Matrix {
             coefficients: header.map_or(Matrix::UNTOLD, |header| header.mtrx),
             full_range: header.is_some_and(|header| header.color_range != 0),

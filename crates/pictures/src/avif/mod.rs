@@ -7,9 +7,10 @@ use image::metadata::Orientation;
 use image::{DynamicImage, RgbaImage};
 use mp4parse::{AvifContext, ImageMirror, ImageRotation, ParseStrictness, read_avif};
 
-use crate::colour;
-use crate::decode::Limits;
+use crate::colours::{CodePoints, Colours};
+use crate::decode::{Decoded, Limits};
 use crate::problem::PictureProblem;
+use crate::raster::Raster;
 use planes::Matrix;
 
 /// Whether a file that begins with `ftyp` names AVIF among its brands.
@@ -25,8 +26,8 @@ pub fn is_one(bytes: &[u8]) -> bool {
         .any(|brand| matches!(brand, b"avif" | b"avis"))
 }
 
-/// Decodes an AVIF file: turned upright and converted to sRGB, transparency as it is.
-pub fn decode(bytes: &[u8], limits: &Limits) -> Result<DynamicImage, PictureProblem> {
+/// Decodes an AVIF file: transparency as it is, and not turned yet.
+pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded, PictureProblem> {
     let damaged = |error: mp4parse::Error| PictureProblem::Damaged(format!("{error:?}"));
     let container = read_avif(&mut &*bytes, ParseStrictness::Normal).map_err(damaged)?;
     let coded = container.primary_item_coded_data().unwrap_or_default();
@@ -36,10 +37,8 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<DynamicImage, PictureProb
     }
     let colours = av1::decode(coded, limits)?;
     let (width, height) = (colours.width, colours.height);
-    let matrix = match matrix_of(&container) {
-        Some(told) => told,
-        None => colours.matrix,
-    };
+    let told = told_colours(&container);
+    let matrix = told.map_or(colours.matrix, |told| told.matrix);
     let mut pixels: RgbaImage = planes::to_rgb(&colours, matrix)?;
     if let Some(coded) = container.alpha_item_coded_data() {
         let alpha = av1::decode(coded, limits)?;
@@ -50,15 +49,25 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<DynamicImage, PictureProb
         planes::add_alpha(&mut pixels, &alpha, container.premultiplied_alpha);
     }
     let profile = container.icc_colour_information().and_then(Result::ok);
-    let mut picture = colour::to_srgb(DynamicImage::ImageRgba8(pixels), profile);
-    for turn in turns(&container) {
-        picture.apply_orientation(turn);
-    }
-    Ok(picture)
+    let code_points = told.map_or(colours.code_points, |told| told.code_points);
+    Ok(Decoded {
+        raster: Raster::of_rgba(DynamicImage::ImageRgba8(pixels)),
+        colours: match profile {
+            Some(profile) => Colours::of_icc(Some(profile)),
+            None => Colours::of_code_points(code_points),
+        },
+        turns: turns(&container),
+    })
 }
 
-/// The matrix that the container names, which stands above what the AV1 stream says.
-fn matrix_of(container: &AvifContext) -> Option<Matrix> {
+/// What a container says of colours; it stands above what the AV1 stream says.
+#[derive(Debug, Clone, Copy)]
+struct Told {
+    code_points: CodePoints,
+    matrix: Matrix,
+}
+
+fn told_colours(container: &AvifContext) -> Option<Told> {
     let information = container.nclx_colour_information_ptr()?.ok()?;
     if information.is_null() {
         return None;
@@ -66,11 +75,16 @@ fn matrix_of(container: &AvifContext) -> Option<Matrix> {
     // SAFETY: the pointer was made from a reference into `container`, which lives on. The structure
     // is `repr(C)` of three `u8` and a `bool`: four initialised bytes without padding, which may be
     // read as bytes.
-    let [_primaries, _transfer, matrix, full_range] =
-        unsafe { information.cast::<[u8; 4]>().read() };
-    Some(Matrix {
-        coefficients: u32::from(matrix),
-        full_range: full_range != 0,
+    let [primaries, transfer, matrix, full_range] = unsafe { information.cast::<[u8; 4]>().read() };
+    Some(Told {
+        code_points: CodePoints {
+            primaries,
+            transfer,
+        },
+        matrix: Matrix {
+            coefficients: u32::from(matrix),
+            full_range: full_range != 0,
+        },
     })
 }
 

@@ -2,6 +2,7 @@
 
 use image::{Rgba, RgbaImage};
 
+use crate::colours::CodePoints;
 use crate::problem::PictureProblem;
 
 /// How samples become colours.
@@ -89,8 +90,10 @@ pub struct Planes {
     pub luma: Plane,
     /// Differences of blue and red; `None` for grey.
     pub chroma: Option<[Plane; 2]>,
-    /// What the stream says of its colours.
+    /// What the stream says of its samples.
     pub matrix: Matrix,
+    /// What the stream says of its colours.
+    pub code_points: CodePoints,
 }
 
 impl Planes {

@@ -1,15 +1,20 @@
 //! Files of pictures, written by hand where the image library writes none.
 //!
-//! Three files were made by other programs (Pillow 12.0.0 with libavif, and the box of its turn
-//! written by hand): `cmyk.jpg`, 16 x 16 of one colour; `cut-out.avif`, a disc of one colour on clear
-//! cyan; `turned.avif`, the four quarters as a camera stores them that was held upright.
+//! Some files were made by other programs (Pillow 12 and 13 with libjpeg-turbo and libavif, and the box
+//! of the turn written by hand): `cmyk.jpg`, 16 x 16 of one colour; `edge.jpg`, 100 x 16 with halved
+//! chroma and other colours in its last columns; `cut-out.avif`, a disc of one colour on clear cyan;
+//! `turned.avif`, the four quarters as a camera stores them that was held upright.
 
 use std::io::Cursor;
 
-use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
+use image::{DynamicImage, ImageEncoder, ImageFormat, Rgb, RgbImage};
 
 /// The profile of Display P3: matrices, and the curve of sRGB.
 pub const DISPLAY_P3: &[u8] = include_bytes!("display-p3.icc");
+
+/// Four inks as nobody prints: two levels of each, computed by a product of transmissions, so that
+/// cyan is (2, 144, 199) in sRGB and not (0, 255, 255).
+pub const INKS: &[u8] = include_bytes!("inks.icc");
 
 /// A picture in a format of the image library.
 pub fn saved(picture: &DynamicImage, format: ImageFormat) -> Vec<u8> {
@@ -22,6 +27,15 @@ pub fn saved(picture: &DynamicImage, format: ImageFormat) -> Vec<u8> {
 
 pub fn png(picture: &DynamicImage) -> Vec<u8> {
     saved(picture, ImageFormat::Png)
+}
+
+/// A WebP that says how the camera was held.
+pub fn webp_turned(picture: &RgbImage, orientation: u16) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut encoder = image::codecs::webp::WebPEncoder::new_lossless(&mut bytes);
+    encoder.set_exif_metadata(exif(orientation)).unwrap();
+    picture.write_with_encoder(encoder).unwrap();
+    bytes
 }
 
 pub fn jpeg(picture: &RgbImage) -> Vec<u8> {
@@ -121,33 +135,104 @@ fn stored(data: &[u8]) -> Vec<u8> {
     out
 }
 
-/// An uncompressed TIFF of four inks, 8 bits each.
-pub fn tiff_cmyk(width: u16, height: u16, inks: [u8; 4]) -> Vec<u8> {
-    let size = u32::from(width) * u32::from(height) * 4;
-    let fields: [(u16, u16, u32, u32); 10] = [
-        (256, 3, 1, width.into()),
-        (257, 3, 1, height.into()),
-        // Bits of the four samples stand behind the fields.
-        (258, 3, 4, 8 + 2 + 10 * 12 + 4),
-        (259, 3, 1, 1),
-        (262, 3, 1, 5),
-        (273, 4, 1, 8 + 2 + 10 * 12 + 4 + 8),
-        (277, 3, 1, 4),
-        (278, 3, 1, height.into()),
-        (279, 4, 1, size),
-        (332, 3, 1, 1),
-    ];
-    let mut file = b"II*\0\x08\0\0\0\x0a\0".to_vec();
-    for (tag, kind, count, value) in fields {
-        file.extend(tag.to_le_bytes());
-        file.extend(kind.to_le_bytes());
-        file.extend(count.to_le_bytes());
-        file.extend(value.to_le_bytes());
+/// An uncompressed TIFF in one strip, of what its fields beyond the size say.
+pub struct Tiff {
+    pub width: u16,
+    pub height: u16,
+    /// Bits of a sample: 8 or 16.
+    pub bits: u16,
+    /// Samples of a pixel.
+    pub samples: u16,
+    /// PhotometricInterpretation.
+    pub photometric: u16,
+    /// More fields of words: tag and values.
+    pub fields: Vec<(u16, Vec<u16>)>,
+    /// The strip.
+    pub data: Vec<u8>,
+}
+
+impl Tiff {
+    pub fn file(&self) -> Vec<u8> {
+        let planes = self
+            .fields
+            .iter()
+            .any(|(tag, values)| *tag == 284 && values[0] == 2);
+        let strips = if planes { self.samples } else { 1 };
+        let mut fields: Vec<(u16, u16, Vec<u32>)> = vec![
+            (256, 3, vec![self.width.into()]),
+            (257, 3, vec![self.height.into()]),
+            (258, 3, vec![self.bits.into(); self.samples.into()]),
+            (259, 3, vec![1]),
+            (262, 3, vec![self.photometric.into()]),
+            (277, 3, vec![self.samples.into()]),
+            (278, 3, vec![self.height.into()]),
+        ];
+        for (tag, values) in &self.fields {
+            fields.push((*tag, 3, values.iter().map(|&value| value.into()).collect()));
+        }
+        let length = self.data.len() as u32 / u32::from(strips);
+        fields.push((279, 4, vec![length; strips.into()]));
+        fields.push((273, 4, vec![0; strips.into()]));
+        fields.sort();
+        let size = |kind: u16, count: usize| count * if kind == 3 { 2 } else { 4 };
+        let outside = |(_, kind, values): &(u16, u16, Vec<u32>)| {
+            Some(size(*kind, values.len())).filter(|size| *size > 4)
+        };
+        let behind = 8 + 2 + fields.len() * 12 + 4;
+        let start = behind + fields.iter().filter_map(outside).sum::<usize>();
+        let offsets = (0..u32::from(strips)).map(|strip| start as u32 + strip * length);
+        let offsets: Vec<u32> = offsets.collect();
+        let (mut table, mut more) = (Vec::new(), Vec::new());
+        for (tag, kind, values) in fields {
+            let values = if tag == 273 { &offsets } else { &values };
+            let bytes: Vec<u8> = values
+                .iter()
+                .flat_map(|value| value.to_le_bytes()[..size(kind, 1)].to_vec())
+                .collect();
+            table.extend([tag.to_le_bytes(), kind.to_le_bytes()].concat());
+            table.extend((values.len() as u32).to_le_bytes());
+            if bytes.len() > 4 {
+                table.extend(((behind + more.len()) as u32).to_le_bytes());
+                more.extend(bytes);
+            } else {
+                table.extend([&bytes[..], &[0; 4][bytes.len()..]].concat());
+            }
+        }
+        let count = (table.len() as u16 / 12).to_le_bytes();
+        [
+            b"II*\0\x08\0\0\0",
+            &count[..],
+            &table,
+            &[0; 4],
+            &more,
+            &self.data,
+        ]
+        .concat()
     }
-    file.extend([0; 4]);
-    file.extend([8, 0, 8, 0, 8, 0, 8, 0]);
-    file.extend(inks.repeat(usize::from(width) * usize::from(height)));
-    file
+
+    /// Eight bits a sample, and nothing that is not needed.
+    pub fn new((width, height): (u16, u16), samples: u16, photometric: u16, data: &[u8]) -> Self {
+        Self {
+            width,
+            height,
+            bits: 8,
+            samples,
+            photometric,
+            fields: Vec::new(),
+            data: data.to_owned(),
+        }
+    }
+
+    pub fn with(mut self, tag: u16, values: &[u16]) -> Self {
+        self.fields.push((tag, values.to_owned()));
+        self
+    }
+}
+
+/// A TIFF of red, green and blue.
+pub fn tiff(picture: &RgbImage) -> Tiff {
+    let size = (picture.width() as u16, picture.height() as u16);
+    Tiff::new(size, 3, 2, picture.as_raw())
 }
 
 fn crc32(bytes: &[u8]) -> u32 {

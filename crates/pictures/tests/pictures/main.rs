@@ -3,7 +3,8 @@
 mod files;
 
 use files::{
-    DISPLAY_P3, exif, jpeg, jpeg_segment, png, png_chunk, quarters, saved, tiff_cmyk, with_chunk,
+    DISPLAY_P3, INKS, Tiff, exif, jpeg, jpeg_segment, png, png_chunk, quarters, saved, tiff,
+    webp_turned, with_chunk,
 };
 use image::{DynamicImage, ImageFormat, Luma, LumaA, Rgb, RgbImage, Rgba};
 use proptest::prelude::*;
@@ -61,6 +62,8 @@ fn a_camera_may_be_held_in_any_way() {
                 b"eXIf",
                 &exif(number),
             ),
+            webp_turned(&stored, number),
+            tiff(&stored).with(274, &[number]).file(),
         ];
         for file in files {
             let picture = decoded(&file);
@@ -106,6 +109,51 @@ fn what_is_transparent_shows_the_ground_and_nothing_that_hides() {
 }
 
 #[test]
+fn tiff_says_what_its_transparency_means() {
+    let [red, green, blue] = RED;
+    let half = RED.map(|level| (u16::from(level) * 128 / 255) as u8);
+    let straight = [red, green, blue, 128].repeat(16 * 16);
+    let multiplied = [half[0], half[1], half[2], 128].repeat(16 * 16);
+    let grey = [90, 128].repeat(16 * 16);
+    let deep: Vec<u8> = straight.iter().flat_map(|&level| [level, level]).collect();
+    let size = (16, 16);
+    let mut words = Tiff::new(size, 4, 2, &deep).with(338, &[2]);
+    words.bits = 16;
+    let seen = [227, 142, 157];
+    for (file, wanted) in [
+        (Tiff::new(size, 4, 2, &straight).with(338, &[2]), seen),
+        (Tiff::new(size, 4, 2, &multiplied).with(338, &[1]), seen),
+        (words, seen),
+        (Tiff::new(size, 2, 1, &grey).with(338, &[2]), [172; 3]),
+    ] {
+        near(&decoded(&file.file()), (8, 8), wanted, 1);
+    }
+}
+
+#[test]
+fn tiff_has_palettes_and_planes() {
+    let size = (16, 16);
+    let indices = [0_u8, 1].repeat(8 * 16);
+    let mut palette = vec![0; 3 * 256];
+    for (channel, level) in RED.into_iter().enumerate() {
+        palette[channel * 256 + 1] = u16::from(level) * 257;
+    }
+    let file = Tiff::new(size, 1, 3, &indices).with(320, &palette).file();
+    let picture = decoded(&file);
+    near(&picture, (4, 4), [0; 3], 0);
+    near(&picture, (5, 4), RED, 0);
+    let short = Tiff::new(size, 1, 3, &indices)
+        .with(320, &palette[..60])
+        .file();
+    assert!(read(&short, &Limits::default(), Ground::WHITE).is_err());
+    let planes: Vec<u8> = RED.into_iter().flat_map(|level| [level; 256]).collect();
+    let file = Tiff::new(size, 3, 2, &planes).with(284, &[2]).file();
+    near(&decoded(&file), (9, 3), RED, 0);
+    let white_is_zero = Tiff::new(size, 1, 0, &[255 - 90; 256]).file();
+    near(&decoded(&white_is_zero), (9, 3), [90; 3], 0);
+}
+
+#[test]
 fn a_palette_with_a_clear_colour_is_a_cut_out() {
     let indices = [vec![0_u8; 16 * 8], vec![1_u8; 16 * 8]].concat();
     let palette = [[0, 255, 0], RED].concat();
@@ -124,10 +172,8 @@ fn a_palette_with_a_clear_colour_is_a_cut_out() {
 #[test]
 fn deep_and_grey_pictures_keep_their_levels() {
     let deep = image::ImageBuffer::from_pixel(20, 20, Rgb([200_u16 * 257, 30 * 257, 60 * 257]));
-    let tiff = DynamicImage::ImageRgb16(deep.clone());
-    for format in [ImageFormat::Png, ImageFormat::Tiff] {
-        near(&decoded(&saved(&tiff, format)), (5, 5), RED, 0);
-    }
+    let deep = DynamicImage::ImageRgb16(deep);
+    near(&decoded(&png(&deep)), (5, 5), RED, 0);
     let grey = image::GrayImage::from_pixel(20, 20, Luma([90]));
     near(
         &decoded(&png(&DynamicImage::ImageLuma8(grey))),
@@ -173,17 +219,106 @@ fn colours_of_a_wide_gamut_become_those_of_srgb() {
     }
 }
 
+/// Other ways to say which colours a picture has.
+#[test]
+fn colours_are_told_by_numbers_as_well() {
+    let stored = [234, 51, 35];
+    let plain = png(&DynamicImage::ImageRgb8(RgbImage::from_pixel(
+        24,
+        24,
+        Rgb(stored),
+    )));
+    let numbers = |values: &[u32]| -> Vec<u8> {
+        let bytes = values.iter().map(|value| value.to_be_bytes());
+        bytes.flatten().collect()
+    };
+    let corners = [
+        31_270, 32_900, 68_000, 32_000, 26_500, 69_000, 15_000, 6_000,
+    ];
+    let usual = numbers(&[45_455]);
+    let p3 = with_chunk(&plain, b"cHRM", &numbers(&corners));
+    let srgb = with_chunk(&p3, b"sRGB", &[0]);
+    // Levels in proportion to light.
+    let linear = png(&DynamicImage::ImageRgb8(RgbImage::from_pixel(
+        24,
+        24,
+        Rgb([55; 3]),
+    )));
+    for (file, wanted) in [
+        (with_chunk(&plain, b"cICP", &[12, 13, 0, 1]), [255, 0, 0]),
+        (with_chunk(&p3, b"gAMA", &usual), [255, 0, 0]),
+        (with_chunk(&plain, b"gAMA", &usual), stored),
+        (srgb, stored),
+        (with_chunk(&linear, b"gAMA", &numbers(&[100_000])), [128; 3]),
+        (with_chunk(&plain, b"cICP", &[1, 13, 0, 1]), stored),
+    ] {
+        near(&decoded(&file), (9, 9), wanted, 3);
+    }
+    // The same in AVIF: the container calls its primaries those of Display P3.
+    let mut avif = include_bytes!("cut-out.avif").to_vec();
+    let place = avif.windows(4).position(|four| four == b"nclx").unwrap();
+    avif[place + 5] = 12;
+    near(&decoded(&avif), (16, 16), [218, 0, 54], 6);
+}
+
+#[test]
+fn grey_follows_a_profile_of_colours() {
+    let grey = image::GrayImage::from_pixel(24, 24, Luma([90]));
+    let plain = png(&DynamicImage::ImageLuma8(grey));
+    let profile = files::compressed_profile(DISPLAY_P3);
+    near(
+        &decoded(&with_chunk(&plain, b"iCCP", &profile)),
+        (9, 9),
+        [90; 3],
+        1,
+    );
+}
+
+/// Between the samples of halved chroma it is their mean by distance, up to the last column: the levels
+/// are those of libjpeg-turbo.
+#[test]
+fn the_last_columns_of_a_jpeg_are_those_of_others() {
+    let picture = decoded(include_bytes!("edge.jpg"));
+    let wanted = [
+        [200, 40, 40],
+        [182, 45, 65],
+        [147, 53, 115],
+        [94, 46, 146],
+        [58, 55, 194],
+        [41, 61, 218],
+    ];
+    for (x, wanted) in (94..).zip(wanted) {
+        near(&picture, (x, 5), wanted, 3);
+    }
+}
+
 #[test]
 fn inks_are_taken_away_from_white() {
     let [red, green, blue] = RED.map(|level| 255 - level);
+    let size = (16, 16);
+    let pixels = [red, green, blue, 0].repeat(256);
     near(
-        &decoded(&tiff_cmyk(16, 16, [red, green, blue, 0])),
+        &decoded(&Tiff::new(size, 4, 5, &pixels).file()),
         (4, 4),
         RED,
         2,
     );
+    let planes: Vec<u8> = [red, green, blue, 0]
+        .into_iter()
+        .flat_map(|ink| [ink; 256])
+        .collect();
+    let file = Tiff::new(size, 4, 5, &planes).with(284, &[2]).file();
+    near(&decoded(&file), (4, 4), RED, 2);
     let file = include_bytes!("cmyk.jpg");
     near(&decoded(file), (8, 8), RED, 3);
+    // With a profile they are the inks of a printer. The levels are those of LittleCMS.
+    let segment = [b"ICC_PROFILE\0\x01\x01", INKS].concat();
+    near(
+        &decoded(&jpeg_segment(file, 0xE2, &segment)),
+        (8, 8),
+        [164, 52, 43],
+        6,
+    );
 }
 
 #[test]
@@ -211,9 +346,10 @@ fn what_is_cut_off_is_refused_in_every_format() {
             (x * y % 239) as u8,
         ])
     }));
-    let mut whole: Vec<Vec<u8>> = [ImageFormat::Png, ImageFormat::WebP, ImageFormat::Tiff]
+    let mut whole: Vec<Vec<u8>> = [ImageFormat::Png, ImageFormat::WebP]
         .map(|format| saved(&picture, format))
         .to_vec();
+    whole.push(tiff(&picture.to_rgb8()).file());
     whole.push(jpeg(&picture.to_rgb8()));
     // With a preview inside, which has an end of its own.
     let preview = [b"Exif\0\0".to_vec(), jpeg(&quarters(16, 16))].concat();
