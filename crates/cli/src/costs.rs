@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use storyloom_models::checkpoint::component_folder;
 use storyloom_models::sampler::{Expert, SamplerSettings, Schedule};
 use storyloom_models::tiny::folders;
 use storyloom_models::wan::WanConfig;
@@ -157,7 +158,7 @@ impl Costs {
             self.notes.push(note);
         }
         let pipeline = Path::new(&config.models.dir).join(folders::IMAGE_TO_VIDEO);
-        let transformer = pipeline.join("transformer");
+        let transformer = component_folder(&pipeline, "transformer");
         if config.models.dir.is_empty() || !transformer.is_dir() {
             self.notes.push(
                 "no checkpoint in models.dir: the transformer of the cost table is assumed"

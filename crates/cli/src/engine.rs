@@ -1,31 +1,27 @@
 //! The one file that plugs the networks of `models` into the trait of the orchestrator.
 
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use storyloom_models::ModelError;
 use storyloom_models::checkpoint::Target;
 use storyloom_models::cuda;
-use storyloom_models::engine::{
-    StoryMemEngine, StoryMemPaths, StoryMemSettings, serve, storymem_paths,
-};
-use storyloom_models::lora::LoraSettings;
+use storyloom_models::engine::{StoryMemEngine, StoryMemPaths, StoryMemSettings, serve};
 use storyloom_models::replica::Replica;
 use storyloom_models::sampler::SamplerSettings;
 use storyloom_models::scorer::SharpnessExposure;
 use storyloom_models::stage::denoise::{DenoiseSettings, Standing};
 use storyloom_models::stage::encode::Conditions;
 use storyloom_models::tch::{self, Kind};
-use storyloom_models::tiny::folders;
 use storyloom_orchestrator::{EngineDescription, EngineError, Scores, ShotEngine, StepObserver};
 use storyloom_story::{
     Clip, ErrorClass, HostTensor, LoopState, Resolution, RgbImage, ShotInputs, Stage,
 };
 
+use crate::checkpoints;
+use crate::config::Config;
 use crate::config::options::{Device, Dtype};
 use crate::config::value::PerExpert;
-use crate::config::{Config, paths};
 use crate::exit::{Exit, Failure};
 use crate::world::Place;
 
@@ -83,19 +79,13 @@ fn at_loading(error: ModelError) -> Failure {
     }
 }
 
+/// Where the checkpoints lie, all of which are there.
 fn paths(config: &Config) -> Result<StoryMemPaths, Failure> {
-    let dir = &config.models.dir;
-    if dir.is_empty() {
-        let message = "models.dir is empty; set it to a folder of checkpoints, \
-                       or write a tiny one with: storyloom model init-tiny DIR";
-        return Err(Failure::new(Exit::Config, message));
+    let set = checkpoints::of(config)?;
+    match set.is_whole() {
+        true => Ok(set.paths),
+        false => Err(Failure::new(Exit::Config, set.missing())),
     }
-    for (key, folder) in [("models.dir", dir), ("lora.dir", &config.lora.dir)] {
-        if !folder.is_empty() && !Path::new(folder).exists() {
-            return Err(Failure::new(Exit::Config, paths::missing(key, folder)));
-        }
-    }
-    Ok(storymem_paths(Path::new(dir), lora_folder(config)))
 }
 
 impl TorchEngine {
@@ -118,15 +108,6 @@ impl TorchEngine {
             }
         }
     }
-}
-
-/// The folder that the config names, or else the one beside the checkpoints, if there is one.
-fn lora_folder(config: &Config) -> Option<PathBuf> {
-    if !config.lora.dir.is_empty() {
-        return Some(PathBuf::from(&config.lora.dir));
-    }
-    let beside = Path::new(&config.models.dir).join(folders::LORA);
-    beside.is_dir().then_some(beside)
 }
 
 /// Kind and device that the config asks for. The ranks of a machine take its GPUs in turn.
@@ -199,11 +180,7 @@ fn settings(config: &Config, place: &Place) -> Result<StoryMemSettings, Failure>
         target: target(config, place)?,
         text_to_video: phase(steps.t2v, shift.t2v, boundary.t2v, guidance.t2v),
         image_to_video: phase(steps.i2v, shift.i2v, boundary.i2v, guidance.i2v),
-        lora: LoraSettings {
-            alpha: (config.lora.alpha > 0.0).then_some(config.lora.alpha),
-            scaling: config.lora.scaling,
-            merge: config.lora.merge,
-        },
+        lora: checkpoints::lora_settings(config),
         memory_stride: i64::from(config.memory.rope_stride),
         negative_prompt: (!negative.is_empty()).then(|| negative.clone()),
         threads: place.threads(config),

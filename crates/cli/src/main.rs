@@ -2,6 +2,7 @@
 //!
 //! Data goes to stdout, everything else to stderr. The exit codes are in [`exit`].
 
+mod checkpoints;
 mod command;
 mod config;
 mod costs;

@@ -32,12 +32,22 @@ use crate::vae::{AutoencoderKlWan, VaeConfig};
 pub struct StoryMemPaths {
     /// A `WanPipeline` folder, for first shots.
     pub text_to_video: PathBuf,
-    /// A `WanImageToVideoPipeline` folder, for all other shots.
-    pub image_to_video: PathBuf,
+    /// A `WanImageToVideoPipeline` folder, for all other shots; `None` makes every shot from text
+    /// alone.
+    pub image_to_video: Option<PathBuf>,
     /// Folder with `backbone_high_noise.safetensors` and `backbone_low_noise.safetensors`.
     pub lora: Option<PathBuf>,
-    /// A CLIP vision tower with projection.
-    pub clip: PathBuf,
+    /// A CLIP vision tower with projection; `None` tells no keyframes apart.
+    pub clip: Option<PathBuf>,
+}
+
+impl StoryMemPaths {
+    /// The pipeline whose VAE, text encoder and tokenizer serve both.
+    pub fn shared(&self) -> &Path {
+        self.image_to_video
+            .as_deref()
+            .unwrap_or(&self.text_to_video)
+    }
 }
 
 /// How shots are sampled.
@@ -117,7 +127,7 @@ impl<T> Station<T> {
 #[derive(Debug)]
 struct Sampling {
     text_to_video: Denoiser,
-    image_to_video: Denoiser,
+    image_to_video: Option<Denoiser>,
     vae: VaeConfig,
     device: Device,
 }
@@ -157,7 +167,7 @@ impl StoryMemEngine {
         };
         let rows = settings.rows(replica);
         let shares_rows = rows.part().of > 1;
-        let [text_to_video, image_to_video] = open_experts(paths, settings, &replica.shard)?;
+        let (text_to_video, image_to_video) = open_experts(paths, settings, &replica.shard)?;
         let team = (layout.plan.degrees.ranks() > 1).then_some(&crew);
         // Whoever has two halves already needs no help.
         let may_help = settings.widen && layout.plan.degrees.cfg == 1;
@@ -174,14 +184,17 @@ impl StoryMemEngine {
                 Pipeline::TextToVideo,
             )?
             .with_ranks(team, Some(&leaders)),
-            image_to_video: Denoiser::new(
-                &paths.image_to_video,
-                image_to_video,
-                settings.image_to_video,
-                Pipeline::ImageToVideo,
-            )?
-            .with_ranks(team, Some(&leaders)),
-            vae: VaeConfig::of(&Checkpoint::open(&paths.image_to_video.join("vae"))?)?,
+            image_to_video: paths
+                .image_to_video
+                .as_deref()
+                .zip(image_to_video)
+                .map(|(folder, experts)| {
+                    let pipeline = Pipeline::ImageToVideo;
+                    Denoiser::new(folder, experts, settings.image_to_video, pipeline)
+                })
+                .transpose()?
+                .map(|denoiser| denoiser.with_ranks(team, Some(&leaders))),
+            vae: VaeConfig::of(&Checkpoint::open(&paths.shared().join("vae"))?)?,
             device: settings.target.device,
         };
         sampling.check()?;
@@ -267,7 +280,7 @@ impl StoryMemEngine {
                 // Idle as well, or late with its offer.
                 Help::Offer => leaders.say(from, &Help::Decline)?,
                 Help::Prepare { pipeline, expert } => {
-                    let denoiser = sampling.of(pipeline);
+                    let denoiser = sampling.of(pipeline)?;
                     guest = Some(Guest::prepare(denoiser, expert, &mut tensors)?);
                 }
                 Help::Forward {
@@ -364,10 +377,10 @@ pub fn serve(
     let replica = &replica.on_device(device, settings.patience);
     match replica.seat().role {
         Role::Denoise(_) => {
-            let [text_to_video, image_to_video] = open_experts(paths, settings, &replica.shard)?;
+            let (text_to_video, image_to_video) = open_experts(paths, settings, &replica.shard)?;
             let rows = settings.rows(replica);
             let vae = (rows.part().of > 1)
-                .then(|| AutoencoderKlWan::open(&paths.image_to_video.join("vae"), device));
+                .then(|| AutoencoderKlWan::open(&paths.shared().join("vae"), device));
             let vae = vae.transpose()?;
             let follower = Follower {
                 replica,
@@ -402,12 +415,12 @@ fn open_experts(
     paths: &StoryMemPaths,
     settings: &StoryMemSettings,
     shard: &Shard,
-) -> Result<[Experts; 2]> {
+) -> Result<(Experts, Option<Experts>)> {
     let lora = paths.lora.as_deref().map(|folder| (folder, settings.lora));
-    Ok([
-        Experts::open(&paths.text_to_video, settings.target, None, shard)?,
-        Experts::open(&paths.image_to_video, settings.target, lora, shard)?,
-    ])
+    let first = Experts::open(&paths.text_to_video, settings.target, None, shard)?;
+    let others = paths.image_to_video.as_deref();
+    let others = others.map(|folder| Experts::open(folder, settings.target, lora, shard));
+    Ok((first, others.transpose()?))
 }
 
 impl StoryMemSettings {
@@ -432,10 +445,11 @@ impl Sampling {
     fn check(&self) -> Result<()> {
         let z_dim = self.vae.z_dim;
         let wanted = 4 + z_dim;
-        for (name, denoiser, condition) in [
-            ("text-to-video", &self.text_to_video, 0),
-            ("image-to-video", &self.image_to_video, wanted),
-        ] {
+        let others = self.image_to_video.iter();
+        let others = others.map(|denoiser| ("image-to-video", denoiser, wanted));
+        for (name, denoiser, condition) in
+            std::iter::once(("text-to-video", &self.text_to_video, 0)).chain(others)
+        {
             let found = (denoiser.latent_channels(), denoiser.condition_channels());
             if found != (z_dim, condition) {
                 let reason = format!(
@@ -449,10 +463,10 @@ impl Sampling {
         Ok(())
     }
 
-    fn of(&self, pipeline: Pipeline) -> &Denoiser {
+    fn of(&self, pipeline: Pipeline) -> Result<&Denoiser> {
         match pipeline {
-            Pipeline::TextToVideo => &self.text_to_video,
-            Pipeline::ImageToVideo => &self.image_to_video,
+            Pipeline::TextToVideo => Ok(&self.text_to_video),
+            Pipeline::ImageToVideo => self.image_to_video.as_ref().ok_or_else(no_image_to_video),
         }
     }
 
@@ -466,7 +480,7 @@ impl Sampling {
         let denoiser = self.of(match conditions.pictures {
             Some(_) => Pipeline::ImageToVideo,
             None => Pipeline::TextToVideo,
-        });
+        })?;
         let noise = self.noise(inputs, conditions)?;
         let start = DenoiseInputs {
             noise: &noise,
@@ -513,6 +527,13 @@ pub(crate) fn pixels(pictures: &[&RgbImage], size: Resolution, device: Device) -
     };
     let frames = pictures.iter().map(frame).collect::<Result<Vec<_>>>()?;
     Ok(Tensor::f_stack(&frames, 1)?.f_to_device(device)?)
+}
+
+/// What to say where the pipeline for pictures is needed after all.
+pub(crate) fn no_image_to_video() -> ModelError {
+    let reason = "no i2v checkpoint is loaded, so that no shot can continue the one before; set \
+                  memory.continuation = \"none\", or put i2v into models.dir";
+    ModelError::bad_file("i2v", reason)
 }
 
 /// Digest of everything that decides the numbers.
@@ -573,12 +594,10 @@ fn adapters(
     paths: &StoryMemPaths,
     settings: &StoryMemSettings,
 ) -> Result<Vec<(&'static str, AdapterIdentity)>> {
-    let Some(lora) = &paths.lora else {
+    let (Some(lora), Some(pipeline)) = (&paths.lora, &paths.image_to_video) else {
         return Ok(Vec::new());
     };
-    let is_there = |expert: AdaptedExpert| {
-        component_folder(&paths.image_to_video, expert.component()).is_dir()
-    };
+    let is_there = |expert: AdaptedExpert| component_folder(pipeline, expert.component()).is_dir();
     let is_only = !is_there(AdaptedExpert::Low);
     let identity = |expert: AdaptedExpert| {
         let file = adapter_file(lora, expert, is_only)?;
@@ -598,9 +617,10 @@ fn digests(
 ) -> Result<Vec<(String, String)>> {
     let mut digests = Vec::new();
     for (pipeline, folder) in [
-        ("t2v", &paths.text_to_video),
-        ("i2v", &paths.image_to_video),
+        ("t2v", Some(&paths.text_to_video)),
+        ("i2v", paths.image_to_video.as_ref()),
     ] {
+        let Some(folder) = folder else { continue };
         for part in ["transformer", "transformer_2", "vae", "text_encoder"] {
             let component = component_folder(folder, part);
             if component.is_dir() {
@@ -609,7 +629,9 @@ fn digests(
             }
         }
     }
-    digests.push(("clip".to_owned(), Checkpoint::open(&paths.clip)?.digest()?));
+    if let Some(clip) = &paths.clip {
+        digests.push(("clip".to_owned(), Checkpoint::open(clip)?.digest()?));
+    }
     for (name, adapter) in adapters {
         digests.push((format!("lora/{name}"), adapter.digest.clone()));
     }
@@ -638,8 +660,8 @@ pub fn storymem_paths(dir: &Path, lora: Option<PathBuf>) -> StoryMemPaths {
     use crate::tiny::folders;
     StoryMemPaths {
         text_to_video: dir.join(folders::TEXT_TO_VIDEO),
-        image_to_video: dir.join(folders::IMAGE_TO_VIDEO),
+        image_to_video: Some(dir.join(folders::IMAGE_TO_VIDEO)),
         lora,
-        clip: dir.join(folders::CLIP),
+        clip: Some(dir.join(folders::CLIP)),
     }
 }

@@ -20,6 +20,7 @@ pub mod layers;
 pub mod lora;
 pub mod method;
 pub mod noise;
+pub mod parts;
 mod remote;
 pub mod replica;
 pub mod sampler;

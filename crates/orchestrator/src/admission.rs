@@ -166,7 +166,7 @@ impl RunFolder {
     fn check_same(&self, before: &RunFile, now: &RunFile) -> Result<(), RunError> {
         let mut differences = Vec::new();
         if before.engine.fingerprint != now.engine.fingerprint {
-            differences.push(other_engine(&before.engine, &now.engine));
+            differences.push(engine_difference(before, now));
         }
         let identities = [&before.identity, &now.identity].map(|value| value.as_object());
         let keys = identities.into_iter().flatten().flat_map(|map| map.keys());
@@ -224,8 +224,29 @@ fn joined(before: &RunFile, now: RunFile) -> Option<RunFile> {
     })
 }
 
-/// What of the engine is another, by name where that is known: a checkpoint or an adapter.
-fn other_engine(before: &EngineDescription, now: &EngineDescription) -> String {
+/// What makes the engine another one, as far as the records know it: settings, the quality score, a
+/// checkpoint or an adapter.
+fn engine_difference(before: &RunFile, now: &RunFile) -> String {
+    let mut named = Vec::new();
+    for (pointer, key) in ENGINE_SETTINGS {
+        let [old, new] = [before, now].map(|run| run.config.pointer(pointer));
+        if let (Some(old), Some(new)) = (old, new) {
+            setting_differences(key, old, new, &mut named);
+        }
+    }
+    let [old, new] = [before, now].map(|run| &run.engine.quality_score);
+    if old != new {
+        named.push(format!("the quality score (was {old}, is {new})"));
+    }
+    named.extend(other_weights(&before.engine, &now.engine));
+    match named.is_empty() {
+        true => "the engine (weights, sampler or precision)".to_owned(),
+        false => format!("the engine: {}", named.join(", ")),
+    }
+}
+
+/// The checkpoints and adapters that are not the same.
+fn other_weights(before: &EngineDescription, now: &EngineDescription) -> Vec<String> {
     let digest = |engine: &EngineDescription, name: &str| {
         let mut models = engine.models.iter();
         let found = models.find(|(known, _)| known == name);
@@ -245,10 +266,32 @@ fn other_engine(before: &EngineDescription, now: &EngineDescription) -> String {
             (None, _) => Some(format!("{name} was not there")),
             (_, None) => Some(format!("{name} is not there")),
         });
-    let changed: Vec<String> = changed.collect();
-    match changed.is_empty() {
-        true => "the engine (sampler or precision)".to_owned(),
-        false => format!("the engine's weights ({})", changed.join(", ")),
+    changed.collect()
+}
+
+/// Settings that decide what an engine makes: where they stand in the record, and their names.
+const ENGINE_SETTINGS: [(&str, &str); 7] = [
+    ("/engine", "engine"),
+    ("/models/dtype", "models.dtype"),
+    ("/lora/alpha", "lora.alpha"),
+    ("/lora/scaling", "lora.scaling"),
+    ("/lora/merge", "lora.merge"),
+    ("/sampler", "sampler"),
+    ("/memory/rope_stride", "memory.rope_stride"),
+];
+
+/// The leaves at `key` that differ. A setting that an older build did not know is not among them.
+fn setting_differences(key: &str, old: &Value, new: &Value, named: &mut Vec<String>) {
+    match (old, new) {
+        (Value::Object(old), Value::Object(new)) => {
+            for (name, value) in new {
+                if let Some(before) = old.get(name) {
+                    setting_differences(&format!("{key}.{name}"), before, value, named);
+                }
+            }
+        }
+        _ if old == new => {}
+        _ => named.push(format!("{key} (was {old}, is {new})")),
     }
 }
 

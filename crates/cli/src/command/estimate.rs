@@ -136,7 +136,22 @@ pub fn run(arguments: &Arguments) -> Outcome {
     } else {
         print(&text(&report))?;
     }
-    Ok(Exit::Done)
+    Ok(report.exit())
+}
+
+impl Report<'_> {
+    /// Whether the run that was asked about can be made on what there is: a script that goes on to
+    /// start it must not read the text to find out.
+    fn exit(&self) -> Exit {
+        let in_time = self
+            .deadline
+            .as_ref()
+            .is_none_or(|deadline| deadline.cheapest.is_some());
+        match self.estimate.fits && self.soonest.is_some() && in_time {
+            true => Exit::Done,
+            false => Exit::Config,
+        }
+    }
 }
 
 fn report<'a>(
@@ -247,7 +262,7 @@ fn shot_settings(config: &Config) -> Result<ShotSettings, Failure> {
         video: config.video_spec(),
         window: WindowSettings {
             max_images: config.memory.max_images,
-            sink: config.memory.sink,
+            sink: config.memory.sink.min(config.memory.max_images),
         },
         max_keyframes: max_keyframes(config),
         continuation: config.memory.continuation,

@@ -9,6 +9,10 @@ use storyloom_models::inspect::{Component, inspect};
 use storyloom_models::tiny::init_tiny;
 use storyloom_story::{Method, Seed};
 
+use super::{ConfigArguments, config};
+use crate::checkpoints;
+use crate::config::Config;
+use crate::config::options::EngineKind;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::{print, print_json};
 
@@ -29,6 +33,8 @@ enum What {
         #[arg(long)]
         json: bool,
     },
+    /// Show what the settings need of checkpoints, what is there and what is missing.
+    Check(ConfigArguments),
     /// Write tiny checkpoints with random weights, in the layout of the real ones.
     InitTiny {
         /// Folder to make.
@@ -68,7 +74,10 @@ fn method(name: &str) -> Result<Method, String> {
     let known = Method::ALL.into_iter().find(|method| method.name() == name);
     known.ok_or_else(|| {
         let names = Method::ALL.map(Method::name);
-        format!("the methods are {}", names.join(", "))
+        format!(
+            "there is no such method; so far there is {}",
+            names.join(", ")
+        )
     })
 }
 
@@ -87,6 +96,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
                 .any(|component| component.problem.is_some());
             Ok(if broken { Exit::Config } else { Exit::Done })
         }
+        What::Check(arguments) => check(&config::load(arguments)?),
         What::InitTiny {
             folder,
             method,
@@ -110,6 +120,20 @@ pub fn run(arguments: &Arguments) -> Outcome {
             Ok(Exit::Done)
         }
     }
+}
+
+/// Prints the list of parts; all that is missing is told at once.
+fn check(config: &Config) -> Outcome {
+    if config.top.engine == EngineKind::Simulated {
+        print("engine = \"simulated\" needs no checkpoints")?;
+        return Ok(Exit::Done);
+    }
+    let set = checkpoints::of(config)?;
+    print(&set.table())?;
+    Ok(match set.is_whole() {
+        true => Exit::Done,
+        false => Exit::Config,
+    })
 }
 
 fn table(components: &[Component]) -> String {

@@ -19,6 +19,7 @@ use storyloom_parallel::World;
 use storyloom_telemetry::{EventLog, Reporter};
 
 use super::{ConfigArguments, config};
+use crate::checkpoints;
 use crate::config::Config;
 use crate::config::options::{EngineKind, OnPreempt};
 use crate::costs;
@@ -125,6 +126,9 @@ fn on_this_rank(
         tell_long_prompts(config, &input);
     }
     let settings = run_config(config, arguments, &input, place);
+    if config.top.engine == EngineKind::Torch {
+        checkpoints::check_continuations(config, &input.lines)?;
+    }
     planner::prepare(&settings, &input, place)?;
     if drain::is_forbidden(&settings, place)? {
         if place.is_first() {
@@ -287,7 +291,8 @@ fn run_config(config: &Config, arguments: &Arguments, input: &Input, place: &Pla
         video: config.video_spec(),
         window: WindowSettings {
             max_images: memory.max_images,
-            sink: memory.sink,
+            // With memory off there is nothing to keep first.
+            sink: memory.sink.min(memory.max_images),
         },
         selection: SelectionSettings {
             rule: memory.selection,

@@ -92,7 +92,7 @@ impl Config {
             "must be at most 102",
         );
         rule(
-            memory.sink <= memory.max_images,
+            memory.max_images == 0 || memory.sink <= memory.max_images,
             "memory.sink",
             "must not be larger than memory.max_images",
         );

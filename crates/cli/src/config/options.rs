@@ -193,7 +193,8 @@ options! {
     }
     /// What a shot sees of the shots before it.
     memory: Memory {
-        /// Most pictures a shot sees; 0 turns memory off.
+        /// Most pictures a shot sees; 0 turns memory off: then `i2v` and `clip` in `models.dir` are
+        /// not needed, as long as no shot continues the one before.
         max_images: usize = 10,
         /// The first so many pictures of a story are always among them.
         sink: usize = 3,

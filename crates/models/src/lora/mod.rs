@@ -65,6 +65,19 @@ pub fn adapter_identity(file: &Path, settings: LoraSettings) -> Result<AdapterId
     })
 }
 
+/// Fails if the adapter in `file` cannot be read or if nobody knows how strong it is to be.
+///
+/// # Errors
+/// What [`apply_lora`] would say of the file alone.
+pub fn check_adapter(file: &Path, settings: LoraSettings) -> Result<()> {
+    let adapter = Adapter::open(file)?;
+    let mut products = adapter
+        .updates()
+        .values()
+        .filter(|update| update.is_low_rank());
+    products.try_for_each(|update| adapter.scale(update, settings).map(drop))
+}
+
 /// Applies the adapter in `file` to `model` and returns the number of layers it changed.
 ///
 /// Every tensor of the file must be used and every layer it names must have both halves; anything

@@ -24,7 +24,8 @@ pub(crate) const LATENTS: &str = "latents";
 #[derive(Debug)]
 pub struct Decoder {
     vae: AutoencoderKlWan,
-    pub(super) clip: ClipVision,
+    /// Tells keyframes apart, if that is wanted.
+    pub(super) clip: Option<ClipVision>,
     pub(super) scorer: Box<dyn QualityScorer>,
     /// Have the other rows of every picture.
     rows: Peers,
@@ -44,8 +45,12 @@ impl Decoder {
             ..Target::CPU_F32
         };
         Ok(Self {
-            vae: AutoencoderKlWan::open(&paths.image_to_video.join("vae"), device)?,
-            clip: ClipVision::open(&paths.clip, target)?,
+            vae: AutoencoderKlWan::open(&paths.shared().join("vae"), device)?,
+            clip: paths
+                .clip
+                .as_deref()
+                .map(|clip| ClipVision::open(clip, target))
+                .transpose()?,
             scorer,
             rows,
         })

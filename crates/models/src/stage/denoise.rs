@@ -7,6 +7,7 @@ use storyloom_story::LoopState;
 use tch::{Kind, Tensor};
 
 use crate::checkpoint::{Checkpoint, Target, component_folder};
+use crate::engine::no_image_to_video;
 use crate::error::{ModelError, Result};
 use crate::help::{Help, Leaders};
 use crate::lora::{AdaptedExpert, LoraSettings, adapter_file, apply_lora};
@@ -361,7 +362,7 @@ impl Denoiser {
 }
 
 /// Whether the pipeline says itself that it has no second expert.
-fn has_one_expert(pipeline: &Path) -> Result<bool> {
+pub(crate) fn has_one_expert(pipeline: &Path) -> Result<bool> {
     let path = pipeline.join("model_index.json");
     if !path.exists() {
         return Ok(false);
@@ -534,7 +535,7 @@ pub(crate) struct Follower<'a> {
     pub(crate) replica: &'a Replica,
     pub(crate) target: Target,
     pub(crate) text_to_video: Experts,
-    pub(crate) image_to_video: Experts,
+    pub(crate) image_to_video: Option<Experts>,
     /// Decodes its rows of a picture, where the ranks share that too.
     pub(crate) decode_rows: Box<dyn FnMut(Tensor) -> Result<()> + 'a>,
 }
@@ -561,7 +562,7 @@ impl Follower<'_> {
                     None if guided => &[POSITIVE, NEGATIVE],
                     None => &[POSITIVE],
                 };
-                let model = self.experts(pipeline).model(expert);
+                let model = self.experts(pipeline)?.model(expert);
                 let context = |name: &&str| model.prepare_context(&take(&mut tensors, name)?, None);
                 let contexts = texts.iter().map(context).collect::<Result<_>>()?;
                 prepared = Some((pipeline, expert, contexts));
@@ -580,7 +581,7 @@ impl Follower<'_> {
                     timestep: &timestep,
                     temporal_positions: Some(&positions),
                 };
-                let model = self.experts(*pipeline).model(*expert);
+                let model = self.experts(*pipeline)?.model(*expert);
                 let mut answer = Tensors::new();
                 for context in contexts {
                     answer.insert(VELOCITY.to_owned(), model.forward(&inputs, context)?);
@@ -598,10 +599,10 @@ impl Follower<'_> {
         })
     }
 
-    fn experts(&self, pipeline: Pipeline) -> &Experts {
+    fn experts(&self, pipeline: Pipeline) -> Result<&Experts> {
         match pipeline {
-            Pipeline::TextToVideo => &self.text_to_video,
-            Pipeline::ImageToVideo => &self.image_to_video,
+            Pipeline::TextToVideo => Ok(&self.text_to_video),
+            Pipeline::ImageToVideo => self.image_to_video.as_ref().ok_or_else(no_image_to_video),
         }
     }
 }

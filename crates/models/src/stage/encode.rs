@@ -7,7 +7,7 @@ use tch::{Kind, Tensor};
 
 use super::denoise::TextPair;
 use crate::checkpoint::Target;
-use crate::engine::{StoryMemPaths, StoryMemSettings, pixels};
+use crate::engine::{StoryMemPaths, StoryMemSettings, no_image_to_video, pixels};
 use crate::error::{ModelError, Result};
 use crate::method::storymem::{condition_channels, latent_frames, temporal_positions};
 use crate::tensor_file::from_host;
@@ -33,6 +33,8 @@ pub struct Encoder {
     negative_prompt: String,
     text: PromptEncoder,
     vae: AutoencoderKlWan,
+    /// Whether there is a pipeline for shots that see pictures.
+    takes_pictures: bool,
     negative: Option<Tensor>,
     /// Encodings of all-grey clips, by frames, width and height.
     grey: HashMap<(i64, u32, u32), Tensor>,
@@ -47,8 +49,9 @@ impl Encoder {
             target,
             memory_stride: settings.memory_stride,
             negative_prompt: negative.unwrap_or(DEFAULT_NEGATIVE_PROMPT).to_owned(),
-            text: PromptEncoder::open(&paths.image_to_video, target)?,
-            vae: AutoencoderKlWan::open(&paths.image_to_video.join("vae"), target.device)?,
+            text: PromptEncoder::open(paths.shared(), target)?,
+            vae: AutoencoderKlWan::open(&paths.shared().join("vae"), target.device)?,
+            takes_pictures: paths.image_to_video.is_some(),
             negative: None,
             grey: HashMap::new(),
         })
@@ -64,7 +67,16 @@ impl Encoder {
             negative,
         };
         let latents = latent_frames(request.video.frames as usize);
-        if request.opening == Opening::Text {
+        let sees_pictures = match request.opening {
+            Opening::Text => false,
+            // A shot that remembers nothing needs no pipeline for pictures, where there is none.
+            Opening::Memory => self.takes_pictures || !inputs.memory.is_empty(),
+            Opening::LastFrame | Opening::Motion => true,
+        };
+        if sees_pictures && !self.takes_pictures {
+            return Err(no_image_to_video());
+        }
+        if !sees_pictures {
             let positions = temporal_positions(0, latents, 1);
             return Ok(Conditions {
                 text,

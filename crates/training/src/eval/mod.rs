@@ -28,7 +28,10 @@ pub enum EvalError {
     /// There is no story of the drawn world in it.
     #[error(
         "{}: no story of the drawn world in it; `storyloom eval` measures runs of manifests that \
-         `storyloom train manifest` wrote, whose stories are called tiny-…", folder.display()
+         `storyloom train manifest` wrote, whose stories are called tiny-…: it knows what every shot \
+         of these should show and reads that from the pictures. It has no CLIP, DINO or aesthetic \
+         scores, so stories of other manifests, ST-Bench among them, are measured with other \
+         programs, from the mp4 files of the run", folder.display()
     )]
     NoStories {
         /// The run folder.

@@ -1,0 +1,141 @@
+//! Which checkpoints the settings need, and what of them is there.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use storyloom_models::engine::{StoryMemPaths, storymem_paths};
+use storyloom_models::lora::LoraSettings;
+use storyloom_models::parts::{Part, advice, storymem_parts};
+use storyloom_models::tiny::folders;
+use storyloom_story::{Continuation, Line};
+
+use crate::config::{Config, paths};
+use crate::exit::{Exit, Failure};
+
+/// The checkpoints that the settings need.
+pub struct CheckpointSet {
+    /// Where they lie.
+    pub paths: StoryMemPaths,
+    dir: PathBuf,
+    parts: Vec<Part>,
+}
+
+/// Looks at the checkpoints that `config` needs.
+///
+/// # Errors
+/// It names no folder.
+pub fn of(config: &Config) -> Result<CheckpointSet, Failure> {
+    let dir = &config.models.dir;
+    if dir.is_empty() {
+        let message = "models.dir is empty; set it to a folder of checkpoints, \
+                       or write a tiny one with: storyloom model init-tiny DIR";
+        return Err(Failure::new(Exit::Config, message));
+    }
+    for (key, folder) in [("models.dir", dir), ("lora.dir", &config.lora.dir)] {
+        if !folder.is_empty() && !Path::new(folder).exists() {
+            return Err(Failure::new(Exit::Config, paths::missing(key, folder)));
+        }
+    }
+    let dir = PathBuf::from(dir);
+    let mut paths = storymem_paths(&dir, lora_folder(config));
+    if config.memory.max_images == 0 {
+        let is_there = |folder: &PathBuf| folder.is_dir();
+        paths.image_to_video = paths.image_to_video.filter(is_there);
+        paths.clip = paths.clip.filter(is_there);
+    }
+    let parts = storymem_parts(&paths, lora_settings(config));
+    Ok(CheckpointSet { paths, dir, parts })
+}
+
+/// Without memory and without `i2v` no shot can continue the one before: that is said before
+/// anything is loaded.
+///
+/// # Errors
+/// A shot of the input is to do so.
+pub fn check_continuations(config: &Config, lines: &[Line]) -> Result<(), Failure> {
+    let continues = |line: &&Line| match line {
+        // Only the first shot of a story has none before it.
+        Line::Story(story) => story.script.shots().skip(1).any(|(_, shot)| !shot.cut),
+        Line::Brief(_) => false,
+    };
+    if config.memory.continuation == Continuation::None || config.memory.max_images > 0 {
+        return Ok(());
+    }
+    let Some(line) = lines.iter().find(continues) else {
+        return Ok(());
+    };
+    if of(config)?.paths.image_to_video.is_some() {
+        return Ok(());
+    }
+    let message = format!(
+        "memory is off and there is no {} in {}, but shots of the story {} continue the one before \
+         (\"cut\": false); set memory.continuation = \"none\" to begin all shots from text",
+        folders::IMAGE_TO_VIDEO,
+        config.models.dir,
+        line.id()
+    );
+    Err(Failure::new(Exit::Config, message))
+}
+
+/// How adapters are applied.
+pub fn lora_settings(config: &Config) -> LoraSettings {
+    LoraSettings {
+        alpha: (config.lora.alpha > 0.0).then_some(config.lora.alpha),
+        scaling: config.lora.scaling,
+        merge: config.lora.merge,
+    }
+}
+
+/// The folder that the config names, or else the one beside the checkpoints, if there is one.
+fn lora_folder(config: &Config) -> Option<PathBuf> {
+    if !config.lora.dir.is_empty() {
+        return Some(PathBuf::from(&config.lora.dir));
+    }
+    let beside = Path::new(&config.models.dir).join(folders::LORA);
+    beside.is_dir().then_some(beside)
+}
+
+impl CheckpointSet {
+    /// Whether nothing is missing or broken.
+    pub fn is_whole(&self) -> bool {
+        self.parts.iter().all(|part| part.problem.is_none())
+    }
+
+    /// Every part with its state.
+    pub fn table(&self) -> String {
+        let mut text = String::new();
+        for part in &self.parts {
+            let state = match &part.problem {
+                None => format!("there    {}", part.place.display()),
+                Some(problem) => format!("MISSING  {problem}"),
+            };
+            // Writing to a text cannot fail.
+            let _ = writeln!(text, "{:<20} {:<46} {state}", part.name, part.purpose);
+        }
+        for line in self.advice() {
+            let _ = writeln!(text, "{line}");
+        }
+        text
+    }
+
+    /// What a run says that cannot begin.
+    pub fn missing(&self) -> String {
+        let mut text = format!("the checkpoints in {} cannot be used:", self.dir.display());
+        for part in &self.parts {
+            if let Some(problem) = &part.problem {
+                let _ = write!(text, "\n  {} ({}): {problem}", part.name, part.purpose);
+            }
+        }
+        for line in self.advice() {
+            let _ = write!(text, "\n{line}");
+        }
+        text
+    }
+
+    fn advice(&self) -> Vec<String> {
+        match self.is_whole() {
+            true => Vec::new(),
+            false => advice(&self.dir, &self.parts),
+        }
+    }
+}
