@@ -5,6 +5,7 @@ use std::path::Path;
 use std::thread;
 
 use serde::Serialize;
+use storyloom_models::checkpoint::component_folder;
 use storyloom_models::engine::storymem_paths;
 use storyloom_models::text::{PromptTokenizer, TEXT_ROWS, clean_prompt};
 use storyloom_story::{ShotId, StoryId, StoryScript};
@@ -66,7 +67,7 @@ impl Meter {
             return None;
         }
         let paths = storymem_paths(Path::new(&config.models.dir), None);
-        let folder = paths.image_to_video.join("tokenizer");
+        let folder = component_folder(paths.shared(), "tokenizer");
         // Nothing is cut here. Why it cannot be opened is told by whoever loads the checkpoint.
         let tokenizer = PromptTokenizer::open(&folder, usize::MAX);
         Some(tokenizer.map_or(Self::Estimate, |tokenizer| Self::Exact(Box::new(tokenizer))))

@@ -11,6 +11,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 
+use serde_json::Value;
 use storyloom_memory::storage::UNFINISHED;
 use storyloom_story::{Brief, Line, StoryId};
 
