@@ -1,4 +1,5 @@
 //! Pictures of every kind that is read, made here so that the right pixels are known.
+#![allow(clippy::unwrap_used, reason = "tests stop at the first surprise")]
 
 mod files;
 

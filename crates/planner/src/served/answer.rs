@@ -204,7 +204,7 @@ fn hidden_error(error: &Value, piece: &Value, text: &str) -> Fault {
             .unwrap_or(400),
         wish: None,
         place: None,
-        complaint: Complaint::of_value(piece, text),
+        complaint: Box::new(Complaint::of_value(piece, text)),
     }
 }
 

@@ -355,7 +355,7 @@ impl Line {
                 status,
                 wish,
                 place,
-                complaint: Complaint::of_text(&text),
+                complaint: Box::new(Complaint::of_text(&text)),
             }),
         }
     }

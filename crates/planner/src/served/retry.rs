@@ -28,7 +28,7 @@ pub(super) enum Fault {
         /// Where it sends us instead.
         place: Option<String>,
         /// What it said besides.
-        complaint: Complaint,
+        complaint: Box<Complaint>,
     },
     /// What it sent is no answer of the protocol.
     #[error("the server sent what is no chat completion: {0}")]

@@ -18,6 +18,9 @@ use crate::planner::{
 };
 use crate::schema::Bounds;
 
+/// What a server says to a question: a status and a text.
+type Answer = fn(&Value) -> (u16, String);
+
 /// What the server does with one request.
 #[derive(Debug, Clone)]
 enum Act {
@@ -564,7 +567,7 @@ fn is_odd(asked: &Value) -> bool {
 /// says how it was asked.
 #[test]
 fn what_a_server_refuses_of_all_is_left_out_and_kept_in_mind() {
-    let rules: [(&str, fn(&Value) -> (u16, String)); 13] = [
+    let rules: [(&str, Answer); 13] = [
         (
             "max_completion_tokens instead",
             |asked| match asked["max_tokens"].is_null() {
@@ -736,7 +739,7 @@ fn what_one_question_meets_is_its_own() {
     fn message(message: Value, end: &str) -> Value {
         json!({"choices": [{"message": message, "finish_reason": end}], "usage": {"prompt_tokens": null}})
     }
-    let rules: [(&str, fn(&Value) -> (u16, String)); 11] = [
+    let rules: [(&str, Answer); 11] = [
         ("planner.max_tokens", |asked| {
             odd(
                 asked,
