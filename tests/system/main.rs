@@ -7,6 +7,7 @@ mod browser;
 mod durable;
 mod feeds;
 mod films;
+mod first_hour;
 mod harness;
 mod input;
 mod launch;

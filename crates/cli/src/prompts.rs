@@ -169,8 +169,8 @@ mod tests {
     }
 
     #[test]
-    fn estimates_are_near_what_the_tokenizer_says() {
-        // UMT5's own counts, end token included.
+    fn estimates_grow_with_what_is_written() {
+        // Between one token a word and one a character, the end token included.
         for (text, least, most) in [
             ("A red mug stands on a table.", 8, 11),
             ("一只红色的杯子放在桌子上", 7, 13),
