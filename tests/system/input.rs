@@ -96,7 +96,7 @@ fn files_that_are_not_there_are_named_with_their_line() {
     refused(
         "m.jsonl",
         text,
-        "m.jsonl:2:23: the script \"gone.json\" cannot be read",
+        "m.jsonl:2:23: the script \"gone.json\" cannot be used",
     );
     let images = line("a", &[true]).replacen('{', "{\"reference_images\": [\"hero.png\"], ", 1);
     refused(

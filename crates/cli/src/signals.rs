@@ -69,6 +69,12 @@ impl Heard {
             Err(_) => {}
         }
     }
+
+    /// Everything is saved: the next request ends the program, however soon it comes.
+    fn expect_the_end(&self) {
+        const LONG_AGO: u64 = 1;
+        self.first.store(LONG_AGO, Ordering::SeqCst);
+    }
 }
 
 /// A clock that only goes forward; never 0.
@@ -161,6 +167,7 @@ pub fn after_stop(on_preempt: OnPreempt) {
         (OnPreempt::Requeue, Some(job)) => requeue(&job),
     };
     if wait {
+        HEARD.expect_the_end();
         tracing::info!("everything is saved; waiting for the end, another signal exits");
         loop {
             std::thread::sleep(Duration::from_secs(3600));

@@ -112,7 +112,7 @@ fn wrong_lines_are_shown_with_their_place() {
         ),
         (
             "{\"id\": \"a\", \"script\": \"cat.json\"}",
-            ":2:23: the script \"cat.json\" cannot be read: no such file",
+            ":2:23: the script \"cat.json\" cannot be used: no such file",
         ),
         (
             "{\"id\": \"a\", \"scrpt\": \"dog.json\"}",
