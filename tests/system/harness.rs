@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Once};
 use std::time::{Duration, Instant, SystemTime};
 
 pub use rustix::process::Signal;
 use rustix::process::{Pid, kill_process};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use tempfile::TempDir;
 
 /// A program that should have finished long ago has hung.
@@ -53,8 +56,22 @@ impl Finished {
     }
 }
 
+/// What ignores signals passes that on to what it starts, as shells do with programs in the
+/// background. A signal that is handled here is heard by every program that the tests start.
+fn let_signals_be_heard() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTERM] {
+            // The tests themselves end by it as ever.
+            let always = Arc::new(AtomicBool::new(true));
+            signal_hook::flag::register_conditional_default(signal, always).unwrap();
+        }
+    });
+}
+
 /// The binary with these arguments, away from the settings of whoever runs the tests.
 pub fn storyloom<A: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = A>) -> Command {
+    let_signals_be_heard();
     let mut command = Command::new(env!("CARGO_BIN_EXE_storyloom"));
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("STORYLOOM_")) {
         command.env_remove(name);
@@ -86,6 +103,7 @@ impl Ranks {
                 storyloom(["launch", "-n", &ranks.to_string()].iter().chain(arguments))
             }
             Self::Mpi(ranks) => {
+                let_signals_be_heard();
                 let mut command = Command::new("mpirun");
                 command
                     .args(["-n", &ranks.to_string(), env!("CARGO_BIN_EXE_storyloom")])

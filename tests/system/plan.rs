@@ -250,7 +250,7 @@ fn every_bad_field_is_told_with_its_line() {
         ),
         (
             "\"title\": \"t\", \"product_image\": \"text.png\"",
-            "neither PNG nor JPEG",
+            "it is no picture that can be read",
         ),
     ];
     let text: String = (0..)
