@@ -342,7 +342,7 @@ fn a_poisoned_story_is_set_aside() {
     let lines = format!("{broken}\n{}", line("tale", &[true]));
     let manifest = shop.write("manifest.jsonl", lines);
     shop.write("hero.png", BLUE);
-    let poison = shop.write("out/stories/ad/references.json", "no record");
+    let poison = shop.write("out/stories/ad/commits/references.json", "no record");
     finish(&mut shop.run(&manifest, &[]))
         .ended_with(1)
         .saying("references.json");

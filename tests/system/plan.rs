@@ -191,65 +191,71 @@ fn every_bad_field_is_told_with_its_line() {
     let lines = [
         ("\"title\": 3", "\"title\" must be a text"),
         (
-            "\"title\": \"t\", \"shots\": 0",
+            "\"title\": \"tin\", \"shots\": 0",
             "\"shots\" must be a whole number from 1 to 64",
         ),
         (
-            "\"title\": \"t\", \"language\": \"english\"",
+            "\"title\": \"tin\", \"language\": \"english\"",
             "is no language tag",
         ),
         (
-            "\"title\": \"t\", \"size\": [100, 64]",
+            "\"title\": \"tin\", \"size\": [100, 64]",
             "must be a multiple of 16",
         ),
-        ("\"title\": \"t\", \"style\": 1", "\"style\" must be a text"),
-        ("\"title\": \"t\", \"selling_points\": {}", "must be a list"),
         (
-            "\"title\": \"t\", \"instruction\": \"\"",
+            "\"title\": \"tin\", \"style\": 1",
+            "\"style\" must be a text",
+        ),
+        (
+            "\"title\": \"tin\", \"selling_points\": {}",
+            "must be a list",
+        ),
+        (
+            "\"title\": \"tin\", \"instruction\": \"\"",
             "\"instruction\" is empty",
         ),
         (
-            "\"title\": \"t\", \"tenant\": []",
+            "\"title\": \"tin\", \"tenant\": []",
             "\"tenant\" must be a text",
         ),
         (
-            "\"title\": \"t\", \"priority\": \"x\"",
+            "\"title\": \"tin\", \"priority\": \"x\"",
             "\"priority\" must be a whole number",
         ),
         (
-            "\"title\": \"t\", \"titel\": 1",
+            "\"title\": \"tin\", \"titel\": 1",
             "the unknown key \"titel\"",
         ),
         (
-            "\"title\": \"t\", \"product_image\": \"no.png\"",
+            "\"title\": \"tin\", \"product_image\": \"no.png\"",
             "No such file",
         ),
         (
-            "\"title\": \"t\", \"product_image\": \"../x.png\"",
+            "\"title\": \"tin\", \"product_image\": \"../x.png\"",
             "leaves the folder",
         ),
         (
-            "\"title\": \"t\", \"product_image\": \"/etc/passwd\"",
+            "\"title\": \"tin\", \"product_image\": \"/etc/passwd\"",
             "leaves the folder",
         ),
         (
-            "\"title\": \"t\", \"product_image\": \"http://10.0.0.1/x.png\"",
+            "\"title\": \"tin\", \"product_image\": \"http://10.0.0.1/x.png\"",
             "it is a URL",
         ),
         (
-            "\"title\": \"t\", \"product_image\": \"bomb.png\"",
+            "\"title\": \"tin\", \"product_image\": \"bomb.png\"",
             "60000x60000",
         ),
         (
-            "\"title\": \"t\", \"product_image\": \"huge.png\"",
+            "\"title\": \"tin\", \"product_image\": \"huge.png\"",
             "bytes, at most",
         ),
         (
-            "\"title\": \"t\", \"product_image\": \"link.png\"",
+            "\"title\": \"tin\", \"product_image\": \"link.png\"",
             "a link in its path",
         ),
         (
-            "\"title\": \"t\", \"product_image\": \"text.png\"",
+            "\"title\": \"tin\", \"product_image\": \"text.png\"",
             "it is no picture that can be read",
         ),
     ];
