@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::durable::BLUE;
 use crate::harness::{Finished, Ranks, Signal, Workshop, finish, send, storyloom, wait_until};
 use crate::torch::models;
 
@@ -141,7 +142,8 @@ fn prompts_and_secrets_are_not_logged() {
     let good = serde_json::json!({"id": "ad", "script": script});
     let broken =
         serde_json::json!({"id": "tale", "script": script, "reference_images": ["hero.png"]});
-    shop.write("hero.png", "no picture");
+    shop.write("hero.png", BLUE);
+    shop.write("out/stories/tale/commits/references.json", "no record");
     let manifest = shop.write("manifest.jsonl", format!("{good}\n{broken}"));
     let token = shop.write("token", SECRET);
     let sets = [&models(), &format!("metrics.token_file={token}")];
@@ -154,13 +156,13 @@ fn prompts_and_secrets_are_not_logged() {
     command
         .env("STORYLOOM_METRICS_TOKEN", SECRET)
         .env("OTEL_EXPORTER_OTLP_HEADERS", format!("key={SECRET}"));
-    let ended = finish(&mut command).ended_with(1).saying("hero.png");
+    let ended = finish(&mut command).ended_with(1).saying("references.json");
     let mut logs = ended.stderr;
     for path in log_files(&shop).values() {
         logs.push_str(&fs::read_to_string(path).unwrap());
     }
     assert!(
-        logs.contains("\"shot ended\"") && logs.contains("hero.png"),
+        logs.contains("\"shot ended\"") && logs.contains("references.json"),
         "{logs}"
     );
     assert!(!logs.contains(PROMPT) && !logs.contains(SECRET), "{logs}");
