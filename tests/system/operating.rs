@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
 
-use crate::harness::{Signal, Workshop, finish, signal_when};
+use crate::harness::{Ranks, Signal, Workshop, finish, signal_when};
 
 /// Nothing here takes so long; what does has hung.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -228,7 +228,11 @@ fn a_folder_that_is_no_run_is_not_drained() {
 /// Status and body of an answer.
 fn ask(address: &str, request: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(address).ok()?;
-    write!(stream, "{request}Host: x\r\nConnection: close\r\n\r\n").ok()?;
+    write!(
+        stream,
+        "{request}Host: localhost\r\nConnection: close\r\n\r\n"
+    )
+    .ok()?;
     let mut text = String::new();
     stream.read_to_string(&mut text).ok()?;
     let code = text.split(' ').nth(1)?.parse().ok()?;
@@ -318,6 +322,71 @@ fn the_pages_of_a_run_tell_how_it_goes_and_take_orders() {
         .arg(shop.out())
         .status();
     assert_eq!(grep.unwrap().code(), Some(1));
+}
+
+/// A status has names of stories only where somebody wants them there.
+#[test]
+fn pages_name_no_stories_unless_asked_to() {
+    for (names, wanted) in [("metrics.names=false", false), ("metrics.names=true", true)] {
+        let shop = Workshop::new();
+        let manifest = long_run(&shop);
+        let mut command = shop.run(&manifest, &[&SLOW[..], &[names]].concat());
+        let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+        let (address, _) = wait_for("a target", || targets(&shop).into_iter().next());
+        let status = wait_for("a shot", || {
+            let text = get(&address, "/status")?.1;
+            let status: Value = serde_json::from_str(&text).ok()?;
+            let now = status["workers"][0]["now"].as_array()?.len();
+            (now > 0).then_some(text)
+        });
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let named = status.contains("\"one\"") || status.contains("\"two\"");
+        assert_eq!(named, wanted, "{status}");
+    }
+}
+
+/// With more connections open than the program may have files, it makes its stories: alone and as a
+/// world, whose leaders serve a page each.
+#[test]
+fn connections_to_the_pages_take_nothing_from_the_run() {
+    const FILES: usize = 128;
+    for ranks in [Ranks::Alone, Ranks::Launch(2)] {
+        let shop = Workshop::new();
+        let manifest = shop.manifest(&[("one", &[true; 8]), ("two", &[true; 8])]);
+        let run = shop.run_on(ranks, "simulated", &manifest, &SLOW);
+        let mut shell = Command::new("/bin/sh");
+        shell
+            .args(["-c", &format!("ulimit -n {FILES}; exec \"$@\""), "sh"])
+            .arg(run.get_program())
+            .args(run.get_args())
+            .env("OMP_NUM_THREADS", "1")
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let child = shell.spawn().unwrap();
+        let leaders = match ranks {
+            Ranks::Launch(leaders) => leaders,
+            _ => 1,
+        };
+        let all = wait_for("all targets", || {
+            Some(targets(&shop)).filter(|found| found.len() == leaders)
+        });
+        let mut idle = Vec::new();
+        for address in all.keys() {
+            for _ in 0..2 * FILES {
+                let mut stream = TcpStream::connect(address).unwrap();
+                // Some are cut off at once.
+                let _ = write!(stream, "GET /metrics HTTP/1.1\r\nX: ");
+                idle.push(stream);
+            }
+            assert_eq!(get(address, "/healthz").unwrap().0, 200);
+        }
+        let ended = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(0), "{said}");
+        assert!(!said.contains("panicked"), "{said}");
+        shop.ask(&["verify", "--quick"]).ended_with(0);
+    }
 }
 
 /// Who is killed is known to be dead at once, what it was at is not called running, and nothing of it

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use serde_json::Value;
 use storyloom_memory::Disk;
 use storyloom_models::tch;
 use storyloom_orchestrator::lease::host_name;
@@ -88,6 +89,7 @@ impl Shift {
         let watch = Arc::new(Watch {
             folder: folder(),
             watcher: Mutex::new(Watcher::new(folder())),
+            names: config.metrics.names,
             stop: stop.clone(),
             own: Mutex::new(OwnRank::new(config, place)?),
             others: RankReports::gather(&settings.out, id),
@@ -202,6 +204,8 @@ fn token(config: &Config) -> Result<Option<Token>, Failure> {
 struct Watch {
     folder: RunFolder,
     watcher: Mutex<Watcher>,
+    /// Whether the page of the status names stories.
+    names: bool,
     stop: StopFlag,
     own: Mutex<OwnRank>,
     others: RankReports,
@@ -214,9 +218,12 @@ impl RunWatch for Watch {
         if !seen.is_begun() {
             return Err("the run is not begun yet".to_owned());
         }
-        let json = serde_json::to_string(&seen).map_err(|error| error.to_string())?;
+        let mut json = serde_json::to_value(&seen).map_err(|error| error.to_string())?;
+        if !self.names {
+            leave_names_out(&mut json);
+        }
         let work = RunWork::of(&watcher.shifts(), now());
-        Ok((view(&seen, work), json))
+        Ok((view(&seen, work), json.to_string()))
     }
 
     fn ranks(&self) -> Vec<RankReport> {
@@ -234,6 +241,19 @@ impl RunWatch for Watch {
         drain::request(&self.folder)
             .map(drop)
             .map_err(|error| error.to_string())
+    }
+}
+
+/// Takes out of a status what names stories, shots and tenants: the page has no accounts.
+fn leave_names_out(json: &mut Value) {
+    const NAMES: [&str; 3] = ["story", "shot", "tenants"];
+    match json {
+        Value::Object(map) => {
+            map.retain(|key, _| !NAMES.contains(&key.as_str()));
+            map.values_mut().for_each(leave_names_out);
+        }
+        Value::Array(list) => list.iter_mut().for_each(leave_names_out),
+        _ => {}
     }
 }
 
@@ -257,4 +277,30 @@ fn by_state(counts: &Counts) -> ByState {
         (State::Failed, counts.failed),
         (State::Quarantined, counts.quarantined),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_status_without_names_still_counts() {
+        let now = json!({"story": "neo", "shot": "01_02", "stage": "denoise", "step": 3});
+        let mut status = json!({
+            "stories": {"total": 4, "done": 1},
+            "tenants": {"acme": {"done": 1}},
+            "workers": [{"id": "w1", "now": [now], "planning": [{"story": "neo", "attempt": 0}]}],
+        });
+        leave_names_out(&mut status);
+        let left = json!({
+            "stories": {"total": 4, "done": 1},
+            "workers": [{
+                "id": "w1",
+                "now": [{"stage": "denoise", "step": 3}],
+                "planning": [{"attempt": 0}],
+            }],
+        });
+        assert_eq!(status, left);
+    }
 }

@@ -3,6 +3,7 @@
 //! The orchestrator reports [`Event`]s; [`Reporter`]s turn them into log lines, the journal of the
 //! program and figures.
 
+pub mod bystander;
 mod event_log;
 pub mod logs;
 pub mod metrics;

@@ -356,6 +356,8 @@ options! {
         listen: String = "127.0.0.1:0".to_owned(),
         /// Name or address by which other machines reach this one; empty for its host name.
         host: String = String::new(),
+        /// Name stories, shots and tenants on the page `/status`, for whoever can reach it.
+        names: bool = false,
         /// File with the token of those who may ask for changes: `POST /drain`. The environment
         /// variable `STORYLOOM_METRICS_TOKEN` may hold the token itself. Without one nobody may.
         token_file: String = String::new(),

@@ -8,6 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::connections::Limits;
 use super::figures::{Metrics, now};
 use super::machine::RankReport;
 use super::push::Push;
@@ -15,6 +16,7 @@ use super::run::RunView;
 use super::server::{Pages, Server};
 use super::targets::{Target, replace};
 use super::token::Token;
+use crate::bystander;
 
 /// How the metrics of a leader are given away.
 #[derive(Debug)]
@@ -127,7 +129,15 @@ impl Exporter {
     fn serve(&mut self) -> io::Result<()> {
         let settings = &self.shared.settings;
         if let Some(listen) = settings.listen {
-            let server = Server::start(listen, self.shared.clone())?;
+            let limits = Limits::of_this_process();
+            let server = Server::start(listen, self.shared.clone(), limits)?;
+            if server.address().ip().is_unspecified() && settings.token.is_none() {
+                tracing::warn!(
+                    "figures are served at {}, to all machines that reach this one: open the port \
+                     to Prometheus only",
+                    server.address()
+                );
+            }
             let address = reachable(server.address(), &settings.host);
             tracing::info!("figures at http://{address}/metrics");
             self.server = Some(server);
@@ -137,8 +147,8 @@ impl Exporter {
         }
         if settings.listen.is_some() || settings.push.is_some() {
             let (shared, target) = (self.shared.clone(), self.target.clone());
-            let looker = std::thread::Builder::new().name("metrics".to_owned());
-            self.looker = Some(looker.spawn(move || shared.keep_looking(target.as_ref()))?);
+            let looker = bystander::spawn("metrics", move || shared.keep_looking(target.as_ref()));
+            self.looker = Some(looker?);
         }
         Ok(())
     }
@@ -284,6 +294,10 @@ impl Pages for Shared {
 
     fn worker(&self) -> &str {
         &self.settings.id
+    }
+
+    fn host(&self) -> &str {
+        &self.settings.host
     }
 
     fn metrics(&self) -> Result<String, String> {

@@ -4,10 +4,12 @@
 //! an [`Exporter`] gives that away.
 
 pub mod catalogue;
+mod connections;
 pub mod document;
 mod exporter;
 mod families;
 mod figures;
+mod hosts;
 pub mod labels;
 mod machine;
 mod nvml;

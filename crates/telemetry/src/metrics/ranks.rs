@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::machine::RankReport;
 use super::targets::replace;
+use crate::bystander;
 
 fn folder(run: &Path, leader: &str) -> PathBuf {
     run.join("metrics").join("ranks").join(leader)
@@ -87,10 +88,9 @@ impl RankPulse {
                 }
             }
         };
-        let thread = std::thread::Builder::new().name("rank-report".to_owned());
         Self {
             over: Some(over),
-            thread: thread.spawn(beat).ok(),
+            thread: bystander::spawn("rank-report", beat).ok(),
         }
     }
 }

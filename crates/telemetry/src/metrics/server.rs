@@ -4,7 +4,8 @@
 //! Whoever got the address of another answers those with 404.
 //!
 //! They are served by one thread with a runtime of its own, which asks values that others keep and
-//! never a disk, a network or a GPU.
+//! never a disk, a network or a GPU. Nothing that comes in by the network ends that thread, takes the
+//! files that the run needs, or ends the program.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -13,15 +14,18 @@ use std::thread::JoinHandle;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use tokio::sync::oneshot;
+use tokio::sync::watch;
 
+use super::connections::{self, Limits};
+use super::hosts::Hosts;
 use super::targets::{RUN_PARAMETER, WORKER_PARAMETER};
 use super::token::Token;
+use crate::bystander;
 
 /// What the pages say.
 pub(super) trait Pages: Send + Sync + 'static {
@@ -29,6 +33,8 @@ pub(super) trait Pages: Send + Sync + 'static {
     fn run(&self) -> &str;
     /// The worker that the leases know the leader by.
     fn worker(&self) -> &str;
+    /// The name by which others reach this machine.
+    fn host(&self) -> &str;
     /// The figures in the text format of Prometheus.
     fn metrics(&self) -> Result<String, String>;
     /// Whether the process makes progress, and why not.
@@ -47,7 +53,7 @@ pub(super) trait Pages: Send + Sync + 'static {
 #[derive(Debug)]
 pub(super) struct Server {
     address: SocketAddr,
-    stop: Option<oneshot::Sender<()>>,
+    stop: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -57,33 +63,37 @@ impl Server {
     ///
     /// # Errors
     /// No port is free, or the address is none of this machine.
-    pub(super) fn start(address: SocketAddr, pages: Arc<dyn Pages>) -> io::Result<Self> {
+    pub(super) fn start(
+        address: SocketAddr,
+        pages: Arc<dyn Pages>,
+        limits: Limits,
+    ) -> io::Result<Self> {
         let listener = bind(address)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
+            .enable_time()
             .build()?;
-        let (stop, stopped) = oneshot::channel::<()>();
-        let serve = async move {
-            let listener = tokio::net::TcpListener::from_std(listener)?;
-            let serving = axum::serve(listener, routes(pages)).into_future();
-            tokio::select! {
-                result = serving => result,
-                // Connections that are open then are dropped: nobody waits for them.
-                _ = stopped => Ok(()),
-            }
+        let listener = {
+            let _inside = runtime.enter();
+            tokio::net::TcpListener::from_std(listener)?
         };
-        let thread = std::thread::Builder::new()
-            .name("metrics-http".to_owned())
-            .spawn(move || {
-                if let Err(error) = runtime.block_on(serve) {
-                    tracing::warn!(%error, "figures are not served any more; the run goes on");
+        let routes = routes(pages, address);
+        let (stop, stopped) = watch::channel(false);
+        let thread = bystander::spawn("metrics-http", move || {
+            let mut stopped = stopped.clone();
+            runtime.block_on(async {
+                tokio::select! {
+                    () = connections::serve(&listener, &routes, limits) => {}
+                    // Connections that are open then are dropped: nobody waits for them.
+                    _ = stopped.wait_for(|&over| over) => {}
                 }
-            })?;
+            });
+        })?;
         Ok(Self {
             address,
-            stop: Some(stop),
+            stop,
             thread: Some(thread),
         })
     }
@@ -96,10 +106,8 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if let Some(stop) = self.stop.take() {
-            // It may have ended already.
-            let _ = stop.send(());
-        }
+        // It may have ended already.
+        let _ = self.stop.send(true);
         if let Some(thread) = self.thread.take() {
             // If it panicked it has said so.
             let _ = thread.join();
@@ -123,7 +131,8 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 
 type Shared = State<Arc<dyn Pages>>;
 
-fn routes(pages: Arc<dyn Pages>) -> Router {
+fn routes(pages: Arc<dyn Pages>, address: SocketAddr) -> Router {
+    let hosts = Arc::new(Hosts::new(address.ip(), pages.host()));
     Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(health))
@@ -131,7 +140,28 @@ fn routes(pages: Arc<dyn Pages>) -> Router {
         .route("/status", get(status))
         .route("/drain", post(drain))
         .layer(from_fn_with_state(pages.clone(), only_if_meant))
+        .layer(from_fn_with_state(hosts, only_by_own_names))
         .with_state(pages)
+}
+
+/// Lets requests through that call this server by a name of its own.
+async fn only_by_own_names(
+    State(hosts): State<Arc<Hosts>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let headers = request.headers().get_all(HOST).into_iter();
+    let headers = headers.map(|host| host.to_str().unwrap_or_default());
+    let address = request
+        .uri()
+        .authority()
+        .map(|authority| authority.as_str());
+    if headers.chain(address).all(|host| hosts.know(host)) {
+        return next.run(request).await;
+    }
+    let why = "nobody is called so here: ask by address, or by the name that metrics.host gives \
+               where metrics.listen is open to others\n";
+    (StatusCode::MISDIRECTED_REQUEST, why).into_response()
 }
 
 /// Lets requests through that are for this leader, or for nobody in particular.
@@ -196,3 +226,7 @@ async fn drain(State(pages): Shared, headers: HeaderMap) -> Response {
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error).into_response(),
     }
 }
+
+#[cfg(test)]
+#[path = "server_test.rs"]
+mod tests;

@@ -272,7 +272,11 @@ fn settings(run: &Path, id: &str) -> ExporterSettings {
 /// Status and body of an answer.
 fn ask(address: SocketAddr, request: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).unwrap();
-    write!(stream, "{request}Host: x\r\nConnection: close\r\n\r\n").unwrap();
+    write!(
+        stream,
+        "{request}Host: localhost\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     let code = text.split(' ').nth(1).unwrap().parse().unwrap();
