@@ -1,9 +1,11 @@
 //! How ranks that somebody else started come together, and what launchers around them change.
 
 use std::fs;
-use std::net::TcpListener;
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, kill_process_group};
 
@@ -194,11 +196,167 @@ fn who_waits_for_others_can_be_stopped() {
     let set = [("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", text.as_str())];
     let mut first = rank(&shop, &manifest, (0, 2), &set);
     wait_until(&mut first, || {
-        std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+        TcpStream::connect(("127.0.0.1", port)).is_ok()
     });
     send(Signal::TERM, first.id());
     end_of(first).ended_with(75);
     assert!(!shop.is_begun());
+}
+
+/// What a rank must end within that does not wait for ever.
+const SOON: Duration = Duration::from_secs(60);
+
+/// How a program ended, or nothing if it goes on.
+fn end_soon(mut child: Child) -> Option<Finished> {
+    let begun = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if begun.elapsed() > SOON {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Some(end_of(child))
+}
+
+/// Two ranks of which the second is stopped in the middle, as if its machine had lost its power: the
+/// first makes all stories alone and then waits for the other.
+fn left_alone(shop: &Workshop, patience: &str) -> (Child, Child) {
+    let stories = [("a", &[true; 3][..]), ("b", &[true; 3])];
+    let manifest = shop.manifest(&stories);
+    let port = free_port().to_string();
+    let start = |number: usize| {
+        let mut command = shop.run(
+            &manifest,
+            &[
+                "simulated.step_ms=100",
+                "run.patience=2",
+                "simulated.videos=false",
+                "on_preempt=exit",
+                &format!("topology.patience={patience}"),
+            ],
+        );
+        command
+            .envs([("RANK", number), ("WORLD_SIZE", 2)].map(|(k, v)| (k, v.to_string())))
+            .envs([("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", &port)])
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let mut ranks = [0, 1].map(start);
+    wait_until(&mut ranks[1], || shop.commits() > 0);
+    send(Signal::STOP, ranks[1].id());
+    wait_until(&mut ranks[0], || shop.commits() == 6);
+    let [first, second] = ranks;
+    (first, second)
+}
+
+/// The end of a world has a deadline like everything else.
+#[test]
+fn ranks_that_vanish_are_not_waited_for_at_the_end() {
+    let shop = Workshop::new();
+    let (first, mut second) = left_alone(&shop, "4");
+    let ended = end_soon(first);
+    second.kill().unwrap();
+    second.wait().unwrap();
+    ended
+        .expect("it waits for ever")
+        .ended_with(75)
+        .saying("no sign of rank 1");
+    shop.ask(&["verify", "--quick"]).ended_with(0);
+}
+
+/// One signal ends a rank that waits for one that is gone, however patient it is.
+#[test]
+fn one_signal_ends_the_wait_for_ranks_that_vanished() {
+    let shop = Workshop::new();
+    let (mut first, mut second) = left_alone(&shop, "3600");
+    let is_done = || {
+        let status = shop.ask(&["status", "--json"]).json();
+        status["stories"]["done"] == 2
+    };
+    wait_until(&mut first, is_done);
+    send(Signal::TERM, first.id());
+    let ended = end_soon(first);
+    second.kill().unwrap();
+    second.wait().unwrap();
+    ended.expect("it heeds no signal").ended_with(75);
+}
+
+/// Strangers at the meeting place, who say nothing or one letter now and then.
+#[test]
+fn strangers_keep_no_world_from_coming_together() {
+    let shop = Workshop::new();
+    let manifest = shop.manifest(&STORIES);
+    let port = free_port();
+    let text = port.to_string();
+    let set = [
+        ("MASTER_ADDR", "127.0.0.1"),
+        ("MASTER_PORT", text.as_str()),
+        ("STORYLOOM_TOKEN", "open-sesame"),
+    ];
+    let mut first = rank(&shop, &manifest, (0, 2), &set);
+    let call = || TcpStream::connect(("127.0.0.1", port));
+    wait_until(&mut first, || call().is_ok());
+    let silent: Vec<_> = (0..100).map(|_| call().unwrap()).collect();
+    let mut slow = call().unwrap();
+    let letters = std::thread::spawn(move || {
+        while slow.write_all(b"s").is_ok() {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    });
+    let second = rank(&shop, &manifest, (1, 2), &set);
+    for rank in [first, second] {
+        let ended = end_soon(rank).expect("it never came together");
+        let ended = ended.ended_with(0).saying("of 2, ");
+        assert!(!ended.stderr.contains("sesame"), "{}", ended.stderr);
+    }
+    letters.join().unwrap();
+    drop(silent);
+    assert_eq!(logs(&shop, 1), 1);
+}
+
+/// Processes that have `text` in their command line.
+fn processes_with(text: &str) -> Vec<u32> {
+    let all = fs::read_dir("/proc").unwrap().flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let has = |pid: &u32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains(text)
+    };
+    pids.filter(has).collect()
+}
+
+/// Whenever a launcher is killed, its ranks end with it: before they have asked to be told of its
+/// death as well.
+#[test]
+fn no_rank_outlives_its_launcher() {
+    for delay in [0, 30, 60, 100, 150, 200, 300, 500, 1000] {
+        let shop = Workshop::new();
+        let manifest = shop.manifest(&[("a", &[true; 40]), ("b", &[true; 40])]);
+        let mut command = shop.run_on(Ranks::Launch(3), "simulated", &manifest, &SLOW);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut launcher = command.spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(delay));
+        launcher.kill().unwrap();
+        launcher.wait().unwrap();
+        let out = shop.out().display().to_string();
+        let begun = Instant::now();
+        loop {
+            let left = processes_with(&out);
+            if left.is_empty() {
+                break;
+            }
+            if begun.elapsed() > SOON / 2 {
+                for &rank in &left {
+                    send(Signal::KILL, rank);
+                }
+                panic!("after {delay} ms: {left:?} outlive their launcher");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
 }
 
 /// Ranks that nobody told where to meet, as those of a build without MPI under `mpirun`: one of them

@@ -1,14 +1,17 @@
 //! The world of ranks that this program was started in, and how it ends as one.
 
+use std::cell::Cell;
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use storyloom_models::ModelError;
 use storyloom_models::replica::Replica;
 use storyloom_models::shard::Peers;
 use storyloom_models::wan::WanConfig;
+use storyloom_orchestrator::{StopAt, StopFlag};
 use storyloom_parallel::topology::{Degrees, Layout, Plan, Role, Seat};
-use storyloom_parallel::{CommError, World, WorldOptions};
+use storyloom_parallel::{CommError, Group, World, WorldOptions};
+use storyloom_telemetry::bystander;
 
 use crate::config::Config;
 use crate::config::options::EngineKind;
@@ -23,6 +26,8 @@ pub struct Place {
     /// What they are called together, different for every start.
     pub name: String,
     layout: Layout,
+    /// How long ranks wait for each other.
+    patience: Duration,
 }
 
 /// Time that the first rank has to say what all would say: launchers end the others, and throw
@@ -98,6 +103,7 @@ pub fn join(config: &Config) -> Result<Place, Failure> {
         name: name(&world)?,
         world,
         layout,
+        patience,
     })
 }
 
@@ -251,12 +257,12 @@ impl Place {
     /// call it together. Only what a leader gives counts.
     ///
     /// # Errors
-    /// A rank is missing.
-    pub fn as_leader_says(&self, mine: &str) -> Result<String, Failure> {
+    /// A rank is missing, or this program was asked to stop.
+    pub fn as_leader_says(&self, mine: &str, stop: &StopFlag) -> Result<String, Failure> {
         let (seat, group) = (self.seat(), self.world.group());
         let members = self.layout.members(seat.replica);
         if seat.index > 0 {
-            let said = group.receive(members[0], None).map_err(setup)?;
+            let said = Ending::of(self, stop).hear(members[0])?;
             return Ok(String::from_utf8_lossy(&said).into_owned());
         }
         for &member in &members[1..] {
@@ -287,33 +293,98 @@ impl Place {
     /// Ends as all ranks do: waits for them, and returns the gravest of their codes. Launchers end
     /// the whole world at the first code that is not 0, so all must be the same.
     ///
+    /// Ranks are waited for as long as they live. Once this program was asked to stop, it has
+    /// `topology.patience` for that, and a rank of which nothing is heard a few seconds.
+    ///
     /// # Errors
-    /// A rank died meanwhile.
-    pub fn agree(&self, exit: Exit) -> Result<Exit, Failure> {
+    /// A rank died meanwhile, or does not end; the code is the gravest of those that are known.
+    pub fn agree(&self, exit: Exit, stop: &StopFlag) -> Result<Exit, Failure> {
         let group = self.world.group();
         let (rank, size) = (group.rank(), group.size());
-        let mut worst = exit;
+        let ending = Ending::of(self, stop);
         let code = |message: Vec<u8>| message.first().copied().and_then(Exit::of_code);
+        let graver = |failure: Failure| Failure {
+            exit: failure.exit.graver(exit),
+            ..failure
+        };
         if rank > 0 {
-            group.send(0, &[exit as u8]).map_err(setup)?;
-            return Ok(code(group.receive(0, None).map_err(setup)?).unwrap_or(exit));
+            let said = group.send(0, &[exit as u8]).map_err(setup);
+            let heard = said.and_then(|()| ending.hear(0)).map_err(graver)?;
+            return Ok(code(heard).unwrap_or(exit));
+        }
+        let mut worst = exit;
+        let mut missing = Vec::new();
+        for other in 1..size {
+            match ending.hear(other) {
+                Ok(theirs) => worst = worst.graver(code(theirs).unwrap_or(Exit::Unexpected)),
+                Err(failure) => {
+                    worst = worst.graver(failure.exit);
+                    missing.push(failure.message);
+                }
+            }
         }
         for other in 1..size {
-            let theirs = code(group.receive(other, None).map_err(setup)?);
-            worst = worst.graver(theirs.unwrap_or(Exit::Unexpected));
+            // Those who are gone have been counted.
+            let _ = group.send(other, &[worst as u8]);
         }
-        for other in 1..size {
-            group.send(other, &[worst as u8]).map_err(setup)?;
+        match missing.is_empty() {
+            true => Ok(worst),
+            false => Err(Failure::new(worst, missing.join("; "))),
         }
-        Ok(worst)
     }
 }
 
-/// A rank that panics takes its world with it, since the others would wait for it.
+/// Waiting for ranks that may not come any more.
+struct Ending<'a> {
+    group: &'a Group,
+    stop: &'a StopFlag,
+    patience: Duration,
+    /// When this program was first seen to be asked to stop.
+    asked: Cell<Option<Instant>>,
+}
+
+impl<'a> Ending<'a> {
+    fn of(place: &'a Place, stop: &'a StopFlag) -> Self {
+        Self {
+            group: place.world.group(),
+            stop,
+            patience: place.patience,
+            asked: Cell::new(None),
+        }
+    }
+
+    /// Whether a rank that lives has had its time since this program was asked to stop.
+    fn is_over(&self) -> bool {
+        if self.stop.asked() != Some(StopAt::Step) {
+            return false;
+        }
+        let asked = self.asked.get().unwrap_or_else(Instant::now);
+        self.asked.set(Some(asked));
+        asked.elapsed() > self.patience
+    }
+
+    /// The next message of a rank.
+    fn hear(&self, from: usize) -> Result<Vec<u8>, Failure> {
+        let heard = self.group.receive_unless(from, &|| self.is_over());
+        heard.map_err(setup)?.ok_or_else(|| {
+            let seconds = self.patience.as_secs();
+            let message = format!(
+                "rank {from} has not stopped within {seconds} s (topology.patience); run the same \
+                 command again"
+            );
+            Failure::new(Exit::Stopped, message)
+        })
+    }
+}
+
+/// A rank that panics takes its world with it, since the others would wait for it. Threads that only
+/// look on may fail.
 fn end_together_on_panic() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         usual(info);
-        World::abort(Exit::Unexpected as i32);
+        if !bystander::looks_on() {
+            World::abort(Exit::Unexpected as i32);
+        }
     }));
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::error::CommError;
 use crate::frame::{self, Greeting, LONGEST_GREETING, LONGEST_LIST, Message, Refusal, VERSION};
 use crate::meeting::{Holder, Meeting};
+use crate::proof::{Claim, Conversation, nonce};
 use crate::rendezvous::as_seen_from;
 
 /// Time for a connection to come about, and for an answer to a greeting.
@@ -15,6 +16,8 @@ const ANSWER: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_millis(50);
 /// What the rendezvous may take longer than it was asked to.
 const GRACE: Duration = Duration::from_secs(15);
+/// A launcher listens before it starts the first rank: where nobody listened for so long, it is gone.
+const LAUNCHER_IS_GONE: Duration = Duration::from_secs(2);
 
 /// Listens where the ranks meet, as the first of them.
 ///
@@ -73,13 +76,20 @@ pub(crate) fn attend(
 ) -> Result<Vec<SocketAddr>, CommError> {
     let deadline = Instant::now() + patience;
     let mut last = Attempt::default();
+    let mut heard = Instant::now();
     while Instant::now() < deadline {
         for &port in &meeting.ports {
             for address in last.addresses(meeting, port) {
-                if let Some(stream) = last.greet(address, me)? {
-                    return wait_for_all(&stream, meeting, me, patience);
+                if let Some((stream, conversation)) = last.greet(address, meeting, me)? {
+                    return wait_for_all(&stream, &conversation, meeting, me, patience);
                 }
             }
+        }
+        if !last.is_refused {
+            heard = Instant::now();
+        }
+        if meeting.holder == Holder::Launcher && heard.elapsed() > LAUNCHER_IS_GONE {
+            return Err(launcher_is_gone(me.rank));
         }
         std::thread::sleep(PAUSE);
     }
@@ -97,15 +107,27 @@ pub(crate) fn attend(
     )))
 }
 
+/// A rank of a launcher that has ended before its ranks have met.
+pub(crate) fn launcher_is_gone(rank: usize) -> CommError {
+    CommError::Absent(format!(
+        "rank {rank}: its launcher has ended; start the run again"
+    ))
+}
+
 /// What was found at the place last.
 struct Attempt {
     reason: String,
+    /// Whether nobody listens there.
+    is_refused: bool,
 }
 
 impl Default for Attempt {
     fn default() -> Self {
         let reason = "nobody answers".to_owned();
-        Self { reason }
+        Self {
+            reason,
+            is_refused: false,
+        }
     }
 }
 
@@ -121,35 +143,75 @@ impl Attempt {
     fn greet(
         &mut self,
         address: SocketAddr,
+        meeting: &Meeting,
         me: &Greeting,
-    ) -> Result<Option<TcpStream>, CommError> {
-        let stream = match call(address) {
+    ) -> Result<Option<(TcpStream, Conversation)>, CommError> {
+        let stream = match call(address, ANSWER) {
             Ok(stream) => stream,
             Err(error) => {
+                self.is_refused = error.kind() == io::ErrorKind::ConnectionRefused;
                 self.reason = format!("{address}: {error}");
                 return Ok(None);
             }
         };
-        let greeting = Message::Greeting(me.clone());
-        let answer = frame::write(&stream, &greeting)
-            .and_then(|()| frame::read(&stream, LONGEST_GREETING, Instant::now() + ANSWER));
-        match answer {
-            Ok(Message::Welcome) => return Ok(Some(stream)),
-            Ok(Message::Refused(Refusal::OtherWorld)) => {
+        self.is_refused = false;
+        match introduce(&stream, &meeting.world, me, Instant::now() + ANSWER) {
+            Ok(Introduced::Welcome(conversation)) => return Ok(Some((stream, conversation))),
+            Ok(Introduced::Refused(Refusal::OtherWorld)) => {
                 self.reason = format!("{address}: another world of ranks meets there");
             }
-            Ok(Message::Refused(refusal)) => return Err(refused(address, me, &refusal)),
+            Ok(Introduced::Refused(refusal)) => return Err(refused(address, me, &refusal)),
             // A rank that has just ended, or a program that is none of ours.
-            Ok(_) => self.reason = format!("{address}: no rendezvous answers there"),
             Err(error) => self.reason = format!("{address}: no rendezvous answers there: {error}"),
         }
         Ok(None)
     }
 }
 
+/// What comes of a greeting.
+pub(crate) enum Introduced {
+    /// The rank belongs there, and so does whoever it called.
+    Welcome(Conversation),
+    /// It does not.
+    Refused(Refusal),
+}
+
+/// Greets who was called, proves to know the secret `world` and has it proven. The answer to the
+/// proof may take until `deadline`.
+pub(crate) fn introduce(
+    stream: &TcpStream,
+    world: &str,
+    me: &Greeting,
+    deadline: Instant,
+) -> io::Result<Introduced> {
+    let me = Greeting {
+        nonce: nonce()?,
+        ..me.clone()
+    };
+    stream.set_write_timeout(Some(ANSWER))?;
+    frame::write(stream, &Message::Greeting(me.clone()))?;
+    let answer = frame::read(stream, LONGEST_GREETING, Instant::now() + ANSWER)?;
+    let conversation = match answer {
+        Message::Challenge(nonce) => Conversation::new(world, &me, nonce)?,
+        Message::Refused(refusal) => return Ok(Introduced::Refused(refusal)),
+        _ => return Err(io::Error::other("it does not answer the greeting")),
+    };
+    let proof = conversation.prove(Claim::IsRank);
+    frame::write(stream, &Message::Proof(proof))?;
+    match frame::read(stream, LONGEST_GREETING, deadline)? {
+        Message::Welcome(proof) if conversation.is_proof(Claim::IsOfTheWorld, &proof) => {
+            Ok(Introduced::Welcome(conversation))
+        }
+        Message::Refused(refusal) => Ok(Introduced::Refused(refusal)),
+        _ => Err(io::Error::other(
+            "it does not know the secret of this world",
+        )),
+    }
+}
+
 /// Connects to somebody else.
-fn call(address: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&address, ANSWER)?;
+pub(crate) fn call(address: SocketAddr, within: Duration) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&address, within)?;
     // Where nobody listens, a caller whose own port happens to be that one reaches himself.
     if stream.local_addr()? == stream.peer_addr()? {
         return Err(io::ErrorKind::ConnectionRefused.into());
@@ -178,6 +240,7 @@ fn refused(address: SocketAddr, me: &Greeting, refusal: &Refusal) -> CommError {
 /// Waits for the list of all ranks.
 fn wait_for_all(
     stream: &TcpStream,
+    conversation: &Conversation,
     meeting: &Meeting,
     me: &Greeting,
     patience: Duration,
@@ -198,8 +261,17 @@ fn wait_for_all(
     };
     let there = stream.peer_addr().map_err(ended)?.ip();
     let deadline = Instant::now() + patience + GRACE;
+    let is_genuine =
+        |list: &str, proof: &str| conversation.is_proof(Claim::Said(list.as_bytes()), proof);
     match frame::read(stream, LONGEST_LIST, deadline).map_err(ended)? {
-        Message::Addresses(list) if list.len() == me.size => Ok(as_seen_from(list, there)),
+        Message::Addresses { list, proof } if is_genuine(&list, &proof) => {
+            let list: Vec<SocketAddr> =
+                serde_json::from_str(&list).map_err(|error| ended(error.into()))?;
+            match list.len() == me.size {
+                true => Ok(as_seen_from(list, there)),
+                false => Err(ended(io::ErrorKind::InvalidData.into())),
+            }
+        }
         Message::Missing { ranks, seconds } => {
             Err(CommError::missing(&ranks, me.size, seconds, &place))
         }

@@ -38,6 +38,10 @@ pub(crate) trait Backend: Debug + Send + Sync {
     fn send(&self, to: usize, message: &[u8]) -> Result<()>;
     /// `patience` of `None` waits as long as the other end lives.
     fn receive(&self, from: usize, patience: Option<Duration>) -> Result<Vec<u8>>;
+    /// Whether a rank may still say something; always true where that is not known.
+    fn lives(&self, _member: usize) -> bool {
+        true
+    }
     /// Starts to send `mine` to all others and to receive theirs.
     fn exchange(&self, mine: &[u8]) -> Result<Box<dyn PendingExchange>>;
     /// The group of `members` (ranks of this group, sorted), of which this rank is one. `label` is

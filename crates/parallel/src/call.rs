@@ -63,6 +63,12 @@ impl Call {
         Self { reduction, ..self }
     }
 
+    /// Bytes of the caller's buffer; `None` for more than can be counted. No message of the call is
+    /// longer.
+    pub(crate) fn bytes(&self) -> Option<u64> {
+        self.count.checked_mul(self.dtype.size() as u64)
+    }
+
     pub(crate) fn to_bytes(self) -> [u8; CALL_BYTES] {
         let mut bytes = [0; CALL_BYTES];
         bytes[0] = self.kind as u8;

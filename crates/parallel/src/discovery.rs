@@ -116,6 +116,8 @@ pub type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Where ranks started by `storyloom launch` meet; the variable marks them as such.
 pub const RENDEZVOUS: &str = "STORYLOOM_RENDEZVOUS";
+/// The process of `storyloom launch`, by which its ranks notice that it is gone.
+pub const LAUNCHER: &str = "STORYLOOM_LAUNCHER";
 /// The world's shared secret.
 pub const TOKEN: &str = "STORYLOOM_TOKEN";
 /// What torchrun's agent leaves in the environment of its workers and nobody else does.

@@ -2,7 +2,7 @@
 //! a mark, so that nobody takes the words of a stranger for those of a rank.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -10,20 +10,21 @@ use serde::{Deserialize, Serialize};
 /// The first bytes of every message; the last one changes with the form of what follows.
 const MARK: [u8; 8] = *b"slranks\x02";
 
-/// The version of this program: ranks of different ones are no world.
-pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The version of this program and of what its ranks say to each other: those of different ones are
+/// no world. Every version since the first hears this much of a greeting, and says so.
+pub(crate) const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (protocol 3)");
 
 /// Longest message that is read of one who may be a stranger.
 pub(crate) const LONGEST_GREETING: usize = 4 << 10;
 /// Longest message that is read of the rendezvous: the addresses of all ranks.
 pub(crate) const LONGEST_LIST: usize = 4 << 20;
 
-/// How a rank introduces itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// How a rank introduces itself. What it knows of its world it proves afterwards.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Greeting {
     /// The version of its program.
     pub(crate) version: String,
-    /// What tells its world from others.
+    /// Empty. Protocol 2 told its secret here, and understands no greeting without it.
     pub(crate) world: String,
     /// How many ranks it believes there are.
     pub(crate) size: usize,
@@ -33,6 +34,9 @@ pub(crate) struct Greeting {
     pub(crate) port: u16,
     /// Seconds that it gives the others to come.
     pub(crate) patience: u64,
+    /// A number that no other greeting has. Protocol 2 had none.
+    #[serde(default)]
+    pub(crate) nonce: String,
 }
 
 /// Why a rank is sent away.
@@ -55,10 +59,20 @@ pub(crate) enum Refusal {
 pub(crate) enum Message {
     /// A rank introduces itself, to the rendezvous or to another rank.
     Greeting(Greeting),
-    /// The rendezvous knows the rank; what follows, follows when all are there.
-    Welcome,
-    /// Where all ranks listen, in their order.
-    Addresses(Vec<SocketAddr>),
+    /// A number that no other answer has: prove that you know the secret of this world.
+    Challenge(String),
+    /// The proof.
+    Proof(String),
+    /// The rank belongs here, and this is the proof that it has come to its own world; what follows,
+    /// follows when all are there.
+    Welcome(String),
+    /// Where all ranks listen.
+    Addresses {
+        /// In the order of the ranks, as JSON.
+        list: String,
+        /// That it is from who said welcome.
+        proof: String,
+    },
     /// These ranks did not come within so many seconds.
     Missing {
         /// The ranks.
@@ -145,10 +159,11 @@ mod tests {
 
     fn greeting() -> impl Strategy<Value = Message> {
         let numbers = (any::<u32>(), any::<u32>(), any::<u16>(), any::<u32>());
-        (".{0,40}", numbers).prop_map(|(world, (size, rank, port, patience))| {
+        (".{0,40}", numbers).prop_map(|(nonce, (size, rank, port, patience))| {
             Message::Greeting(Greeting {
                 version: VERSION.to_owned(),
-                world,
+                world: String::new(),
+                nonce,
                 size: size as usize,
                 rank: rank as usize,
                 port,
@@ -158,28 +173,18 @@ mod tests {
     }
 
     fn message() -> impl Strategy<Value = Message> {
-        let addresses = proptest::collection::vec(any::<SocketAddr>(), 0..9);
         prop_oneof![
             greeting(),
-            Just(Message::Welcome),
-            addresses.prop_map(|list| Message::Addresses(list.into_iter().map(plain).collect())),
+            ".{0,70}".prop_map(Message::Challenge),
+            ".{0,70}".prop_map(Message::Proof),
+            ".{0,70}".prop_map(Message::Welcome),
+            (".{0,90}", ".{0,70}").prop_map(|(list, proof)| Message::Addresses { list, proof }),
             (any::<Vec<usize>>(), any::<u64>())
                 .prop_map(|(ranks, seconds)| Message::Missing { ranks, seconds }),
             any::<usize>().prop_map(|size| Message::Refused(Refusal::OtherSize(size))),
             ".{0,9}".prop_map(|version| Message::Refused(Refusal::OtherVersion(version))),
             Just(Message::Refused(Refusal::Taken)),
         ]
-    }
-
-    /// Without the label of flows, which is no part of an address as text.
-    fn plain(address: SocketAddr) -> SocketAddr {
-        match address {
-            SocketAddr::V6(mut v6) => {
-                v6.set_flowinfo(0);
-                v6.into()
-            }
-            v4 => v4,
-        }
     }
 
     proptest! {
@@ -204,6 +209,26 @@ mod tests {
             let marked = [&MARK[..], &bytes].concat();
             prop_assert!(heard(&marked, LONGEST_GREETING).is_err());
         }
+    }
+
+    /// Ranks of both protocols understand each other as far as to say that they do not.
+    #[test]
+    fn greetings_of_protocol_2_are_heard() {
+        let old = r#"{"greeting":{"version":"0.1.0","world":"s","size":2,"rank":1,"port":4,"patience":60}}"#;
+        let length = u32::try_from(old.len()).unwrap().to_le_bytes();
+        let heard = heard(
+            &[b"slranks\x02", &length[..], old.as_bytes()].concat(),
+            4096,
+        )
+        .unwrap();
+        let Message::Greeting(greeting) = heard else {
+            panic!("{heard:?}")
+        };
+        assert_eq!((greeting.version.as_str(), greeting.rank), ("0.1.0", 1));
+        assert_ne!(greeting.version, VERSION);
+        let refused = Message::Refused(Refusal::OtherVersion("v".to_owned()));
+        let said = encode(&refused).unwrap();
+        assert_eq!(said[12..], *br#"{"refused":{"other_version":"v"}}"#);
     }
 
     #[test]

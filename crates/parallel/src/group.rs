@@ -178,6 +178,27 @@ impl Group {
         self.backend.receive(from, patience)
     }
 
+    /// The next message from rank `from`, as long as that rank lives and `give_up` says no: it is asked
+    /// a few times a second, and `None` is returned when it says yes.
+    pub fn receive_unless(
+        &self,
+        from: usize,
+        give_up: &dyn Fn() -> bool,
+    ) -> Result<Option<Vec<u8>>> {
+        /// Time between two questions.
+        const LOOK: Duration = Duration::from_millis(200);
+        loop {
+            match self.receive(from, Some(LOOK)) {
+                // Nothing has come yet.
+                Err(CommError::Late { .. }) if self.backend.lives(from) => {}
+                message => return message.map(Some),
+            }
+            if give_up() {
+                return Ok(None);
+            }
+        }
+    }
+
     /// The group of some ranks of this one, sorted. All ranks of this group call it with the same
     /// lists in the same order; `None` for those that are not in it.
     pub fn subgroup(&self, members: &[usize], name: &str) -> Result<Option<Self>> {
@@ -250,6 +271,27 @@ mod tests {
                 .collect();
             ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
         })
+    }
+
+    #[test]
+    fn who_gives_up_waits_no_more() {
+        let asked = on_ranks(2, |group| {
+            if group.rank() == 0 {
+                let asked = std::cell::Cell::new(0);
+                let give_up = || asked.replace(asked.get() + 1) == 2;
+                let never = group.receive_unless(1, &give_up).unwrap();
+                group.send(1, b"go on").unwrap();
+                let late = group.receive_unless(1, &|| false).unwrap();
+                // The other end is gone now.
+                group.receive_unless(1, &|| false).unwrap_err();
+                assert_eq!((never, late.as_deref()), (None, Some(&b"here"[..])));
+                return asked.get();
+            }
+            group.receive(0, None).unwrap();
+            group.send(0, b"here").unwrap();
+            0
+        });
+        assert_eq!(asked, [3, 0]);
     }
 
     proptest! {

@@ -15,9 +15,10 @@ use rustix::process::{Pid, Signal, getpid, kill_process};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
-use crate::discovery::{RENDEZVOUS, TOKEN};
+use crate::discovery::{LAUNCHER, RENDEZVOUS, TOKEN};
 use crate::error::CommError;
 use crate::ignored::not_ignored;
+use crate::proof::nonce;
 use crate::rendezvous::{self, Expected};
 
 /// How a world ended.
@@ -60,14 +61,16 @@ pub fn launch(
     let signals = Signals::new(not_ignored(heard)).map_err(|e| failed("signals", e))?;
     let listener = TcpListener::bind("127.0.0.1:0").map_err(|e| failed("rendezvous", e))?;
     let address = listener.local_addr().map_err(|e| failed("rendezvous", e))?;
-    let token = token().map_err(|e| failed("token", e))?;
+    let token = nonce().map_err(|e| failed("token", e))?;
 
     let mut ranks = Ranks(Vec::with_capacity(size));
     for rank in 0..size {
         let mut command = Command::new(program);
-        command
-            .args(arguments)
-            .envs([(RENDEZVOUS, address.to_string()), (TOKEN, token.clone())]);
+        command.args(arguments).envs([
+            (RENDEZVOUS, address.to_string()),
+            (TOKEN, token.clone()),
+            (LAUNCHER, std::process::id().to_string()),
+        ]);
         ranks.start(command, rank, size)?;
     }
     // Ranks that never ask, because they fail before, must not keep this waiting.
@@ -224,11 +227,4 @@ impl Drop for Ranks {
             let _ = child.wait();
         }
     }
-}
-
-/// 32 hexadecimal digits that nobody else on the machine can guess.
-fn token() -> std::io::Result<String> {
-    let mut bytes = [0; 16];
-    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut bytes)?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -6,8 +6,8 @@
 //! [`Group`], whose collectives work on plain buffers over one of three back ends: threads of one
 //! process, sockets between processes, or MPI. [`nccl`] is the same for memory on GPUs.
 //!
-//! No collective waits for ever. What is late is an error that names the ranks that are missing,
-//! and the world ends in a way that lets the run go on later.
+//! Nothing waits for ever. What is late is an error that names the ranks that are missing, a rank
+//! that gives no sign of life is given up, and the world ends in a way that lets the run go on later.
 
 mod attend;
 mod backend;
@@ -26,10 +26,14 @@ mod messages;
 #[cfg(feature = "mpi")]
 mod mpi_backend;
 pub mod nccl;
+mod proof;
+mod pulse;
+mod reception;
 mod rendezvous;
 mod sockets;
 pub mod threads;
 pub mod topology;
+mod wire;
 mod world;
 
 pub use backend::Pending;

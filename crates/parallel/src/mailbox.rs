@@ -1,8 +1,8 @@
 //! Messages that arrived and were not asked for yet.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::call::Call;
 
@@ -19,7 +19,7 @@ type Slot = (usize, u64);
 #[derive(Debug, Default)]
 struct Content {
     queues: HashMap<Slot, VecDeque<Message>>,
-    gone: BTreeSet<usize>,
+    gone: BTreeMap<usize, Parting>,
 }
 
 /// The messages of one rank.
@@ -29,13 +29,24 @@ pub(crate) struct Mailbox {
     changed: Condvar,
 }
 
+/// Why nothing more comes from a rank.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Parting {
+    /// It has ended.
+    Ended,
+    /// It gave no sign of life for so long.
+    Silent(Duration),
+    /// It says what no rank says.
+    Broken(String),
+}
+
 /// Why there is no message.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Missing {
     /// Not in time.
     Late,
-    /// The sender has ended.
-    Gone,
+    /// Nothing more comes.
+    Gone(Parting),
 }
 
 impl Mailbox {
@@ -55,10 +66,15 @@ impl Mailbox {
         self.changed.notify_all();
     }
 
-    /// Nothing more will come from a rank.
-    pub(crate) fn close(&self, from: usize) {
-        self.lock().gone.insert(from);
+    /// Nothing more will come from a rank. The first reason counts.
+    pub(crate) fn close(&self, from: usize, why: Parting) {
+        self.lock().gone.entry(from).or_insert(why);
         self.changed.notify_all();
+    }
+
+    /// Why nothing more will come from a rank; `None` as long as it lives.
+    pub(crate) fn parting(&self, from: usize) -> Option<Parting> {
+        self.lock().gone.get(&from).cloned()
     }
 
     /// Takes the next message; what came before its sender ended is still delivered.
@@ -78,8 +94,8 @@ impl Mailbox {
                 }
                 return Ok(message);
             }
-            if content.gone.contains(&from) {
-                return Err(Missing::Gone);
+            if let Some(why) = content.gone.get(&from) {
+                return Err(Missing::Gone(why.clone()));
             }
             let now = Instant::now();
             content = match deadline {

@@ -9,7 +9,7 @@ use crate::backend::{Backend, PendingExchange, Place, Result};
 use crate::call::{Call, Kind};
 use crate::element::{Dtype, Reduction, reduce_bytes};
 use crate::error::CommError;
-use crate::mailbox::{Mailbox, Message, Missing};
+use crate::mailbox::{Mailbox, Message, Missing, Parting};
 
 /// Brings messages to other ranks of the world.
 pub(crate) trait Transport: Debug + Send + Sync {
@@ -69,17 +69,25 @@ impl MessageGroup {
 
     fn post(&self, call: Call, to: usize, channel: u64, payload: Vec<u8>) -> Result<()> {
         let message = Message { call, payload };
-        self.transport
-            .post(self.place.members[to], channel, message)
-            .map_err(|_| self.place.lost(&call, &[to]))
+        let world = self.place.members[to];
+        self.transport.post(world, channel, message).map_err(|_| {
+            match self.transport.mailbox().parting(world) {
+                Some(why) => self.gone(&call, to, why),
+                None => self.place.lost(&call, &[to]),
+            }
+        })
     }
 
-    /// The payload of each other rank's message to the same call.
-    fn collect(&self, call: &Call) -> Result<Vec<(usize, Vec<u8>)>> {
-        let began = Instant::now();
+    /// The payload of each other rank's message to the same call, `length(rank)` bytes from each.
+    fn collect(
+        &self,
+        call: &Call,
+        length: impl Fn(usize) -> usize,
+    ) -> Result<Vec<(usize, Vec<u8>)>> {
+        let deadline = Instant::now() + self.patience;
         let mut collected = Vec::with_capacity(self.size());
         for member in self.others() {
-            let payload = self.take(call, member, Some(began + self.patience));
+            let payload = self.take(call, member, length(member), deadline);
             collected.push((
                 member,
                 payload.map_err(|error| self.with_all(error, call, member))?,
@@ -88,14 +96,40 @@ impl MessageGroup {
         Ok(collected)
     }
 
-    fn take(&self, call: &Call, member: usize, deadline: Option<Instant>) -> Result<Vec<u8>> {
+    /// The payload of `member`'s message to a call, `length` bytes.
+    fn take(
+        &self,
+        call: &Call,
+        member: usize,
+        length: usize,
+        deadline: Instant,
+    ) -> Result<Vec<u8>> {
         let from = self.place.members[member];
-        let taken = self.transport.mailbox().take(from, self.channel, deadline);
-        match taken {
-            Ok(message) if message.call == *call => Ok(message.payload),
-            Ok(message) => Err(self.place.disagree(call, member, Some(message.call))),
-            Err(Missing::Gone) => Err(self.place.lost(call, &[member])),
+        let mailbox = self.transport.mailbox();
+        match mailbox.take(from, self.channel, Some(deadline)) {
+            Ok(Message { call: theirs, .. }) if theirs != *call => {
+                Err(self.place.disagree(call, member, Some(theirs)))
+            }
+            Ok(message) if message.payload.len() != length => {
+                Err(self.place.disagree(call, member, None))
+            }
+            Ok(message) => Ok(message.payload),
+            Err(Missing::Gone(why)) => Err(self.gone(call, member, why)),
             Err(Missing::Late) => Err(self.place.late(call, &[member], self.patience)),
+        }
+    }
+
+    /// The error of a call to which nothing more comes from `member`.
+    fn gone(&self, call: &Call, member: usize, why: Parting) -> CommError {
+        match why {
+            Parting::Ended => self.place.lost(call, &[member]),
+            Parting::Silent(silence) => {
+                self.place.late(call, &[member], silence.min(self.patience))
+            }
+            Parting::Broken(reason) => CommError::Backend {
+                operation: call.to_string(),
+                reason: format!("rank {}: {reason}", self.place.members[member]),
+            },
         }
     }
 
@@ -115,31 +149,26 @@ impl MessageGroup {
         self.place.late(call, &missing, self.patience)
     }
 
-    /// Sends `chunk(n)` to each other rank `n` and receives theirs.
-    fn trade(&self, call: Call, chunk: impl Fn(usize) -> Vec<u8>) -> Result<Vec<(usize, Vec<u8>)>> {
+    /// Sends `chunk(n)` to each other rank `n` and receives theirs, `length(n)` bytes.
+    fn trade(
+        &self,
+        call: Call,
+        chunk: impl Fn(usize) -> Vec<u8>,
+        length: impl Fn(usize) -> usize,
+    ) -> Result<Vec<(usize, Vec<u8>)>> {
         for member in self.others() {
             self.post(call, member, self.channel, chunk(member))?;
         }
-        self.collect(&call)
+        self.collect(&call, length)
     }
 
     /// Reduces one's own `mine` with what came from the others, in the order of the ranks.
-    fn reduce(
-        &self,
-        mine: &[u8],
-        theirs: &[(usize, Vec<u8>)],
-        call: &Call,
-        output: &mut [u8],
-    ) -> Result<()> {
+    fn reduce(&self, mine: &[u8], theirs: &[(usize, Vec<u8>)], call: Call, output: &mut [u8]) {
         let mut parts: Vec<&[u8]> = vec![mine; self.size()];
         for (member, part) in theirs {
-            if part.len() != mine.len() {
-                return Err(self.place.disagree(call, *member, None));
-            }
             parts[*member] = part;
         }
         reduce_bytes(call.dtype, &parts, call.reduction, output);
-        Ok(())
     }
 }
 
@@ -173,17 +202,19 @@ impl Backend for MessageGroup {
             .reducing(reduction);
         if data.len() <= SMALL {
             let mine = data.to_vec();
-            let theirs = self.trade(call, |_| mine.clone())?;
-            return self.reduce(&mine, &theirs, &call, data);
+            let theirs = self.trade(call, |_| mine.clone(), |_| mine.len())?;
+            self.reduce(&mine, &theirs, call, data);
+            return Ok(());
         }
-        let part = |member| share(data.len(), dtype, member, size);
-        let theirs = self.trade(call, |member| data[part(member)].to_vec())?;
-        let own = part(self.rank);
-        let mut reduced = vec![0; own.len()];
-        self.reduce(&data[own.clone()], &theirs, &call, &mut reduced)?;
-        data[own].copy_from_slice(&reduced);
         let length = data.len();
-        for (member, theirs) in self.trade(call, |_| reduced.clone())? {
+        let part = |member| share(length, dtype, member, size);
+        let own = part(self.rank);
+        let theirs = self.trade(call, |member| data[part(member)].to_vec(), |_| own.len())?;
+        let mut reduced = vec![0; own.len()];
+        self.reduce(&data[own.clone()], &theirs, call, &mut reduced);
+        data[own].copy_from_slice(&reduced);
+        let theirs = self.trade(call, |_| reduced.clone(), |member| part(member).len())?;
+        for (member, theirs) in theirs {
             data[share(length, dtype, member, size)].copy_from_slice(&theirs);
         }
         Ok(())
@@ -193,7 +224,7 @@ impl Backend for MessageGroup {
         let call = self.call(Kind::AllGather, Dtype::Bytes, mine.len());
         let length = mine.len();
         all[self.rank * length..][..length].copy_from_slice(mine);
-        for (member, theirs) in self.trade(call, |_| mine.to_vec())? {
+        for (member, theirs) in self.trade(call, |_| mine.to_vec(), |_| length)? {
             all[member * length..][..length].copy_from_slice(&theirs);
         }
         Ok(())
@@ -211,8 +242,9 @@ impl Backend for MessageGroup {
             .reducing(reduction);
         let length = mine.len();
         let chunk = |member: usize| &all[member * length..][..length];
-        let theirs = self.trade(call, |member| chunk(member).to_vec())?;
-        self.reduce(chunk(self.rank), &theirs, &call, mine)
+        let theirs = self.trade(call, |member| chunk(member).to_vec(), |_| length)?;
+        self.reduce(chunk(self.rank), &theirs, call, mine);
+        Ok(())
     }
 
     fn all_to_all(&self, send: &[u8], receive: &mut [u8]) -> Result<()> {
@@ -220,7 +252,7 @@ impl Backend for MessageGroup {
         let call = self.call(Kind::AllToAll, Dtype::Bytes, send.len());
         let chunk = |member: usize| &send[member * length..][..length];
         receive[self.rank * length..][..length].copy_from_slice(chunk(self.rank));
-        for (member, theirs) in self.trade(call, |member| chunk(member).to_vec())? {
+        for (member, theirs) in self.trade(call, |member| chunk(member).to_vec(), |_| length)? {
             receive[member * length..][..length].copy_from_slice(&theirs);
         }
         Ok(())
@@ -234,14 +266,14 @@ impl Backend for MessageGroup {
             }
             return Ok(());
         }
-        let payload = self.take(&call, root, Some(Instant::now() + self.patience))?;
+        let payload = self.take(&call, root, data.len(), Instant::now() + self.patience)?;
         data.copy_from_slice(&payload);
         Ok(())
     }
 
     fn barrier(&self) -> Result<()> {
         let call = self.call(Kind::Barrier, Dtype::Bytes, 0);
-        self.trade(call, |_| Vec::new()).map(drop)
+        self.trade(call, |_| Vec::new(), |_| 0).map(drop)
     }
 
     fn send(&self, to: usize, message: &[u8]) -> Result<()> {
@@ -259,13 +291,18 @@ impl Backend for MessageGroup {
             .take(self.place.members[from], channel, deadline);
         match taken {
             Ok(message) => Ok(message.payload),
-            Err(Missing::Gone) => Err(self.place.lost(&call, &[from])),
+            Err(Missing::Gone(why)) => Err(self.gone(&call, from, why)),
             Err(Missing::Late) => {
                 Err(self
                     .place
                     .late(&call, &[from], patience.unwrap_or_default()))
             }
         }
+    }
+
+    fn lives(&self, member: usize) -> bool {
+        let mailbox = self.transport.mailbox();
+        mailbox.parting(self.place.members[member]).is_none()
     }
 
     fn exchange(&self, mine: &[u8]) -> Result<Box<dyn PendingExchange>> {
@@ -312,7 +349,7 @@ struct MessageExchange {
 impl PendingExchange for MessageExchange {
     fn wait(self: Box<Self>) -> Result<Vec<Vec<u8>>> {
         let mut all = vec![Vec::new(); self.group.size()];
-        for (member, theirs) in self.group.collect(&self.call)? {
+        for (member, theirs) in self.group.collect(&self.call, |_| self.mine.len())? {
             all[member] = theirs;
         }
         all[self.group.rank] = self.mine;

@@ -138,6 +138,19 @@ fn count(bytes: usize, dtype: Dtype) -> Result<c_int> {
     })
 }
 
+/// Room for a message of another rank.
+fn buffer(bytes: usize) -> Result<Vec<u8>> {
+    let mut buffer = Vec::new();
+    buffer
+        .try_reserve_exact(bytes)
+        .map_err(|_| CommError::Backend {
+            operation: "MPI".to_owned(),
+            reason: format!("there is no memory for a message of {bytes} bytes"),
+        })?;
+    buffer.resize(bytes, 0);
+    Ok(buffer)
+}
+
 /// Handles of the library's constants.
 fn datatype(dtype: Dtype) -> ffi::MPI_Datatype {
     // SAFETY: constants of the library, initialised with it.
@@ -253,7 +266,7 @@ impl Transfer {
     }
 
     fn receive(comm: &Comm, from: usize, tag: c_int, bytes: usize) -> Result<Self> {
-        let mut buffer = vec![0_u8; bytes];
+        let mut buffer = buffer(bytes)?;
         let length = count(bytes, Dtype::Bytes)?;
         // SAFETY: as in `send`.
         unsafe {
@@ -672,7 +685,7 @@ impl MpiGroup {
                 "MPI_Get_count",
                 ffi::MPI_Get_count(&status, kind, &mut length),
             )?;
-            let mut buffer = vec![0_u8; usize::try_from(length).unwrap_or_default()];
+            let mut buffer = buffer(usize::try_from(length).unwrap_or_default())?;
             let data = buffer.as_mut_ptr().cast();
             check(
                 "MPI_Mrecv",

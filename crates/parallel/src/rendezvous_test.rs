@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::attend::{attend, hold};
+use crate::attend::{Introduced, attend, hold, introduce};
+use crate::frame::VERSION;
 use crate::meeting::{Holder, Meeting};
 
 /// What takes longer has hung.
@@ -24,12 +25,21 @@ fn meeting(port: u16) -> Meeting {
 fn greeting(rank: usize, size: usize) -> Greeting {
     Greeting {
         version: VERSION.to_owned(),
-        world: "w".to_owned(),
         size,
         rank,
         port: 1000 + rank as u16,
         patience: PATIENCE.as_secs(),
+        ..Greeting::default()
     }
+}
+
+/// A rank that is welcome and then says nothing more.
+fn introduced(at: &Meeting, me: &Greeting) -> TcpStream {
+    let stream = TcpStream::connect(("127.0.0.1", at.ports[0])).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    let answer = introduce(&stream, &at.world, me, deadline).unwrap();
+    assert!(matches!(answer, Introduced::Welcome(_)));
+    stream
 }
 
 /// A rendezvous for `size` ranks, and what comes of it.
@@ -117,11 +127,7 @@ fn who_does_not_belong_is_told_why() {
     ];
     for (other, wanted) in others {
         let (served, told) = gather(2, |at| {
-            let first = TcpStream::connect(("127.0.0.1", at.ports[0])).unwrap();
-            frame::write(&first, &Message::Greeting(greeting(0, 2))).unwrap();
-            let deadline = Instant::now() + PATIENCE;
-            let answer = frame::read(&first, LONGEST_GREETING, deadline).unwrap();
-            assert_eq!(answer, Message::Welcome);
+            let _first = introduced(at, &greeting(0, 2));
             let refused = attend(at, &other, PATIENCE).unwrap_err();
             // The place is still there for who belongs to it.
             (refused, come(at, &[greeting(1, 2)]).remove(0))
@@ -137,11 +143,7 @@ fn who_does_not_belong_is_told_why() {
 #[test]
 fn a_rank_that_was_started_again_takes_its_place() {
     let (served, told) = gather(2, |at| {
-        let first = TcpStream::connect(("127.0.0.1", at.ports[0])).unwrap();
-        frame::write(&first, &Message::Greeting(greeting(1, 2))).unwrap();
-        let deadline = Instant::now() + PATIENCE;
-        frame::read(&first, LONGEST_GREETING, deadline).unwrap();
-        drop(first);
+        drop(introduced(at, &greeting(1, 2)));
         come(at, &[greeting(1, 2), greeting(0, 2)])
     });
     served.unwrap();
@@ -202,6 +204,91 @@ fn where_nobody_is_there_may_be_somebody_later() {
     let said = error.to_string();
     assert!(said.contains("rank 1 of 2 waited"), "{said}");
     assert!(said.contains("for rank 0 at 127.0.0.1:"), "{said}");
+}
+
+/// A launcher listens before its ranks are there: they need not wait for it as for another rank.
+#[test]
+fn a_launcher_that_is_gone_is_not_waited_for() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = Meeting {
+        holder: Holder::Launcher,
+        ..meeting(free.local_addr().unwrap().port())
+    };
+    drop(free);
+    let began = Instant::now();
+    let error = attend(&at, &greeting(1, 2), PATIENCE).unwrap_err();
+    assert!(error.is_resumable());
+    assert!(error.to_string().contains("launcher has ended"), "{error}");
+    assert!(began.elapsed() < PATIENCE);
+}
+
+/// One letter now and then, and a hundred who say nothing.
+#[test]
+fn slow_and_silent_strangers_keep_nobody_waiting() {
+    let (served, told) = gather(2, |at| {
+        let address = ("127.0.0.1", at.ports[0]);
+        let silent: Vec<_> = (0..100).map(|_| TcpStream::connect(address)).collect();
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut slow = TcpStream::connect(address).unwrap();
+                while !over.load(Ordering::Relaxed) && slow.write_all(b"s").is_ok() {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            });
+            let told = come(at, &[greeting(0, 2), greeting(1, 2)]);
+            over.store(true, Ordering::Relaxed);
+            drop(silent);
+            told
+        })
+    });
+    served.unwrap();
+    assert!(told.iter().all(Result::is_ok), "{told:?}");
+}
+
+/// A rank of an earlier version is told which versions do not fit, in words that it understands.
+#[test]
+fn earlier_versions_are_told_so() {
+    let (served, told) = gather(1, |at| {
+        let old = TcpStream::connect(("127.0.0.1", at.ports[0])).unwrap();
+        let old_greeting = Greeting {
+            version: "0.1.0".to_owned(),
+            world: "w".to_owned(),
+            ..greeting(0, 1)
+        };
+        frame::write(&old, &Message::Greeting(old_greeting)).unwrap();
+        let answer = frame::read(&old, 4096, Instant::now() + PATIENCE).unwrap();
+        (answer, come(at, &[greeting(0, 1)]).remove(0))
+    });
+    served.unwrap();
+    let refusal = Refusal::OtherVersion(VERSION.to_owned());
+    assert_eq!(told.0, Message::Refused(refusal));
+    told.1.unwrap();
+}
+
+/// Whoever holds the port without knowing the secret learns nothing, and is not believed.
+#[test]
+fn who_squats_at_the_place_is_not_believed() {
+    let squatter = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = Meeting {
+        world: "open-sesame".to_owned(),
+        ..meeting(squatter.local_addr().unwrap().port())
+    };
+    let rank = std::thread::spawn(move || attend(&at, &greeting(1, 2), Duration::from_millis(300)));
+    let deadline = Instant::now() + PATIENCE;
+    let (stream, _) = squatter.accept().unwrap();
+    let greeted = frame::read(&stream, 4096, deadline).unwrap();
+    frame::write(&stream, &Message::Challenge("00".to_owned())).unwrap();
+    let proof = frame::read(&stream, 4096, deadline).unwrap();
+    assert!(!format!("{greeted:?}{proof:?}").contains("sesame"));
+    let Message::Proof(proof) = proof else {
+        panic!("{proof:?}")
+    };
+    // What it was told proves nothing to others.
+    frame::write(&stream, &Message::Welcome(proof)).unwrap();
+    drop((stream, squatter));
+    let error = rank.join().unwrap().unwrap_err();
+    assert!(error.is_resumable(), "{error}");
 }
 
 #[test]

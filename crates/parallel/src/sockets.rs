@@ -1,20 +1,26 @@
 //! A world of processes that talk over TCP: every two ranks share one connection.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use crate::attend::attend;
-use crate::call::{CALL_BYTES, Call, Kind};
+use socket2::{SockRef, TcpKeepalive};
+
+use crate::attend::{self, Introduced, attend, introduce};
+use crate::call::{Call, Kind};
 use crate::element::Dtype;
 use crate::error::CommError;
-use crate::frame::{self, Greeting, LONGEST_GREETING, VERSION};
+use crate::frame::{Greeting, Refusal, VERSION};
 use crate::group::Group;
-use crate::mailbox::{Mailbox, Message};
+use crate::mailbox::{Mailbox, Message, Parting};
 use crate::meeting::Meeting;
 use crate::messages::{MessageGroup, Transport};
+use crate::reception::{Caller, Reception};
+use crate::rendezvous::has_left;
+use crate::{pulse, wire};
 
 /// Where and who.
 #[derive(Debug, Clone, Copy)]
@@ -32,19 +38,21 @@ impl Address<'_> {
     fn greeting(&self, port: u16, patience: Duration) -> Greeting {
         Greeting {
             version: VERSION.to_owned(),
-            world: self.meeting.world.clone(),
             size: self.size,
             rank: self.rank,
             port,
             patience: patience.as_secs(),
+            ..Greeting::default()
         }
     }
 }
 
 /// Programs start unevenly, whatever ranks have agreed on for later.
 const GATHERING: Duration = Duration::from_secs(60);
-/// Time that a caller has to introduce himself.
-const GREETING: Duration = Duration::from_secs(5);
+/// Time between two looks.
+const PAUSE: Duration = Duration::from_millis(5);
+/// Attempts to be heard by a rank that is there: strangers may be in the way.
+const ATTEMPTS: usize = 5;
 
 /// How long ranks wait for each other at the beginning; `patience` is that of their collectives.
 pub(crate) fn gathering(patience: Duration) -> Duration {
@@ -61,8 +69,9 @@ pub(crate) fn join(address: Address, patience: Duration) -> Result<Group, CommEr
     let port = listener.local_addr().map_err(failed)?.port();
     let me = address.greeting(port, gathering);
     let addresses = attend(address.at, &me, gathering)?;
-    let streams = connect(&listener, &addresses, &me, Instant::now() + gathering)?;
-    let transport = Sockets::start(rank, streams).map_err(failed)?;
+    let world = &address.meeting.world;
+    let streams = connect(&listener, &addresses, (&me, world), gathering)?;
+    let transport = Sockets::start(rank, streams, patience).map_err(failed)?;
     let transport = Arc::new(transport);
     *WORLD.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&transport);
     let group = MessageGroup::world(transport, rank, size, patience);
@@ -93,30 +102,28 @@ fn listen(meeting: &Meeting) -> io::Result<TcpListener> {
 fn connect(
     listener: &TcpListener,
     addresses: &[SocketAddr],
-    me: &Greeting,
-    deadline: Instant,
+    (me, world): (&Greeting, &str),
+    gathering: Duration,
 ) -> Result<Vec<Option<TcpStream>>, CommError> {
-    let failed = |error: io::Error| CommError::Setup(format!("connecting the world: {error}"));
+    let failed = |error: io::Error| CommError::Absent(format!("connecting the world: {error}"));
+    let deadline = Instant::now() + gathering;
     let (rank, size) = (me.rank, me.size);
     let mut streams: Vec<Option<TcpStream>> = (0..size).map(|_| None).collect();
+    // Who calls is heard at once, while this rank calls others.
+    let reception = Reception::open(listener, world, size).map_err(failed)?;
     for (lower, address) in addresses[..rank].iter().enumerate() {
-        streams[lower] = Some(call(lower, *address, me, deadline)?);
+        streams[lower] = Some(call(lower, *address, (me, world), deadline)?);
     }
-    listener.set_nonblocking(true).map_err(failed)?;
     while let Some(missing) = (rank + 1..size).find(|&rank| streams[rank].is_none()) {
-        match listener.accept() {
-            Ok((stream, peer)) => match caller(&stream, me) {
-                Ok(caller) => streams[caller] = Some(stream),
-                Err(error) => tracing::warn!(%peer, "a stranger was sent away: {error}"),
-            },
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                if Instant::now() > deadline {
-                    let reason = format!("rank {missing} did not connect to rank {rank} in time");
-                    return Err(CommError::Absent(reason));
-                }
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            Err(error) => return Err(failed(error)),
+        if let Some(caller) = reception.next(PAUSE).map_err(failed)? {
+            admit(caller, me, &mut streams);
+        }
+        if Instant::now() > deadline {
+            let seconds = gathering.as_secs();
+            return Err(CommError::Absent(format!(
+                "rank {missing} did not connect to rank {rank} within {seconds} s; start the run \
+                 again"
+            )));
         }
     }
     Ok(streams)
@@ -126,16 +133,32 @@ fn connect(
 fn call(
     lower: usize,
     address: SocketAddr,
-    me: &Greeting,
+    (me, world): (&Greeting, &str),
     deadline: Instant,
 ) -> Result<TcpStream, CommError> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    let left = left.max(Duration::from_millis(1));
-    let greeted = TcpStream::connect_timeout(&address, left).and_then(|stream| {
-        frame::write(&stream, &frame::Message::Greeting(me.clone()))?;
-        Ok(stream)
-    });
-    greeted.map_err(|error| {
+    let attempt = || {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let stream = attend::call(address, left.max(Duration::from_millis(1)))?;
+        match introduce(&stream, world, me, deadline)? {
+            Introduced::Welcome(_) => Ok(stream),
+            Introduced::Refused(refusal) => Err(io::Error::other(format!(
+                "it does not know this rank: {refusal:?}"
+            ))),
+        }
+    };
+    let may_pass = |error: &io::Error| {
+        use io::ErrorKind::{ConnectionReset, TimedOut, UnexpectedEof};
+        let is_cut = matches!(error.kind(), ConnectionReset | TimedOut | UnexpectedEof);
+        is_cut && Instant::now() < deadline
+    };
+    let mut last = attempt();
+    for _ in 1..ATTEMPTS {
+        if !last.as_ref().is_err_and(may_pass) {
+            break;
+        }
+        last = attempt();
+    }
+    last.map_err(|error| {
         let rank = me.rank;
         CommError::Absent(format!(
             "rank {rank} cannot reach rank {lower} at {address}: {error}; if that rank is there, \
@@ -144,20 +167,99 @@ fn call(
     })
 }
 
-/// Which higher rank of this world calls.
-fn caller(stream: &TcpStream, me: &Greeting) -> io::Result<usize> {
-    stream.set_nonblocking(false)?;
-    let heard = frame::read(stream, LONGEST_GREETING, Instant::now() + GREETING)?;
-    stream.set_read_timeout(None)?;
-    match heard {
-        frame::Message::Greeting(theirs)
-            if (&theirs.version, &theirs.world, theirs.size)
-                == (&me.version, &me.world, me.size)
-                && (me.rank + 1..me.size).contains(&theirs.rank) =>
-        {
-            Ok(theirs.rank)
+/// Takes the call of a higher rank of this world.
+fn admit(caller: Caller, me: &Greeting, streams: &mut [Option<TcpStream>]) {
+    let Greeting { rank, size, .. } = caller.greeting;
+    if size != me.size || !(me.rank + 1..size).contains(&rank) {
+        return caller.refuse(Refusal::OtherSize(me.size));
+    }
+    // One that did not hear its welcome calls again.
+    if streams[rank]
+        .as_ref()
+        .is_some_and(|stream| !has_left(stream))
+    {
+        return caller.refuse(Refusal::Taken);
+    }
+    if caller.welcome().is_ok() {
+        streams[rank] = Some(caller.stream);
+    }
+}
+
+/// The connection to another rank.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    stream: TcpStream,
+    /// Held while a message is written.
+    writing: Mutex<()>,
+    /// Parts of messages that have come.
+    heard: AtomicU64,
+}
+
+impl Connection {
+    fn new(stream: TcpStream, patience: Duration) -> io::Result<Self> {
+        /// A connection on which nothing is said is looked after by the system as well.
+        const IDLE: Duration = Duration::from_secs(15);
+        const BETWEEN: Duration = Duration::from_secs(5);
+        /// Signs of life come first: they tell more.
+        const LATER: Duration = Duration::from_secs(15);
+        stream.set_nonblocking(false)?;
+        stream.set_read_timeout(None)?;
+        stream.set_write_timeout(None)?;
+        stream.set_nodelay(true)?;
+        let socket = SockRef::from(&stream);
+        let alive = TcpKeepalive::new().with_time(IDLE).with_interval(BETWEEN);
+        socket.set_tcp_keepalive(&alive)?;
+        socket.set_tcp_user_timeout(Some(patience.saturating_add(LATER)))?;
+        Ok(Self {
+            stream,
+            writing: Mutex::default(),
+            heard: AtomicU64::new(0),
+        })
+    }
+
+    fn write(&self, parts: [&[u8]; 2]) -> io::Result<()> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        parts
+            .into_iter()
+            .try_for_each(|part| (&self.stream).write_all(part))
+    }
+
+    /// Tells the other rank that this one lives, unless something is on its way to it anyway.
+    pub(crate) fn tell_to_live(&self) {
+        let Ok(_writing) = self.writing.try_lock() else {
+            return;
+        };
+        let call = Call::new(Kind::Message, Dtype::Bytes, 0);
+        let header = wire::header(PULSE, &call, 0);
+        let socket = SockRef::from(&self.stream);
+        // Where there is no room the other end has not read what was sent before.
+        if let Ok(sent @ 1..) = socket.send_with_flags(&header, libc::MSG_DONTWAIT) {
+            // What is left of a head, which is next to never anything, belongs to it. If that fails
+            // the connection is at its end, which its reader finds.
+            let _ = (&self.stream).write_all(&header[sent..]);
         }
-        _ => Err(io::Error::other("it is no rank of this world")),
+    }
+
+    /// How many parts of messages have come.
+    pub(crate) fn heard(&self) -> u64 {
+        self.heard.load(Ordering::Relaxed)
+    }
+
+    /// Ends the connection for whoever reads or writes.
+    pub(crate) fn hang_up(&self) {
+        // It may be at its end already.
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+}
+
+/// Reads and notes that something came.
+struct Ear<'a>(&'a Connection);
+
+impl Read for Ear<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let bytes = (&self.0.stream).read(buffer)?;
+        self.0.heard.fetch_add(1, Ordering::Relaxed);
+        Ok(bytes)
     }
 }
 
@@ -165,12 +267,16 @@ fn caller(stream: &TcpStream, me: &Greeting) -> io::Result<usize> {
 struct Sockets {
     rank: usize,
     mailbox: Arc<Mailbox>,
-    /// The connection to each other rank, for writing.
-    peers: Vec<Option<Mutex<TcpStream>>>,
+    /// The connection to each other rank.
+    peers: Arc<[Option<Arc<Connection>>]>,
+    /// Dropped with the world, which ends the thread that watches over it.
+    _over: Sender<()>,
 }
 
 /// The channel of the last words of a rank that ends for a reason of its own.
 const FAREWELL: u64 = u64::MAX;
+/// The channel of signs of life.
+const PULSE: u64 = u64::MAX - 1;
 /// How long the other end may take to hear them.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -193,83 +299,90 @@ pub(crate) fn told() -> Option<i32> {
     (code >= 0).then_some(code)
 }
 
-/// Channel, call and length of the payload.
-const HEADER: usize = 8 + CALL_BYTES + 8;
-
 impl Sockets {
-    /// A thread per connection reads, so that two ranks may write to each other at once.
-    fn start(rank: usize, streams: Vec<Option<TcpStream>>) -> io::Result<Self> {
+    /// A thread per connection reads, so that two ranks may write to each other at once; one more
+    /// watches over all.
+    fn start(rank: usize, streams: Vec<Option<TcpStream>>, patience: Duration) -> io::Result<Self> {
         let mailbox = Arc::new(Mailbox::default());
-        let mut peers = Vec::with_capacity(streams.len());
-        for (peer, stream) in streams.into_iter().enumerate() {
-            let Some(stream) = stream else {
-                peers.push(None);
+        let connect = |stream: Option<TcpStream>| {
+            let connection = stream.map(|stream| Connection::new(stream, patience));
+            connection.transpose().map(|found| found.map(Arc::new))
+        };
+        let peers: Vec<_> = streams
+            .into_iter()
+            .map(connect)
+            .collect::<io::Result<_>>()?;
+        for (peer, connection) in peers.iter().enumerate() {
+            let Some(connection) = connection.clone() else {
                 continue;
             };
-            stream.set_nodelay(true)?;
-            let (reader, mailbox) = (stream.try_clone()?, Arc::clone(&mailbox));
+            let mailbox = Arc::clone(&mailbox);
             std::thread::Builder::new()
                 .name(format!("from rank {peer}"))
                 .spawn(move || {
-                    // Any end of the connection is the end of that rank.
-                    let _ = read_all(reader, peer, &mailbox);
-                    mailbox.close(peer);
+                    let end = read_all(&connection, peer, &mailbox);
+                    mailbox.close(peer, parting(&end));
                 })?;
-            peers.push(Some(Mutex::new(stream)));
         }
+        let peers: Arc<[_]> = peers.into();
+        let (over, is_over) = channel();
+        let (watched, told) = (Arc::clone(&peers), Arc::clone(&mailbox));
+        std::thread::Builder::new()
+            .name("ranks".to_owned())
+            .spawn(move || pulse::keep_watch(&watched, &told, patience, &is_over))?;
         Ok(Self {
             rank,
             mailbox,
             peers,
+            _over: over,
         })
     }
-}
 
-impl Sockets {
     fn say_farewell(&self, code: i32) {
         for peer in self.peers.iter().flatten() {
             // Who is just being written to by another thread learns only that this rank is gone.
-            let Ok(mut peer) = peer.try_lock() else {
+            let Ok(_writing) = peer.writing.try_lock() else {
                 continue;
             };
             let payload = code.to_le_bytes();
             let call = Call::new(Kind::Message, Dtype::Bytes, payload.len());
-            let header = header(FAREWELL, &call, payload.len());
+            let header = wire::header(FAREWELL, &call, payload.len());
             // Nothing more can be done for who does not hear it.
             let _ = peer
+                .stream
                 .set_write_timeout(Some(LAST_WORDS))
-                .and_then(|()| peer.write_all(&[&header[..], &payload].concat()));
+                .and_then(|()| (&peer.stream).write_all(&[&header[..], &payload].concat()));
         }
     }
 }
 
-fn header(channel: u64, call: &Call, length: usize) -> [u8; HEADER] {
-    let mut header = [0; HEADER];
-    header[..8].copy_from_slice(&channel.to_le_bytes());
-    header[8..8 + CALL_BYTES].copy_from_slice(&call.to_bytes());
-    header[8 + CALL_BYTES..].copy_from_slice(&(length as u64).to_le_bytes());
-    header
+/// Reads what another rank says, to the end of the connection.
+fn read_all(connection: &Connection, peer: usize, mailbox: &Mailbox) -> io::Error {
+    loop {
+        let (channel, message) = match wire::read(&mut Ear(connection)) {
+            Ok(read) => read,
+            Err(error) => return error,
+        };
+        match channel {
+            PULSE => {}
+            FAREWELL => {
+                let code = message.payload.first_chunk().copied();
+                TOLD.fetch_max(
+                    i32::from_le_bytes(code.unwrap_or_default()),
+                    Ordering::SeqCst,
+                );
+            }
+            _ => mailbox.put(peer, channel, message),
+        }
+    }
 }
 
-fn read_all(mut stream: TcpStream, peer: usize, mailbox: &Mailbox) -> io::Result<()> {
-    let wrong = || io::Error::new(io::ErrorKind::InvalidData, "not a message");
-    loop {
-        let mut header = [0; HEADER];
-        stream.read_exact(&mut header)?;
-        let (channel, rest) = header.split_first_chunk::<8>().ok_or_else(wrong)?;
-        let (call, length) = rest.split_first_chunk::<CALL_BYTES>().ok_or_else(wrong)?;
-        let length = length.first_chunk::<8>().ok_or_else(wrong)?;
-        let call = Call::from_bytes(call).ok_or_else(wrong)?;
-        let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|_| wrong())?;
-        let mut payload = vec![0; length];
-        stream.read_exact(&mut payload)?;
-        let channel = u64::from_le_bytes(*channel);
-        if channel == FAREWELL {
-            let code = payload.first_chunk().ok_or_else(wrong)?;
-            TOLD.fetch_max(i32::from_le_bytes(*code), Ordering::SeqCst);
-            continue;
-        }
-        mailbox.put(peer, channel, Message { call, payload });
+/// What the end of a connection says of the rank there.
+fn parting(end: &io::Error) -> Parting {
+    match end.kind() {
+        io::ErrorKind::InvalidData | io::ErrorKind::OutOfMemory => Parting::Broken(end.to_string()),
+        // Any other end of the connection is the end of that rank.
+        _ => Parting::Ended,
     }
 }
 
@@ -279,10 +392,8 @@ impl Transport for Sockets {
             self.mailbox.put(self.rank, channel, message);
             return Ok(());
         };
-        let header = header(channel, &message.call, message.payload.len());
-        let mut peer = peer.lock().unwrap_or_else(PoisonError::into_inner);
-        peer.write_all(&header)?;
-        peer.write_all(&message.payload)
+        let header = wire::header(channel, &message.call, message.payload.len());
+        peer.write([&header, &message.payload])
     }
 
     fn mailbox(&self) -> &Mailbox {
@@ -293,9 +404,14 @@ impl Transport for Sockets {
 impl Drop for Sockets {
     fn drop(&mut self) {
         for peer in self.peers.iter().flatten() {
-            let peer = peer.lock().unwrap_or_else(PoisonError::into_inner);
-            // The readers hold the connection too: without this it would stay open.
-            let _ = peer.shutdown(std::net::Shutdown::Both);
+            // The readers hold the connection too: without this it would stay open. What is being
+            // written is written first.
+            let _writing = peer.writing.lock().unwrap_or_else(PoisonError::into_inner);
+            peer.hang_up();
         }
     }
 }
+
+#[cfg(test)]
+#[path = "sockets_test.rs"]
+mod tests;

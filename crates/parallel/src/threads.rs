@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::group::Group;
-use crate::mailbox::{Mailbox, Message};
+use crate::mailbox::{Mailbox, Message, Parting};
 use crate::messages::{MessageGroup, Transport};
 
 /// The ends of a world of `size` ranks, one for each thread.
@@ -43,7 +43,7 @@ impl Transport for Threads {
 impl Drop for Threads {
     fn drop(&mut self) {
         for mailbox in self.mailboxes.iter() {
-            mailbox.close(self.rank);
+            mailbox.close(self.rank, Parting::Ended);
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::error::CommError;
 use crate::group::Group;
 use crate::meeting::{Holder, Meeting};
 use crate::rendezvous::{self, Expected};
-use crate::{attend, sockets, threads};
+use crate::{attend, pulse, sockets, threads};
 
 /// How ranks deal with each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +59,7 @@ impl World {
             return Err(only_pmix(&variable));
         }
         if found.source == Source::Launch {
-            follow_parent();
+            follow_parent(&found, &variable)?;
         }
         let group = match &found.rendezvous {
             _ if found.size == 1 => alone(options.patience),
@@ -98,6 +98,13 @@ impl World {
     /// could say so. MPI ends such a world itself.
     pub fn told(&self) -> Option<i32> {
         sockets::told()
+    }
+
+    /// From now on, ranks of whom nothing is heard are given up within seconds while `ask` says that
+    /// this process was asked to stop, and not only after the patience of all. Only the first call
+    /// counts. Worlds of MPI are ended by their launcher.
+    pub fn hurry_while(ask: impl Fn() -> bool + Send + Sync + 'static) {
+        pulse::hurry_while(ask);
     }
 
     /// Ends this process and with it the world, whatever the others are at. They are told the code.
@@ -161,11 +168,20 @@ fn only_pmix(variable: discovery::Variables) -> CommError {
 }
 
 /// Asks to be told when the launcher dies, so that no rank is left behind.
-fn follow_parent() {
+///
+/// # Errors
+/// It is dead already.
+fn follow_parent(found: &Found, variable: discovery::Variables) -> Result<(), CommError> {
     // Without it a rank ends at the next message that does not come.
     let signal = Some(rustix::process::Signal::TERM);
     if let Err(error) = rustix::process::set_parent_process_death_signal(signal) {
         tracing::debug!("ranks will not notice the death of their launcher: {error}");
+    }
+    // It may have died before: then this process has another parent by now, and no signal comes.
+    let parent = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get());
+    match variable(discovery::LAUNCHER).and_then(|pid| pid.trim().parse().ok()) {
+        Some(launcher) if parent != Some(launcher) => Err(attend::launcher_is_gone(found.rank)),
+        _ => Ok(()),
     }
 }
 
@@ -237,5 +253,22 @@ mod tests {
         let pmix = only_pmix(&|_| Some("3".to_owned()));
         assert!(matches!(&pmix, CommError::Apart { rank: 3, .. }), "{pmix}");
         assert!(pmix.to_string().contains("--features mpi"));
+    }
+
+    #[test]
+    fn a_rank_notices_that_its_launcher_was_gone_before() {
+        let parent = rustix::process::getppid().unwrap().as_raw_nonzero();
+        let follow = |launcher: Option<String>| {
+            let of_test =
+                move |name: &str| launcher.clone().filter(|_| name == discovery::LAUNCHER);
+            follow_parent(&Found::alone(), &of_test)
+        };
+        follow(Some(parent.to_string())).unwrap();
+        // A launcher of an earlier version says nothing.
+        follow(None).unwrap();
+        let error = follow(Some(i32::MAX.to_string())).unwrap_err();
+        assert!(error.is_resumable(), "{error}");
+        // The tests outlive whoever started them.
+        rustix::process::set_parent_process_death_signal(None).unwrap();
     }
 }

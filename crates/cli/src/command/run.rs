@@ -13,7 +13,7 @@ use storyloom_orchestrator::run::run_on;
 use storyloom_orchestrator::simulated::SimulatedEngine;
 use storyloom_orchestrator::{
     CheckpointSettings, Makers, PictureSettings, PlanningSettings, RunConfig, RunOutcome,
-    ShotEngine, StopFlag, StoryPlanner, Videos,
+    ShotEngine, StopAt, StopFlag, StoryPlanner, Videos,
 };
 use storyloom_parallel::World;
 use storyloom_telemetry::{EventLog, Reporter};
@@ -78,12 +78,14 @@ pub fn run(arguments: &Arguments) -> Outcome {
     config::warn_of_strays();
     let place = world::join(&config)?;
     signals::begin();
+    let asked = stop.clone();
+    World::hurry_while(move || asked.asked() == Some(StopAt::Step));
     logging.placed(&place.name, place.world.found().rank);
     let result = on_this_rank(arguments, &config, &place, &logging, &stop)
         .map_err(|failure| room::tell(failure, &arguments.out));
     logging.finish();
     match result {
-        Ok(exit) if place.is_shared() => Ok(place.agree(exit).unwrap_or_else(|failure| {
+        Ok(exit) if place.is_shared() => Ok(place.agree(exit, &stop).unwrap_or_else(|failure| {
             eprintln!("error: {}", failure.message);
             World::abort(place.as_others_end(failure.exit) as i32)
         })),
@@ -136,7 +138,7 @@ fn on_this_rank(
         }
         return Ok(Exit::Stopped);
     }
-    let leader = place.as_leader_says(settings.worker.as_deref().unwrap_or_default())?;
+    let leader = place.as_leader_says(settings.worker.as_deref().unwrap_or_default(), stop)?;
     let follows = !place.leads() && !place.plans_only();
     if place.helps_to_plan() {
         // Its leader stops for it.
