@@ -1,16 +1,17 @@
 //! Films as viewers see them: in a real browser, by time and by colour.
 
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 
 use serde_json::Value;
 use storyloom_memory::Disk;
 use storyloom_orchestrator::Videos;
-use storyloom_orchestrator::output::{ClipFile, VideoFiles};
-use storyloom_story::{Clip, RgbImage};
+use storyloom_orchestrator::output::{ClipFile, ClipForm, VideoFiles};
+use storyloom_story::{Clip, Resolution, RgbImage};
 
 use crate::browser::Browser;
-use crate::harness::{Workshop, finish, frames};
+use crate::harness::{Workshop, call, finish, frames, line};
 
 /// Saturated in red and green, which are off by up to 40 levels when somebody takes the wrong matrix.
 ///
@@ -33,12 +34,16 @@ const FRAMES: usize = 5;
 /// A film of one clip for each colour.
 fn film(folder: &Path, (width, height): (u32, u32)) -> Vec<u8> {
     let files = VideoFiles::new(Arc::new(Disk), Videos::Encoded).unwrap();
+    let form = ClipForm {
+        size: Resolution { width, height },
+        fps: FPS,
+    };
     let clips = COLOURS.iter().enumerate().map(|(place, colour)| {
         let path = folder.join(format!("{place}.mp4"));
         let frame = RgbImage::new(width, height, colour.repeat((width * height) as usize));
         let clip = Clip::new(vec![frame.unwrap(); FRAMES]).unwrap();
         files
-            .write_clip(folder, &clip, FPS, |_| path.clone())
+            .write_clip(folder, &clip, form, |_| path.clone())
             .unwrap();
         ClipFile {
             path,
@@ -113,6 +118,58 @@ fn a_browser_shows_the_colours_that_were_made() {
             }
         }
     }
+}
+
+/// The size of a video as players see it.
+fn size(video: &Path) -> String {
+    let output = Command::new("ffprobe")
+        .args(["-v", "error", "-select_streams", "v:0"])
+        .args(["-show_entries", "stream=width,height", "-of", "csv=p=0:s=x"])
+        .arg(video)
+        .output()
+        .unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// `size` is that of the film, also where no model makes it; `validate` and `estimate` say what is made.
+#[test]
+fn a_film_has_the_size_that_was_asked_for() {
+    let shop = Workshop::new();
+    let line = |id: &str, size: Value| {
+        let mut line: Value = serde_json::from_str(&line(id, &[true, false])).unwrap();
+        line["size"] = size;
+        line.to_string()
+    };
+    let lines = [
+        line("odd", serde_json::json!([108, 190])),
+        line("even", serde_json::json!([112, 192])),
+    ];
+    let manifest = shop.write("m.jsonl", lines.join("\n"));
+    let note = "1 film is made at 112x192 and cropped to 108x190";
+    call(&["validate", &manifest]).ended_with(0).saying(note);
+    let told = call(&["validate", "--json", &manifest])
+        .ended_with(0)
+        .json();
+    assert_eq!(told["cropped"].as_array().map(Vec::len), Some(1), "{told}");
+    assert_eq!(told["cropped"][0]["generated"]["height"], 192);
+    let config = shop.write("c.toml", "engine = 'simulated'\n");
+    let estimate = ["estimate", "--config", &config, "--manifest", &manifest];
+    let estimate = call(&estimate);
+    assert!(estimate.stdout.contains(note), "{}", estimate.stdout);
+
+    finish(&mut shop.run(&manifest, &["video.width=60", "video.height=44"])).ended_with(0);
+    let proof = shop.ask(&["verify", "--json"]).ended_with(0).json();
+    assert_eq!(proof["shots_proven"], 4);
+    shop.ask(&["report"]).ended_with(0);
+    for (story, wanted) in [("odd", "108x190"), ("even", "112x192")] {
+        for name in ["01_01.mp4", "01_02.mp4", "story.mp4"] {
+            let video = shop.out().join("stories").join(story).join(name);
+            assert_eq!(size(&video), wanted, "{}", video.display());
+        }
+    }
+    let odd = call(&["validate", &manifest, "--set", "video.width=61"]);
+    odd.ended_with(78)
+        .saying("video.width = 61 must be a positive even number; the nearest is 62");
 }
 
 /// Many short shots: `verify` finds every frame once.

@@ -199,8 +199,8 @@ fn every_bad_field_is_told_with_its_line() {
             "is no language tag",
         ),
         (
-            "\"title\": \"tin\", \"size\": [100, 64]",
-            "must be a multiple of 16",
+            "\"title\": \"tin\", \"size\": [101, 64]",
+            "must be an even number",
         ),
         (
             "\"title\": \"tin\", \"style\": 1",

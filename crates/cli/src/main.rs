@@ -6,6 +6,7 @@ mod checkpoints;
 mod command;
 mod config;
 mod costs;
+mod cropped;
 mod diagnose;
 mod drain;
 mod engine;

@@ -30,7 +30,7 @@ pub struct RunConfig {
     pub method: Method,
     /// Seed from which the seeds of shots are derived.
     pub seed: u64,
-    /// Size, length and rate of shots.
+    /// Size of the films, frames that are decoded for a shot, and rate.
     pub video: VideoSpec,
     /// What a shot sees of the bank.
     pub window: WindowSettings,

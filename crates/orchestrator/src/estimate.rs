@@ -21,7 +21,7 @@ use crate::story::opening;
 /// The settings of a run that decide how long its shots take.
 #[derive(Debug, Clone, Copy)]
 pub struct ShotSettings {
-    /// Size and length.
+    /// Size of the films that have none of their own, and length of shots.
     pub video: VideoSpec,
     /// What a shot sees of the bank.
     pub window: WindowSettings,
@@ -188,7 +188,8 @@ impl Kinds {
         table: &CostTable,
     ) -> ChainOfKinds {
         let references = entry.reference_images.len();
-        let size = entry.size.unwrap_or(settings.video.resolution());
+        let film = entry.size.unwrap_or(settings.video.resolution());
+        let size = film.generated();
         let shots = entry.script.shots().enumerate().skip(made);
         let kind = |(place, (_, shot))| {
             let opening = opening(shot, place > 0, references > 0, settings.continuation);

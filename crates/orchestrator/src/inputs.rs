@@ -172,7 +172,7 @@ fn shows_the_same(
     }
     let shaped = file.size.and_then(|size| {
         let (pictures, _) = reference_pictures(config, file).ok()?;
-        in_shape(config, file, &pictures, size).ok()
+        in_shape(config, file, &pictures, size.generated()).ok()
     });
     shaped.is_some_and(|shaped| shaped.get(place) == Some(&kept))
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use storyloom_memory::storage::temporary_name;
 use storyloom_memory::{BlobRef, MemoryError, Storage};
-use storyloom_story::{Clip, RgbImage};
+use storyloom_story::{Clip, Resolution, RgbImage};
 
 use crate::config::Videos;
 use crate::error::RunError;
@@ -35,6 +35,15 @@ pub struct ClipFile {
     pub frames: u32,
 }
 
+/// How a clip is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClipForm {
+    /// Size of the film. Frames may be larger: their middle goes into it.
+    pub size: Resolution,
+    /// Frames per second.
+    pub fps: u32,
+}
+
 /// What stands in every file of a run without videos.
 pub const PLACEHOLDER: &[u8] = b"storyloom: no video was made (simulated.videos = false)\n";
 
@@ -46,17 +55,27 @@ impl VideoFiles {
     }
 
     /// Encodes a clip to H.264 in `folder`, durably, under the name that `name` gives its content.
+    ///
+    /// # Errors
+    /// The frames are smaller than the film, ffmpeg fails, or the disk does.
     pub fn write_clip(
         &self,
         folder: &Path,
         clip: &Clip,
-        fps: u32,
+        ClipForm { size: film, fps }: ClipForm,
         name: impl FnOnce(&BlobRef) -> PathBuf,
     ) -> Result<BlobRef, RunError> {
         if self.kind == Videos::Placeholders {
             return self.write_placeholder(name);
         }
-        let size = format!("{}x{}", clip.width(), clip.height());
+        if clip.width() < film.width || clip.height() < film.height {
+            let (width, height) = (clip.width(), clip.height());
+            return Err(RunError::Ffmpeg {
+                path: folder.join("clip.mp4"),
+                reason: format!("frames of {width}x{height} do not fill a film of {film}"),
+            });
+        }
+        let size = film.to_string();
         let rate = fps.to_string();
         let input = [
             "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", &size, "-r", &rate, "-i", "pipe:0",
@@ -66,7 +85,7 @@ impl VideoFiles {
             let mut stdin = child.stdin.take();
             for frame in clip.frames() {
                 if let Some(stdin) = stdin.as_mut() {
-                    stdin.write_all(frame.data())?;
+                    stdin.write_all(frame.middle(film).data())?;
                 }
             }
             Ok(())

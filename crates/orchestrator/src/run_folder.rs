@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use storyloom_memory::{MemoryError, PictureRecord, Storage};
+use storyloom_memory::{CommitRecord, MemoryError, PictureRecord, Storage};
 use storyloom_story::{
     Brief, Fit, Ground, Line, Resolution, ShotId, ShotScript, StoryEntry, StoryId, StoryScript,
 };
@@ -101,7 +101,8 @@ pub struct StoryFile {
     /// earlier versions have begun.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<InputFile>,
-    /// Frame size of every shot: what the manifest says, or decided before the first.
+    /// Size of the film and of each of its clips: what the manifest says, or decided before the first
+    /// shot. Frames are made at its [generated](Resolution::generated) size.
     pub size: Option<Resolution>,
     /// How far it is.
     pub state: StoryState,
@@ -200,6 +201,12 @@ impl StoryFile {
     /// The shots of its script, in order; none while it is not planned.
     pub fn shots(&self) -> impl Iterator<Item = (ShotId, &ShotScript)> {
         self.script.iter().flat_map(StoryScript::shots)
+    }
+
+    /// Size of its film: of a story that does not know it, that of the frames of `record`.
+    pub(crate) fn film(&self, record: &CommitRecord) -> Resolution {
+        let (width, height) = record.frame_size;
+        self.size.unwrap_or(Resolution { width, height })
     }
 
     /// Number of its shots: those that its brief asks for while it is not planned.

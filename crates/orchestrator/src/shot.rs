@@ -15,7 +15,8 @@ use storyloom_memory::{
     SeenRecord,
 };
 use storyloom_story::{
-    Clip, ErrorClass, HostTensor, LoopState, RgbImage, ShotInputs, ShotRequest, Stage, StoryId,
+    Clip, ErrorClass, HostTensor, LoopState, Resolution, RgbImage, ShotInputs, ShotRequest, Stage,
+    StoryId,
 };
 use storyloom_telemetry::{Event, Reporter};
 use tracing::field;
@@ -25,7 +26,7 @@ use crate::engine::{EngineError, SaveLoop, Scores, ShotEngine, StepObserver};
 use crate::error::RunError;
 use crate::gate::{Gate, Gates, Pass};
 use crate::lease::Lease;
-use crate::output::VideoFiles;
+use crate::output::{ClipForm, VideoFiles};
 
 /// What every shot of a run is made with.
 pub struct Studio<'a, E> {
@@ -98,6 +99,8 @@ pub struct ShotPlan {
     pub previous: Option<String>,
     /// Digest of the plan that its story follows, if that was planned from a brief.
     pub story_plan: Option<String>,
+    /// Size of the story's film: the middle of each frame.
+    pub film: Resolution,
     /// Shots of the story that are still to be made, this one included: the longer the way, the
     /// sooner its turn.
     pub remaining: usize,
@@ -277,9 +280,11 @@ fn store_outputs<E: ShotEngine>(
     let video = format!("{}.mp4", request.shot);
     let staging = studio.bank.staging(&request.story);
     let name = |content: &BlobRef| studio.bank.staged(&request.story, &video, content);
-    let content = studio
-        .videos
-        .write_clip(&staging, clip, request.video.fps, name)?;
+    let form = ClipForm {
+        size: plan.film,
+        fps: request.video.fps,
+    };
+    let content = studio.videos.write_clip(&staging, clip, form, name)?;
     let keyframes = chosen
         .admitted
         .iter()

@@ -50,10 +50,11 @@ pub fn make_story<E: ShotEngine>(
     file: &mut StoryFile,
 ) -> Result<(), StoryError> {
     let before = |error| StoryError { shot: None, error };
-    let size = begin(studio, folder, config, lease, file).map_err(before)?;
+    let film = begin(studio, folder, config, lease, file).map_err(before)?;
+    let Resolution { width, height } = film.generated();
     let video = VideoSpec {
-        width: size.width,
-        height: size.height,
+        width,
+        height,
         ..config.video
     };
     let has_references = !file.reference_images.is_empty();
@@ -92,6 +93,7 @@ pub fn make_story<E: ShotEngine>(
                     last: last.as_ref(),
                     story_plan: file.plan.as_deref(),
                     window: config.window,
+                    film,
                     remaining: shots.len() - done.len(),
                 };
                 attempt_shot(studio, lease, chain, request, run_seed, config.attempts)
@@ -131,6 +133,7 @@ struct Chain<'a> {
     last: Option<&'a CommitRecord>,
     story_plan: Option<&'a str>,
     window: WindowSettings,
+    film: Resolution,
     remaining: usize,
 }
 
@@ -280,11 +283,12 @@ fn plan<E: ShotEngine>(
         continues,
         previous,
         story_plan: chain.story_plan.map(str::to_owned),
+        film: chain.film,
         remaining: chain.remaining,
     })
 }
 
-/// Decides the story's size and puts its reference images into the bank, once.
+/// Decides the size of the story's film and puts its reference images into the bank, once.
 fn begin<E: ShotEngine>(
     studio: &Studio<E>,
     folder: &RunFolder,
@@ -320,8 +324,9 @@ fn begin<E: ShotEngine>(
         folder.write_story(file)?;
     }
     if !references.is_empty() {
-        let references = in_shape(config, file, &references, size)?;
-        store_references(studio, file, &references, size)?;
+        let made = size.generated();
+        let references = in_shape(config, file, &references, made)?;
+        store_references(studio, file, &references, made)?;
     }
     Ok(size)
 }
@@ -372,7 +377,8 @@ fn check_promise(
     }
 }
 
-/// The pictures in the film's shape, filtered once: the memory holds them as it holds frames.
+/// The pictures as frames of `size` pixels, the generated size, filtered once: the memory holds them as
+/// it holds frames.
 pub(crate) fn in_shape(
     config: &RunConfig,
     file: &StoryFile,

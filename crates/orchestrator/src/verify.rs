@@ -11,7 +11,7 @@ use storyloom_memory::{
     BlobRef, BlobStore, CommitRecord, KeyframeRecord, PictureRecord, ReferencesRecord, Sealed,
     SeenRecord,
 };
-use storyloom_story::{Continuation, Opening, Seed, ShotId, ShotScript, StoryId};
+use storyloom_story::{Continuation, Opening, Resolution, Seed, ShotId, ShotScript, StoryId};
 
 use crate::config::Videos;
 use crate::error::RunError;
@@ -282,7 +282,7 @@ impl Check<'_> {
         {
             wrong.push("its seed is not the one that the run gives it");
         }
-        if Some(request.video.resolution()) != file.size {
+        if Some(request.video.resolution()) != file.size.map(Resolution::generated) {
             wrong.push("it has another size than its story");
         }
         if record.frame_count != request.saved_frames()
@@ -337,7 +337,7 @@ impl Check<'_> {
         }
         if let Some(path) = self.file(file, Some(shot), &record.video) {
             let frames = u64::from(record.frame_count);
-            self.decodes(file, Some(shot), &path, record.frame_size, frames);
+            self.decodes(file, Some(shot), &path, file.film(record), frames);
         }
     }
 
@@ -381,7 +381,7 @@ impl Check<'_> {
         file: &StoryFile,
         shot: Option<ShotId>,
         path: &std::path::Path,
-        size: (u32, u32),
+        size: Resolution,
         frames: u64,
     ) {
         match self.videos {
@@ -389,7 +389,7 @@ impl Check<'_> {
             VideosProven::Content => return,
             VideosProven::Placeholders => return self.is_placeholder(file, shot, path),
         }
-        match count_frames(path, size) {
+        match count_frames(path, (size.width, size.height)) {
             Ok(found) if found == frames => {}
             Ok(found) => {
                 let message = format!("{} has {found} frames, not {frames}", path.display());
@@ -437,7 +437,7 @@ impl Check<'_> {
                         .map(|record| u64::from(record.frame_count))
                         .sum();
                     if let Some(first) = records.first() {
-                        self.decodes(file, None, &path, first.frame_size, frames);
+                        self.decodes(file, None, &path, file.film(first), frames);
                     }
                 }
             }

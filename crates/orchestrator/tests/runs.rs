@@ -11,6 +11,7 @@ use storyloom_memory::select::{SelectionRule, SelectionSettings};
 use storyloom_memory::storage::{Fault, FaultyDisk};
 use storyloom_memory::window::WindowSettings;
 use storyloom_memory::{BlobRef, BlobStore, Disk, IndexKind, Storage};
+use storyloom_orchestrator::output::count_frames;
 use storyloom_orchestrator::run::run_on;
 use storyloom_orchestrator::simulated::SimulatedEngine;
 use storyloom_orchestrator::status::{Status, status};
@@ -772,6 +773,64 @@ fn reference_images_come_first() {
             .quarantined,
         1
     );
+}
+
+/// A film of a size that no model makes is the middle of one that a model makes: the same latents and
+/// frames, other files.
+#[test]
+fn a_film_may_be_smaller_than_its_frames() {
+    let made = |width, height| {
+        let out = tempfile::tempdir().unwrap();
+        let mut config = config(out.path());
+        config.video = VideoSpec {
+            width,
+            height,
+            ..config.video
+        };
+        let engine = SimulatedEngine::default();
+        let stop = StopFlag::default();
+        let outcome = run(&config, &manifest(), &engine, &Silent, &stop).unwrap();
+        assert_eq!(outcome.done, 2);
+        (out, config)
+    };
+    let ((cropped, mut config), (whole, _)) = (made(60, 44), made(64, 48));
+    let verdicts = [&cropped, &whole].map(|out| checked(out.path()));
+    for verdict in &verdicts {
+        assert!(verdict.ok, "{:?}", verdict.problems);
+    }
+    assert_eq!(verdicts[0].content_digest, verdicts[1].content_digest);
+
+    let ad = |name: &str| [&cropped, &whole].map(|out| out.path().join("stories/ad").join(name));
+    for name in ["story.mp4", "01_02.mp4"] {
+        let [cropped, whole] = ad(name);
+        let frames = count_frames(&cropped, (60, 44)).unwrap();
+        assert_eq!(count_frames(&whole, (64, 48)).unwrap(), frames, "{name}");
+        assert!(count_frames(&whole, (60, 44)).is_err(), "{name}");
+    }
+    let records = ad("commits/01_02.json").map(|path| {
+        let text = std::fs::read(path).unwrap();
+        serde_json::from_slice::<serde_json::Value>(&text).unwrap()
+    });
+    for record in &records {
+        assert_eq!(record["frame_size"], serde_json::json!([64, 48]));
+        assert_eq!(record["request"]["video"]["width"], 64);
+    }
+    assert_ne!(records[0]["video"], records[1]["video"]);
+    let [keyframe, same] =
+        ad("keyframes/01_01_keyframe0.png").map(|path| std::fs::read(path).unwrap());
+    assert!(keyframe == same, "the memory has the size that was made");
+
+    // What is asked for is the film's size, and it stays.
+    config.video.width = 64;
+    let stop = StopFlag::default();
+    let engine = SimulatedEngine::default();
+    let refused = run(&config, &manifest(), &engine, &Silent, &stop).unwrap_err();
+    assert!(refused.to_string().contains("video"), "{refused}");
+    // Nor does verify take one size for the other.
+    let path = cropped.path().join("stories/ad/story.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("\"width\": 60", "\"width\": 62")).unwrap();
+    assert!(!checked(cropped.path()).ok);
 }
 
 #[test]

@@ -51,7 +51,7 @@ pub struct Brief {
     /// Language of the prompts.
     #[serde(default, skip_serializing_if = "Language::is_english")]
     pub language: Language,
-    /// Size of the video in pixels, written `[width, height]`; the run's if absent.
+    /// Size of its film in pixels, written `[width, height]`; the run's if absent.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",

@@ -330,7 +330,7 @@ fn read_language(problems: &mut Problems<'_>, fields: &Fields<'_, '_>) -> Langua
     })
 }
 
-/// Reads `size`: width and height in pixels.
+/// Reads `size`: width and height of a film in pixels.
 pub(crate) fn read_size(
     problems: &mut Problems<'_>,
     fields: &Fields<'_, '_>,
@@ -357,12 +357,12 @@ pub(crate) fn read_size(
 
 fn read_side(problems: &mut Problems<'_>, value: &Value<'_>) -> Option<u32> {
     let (least, most) = Brief::SIDES;
-    let range = format!("a multiple of 16 from {least} to {most}");
+    let range = format!("an even number from {least} to {most}");
     let side: u32 = json::integer(problems, value, "size", &range)?;
-    if (least..=most).contains(&side) && side.is_multiple_of(16) {
+    if (least..=most).contains(&side) && side.is_multiple_of(2) {
         return Some(side);
     }
-    let nearest = (side.saturating_add(8) / 16 * 16).clamp(least, most);
+    let nearest = (side.saturating_add(1) / 2 * 2).clamp(least, most);
     let message = format!("\"size\" must be {range}, but is {side}");
     problems.add(span(value), message, format!("the nearest is {nearest}"));
     None

@@ -1,8 +1,11 @@
 //! Arrays and pictures in host memory, free of any tensor library.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
+use crate::video::Resolution;
 
 /// A dense row-major `f32` array in host memory.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -111,6 +114,25 @@ impl RgbImage {
     pub fn data(&self) -> &[u8] {
         &self.data
     }
+
+    /// The middle of the picture: what stands over `size` is cut off on both sides alike. Where the
+    /// picture is not larger than `size`, all of it.
+    pub fn middle(&self, size: Resolution) -> Cow<'_, Self> {
+        let (width, height) = (size.width.min(self.width), size.height.min(self.height));
+        if (width, height) == (self.width, self.height) {
+            return Cow::Borrowed(self);
+        }
+        let row = self.width as usize * 3;
+        let left = (self.width - width) as usize / 2 * 3;
+        let top = (self.height - height) as usize / 2;
+        let rows = self.data.chunks_exact(row).skip(top).take(height as usize);
+        let kept = rows.flat_map(|row| &row[left..left + width as usize * 3]);
+        Cow::Owned(Self {
+            width,
+            height,
+            data: kept.copied().collect(),
+        })
+    }
 }
 
 /// The frames of one shot, all of the same size, in time order; never empty.
@@ -159,6 +181,21 @@ mod tests {
         assert!(HostTensor::new(vec![2, 3], vec![0.0; 6]).is_ok());
         assert!(HostTensor::new(vec![2, 3], vec![0.0; 5]).is_err());
         assert!(HostTensor::new(vec![usize::MAX, 2], vec![]).is_err());
+    }
+
+    #[test]
+    fn what_stands_over_is_cut_off_on_both_sides_alike() {
+        // Each pixel says where it is.
+        let pixels = (0..6_u8).flat_map(|y| (0..4_u8).flat_map(move |x| [x, y, 0]));
+        let picture = RgbImage::new(4, 6, pixels.collect()).unwrap();
+        let middle = |width, height| picture.middle(Resolution { width, height });
+        let cut = middle(2, 4);
+        assert_eq!((cut.width(), cut.height()), (2, 4));
+        let expected = (1..5_u8).flat_map(|y| [1, y, 0, 2, y, 0]);
+        assert_eq!(cut.data(), expected.collect::<Vec<u8>>());
+        assert!(matches!(middle(4, 6), Cow::Borrowed(_)));
+        assert_eq!(*middle(9, 9), picture, "it is never larger");
+        assert_eq!(middle(9, 2).data()[..6], [0, 2, 0, 1, 2, 0]);
     }
 
     #[test]

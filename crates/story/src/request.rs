@@ -25,7 +25,8 @@ pub struct ShotRequest {
     pub opening: Opening,
     /// What the shot shows.
     pub prompt: String,
-    /// Size, decoded frames and rate. The size is that of the story's first shot.
+    /// Size, decoded frames and rate. The size is that of the story's first shot, and the one that is
+    /// generated: its sides are multiples of 16, and the film may be a little smaller.
     pub video: VideoSpec,
 }
 

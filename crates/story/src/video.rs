@@ -1,9 +1,14 @@
 //! Size, length and rate of the videos of a run.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
+/// Sides of what the video models make: eight pixels per latent, two latents per patch.
+const GRID: u32 = 16;
+
 /// Width and height in pixels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Resolution {
     /// Width in pixels.
     pub width: u32,
@@ -12,10 +17,21 @@ pub struct Resolution {
 }
 
 impl Resolution {
+    /// The size at which a film of this size is made: the next one whose sides are multiples of 16.
+    ///
+    /// Latents, keyframes and the memory have it. The middle of each frame goes into the film.
+    pub fn generated(self) -> Self {
+        let side = |pixels: u32| pixels.div_ceil(GRID).saturating_mul(GRID);
+        Self {
+            width: side(self.width),
+            height: side(self.height),
+        }
+    }
+
     /// The size of a story whose first picture is `reference`, with about as many pixels as
     /// `self` and the shape of `reference`.
     ///
-    /// Sides are multiples of 16 (eight pixels per latent, two latents per patch). This is the
+    /// Sides are multiples of 16. This is the
     /// rule of StoryMem's `memory2video` (specification, section 2.3), applied once per story:
     /// applied again to its own result it may drift by 16 pixels.
     pub fn shaped_like(self, reference: Self) -> Self {
@@ -23,7 +39,7 @@ impl Resolution {
         let ratio = f64::from(reference.height) / f64::from(reference.width);
         let side = |square: f64| {
             let pixels = square.sqrt().round_ties_even();
-            ((pixels as u32 / 8 / 2) * 2 * 8).max(16)
+            (pixels as u32 / GRID * GRID).max(GRID)
         };
         Self {
             width: side(area / ratio),
@@ -32,12 +48,19 @@ impl Resolution {
     }
 }
 
-/// What every shot of a run is asked to look like.
+impl fmt::Display for Resolution {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}x{}", self.width, self.height)
+    }
+}
+
+/// What every shot is asked to look like: of a run the size of its films, of a request to the models
+/// the [generated](Resolution::generated) size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VideoSpec {
-    /// Width in pixels.
+    /// Width in pixels, an even number.
     pub width: u32,
-    /// Height in pixels.
+    /// Height in pixels, an even number.
     pub height: u32,
     /// Decoded frames of a shot, of the form `4n + 1`.
     pub frames: u32,
@@ -48,8 +71,8 @@ pub struct VideoSpec {
 /// A video specification that no shot can have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VideoSpecError {
-    /// Width or height is zero or not a multiple of 16.
-    #[error("video.{axis} = {value} must be a positive multiple of 16; the nearest is {nearest}")]
+    /// Width or height is zero or odd: a film has one colour for two pixels.
+    #[error("video.{axis} = {value} must be a positive even number; the nearest is {nearest}")]
     Size {
         /// `width` or `height`.
         axis: &'static str,
@@ -72,11 +95,11 @@ pub enum VideoSpecError {
 }
 
 impl VideoSpec {
-    /// Refuses sizes and lengths that the video models cannot produce.
+    /// Refuses sizes that no film can have, and lengths that the video models cannot produce.
     pub fn check(&self) -> Result<(), VideoSpecError> {
         for (axis, value) in [("width", self.width), ("height", self.height)] {
-            if value == 0 || !value.is_multiple_of(16) {
-                let nearest = (value.saturating_add(8) / 16 * 16).max(16);
+            if value == 0 || !value.is_multiple_of(2) {
+                let nearest = (value.saturating_add(1) / 2 * 2).max(2);
                 return Err(VideoSpecError::Size {
                     axis,
                     value,
@@ -173,6 +196,19 @@ mod tests {
     }
 
     #[test]
+    fn a_film_is_made_at_the_next_size_that_covers_it() {
+        let generated = |width, height| {
+            let Resolution { width, height } = Resolution { width, height }.generated();
+            (width, height)
+        };
+        assert_eq!(generated(1080, 1920), (1088, 1920));
+        assert_eq!(generated(1920, 1080), (1920, 1088));
+        assert_eq!(generated(832, 480), (832, 480));
+        assert_eq!(generated(2, 18), (16, 32));
+        assert_eq!(generated(16, 4096), (16, 4096));
+    }
+
+    #[test]
     fn wrong_specs_name_the_nearest_legal_value() {
         let good = VideoSpec {
             width: 832,
@@ -181,12 +217,14 @@ mod tests {
             fps: 16,
         };
         assert_eq!(good.check(), Ok(()));
-        let odd = VideoSpec { width: 830, ..good };
+        let cropped = VideoSpec { width: 830, ..good };
+        assert_eq!(cropped.check(), Ok(()));
+        let odd = VideoSpec { width: 831, ..good };
         assert_eq!(
             odd.check(),
             Err(VideoSpecError::Size {
                 axis: "width",
-                value: 830,
+                value: 831,
                 nearest: 832
             })
         );

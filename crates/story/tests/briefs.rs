@@ -212,8 +212,8 @@ fn every_wrong_field_has_its_place() {
             "\"size\" has 1 entries",
         ),
         (
-            r#""title": "t", "size": [830, 480]"#.to_owned(),
-            "but is 830; the nearest is 832",
+            r#""title": "t", "size": [831, 480]"#.to_owned(),
+            "but is 831; the nearest is 832",
         ),
         (
             r#""title": "t", "size": [832, 100000]"#.to_owned(),

@@ -18,6 +18,7 @@ use super::{ConfigArguments, config, folder};
 use crate::config::Config;
 use crate::config::value::Count;
 use crate::costs::{self, Costs, Subject};
+use crate::cropped::cropped_films;
 use crate::diagnose;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::input;
@@ -131,6 +132,9 @@ pub fn run(arguments: &Arguments) -> Outcome {
     if input.has_briefs() {
         report.notes.push(BRIEFS_NOTE.to_owned());
     }
+    let cropped = cropped_films(&config, &input);
+    let cropped = cropped.iter().map(ToString::to_string);
+    report.notes.extend(cropped);
     if arguments.json {
         print_json(&report)?;
     } else {

@@ -8,6 +8,7 @@ use storyloom_story::Problem;
 
 use super::{ConfigArguments, config};
 use crate::config::Config;
+use crate::cropped::{CroppedFilms, cropped_films};
 use crate::diagnose;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::input::{self, Input};
@@ -40,6 +41,8 @@ struct Summary {
     warnings: Vec<Problem>,
     /// Prompts whose end no text encoder reads.
     long_prompts: Vec<LongPrompt>,
+    /// Films that are made larger than they are asked for.
+    cropped: Vec<CroppedFilms>,
 }
 
 /// The settings that the input is meant for, if the command line names any.
@@ -62,11 +65,20 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let (exit, summary) = match found {
         Ok(input) => {
             let long_prompts = meter.map_or_else(Vec::new, |meter| input.long_prompts(&meter));
+            let cropped = cropped_films(&config, &input);
             if !arguments.json {
                 diagnose::warn(&input.warnings);
                 diagnose::warn_of_prompts(&long_prompts);
+                for films in &cropped {
+                    eprintln!("note: {films}");
+                }
             }
-            (Exit::Done, summarise(input, long_prompts))
+            let summary = Summary {
+                long_prompts,
+                cropped,
+                ..summarise(input)
+            };
+            (Exit::Done, summary)
         }
         Err(report) => {
             if !arguments.json {
@@ -105,7 +117,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     Ok(exit)
 }
 
-fn summarise(input: Input, long_prompts: Vec<LongPrompt>) -> Summary {
+fn summarise(input: Input) -> Summary {
     let scripts = || input.stories().map(|story| &story.script);
     Summary {
         stories: input.stories().count(),
@@ -118,8 +130,7 @@ fn summarise(input: Input, long_prompts: Vec<LongPrompt>) -> Summary {
             .flat_map(storyloom_story::StoryScript::shots)
             .filter(|(_, shot)| !shot.cut)
             .count(),
-        problems: Vec::new(),
         warnings: input.warnings,
-        long_prompts,
+        ..Summary::default()
     }
 }

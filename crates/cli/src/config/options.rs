@@ -147,9 +147,10 @@ options! {
     }
     /// Size and length of shots.
     video: Video {
-        /// Width in pixels, a multiple of 16.
+        /// Width of the films in pixels, an even number. What is no multiple of 16 is made larger and
+        /// cropped.
         width: u32 = 832,
-        /// Height in pixels, a multiple of 16.
+        /// Height of the films in pixels, an even number. As `video.width`.
         height: u32 = 480,
         /// Frames that are decoded per shot, 4n + 1. A shot that continues the one before loses
         /// the frames it was given.

@@ -22,7 +22,9 @@ fn clip(frames: u32) -> Clip {
 
 fn write(path: &Path, clip: &Clip, fps: u32) -> Result<BlobRef, RunError> {
     let folder = path.parent().unwrap();
-    files().write_clip(folder, clip, fps, |_| path.to_owned())
+    let (width, height) = (clip.width(), clip.height());
+    let size = Resolution { width, height };
+    files().write_clip(folder, clip, ClipForm { size, fps }, |_| path.to_owned())
 }
 
 fn clip_file(path: &Path, frames: u32) -> ClipFile {
@@ -115,6 +117,32 @@ fn clips_are_written_joined_and_counted() {
         4,
         "no unfinished files"
     );
+}
+
+#[test]
+fn frames_larger_than_their_film_are_cropped() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.mp4");
+    // Grey in the middle, white where the film ends: the codec would mix them in one block.
+    let (film, (width, height)) = ((60, 44), (64, 48));
+    let inside = |x: u32, y: u32| (2..62).contains(&x) && (2..46).contains(&y);
+    let pixels = (0..height).flat_map(|y| (0..width).map(move |x| inside(x, y)));
+    let pixels = pixels.flat_map(|inside| [if inside { 60 } else { 255 }; 3]);
+    let frame = RgbImage::new(width, height, pixels.collect()).unwrap();
+    let clip = Clip::new(vec![frame; 5]).unwrap();
+    let write = |(width, height)| {
+        let size = Resolution { width, height };
+        files().write_clip(folder.path(), &clip, ClipForm { size, fps: 8 }, |_| {
+            path.clone()
+        })
+    };
+    write(film).unwrap();
+    assert_eq!(probe(&path, "stream=width,height"), ["60", "44"]);
+    assert_eq!(count_frames(&path, film).unwrap(), 5);
+    let shown = read_frame(&path, 0, film).unwrap();
+    let brightest = shown.data().iter().max().unwrap();
+    assert!(*brightest < 68, "{brightest} of 60 is white at an edge");
+    write((80, 48)).unwrap_err();
 }
 
 #[test]

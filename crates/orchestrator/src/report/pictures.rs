@@ -8,7 +8,7 @@ use image::{DynamicImage, ExtendedColorType, ImageBuffer, ImageReader, Rgb};
 use serde::Serialize;
 use storyloom_memory::pictures::decode_picture;
 use storyloom_memory::{BlobRef, CommitRecord};
-use storyloom_story::{RgbImage, ShotId, StoryId};
+use storyloom_story::{Resolution, RgbImage, ShotId, StoryId};
 
 use super::files::{replace, write};
 use crate::error::RunError;
@@ -66,7 +66,7 @@ impl<'a> Pictures<'a> {
     }
 
     /// The middle frame of a shot's video, for shots that kept no keyframe.
-    pub(super) fn middle(&self, record: &CommitRecord) -> Option<Picture> {
+    pub(super) fn middle(&self, record: &CommitRecord, film: Resolution) -> Option<Picture> {
         let video = &record.video;
         if video.content == BlobRef::of(PLACEHOLDER) {
             return None;
@@ -74,7 +74,7 @@ impl<'a> Pictures<'a> {
         let name = format!("{}_middle", record.request.shot);
         let path = self.folder.story(self.story).join(&video.file);
         let small = self.copy(&name, &video.content.blake3, WIDTH, || {
-            read_frame(&path, record.frame_count / 2, record.frame_size)
+            read_frame(&path, record.frame_count / 2, (film.width, film.height))
         })?;
         Some(Picture {
             small,
@@ -167,14 +167,16 @@ fn jpeg(data: &[u8], (width, height): (u32, u32)) -> Result<Vec<u8>, RunError> {
     Ok(bytes)
 }
 
-/// The picture that stands for a shot: its first keyframe, or the middle of its video.
+/// The picture that stands for a shot: its first keyframe, or the middle of its video, which has the
+/// size of the `film`.
 pub(super) fn poster(
     pictures: &Pictures,
     record: &CommitRecord,
+    film: Resolution,
     kept: &[Option<Picture>],
 ) -> Option<Picture> {
     let first = kept.iter().flatten().next().cloned();
-    first.or_else(|| pictures.middle(record))
+    first.or_else(|| pictures.middle(record, film))
 }
 
 /// How a keyframe is called where it cannot be seen.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 use storyloom_memory::CommitRecord;
-use storyloom_story::{Opening, ShotId, ShotScript, Stage};
+use storyloom_story::{Opening, Resolution, ShotId, ShotScript, Stage};
 
 use super::attempts::{AttemptView, StoryAttempts};
 use super::brief::{self, BriefView};
@@ -253,7 +253,7 @@ impl Gathering<'_> {
             shot: Some(shot.to_string()),
             ..Column::default()
         };
-        let made = record.map(|record| self.made(&record, &mut column));
+        let made = record.map(|record| self.made(&record, file.film(&record), &mut column));
         self.columns.push(column);
         ShotView {
             id: shot.to_string(),
@@ -266,16 +266,16 @@ impl Gathering<'_> {
         }
     }
 
-    fn made(&mut self, record: &CommitRecord, column: &mut Column) -> MadeView {
+    fn made(&mut self, record: &CommitRecord, film: Resolution, column: &mut Column) -> MadeView {
         let shot = record.request.shot;
-        let (width, height) = record.frame_size;
+        let Resolution { width, height } = film;
         self.aspect = f64::from(width) / f64::from(height.max(1));
         self.work.add(record);
         let length = f64::from(record.frame_count) / f64::from(record.request.video.fps.max(1));
         self.film += length;
         let saw = self.saw(record, column);
         let (kept, small) = self.kept(record, column);
-        let poster = poster(&self.pictures, record, &small);
+        let poster = poster(&self.pictures, record, film, &small);
         column.poster = poster.as_ref().map(|picture| picture.small.clone());
         self.posters.extend(column.poster.clone());
         let seconds = record.seconds.values().sum();

@@ -1,0 +1,61 @@
+//! Films that are made larger than they are asked for, and cropped.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Serialize;
+use storyloom_orchestrator::FilmShape;
+use storyloom_story::{Line, Resolution};
+
+use crate::config::Config;
+use crate::input::Input;
+
+/// Films of a size that no model makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct CroppedFilms {
+    /// How many.
+    films: usize,
+    /// Their size.
+    size: Resolution,
+    /// The size at which they are made.
+    generated: Resolution,
+}
+
+impl fmt::Display for CroppedFilms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            films,
+            size,
+            generated,
+        } = self;
+        let are = match films {
+            1 => "1 film is",
+            _ => &format!("{films} films are"),
+        };
+        write!(f, "{are} made at {generated} and cropped to {size}")
+    }
+}
+
+/// The films of `input` in a run of this config that are cropped, by size.
+pub fn cropped_films(config: &Config, input: &Input) -> Vec<CroppedFilms> {
+    let mut sizes: BTreeMap<Resolution, usize> = BTreeMap::new();
+    for size in input.lines.iter().filter_map(|line| size(config, line)) {
+        *sizes.entry(size).or_default() += 1;
+    }
+    let films = sizes.into_iter().map(|(size, films)| CroppedFilms {
+        films,
+        size,
+        generated: size.generated(),
+    });
+    films.filter(|film| film.size != film.generated).collect()
+}
+
+/// The size of a film, unless it takes it from its first picture.
+fn size(config: &Config, line: &Line) -> Option<Resolution> {
+    let (size, has_picture) = match line {
+        Line::Story(story) => (story.size, !story.reference_images.is_empty()),
+        Line::Brief(brief) => (brief.size, brief.product_image.is_some()),
+    };
+    let of_picture = has_picture && config.pictures.shape == FilmShape::Picture;
+    size.or_else(|| (!of_picture).then(|| config.video_spec().resolution()))
+}
