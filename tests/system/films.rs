@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use storyloom_memory::Disk;
 use storyloom_orchestrator::Videos;
-use storyloom_orchestrator::output::{ClipFile, ClipForm, VideoFiles};
+use storyloom_orchestrator::output::{ClipFile, ClipForm, VideoFiles, read_frame};
 use storyloom_story::{Clip, Resolution, RgbImage};
 
 use crate::browser::Browser;
@@ -170,6 +170,77 @@ fn a_film_has_the_size_that_was_asked_for() {
     let odd = call(&["validate", &manifest, "--set", "video.width=61"]);
     odd.ended_with(78)
         .saying("video.width = 61 must be a positive even number; the nearest is 62");
+}
+
+/// What docs/videos.md says of another rate: the frames are the same, and each begins when it should.
+#[test]
+fn a_film_gets_another_rate_without_another_encoding() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/videos.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let (_, section) = page.split_once("## Another rate").unwrap();
+    let (_, command) = section.split_once("```sh\n").unwrap();
+    let (command, _) = command.split_once("```").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let clips: Vec<ClipFile> = ["a.mp4", "b.mp4"]
+        .map(|name| rising(folder.path(), name))
+        .into();
+    let files = VideoFiles::new(Arc::new(Disk), Videos::Encoded).unwrap();
+    files
+        .join_clips(&folder.path().join("story.mp4"), &clips, 8)
+        .unwrap();
+    let ended = Command::new("bash")
+        .args(["-ec", command])
+        .current_dir(folder.path())
+        .stdin(std::process::Stdio::null())
+        .status();
+    assert!(ended.unwrap().success());
+
+    let [old, new] = ["story.mp4", "story-24.mp4"].map(|name| folder.path().join(name));
+    let all: u32 = clips.iter().map(|clip| clip.frames).sum();
+    for frame in 0..all {
+        let [old, new] = [&old, &new].map(|film| read_frame(film, frame, (32, 32)).unwrap());
+        assert!(old == new, "frame {frame}");
+    }
+    let output = Command::new("ffprobe")
+        .args(["-v", "error", "-select_streams", "v:0", "-of", "csv=p=0"])
+        .args([
+            "-show_entries",
+            "stream=avg_frame_rate,time_base:packet=pts",
+        ])
+        .arg(&new)
+        .output()
+        .unwrap();
+    let told = String::from_utf8(output.stdout).unwrap();
+    let mut stamps: Vec<u32> = told
+        .lines()
+        .filter_map(|line| line.trim_end_matches(',').parse().ok())
+        .collect();
+    stamps.sort_unstable();
+    assert_eq!(
+        stamps,
+        (0..all).map(|frame| frame * 1000).collect::<Vec<u32>>(),
+        "{told}"
+    );
+    assert!(told.contains("24/1,1/24000"), "{told}");
+}
+
+/// A clip of eight frames a second, each brighter than the one before.
+fn rising(folder: &Path, name: &str) -> ClipFile {
+    let frame = |place: u8| RgbImage::new(32, 32, vec![place * 20; 32 * 32 * 3]).unwrap();
+    let clip = Clip::new((0..9).map(frame).collect()).unwrap();
+    let form = ClipForm {
+        size: Resolution {
+            width: 32,
+            height: 32,
+        },
+        fps: 8,
+    };
+    let files = VideoFiles::new(Arc::new(Disk), Videos::Encoded).unwrap();
+    let path = folder.join(name);
+    files
+        .write_clip(folder, &clip, form, |_| path.clone())
+        .unwrap();
+    ClipFile { path, frames: 9 }
 }
 
 /// Many short shots: `verify` finds every frame once.

@@ -142,6 +142,29 @@ fn a_run_folder_belongs_to_its_settings_and_stories() {
     finish(&mut shop.run(&manifest, &["run.seed=1"]))
         .ended_with(78)
         .saying("run.seed (was 0, is 1)");
+    for (setting, told) in [
+        (
+            "sampler.steps=3",
+            "the engine: sampler.steps (was 2, is 3);",
+        ),
+        ("video.height=64", "settings: video.height (was 48, is 64);"),
+        (
+            "memory.similarity_start=0.8",
+            "settings: memory.similarity_start (was 0.9, is 0.8);",
+        ),
+        (
+            "memory.selection=first-frame",
+            "settings: memory.selection (was \"semantic\", is \"first-frame\");",
+        ),
+    ] {
+        finish(&mut shop.run(&manifest, &[setting]))
+            .ended_with(78)
+            .saying(told);
+    }
+    finish(&mut shop.run(&manifest, &["video.fps=24"]))
+        .ended_with(78)
+        .saying("settings: video.fps (was 8, is 24);")
+        .saying("\"Another rate\" in docs/videos.md");
     let other = shop.manifest(&[("ad", &[true, true])]);
     finish(&mut shop.run(&other, &[]))
         .ended_with(65)

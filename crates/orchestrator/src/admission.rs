@@ -11,11 +11,11 @@
 use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 
-use serde_json::Value;
 use storyloom_memory::storage::UNFINISHED;
 use storyloom_story::{Brief, Line, StoryId};
 
 use crate::config::{RunConfig, Videos};
+use crate::differences::differences;
 use crate::engine::EngineDescription;
 use crate::error::RunError;
 use crate::lists::List;
@@ -165,23 +165,20 @@ impl RunFolder {
     }
 
     fn check_same(&self, before: &RunFile, now: &RunFile) -> Result<(), RunError> {
-        let mut differences = Vec::new();
-        if before.engine.fingerprint != now.engine.fingerprint {
-            differences.push(engine_difference(before, now));
-        }
-        let identities = [&before.identity, &now.identity].map(|value| value.as_object());
-        let keys = identities.into_iter().flatten().flat_map(|map| map.keys());
-        for key in keys.collect::<BTreeSet<_>>() {
-            let (old, value) = (&before.identity[key], &now.identity[key]);
-            if old != value {
-                differences.push(format!("{key} (was {old}, is {value})"));
-            }
-        }
+        let differences = differences(before, now);
         if differences.is_empty() {
             return Ok(());
         }
+        let rates = [before, now].map(|run| &run.identity["video"]["fps"]);
+        let rate = match rates[0] == rates[1] {
+            true => "",
+            false => {
+                "; a film has one rate, which the records of its clips name: \"Another rate\" in \
+                 docs/videos.md changes that of finished films without making them again"
+            }
+        };
         Err(self.wrong(format!(
-            "this run was begun with other settings: {}; use them again or another --out folder",
+            "this run was begun with other settings: {}; use them again or another --out folder{rate}",
             differences.join(", ")
         )))
     }
@@ -223,77 +220,6 @@ fn joined(before: &RunFile, now: RunFile) -> Option<RunFile> {
             ..common
         },
     })
-}
-
-/// What makes the engine another one, as far as the records know it: settings, the quality score, a
-/// checkpoint or an adapter.
-fn engine_difference(before: &RunFile, now: &RunFile) -> String {
-    let mut named = Vec::new();
-    for (pointer, key) in ENGINE_SETTINGS {
-        let [old, new] = [before, now].map(|run| run.config.pointer(pointer));
-        if let (Some(old), Some(new)) = (old, new) {
-            setting_differences(key, old, new, &mut named);
-        }
-    }
-    let [old, new] = [before, now].map(|run| &run.engine.quality_score);
-    if old != new {
-        named.push(format!("the quality score (was {old}, is {new})"));
-    }
-    named.extend(other_weights(&before.engine, &now.engine));
-    match named.is_empty() {
-        true => "the engine (weights, sampler or precision)".to_owned(),
-        false => format!("the engine: {}", named.join(", ")),
-    }
-}
-
-/// The checkpoints and adapters that are not the same.
-fn other_weights(before: &EngineDescription, now: &EngineDescription) -> Vec<String> {
-    let digest = |engine: &EngineDescription, name: &str| {
-        let mut models = engine.models.iter();
-        let found = models.find(|(known, _)| known == name);
-        found.map(|(_, digest)| digest.clone())
-    };
-    let names = before
-        .models
-        .iter()
-        .chain(&now.models)
-        .map(|(name, _)| name);
-    let changed = names
-        .collect::<BTreeSet<_>>()
-        .into_iter()
-        .filter_map(|name| match (digest(before, name), digest(now, name)) {
-            (Some(old), Some(new)) if old == new => None,
-            (Some(_), Some(_)) => Some(format!("{name} has another content")),
-            (None, _) => Some(format!("{name} was not there")),
-            (_, None) => Some(format!("{name} is not there")),
-        });
-    changed.collect()
-}
-
-/// Settings that decide what an engine makes: where they stand in the record, and their names.
-const ENGINE_SETTINGS: [(&str, &str); 7] = [
-    ("/engine", "engine"),
-    ("/models/dtype", "models.dtype"),
-    ("/lora/alpha", "lora.alpha"),
-    ("/lora/scaling", "lora.scaling"),
-    ("/lora/merge", "lora.merge"),
-    ("/sampler", "sampler"),
-    ("/memory/rope_stride", "memory.rope_stride"),
-];
-
-/// The leaves at `key` that differ. A setting that an older build did not know is not among them.
-fn setting_differences(key: &str, old: &Value, new: &Value, named: &mut Vec<String>) {
-    match (old, new) {
-        (Value::Object(old), Value::Object(new)) => {
-            for (name, value) in new {
-                if let Some(before) = old.get(name) {
-                    setting_differences(&format!("{key}.{name}"), before, value, named);
-                }
-            }
-        }
-        _ if old == new => {}
-        _ => named.push(format!("{key} (was {old}, is {new})")),
-    }
 }
 
 impl StoryFile {

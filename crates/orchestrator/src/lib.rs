@@ -7,6 +7,7 @@ pub mod admission;
 pub mod bench;
 pub mod config;
 pub mod cost;
+mod differences;
 pub mod drain;
 pub mod engine;
 pub mod error;
