@@ -18,6 +18,7 @@ mod monitoring;
 mod operating;
 mod plan;
 mod planning;
+mod records;
 mod report;
 mod run;
 mod scripts;
