@@ -87,10 +87,10 @@ impl MakeWriter<'_> for Screen {
 }
 
 /// Lines for people, without spans; `STORYLOOM_LOG` takes the filters of `tracing`, `info` if
-/// unset.
+/// unset, without what the parser of AVIF remarks on files that it reads all the same.
 fn for_people(screen: &Screen) -> impl Layer<Registry> {
-    let filter =
-        EnvFilter::try_from_env("STORYLOOM_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_env("STORYLOOM_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("info,mp4parse=error"));
     let is_terminal = io::stderr().is_terminal();
     // On a terminal bars say how far it is.
     let wanted = move |metadata: &Metadata<'_>| {

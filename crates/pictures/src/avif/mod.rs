@@ -5,7 +5,7 @@ mod planes;
 
 use image::metadata::Orientation;
 use image::{DynamicImage, RgbaImage};
-use mp4parse::{AvifContext, ImageMirror, ImageRotation, ParseStrictness, read_avif};
+use mp4parse::{AvifContext, Feature, ImageMirror, ImageRotation, ParseStrictness, read_avif};
 
 use crate::colours::{CodePoints, Colours};
 use crate::decode::{Decoded, Limits};
@@ -30,9 +30,14 @@ pub fn is_one(bytes: &[u8]) -> bool {
 pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded, PictureProblem> {
     let damaged = |error: mp4parse::Error| PictureProblem::Damaged(format!("{error:?}"));
     let container = read_avif(&mut &*bytes, ParseStrictness::Normal).map_err(damaged)?;
+    // Of the colours or of the transparency: the parser passes over either.
+    if container.unsupported_features.contains(Feature::Grid) {
+        let kind = "an AVIF picture in a grid of tiles";
+        return Err(PictureProblem::Kind(kind.to_owned()));
+    }
     let coded = container.primary_item_coded_data().unwrap_or_default();
     if coded.is_empty() {
-        let reason = "it has no single picture; a grid of pictures is not read";
+        let reason = "it has no picture, or one with properties that are not read";
         return Err(PictureProblem::Damaged(reason.to_owned()));
     }
     let colours = av1::decode(coded, limits)?;

@@ -3,7 +3,8 @@
 //! Some files were made by other programs (Pillow 12 and 13 with libjpeg-turbo and libavif, and the box
 //! of the turn written by hand): `cmyk.jpg`, 16 x 16 of one colour; `edge.jpg`, 100 x 16 with halved
 //! chroma and other colours in its last columns; `cut-out.avif`, a disc of one colour on clear cyan;
-//! `turned.avif`, the four quarters as a camera stores them that was held upright.
+//! `turned.avif`, the four quarters as a camera stores them that was held upright; `grid.avif`, one
+//! colour in four tiles (`avifenc --grid 2x2` of libavif 0.11).
 
 use std::io::Cursor;
 

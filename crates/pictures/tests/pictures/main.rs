@@ -339,6 +339,20 @@ fn avif_is_read_with_its_transparency() {
 }
 
 #[test]
+fn an_avif_picture_in_a_grid_is_refused() {
+    let problem = read(
+        include_bytes!("grid.avif"),
+        &Limits::default(),
+        Ground::WHITE,
+    )
+    .unwrap_err();
+    assert_eq!(
+        problem.to_string(),
+        "it is an AVIF picture in a grid of tiles, which is not read; save it as a plain PNG or JPEG"
+    );
+}
+
+#[test]
 fn what_is_cut_off_is_refused_in_every_format() {
     let picture = DynamicImage::ImageRgb8(RgbImage::from_fn(64, 64, |x, y| {
         Rgb([
