@@ -151,9 +151,11 @@ fn the_nearest_launcher_counts() {
     let shop = Workshop::new();
     let manifest = shop.manifest(&STORIES);
     let mut launch = shop.run_on(Ranks::Launch(2), "simulated", &manifest, &[]);
-    let seen = finish(launch.envs(outer.concat()));
-    seen.ended_with(0)
+    let seen = finish(launch.envs(outer.concat()))
+        .ended_with(0)
         .saying("rank 1 of 2, 1 of 2 on this machine, by storyloom launch");
+    // What a launcher tells its ranks is no stray variable of somebody.
+    assert!(!seen.stderr.contains("STORYLOOM_"), "{}", seen.stderr);
 }
 
 #[test]

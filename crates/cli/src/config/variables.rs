@@ -4,7 +4,7 @@
 //! namespace, and a service called `storyloom` makes `STORYLOOM_PORT=tcp://…`; people export names
 //! of their own. None of them may stop a run. What is nearly the name of an option is a mistake.
 
-use storyloom_parallel::discovery::{RENDEZVOUS, TOKEN};
+use storyloom_parallel::discovery::{LAUNCHER, RENDEZVOUS, TOKEN};
 use storyloom_story::nearest;
 use strsim::damerau_levenshtein;
 
@@ -19,7 +19,7 @@ pub const LOG: &str = "STORYLOOM_LOG";
 const PREFIX: &str = "STORYLOOM_";
 
 /// Names that this program reads and that are no options.
-const NOT_OPTIONS: [&str; 5] = [LOG, METRICS_TOKEN, PLANNER_KEY, RENDEZVOUS, TOKEN];
+const NOT_OPTIONS: [&str; 6] = [LAUNCHER, LOG, METRICS_TOKEN, PLANNER_KEY, RENDEZVOUS, TOKEN];
 /// Names that the files of this project have for other programs: the folder of the run in
 /// `monitoring/compose.yml` and the image in `launch/kubernetes`.
 const OF_OTHER_PROGRAMS: [&str; 2] = ["STORYLOOM_RUN", "STORYLOOM_IMAGE"];
