@@ -177,6 +177,54 @@ fn not_a_number_costs_the_story_and_nothing_else() {
 }
 
 #[test]
+fn another_scorer_is_another_run_and_its_parts_are_looked_for() {
+    const SCORER: &str = "memory.scorer=aesthetic";
+    let shop = Workshop::new();
+    let manifest = shop.manifest(&[("ad", &[true, true])]);
+    finish(&mut shop.run_with("torch", &manifest, &[&models(), SCORER])).ended_with(0);
+    let read = |name: &str| -> serde_json::Value {
+        serde_json::from_slice(&fs::read(shop.out().join(name)).unwrap()).unwrap()
+    };
+    let engine = &read("run.json")["engine"];
+    assert_eq!(engine["quality_score"], "LAION aesthetic predictor");
+    let parts: Vec<&str> = engine["models"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|part| part[0].as_str().unwrap())
+        .collect();
+    assert!(
+        parts.ends_with(&[
+            "clip",
+            "aesthetic/clip",
+            "aesthetic/head",
+            "lora/backbone_high_noise",
+            "lora/backbone_low_noise"
+        ]),
+        "{parts:?}"
+    );
+    // The tiny head gives about 5.
+    let quality = read("stories/ad/commits/01_01.json")["keyframes"][0]["quality"]
+        .as_f64()
+        .unwrap();
+    assert!((2.0..8.0).contains(&quality), "{quality}");
+    finish(&mut shop.run_with("torch", &manifest, &[&models()]))
+        .ended_with(78)
+        .saying("the quality score (was LAION aesthetic predictor");
+
+    let broken = damaged(&shop, "aesthetic/head.safetensors", |bytes| {
+        bytes.truncate(10)
+    });
+    let other = Workshop::new();
+    finish(&mut other.run_with("torch", &manifest, &[&broken])).ended_with(0);
+    let other = Workshop::new();
+    finish(&mut other.run_with("torch", &manifest, &[&broken, SCORER]))
+        .ended_with(78)
+        .saying("aesthetic/head (LAION's predictor")
+        .saying("memory.scorer = \"rule\" needs nothing");
+}
+
+#[test]
 fn checkpoints_can_be_looked_at_and_tried() {
     let folder = tiny().join("tiny").display().to_string();
     let components = call(&["model", "inspect", &folder, "--json"])

@@ -9,6 +9,7 @@ use storyloom_models::parts::{Part, advice, storymem_parts};
 use storyloom_models::tiny::folders;
 use storyloom_story::{Continuation, Line};
 
+use crate::config::choices::ScorerKind;
 use crate::config::{Config, paths};
 use crate::exit::{Exit, Failure};
 
@@ -42,6 +43,9 @@ pub fn of(config: &Config) -> Result<CheckpointSet, Failure> {
         let is_there = |folder: &PathBuf| folder.is_dir();
         paths.image_to_video = paths.image_to_video.filter(is_there);
         paths.clip = paths.clip.filter(is_there);
+    }
+    if config.memory.scorer == ScorerKind::Aesthetic {
+        paths.aesthetic = Some(dir.join(folders::AESTHETIC));
     }
     let parts = storymem_parts(&paths, lora_settings(config));
     Ok(CheckpointSet { paths, dir, parts })

@@ -9,7 +9,6 @@ use storyloom_models::cuda;
 use storyloom_models::engine::{StoryMemEngine, StoryMemPaths, StoryMemSettings, serve};
 use storyloom_models::replica::Replica;
 use storyloom_models::sampler::SamplerSettings;
-use storyloom_models::scorer::SharpnessExposure;
 use storyloom_models::stage::denoise::{DenoiseSettings, Standing};
 use storyloom_models::stage::encode::Conditions;
 use storyloom_models::tch::{self, Kind};
@@ -43,10 +42,8 @@ pub fn build_engine(
     replica: Replica,
     place: &Place,
 ) -> Result<TorchEngine, Failure> {
-    let scorer = Box::new(SharpnessExposure);
     let settings = settings(config, place)?;
-    let models =
-        StoryMemEngine::open(&paths(config)?, &settings, scorer, replica).map_err(at_loading)?;
+    let models = StoryMemEngine::open(&paths(config)?, &settings, replica).map_err(at_loading)?;
     let identity = models.identity();
     let description = EngineDescription {
         engine: "torch".to_owned(),
@@ -67,8 +64,7 @@ pub fn build_engine(
 /// # Errors
 /// As [`build_engine`], or the world fell apart.
 pub fn follow(config: &Config, replica: Replica, place: &Place) -> Result<(), Failure> {
-    let scorer = Box::new(SharpnessExposure);
-    serve(&paths(config)?, &settings(config, place)?, scorer, replica).map_err(at_loading)
+    serve(&paths(config)?, &settings(config, place)?, replica).map_err(at_loading)
 }
 
 /// Whatever keeps networks from loading is the config's fault, but for ranks that are gone.

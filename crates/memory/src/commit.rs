@@ -256,6 +256,7 @@ pub(crate) mod tests {
                 frames: vec![0],
                 passes: 1,
                 threshold: 0.9,
+                best_quality: None,
             },
             keyframes: vec![KeyframeRecord {
                 position: 0,

@@ -37,6 +37,9 @@ pub struct Selection {
     pub passes: usize,
     /// The threshold of the last pass.
     pub threshold: f32,
+    /// The best quality of a frame, where none was good enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best_quality: Option<f32>,
 }
 
 /// Chooses keyframes from unit-length embeddings and quality scores of all frames of a shot.
@@ -49,6 +52,10 @@ pub fn select(embeddings: &[Vec<f32>], quality: &[f32], settings: &SelectionSett
         .iter()
         .map(|&q| q >= settings.quality_threshold)
         .collect();
+    let best_quality = match good.contains(&true) {
+        true => None,
+        false => quality.iter().copied().reduce(f32::max),
+    };
     if settings.rule == SelectionRule::FirstFrame {
         let first = good.iter().position(|&good| good);
         let frames = first.into_iter().take(settings.max_keyframes).collect();
@@ -56,6 +63,7 @@ pub fn select(embeddings: &[Vec<f32>], quality: &[f32], settings: &SelectionSett
             frames,
             passes: 1,
             threshold: settings.similarity_start,
+            best_quality,
         };
     }
     // Steps are counted, not subtracted, so that the threshold is exact after many of them.
@@ -69,6 +77,7 @@ pub fn select(embeddings: &[Vec<f32>], quality: &[f32], settings: &SelectionSett
                 frames,
                 passes: usize::from(step) + 1,
                 threshold,
+                best_quality,
             };
         }
     }
@@ -76,6 +85,7 @@ pub fn select(embeddings: &[Vec<f32>], quality: &[f32], settings: &SelectionSett
         frames: Vec::new(),
         passes: usize::from(u16::MAX),
         threshold: f32::NEG_INFINITY,
+        best_quality,
     }
 }
 
@@ -146,6 +156,29 @@ mod tests {
         assert_eq!(selected(0.0, 20, &[]), (vec![0], 1));
         let all: Vec<usize> = (0..10).collect();
         assert_eq!(selected(12.0, 10, &all), (vec![], 1));
+    }
+
+    #[test]
+    fn the_best_quality_is_told_where_no_frame_is_good() {
+        let (embeddings, quality) = clip(12.0, 10, &[0, 1]);
+        for rule in [SelectionRule::Semantic, SelectionRule::FirstFrame] {
+            let best = |quality: &[f32]| {
+                select(
+                    &embeddings,
+                    quality,
+                    &SelectionSettings { rule, ..SETTINGS },
+                )
+                .best_quality
+            };
+            assert_eq!(best(&quality), None);
+            let bad: Vec<f32> = (0..10).map(|i| 1.0 + 0.25 * (i % 5) as f32).collect();
+            assert_eq!(best(&bad), Some(2.0));
+            assert_eq!(best(&[]), None);
+        }
+        // Records of earlier builds.
+        let stored = r#"{"frames":[],"passes":1,"threshold":0.9}"#;
+        let selection: Selection = serde_json::from_str(stored).unwrap();
+        assert_eq!(serde_json::to_string(&selection).unwrap(), stored);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::lora::{AdaptedExpert, AdapterIdentity, LoraSettings, adapter_file, ad
 use crate::noise::{Stream, gaussian};
 use crate::remote;
 use crate::replica::{Command, Crew, Pipeline, Replica};
-use crate::scorer::QualityScorer;
+use crate::scorer::{self, AestheticHead};
 use crate::shard::{Peers, Shard};
 use crate::stage::decode::{Decoder, decode_rows};
 use crate::stage::denoise::{
@@ -39,6 +39,9 @@ pub struct StoryMemPaths {
     pub lora: Option<PathBuf>,
     /// A CLIP vision tower with projection; `None` tells no keyframes apart.
     pub clip: Option<PathBuf>,
+    /// The [predictor](AestheticHead) that says how good a frame is; `None` asks the
+    /// [rule](crate::scorer::SharpnessExposure) without a network.
+    pub aesthetic: Option<PathBuf>,
 }
 
 impl StoryMemPaths {
@@ -148,7 +151,6 @@ impl StoryMemEngine {
     pub fn open(
         paths: &StoryMemPaths,
         settings: &StoryMemSettings,
-        scorer: Box<dyn QualityScorer>,
         replica: Replica,
     ) -> Result<Self> {
         settings.set_threads();
@@ -156,7 +158,7 @@ impl StoryMemEngine {
         let crew = Arc::new(Crew::new(replica));
         let replica = &crew.replica;
         let layout = replica.layout;
-        let quality_score = scorer.name();
+        let quality_score = scorer::name(paths.aesthetic.as_deref());
         let adapters = adapters(paths, settings)?;
         let digests = digests(paths, &adapters)?;
         let identity = Identity {
@@ -202,9 +204,7 @@ impl StoryMemEngine {
             threads: settings.threads,
             device: settings.target.device,
             encoder: Station::new(layout.encoders(), || Encoder::open(paths, settings))?,
-            decoder: Station::new(layout.decoders(), || {
-                Decoder::open(paths, settings, scorer, rows)
-            })?,
+            decoder: Station::new(layout.decoders(), || Decoder::open(paths, settings, rows))?,
             sampling: Mutex::new(sampling),
             shares_rows,
             leaders,
@@ -366,12 +366,7 @@ impl StoryMemEngine {
 ///
 /// # Errors
 /// A network cannot be loaded, or the world fell apart.
-pub fn serve(
-    paths: &StoryMemPaths,
-    settings: &StoryMemSettings,
-    scorer: Box<dyn QualityScorer>,
-    replica: Replica,
-) -> Result<()> {
+pub fn serve(paths: &StoryMemPaths, settings: &StoryMemSettings, replica: Replica) -> Result<()> {
     settings.set_threads();
     let device = settings.target.device;
     let replica = &replica.on_device(device, settings.patience);
@@ -403,7 +398,7 @@ pub fn serve(
             })
         }
         Role::Decode => {
-            let decoder = Decoder::open(paths, settings, scorer, Peers::default())?;
+            let decoder = Decoder::open(paths, settings, Peers::default())?;
             crate::replica::serve(replica, Device::Cpu, |command, tensors| {
                 remote::decode(&decoder, command, tensors).map(Some)
             })
@@ -632,6 +627,9 @@ fn digests(
     if let Some(clip) = &paths.clip {
         digests.push(("clip".to_owned(), Checkpoint::open(clip)?.digest()?));
     }
+    if let Some(folder) = &paths.aesthetic {
+        digests.extend(AestheticHead::digests(folder)?);
+    }
     for (name, adapter) in adapters {
         digests.push((format!("lora/{name}"), adapter.digest.clone()));
     }
@@ -655,7 +653,8 @@ pub(crate) fn story_picture(picture: image::RgbImage) -> Result<RgbImage> {
         .map_err(|error| ModelError::input("picture", error.to_string()))
 }
 
-/// The folders below `models.dir`: `t2v`, `i2v`, `clip`, and `lora` or where the user has it.
+/// The folders below `models.dir`: `t2v`, `i2v`, `clip`, and `lora` or where the user has it. Quality is
+/// that of the rule.
 pub fn storymem_paths(dir: &Path, lora: Option<PathBuf>) -> StoryMemPaths {
     use crate::tiny::folders;
     StoryMemPaths {
@@ -663,5 +662,6 @@ pub fn storymem_paths(dir: &Path, lora: Option<PathBuf>) -> StoryMemPaths {
         image_to_video: Some(dir.join(folders::IMAGE_TO_VIDEO)),
         lora,
         clip: Some(dir.join(folders::CLIP)),
+        aesthetic: None,
     }
 }

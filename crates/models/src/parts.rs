@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use crate::checkpoint::{Checkpoint, component_folder};
 use crate::engine::StoryMemPaths;
+use crate::error::ModelError;
 use crate::lora::{AdaptedExpert, LoraSettings, adapter_file, check_adapter};
+use crate::scorer::AestheticHead;
 use crate::stage::denoise::has_one_expert;
 use crate::tiny::folders;
 
@@ -53,6 +55,9 @@ pub fn storymem_parts(paths: &StoryMemPaths, lora: LoraSettings) -> Vec<Part> {
             place: clip.clone(),
             problem: problem_of(clip),
         });
+    }
+    if let Some(folder) = &paths.aesthetic {
+        parts.extend(predictor(folder));
     }
     if let (Some(folder), Some(pipeline)) = (&paths.lora, &paths.image_to_video) {
         parts.extend(adapters(folder, pipeline, lora));
@@ -100,6 +105,33 @@ fn tokenizer(pipeline: &str, folder: &Path) -> Part {
         problem: (!file.is_file()).then(|| format!("there is no file {}", file.display())),
         place,
     }
+}
+
+/// Tower and head of the predictor of quality, which must fit each other.
+fn predictor(folder: &Path) -> [Part; 2] {
+    let clip = AestheticHead::check_clip(folder);
+    let head = AestheticHead::check_head(folder, clip.as_ref().ok().copied());
+    let part = |name: &str, purpose, place: &str, problem: Option<String>| Part {
+        name: format!("{}/{name}", folders::AESTHETIC),
+        purpose,
+        place: folder.join(place),
+        problem,
+    };
+    let said = |error: ModelError| error.to_string();
+    [
+        part(
+            "clip",
+            "CLIP ViT-L/14, sees how good a frame is",
+            AestheticHead::CLIP,
+            clip.err().map(said),
+        ),
+        part(
+            "head",
+            "LAION's predictor, says how good it is",
+            AestheticHead::HEAD,
+            head.err().map(said),
+        ),
+    ]
 }
 
 fn adapters(folder: &Path, pipeline: &Path, settings: LoraSettings) -> Vec<Part> {
@@ -154,6 +186,14 @@ pub fn advice(dir: &Path, parts: &[Part]) -> Vec<String> {
         if !folder.exists() {
             lines.extend(other_names(dir, pipeline));
         }
+    }
+    let is_broken =
+        |part: &Part| part.problem.is_some() && part.name.starts_with(folders::AESTHETIC);
+    if parts.iter().any(is_broken) {
+        lines.push(format!(
+            "memory.scorer = \"aesthetic\" needs {}; memory.scorer = \"rule\" needs nothing",
+            dir.join(folders::AESTHETIC).display()
+        ));
     }
     lines.push("docs/checkpoints.md says where to get every part and where it lies".to_owned());
     lines
@@ -298,6 +338,36 @@ mod tests {
         ];
         assert_eq!(missing, wanted);
         assert_eq!(lines.len(), 1, "{lines:?}");
+    }
+
+    #[test]
+    fn the_predictor_of_quality_is_looked_at_where_it_is_asked_for() {
+        let folder = tiny();
+        let aesthetic = folder.path().join(folders::AESTHETIC);
+        let paths = StoryMemPaths {
+            aesthetic: Some(aesthetic.clone()),
+            ..storymem_paths(folder.path(), None)
+        };
+        let look = || {
+            let parts = storymem_parts(&paths, SETTINGS);
+            let broken = parts
+                .iter()
+                .filter_map(|part| Some((part.name.clone(), part.problem.clone()?)));
+            (
+                broken.collect::<Vec<_>>(),
+                advice(folder.path(), &parts).join("\n"),
+            )
+        };
+        assert_eq!(look().0, []);
+        std::fs::remove_dir_all(&aesthetic).unwrap();
+        let (broken, lines) = look();
+        let names: Vec<&str> = broken.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["aesthetic/clip", "aesthetic/head"]);
+        assert!(
+            broken[0].1.contains("openai/clip-vit-large-patch14"),
+            "{broken:?}"
+        );
+        assert!(lines.contains("memory.scorer = \"rule\""), "{lines}");
     }
 
     #[test]

@@ -13,7 +13,6 @@ use crate::engine::{StoryMemEngine, StoryMemPaths, StoryMemSettings, serve, stor
 use crate::lora::{LoraScaling, LoraSettings};
 use crate::replica::Replica;
 use crate::sampler::{Reference, SamplerKind, SamplerSettings};
-use crate::scorer::SharpnessExposure;
 use crate::stage::denoise::DenoiseSettings;
 use crate::testing::on_ranks;
 use crate::tiny::{folders, init_tiny};
@@ -134,12 +133,11 @@ fn on(folder: &Path, plan: Plan, share_decode: bool) -> Vec<Made> {
     let made = on_ranks(ranks, |group| {
         let replica = Replica::join(&group, layout).unwrap();
         let (paths, settings) = (paths(folder), settings(share_decode));
-        let scorer = Box::new(SharpnessExposure);
         if replica.is_leader() {
-            let engine = StoryMemEngine::open(&paths, &settings, scorer, replica).unwrap();
+            let engine = StoryMemEngine::open(&paths, &settings, replica).unwrap();
             return Some(make(&engine));
         }
-        serve(&paths, &settings, scorer, replica).unwrap();
+        serve(&paths, &settings, replica).unwrap();
         None
     });
     made.into_iter().flatten().next().unwrap()

@@ -371,6 +371,7 @@ fn record(story: &StoryId, number: usize) -> CommitRecord {
             frames: vec![0],
             passes: 1,
             threshold: 0.9,
+            best_quality: None,
         },
         keyframes: vec![KeyframeRecord {
             position: 0,

@@ -18,6 +18,7 @@ pub mod inputs;
 pub mod lease;
 mod lists;
 pub mod memory_view;
+pub mod no_keyframes;
 pub mod output;
 pub mod pipeline;
 pub mod planning;

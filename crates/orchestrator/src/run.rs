@@ -42,6 +42,8 @@ pub struct RunOutcome {
     /// Stories that are not what was made under their names, or whose pictures cannot be read: nothing
     /// of them was touched.
     pub set_aside: usize,
+    /// Of those that are done, stories that were to remember and kept no keyframe.
+    pub without_keyframes: usize,
     /// Whether the run was asked to stop.
     pub stopped: bool,
 }
@@ -382,7 +384,7 @@ impl<E: ShotEngine> Night<'_, E> {
             StoryState::Done if is_complete(self.studio, self.folder, file) => {
                 if self.has_its_pictures(file)? {
                     self.is_as_asked(&file.id)?;
-                    self.work().outcome.done += 1;
+                    self.count_done(file);
                 }
             }
             StoryState::Quarantined { .. } => {
@@ -392,6 +394,12 @@ impl<E: ShotEngine> Night<'_, E> {
             _ => return Ok(false),
         }
         Ok(true)
+    }
+
+    fn count_done(&self, file: &StoryFile) {
+        let mut work = self.work();
+        work.outcome.done += 1;
+        work.outcome.without_keyframes += usize::from(file.no_keyframes.is_some());
     }
 
     /// Whether the pictures of a story are what it was made with. One of which something was made from
@@ -443,7 +451,7 @@ impl<E: ShotEngine> Night<'_, E> {
     fn make(&self, lease: &Lease, file: &mut StoryFile) -> Result<Turn, RunError> {
         let made = make_story(self.studio, self.folder, self.config, lease, file);
         let Err(StoryError { shot, error }) = made else {
-            self.work().outcome.done += 1;
+            self.count_done(file);
             return Ok(Turn::Over);
         };
         let reason = error.to_string();

@@ -36,6 +36,7 @@ use crate::engine::EngineDescription;
 use crate::error::RunError;
 use crate::inputs::InputFile;
 use crate::lists::Lists;
+use crate::no_keyframes::NoKeyframes;
 use crate::planning::read_plan;
 use crate::status::Work;
 
@@ -111,6 +112,9 @@ pub struct StoryFile {
     /// What the finished story cost, so that nobody needs to read its records for that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub work: Option<Work>,
+    /// Of a finished story that was to remember and kept no keyframe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_keyframes: Option<NoKeyframes>,
 }
 
 /// How far a story is.
@@ -175,6 +179,7 @@ impl StoryFile {
             state: StoryState::Pending,
             video: None,
             work: None,
+            no_keyframes: None,
         }
     }
 
@@ -195,6 +200,7 @@ impl StoryFile {
             state: StoryState::Pending,
             video: None,
             work: None,
+            no_keyframes: None,
         }
     }
 

@@ -11,6 +11,7 @@ use storyloom_telemetry::shift::{Extent, Shift, Split, accounting, read_shifts};
 
 use crate::error::RunError;
 use crate::lease::LeaseFiles;
+use crate::no_keyframes::NoKeyframes;
 use crate::run_folder::{RunFolder, StoryFile, StoryState};
 use crate::set_aside::marks;
 
@@ -64,6 +65,9 @@ pub struct Status {
     /// Stories by state of every tenant; empty if no story has one.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub tenants: BTreeMap<String, Counts>,
+    /// Finished stories that were to remember and kept no keyframe.
+    #[serde(skip_serializing_if = "is_nothing")]
+    pub without_keyframes: usize,
     /// Every story.
     #[serde(skip)]
     pub list: Vec<StoryStatus>,
@@ -97,6 +101,8 @@ pub struct StoryStatus {
     pub done: usize,
     /// Whether its brief has a plan; `None` for a story that came with its script.
     pub planned: Option<bool>,
+    /// Why it has kept no keyframe, if it is finished and was to.
+    pub no_keyframes: Option<NoKeyframes>,
 }
 
 /// Reads the status of the run in `folder`.
@@ -192,6 +198,7 @@ pub(crate) fn measure(folder: &RunFolder, file: &StoryFile) -> (StoryStatus, Wor
         shots: file.shot_count(),
         done,
         planned: file.brief.as_ref().map(|_| file.script.is_some()),
+        no_keyframes: file.no_keyframes,
     };
     (story, work)
 }
@@ -228,6 +235,7 @@ impl Status {
             plans: None,
             time,
             tenants: BTreeMap::new(),
+            without_keyframes: 0,
             list: Vec::new(),
         }
     }
@@ -285,6 +293,11 @@ impl Status {
             }
         }
         (self.stories, self.shots) = (stories, shots);
+        let forgetful = self
+            .list
+            .iter()
+            .filter(|story| story.no_keyframes.is_some());
+        self.without_keyframes = forgetful.count();
         let planned: Vec<bool> = self.list.iter().filter_map(|story| story.planned).collect();
         self.plans = (!planned.is_empty()).then(|| Plans {
             total: planned.len(),

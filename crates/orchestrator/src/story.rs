@@ -22,6 +22,7 @@ use crate::engine::ShotEngine;
 use crate::error::RunError;
 use crate::inputs::{InputFile, note_input};
 use crate::lease::Lease;
+use crate::no_keyframes::Keeping;
 use crate::output::ClipFile;
 use crate::run_folder::{RunFolder, StoryFile, StoryState};
 use crate::shot::{ShotPlan, Studio, check_scores, make_shot, vector};
@@ -64,6 +65,7 @@ pub fn make_story<E: ShotEngine>(
     let mut done: Vec<ShotId> = Vec::with_capacity(shots.len());
     let mut clips: Vec<ClipFile> = Vec::with_capacity(shots.len());
     let mut work = Work::default();
+    let mut keeping = Keeping::new(config);
     let mut last: Option<CommitRecord> = None;
     for (id, shot) in &shots {
         let at = |error: RunError| StoryError {
@@ -106,9 +108,11 @@ pub fn make_story<E: ShotEngine>(
             frames: record.frame_count,
         });
         work.add(&record);
+        keeping.add(&record);
         last = Some(record);
     }
     file.work = Some(work);
+    file.no_keyframes = keeping.finding();
     finish(studio, folder, lease, file, (&clips, config.video.fps)).map_err(before)
 }
 
@@ -457,6 +461,9 @@ fn finish<E: ShotEngine>(
     // Before, since nobody looks into a story again that is done.
     tidy(studio, file)?;
     folder.write_story(file)?;
+    if let Some(finding) = &file.no_keyframes {
+        tracing::warn!(story = %file.id, "{finding}; its shots do not see each other");
+    }
     studio
         .reporter
         .report(&Event::StoryFinished { story: &file.id });

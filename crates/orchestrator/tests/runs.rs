@@ -857,6 +857,51 @@ fn a_window_of_zero_turns_memory_off() {
 }
 
 #[test]
+fn stories_that_keep_no_keyframe_are_told() {
+    let calm = tempfile::tempdir().unwrap();
+    let outcome = begin(calm.path(), &SimulatedEngine::default()).unwrap();
+    assert_eq!((outcome.done, outcome.without_keyframes), (2, 0));
+
+    let out = tempfile::tempdir().unwrap();
+    let mut config = config(out.path());
+    // The simulated engine gives 5 to all.
+    config.selection.quality_threshold = 20.0;
+    let single = story("single", &[true]);
+    let stories = [manifest().stories, vec![single]].concat();
+    let stop = StopFlag::default();
+    let engine = SimulatedEngine::default();
+    // The second start only looks at what is there.
+    for _ in 0..2 {
+        let stories = Manifest {
+            stories: stories.clone(),
+        };
+        let outcome = run(&config, &stories, &engine, &Silent, &stop).unwrap();
+        assert_eq!((outcome.done, outcome.without_keyframes), (3, 2));
+    }
+    let status = look(out.path());
+    assert_eq!(status.without_keyframes, 2);
+    let of = |id: &str| {
+        let mut list = status.list.iter();
+        list.find(|story| story.id.as_str() == id)
+            .unwrap()
+            .no_keyframes
+    };
+    let finding = of("tale").unwrap();
+    assert_eq!((finding.threshold, finding.best), (20.0, Some(5.0)));
+    assert_eq!(of("single"), None);
+    let written = report::write_report(&folder(out.path())).unwrap();
+    let overview = std::fs::read_to_string(&written.page).unwrap();
+    assert!(overview.contains("2 stories kept no keyframe"));
+    let page = |id: &str| {
+        let path = written.page.with_file_name(format!("stories/{id}.html"));
+        std::fs::read_to_string(path).unwrap()
+    };
+    let said = "memory.quality_threshold = 20, the best scored 5.0000";
+    assert!(page("ad").contains(said) && !page("single").contains(said));
+    assert!(checked(out.path()).ok);
+}
+
+#[test]
 fn shots_too_short_to_continue_are_refused() {
     let out = tempfile::tempdir().unwrap();
     let mut config = config(out.path());

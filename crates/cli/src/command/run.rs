@@ -32,7 +32,7 @@ use crate::input::{self, Input};
 use crate::loading::LoadingWatch;
 use crate::logging::{self, Logging};
 use crate::planner;
-use crate::progress::Progress;
+use crate::progress::{Progress, text};
 use crate::prompts::Meter;
 use crate::ranks;
 use crate::room;
@@ -250,6 +250,7 @@ fn tell(outcome: &RunOutcome, on_preempt: OnPreempt, place: &Place) -> Exit {
         failed,
         quarantined,
         set_aside,
+        without_keyframes,
         stopped,
     } = outcome;
     if place.is_first() {
@@ -260,6 +261,9 @@ fn tell(outcome: &RunOutcome, on_preempt: OnPreempt, place: &Place) -> Exit {
         eprintln!(
             "{done} of {stories} stories done, {failed} failed, {quarantined} in quarantine{aside}"
         );
+        if let Some(warning) = text::without_keyframes(*without_keyframes) {
+            eprintln!("warning: {warning}");
+        }
     }
     if *stopped {
         if place.is_first() {

@@ -4,6 +4,7 @@
 //! once, in [`options`]; its documentation there is the one in `docs/config.md`.
 
 mod check;
+pub mod choices;
 mod document;
 mod layers;
 pub mod options;

@@ -8,6 +8,7 @@ use storyloom_orchestrator::FilmShape;
 use storyloom_planner::{ResponseFormat, Steps};
 use storyloom_story::{Continuation, Fit, Ground, Method};
 
+use super::choices::ScorerKind;
 use super::value::{Choice, Count, OptionValue, PerExpert, PerPhase};
 
 /// Name and documentation of an option.
@@ -125,7 +126,7 @@ options! {
     /// Checkpoints.
     models: Models {
         /// Folder of the checkpoints: `t2v` and `i2v` in the layout of the hub, `clip` for choosing
-        /// keyframes, and perhaps `lora`. `storyloom model init-tiny` writes such a folder.
+        /// keyframes, and perhaps `lora` and `aesthetic`. `storyloom model init-tiny` writes such a folder.
         dir: String = String::new(),
         /// Precision of the transformers and the text encoder in memory. The VAE and the image
         /// encoder stay at f32.
@@ -205,7 +206,12 @@ options! {
         max_keyframes: usize = 3,
         /// Similarity below which a frame counts as new; falls by 0.01 until few enough remain.
         similarity_start: f64 = 0.9,
-        /// Least quality score of a keyframe, on the scale of the scorer in use.
+        /// What says how good a frame is: a `rule` of sharpness and exposure without a network, 0 to
+        /// 10, or the `aesthetic` predictor of LAION on CLIP ViT-L/14, about 1 to 10, from
+        /// `aesthetic` in `models.dir`. See docs/checkpoints.md.
+        scorer: ScorerKind = ScorerKind::Rule,
+        /// Least quality score of a keyframe, on the scale of `memory.scorer`. 3.0 is StoryMem's, on
+        /// the scale of HPSv3; for either scorer here it only keeps out what can hardly be seen.
         quality_threshold: f64 = 3.0,
         /// What a shot continues from when its `cut` is false: the last frame, the last five
         /// frames, or nothing.

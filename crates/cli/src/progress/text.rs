@@ -126,6 +126,10 @@ pub fn page(view: &View, wanted: Option<&Wanted>) -> String {
     text.push_str(&row("shots", &status.shots));
     text.push_str(&tenants(status));
     text.push_str(&interrupted(&status.stories));
+    if let Some(warning) = without_keyframes(status.without_keyframes) {
+        // Writing to a text cannot fail.
+        let _ = writeln!(text, "{warning}");
+    }
     // Writing to a text cannot fail.
     let parts = plans(view).into_iter().chain([pace(view)]);
     let _ = writeln!(text, "{}", parts.collect::<Vec<_>>().join("; "));
@@ -153,6 +157,19 @@ fn tenants(status: &Status) -> String {
         let _ = writeln!(text, "  … {more} more tenants; --json has all of them");
     }
     text
+}
+
+/// Says that stories have kept nothing that their shots could see.
+pub fn without_keyframes(stories: usize) -> Option<String> {
+    let who = match stories {
+        0 => return None,
+        1 => "1 story has kept no keyframe".to_owned(),
+        count => format!("{count} stories have kept no keyframe"),
+    };
+    Some(format!(
+        "{who}: no frame of theirs reached memory.quality_threshold, so that their shots do not see \
+         each other; `storyloom report` tells the best score of each"
+    ))
 }
 
 fn interrupted(stories: &Counts) -> String {

@@ -2,13 +2,17 @@
 //!
 //! StoryMem asks HPSv3, a reward model of seven billion parameters. [`QualityScorer`] is what any
 //! such model has to offer. What this version has is [`SharpnessExposure`], a rule without a
-//! network, and it is named as that wherever it is shown.
+//! network, and [`AestheticHead`], a linear layer on CLIP; each is named as what it is wherever it
+//! is shown.
 
 mod aesthetic;
 mod sharpness;
 
+use std::path::Path;
+
 use storyloom_story::RgbImage;
 
+use crate::checkpoint::Target;
 use crate::error::Result;
 
 pub use aesthetic::AestheticHead;
@@ -21,4 +25,23 @@ pub trait QualityScorer: std::fmt::Debug + Send {
 
     /// One score per picture, in order.
     fn score(&self, pictures: &[&RgbImage]) -> Result<Vec<f32>>;
+}
+
+/// What the score is called that [`open`] gives.
+pub(crate) fn name(aesthetic: Option<&Path>) -> &'static str {
+    match aesthetic {
+        Some(_) => AestheticHead::NAME,
+        None => SharpnessExposure::NAME,
+    }
+}
+
+/// The predictor in the folder `aesthetic`, or the rule without one.
+///
+/// # Errors
+/// The predictor cannot be loaded.
+pub(crate) fn open(aesthetic: Option<&Path>, target: Target) -> Result<Box<dyn QualityScorer>> {
+    Ok(match aesthetic {
+        Some(folder) => Box::new(AestheticHead::open(folder, target)?),
+        None => Box::new(SharpnessExposure),
+    })
 }

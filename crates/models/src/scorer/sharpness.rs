@@ -15,6 +15,8 @@ use crate::error::Result;
 pub struct SharpnessExposure;
 
 impl SharpnessExposure {
+    /// What its score is called in recipes. It is part of the fingerprint of an engine.
+    pub const NAME: &'static str = "sharpness and exposure rule (no network)";
     /// Deviation of the Laplacian, in 8-bit levels, that counts as fully sharp.
     pub const FULL_DETAIL: f64 = 12.0;
 
@@ -52,7 +54,7 @@ impl SharpnessExposure {
 
 impl QualityScorer for SharpnessExposure {
     fn name(&self) -> &'static str {
-        "sharpness and exposure rule (no network)"
+        Self::NAME
     }
 
     fn score(&self, pictures: &[&RgbImage]) -> Result<Vec<f32>> {

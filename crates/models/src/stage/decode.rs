@@ -9,7 +9,7 @@ use crate::clip::ClipVision;
 use crate::engine::{StoryMemPaths, StoryMemSettings, story_picture};
 use crate::error::{ModelError, Result};
 use crate::image::to_pictures;
-use crate::scorer::QualityScorer;
+use crate::scorer::{self, QualityScorer};
 use crate::shard::Peers;
 use crate::tensor_file::{from_host, to_host};
 use crate::vae::AutoencoderKlWan;
@@ -32,11 +32,10 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Loads VAE and vision tower. `rows` are the ranks that decode together with this one.
+    /// Loads VAE, vision tower and the score of quality. `rows` are the ranks that decode together with this one.
     pub(crate) fn open(
         paths: &StoryMemPaths,
         settings: &StoryMemSettings,
-        scorer: Box<dyn QualityScorer>,
         rows: Peers,
     ) -> Result<Self> {
         let device = settings.target.device;
@@ -51,7 +50,7 @@ impl Decoder {
                 .as_deref()
                 .map(|clip| ClipVision::open(clip, target))
                 .transpose()?,
-            scorer,
+            scorer: scorer::open(paths.aesthetic.as_deref(), target)?,
             rows,
         })
     }

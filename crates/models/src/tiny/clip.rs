@@ -114,6 +114,15 @@ pub(super) fn fill(seed: Seed, name: &str, shape: &[i64]) -> Sheet {
     }
 }
 
+/// The head of a predictor of quality: around 5, and another number for other colours.
+pub(super) fn predictor(seed: Seed) -> [(String, Sheet); 2] {
+    let weight = Sheet::noise(seed, "aesthetic/weight", &[1, PROJECTION], 0.3);
+    [
+        ("weight".to_owned(), weight),
+        ("bias".to_owned(), Sheet::constant(&[1], 5.0)),
+    ]
+}
+
 /// Small, and none for the class token, which the norm would blow up.
 fn positions(seed: Seed, label: &str, shape: &[i64]) -> Sheet {
     let mut sheet = Sheet::noise(seed, label, shape, 0.05);

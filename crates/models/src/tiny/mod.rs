@@ -26,6 +26,7 @@ use self::sheet::Sheet;
 pub use self::text::write_tokenizer;
 use crate::checkpoint::{Checkpoint, Target, Weights};
 use crate::error::{ModelError, Result};
+use crate::scorer::AestheticHead;
 use crate::tensor_file::write_tensors;
 use crate::text::Umt5Encoder;
 use crate::vae::AutoencoderKlWan;
@@ -41,6 +42,8 @@ pub mod folders {
     pub const LORA: &str = "lora";
     /// The vision tower that selects keyframes.
     pub const CLIP: &str = "clip";
+    /// The predictor that says how good a frame is: a vision tower `clip` and `head.safetensors`.
+    pub const AESTHETIC: &str = "aesthetic";
 }
 
 /// Writes a set of tiny checkpoints for `method` into `dir`, which must not hold one yet.
@@ -71,7 +74,12 @@ fn init_storymem(dir: &Path, seed: Seed) -> Result<()> {
         let file = lora.join(format!("backbone_{expert}.safetensors"));
         write_sheets(&file, &lora::tensors(seed, expert), Kind::Float)?;
     }
-    write_clip(&dir.join(folders::CLIP), seed)
+    let clip = dir.join(folders::CLIP);
+    write_clip(&clip, seed)?;
+    let predictor = dir.join(folders::AESTHETIC);
+    link_files(&clip, &predictor.join(AestheticHead::CLIP))?;
+    let head = predictor.join(AestheticHead::HEAD);
+    write_sheets(&head, &clip::predictor(seed), Kind::Float)
 }
 
 /// What distinguishes the two pipelines.
@@ -247,7 +255,7 @@ mod tests {
         for (name, digest) in &all[0] {
             assert_eq!(all[2][name] != *digest, weights(name), "{}", name.display());
         }
-        assert_eq!(all[0].len(), 29);
+        assert_eq!(all[0].len(), 33);
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub(super) struct Overview {
     pub engine: String,
     pub version: String,
     pub has_videos: bool,
+    /// Stories that were to remember and kept no keyframe.
+    pub without_keyframes: usize,
     pub headline: String,
     pub stories: Counts,
     pub shots: Counts,
@@ -109,6 +111,7 @@ pub(super) fn view(facts: Facts) -> Overview {
         engine: run.engine.engine.clone(),
         version: run.version.clone(),
         has_videos: run.videos() == Videos::Encoded,
+        without_keyframes: rows.iter().filter(|row| row.no_keyframes).count(),
         headline: headline(&stories),
         standing: standing(&stories),
         figures: figures(&facts, &stories, &shots),

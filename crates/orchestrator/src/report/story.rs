@@ -39,6 +39,8 @@ pub(super) struct Row {
     pub pictures: usize,
     /// Why it was given up.
     pub reason: Option<String>,
+    /// Whether it was to remember and kept no keyframe.
+    pub no_keyframes: bool,
 }
 
 /// A story's page.
@@ -59,6 +61,8 @@ pub(super) struct StoryView {
     /// Picture of the first shot, below `report/`.
     pub poster: Option<String>,
     pub trouble: Option<Trouble>,
+    /// Why it has kept no keyframe, if it was to.
+    pub no_keyframes: Option<String>,
     pub brief: Option<BriefView>,
     pub lineage: Option<Lineage>,
     pub shots: Vec<ShotView>,
@@ -195,6 +199,7 @@ pub(super) fn view(
         video: video.map(|video| video.file.clone()),
         poster: gathering.posters.first().cloned(),
         trouble: trouble(folder, file),
+        no_keyframes: file.no_keyframes.map(|finding| finding.to_string()),
         brief: brief::view(folder, file),
         lineage: lineage::draw(&gathering.columns, gathering.aspect),
         shots,
@@ -382,6 +387,7 @@ impl Gathering<'_> {
             failed_attempts: attempts.failed(),
             pictures: self.pictures.row(&posters),
             reason,
+            no_keyframes: file.no_keyframes.is_some(),
         }
     }
 }
