@@ -225,6 +225,42 @@ fn another_scorer_is_another_run_and_its_parts_are_looked_for() {
 }
 
 #[test]
+fn a_run_goes_on_with_the_resize_that_it_was_begun_with() {
+    let shop = Workshop::new();
+    let manifest = shop.manifest(&[("ad", &[true, true])]);
+    let begin = |sets: &[&str]| {
+        let models = models();
+        let sets = [&[models.as_str()], sets].concat();
+        finish(&mut shop.run_with("torch", &manifest, &sets))
+    };
+    let file = shop.out().join("run.json");
+    let read =
+        || -> serde_json::Value { serde_json::from_slice(&fs::read(&file).unwrap()).unwrap() };
+    let (pillow, torch) = (
+        "memory.selection_resize=pillow",
+        "memory.selection_resize=torch",
+    );
+    begin(&[pillow]).ended_with(0);
+    // As an earlier build left it.
+    let mut run = read();
+    let memory = run["config"]["memory"].as_object_mut().unwrap();
+    assert_eq!(memory.remove("selection_resize").unwrap(), "pillow");
+    fs::write(&file, run.to_string()).unwrap();
+    begin(&[]).ended_with(0).saying("1 of 1 stories done");
+    begin(&[torch])
+        .ended_with(78)
+        .saying("memory.selection_resize (was \"pillow\", is \"torch\")");
+
+    fs::remove_dir_all(shop.out()).unwrap();
+    begin(&[]).ended_with(0);
+    assert_eq!(read()["config"]["memory"]["selection_resize"], "torch");
+    begin(&[torch]).ended_with(0);
+    begin(&[pillow])
+        .ended_with(78)
+        .saying("memory.selection_resize");
+}
+
+#[test]
 fn checkpoints_can_be_looked_at_and_tried() {
     let folder = tiny().join("tiny").display().to_string();
     let components = call(&["model", "inspect", &folder, "--json"])

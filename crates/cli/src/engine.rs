@@ -178,6 +178,7 @@ fn settings(config: &Config, place: &Place) -> Result<StoryMemSettings, Failure>
         image_to_video: phase(steps.i2v, shift.i2v, boundary.i2v, guidance.i2v),
         lora: checkpoints::lora_settings(config),
         memory_stride: i64::from(config.memory.rope_stride),
+        selection_resize: config.memory.resize(),
         negative_prompt: (!negative.is_empty()).then(|| negative.clone()),
         threads: place.threads(config),
         share_decode: config.topology.share_decode,

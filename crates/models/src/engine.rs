@@ -10,6 +10,7 @@ use storyloom_story::{Clip, HostTensor, LoopState, Resolution, RgbImage, Seed, S
 use tch::{Device, Tensor};
 
 use crate::checkpoint::{Checkpoint, Target, component_folder};
+use crate::clip::SelectionResize;
 use crate::error::{ModelError, Result};
 use crate::help::{Help, Leaders};
 use crate::image::{stretch_bicubic, to_tensor};
@@ -66,6 +67,8 @@ pub struct StoryMemSettings {
     pub lora: LoraSettings,
     /// Distance of memory pictures on the temporal axis.
     pub memory_stride: i64,
+    /// Whose resize comes before the vision tower that tells keyframes apart.
+    pub selection_resize: SelectionResize,
     /// The negative prompt; `None` takes that of the original Wan code.
     pub negative_prompt: Option<String>,
     /// Threads of libtorch; `None` leaves that to it.
@@ -561,6 +564,10 @@ fn fingerprint(
             hasher.update(format!("\nscales of {name}={scales}").as_bytes());
         }
     }
+    // The first builds had no other, and their runs go on.
+    if settings.selection_resize == SelectionResize::Torch {
+        hasher.update(b"\nselection resize=torch");
+    }
     hasher.finalize().to_hex().to_string()
 }
 
@@ -664,4 +671,63 @@ pub fn storymem_paths(dir: &Path, lora: Option<PathBuf>) -> StoryMemPaths {
         clip: Some(dir.join(folders::CLIP)),
         aesthetic: None,
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lora::LoraScaling;
+    use crate::sampler::{Reference, SamplerKind, SamplerSettings};
+    use crate::scorer::SharpnessExposure;
+
+    fn of(selection_resize: SelectionResize, quality_score: &str) -> String {
+        let phase = |shift, boundary| DenoiseSettings {
+            sampler: SamplerSettings {
+                kind: SamplerKind::UniPc,
+                reference: Reference::Wan,
+                steps: 40,
+                shift,
+                boundary: Some(boundary),
+            },
+            guidance_high: 3.5,
+            guidance_low: 3.5,
+        };
+        let settings = StoryMemSettings {
+            target: Target::CPU_F32,
+            text_to_video: phase(12.0, 0.875),
+            image_to_video: phase(4.0, 0.9),
+            lora: LoraSettings {
+                alpha: None,
+                scaling: LoraScaling::Files,
+                merge: true,
+            },
+            memory_stride: 5,
+            selection_resize,
+            negative_prompt: None,
+            threads: None,
+            share_decode: false,
+            widen: true,
+            patience: Duration::from_secs(300),
+        };
+        let digests = [("clip".to_owned(), "0123".to_owned())];
+        fingerprint(&settings, &digests, &[], quality_score)
+    }
+
+    /// Runs of earlier builds, which knew Pillow's resize and the rule only, go on: the literal is
+    /// theirs. Every other choice is another run.
+    #[test]
+    fn fingerprints_of_the_first_builds_stay() {
+        let first = of(SelectionResize::Pillow, SharpnessExposure::NAME);
+        assert_eq!(first, FIRST);
+        let others = [
+            of(SelectionResize::Torch, SharpnessExposure::NAME),
+            of(SelectionResize::Pillow, AestheticHead::NAME),
+            of(SelectionResize::Torch, AestheticHead::NAME),
+        ];
+        for (at, other) in others.iter().enumerate() {
+            assert!(*other != first && !others[..at].contains(other), "{at}");
+        }
+    }
+
+    const FIRST: &str = "29e2a98d1266c4867b931d73a4e4d8493e112ccc11ce807acb4b6711dbfe5566";
 }

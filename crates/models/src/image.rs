@@ -1,8 +1,8 @@
 //! Pictures as files, as tensors, and resized in the ways the references use.
 //!
-//! The references resize in three different ways, and none replaces another: [`Filter`] is PIL's
-//! 8-bit resampling with antialias, [`stretch_bicubic`] and [`stretch_bilinear`] are libtorch's
-//! without antialias.
+//! The references resize in four different ways, and none replaces another: [`Filter`] is PIL's
+//! 8-bit resampling with antialias, [`resize_bilinear`] is libtorch's, [`stretch_bicubic`] and
+//! [`stretch_bilinear`] are libtorch's without antialias.
 
 mod resample;
 
@@ -36,6 +36,11 @@ pub fn resolution(picture: &RgbImage) -> Resolution {
 
 /// A picture as f32 `[3, height, width]` in [0, 1].
 pub fn to_unit_tensor(picture: &RgbImage) -> Result<Tensor> {
+    unit(&levels(picture)?)
+}
+
+/// The bytes of a picture as `[3, height, width]`, the colours of a pixel side by side in memory.
+fn levels(picture: &RgbImage) -> Result<Tensor> {
     let (width, height) = picture.dimensions();
     if width == 0 || height == 0 {
         return Err(ModelError::input("picture", "it has no pixels"));
@@ -43,10 +48,26 @@ pub fn to_unit_tensor(picture: &RgbImage) -> Result<Tensor> {
     let size = [i64::from(height), i64::from(width), 3];
     Ok(Tensor::f_from_slice(picture.as_raw().as_slice())?
         .f_view(size)?
-        .f_permute([2, 0, 1])?
+        .f_permute([2, 0, 1])?)
+}
+
+/// Bytes as f32 in [0, 1].
+fn unit(levels: &Tensor) -> Result<Tensor> {
+    Ok(levels
         .f_to_kind(Kind::Float)?
         .f_contiguous()?
         .f_div_scalar_(255.0)?)
+}
+
+/// A picture resized to exactly `size`, whatever its shape, f32 `[3, height, width]` in [0, 1]: as
+/// `torch.nn.functional.interpolate(mode="bilinear", antialias=True)` resizes 8-bit frames on the CPU.
+///
+/// The filter is that of [`Filter::Bilinear`], and the result has 8 bits as well. libtorch's weights
+/// have 16 bits and PIL's 22, so that a level differs by one now and then.
+pub fn resize_bilinear(picture: &RgbImage, size: Resolution) -> Result<Tensor> {
+    let levels = levels(picture)?.f_unsqueeze(0)?;
+    let resized = levels.f_internal_upsample_bilinear2d_aa(extent(size), false, None, None)?;
+    unit(&resized.f_squeeze_dim(0)?)
 }
 
 /// A picture as f32 `[3, height, width]` in [-1, 1], the range of the VAE.
@@ -248,6 +269,47 @@ mod tests {
         assert_eq!(grown, size(168, 252));
         assert_eq!(smart_size(size(3, 5000), KEYFRAME_AREA).height, 28);
     }
+
+    /// `torch.nn.functional.interpolate(frames, (h, w), mode="bilinear", antialias=True)` of torch 2.11,
+    /// `frames` being bytes `[1, 3, 17, 23]` and `[1, 3, 48, 64]`: green levels of the first row, and
+    /// the sum of all. The same with and without AVX2.
+    #[test]
+    fn antialias_in_8_bits_is_that_of_torch() {
+        let source = |width, height| {
+            RgbImage::from_fn(width, height, |x, y| {
+                image::Rgb([
+                    ((x * x * 3 + y * 17) % 256) as u8,
+                    ((x * 29 + y * y * 5) % 256) as u8,
+                    ((x * y * 7) % 256) as u8,
+                ])
+            })
+        };
+        for (from, to, row, total) in TORCH_8_BITS {
+            let picture = source(from.width, from.height);
+            let resized = resize_bilinear(&picture, to).unwrap() * 255.0;
+            let resized = resized.round().to_kind(Kind::Int64);
+            let found: Vec<i64> = (0..5).map(|x| resized.int64_value(&[1, 0, x])).collect();
+            assert_eq!(found, row, "{to:?}");
+            let sum = resized.sum(Kind::Int64).int64_value(&[]);
+            assert_eq!(sum, total, "{to:?}");
+            // What PIL makes of it is near, and not the same where the frame is shrunk.
+            let other = to_unit_tensor(&resize(&picture, to, Filter::Bilinear).unwrap()).unwrap();
+            let other = (other * 255.0).round().to_kind(Kind::Int64);
+            let apart = (other - &resized).abs();
+            assert!(apart.max().int64_value(&[]) <= 1, "{to:?}");
+        }
+        let small = source(23, 17);
+        let pil = resize(&small, size(11, 9), Filter::Bilinear).unwrap();
+        let torch = (resize_bilinear(&small, size(11, 9)).unwrap() * 255.0).round();
+        let pil = (to_unit_tensor(&pil).unwrap() * 255.0).round();
+        assert_eq!((pil - torch).abs().sum(Kind::Int64).int64_value(&[]), 5);
+    }
+
+    const TORCH_8_BITS: [(Resolution, Resolution, [i64; 5], i64); 3] = [
+        (size(17, 23), size(11, 9), [32, 98, 173, 125, 65], 36_133),
+        (size(17, 23), size(20, 40), [0, 11, 27, 44, 61], 290_771),
+        (size(48, 64), size(168, 252), [0, 0, 4, 11, 19], 15_932_750),
+    ];
 
     /// `torch.nn.functional.interpolate(torch.arange(6.).view(1, 1, 2, 3), (3, 4), mode=...)`.
     #[test]

@@ -9,6 +9,7 @@ use storyloom_story::{
 };
 
 use crate::checkpoint::Target;
+use crate::clip::SelectionResize;
 use crate::engine::{StoryMemEngine, StoryMemPaths, StoryMemSettings, serve, storymem_paths};
 use crate::lora::{LoraScaling, LoraSettings};
 use crate::replica::Replica;
@@ -47,6 +48,7 @@ fn settings(share_decode: bool) -> StoryMemSettings {
             merge: false,
         },
         memory_stride: 5,
+        selection_resize: SelectionResize::Torch,
         negative_prompt: None,
         // The number is that of the whole program, in which other tests run.
         threads: None,

@@ -83,6 +83,15 @@ fn engine_difference(before: &RunFile, now: &RunFile) -> String {
     let mut named: Vec<String> = leaves
         .map(|leaf| told(&leaf.name, &leaf.old, &leaf.new))
         .collect();
+    // Earlier builds had Pillow's only and did not write it down.
+    let resize = |run: &RunFile| -> Value {
+        let noted = run.config.pointer("/memory/selection_resize");
+        noted.cloned().unwrap_or_else(|| "pillow".into())
+    };
+    let [old, new] = [before, now].map(resize);
+    if old != new {
+        named.push(told("memory.selection_resize", &old, &new));
+    }
     let [old, new] = [before, now].map(|run| &run.engine.quality_score);
     if old != new {
         named.push(format!("the quality score (was {old}, is {new})"));

@@ -7,7 +7,9 @@
 use std::path::Path;
 
 use storyloom_models::checkpoint::{Checkpoint, Target, Weights};
-use storyloom_models::clip::{ClipVision, ClipVisionConfig, PixelRule, pixel_values};
+use storyloom_models::clip::{
+    ClipVision, ClipVisionConfig, PixelRule, SelectionResize, pixel_values,
+};
 use storyloom_models::engine::plain_picture;
 use storyloom_models::tch::{Device, Kind, Reduction, Tensor, no_grad};
 use storyloom_story::Seed;
@@ -238,7 +240,8 @@ impl Network {
         let pictures = scenes.iter().map(plain).collect::<Result<Vec<_>>>()?;
         let pictures: Vec<_> = pictures.iter().collect();
         let side = self.config.image_size as u32;
-        Ok(pixel_values(&pictures, side, PixelRule::Selection)?)
+        let rule = PixelRule::Selection(SelectionResize::Pillow);
+        Ok(pixel_values(&pictures, side, rule)?)
     }
 }
 

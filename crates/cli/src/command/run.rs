@@ -21,6 +21,7 @@ use storyloom_telemetry::{EventLog, Reporter};
 use super::{ConfigArguments, config};
 use crate::checkpoints;
 use crate::config::Config;
+use crate::config::choices::ResizeChoice;
 use crate::config::options::{EngineKind, OnPreempt};
 use crate::costs;
 use crate::diagnose;
@@ -127,6 +128,7 @@ fn on_this_rank(
     if place.is_first() {
         tell_long_prompts(config, &input);
     }
+    let config = &with_resize(config, arguments, place)?;
     let settings = run_config(config, arguments, &input, place);
     if config.top.engine == EngineKind::Torch {
         checkpoints::check_continuations(config, &input.lines)?;
@@ -175,6 +177,16 @@ fn on_this_rank(
         return Ok(Exit::Stopped);
     }
     Ok(tell(&outcome, config.top.on_preempt, place))
+}
+
+/// The settings with the resize before selection that this run has. All ranks of a replica take what
+/// their leader finds in the run folder.
+fn with_resize(config: &Config, arguments: &Arguments, place: &Place) -> Result<Config, Failure> {
+    let mut config = config.clone();
+    let mine = config.memory.resize_in(&arguments.out);
+    let said = place.as_leader_says(mine.name())?;
+    config.memory.selection_resize = ResizeChoice::named(&said).unwrap_or(mine);
+    Ok(config)
 }
 
 /// Warns of prompts that will not be read to their end, in the log and on stderr.

@@ -1,5 +1,12 @@
 //! Choices of single options that only the command line knows.
 
+use std::path::Path;
+
+use serde_json::Value;
+use storyloom_memory::select::SelectionRule;
+use storyloom_models::clip::SelectionResize;
+
+use super::options::Memory;
 use super::value::Choice;
 
 /// What says how good a frame is.
@@ -14,4 +21,110 @@ pub enum ScorerKind {
 impl Choice for ScorerKind {
     const CHOICES: &'static [(&'static str, Self)] =
         &[("rule", Self::Rule), ("aesthetic", Self::Aesthetic)];
+}
+
+/// Whose resize of 8-bit frames comes before keyframes are told apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResizeChoice {
+    /// As the run was begun with; of a new one as the reference of its selection has it.
+    Auto,
+    /// Pillow's.
+    Pillow,
+    /// That of torch.
+    Torch,
+}
+
+impl Choice for ResizeChoice {
+    const CHOICES: &'static [(&'static str, Self)] = &[
+        ("auto", Self::Auto),
+        ("pillow", Self::Pillow),
+        ("torch", Self::Torch),
+    ];
+}
+
+impl ResizeChoice {
+    /// The choice of this name, if there is one.
+    pub fn named(name: &str) -> Option<Self> {
+        let mut choices = Self::CHOICES.iter();
+        choices.find_map(|&(known, choice)| (known == name).then_some(choice))
+    }
+
+    /// What it is called.
+    pub fn name(self) -> &'static str {
+        let mut choices = Self::CHOICES.iter();
+        choices
+            .find_map(|&(name, choice)| (choice == self).then_some(name))
+            .unwrap_or_default()
+    }
+}
+
+impl Memory {
+    /// Whose resize a new run has with these settings.
+    pub fn resize(&self) -> SelectionResize {
+        match (self.selection_resize, self.selection) {
+            (ResizeChoice::Pillow, _) => SelectionResize::Pillow,
+            (ResizeChoice::Torch, _) | (ResizeChoice::Auto, SelectionRule::Semantic) => {
+                SelectionResize::Torch
+            }
+            (ResizeChoice::Auto, SelectionRule::FirstFrame) => SelectionResize::Pillow,
+        }
+    }
+
+    /// As [`resize`](Self::resize) for the run in the folder `out`: one that is there goes on with what
+    /// it has, which is Pillow's where nothing is written of it, as in earlier builds.
+    pub fn resize_in(&self, out: &Path) -> ResizeChoice {
+        let begun = std::fs::read(out.join("run.json")).ok();
+        let begun = begun.map(|bytes| {
+            let run: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+            let noted = run.pointer("/config/memory/selection_resize");
+            let noted = noted.and_then(Value::as_str).and_then(ResizeChoice::named);
+            noted.unwrap_or(ResizeChoice::Pillow)
+        });
+        match (self.selection_resize, begun) {
+            (ResizeChoice::Auto, Some(begun)) if begun != ResizeChoice::Auto => begun,
+            _ => match self.resize() {
+                SelectionResize::Pillow => ResizeChoice::Pillow,
+                SelectionResize::Torch => ResizeChoice::Torch,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_goes_on_with_the_resize_that_it_was_begun_with() {
+        use ResizeChoice::{Auto, Pillow, Torch};
+        use SelectionRule::{FirstFrame, Semantic};
+        let memory = |selection_resize, selection| Memory {
+            selection_resize,
+            selection,
+            ..Memory::default()
+        };
+        let out = tempfile::tempdir().unwrap();
+        let in_out = |choice, rule| memory(choice, rule).resize_in(out.path());
+        assert_eq!(in_out(Auto, Semantic), Torch);
+        assert_eq!(in_out(Auto, FirstFrame), Pillow);
+        assert_eq!(in_out(Pillow, Semantic), Pillow);
+        assert_eq!(in_out(Torch, FirstFrame), Torch);
+        for (run, found) in [
+            (r#"{"config":{"memory":{"selection":"semantic"}}}"#, Pillow),
+            (
+                r#"{"config":{"memory":{"selection_resize":"pillow"}}}"#,
+                Pillow,
+            ),
+            (
+                r#"{"config":{"memory":{"selection_resize":"torch"}}}"#,
+                Torch,
+            ),
+            ("not JSON", Pillow),
+        ] {
+            std::fs::write(out.path().join("run.json"), run).unwrap();
+            assert_eq!(in_out(Auto, Semantic), found, "{run}");
+            // What somebody asks for is refused later, if it is another.
+            assert_eq!(in_out(Torch, Semantic), Torch, "{run}");
+        }
+    }
 }

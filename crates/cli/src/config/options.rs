@@ -8,7 +8,7 @@ use storyloom_orchestrator::FilmShape;
 use storyloom_planner::{ResponseFormat, Steps};
 use storyloom_story::{Continuation, Fit, Ground, Method};
 
-use super::choices::ScorerKind;
+use super::choices::{ResizeChoice, ScorerKind};
 use super::value::{Choice, Count, OptionValue, PerExpert, PerPhase};
 
 /// Name and documentation of an option.
@@ -202,6 +202,11 @@ options! {
         sink: usize = 3,
         /// How keyframes are chosen: frames unlike the ones before, or only the first good frame.
         selection: SelectionRule = SelectionRule::Semantic,
+        /// Whose resize of 8-bit frames comes before they are compared: `torch`, as in StoryMem's own
+        /// code, or `pillow`, as in earlier versions, which differ by one level here and there.
+        /// `auto` is `torch` for `semantic` selection and `pillow` else; a run that is there goes on
+        /// with what it was begun with.
+        selection_resize: ResizeChoice = ResizeChoice::Auto,
         /// Most keyframes that are kept of one shot.
         max_keyframes: usize = 3,
         /// Similarity below which a frame counts as new; falls by 0.01 until few enough remain.

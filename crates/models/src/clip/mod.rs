@@ -6,5 +6,7 @@ mod preprocess;
 mod tower;
 
 pub use config::ClipVisionConfig;
-pub use preprocess::{MEAN as CLIP_MEAN, PixelRule, STD as CLIP_STD, pixel_values};
+pub use preprocess::{
+    MEAN as CLIP_MEAN, PixelRule, STD as CLIP_STD, SelectionResize, pixel_values,
+};
 pub use tower::{ClipOutput, ClipVision};

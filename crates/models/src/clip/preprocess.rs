@@ -7,8 +7,8 @@ use tch::Tensor;
 
 use crate::error::{ModelError, Result};
 use crate::image::{
-    Filter, KEYFRAME_AREA, resize, resolution, smart_size, stretch_bicubic, stretch_bilinear,
-    to_unit_tensor,
+    Filter, KEYFRAME_AREA, resize, resize_bilinear, resolution, smart_size, stretch_bicubic,
+    stretch_bilinear, to_unit_tensor,
 };
 
 /// Mean of the pixels that CLIP was trained on, red, green and blue in [0, 1].
@@ -16,13 +16,22 @@ pub const MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 /// Standard deviation of them.
 pub const STD: [f32; 3] = [0.268_629_55, 0.261_302_6, 0.275_777_1];
 
+/// Whose resize of 8-bit frames comes first in [`PixelRule::Selection`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SelectionResize {
+    /// Pillow's, as in the first builds.
+    Pillow,
+    /// That of torch, as in StoryMem's own code.
+    Torch,
+}
+
 /// How a picture is brought to the square a tower sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PixelRule {
     /// Keyframe selection (StoryMem specification, section 3.2, steps 1 and 2): 8-bit antialiased
     /// bilinear to multiples of 28, then bilinear without antialias to the square; the whole
     /// picture, its shape not kept.
-    Selection,
+    Selection(SelectionResize),
     /// transformers `CLIPImageProcessor`: shortest side to the square's side, bicubic, then the
     /// centre.
     Processor,
@@ -50,10 +59,15 @@ fn square(picture: &RgbImage, side: u32, rule: PixelRule) -> Result<Tensor> {
         height: side,
     };
     match rule {
-        PixelRule::Selection => {
+        PixelRule::Selection(by) => {
             let size = smart_size(resolution(picture), KEYFRAME_AREA);
-            let reduced = resize(picture, size, Filter::Bilinear)?;
-            stretch_bilinear(&to_unit_tensor(&reduced)?, whole)
+            let reduced = match by {
+                SelectionResize::Pillow => {
+                    to_unit_tensor(&resize(picture, size, Filter::Bilinear)?)?
+                }
+                SelectionResize::Torch => resize_bilinear(picture, size)?,
+            };
+            stretch_bilinear(&reduced, whole)
         }
         PixelRule::Processor => to_unit_tensor(&centre(picture, side)?),
         PixelRule::VBench => {
@@ -105,11 +119,12 @@ mod tests {
         })
     }
 
-    const RULES: [PixelRule; 4] = [
-        PixelRule::Selection,
+    const RULES: [PixelRule; 5] = [
+        PixelRule::Selection(SelectionResize::Torch),
         PixelRule::Processor,
         PixelRule::WanSquash,
         PixelRule::VBench,
+        PixelRule::Selection(SelectionResize::Pillow),
     ];
 
     #[test]
@@ -127,6 +142,32 @@ mod tests {
         }
         assert!(pixel_values(&[], 28, PixelRule::Processor).is_err());
     }
+
+    /// Values of the red plane and the sum of all magnitudes: the steps of StoryMem's
+    /// `extract_keyframe_indices` and `_clip_preprocess_tensor` in torch 2.11, and the same after
+    /// Pillow 13's resize, on a picture that is shrunk to 476x392 first.
+    #[test]
+    fn selection_is_that_of_storymem() {
+        let picture = picture(600, 500);
+        for (by, row, sum) in [
+            (SelectionResize::Torch, TORCH_ROW, 135_034.005),
+            (SelectionResize::Pillow, PILLOW_ROW, 135_033.989_9),
+        ] {
+            let values = pixel_values(&[&picture], 224, PixelRule::Selection(by)).unwrap();
+            for (x, expected) in (86..).zip(row) {
+                let value = values.double_value(&[0, 0, 16, x]);
+                assert!(
+                    (value - expected).abs() < 1e-5,
+                    "{by:?}: {value} {expected}"
+                );
+            }
+            let total = values.abs().sum(Kind::Double).double_value(&[]);
+            assert!((total - sum).abs() < 5e-3, "{by:?}: {total}");
+        }
+    }
+
+    const TORCH_ROW: [f64; 4] = [0.76269, -1.697373, -1.587885, -1.463798];
+    const PILLOW_ROW: [f64; 4] = [0.758927, -1.697373, -1.587885, -1.463798];
 
     #[test]
     fn grey_becomes_the_normalised_grey() {

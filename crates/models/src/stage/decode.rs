@@ -5,7 +5,7 @@ use tch::Tensor;
 
 use super::encode::encode_picture;
 use crate::checkpoint::Target;
-use crate::clip::ClipVision;
+use crate::clip::{ClipVision, SelectionResize};
 use crate::engine::{StoryMemPaths, StoryMemSettings, story_picture};
 use crate::error::{ModelError, Result};
 use crate::image::to_pictures;
@@ -27,6 +27,8 @@ pub struct Decoder {
     /// Tells keyframes apart, if that is wanted.
     pub(super) clip: Option<ClipVision>,
     pub(super) scorer: Box<dyn QualityScorer>,
+    /// What comes before the vision tower.
+    pub(super) resize: SelectionResize,
     /// Have the other rows of every picture.
     rows: Peers,
 }
@@ -51,6 +53,7 @@ impl Decoder {
                 .map(|clip| ClipVision::open(clip, target))
                 .transpose()?,
             scorer: scorer::open(paths.aesthetic.as_deref(), target)?,
+            resize: settings.selection_resize,
             rows,
         })
     }

@@ -27,7 +27,7 @@ impl Decoder {
             let plain = batch.iter().map(|picture| plain_picture(picture));
             let plain = plain.collect::<Result<Vec<_>>>()?;
             let plain: Vec<&image::RgbImage> = plain.iter().collect();
-            let pixels = pixel_values(&plain, side, PixelRule::Selection)?;
+            let pixels = pixel_values(&plain, side, PixelRule::Selection(self.resize))?;
             let embedded = to_host(&clip.embed_normalised(&pixels)?)?;
             let width = embedded.shape()[1];
             embeddings.extend(embedded.data().chunks(width).map(<[f32]>::to_vec));
