@@ -128,7 +128,7 @@ fn on_this_rank(
     if place.is_first() {
         tell_long_prompts(config, &input);
     }
-    let config = &with_resize(config, arguments, place)?;
+    let config = &with_resize(config, arguments, place, stop)?;
     let settings = run_config(config, arguments, &input, place);
     if config.top.engine == EngineKind::Torch {
         checkpoints::check_continuations(config, &input.lines)?;
@@ -181,10 +181,15 @@ fn on_this_rank(
 
 /// The settings with the resize before selection that this run has. All ranks of a replica take what
 /// their leader finds in the run folder.
-fn with_resize(config: &Config, arguments: &Arguments, place: &Place) -> Result<Config, Failure> {
+fn with_resize(
+    config: &Config,
+    arguments: &Arguments,
+    place: &Place,
+    stop: &StopFlag,
+) -> Result<Config, Failure> {
     let mut config = config.clone();
     let mine = config.memory.resize_in(&arguments.out);
-    let said = place.as_leader_says(mine.name())?;
+    let said = place.as_leader_says(mine.name(), stop)?;
     config.memory.selection_resize = ResizeChoice::named(&said).unwrap_or(mine);
     Ok(config)
 }
