@@ -7,11 +7,13 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
+use async_trait::async_trait;
 use opentelemetry::trace::{
     SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
 };
 use opentelemetry::{InstrumentationScope, KeyValue};
-use opentelemetry_otlp::{ExporterBuildError, Protocol, WithExportConfig};
+use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
+use opentelemetry_otlp::{ExporterBuildError, Protocol, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{
@@ -21,6 +23,7 @@ use serde_json::Value;
 
 use super::Origin;
 use super::context::Told;
+use crate::proxy::Route;
 
 /// Where collectors take spans, under their address.
 const PATH: &str = "/v1/traces";
@@ -28,6 +31,8 @@ const PATH: &str = "/v1/traces";
 const DELAY: Duration = Duration::from_secs(5);
 /// How long a collector may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest answer of a collector that is read, in bytes.
+const LONGEST_ANSWER: u64 = 1 << 20;
 /// Spans that wait at most; what comes when so many wait is dropped.
 const MOST_WAITING: usize = 4096;
 
@@ -60,10 +65,12 @@ impl SpanExport {
     /// # Errors
     /// The address is none.
     pub fn start(url: &str, origin: &Origin) -> Result<Self, ExporterBuildError> {
+        let endpoint = endpoint(url);
         let exporter = opentelemetry_otlp::SpanExporter::builder()
             .with_http()
+            .with_http_client(Client::of(&Route::to(&endpoint)))
             .with_protocol(Protocol::HttpBinary)
-            .with_endpoint(endpoint(url))
+            .with_endpoint(endpoint)
             .with_timeout(TIMEOUT)
             .build()?;
         let exporter = Telling {
@@ -161,6 +168,40 @@ fn attributes(run: &str, told: &Told) -> Vec<KeyValue> {
     texts.chain(attempt).chain(fields).collect()
 }
 
+/// Sends the spans, by the way that everybody here takes to a server. It is called on a thread that has
+/// nothing else to do.
+#[derive(Debug)]
+struct Client {
+    agent: ureq::Agent,
+}
+
+impl Client {
+    fn of(route: &Route) -> Self {
+        let proxy = route.proxy().unwrap_or_else(|reason| {
+            tracing::warn!("{reason}; spans are sent without a proxy");
+            None
+        });
+        let agent = ureq::Agent::config_builder()
+            .timeout_global(Some(TIMEOUT))
+            .http_status_as_error(false)
+            .proxy(proxy)
+            .build();
+        Self {
+            agent: agent.into(),
+        }
+    }
+}
+
+#[async_trait]
+impl HttpClient for Client {
+    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let response = self.agent.run(request.map(|body| body.to_vec()))?;
+        let (parts, mut body) = response.into_parts();
+        let body = body.with_config().limit(LONGEST_ANSWER).read_to_vec()?;
+        Ok(Response::from_parts(parts, Bytes::from(body)))
+    }
+}
+
 /// Says once that the collector does not take the spans.
 #[derive(Debug)]
 struct Telling<E> {
@@ -190,7 +231,62 @@ impl<E: SpanExporter> SpanExporter for Telling<E> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
+    use std::thread::JoinHandle;
+
     use super::*;
+
+    /// The address of a server, and the first line of what it is asked.
+    fn server() -> (String, JoinHandle<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let heard = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut line = String::new();
+            let mut lines = BufReader::new(stream.try_clone().unwrap());
+            lines.read_line(&mut line).unwrap();
+            let mut rest = String::new();
+            while lines.read_line(&mut rest).unwrap() > 2 {
+                rest.clear();
+            }
+            let answer = "HTTP/1.1 202 Accepted\r\ncontent-length: 2\r\n\r\nok";
+            stream.write_all(answer.as_bytes()).unwrap();
+            line.trim_end().to_owned()
+        });
+        (address, heard)
+    }
+
+    /// Posts nothing to `url`, in an environment with this proxy.
+    fn post(url: &str, proxy: &str) -> Result<Response<Bytes>, HttpError> {
+        let variable = |name: &str| (name == "http_proxy").then(|| format!("http://{proxy}"));
+        let client = Client::of(&Route::by(url, variable));
+        let request = Request::post(url).body(Bytes::new()).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        runtime.unwrap().block_on(client.send_bytes(request))
+    }
+
+    #[test]
+    fn a_collector_on_this_machine_is_asked_without_the_proxy() {
+        let (collector, asked) = server();
+        let url = endpoint(&format!("http://{collector}"));
+        let answer = post(&url, "127.0.0.1:1").unwrap();
+        assert_eq!(
+            (answer.status().as_u16(), &answer.body()[..]),
+            (202, &b"ok"[..])
+        );
+        assert_eq!(asked.join().unwrap(), "POST /v1/traces HTTP/1.1");
+    }
+
+    #[test]
+    fn a_collector_elsewhere_is_asked_through_the_proxy() {
+        let (proxy, asked) = server();
+        let url = endpoint("http://collector.invalid:4318");
+        // The name leads nowhere, and what is no proxy gives no answer that fits.
+        let _ = post(&url, &proxy);
+        let asked = asked.join().unwrap();
+        assert!(asked.contains("collector.invalid:4318"), "{asked}");
+    }
 
     #[test]
     fn an_address_is_completed() {
