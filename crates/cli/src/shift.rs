@@ -264,6 +264,7 @@ fn view(seen: &View, work: RunWork) -> RunView {
     RunView {
         stories: by_state(&status.stories),
         shots: by_state(&status.shots),
+        set_aside: status.stories.set_aside,
         eta_seconds: range.map(|([low, high], likely)| [low, likely, high]),
         work,
     }

@@ -1,5 +1,7 @@
 //! How far a run is, from its folder alone.
 
+mod standing;
+
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -9,8 +11,10 @@ use storyloom_memory::{CommitRecord, Sealed};
 use storyloom_story::{ShotId, StoryId};
 use storyloom_telemetry::shift::{Extent, Shift, Split, accounting, read_shifts};
 
+pub(crate) use standing::Hands;
+pub use standing::{Looks, Standing};
+
 use crate::error::RunError;
-use crate::lease::LeaseFiles;
 use crate::no_keyframes::NoKeyframes;
 use crate::run_folder::{RunFolder, StoryFile, StoryState};
 use crate::set_aside::marks;
@@ -209,16 +213,14 @@ impl StoryStatus {
         Standing::of(&self.state, self.shots - self.done)
     }
 
+    /// How it stands for whoever looks for it.
+    pub fn looks(&self) -> Looks {
+        Looks::of(self.standing(), self.interrupted, self.set_aside.is_some())
+    }
+
     /// Counts it.
     fn tally(&self, stories: &mut Counts, shots: &mut Counts) {
-        let standing = match (&self.set_aside, self.interrupted) {
-            (Some(_), _) => Standing::Failed,
-            (None, true) => Standing::Pending,
-            (None, false) => self.standing(),
-        };
-        standing.tally(self.shots, self.done, stories, shots);
-        stories.interrupted += usize::from(self.interrupted);
-        stories.set_aside += usize::from(self.set_aside.is_some());
+        self.looks().tally(self.shots, self.done, stories, shots);
     }
 }
 
@@ -248,28 +250,11 @@ impl Status {
         shifts: impl Iterator<Item = &'a Shift>,
         works: impl Fn(&Shift) -> bool,
     ) {
-        let (at_work, gone): (Vec<_>, Vec<_>) = shifts.partition(|shift| works(shift));
-        let begun: BTreeSet<&StoryId> = at_work
-            .iter()
-            .filter_map(|shift| shift.live.as_ref())
-            .flat_map(|live| &live.now)
-            .map(|shot| &shot.story)
-            .collect();
-        let gone: BTreeSet<&str> = gone.iter().map(|shift| shift.id.as_str()).collect();
-        let leases = LeaseFiles::new(folder.leases(), folder.storage().clone());
-        // Between two shots only the lease tells.
-        let is_held = |story: &StoryId| match leases.holder(story) {
-            Ok(holder) => holder.is_some_and(|worker| !gone.contains(worker.id.as_str())),
-            Err(error) => {
-                tracing::warn!(%error, %story, "counted as running");
-                true
-            }
-        };
+        let hands = Hands::of(folder, shifts, works);
         for story in &mut self.list {
-            let id = &story.id;
-            story.interrupted =
-                story.standing() == Standing::Running && !begun.contains(id) && !is_held(id);
-            story.interrupted &= story.set_aside.is_none();
+            story.interrupted = story.set_aside.is_none()
+                && story.standing() == Standing::Running
+                && !hands.have(&story.id);
         }
         self.count();
     }
@@ -303,64 +288,6 @@ impl Status {
             total: planned.len(),
             done: planned.iter().filter(|done| **done).count(),
         });
-    }
-}
-
-/// Where a story stands, once its records were looked at as well.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Standing {
-    /// Not begun.
-    Pending,
-    /// Begun, or believed to be done while a record is gone.
-    Running,
-    /// Everything exists.
-    Done,
-    /// Given up for now.
-    Failed,
-    /// Set aside.
-    Quarantined,
-}
-
-impl Standing {
-    /// Of a story of which `left` shots are missing.
-    pub fn of(state: &StoryState, left: usize) -> Self {
-        match state {
-            // A finished story whose record is gone is not finished.
-            StoryState::Done if left == 0 => Self::Done,
-            StoryState::Failed { .. } => Self::Failed,
-            StoryState::Quarantined { .. } => Self::Quarantined,
-            StoryState::Pending => Self::Pending,
-            StoryState::Running | StoryState::Done => Self::Running,
-        }
-    }
-
-    /// Counts a story with `total` shots of which `done` exist.
-    pub fn tally(self, total: usize, done: usize, stories: &mut Counts, shots: &mut Counts) {
-        let left = total - done;
-        stories.total += 1;
-        shots.total += total;
-        shots.done += done;
-        match self {
-            Self::Done => stories.done += 1,
-            Self::Failed => {
-                stories.failed += 1;
-                shots.failed += left;
-            }
-            Self::Quarantined => {
-                stories.quarantined += 1;
-                shots.quarantined += left;
-            }
-            Self::Pending => {
-                stories.pending += 1;
-                shots.pending += left;
-            }
-            Self::Running => {
-                stories.running += 1;
-                shots.running += left.min(1);
-                shots.pending += left.saturating_sub(1);
-            }
-        }
     }
 }
 

@@ -5,14 +5,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use rustix::termios::tcgetwinsize;
 use serde::Serialize;
+use storyloom_orchestrator::status::Looks;
 use storyloom_orchestrator::watch::{View, Watcher};
 
 use super::folder;
 use crate::exit::{Exit, Outcome};
 use crate::output::{print, print_json, print_json_line};
-use crate::progress::stories::{Listed, Looks, Wanted};
+use crate::progress::stories::{Listed, Wanted};
 use crate::progress::text::{fit, page};
 
 /// Time between two looks of `--watch`.
@@ -37,7 +39,7 @@ pub struct Arguments {
     #[arg(long)]
     stories: bool,
     /// List the stories in these states.
-    #[arg(long, value_name = "STATE", value_enum, value_delimiter = ',')]
+    #[arg(long, value_name = "STATE", value_parser = states(), value_delimiter = ',')]
     state: Vec<Looks>,
     /// List the stories that were given up; stands for --state
     /// failed,quarantined,changed.
@@ -46,6 +48,10 @@ pub struct Arguments {
     /// List the stories of this tenant only.
     #[arg(long, value_name = "NAME")]
     tenant: Vec<String>,
+}
+
+fn states() -> impl TypedValueParser<Value = Looks> {
+    PossibleValuesParser::new(Looks::ALL.map(Looks::name)).try_map(|text| text.parse())
 }
 
 impl Arguments {

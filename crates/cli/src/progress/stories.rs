@@ -1,47 +1,12 @@
 //! The stories of a run in words: all of them, or those that somebody asks for.
 
-use clap::ValueEnum;
 use serde::Serialize;
 use storyloom_orchestrator::StoryState;
-use storyloom_orchestrator::status::{Standing, Status, StoryStatus};
+use storyloom_orchestrator::status::{Looks, Status, StoryStatus};
 use storyloom_story::ShotId;
 
 /// Stories that are named where nobody asked for a list.
 const NAMED: usize = 20;
-
-/// How a story stands for whoever looks for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Looks {
-    /// Everything exists.
-    Done,
-    /// A program works on it.
-    Running,
-    /// Not begun.
-    Pending,
-    /// Begun, and nobody works on it any more.
-    Interrupted,
-    /// Given up for now; the next start tries it again.
-    Failed,
-    /// Set aside until it is let back.
-    Quarantined,
-    /// Set aside since something else is asked for than what was made; or its pictures are gone.
-    Changed,
-}
-
-impl Looks {
-    fn of(story: &StoryStatus) -> Self {
-        match story.standing() {
-            _ if story.set_aside.is_some() => Self::Changed,
-            Standing::Running if story.interrupted => Self::Interrupted,
-            Standing::Running => Self::Running,
-            Standing::Done => Self::Done,
-            Standing::Pending => Self::Pending,
-            Standing::Failed => Self::Failed,
-            Standing::Quarantined => Self::Quarantined,
-        }
-    }
-}
 
 /// Which stories are listed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -60,7 +25,7 @@ impl Wanted {
 
     fn has(&self, story: &StoryStatus) -> bool {
         let tenant = story.tenant.as_ref();
-        (self.states.is_empty() || self.states.contains(&Looks::of(story)))
+        (self.states.is_empty() || self.states.contains(&story.looks()))
             && (self.tenants.is_empty()
                 || tenant.is_some_and(|tenant| self.tenants.contains(tenant)))
     }
@@ -89,7 +54,7 @@ pub fn trouble(status: &Status) -> String {
 }
 
 fn line(story: &StoryStatus) -> String {
-    let state = match (&story.state, Looks::of(story)) {
+    let state = match (&story.state, story.looks()) {
         (_, Looks::Changed) => {
             let reason = story.set_aside.as_deref().unwrap_or_default();
             format!("changed input: {reason}")
@@ -138,7 +103,7 @@ impl<'a> Listed<'a> {
         };
         Self {
             id: story.id.as_str(),
-            state: Looks::of(story),
+            state: story.looks(),
             shots: story.shots,
             done: story.done,
             tenant: story.tenant.as_deref(),

@@ -126,6 +126,7 @@ pub fn page(view: &View, wanted: Option<&Wanted>) -> String {
     text.push_str(&row("shots", &status.shots));
     text.push_str(&tenants(status));
     text.push_str(&interrupted(&status.stories));
+    text.push_str(&set_aside(&status.stories));
     if let Some(warning) = without_keyframes(status.without_keyframes) {
         // Writing to a text cannot fail.
         let _ = writeln!(text, "{warning}");
@@ -179,6 +180,17 @@ fn interrupted(stories: &Counts) -> String {
         count => {
             format!("{count} of the pending stories were begun and wait for a program to go on\n")
         }
+    }
+}
+
+fn set_aside(stories: &Counts) -> String {
+    match stories.set_aside {
+        0 => String::new(),
+        1 => "1 of the failed stories is set aside: its input has changed or cannot be read\n"
+            .to_owned(),
+        count => format!(
+            "{count} of the failed stories are set aside: their input has changed or cannot be read\n"
+        ),
     }
 }
 

@@ -25,6 +25,7 @@ mod pictures;
 mod story;
 mod text;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -40,7 +41,8 @@ use story::Row;
 
 use crate::error::RunError;
 use crate::run_folder::{RunFile, RunFolder};
-use crate::status::{now, shifts};
+use crate::set_aside::marks;
+use crate::status::{Hands, Looks, Standing, now, shifts};
 
 /// What a report has written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +70,8 @@ pub fn write_report(folder: &RunFolder) -> Result<Written, RunError> {
         run: &run,
         pages: Pages::new(folder)?,
         attempts: AllAttempts::of(&shifts, goes_on),
+        hands: Hands::of(folder, shifts.iter(), goes_on),
+        marks: marks(folder)?,
     };
     let (rows, changed) = report.stories()?;
     let overview = overview::view(Facts {
@@ -93,6 +97,9 @@ struct Report<'a> {
     run: &'a RunFile,
     pages: Pages,
     attempts: AllAttempts,
+    hands: Hands<'a>,
+    /// Why stories are set aside.
+    marks: BTreeMap<StoryId, String>,
 }
 
 impl Report<'_> {
@@ -106,7 +113,8 @@ impl Report<'_> {
             .map(|place| {
                 let fingerprint = self.fingerprint(place);
                 let id = &self.run.stories[place];
-                match before.row(id, &fingerprint) {
+                let known = before.row(id, &fingerprint);
+                match known.filter(|row| self.looks(id, row.standing) == row.looks) {
                     Some(row) if self.pages.story_path(id).is_file() => Ok(Known {
                         fingerprint,
                         row: row.clone(),
@@ -128,17 +136,28 @@ impl Report<'_> {
         let id = &self.run.stories[place];
         let file = self.folder.story_file(id)?;
         let attempts = self.attempts.story(id);
-        let (view, row) = story::view(self.folder, &file, self.run.videos(), attempts)?;
+        let set_aside = self.marks.get(id);
+        let looks = |standing| self.looks(id, standing);
+        let videos = self.run.videos();
+        let (view, row) = story::view(self.folder, &file, videos, attempts, (&looks, set_aside))?;
         self.pages.write_story(&view, self.neighbours(place))?;
         Ok(row)
     }
 
-    /// Changes when anything does that the page of the story shows.
+    /// How a story stands, as `status` has it.
+    fn looks(&self, id: &StoryId, standing: Standing) -> Looks {
+        let set_aside = self.marks.contains_key(id);
+        let is_begun = standing == Standing::Running && !set_aside;
+        Looks::of(standing, is_begun && !self.hands.have(id), set_aside)
+    }
+
+    /// Changes when anything does that the page of the story shows, but for how it [looks](Self::looks).
     fn fingerprint(&self, place: usize) -> String {
         let id = &self.run.stories[place];
         let Neighbours { before, after } = self.neighbours(place);
         let mut hasher = cache::files(&self.folder.story(id));
         hasher.update(&self.attempts.story(id).fingerprint().to_le_bytes());
+        hasher.update(self.marks.get(id).map_or(b"", |reason| reason.as_bytes()));
         for neighbour in [before, after] {
             hasher.update(neighbour.map_or("", StoryId::as_str).as_bytes());
             hasher.update(b"\0");

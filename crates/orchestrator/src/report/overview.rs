@@ -9,7 +9,7 @@ use super::story::Row;
 use super::text::{duration, film, grouped, percent};
 use crate::config::Videos;
 use crate::run_folder::{RunFile, RunFolder};
-use crate::status::{Counts, Standing};
+use crate::status::{Counts, Looks};
 
 /// Stories named under what needs attention; the table has all.
 const NAMED: usize = 6;
@@ -33,7 +33,8 @@ pub(super) struct Overview {
     pub shares: Option<Vec<Share>>,
     pub trouble: Vec<Row>,
     pub trouble_more: usize,
-    pub retry: String,
+    /// Lets those back that were given up, if there are any.
+    pub retry: Option<String>,
     pub night: Option<Night>,
     pub first: Vec<Line>,
     pub parts: usize,
@@ -42,7 +43,7 @@ pub(super) struct Overview {
 /// How many stories are in a state.
 #[derive(Debug, Serialize)]
 pub(super) struct Part {
-    pub name: Standing,
+    pub name: Looks,
     pub count: usize,
 }
 
@@ -93,10 +94,11 @@ pub(super) fn view(facts: Facts) -> Overview {
     } = facts;
     let (mut stories, mut shots) = (Counts::default(), Counts::default());
     for row in rows {
-        row.standing
+        row.looks
             .tally(row.shots, row.done, &mut stories, &mut shots);
     }
-    let lost = |row: &&Row| matches!(row.standing, Standing::Failed | Standing::Quarantined);
+    let given_up = |row: &Row| matches!(row.looks, Looks::Failed | Looks::Quarantined);
+    let lost = |row: &&Row| given_up(row) || row.looks == Looks::Changed;
     let trouble: Vec<Row> = rows.iter().filter(lost).take(NAMED).cloned().collect();
     let root = std::path::absolute(folder.root()).unwrap_or_else(|_| folder.root().to_owned());
     let root = root.to_string_lossy();
@@ -118,10 +120,10 @@ pub(super) fn view(facts: Facts) -> Overview {
         shares: shares(&facts.time),
         trouble_more: stories.failed + stories.quarantined - trouble.len(),
         trouble,
-        retry: format!(
-            "storyloom retry {}",
-            shlex::try_quote(&root).unwrap_or_default()
-        ),
+        retry: rows.iter().any(given_up).then(|| {
+            let root = shlex::try_quote(&root).unwrap_or_default();
+            format!("storyloom retry {root}")
+        }),
         night: night::draw(facts.shifts, facts.goes_on),
         first: lines.collect(),
         parts: parts(rows.len()),
@@ -131,13 +133,7 @@ pub(super) fn view(facts: Facts) -> Overview {
 }
 
 fn standing(stories: &Counts) -> Vec<Part> {
-    let parts = [
-        (Standing::Done, stories.done),
-        (Standing::Running, stories.running),
-        (Standing::Pending, stories.pending),
-        (Standing::Failed, stories.failed),
-        (Standing::Quarantined, stories.quarantined),
-    ];
+    let parts = Looks::ALL.map(|looks| (looks, looks.count(stories)));
     let there = parts.into_iter().filter(|(_, count)| *count > 0);
     there.map(|(name, count)| Part { name, count }).collect()
 }

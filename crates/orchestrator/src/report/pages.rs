@@ -168,7 +168,7 @@ fn values(row: &Row) -> serde_json::Value {
     json!([
         row.id,
         or_zero(row.name.clone()),
-        row.standing,
+        row.looks,
         row.shots,
         row.done,
         tenths(row.film),

@@ -16,7 +16,7 @@ use crate::error::RunError;
 use crate::memory_view::references;
 use crate::quarantine;
 use crate::run_folder::{RunFolder, StoryFile, StoryState};
-use crate::status::{Standing, Work, readable_record};
+use crate::status::{Looks, Standing, Work, readable_record};
 
 /// What the overview says of a story, kept between two reports.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -24,7 +24,9 @@ pub(super) struct Row {
     pub id: String,
     pub name: Option<String>,
     pub tenant: Option<String>,
+    /// Where it stands by its own files.
     pub standing: Standing,
+    pub looks: Looks,
     pub shots: usize,
     pub done: usize,
     /// Seconds of work that made its shots.
@@ -37,7 +39,7 @@ pub(super) struct Row {
     pub failed_attempts: usize,
     /// Pictures in its row; 0 if there is none.
     pub pictures: usize,
-    /// Why it was given up.
+    /// Why it was given up or set aside.
     pub reason: Option<String>,
     /// Whether it was to remember and kept no keyframe.
     pub no_keyframes: bool,
@@ -52,7 +54,7 @@ pub(super) struct StoryView {
     pub overview: Option<String>,
     pub tenant: Option<String>,
     pub seed: Option<String>,
-    pub standing: Standing,
+    pub looks: Looks,
     pub shots_total: usize,
     pub shots_done: usize,
     pub film: String,
@@ -68,9 +70,10 @@ pub(super) struct StoryView {
     pub shots: Vec<ShotView>,
 }
 
-/// Why a story was given up, and what can be done.
+/// Why a story was given up or set aside, and what can be done.
 #[derive(Debug, Serialize)]
 pub(super) struct Trouble {
+    pub is_set_aside: bool,
     pub shot: Option<String>,
     pub reason: String,
     pub commands: Vec<(&'static str, String)>,
@@ -156,12 +159,14 @@ struct Gathering<'a> {
     aspect: f64,
 }
 
-/// Reads a story's records and makes its small pictures.
+/// Reads a story's records and makes its small pictures. `looks` says of where a story stands how it looks
+/// then; beside it is why the story is set aside, if it is.
 pub(super) fn view(
     folder: &RunFolder,
     file: &StoryFile,
     videos: Videos,
     attempts: &StoryAttempts,
+    (looks, set_aside): (&dyn Fn(Standing) -> Looks, Option<&String>),
 ) -> Result<(StoryView, Row), RunError> {
     let mut gathering = Gathering {
         folder,
@@ -181,7 +186,8 @@ pub(super) fn view(
     }
     let done = shots.iter().filter(|shot| shot.made.is_some()).count();
     let standing = Standing::of(&file.state, file.shot_count() - done);
-    let row = gathering.row(file, &shots, standing, attempts);
+    let standing = (standing, looks(standing));
+    let row = gathering.row(file, &shots, standing, attempts, set_aside);
     let video = file.video.as_ref().filter(|_| videos == Videos::Encoded);
     let script = file.script.as_ref();
     let view = StoryView {
@@ -191,14 +197,17 @@ pub(super) fn view(
         overview: script.and_then(|script| script.overview.clone()),
         tenant: file.tenant.clone(),
         seed: file.seed.map(|seed| seed.to_string()),
-        standing,
+        looks: row.looks,
         shots_total: row.shots,
         shots_done: row.done,
         film: film(row.film),
         work: duration(row.useful),
         video: video.map(|video| video.file.clone()),
         poster: gathering.posters.first().cloned(),
-        trouble: trouble(folder, file),
+        trouble: match set_aside {
+            Some(reason) => Some(Trouble::of_set_aside(reason)),
+            None => trouble(folder, file),
+        },
         no_keyframes: file.no_keyframes.map(|finding| finding.to_string()),
         brief: brief::view(folder, file),
         lineage: lineage::draw(&gathering.columns, gathering.aspect),
@@ -364,11 +373,13 @@ impl Gathering<'_> {
         &self,
         file: &StoryFile,
         shots: &[ShotView],
-        standing: Standing,
+        (standing, looks): (Standing, Looks),
         attempts: &StoryAttempts,
+        set_aside: Option<&String>,
     ) -> Row {
         let posters: Vec<&str> = self.posters.iter().map(String::as_str).collect();
         let reason = match &file.state {
+            _ if set_aside.is_some() => set_aside.cloned(),
             StoryState::Failed { reason, .. } | StoryState::Quarantined { reason, .. } => {
                 Some(reason.clone())
             }
@@ -379,6 +390,7 @@ impl Gathering<'_> {
             name: name(file),
             tenant: file.tenant.clone(),
             standing,
+            looks,
             shots: file.shot_count(),
             done: shots.iter().filter(|shot| shot.made.is_some()).count(),
             useful: self.work.useful,
@@ -398,6 +410,18 @@ fn name(file: &StoryFile) -> Option<String> {
         (Some(script), _) => script.name.clone(),
         (None, Some(brief)) => brief.title.clone(),
         (None, None) => None,
+    }
+}
+
+impl Trouble {
+    /// The reason says what to do; no command does it.
+    fn of_set_aside(reason: &str) -> Self {
+        Self {
+            is_set_aside: true,
+            shot: None,
+            reason: reason.to_owned(),
+            commands: Vec::new(),
+        }
     }
 }
 
@@ -424,6 +448,7 @@ fn trouble(folder: &RunFolder, file: &StoryFile) -> Option<Trouble> {
     };
     commands.push(retry);
     Some(Trouble {
+        is_set_aside: false,
         shot: shot.map(|shot| shot.to_string()),
         reason: reason.clone(),
         commands,

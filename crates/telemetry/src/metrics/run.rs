@@ -19,6 +19,8 @@ pub struct RunView {
     pub stories: ByState,
     /// Shots.
     pub shots: ByState,
+    /// Of the failed stories, those that are set aside.
+    pub set_aside: usize,
     /// Seconds until it is done: low, likely and high.
     pub eta_seconds: Option<[f64; 3]>,
     /// What is known from the journals.
@@ -61,6 +63,7 @@ impl RunWork {
 pub(super) struct RunFigures {
     stories: GaugeVec,
     shots: GaugeVec,
+    set_aside: GaugeVec,
     eta: GaugeVec,
     deadline: GaugeVec,
     last_progress: GaugeVec,
@@ -74,6 +77,7 @@ impl RunFigures {
         Ok(Self {
             stories: families.gauge(&c::RUN_STORIES)?,
             shots: families.gauge(&c::RUN_SHOTS)?,
+            set_aside: families.gauge(&c::RUN_SET_ASIDE)?,
             eta: families.gauge(&c::RUN_ETA)?,
             deadline: families.gauge(&c::RUN_DEADLINE)?,
             last_progress: families.gauge(&c::RUN_LAST_PROGRESS)?,
@@ -93,6 +97,7 @@ impl RunFigures {
                 set(family, &[state.text()], *count as f64)?;
             }
         }
+        set(&self.set_aside, &[], view.set_aside as f64)?;
         match view.eta_seconds {
             Some(range) => {
                 for (bound, seconds) in Bound::ALL.iter().zip(range) {

@@ -213,6 +213,7 @@ fn view(done: usize) -> RunView {
     RunView {
         stories: vec![(State::Done, done), (State::Pending, 7)],
         shots: vec![(State::Done, done)],
+        set_aside: 0,
         eta_seconds: Some([1.0, 2.0, 3.0]),
         work: RunWork::default(),
     }

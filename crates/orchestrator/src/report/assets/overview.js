@@ -4,7 +4,8 @@
 
 const storyloom = (() => {
   const PAGE = 50;
-  const STATES = ["done", "running", "pending", "failed", "quarantined"];
+  const STATES = ["done", "running", "interrupted", "pending", "failed", "quarantined", "changed"];
+  const WORDS = { quarantined: "in quarantine", changed: "changed input" };
   const own = document.currentScript.dataset;
   const rows = [];
   let missing = Number(own.parts);
@@ -97,7 +98,7 @@ const storyloom = (() => {
     const pill = element("span", `state ${row.state}`);
     const sign = element("span", "sign");
     sign.setAttribute("aria-hidden", "true");
-    pill.append(sign, row.state === "quarantined" ? "in quarantine" : row.state);
+    pill.append(sign, WORDS[row.state] || row.state);
     state.append(pill);
     line.append(
       element("td", "number", row.place),
