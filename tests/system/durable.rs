@@ -383,5 +383,65 @@ fn a_poisoned_story_is_set_aside() {
     assert_eq!(swept["removed"], 0);
 }
 
+/// Alone a story becomes what it would be in the run: with its pictures, also when they are gone from
+/// where they were, and with all that its line says of them.
+#[test]
+fn a_story_in_quarantine_can_be_made_alone_as_it_is() {
+    let shop = Workshop::new();
+    let lines = [
+        r##"{"id": "promo", "title": "Mug", "shots": 1, "product_image": "hero.png", "size": [96, 160],
+            "fit": "crop", "ground": "#102030", "seed": 5}"##
+            .replace('\n', ""),
+        line("ad", &[true]).replacen(
+            '{',
+            r##"{"reference_images": ["hero.png"], "fit": "stretch", "tenant": "north", "##,
+            1,
+        ),
+        r#"{"id": "eyes", "product_image": "hero.png", "shots": 1}"#.to_owned(),
+    ];
+    let manifest = shop.write("in/m.jsonl", lines.join("\n"));
+    shop.write("in/hero.png", BLUE);
+    let poison = ["promo", "ad"].map(|id| {
+        let path = format!("out/stories/{id}/commits/references.json");
+        shop.write(&path, "no record")
+    });
+    finish(&mut shop.run(&manifest, &[]))
+        .ended_with(1)
+        .saying("0 of 3 stories done, 0 failed, 3 in quarantine");
+    fs::remove_file(shop.path("in/hero.png")).unwrap();
+    let list = shop.ask(&["quarantine", "--json"]).ended_with(0).json();
+    for story in list.as_array().unwrap() {
+        let command = story["command"].as_str().unwrap();
+        let words = command.split_whitespace().skip(1);
+        let words: Vec<&str> = words.map(|word| word.trim_matches('\'')).collect();
+        // What the rules cannot write, they cannot write alone either.
+        let code = if story["story"] == "eyes" { 1 } else { 0 };
+        call(&words).ended_with(code);
+    }
+    for path in poison {
+        fs::remove_file(path).unwrap();
+    }
+    shop.write("in/hero.png", BLUE);
+    shop.ask(&["retry", "ad", "promo"]).ended_with(0);
+    finish(&mut shop.run(&manifest, &[])).ended_with(1);
+    for id in ["promo", "ad"] {
+        let there = shop.out().join("stories").join(id);
+        let alone = shop.out().join("quarantine").join(id);
+        let alone = alone.join("out/stories").join(id);
+        let read = |folder: &Path, name: &str| -> serde_json::Value {
+            serde_json::from_slice(&fs::read(folder.join(name)).unwrap()).unwrap()
+        };
+        let [story, same] = [&there, &alone].map(|folder| read(folder, "story.json"));
+        for key in ["size", "fit", "ground", "seed", "tenant", "script"] {
+            assert_eq!(story[key], same[key], "{id}: {key}");
+        }
+        let [shot, same] = [&there, &alone].map(|folder| read(folder, "commits/01_01.json"));
+        assert_eq!(shot["frames_blake3"], same["frames_blake3"], "{id}");
+        let seen = "keyframes/00_00_keyframe0.png";
+        let [seen, same] = [&there, &alone].map(|folder| fs::read(folder.join(seen)).unwrap());
+        assert!(seen == same, "{id}: other pictures");
+    }
+}
+
 /// A blue picture of 32 x 24 pixels.
 pub const BLUE: &[u8] = b"\x89\x50\x4e\x47\x0d\x0a\x1a\x0a\x00\x00\x00\x0d\x49\x48\x44\x52\x00\x00\x00\x20\x00\x00\x00\x18\x08\x02\x00\x00\x00\x14\x31\x68\x63\x00\x00\x00\x24\x49\x44\x41\x54\x78\xda\x63\x50\x68\x38\x40\x53\xc4\x30\x6a\xc1\xa8\x05\xa3\x16\x8c\x5a\x30\x6a\xc1\xa8\x05\xa3\x16\x8c\x5a\x30\x34\x2c\x00\x00\xc2\x58\x20\x3d\x34\x5a\xf7\xa5\x00\x00\x00\x00\x49\x45\x4e\x44\xae\x42\x60\x82";

@@ -1,5 +1,8 @@
 //! Wrong input: told with its place, exit code 65, and nothing is started.
 
+use std::fs;
+
+use crate::durable::BLUE;
 use crate::harness::{Workshop, call, finish, line};
 
 /// `validate` and `run` both refuse `name` with `text` in it, and both say `wanted`.
@@ -107,6 +110,72 @@ fn files_that_are_not_there_are_named_with_their_line() {
     call(&["validate", "/nowhere/m.jsonl"])
         .ended_with(65)
         .saying("/nowhere/m.jsonl");
+}
+
+/// What is in a file `validate` finds out at once, and `run` when it takes the story.
+#[test]
+fn a_picture_that_is_none_keeps_its_own_story_only() {
+    let shop = Workshop::new();
+    let images = line("a", &[true]).replacen('{', "{\"reference_images\": [\"hero.png\"], ", 1);
+    let manifest = shop.write("m.jsonl", format!("{images}\n{}", line("b", &[true])));
+    shop.write("hero.png", "no picture");
+    let wanted = "m.jsonl:1:23: the reference image \"hero.png\" cannot be used";
+    call(&["validate", &manifest]).ended_with(65).saying(wanted);
+    finish(&mut shop.run(&manifest, &[]))
+        .ended_with(65)
+        .saying("hero.png")
+        .saying("1 of 2 stories done, 0 failed, 0 in quarantine, 1 set aside");
+    shop.write("hero.png", BLUE);
+    call(&["validate", &manifest]).ended_with(0);
+    finish(&mut shop.run(&manifest, &[])).ended_with(0);
+    shop.digest();
+}
+
+/// In a manifest and in a folder, once the run has begun.
+#[test]
+fn a_script_that_is_gone_or_broken_keeps_its_own_story_only() {
+    let scene = serde_json::json!({"scene_num": 1, "video_prompts": ["A dog."], "cut": [true]});
+    let script = serde_json::json!({"scenes": [scene]}).to_string();
+    for (is_folder, outcome) in [
+        (
+            false,
+            "1 of 3 stories done, 0 failed, 0 in quarantine, 2 set aside",
+        ),
+        (
+            true,
+            "1 of 2 stories done, 0 failed, 0 in quarantine, 1 set aside",
+        ),
+    ] {
+        let shop = Workshop::new();
+        let lines = ["a", "b", "c"].map(|id| {
+            shop.write(&format!("scripts/{id}.json"), &script);
+            serde_json::json!({"id": id, "script": format!("scripts/{id}.json")}).to_string()
+        });
+        let input = match is_folder {
+            true => shop.path("scripts").display().to_string(),
+            false => shop.write("m.jsonl", lines.join("\n")),
+        };
+        finish(&mut shop.run(&input, &[])).ended_with(0);
+        let before = (shop.digest(), shop.products());
+        shop.write("scripts/a.json", "{\"scenes\": 3}");
+        // What is not in a folder is not asked for.
+        fs::remove_file(shop.path("scripts/b.json")).unwrap();
+        finish(&mut shop.run(&input, &[]))
+            .ended_with(65)
+            .saying("a.json:1:12")
+            .saying(outcome);
+        finish(shop.run(&input, &[]).args(["--limit", "1"]))
+            .ended_with(65)
+            .saying("0 of 1 stories done, 0 failed, 0 in quarantine, 1 set aside");
+        let status = shop.ask(&["status", "--json"]).ended_with(0).json();
+        assert_eq!(status["stories"]["total"], 3);
+        assert_eq!((shop.digest(), shop.products()), before);
+        shop.write("scripts/a.json", &script);
+        shop.write("scripts/b.json", &script);
+        finish(&mut shop.run(&input, &[])).ended_with(0);
+        let status = shop.ask(&["status", "--json"]).ended_with(0).json();
+        assert_eq!(status["stories"]["done"], 3);
+    }
 }
 
 #[test]

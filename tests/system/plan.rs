@@ -162,6 +162,36 @@ fn what_the_planner_cannot_write_is_told_before() {
     assert_eq!(office.record("lampe")["attempt"], 0);
 }
 
+/// Cells have lines and quotes of their own.
+#[test]
+fn a_brief_in_a_table_is_named_with_its_line() {
+    let shop = Workshop::new();
+    let table = "id,title,promo,language\nkettle,Ember kettle,\"soon\nlampe,\"\"lampe\"\"\",en\n\
+                 lampe,Lampe,,de\n";
+    let briefs = shop.write("b.csv", table);
+    call(&["validate", &briefs])
+        .ended_with(65)
+        .saying("b.csv:4:1: the brief lampe cannot be planned")
+        .saying("1 problem");
+}
+
+/// By whoever hands scripts on to a text encoder.
+#[test]
+fn prompts_that_no_encoder_reads_to_their_end_are_told() {
+    let long = "A dog runs over a wide meadow. ".repeat(200);
+    let scene = json!({"scene_num": 1, "video_prompts": [long], "cut": [true]});
+    let office = Office::new(&json!({"id": "own", "script": {"scenes": [scene]}}).to_string());
+    for more in [&["--dry-run"][..], &[]] {
+        office
+            .plan(more)
+            .ended_with(0)
+            .saying("story own, scene 1, shot 1: the prompt has about");
+    }
+    // Nothing is to read them.
+    let told = office.plan(&["--set", "engine=simulated"]).ended_with(0);
+    assert!(!told.stderr.contains("the prompt has"), "{}", told.stderr);
+}
+
 /// The product is there from the first shot on, and what is not drawn is noted.
 #[test]
 fn rules_show_the_product_first_and_note_what_they_leave_out() {
@@ -296,7 +326,7 @@ fn write_bad_pictures(office: &Office) {
     bomb.extend(
         b"\x08\x02\0\0\0\x0b\x55\xa4\x10\0\0\0\0IDAT\x35\xaf\x06\x1e\0\0\0\0IEND\xae\x42\x60\x82",
     );
-    let checksum = crc32(&bomb[12..29]);
+    let checksum = crc32fast::hash(&bomb[12..29]);
     bomb[29..33].copy_from_slice(&checksum.to_be_bytes());
     fs::write(office.path("bomb.png"), bomb).unwrap();
     fs::File::create(office.path("huge.png"))
@@ -305,17 +335,6 @@ fn write_bad_pictures(office: &Office) {
         .unwrap();
     std::os::unix::fs::symlink("/etc/passwd", office.path("link.png")).unwrap();
     fs::write(office.path("text.png"), "no picture").unwrap();
-}
-
-fn crc32(bytes: &[u8]) -> u32 {
-    let mut crc = u32::MAX;
-    for &byte in bytes {
-        crc ^= u32::from(byte);
-        for _ in 0..8 {
-            crc = (crc >> 1) ^ (0xEDB8_8320 & (crc & 1).wrapping_neg());
-        }
-    }
-    !crc
 }
 
 #[test]

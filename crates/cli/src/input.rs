@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 
 use storyloom_planner::names_a_product;
 use storyloom_story::{
-    Brief, Findings, InputFiles, Layout, Line, Manifest, Problem, StoryEntry,
-    manifest_from_scripts, read_lines,
+    Brief, Findings, InputFiles, Layout, LeftOut, Line, Place, Problem, StoryEntry, StoryId,
+    read_lines, read_scripts,
 };
 
 use crate::exit::{Exit, Failure};
-use crate::planner::{PictureChecks, Use};
+use crate::planner::{Depth, NamedPicture, PictureChecks, Use};
 use crate::prompts::{LongPrompt, Meter};
 
 /// Largest file of stories and briefs that is read, in bytes.
@@ -25,8 +25,12 @@ pub struct Input {
     pub lines: Vec<Line>,
     /// Where relative paths of reference images start.
     pub folder: PathBuf,
-    /// SHA-256 of the pictures of products, by their paths.
+    /// SHA-256 of the pictures of products, by their paths, where they were opened.
     pub pictures: BTreeMap<String, String>,
+    /// Stories whose scripts cannot be read, at a later start of a run.
+    pub left_out: Vec<LeftOut>,
+    /// Where the stories stand in a manifest; nowhere where the input is none.
+    pub places: BTreeMap<StoryId, Place>,
     /// What was read otherwise than it was written, or left out.
     pub warnings: Vec<Problem>,
 }
@@ -43,6 +47,12 @@ impl Input {
             Line::Brief(brief) => Some(brief),
             Line::Story(_) => None,
         })
+    }
+
+    /// Leaves the first `most` stories.
+    pub fn limit(&mut self, most: usize) {
+        self.left_out.retain(|story| story.position < most);
+        self.lines.truncate(most - self.left_out.len());
     }
 
     /// The prompts of its scripts that the text encoder does not read to their end.
@@ -78,34 +88,52 @@ pub fn read(path: &Path) -> Result<Result<Input, Report>, Failure> {
     read_with(path, Demand::Everything)
 }
 
-/// As [`read`], for the run in `out`. Once that has begun, a picture that is gone or damaged is the
-/// matter of its story, which the run looks at in its turn; the others go on.
+/// As [`read`], for the run in `out`, which opens the pictures of a story when it takes it: what can be
+/// told of them without opening them must be right. Once the run has begun, a picture or a script that is
+/// gone or damaged is the matter of its story; the others go on.
 ///
 /// # Errors
 /// As [`read`].
 pub fn read_for(path: &Path, out: &Path) -> Result<Result<Input, Report>, Failure> {
-    let report = match read(path)? {
-        Err(report) if out.join("run.json").is_file() => report,
-        read => return Ok(read),
+    let has_begun = out.join("run.json").is_file();
+    let demand = match has_begun {
+        true => Demand::GoOn,
+        false => Demand::Begin,
     };
-    let again = read_with(path, Demand::AllButPictures)?;
-    Ok(again.map_err(|_| report))
+    read_with(path, demand)
 }
 
 /// What must be right of an input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Demand {
     Everything,
-    /// Pictures may be gone or damaged, but must not lie elsewhere.
-    AllButPictures,
+    /// Pictures must be there; nobody opens them.
+    Begin,
+    /// Pictures and scripts may be gone or damaged, but pictures must not lie elsewhere.
+    GoOn,
+}
+
+impl Demand {
+    fn of_pictures(self) -> Depth {
+        match self {
+            Self::Everything => Depth::Content,
+            Self::Begin => Depth::File,
+            Self::GoOn => Depth::Path,
+        }
+    }
+
+    fn may_lack_scripts(self) -> bool {
+        self == Self::GoOn
+    }
 }
 
 fn read_with(path: &Path, demand: Demand) -> Result<Result<Input, Report>, Failure> {
     let metadata = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
     if metadata.is_dir() {
-        read_folder(path)
+        read_folder(path, demand)
     } else if is_script(path) {
-        read_scripts(path, &[path.to_owned()])
+        // Without it nothing is asked for.
+        scripts_of(path, &[path.to_owned()], Demand::Everything)
     } else {
         read_manifest(path, demand)
     }
@@ -130,7 +158,7 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
 
 /// Files that no story is in are left out, and named: what Macs and editors leave behind, whatever
 /// has another ending, and folders.
-fn read_folder(folder: &Path) -> Result<Result<Input, Report>, Failure> {
+fn read_folder(folder: &Path, demand: Demand) -> Result<Result<Input, Report>, Failure> {
     let entries = fs::read_dir(folder).map_err(|error| unreadable(folder, &error))?;
     let (mut scripts, mut others) = (Vec::new(), Vec::new());
     for entry in entries {
@@ -146,7 +174,7 @@ fn read_folder(folder: &Path) -> Result<Result<Input, Report>, Failure> {
     {
         return Err(failure);
     }
-    let read = read_scripts(folder, &scripts)?;
+    let read = scripts_of(folder, &scripts, demand)?;
     Ok(read.map(|mut input| {
         input.warnings.extend(left_out(folder, &others));
         input
@@ -197,32 +225,46 @@ fn left_out(folder: &Path, others: &[PathBuf]) -> Option<Problem> {
     })
 }
 
-fn read_scripts(root: &Path, scripts: &[PathBuf]) -> Result<Result<Input, Report>, Failure> {
-    let mut sources = BTreeMap::new();
+fn scripts_of(
+    root: &Path,
+    scripts: &[PathBuf],
+    demand: Demand,
+) -> Result<Result<Input, Report>, Failure> {
+    let mut texts = BTreeMap::new();
     for path in scripts {
-        let wrong =
-            |reason: String| Failure::new(Exit::Input, format!("{}: {reason}", path.display()));
         let Some(name) = path.to_str() else {
-            return Err(wrong("the name of the file is no UTF-8 text".to_owned()));
+            let reason = "the name of the file is no UTF-8 text";
+            let message = format!("{}: {reason}", path.display());
+            return Err(Failure::new(Exit::Input, message));
         };
-        sources.insert(name.to_owned(), read_text(path).map_err(wrong)?);
+        texts.insert(name.to_owned(), read_text(path));
     }
-    let texts = sources
-        .iter()
-        .map(|(name, text)| (name.as_str(), text.as_str()));
-    let manifest = manifest_from_scripts(&root.display().to_string(), texts);
-    Ok(match manifest {
-        Ok((Manifest { stories }, warnings)) => Ok(Input {
-            lines: stories.into_iter().map(Line::Story).collect(),
-            folder: root.to_owned(),
-            pictures: BTreeMap::new(),
-            warnings,
-        }),
-        Err(problems) => Err(Report { problems, sources }),
-    })
+    let given = texts.iter().map(|(name, text)| {
+        let text = text.as_deref().map_err(String::clone);
+        (name.as_str(), text)
+    });
+    let root_name = root.display().to_string();
+    let (manifest, findings) = read_scripts(&root_name, given, demand.may_lack_scripts());
+    if !findings.problems.is_empty() {
+        let sources = texts.into_iter();
+        return Ok(Err(Report {
+            problems: findings.problems,
+            sources: sources
+                .filter_map(|(name, text)| Some((name, text.ok()?)))
+                .collect(),
+        }));
+    }
+    Ok(Ok(Input {
+        lines: manifest.stories.into_iter().map(Line::Story).collect(),
+        folder: root.to_owned(),
+        pictures: BTreeMap::new(),
+        left_out: findings.left_out,
+        places: BTreeMap::new(),
+        warnings: findings.warnings,
+    }))
 }
 
-/// Every picture of a product is opened and decoded.
+/// Pictures are looked at as deeply as `demand` says, all of them side by side.
 fn read_manifest(path: &Path, demand: Demand) -> Result<Result<Input, Report>, Failure> {
     let size = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
     let name = path.display().to_string();
@@ -235,19 +277,26 @@ fn read_manifest(path: &Path, demand: Demand) -> Result<Result<Input, Report>, F
         read_text(path).map_err(|reason| Failure::new(Exit::Input, format!("{name}: {reason}")))?;
     let folder = path.parent().unwrap_or(Path::new("")).to_owned();
     let files = Folder {
-        pictures: PictureChecks::new(&folder),
+        pictures: PictureChecks::new(&folder, demand.of_pictures()),
         demand,
         folder: folder.clone(),
         scripts: RefCell::default(),
     };
     let layout = Layout::of_ending(&ending(path));
-    files.look_at_pictures(&name, &text, layout);
-    let (lines, Findings { problems, warnings }) = read_lines(&name, &text, layout, &files);
+    let (lines, findings) = files.read(&name, &text, layout);
+    let Findings {
+        problems,
+        warnings,
+        left_out,
+        places,
+    } = findings;
     if problems.is_empty() {
         return Ok(Ok(Input {
             lines,
             folder,
             pictures: files.pictures.digests(),
+            left_out,
+            places,
             warnings,
         }));
     }
@@ -275,47 +324,60 @@ struct Folder {
 }
 
 impl Folder {
-    /// Whether a picture is as it is demanded.
-    fn picture(&self, of: Use, path: &str, sha256: Option<&str>) -> Result<(), String> {
-        match self.demand {
-            Demand::AllButPictures if self.pictures.may_be_there(of, path) => Ok(()),
-            _ => self.pictures.check(of, path, sha256),
+    /// Reads a manifest. Its pictures are known when it is read, and then looked at side by side; only
+    /// where one cannot be used it is read again, for the places of those.
+    fn read(&self, name: &str, text: &str, layout: Layout) -> (Vec<Line>, Findings) {
+        let noting = Noting {
+            folder: self,
+            pictures: RefCell::default(),
+        };
+        let read = read_lines(name, text, layout, &noting);
+        let pictures = noting.pictures.into_inner();
+        match self.pictures.are_usable(&pictures) {
+            true => read,
+            false => read_lines(name, text, layout, self),
         }
-    }
-
-    /// Looks at all pictures that the lines of a manifest name, side by side; reading the lines one by
-    /// one then finds what was seen.
-    fn look_at_pictures(&self, name: &str, text: &str, layout: Layout) {
-        if !text.contains("reference_images") && !text.contains("product_image") {
-            return;
-        }
-        let (lines, _) = read_lines(name, text, layout, &Scripts(self));
-        let pictures = lines.into_iter().flat_map(|line| match line {
-            Line::Story(entry) => {
-                let images = entry.reference_images.into_iter();
-                images
-                    .map(|path| (Use::Reference, path))
-                    .collect::<Vec<_>>()
-            }
-            Line::Brief(brief) => {
-                let image = brief.product_image.into_iter();
-                image.map(|path| (Use::Product, path)).collect()
-            }
-        });
-        self.pictures.look_at(pictures);
     }
 }
 
-/// The scripts of a manifest, with all of its pictures taken as given.
-struct Scripts<'a>(&'a Folder);
+/// A folder whose pictures are taken as given, and noted.
+struct Noting<'a> {
+    folder: &'a Folder,
+    pictures: RefCell<Vec<NamedPicture>>,
+}
 
-impl InputFiles for Scripts<'_> {
+impl Noting<'_> {
+    fn note(&self, of: Use, path: &str, sha256: Option<&str>) {
+        let picture = NamedPicture {
+            of,
+            path: path.to_owned(),
+            sha256: sha256.map(str::to_owned),
+        };
+        self.pictures.borrow_mut().push(picture);
+    }
+}
+
+impl InputFiles for Noting<'_> {
     fn script(&self, path: &str) -> Result<String, String> {
-        self.0.script(path)
+        self.folder.script(path)
     }
 
-    fn reference_image(&self, _path: &str) -> Result<(), String> {
+    fn may_lack_scripts(&self) -> bool {
+        self.folder.may_lack_scripts()
+    }
+
+    fn reference_image(&self, path: &str) -> Result<(), String> {
+        self.note(Use::Reference, path, None);
         Ok(())
+    }
+
+    fn product_image(&self, path: &str, sha256: Option<&str>) -> Result<(), String> {
+        self.note(Use::Product, path, sha256);
+        Ok(())
+    }
+
+    fn product_title(&self, title: &str) -> Result<(), String> {
+        self.folder.product_title(title)
     }
 }
 
@@ -328,12 +390,16 @@ impl InputFiles for Folder {
         Ok(text)
     }
 
+    fn may_lack_scripts(&self) -> bool {
+        self.demand.may_lack_scripts()
+    }
+
     fn reference_image(&self, path: &str) -> Result<(), String> {
-        self.picture(Use::Reference, path, None)
+        self.pictures.check(Use::Reference, path, None)
     }
 
     fn product_image(&self, path: &str, sha256: Option<&str>) -> Result<(), String> {
-        self.picture(Use::Product, path, sha256)
+        self.pictures.check(Use::Product, path, sha256)
     }
 
     fn product_title(&self, title: &str) -> Result<(), String> {

@@ -26,7 +26,7 @@ use crate::world::Place;
 
 pub use build::{Home, build};
 pub use capability::unwritable;
-pub use pictures::{PictureChecks, Use};
+pub use pictures::{Depth, NamedPicture, PictureChecks, Use};
 
 /// A planner behind the orchestrator's trait.
 pub type BoxedPlanner = Box<dyn StoryPlanner>;

@@ -171,12 +171,13 @@ impl Plans {
 
 #[cfg(test)]
 mod tests {
-    use storyloom_planner::{ImageFolder, ImageLimits, Planner, PlannerSettings};
+    use storyloom_pictures::{Limits, PictureFolder};
+    use storyloom_planner::{Planner, PlannerSettings};
 
     use super::*;
 
     fn record() -> PlanRecord {
-        let images = ImageFolder::new(".", ImageLimits::default());
+        let images = PictureFolder::new(".", Limits::default());
         let recipe = Recipe {
             planner: Planner::of_rules(PlannerSettings::new(images)).describe(),
             run_seed: u64::MAX,

@@ -6,8 +6,6 @@
 
 mod resample;
 
-use std::path::Path;
-
 use image::RgbImage;
 use storyloom_story::Resolution;
 use tch::{Device, Kind, Tensor};
@@ -15,16 +13,6 @@ use tch::{Device, Kind, Tensor};
 use crate::error::{ModelError, Result};
 
 pub use resample::{Filter, resize};
-
-/// Reads a PNG or JPEG file. Transparency is dropped, grey becomes RGB.
-pub fn open(path: &Path) -> Result<RgbImage> {
-    let bytes = std::fs::read(path).map_err(|error| ModelError::io(path, error))?;
-    let picture = image::load_from_memory(&bytes).map_err(|error| {
-        let reason = format!("not a PNG or JPEG picture that can be read ({error})");
-        ModelError::bad_file(path, reason)
-    })?;
-    Ok(picture.into_rgb8())
-}
 
 /// Width and height of a picture.
 pub fn resolution(picture: &RgbImage) -> Resolution {
@@ -333,19 +321,4 @@ mod tests {
         -0.332194, 0.269368, 1.209798, 1.811361, 1.428223, 2.029785, 2.970215, 3.571777, 3.188639,
         3.790202, 4.730631, 5.332194,
     ];
-
-    #[test]
-    fn files_that_are_no_pictures_are_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.png");
-        assert!(open(&path).unwrap_err().to_string().contains("cannot read"));
-        std::fs::write(&path, b"not a picture").unwrap();
-        let error = open(&path).unwrap_err().to_string();
-        assert!(
-            error.contains("a.png") && error.contains("PNG or JPEG"),
-            "{error}"
-        );
-        gradient(5, 3).save(&path).unwrap();
-        assert_eq!(open(&path).unwrap(), gradient(5, 3));
-    }
 }

@@ -11,10 +11,11 @@
 use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 
+use serde_json::{Value, json};
 use storyloom_memory::storage::UNFINISHED;
 use storyloom_story::{Brief, Line, StoryId};
 
-use crate::config::{RunConfig, Videos};
+use crate::config::{PictureSettings, RunConfig, Videos};
 use crate::differences::differences;
 use crate::engine::EngineDescription;
 use crate::error::RunError;
@@ -165,7 +166,11 @@ impl RunFolder {
     }
 
     fn check_same(&self, before: &RunFile, now: &RunFile) -> Result<(), RunError> {
-        let differences = differences(before, now);
+        let whole = RunFile {
+            identity: whole_identity(before),
+            ..before.clone()
+        };
+        let differences = differences(&whole, now);
         if differences.is_empty() {
             return Ok(());
         }
@@ -273,17 +278,45 @@ fn new_run_id(root: &Path) -> String {
 }
 
 /// The settings that decide the pictures beyond the engine.
-fn identity(config: &RunConfig) -> serde_json::Value {
-    let mut identity = serde_json::json!({
+fn identity(config: &RunConfig) -> Value {
+    let mut identity = json!({
         "run.seed": config.seed,
         "video": config.video,
         "memory.window": config.window,
         "memory.selection": config.selection,
         "memory.continuation": config.continuation,
     });
+    for (key, _, value) in picture_settings(&config.pictures) {
+        identity[key] = value;
+    }
     // Not there in runs that have videos, so that those of earlier versions go on.
     if config.videos == Videos::Placeholders {
-        identity[VIDEOS] = serde_json::json!(config.videos);
+        identity[VIDEOS] = json!(config.videos);
+    }
+    identity
+}
+
+/// How users' pictures are put into the shape of a film: the keys of the identity, where the record of
+/// all settings has them, and the values.
+fn picture_settings(settings: &PictureSettings) -> [(&'static str, &'static str, Value); 3] {
+    let PictureSettings { fit, ground, shape } = settings;
+    [
+        ("pictures.fit", "/pictures/fit", json!(fit)),
+        ("pictures.ground", "/pictures/ground", json!(ground)),
+        ("pictures.shape", "/pictures/shape", json!(shape)),
+    ]
+}
+
+/// The identity of a run, with what those of earlier versions do not say: it was as their first start had
+/// it, or as everybody has it who says nothing.
+fn whole_identity(run: &RunFile) -> Value {
+    let mut identity = run.identity.clone();
+    if identity.is_object() {
+        for (key, pointer, default) in picture_settings(&PictureSettings::default()) {
+            if identity.get(key).is_none() {
+                identity[key] = run.config.pointer(pointer).cloned().unwrap_or(default);
+            }
+        }
     }
     identity
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use storyloom_memory::IndexKind;
 use storyloom_memory::select::SelectionSettings;
 use storyloom_memory::window::WindowSettings;
-use storyloom_story::{Continuation, Fit, Ground, Method, VideoSpec};
+use storyloom_story::{Continuation, Fit, Ground, LeftOut, Method, VideoSpec};
 
 use crate::error::RunError;
 use crate::output::try_encoder;
@@ -24,6 +24,8 @@ pub struct RunConfig {
     pub worker: Option<String>,
     /// Folder that the paths of reference images count from.
     pub input_folder: PathBuf,
+    /// Stories that are asked for as well, and whose scripts cannot be read: they are set aside.
+    pub left_out: Vec<LeftOut>,
     /// How users' pictures are put into the shape of a film.
     pub pictures: PictureSettings,
     /// How shots are conditioned.
@@ -107,6 +109,7 @@ impl Videos {
 }
 
 /// How users' pictures are put into the shape of a film; a line of the manifest may say otherwise.
+/// All of it is part of a run's identity.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PictureSettings {
     /// What happens where their shapes differ.
@@ -118,7 +121,8 @@ pub struct PictureSettings {
 }
 
 /// What decides the shape of a film whose line of the manifest has no `size`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum FilmShape {
     /// Its first reference image, with about as many pixels as the run's videos.
     #[default]

@@ -1,5 +1,5 @@
-//! The pictures that stories are begun with, by content: a file that was replaced behind the same path
-//! is found out, also after the story is done.
+//! The pictures that stories are begun with. They are opened when their story is taken, and then known
+//! by content: a file that was replaced behind the same path is found out, also after the story is done.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -9,14 +9,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use storyloom_memory::MemoryError;
 use storyloom_memory::pictures::decode_picture;
+use storyloom_pictures::{Limits, PictureFolder, PictureProblem, fitted};
+use storyloom_story::{ErrorClass, Resolution, RgbImage};
 
-use crate::config::RunConfig;
+use crate::config::{FilmShape, RunConfig};
 use crate::error::RunError;
 use crate::memory_view::references;
 use crate::planning::read_plan;
 use crate::run_folder::{RunFolder, StoryFile};
-use crate::story::{in_shape, reference_pictures};
 
 /// A picture as it was when the story was begun.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,8 +78,91 @@ fn open(path: &Path) -> io::Result<(File, Metadata)> {
     Ok((File::open(path)?, metadata))
 }
 
+/// The pictures that a story's line names, as its user sees them, and what their files are.
+///
+/// # Errors
+/// [`RunError::Input`] for one that cannot be used, or that is not the one that its brief names.
+pub(crate) fn open_pictures(
+    config: &RunConfig,
+    file: &StoryFile,
+) -> Result<(Vec<image::RgbImage>, Vec<InputFile>), RunError> {
+    let folder = PictureFolder::new(&config.input_folder, Limits::default());
+    // Briefs may have been written by somebody else.
+    let folder = match file.brief {
+        Some(_) => folder,
+        None => folder.or_elsewhere(),
+    };
+    let ground = file.ground.unwrap_or(config.pictures.ground);
+    let read = |name: &String| {
+        let path = config.input_folder.join(name);
+        let wrong = |problem: PictureProblem| RunError::Input {
+            path: path.clone(),
+            reason: format!("the reference image cannot be used: {problem}"),
+        };
+        folder.find(name).map_err(wrong)?;
+        let input = note_input(&path).map_err(|error| wrong(error.into()))?;
+        let picture = folder.load(name, Some(&input.sha256), ground);
+        Ok((picture.map_err(wrong)?.pixels, input))
+    };
+    let names = file.reference_images.iter();
+    let read: Vec<_> = names.map(read).collect::<Result<_, RunError>>()?;
+    let (pictures, inputs): (Vec<_>, Vec<_>) = read.into_iter().unzip();
+    check_promise(config, file, &inputs)?;
+    Ok((pictures, inputs))
+}
+
+/// The picture of a product must be the one that its brief names by digest, if it does.
+fn check_promise(
+    config: &RunConfig,
+    file: &StoryFile,
+    inputs: &[InputFile],
+) -> Result<(), RunError> {
+    let brief = file.brief.as_ref();
+    let wanted = brief.and_then(|brief| brief.product_image_sha256.as_ref());
+    let found = inputs.first().map(|input| &input.sha256);
+    match (wanted, found, file.reference_images.first()) {
+        (Some(wanted), Some(found), Some(name)) if wanted != found => Err(RunError::Input {
+            path: config.input_folder.join(name),
+            reason: format!("its SHA-256 is {found}, but the brief says {wanted}"),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// The size of a film whose line does not say it, and whose first picture is `first`.
+pub(crate) fn own_size(config: &RunConfig, first: Option<&image::RgbImage>) -> Resolution {
+    let size = config.video.resolution();
+    match first {
+        Some(first) if config.pictures.shape == FilmShape::Picture => {
+            let (width, height) = first.dimensions();
+            size.shaped_like(Resolution { width, height })
+        }
+        _ => size,
+    }
+}
+
+/// The pictures as frames of `size` pixels, the generated size, filtered once: the memory holds them as
+/// it holds frames.
+pub(crate) fn in_shape(
+    config: &RunConfig,
+    file: &StoryFile,
+    references: &[image::RgbImage],
+    size: Resolution,
+) -> Result<Vec<RgbImage>, RunError> {
+    let fit = file.fit.unwrap_or(config.pictures.fit);
+    let ground = file.ground.unwrap_or(config.pictures.ground);
+    let names = file.reference_images.iter();
+    let shaped = names.zip(references).map(|(name, picture)| {
+        let picture = fitted(picture, size, fit, ground);
+        let (width, height) = picture.dimensions();
+        RgbImage::new(width, height, picture.into_raw())
+            .map_err(|error| MemoryError::damaged(name, error.to_string()).into())
+    });
+    shaped.collect()
+}
+
 /// Takes note of a picture.
-pub(crate) fn note_input(path: &Path) -> io::Result<InputFile> {
+fn note_input(path: &Path) -> io::Result<InputFile> {
     let (file, before) = open(path)?;
     let (seen, bytes) = (Seen::of(&before), before.len());
     let sha256 = sha256_of(file)?;
@@ -143,7 +228,11 @@ fn is_same(
         let found = open(path).and_then(|(file, _)| sha256_of(file));
         return Ok(found.map(|found| found == noted));
     }
-    let remembered = references(folder, &file.id)?;
+    // A record that is damaged is for `verify` to find, or for whoever goes on with the story.
+    let remembered = references(folder, &file.id).or_else(|error| match error.class() {
+        ErrorClass::Shot => Ok(Vec::new()),
+        _ => Err(error),
+    })?;
     match remembered.get(place) {
         Some(kept) => {
             let kept = folder.story(&file.id).join(&kept.picture.file);
@@ -171,7 +260,7 @@ fn shows_the_same(
         return true;
     }
     let shaped = file.size.and_then(|size| {
-        let (pictures, _) = reference_pictures(config, file).ok()?;
+        let (pictures, _) = open_pictures(config, file).ok()?;
         in_shape(config, file, &pictures, size.generated()).ok()
     });
     shaped.is_some_and(|shaped| shaped.get(place) == Some(&kept))

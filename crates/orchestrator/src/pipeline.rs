@@ -430,6 +430,7 @@ fn config(out: &Path, interleave: usize, settings: &PipelineSettings) -> RunConf
         out: out.to_owned(),
         worker: None,
         input_folder: PathBuf::new(),
+        left_out: Vec::new(),
         pictures: PictureSettings::default(),
         method: Method::StoryMem,
         seed: 0,

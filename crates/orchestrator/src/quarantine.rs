@@ -1,13 +1,22 @@
 //! Stories that cannot be made: what they are, how to try one alone, and how to let them back.
+//!
+//! ```text
+//! DIR/quarantine/ID/manifest.jsonl   the story alone
+//! DIR/quarantine/ID/picture-N.*      its pictures
+//! DIR/quarantine/ID/config.toml      the settings of the run
+//! DIR/quarantine/ID/text.txt         what a model had written of a brief
+//! ```
 
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use serde_json::json;
-use storyloom_story::{ShotId, StoryId};
+use storyloom_pictures::{Limits, PictureFolder};
+use storyloom_story::{Brief, Ground, Resolution, ShotId, StoryEntry, StoryId};
 
 use crate::config::RunConfig;
 use crate::error::RunError;
+use crate::inputs::own_size;
+use crate::memory_view::references;
 use crate::run_folder::{RunFolder, StoryFile, StoryState};
 
 /// A story in quarantine.
@@ -58,35 +67,40 @@ pub fn release(folder: &RunFolder, stories: &[StoryId]) -> Result<Vec<StoryId>, 
     Ok(released)
 }
 
-/// Writes a manifest of the one story and the settings of the run, for [`Quarantined::command`].
+/// Writes a manifest of the one story, its pictures and the settings of the run, for
+/// [`Quarantined::command`].
 pub(crate) fn write_reproducer(
     folder: &RunFolder,
     config: &RunConfig,
     file: &StoryFile,
 ) -> Result<(), RunError> {
-    let absolute = |name: &String| {
-        let path = config.input_folder.join(name);
-        std::path::absolute(&path).unwrap_or(path)
-    };
-    let mut line = match &file.brief {
-        Some(brief) => {
-            let mut line = json!(brief);
-            if let Some(image) = &brief.product_image {
-                line["product_image"] = json!(absolute(image));
-            }
-            line
-        }
-        None => {
-            let images: Vec<PathBuf> = file.reference_images.iter().map(absolute).collect();
-            json!({"id": file.id, "script": file.script, "reference_images": images})
-        }
-    };
-    for (name, value) in [("seed", json!(file.seed)), ("tenant", json!(file.tenant))] {
-        if !value.is_null() {
-            line[name] = value;
-        }
-    }
     let place = place(folder, &file.id);
+    let pictures = copy_pictures(folder, config, file, &place)?;
+    let line = match (&file.script, &file.brief) {
+        (Some(script), _) => {
+            let entry = StoryEntry {
+                seed: file.seed,
+                tenant: file.tenant.clone(),
+                size: file
+                    .size
+                    .filter(|size| *size != size_of(config, &place, &pictures)),
+                fit: file.fit,
+                ground: file.ground,
+                reference_images: pictures,
+                ..StoryEntry::new(file.id.clone(), script.clone())
+            };
+            serde_json::to_string(&entry)
+        }
+        (None, brief) => {
+            let brief = brief.as_deref().map(|brief| Brief {
+                product_image: pictures.first().cloned(),
+                ..brief.clone()
+            });
+            serde_json::to_string(&brief)
+        }
+    };
+    // Plain data into memory: this does not fail.
+    let line = line.unwrap_or_default();
     let storage = folder.storage();
     storage.write(
         &place.join("manifest.jsonl"),
@@ -94,6 +108,54 @@ pub(crate) fn write_reproducer(
     )?;
     storage.write(&place.join("config.toml"), config.config_file.as_bytes())?;
     Ok(())
+}
+
+/// Copies the pictures of a story beside its manifest, where briefs may name them and nobody changes
+/// them. Of one that is gone what the story has in its memory is taken, in the film's shape. The answer
+/// has their names, from there.
+fn copy_pictures(
+    folder: &RunFolder,
+    config: &RunConfig,
+    file: &StoryFile,
+    place: &Path,
+) -> Result<Vec<String>, RunError> {
+    let files = PictureFolder::new(&config.input_folder, Limits::default()).or_elsewhere();
+    let remembered = references(folder, &file.id).unwrap_or_default();
+    let mut names = Vec::with_capacity(file.reference_images.len());
+    for (number, path) in file.reference_images.iter().enumerate() {
+        let kept = remembered.get(number).map(|kept| {
+            let kept = &kept.picture.file;
+            folder.story(&file.id).join(kept)
+        });
+        let sources = files.find(path).ok().into_iter().chain(kept);
+        let found = sources
+            .filter_map(|source| Some((std::fs::read(&source).ok()?, source)))
+            .next();
+        names.push(match found {
+            Some((bytes, source)) => {
+                let name = format!("picture-{}{}", number + 1, ending(&source));
+                folder.storage().write(&place.join(&name), &bytes)?;
+                name
+            }
+            None => path.clone(),
+        });
+    }
+    Ok(names)
+}
+
+/// The ending of a file's name with its dot, if it is a plain word.
+fn ending(path: &Path) -> String {
+    let ending = path.extension().and_then(|ending| ending.to_str());
+    let plain = ending.filter(|ending| ending.chars().all(|c| c.is_ascii_alphanumeric()));
+    plain.map_or_else(String::new, |ending| format!(".{ending}"))
+}
+
+/// The size that a film with these pictures has if nobody says another.
+fn size_of(config: &RunConfig, place: &Path, pictures: &[String]) -> Resolution {
+    let folder = PictureFolder::new(place, Limits::default());
+    let open = |name: &String| folder.load(name, None, Ground::default()).ok();
+    let first = pictures.first().and_then(open);
+    own_size(config, first.as_ref().map(|first| &first.pixels))
 }
 
 /// Keeps what a model had written of a brief that cannot be planned.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use storyloom_memory::blobs::Sweep;
 use storyloom_memory::index::open_index;
 use storyloom_memory::{BlobStore, Disk, MemoryBank, MemoryError, Storage};
-use storyloom_story::{Continuation, ErrorClass, Line, Manifest, ShotId, StoryId};
+use storyloom_story::{Continuation, ErrorClass, LeftOut, Line, Manifest, ShotId, StoryId};
 use storyloom_telemetry::{Event, Reporter};
 
 use crate::admission::Asked;
@@ -17,6 +17,7 @@ use crate::error::RunError;
 use crate::gate::Gates;
 use crate::inputs::{self, Pictures};
 use crate::lease::{Claim, Lease, Leases, new_worker_id};
+use crate::memory_view::references;
 use crate::output::VideoFiles;
 use crate::planning::desk::Desk;
 use crate::planning::ranks::priority;
@@ -39,8 +40,8 @@ pub struct RunOutcome {
     pub failed: usize,
     /// Stories that nobody tries again before they are released.
     pub quarantined: usize,
-    /// Stories that are not what was made under their names, or whose pictures cannot be read: nothing
-    /// of them was touched.
+    /// Stories that are not what was made under their names, or whose scripts or pictures cannot be read:
+    /// nothing of them was touched.
     pub set_aside: usize,
     /// Of those that are done, stories that were to remember and kept no keyframe.
     pub without_keyframes: usize,
@@ -111,12 +112,13 @@ pub fn run_on<E: ShotEngine>(
         gates: Gates::new(engine.capacities()),
     };
     let work = Mutex::new(sort(&studio, config, asked, lines));
+    let marked = marked(&folder, config, lines)?;
     let night = Night {
         studio: &studio,
         folder: &folder,
         config,
         lines,
-        marked: marked(&folder, lines)?,
+        marked,
         gone: Mutex::default(),
         leases: &leases,
         work: &work,
@@ -132,6 +134,7 @@ pub fn run_on<E: ShotEngine>(
         work: &work,
         ahead: config.planning.ahead.max(1),
     };
+    night.leave_out()?;
     let outcome = night.make_all(&desk)?;
     night.tell_gone();
     if outcome.stopped {
@@ -144,12 +147,17 @@ pub fn run_on<E: ShotEngine>(
 
 /// The stories of this run that earlier starts have set aside. Of those that are not asked for any more
 /// the marks go.
-fn marked(folder: &RunFolder, lines: &[Line]) -> Result<BTreeSet<StoryId>, RunError> {
+fn marked(
+    folder: &RunFolder,
+    config: &RunConfig,
+    lines: &[Line],
+) -> Result<BTreeSet<StoryId>, RunError> {
     let mut marked: BTreeSet<StoryId> = marks(folder)?.into_keys().collect();
     if marked.is_empty() {
         return Ok(marked);
     }
-    let asked: BTreeSet<&StoryId> = lines.iter().map(Line::id).collect();
+    let left_out = config.left_out.iter().map(|left_out| &left_out.story);
+    let asked: BTreeSet<&StoryId> = lines.iter().map(Line::id).chain(left_out).collect();
     for story in marked.iter().filter(|story| !asked.contains(story)) {
         set_aside::forget(folder, story)?;
     }
@@ -405,8 +413,14 @@ impl<E: ShotEngine> Night<'_, E> {
     /// Whether the pictures of a story are what it was made with. One of which something was made from
     /// another picture is set aside; one that is gone is no matter then.
     fn has_its_pictures(&self, file: &StoryFile) -> Result<bool, RunError> {
+        let remembers = |story| {
+            let kept = references(self.folder, story);
+            kept.is_ok_and(|kept| !kept.is_empty())
+        };
         match inputs::compare(self.folder, self.config, file)? {
             Pictures::Same => {}
+            // Of a story that has not begun somebody else will say so.
+            Pictures::Gone(_) if !remembers(&file.id) => {}
             Pictures::Gone(picture) => {
                 let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
                 gone.0 += 1;
@@ -432,6 +446,15 @@ impl<E: ShotEngine> Night<'_, E> {
                  ({first}); the stories keep what they have"
             );
         }
+    }
+
+    /// Sets those aside whose scripts cannot be read.
+    fn leave_out(&self) -> Result<(), RunError> {
+        let mut left_out = self.config.left_out.iter();
+        left_out.try_for_each(|LeftOut { story, reason, .. }| {
+            let reason = format!("{reason}; once it can be read again, the next start goes on");
+            self.set_aside(story, &reason)
+        })
     }
 
     fn set_aside(&self, story: &StoryId, reason: &str) -> Result<(), RunError> {
@@ -586,7 +609,7 @@ fn open_bank(
 /// Puts everything in order: stories with a script are ready, briefs wait to be planned.
 fn sort<E>(studio: &Studio<E>, config: &RunConfig, asked: Vec<Asked>, lines: &[Line]) -> Work {
     let mut work = Work::new(config.replicas);
-    work.outcome.stories = asked.len();
+    work.outcome.stories = asked.len() + config.left_out.len();
     let (mut shots, mut shots_done) = (0, 0);
     for (place, (asked, line)) in asked.into_iter().zip(lines).enumerate() {
         let file = asked.file();

@@ -1,7 +1,8 @@
-//! Stories that a start has set aside, since something else is asked for than what was made.
+//! Stories that a start has set aside, since something else is asked for than what was made, or since
+//! what they are made from cannot be read.
 //!
 //! ```text
-//! DIR/changed/ID.json   which input of the story has changed
+//! DIR/changed/ID.json   which input of the story has changed or cannot be read
 //! ```
 //!
 //! What was made of such a story is not touched: its files and records stay what they are. The mark
@@ -51,6 +52,11 @@ pub fn marks(folder: &RunFolder) -> Result<BTreeMap<StoryId, String>, RunError> 
         }
     }
     Ok(marks)
+}
+
+/// Whether a story is set aside.
+pub(crate) fn is_marked(folder: &RunFolder, story: &StoryId) -> bool {
+    folder.storage().exists(&path(folder, story))
 }
 
 /// Sets a story aside, and says so.

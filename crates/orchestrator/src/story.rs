@@ -2,14 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use storyloom_memory::MemoryError;
 use storyloom_memory::arrays::encode_array;
 use storyloom_memory::commit::RECORD_FORMAT;
 use storyloom_memory::pictures::encode_png;
 use storyloom_memory::storage::UNFINISHED;
 use storyloom_memory::window::{WindowSettings, window};
 use storyloom_memory::{BlobRef, CommitRecord, KeyframeRecord, PictureRecord, ReferencesRecord};
-use storyloom_pictures::{Limits, PictureFolder, fitted};
 use storyloom_story::{
     Continuation, ErrorClass, Opening, Resolution, RgbImage, Seed, ShotId, ShotRequest, ShotScript,
     StoryId, VideoSpec,
@@ -17,10 +15,10 @@ use storyloom_story::{
 use storyloom_telemetry::{AttemptEnd, Event};
 use tracing::field;
 
-use crate::config::{FilmShape, RunConfig};
+use crate::config::RunConfig;
 use crate::engine::ShotEngine;
 use crate::error::RunError;
-use crate::inputs::{InputFile, note_input};
+use crate::inputs::{in_shape, open_pictures, own_size};
 use crate::lease::Lease;
 use crate::no_keyframes::Keeping;
 use crate::output::ClipFile;
@@ -305,20 +303,10 @@ fn begin<E: ShotEngine>(
     let (references, inputs) = if stored {
         (Vec::new(), file.inputs.clone())
     } else {
-        reference_pictures(config, file)?
+        open_pictures(config, file)?
     };
-    if !stored {
-        check_promise(config, file, &inputs)?;
-    }
-    let size = match (file.size, references.first()) {
-        (Some(size), _) => size,
-        (None, Some(first)) if config.pictures.shape == FilmShape::Picture => {
-            let (width, height) = first.dimensions();
-            let first = Resolution { width, height };
-            config.video.resolution().shaped_like(first)
-        }
-        (None, _) => config.video.resolution(),
-    };
+    let first = references.first();
+    let size = file.size.unwrap_or_else(|| own_size(config, first));
     let goes_on = matches!(file.state, StoryState::Running | StoryState::Done);
     if file.size != Some(size) || file.inputs != inputs || !goes_on {
         file.size = Some(size);
@@ -333,72 +321,6 @@ fn begin<E: ShotEngine>(
         store_references(studio, file, &references, made)?;
     }
     Ok(size)
-}
-
-/// The pictures that the story's line names, as its user sees them, and what their files are.
-pub(crate) fn reference_pictures(
-    config: &RunConfig,
-    file: &StoryFile,
-) -> Result<(Vec<image::RgbImage>, Vec<InputFile>), RunError> {
-    let folder = PictureFolder::new(&config.input_folder, Limits::default()).or_elsewhere();
-    let ground = file.ground.unwrap_or(config.pictures.ground);
-    let read = |name: &String| -> Result<(image::RgbImage, InputFile), RunError> {
-        let path = config.input_folder.join(name);
-        let input = note_input(&path).map_err(|error| RunError::Input {
-            path: path.clone(),
-            reason: format!("the reference image cannot be read: {error}"),
-        })?;
-        let picture = folder
-            .load(name, Some(&input.sha256), ground)
-            .map_err(|error| {
-                MemoryError::damaged(path, format!("the reference image cannot be used: {error}"))
-            })?;
-        Ok((picture.pixels, input))
-    };
-    let read: Vec<_> = file
-        .reference_images
-        .iter()
-        .map(read)
-        .collect::<Result<_, _>>()?;
-    Ok(read.into_iter().unzip())
-}
-
-/// The picture of a product must be the one that its brief names by digest, if it does.
-fn check_promise(
-    config: &RunConfig,
-    file: &StoryFile,
-    inputs: &[InputFile],
-) -> Result<(), RunError> {
-    let brief = file.brief.as_ref();
-    let wanted = brief.and_then(|brief| brief.product_image_sha256.as_ref());
-    let found = inputs.first().map(|input| &input.sha256);
-    match (wanted, found, file.reference_images.first()) {
-        (Some(wanted), Some(found), Some(name)) if wanted != found => Err(RunError::Input {
-            path: config.input_folder.join(name),
-            reason: format!("its SHA-256 is {found}, but the brief says {wanted}"),
-        }),
-        _ => Ok(()),
-    }
-}
-
-/// The pictures as frames of `size` pixels, the generated size, filtered once: the memory holds them as
-/// it holds frames.
-pub(crate) fn in_shape(
-    config: &RunConfig,
-    file: &StoryFile,
-    references: &[image::RgbImage],
-    size: Resolution,
-) -> Result<Vec<RgbImage>, RunError> {
-    let fit = file.fit.unwrap_or(config.pictures.fit);
-    let ground = file.ground.unwrap_or(config.pictures.ground);
-    let names = file.reference_images.iter();
-    let shaped = names.zip(references).map(|(name, picture)| {
-        let picture = fitted(picture, size, fit, ground);
-        let (width, height) = picture.dimensions();
-        RgbImage::new(width, height, picture.into_raw())
-            .map_err(|error| MemoryError::damaged(name, error.to_string()).into())
-    });
-    shaped.collect()
 }
 
 fn store_references<E: ShotEngine>(

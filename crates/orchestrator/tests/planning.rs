@@ -69,6 +69,7 @@ fn config(out: &Path, interleave: usize) -> RunConfig {
         out: out.to_owned(),
         worker: None,
         input_folder: PathBuf::new(),
+        left_out: Vec::new(),
         pictures: PictureSettings::default(),
         method: Method::StoryMem,
         seed: 7,

@@ -57,6 +57,7 @@ fn config(out: &Path) -> RunConfig {
         out: out.to_owned(),
         worker: None,
         input_folder: PathBuf::new(),
+        left_out: Vec::new(),
         pictures: PictureSettings::default(),
         method: Method::StoryMem,
         seed: 7,
@@ -770,7 +771,7 @@ fn reference_images_come_first() {
     assert_eq!(
         run(&config, &manifest, &engine, &Silent, &stop)
             .unwrap()
-            .quarantined,
+            .set_aside,
         1
     );
 }

@@ -4,7 +4,7 @@
 //! links that lead outside, what is not a plain file, URLs of any kind, and files beyond the bounds.
 //! Nothing is fetched from a network.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{Cursor, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
@@ -109,26 +109,32 @@ impl PictureFolder {
         })
     }
 
-    /// SHA-256 of the file at `path`, in lower-case hexadecimal; nothing is decoded.
+    /// The file that `path` means, if it is a plain one within the bounds. It is not opened.
     ///
     /// # Errors
-    /// As [`load`](Self::load), as far as nothing must be decoded for it.
-    pub fn digest(&self, path: &str) -> Result<String, PictureProblem> {
-        Ok(hex(&Sha256::digest(self.bytes(path)?)))
+    /// As [`load`](Self::load), as far as that can be told without opening the file.
+    pub fn find(&self, path: &str) -> Result<PathBuf, PictureProblem> {
+        let file = self.resolve(path)?;
+        self.check(&file.metadata()?)?;
+        Ok(file)
+    }
+
+    /// Whether a file may be opened, by what the file system says of it.
+    fn check(&self, metadata: &Metadata) -> Result<(), PictureProblem> {
+        let (bytes, most) = (metadata.len(), self.limits.bytes);
+        match bytes {
+            _ if !metadata.is_file() => Err(PictureProblem::NotAFile),
+            0 => Err(PictureProblem::Empty),
+            _ if bytes > most => Err(PictureProblem::Bytes { bytes, most }),
+            _ => Ok(()),
+        }
     }
 
     /// All of a file within the bounds.
     fn bytes(&self, path: &str) -> Result<Vec<u8>, PictureProblem> {
         let most = self.limits.bytes;
         let file = open(&self.resolve(path)?)?;
-        let metadata = file.metadata()?;
-        if !metadata.is_file() {
-            return Err(PictureProblem::NotAFile);
-        }
-        let bytes = metadata.len();
-        if bytes > most {
-            return Err(PictureProblem::Bytes { bytes, most });
-        }
+        self.check(&file.metadata()?)?;
         // The file may grow while it is read.
         let mut content = Vec::new();
         file.take(most + 1).read_to_end(&mut content)?;
@@ -323,7 +329,7 @@ mod tests {
         let mut bomb = png(32, 32);
         bomb[16..20].copy_from_slice(&60_000_u32.to_be_bytes());
         bomb[20..24].copy_from_slice(&60_000_u32.to_be_bytes());
-        let checksum = crc32(&bomb[12..29]);
+        let checksum = crc32fast::hash(&bomb[12..29]);
         bomb[29..33].copy_from_slice(&checksum.to_be_bytes());
         fs::write(briefs.join("bomb.png"), bomb).unwrap();
         refused(&folder, "bomb.png", "60000x60000");
@@ -352,16 +358,5 @@ mod tests {
         let read = image::load_from_memory(&bytes).unwrap();
         assert_eq!((read.width(), read.height()), (90, 30));
         assert_eq!(picture.shrunk(300).dimensions(), (300, 100));
-    }
-
-    fn crc32(bytes: &[u8]) -> u32 {
-        let mut crc = u32::MAX;
-        for &byte in bytes {
-            crc ^= u32::from(byte);
-            for _ in 0..8 {
-                crc = (crc >> 1) ^ (0xEDB8_8320 & (crc & 1).wrapping_neg());
-            }
-        }
-        !crc
     }
 }

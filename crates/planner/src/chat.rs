@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use storyloom_pictures::Picture;
 use storyloom_story::{ErrorClass, Outlook};
 
-use crate::images::Picture;
 use crate::schema::Schema;
 
 /// Who says something.

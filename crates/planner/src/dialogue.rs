@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use storyloom_pictures::Picture;
 use storyloom_story::{Brief, BriefKind, ErrorClass, Seed};
 
 use crate::capability::needs_eyes;
 use crate::chat::{Chat, ChatError, ChatRequest, Flaw, Role, TokenCount, Turn};
 use crate::check::{Finding, Rule, check, mend};
-use crate::images::Picture;
 use crate::naming::clipped;
 use crate::planner::{PlanError, PlannedScript};
 use crate::prompts::{PromptError, Prompts};

@@ -9,7 +9,6 @@ pub mod capability;
 pub mod chat;
 pub mod check;
 pub mod dialogue;
-pub mod images;
 mod naming;
 pub mod native;
 pub mod planner;
@@ -24,7 +23,6 @@ pub use chat::{
     Chat, ChatError, ChatReply, ChatRequest, Flaw, ModelIdentity, Sampling, TokenCount,
 };
 pub use dialogue::Steps;
-pub use images::{ImageFolder, ImageLimits, ImageProblem, Picture};
 pub use naming::names_a_product;
 pub use native::{Native, NativeSettings};
 pub use planner::{

@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
+use storyloom_pictures::{Picture, PictureFolder};
 use storyloom_story::{Brief, ErrorClass, Ground, Outlook, Seed, StoryScript};
 
 use crate::capability::{CannotWrite, needs_eyes};
 use crate::chat::{Chat, ModelIdentity, Sampling, TokenCount};
 use crate::check::{check, mend};
 use crate::dialogue::{Interview, Steps};
-use crate::images::{ImageFolder, Picture};
 use crate::prompts::{PromptError, Prompts, TemplateVersion};
 use crate::rules;
 use crate::schema::Bounds;
@@ -159,14 +159,14 @@ pub struct PlannerSettings {
     /// Most characters of a prompt.
     pub prompt_chars: u32,
     /// Where pictures of products are.
-    pub images: ImageFolder,
+    pub images: PictureFolder,
     /// The colour behind what is transparent in them, where a brief does not say it.
     pub ground: Ground,
 }
 
 impl PlannerSettings {
     /// The settings of a product without a config: scripts in one question, two repairs.
-    pub fn new(images: ImageFolder) -> Self {
+    pub fn new(images: PictureFolder) -> Self {
         Self {
             prompts: None,
             steps: Steps::Script,
@@ -396,7 +396,7 @@ mod tests {
     use storyloom_story::{BriefKind, StoryId};
 
     use super::*;
-    use crate::images::ImageLimits;
+    use storyloom_pictures::Limits;
 
     fn brief(id: &str, title: &str) -> Brief {
         Brief {
@@ -406,7 +406,7 @@ mod tests {
     }
 
     fn planner() -> Planner {
-        let images = ImageFolder::new(".", ImageLimits::default());
+        let images = PictureFolder::new(".", Limits::default());
         Planner::of_rules(PlannerSettings::new(images))
     }
 

@@ -34,15 +34,15 @@ pub use clean::plain_text;
 pub use fit::{Fit, Ground};
 pub use host::{Clip, HostTensor, LoopState, RgbImage};
 pub use ids::{ShotId, StoryId};
-pub use manifest::{Line, Manifest, StoryEntry};
+pub use manifest::{LeftOut, Line, Manifest, StoryEntry};
 pub use manifest_reader::{
     InputFiles, Layout, parse_lines, parse_manifest, read_briefs, read_lines,
 };
 pub use method::{Continuation, Method, Opening};
-pub use problem::{Findings, Problem, nearest};
+pub use problem::{Findings, Place, Problem, nearest};
 pub use request::{MemoryFrame, ShotInputs, ShotRequest};
 pub use script::{Scene, ShotScript, StoryScript};
-pub use script_files::manifest_from_scripts;
+pub use script_files::{manifest_from_scripts, read_scripts};
 pub use script_reader::parse_script;
 pub use seed::Seed;
 pub use stage::{ErrorClass, Outlook, Stage};

@@ -68,6 +68,17 @@ pub struct Manifest {
     pub stories: Vec<StoryEntry>,
 }
 
+/// A story that is asked for and whose script cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    /// The story.
+    pub story: StoryId,
+    /// Why its script cannot be read.
+    pub reason: String,
+    /// How many stories stand before it.
+    pub position: usize,
+}
+
 /// One line of a file of stories and briefs, checked.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Line {

@@ -1,22 +1,20 @@
 //! From the text of a manifest to a checked [`Manifest`].
 
+mod line;
+
 use std::collections::BTreeMap;
-use std::str::FromStr;
 
 use jsonc_parser::ast::Value;
 
 use crate::brief::Brief;
-use crate::brief_reader::{BRIEF_KEYS, LINE_KEYS, note_path, read_brief, read_size};
-use crate::fit::{Fit, Ground};
+use crate::brief_reader::{BRIEF_KEYS, LINE_KEYS};
 use crate::ids::StoryId;
-use crate::json::{self, Fields, kind, span};
-use crate::manifest::{Line, Manifest, StoryEntry};
-use crate::method::Method;
-use crate::problem::{Findings, Problem, Problems, Span, nearest};
+use crate::json::{self, Fields, span};
+use crate::manifest::{LeftOut, Line, Manifest};
+use crate::problem::{Findings, Place, Problem, Problems, nearest};
 use crate::script::StoryScript;
-use crate::script_reader::{check_script, read_story, skip_byte_order_mark};
+use crate::script_reader::skip_byte_order_mark;
 use crate::table::{Separator, Table};
-use crate::video::Resolution;
 
 const KEYS: [&str; 10] = [
     "id",
@@ -35,6 +33,12 @@ const KEYS: [&str; 10] = [
 pub trait InputFiles {
     /// The text of a script, or why it cannot be read.
     fn script(&self, path: &str) -> Result<String, String>;
+
+    /// Whether a story whose script is missing or broken is [left out](Findings::left_out), and no
+    /// problem of the manifest.
+    fn may_lack_scripts(&self) -> bool {
+        false
+    }
 
     /// Whether a reference image is there, or why it cannot be used.
     fn reference_image(&self, path: &str) -> Result<(), String>;
@@ -200,27 +204,17 @@ fn names_columns(line: &str) -> bool {
             .any(|cell| cell == "id")
 }
 
-/// What stories and briefs say alike.
-struct Settings {
-    method: Option<Method>,
-    seed: Option<u64>,
-    tenant: Option<String>,
-    priority: i64,
-    size: Option<Resolution>,
-    fit: Option<Fit>,
-    ground: Option<Ground>,
-}
-
 /// What is known while a manifest is read.
 struct Reader<'a> {
     problems: Problems<'a>,
     files: &'a dyn InputFiles,
     accepted: Accepted,
-    /// Scripts by path; `None` for one that has problems.
-    scripts: BTreeMap<String, Option<StoryScript>>,
-    /// The line on which each id was first used.
-    lines: BTreeMap<StoryId, usize>,
+    /// Scripts by path, or why there is none.
+    scripts: BTreeMap<String, Result<StoryScript, String>>,
+    /// Where each id was first used.
+    places: BTreeMap<StoryId, Place>,
     found: Vec<Line>,
+    left_out: Vec<LeftOut>,
 }
 
 impl<'a> Reader<'a> {
@@ -236,8 +230,9 @@ impl<'a> Reader<'a> {
             files,
             accepted,
             scripts: BTreeMap::new(),
-            lines: BTreeMap::new(),
+            places: BTreeMap::new(),
             found: Vec::new(),
+            left_out: Vec::new(),
         };
         let body = skip_byte_order_mark(&mut reader.problems, text);
         let offset = text.len() - body.len();
@@ -260,7 +255,7 @@ impl Reader<'_> {
         for line in body.split_inclusive('\n') {
             self.problems.count_from(offset);
             if let Some(value) = json::read(&mut self.problems, line) {
-                self.line(&value, offset);
+                self.line(&value);
             }
             offset += line.len();
         }
@@ -275,13 +270,13 @@ impl Reader<'_> {
         };
         for record in table.records().skip(1) {
             if let Some(row) = table.row(&mut self.problems, &record) {
-                self.line(&row, record.start());
+                self.line(&row);
             }
         }
     }
 
     fn finish(mut self) -> (Vec<Line>, Findings) {
-        if self.found.is_empty() && self.problems.is_empty() {
+        if self.found.is_empty() && self.left_out.is_empty() && self.problems.is_empty() {
             self.problems.count_from(0);
             let message = match self.accepted {
                 Accepted::Stories => "the manifest lists no story",
@@ -290,10 +285,15 @@ impl Reader<'_> {
             };
             self.problems.add((0, 1), message, self.accepted.example());
         }
-        (self.found, self.problems.into_findings())
+        let findings = Findings {
+            left_out: self.left_out,
+            places: self.places,
+            ..self.problems.into_findings()
+        };
+        (self.found, findings)
     }
 
-    fn line(&mut self, value: &Value<'_>, offset: usize) {
+    fn line(&mut self, value: &Value<'_>) {
         if self.accepted == Accepted::Stories && looks_like_a_brief(value) {
             let help = "make a script of it: storyloom plan --briefs FILE --out MANIFEST";
             self.problems
@@ -312,10 +312,11 @@ impl Reader<'_> {
         let Some(fields) = fields else {
             return;
         };
+        let place = self.problems.place(span(value));
         let found = if brief {
-            self.brief(&fields, offset).map(Line::Brief)
+            self.brief(&fields, place).map(Line::Brief)
         } else {
-            self.story(&fields, offset).map(Line::Story)
+            self.story(&fields, place).map(Line::Story)
         };
         // A line with a problem is left out even where enough of it could be read.
         if let Some(found) = found
@@ -340,187 +341,5 @@ impl Reader<'_> {
         } else {
             KEYS.to_vec()
         }
-    }
-
-    fn story(&mut self, fields: &Fields<'_, '_>, offset: usize) -> Option<StoryEntry> {
-        let id = self.id(fields, offset);
-        let script = self.script(fields);
-        let settings = self.settings(fields);
-        let reference_images = self.reference_images(fields);
-        Some(StoryEntry {
-            method: settings.method,
-            seed: settings.seed,
-            tenant: settings.tenant,
-            priority: settings.priority,
-            size: settings.size,
-            fit: settings.fit,
-            ground: settings.ground,
-            reference_images,
-            ..StoryEntry::new(id?, script?)
-        })
-    }
-
-    fn brief(&mut self, fields: &Fields<'_, '_>, offset: usize) -> Option<Brief> {
-        let id = self.id(fields, offset);
-        // The fields of a brief without a name are checked all the same.
-        let stand_in = || StoryId::new("brief").ok();
-        let settings = self.settings(fields);
-        let named = id.clone().or_else(stand_in)?;
-        let brief = read_brief(&mut self.problems, fields, self.files, named)?;
-        id?;
-        Some(Brief {
-            method: settings.method,
-            seed: settings.seed,
-            tenant: settings.tenant,
-            priority: settings.priority,
-            size: settings.size,
-            fit: settings.fit,
-            ground: settings.ground,
-            ..brief
-        })
-    }
-
-    fn settings(&mut self, fields: &Fields<'_, '_>) -> Settings {
-        Settings {
-            method: self.method(fields),
-            seed: fields
-                .get("seed")
-                .and_then(|value| json::seed(&mut self.problems, value, "seed")),
-            priority: self
-                .integer(fields, "priority", "a whole number")
-                .unwrap_or(0),
-            tenant: fields.text(&mut self.problems, "tenant"),
-            size: read_size(&mut self.problems, fields),
-            fit: self.word(fields, "fit", "write \"pad\", \"crop\" or \"stretch\""),
-            ground: self.word(fields, "ground", "write a colour as \"#f4f4f0\""),
-        }
-    }
-
-    /// A text that stands for a value.
-    fn word<T: FromStr<Err = String>>(
-        &mut self,
-        fields: &Fields<'_, '_>,
-        name: &'static str,
-        help: &str,
-    ) -> Option<T> {
-        let value = fields.get(name)?;
-        let text = json::text(&mut self.problems, value, name)?;
-        let found = text.parse();
-        found
-            .map_err(|error: String| {
-                let message = format!("{name:?} does not fit: {error}");
-                self.problems.add(span(value), message, help);
-            })
-            .ok()
-    }
-
-    fn id(&mut self, fields: &Fields<'_, '_>, offset: usize) -> Option<StoryId> {
-        let help = "give the story a short name of its own";
-        let value = fields.require(&mut self.problems, "id", help)?;
-        let text = json::text(&mut self.problems, value, "id")?;
-        let id = match StoryId::new(text) {
-            Ok(id) => id,
-            Err(error) => {
-                let help = "the id names the story's folder, so it is one plain word";
-                self.problems.add(span(value), error.to_string(), help);
-                return None;
-            }
-        };
-        let line = self.problems.line_of(offset);
-        if let Some(first) = self.lines.get(&id) {
-            let message = format!("the id {:?} was already used on line {first}", id.as_str());
-            self.problems
-                .add(span(value), message, "give every story an id of its own");
-            return None;
-        }
-        self.lines.insert(id.clone(), line);
-        Some(id)
-    }
-
-    fn script(&mut self, fields: &Fields<'_, '_>) -> Option<StoryScript> {
-        let help = match self.accepted {
-            Accepted::Both => {
-                "give a script (a path relative to this file, or the story itself), or a brief: \
-                 \"title\", \"product_image\" or \"idea\""
-            }
-            _ => "give a script: a path relative to the manifest, or the story itself",
-        };
-        let value = fields.require(&mut self.problems, "script", help)?;
-        match value {
-            Value::StringLit(path) => self.script_file(&path.value, span(value)),
-            Value::Object(_) => read_story(&mut self.problems, value),
-            other => {
-                let found = kind(other);
-                let message = format!("\"script\" must be a path or an object, but is {found}");
-                self.problems.add(span(value), message, help);
-                None
-            }
-        }
-    }
-
-    fn script_file(&mut self, path: &str, place: Span) -> Option<StoryScript> {
-        if let Some(known) = self.scripts.get(path) {
-            return known.clone();
-        }
-        let script = match self.files.script(path) {
-            Ok(text) => {
-                let (script, findings) = check_script(path, &text);
-                self.problems.append(findings);
-                script
-            }
-            Err(reason) => {
-                let help = "paths of scripts are relative to the manifest";
-                note_path(&mut self.problems, place, ("script", path), &reason, help);
-                None
-            }
-        };
-        self.scripts.insert(path.to_owned(), script.clone());
-        script
-    }
-
-    fn method(&mut self, fields: &Fields<'_, '_>) -> Option<Method> {
-        let value = fields.get("method")?;
-        let name = json::text(&mut self.problems, value, "method")?;
-        let names = Method::ALL.map(Method::name);
-        let method = Method::ALL.into_iter().find(|known| known.name() == name);
-        if method.is_none() {
-            let help = match nearest(&name, names) {
-                Some(near) => format!("did you mean \"{near}\"?"),
-                None => format!("the methods are {}", names.join(", ")),
-            };
-            let message = format!("there is no method {name:?}");
-            self.problems.add(span(value), message, help);
-        }
-        method
-    }
-
-    fn integer<T: std::str::FromStr>(
-        &mut self,
-        fields: &Fields<'_, '_>,
-        name: &str,
-        range: &str,
-    ) -> Option<T> {
-        let value = fields.get(name)?;
-        json::integer(&mut self.problems, value, name, range)
-    }
-
-    fn reference_images(&mut self, fields: &Fields<'_, '_>) -> Vec<String> {
-        const NAME: &str = "reference_images";
-        let list = fields
-            .get(NAME)
-            .and_then(|value| json::list(&mut self.problems, value, NAME));
-        let mut paths = Vec::new();
-        for value in list.iter().flat_map(|list| &list.elements) {
-            let Some(path) = json::text(&mut self.problems, value, NAME) else {
-                continue;
-            };
-            if let Err(reason) = self.files.reference_image(&path) {
-                let help = "paths of reference images are relative to the manifest";
-                let what = ("reference image", path.as_str());
-                note_path(&mut self.problems, span(value), what, &reason, help);
-            }
-            paths.push(path);
-        }
-        paths
     }
 }

@@ -1,6 +1,11 @@
 //! What is wrong with an input file, where, and how to mend it.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
+
+use crate::ids::StoryId;
+use crate::manifest::LeftOut;
 
 /// One problem of a script or a manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -71,6 +76,20 @@ pub struct Findings {
     pub problems: Vec<Problem>,
     /// What was read otherwise than it was written, or is not what other programs read.
     pub warnings: Vec<Problem>,
+    /// Stories that are named and left out, in their order; none unless whoever reads
+    /// [lets them](crate::manifest_reader::InputFiles::may_lack_scripts).
+    pub left_out: Vec<LeftOut>,
+    /// Where the stories of a manifest stand in it, also those with problems.
+    pub places: BTreeMap<StoryId, Place>,
+}
+
+/// Where something stands in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Line, from 1.
+    pub line: usize,
+    /// Byte offset and length.
+    pub span: (usize, usize),
 }
 
 impl<'a> Problems<'a> {
@@ -104,15 +123,23 @@ impl<'a> Problems<'a> {
         self.warned.push(warning);
     }
 
-    fn at(&self, (start, end): Span, message: String, help: String) -> Problem {
-        let first = floor_char_boundary(self.text, self.base + start);
-        let line = self.line_of(first);
+    fn at(&self, span: Span, message: String, help: String) -> Problem {
+        let Place { line, span } = self.place(span);
         Problem {
             file: self.file.to_owned(),
             line,
-            column: self.text[self.lines[line - 1]..first].chars().count() + 1,
+            column: self.text[self.lines[line - 1]..span.0].chars().count() + 1,
             message,
             help,
+            span,
+        }
+    }
+
+    /// Where `span` lies in the file.
+    pub(crate) fn place(&self, (start, end): Span) -> Place {
+        let first = floor_char_boundary(self.text, self.base + start);
+        Place {
+            line: self.line_of(first),
             span: (first, end.saturating_sub(start).max(1)),
         }
     }
@@ -124,7 +151,7 @@ impl<'a> Problems<'a> {
     }
 
     /// The line, from 1, that holds byte `offset` of the file.
-    pub(crate) fn line_of(&self, offset: usize) -> usize {
+    fn line_of(&self, offset: usize) -> usize {
         self.lines.partition_point(|&start| start <= offset)
     }
 
@@ -152,6 +179,7 @@ impl<'a> Problems<'a> {
         Findings {
             problems: sorted(self.found),
             warnings: sorted(self.warned),
+            ..Findings::default()
         }
     }
 }

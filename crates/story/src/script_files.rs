@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::ids::StoryId;
-use crate::manifest::{Manifest, StoryEntry};
+use crate::manifest::{LeftOut, Manifest, StoryEntry};
 use crate::problem::{Findings, Problem};
 use crate::script_reader::check_script;
 
@@ -20,15 +20,51 @@ pub fn manifest_from_scripts<'f>(
     folder: &str,
     scripts: impl IntoIterator<Item = (&'f str, &'f str)>,
 ) -> Result<(Manifest, Vec<Problem>), Vec<Problem>> {
+    let scripts = scripts.into_iter().map(|(file, text)| (file, Ok(text)));
+    let (manifest, found) = read_scripts(folder, scripts, false);
+    match found.problems.is_empty() {
+        true => Ok((manifest, found.warnings)),
+        false => Err(found.problems),
+    }
+}
+
+/// As [`manifest_from_scripts`], with why a text cannot be read where it cannot: the stories that are
+/// right, and what was found. Where stories `may_lack_scripts`, one whose script is broken or cannot be
+/// read is [left out](Findings::left_out), and no problem.
+pub fn read_scripts<'f>(
+    folder: &str,
+    scripts: impl IntoIterator<Item = (&'f str, Result<&'f str, String>)>,
+    may_lack_scripts: bool,
+) -> (Manifest, Findings) {
     let mut found = Findings::default();
-    let mut stories: BTreeMap<StoryId, StoryEntry> = BTreeMap::new();
+    let mut stories: BTreeMap<StoryId, Result<StoryEntry, String>> = BTreeMap::new();
     for (file, text) in scripts {
-        let (entry, findings) = script_entry(file, text);
-        found.problems.extend(findings.problems);
+        let id = id_of(file);
+        let (entry, findings) = match text {
+            Ok(text) => script_entry(file, &id, text),
+            Err(reason) => {
+                let help = "write a story script into it that can be read";
+                let problems = vec![whole_file(file, &reason, help)];
+                let findings = Findings {
+                    problems,
+                    ..Findings::default()
+                };
+                (None, findings)
+            }
+        };
         found.warnings.extend(findings.warnings);
-        let twin = entry.and_then(|entry| stories.insert(entry.id.clone(), entry));
-        if let Some(twin) = twin {
-            let message = format!("two scripts give a story the id {:?}", twin.id.as_str());
+        let first = findings.problems.first();
+        let broken = first.map(|problem| format!("its script is broken: {problem}"));
+        if !may_lack_scripts {
+            found.problems.extend(findings.problems);
+        }
+        let story = match (entry, broken) {
+            (Some(entry), _) => Ok(entry),
+            (None, Some(broken)) if may_lack_scripts => Err(broken),
+            (None, _) => continue,
+        };
+        if stories.insert(id.clone(), story).is_some() {
+            let message = format!("two scripts give a story the id {:?}", id.as_str());
             let problem = whole_file(file, &message, "rename one of the files");
             found.problems.push(problem);
         }
@@ -38,25 +74,41 @@ pub fn manifest_from_scripts<'f>(
         let problem = whole_file(folder, "there is no story script", help);
         found.problems.push(problem);
     }
-    if found.problems.is_empty() {
-        let stories = stories.into_values().collect();
-        Ok((Manifest { stories }, found.warnings))
-    } else {
-        Err(found.problems)
+    let mut manifest = Manifest::default();
+    for (position, (story, entry)) in stories.into_iter().enumerate() {
+        match entry {
+            Ok(entry) => manifest.stories.push(entry),
+            Err(reason) => found.left_out.push(LeftOut {
+                story,
+                reason,
+                position,
+            }),
+        }
     }
+    (manifest, found)
 }
 
-fn script_entry(file: &str, text: &str) -> (Option<StoryEntry>, Findings) {
+/// The part of a file's name that a story is called by.
+fn stem(file: &str) -> &str {
     let name = file.rsplit(['/', '\\']).next().unwrap_or(file);
-    let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
+    name.rsplit_once('.').map_or(name, |(stem, _)| stem)
+}
+
+fn id_of(file: &str) -> StoryId {
+    StoryId::of_file(stem(file))
+}
+
+fn script_entry(file: &str, id: &StoryId, text: &str) -> (Option<StoryEntry>, Findings) {
     let (script, mut findings) = check_script(file, text);
-    let id = StoryId::of_file(stem);
-    if id.as_str() != stem {
+    if id.as_str() != stem(file) {
         let message = format!("the name of the file is no id, so the story is called {id}");
         let help = "rename the file to choose the id: letters, digits, '.', '_' and '-'";
         findings.warnings.push(whole_file(file, &message, help));
     }
-    (script.map(|script| StoryEntry::new(id, script)), findings)
+    (
+        script.map(|script| StoryEntry::new(id.clone(), script)),
+        findings,
+    )
 }
 
 /// A problem of a file rather than of a place in it.

@@ -330,11 +330,6 @@ struct Cell {
 }
 
 impl Record {
-    /// Byte offset of its start in the file.
-    pub(crate) fn start(&self) -> usize {
-        self.start
-    }
-
     fn new(record: &csv::StringRecord, text: &str, base: usize, delimiter: u8) -> Self {
         let begun = record.position().map_or(0, |position| position.byte());
         let begun = usize::try_from(begun).unwrap_or(0).min(text.len());

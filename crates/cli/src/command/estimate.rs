@@ -105,7 +105,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     };
     diagnose::warn(&input.warnings);
     if let Some(limit) = arguments.limit {
-        input.lines.truncate(limit);
+        input.limit(limit);
     }
     let costs = match &arguments.measured {
         Some(path) => costs::measured(&config, &folder::open(path))?,

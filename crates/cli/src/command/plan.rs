@@ -20,6 +20,7 @@ use crate::input::{self, Input};
 use crate::output::print;
 use crate::planner::{self, Home, unwritable};
 use crate::plans::{Outcome, PlanRecord, Plans, Recipe};
+use crate::prompts::Meter;
 use crate::signals::{self, Work};
 
 /// Arguments of `plan`.
@@ -93,6 +94,7 @@ fn tell_input(config: &Config, arguments: &Arguments, requests: &Input) -> Comma
         diagnose::show(&report);
         return Ok(Exit::Input);
     }
+    warn_of_long_prompts(config, requests.stories());
     let briefs = requests.briefs().count();
     let stories = requests.lines.len() - briefs;
     let shots: u32 = requests.briefs().map(|brief| brief.shots).sum();
@@ -100,6 +102,14 @@ fn tell_input(config: &Config, arguments: &Arguments, requests: &Input) -> Comma
         "{briefs} briefs for {shots} shots, {stories} stories with a script: no problems"
     ))?;
     Ok(Exit::Done)
+}
+
+/// Warns of prompts that the text encoder of the settings will not read to their end.
+fn warn_of_long_prompts<'a>(config: &Config, stories: impl IntoIterator<Item = &'a StoryEntry>) {
+    let scripts = stories.into_iter().map(|story| (&story.id, &story.script));
+    if let Some(meter) = Meter::of(config) {
+        diagnose::warn_of_prompts(&meter.all_long_prompts(&scripts.collect::<Vec<_>>()));
+    }
 }
 
 /// What the threads that plan share.
@@ -258,7 +268,7 @@ fn finish(
     let out = &arguments.out;
     let mut text = String::new();
     let mut quarantined: Vec<(&StoryId, &str)> = Vec::new();
-    let mut stories = 0;
+    let mut stories = Vec::with_capacity(requests.lines.len());
     let mut records = records.iter();
     for line in &requests.lines {
         let story = match line {
@@ -272,16 +282,17 @@ fn finish(
                 None => continue,
             },
         };
-        stories += 1;
-        text.push_str(&manifest_line(story, &requests.folder, out)?);
+        text.push_str(&manifest_line(story.clone(), &requests.folder, out)?);
         text.push('\n');
+        stories.push(story);
     }
+    warn_of_long_prompts(config, &stories);
     for (id, reason) in &quarantined {
         eprintln!("quarantined: {id}: {reason}");
     }
     let limit = config.run.quarantine_limit as usize;
     let count = quarantined.len();
-    if stories == 0 || (limit > 0 && count > limit) {
+    if stories.is_empty() || (limit > 0 && count > limit) {
         let plans = Plans::folder_of(out);
         let message = format!(
             "{count} of {} briefs have no usable script, so there is no manifest; see {}",
@@ -293,7 +304,8 @@ fn finish(
     Disk.write(out, text.as_bytes())
         .map_err(|error| Failure::new(Exit::Storage, error))?;
     print(&format!(
-        "{stories} stories in {}, {count} in quarantine",
+        "{} stories in {}, {count} in quarantine",
+        stories.len(),
         out.display()
     ))?;
     Ok(match count {

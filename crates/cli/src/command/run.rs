@@ -123,7 +123,7 @@ fn on_this_rank(
         diagnose::warn(&input.warnings);
     }
     if let Some(limit) = arguments.limit {
-        input.lines.truncate(limit);
+        input.limit(limit);
     }
     if place.is_first() {
         tell_long_prompts(config, &input);
@@ -304,6 +304,7 @@ fn run_config(config: &Config, arguments: &Arguments, input: &Input, place: &Pla
         out: arguments.out.clone(),
         worker: Some(new_worker_id()),
         input_folder: input.folder.clone(),
+        left_out: input.left_out.clone(),
         pictures: PictureSettings {
             fit: config.pictures.fit,
             ground: config.pictures.ground,

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use storyloom_planner::{BackendKind, CannotWrite};
-use storyloom_story::{Brief, Problem, StoryId};
+use storyloom_story::{Brief, Place, Problem};
 
 use crate::config::Config;
 use crate::config::options::PlannerKind;
@@ -25,7 +25,12 @@ pub fn unwritable(config: &Config, path: &Path, input: &Input) -> Option<Report>
     // It was read a moment ago; without it the problems are told all the same.
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let problems = found.iter().map(|(brief, reason)| {
-        let (line, start, length) = line_of(&text, &brief.id);
+        // A brief comes from a manifest, where it stands somewhere.
+        let first = Place {
+            line: 1,
+            span: (0, 0),
+        };
+        let Place { line, span } = *input.places.get(&brief.id).unwrap_or(&first);
         Problem {
             file: name.clone(),
             line,
@@ -36,7 +41,7 @@ pub fn unwritable(config: &Config, path: &Path, input: &Input) -> Option<Report>
                 reason.what()
             ),
             help: reason.help(),
-            span: (start, length),
+            span,
         }
     });
     Some(Report {
@@ -52,34 +57,5 @@ fn kind(config: &Config) -> Option<BackendKind> {
         PlannerKind::Served => Some(BackendKind::Served),
         PlannerKind::Native => Some(BackendKind::Native),
         PlannerKind::Simulated => None,
-    }
-}
-
-/// The line that has a brief, from 1, where it starts and how long it is.
-fn line_of(text: &str, id: &StoryId) -> (usize, usize, usize) {
-    let wanted = format!("\"{id}\"");
-    let mut start = 0;
-    for (number, line) in (1..).zip(text.split_inclusive('\n')) {
-        // Cells of a table have no quotes.
-        let mut cells = line.split([',', ';', '\t']).map(str::trim);
-        if line.contains(&wanted) || cells.any(|cell| cell == id.as_str()) {
-            return (number, start, line.trim_end().len());
-        }
-        start += line.len();
-    }
-    (1, 0, 0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_brief_is_found_by_its_line() {
-        let text = "{\"id\": \"ad\"}\n\n{\"id\": \"a\"}\n";
-        assert_eq!(line_of(text, &StoryId::new("a").unwrap()), (3, 14, 11));
-        assert_eq!(line_of(text, &StoryId::new("b").unwrap()), (1, 0, 0));
-        let table = "id;title\r\na;Mug\r\n";
-        assert_eq!(line_of(table, &StoryId::new("a").unwrap()), (2, 10, 5));
     }
 }

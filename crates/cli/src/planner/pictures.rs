@@ -1,7 +1,7 @@
 //! Looking at the pictures that manifests and briefs name.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use rayon::prelude::*;
@@ -22,43 +22,77 @@ pub enum Use {
     Reference,
 }
 
+/// How much is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// Where the path leads; that there is nothing is no problem.
+    Path,
+    /// That there is a plain file within the bounds. It is not opened.
+    File,
+    /// All of it: the file is read and decoded.
+    Content,
+}
+
+/// A picture as a line of a manifest names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedPicture {
+    /// Whose it is.
+    pub of: Use,
+    /// Its path, from the folder of the manifest.
+    pub path: String,
+    /// The SHA-256 that it must have, if the line says so.
+    pub sha256: Option<String>,
+}
+
+/// The SHA-256 of a picture, if it was opened; or why it cannot be used.
+type Seen = Result<Option<String>, String>;
+
 /// Looks at every picture once, however many lines name it.
 pub struct PictureChecks {
     products: PictureFolder,
-    seen: RefCell<BTreeMap<(Use, String), Result<String, String>>>,
+    depth: Depth,
+    seen: RefCell<BTreeMap<(Use, String), Seen>>,
 }
 
 impl PictureChecks {
     /// Checks pictures in `folder`.
-    pub fn new(folder: &Path) -> Self {
+    pub fn new(folder: &Path, depth: Depth) -> Self {
         Self {
             products: images(folder),
+            depth,
             seen: RefCell::default(),
         }
     }
 
-    /// Looks at many pictures at once, on all cores.
-    pub fn look_at(&self, pictures: impl IntoIterator<Item = (Use, String)>) {
+    /// Looks at many pictures at once, on all cores: whether all of them can be used.
+    pub fn are_usable(&self, pictures: &[NamedPicture]) -> bool {
+        let names = pictures.iter();
+        self.look_at(names.map(|picture| (picture.of, picture.path.clone())));
+        pictures.iter().all(|picture| {
+            let NamedPicture { of, path, sha256 } = picture;
+            self.check(*of, path, sha256.as_deref()).is_ok()
+        })
+    }
+
+    fn look_at(&self, pictures: impl IntoIterator<Item = (Use, String)>) {
         let wanted: Vec<_> = {
             let seen = self.seen.borrow();
-            let new = pictures
-                .into_iter()
-                .filter(|picture| !seen.contains_key(picture));
-            let new: std::collections::BTreeSet<_> = new.collect();
-            new.into_iter().collect()
+            let pictures = pictures.into_iter();
+            let new = pictures.filter(|picture| !seen.contains_key(picture));
+            new.collect::<BTreeSet<_>>().into_iter().collect()
         };
-        let products = &self.products;
+        let (products, depth) = (&self.products, self.depth);
         let found: Vec<_> = wanted
             .into_par_iter()
             .map(|picture| {
-                let digest = digest(products, &picture);
-                (picture, digest)
+                let seen = look(products, depth, &picture);
+                (picture, seen.map_err(|problem| problem.to_string()))
             })
             .collect();
         self.seen.borrow_mut().extend(found);
     }
 
-    /// Whether a picture can be used, and has the digest that is given.
+    /// Whether a picture can be used, and has the digest that is given, as far as is looked.
     ///
     /// # Errors
     /// Why not.
@@ -66,7 +100,7 @@ impl PictureChecks {
         let picture = (of, path.to_owned());
         self.look_at([picture.clone()]);
         match (self.seen.borrow().get(&picture), sha256) {
-            (Some(Ok(found)), Some(wanted)) if found != wanted => Err(format!(
+            (Some(Ok(Some(found))), Some(wanted)) if found != wanted => Err(format!(
                 "its SHA-256 is {found}, but the brief says {wanted}"
             )),
             (Some(Err(reason)), _) => Err(reason.clone()),
@@ -74,40 +108,35 @@ impl PictureChecks {
         }
     }
 
-    /// Whether a picture lies where pictures may lie, or is not there at all: then only its content
-    /// keeps it from being used.
-    pub fn may_be_there(&self, of: Use, path: &str) -> bool {
-        match of {
-            Use::Reference => true,
-            Use::Product => match self.products.resolve(path) {
-                Ok(file) => file.is_file(),
-                Err(problem) => matches!(problem, PictureProblem::Io(_)),
-            },
-        }
-    }
-
-    /// The digests of the pictures of products that can be used, by their paths.
+    /// The digests of the pictures of products that were opened and can be used, by their paths.
     pub fn digests(&self) -> BTreeMap<String, String> {
         let seen = self.seen.borrow();
         let good = seen.iter().filter_map(|((of, path), found)| {
-            let digest = found.as_ref().ok().filter(|_| *of == Use::Product)?;
-            Some((path.clone(), digest.clone()))
+            let found = found.as_ref().ok().filter(|_| *of == Use::Product)?;
+            Some((path.clone(), found.clone()?))
         });
         good.collect()
     }
 }
 
-/// The digest of a picture that can be used, or why it cannot.
-fn digest(products: &PictureFolder, (of, path): &(Use, String)) -> Result<String, String> {
-    let loaded = match of {
-        Use::Product => products.load(path, None, Ground::default()),
-        Use::Reference => {
-            let folder = products.clone().or_elsewhere();
-            folder.load(path, None, Ground::default())
-        }
+fn look(
+    products: &PictureFolder,
+    depth: Depth,
+    (of, path): &(Use, String),
+) -> Result<Option<String>, PictureProblem> {
+    let folder = match of {
+        Use::Product => products.clone(),
+        Use::Reference => products.clone().or_elsewhere(),
     };
-    match loaded {
-        Ok(picture) => Ok(picture.sha256),
-        Err(error) => Err(error.to_string()),
+    match depth {
+        Depth::Path => match folder.resolve(path) {
+            Err(PictureProblem::Io(_)) | Ok(_) => Ok(None),
+            Err(problem) => Err(problem),
+        },
+        Depth::File => folder.find(path).map(|_| None),
+        Depth::Content => {
+            let picture = folder.load(path, None, Ground::default())?;
+            Ok(Some(picture.sha256))
+        }
     }
 }

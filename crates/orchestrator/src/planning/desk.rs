@@ -10,10 +10,11 @@ use super::{PlanError, PlanRecord, PlanRequest, StoryPlanner, check_script, comm
 use crate::admission::Asked;
 use crate::config::{RunConfig, StopAt, StopFlag};
 use crate::error::RunError;
+use crate::inputs::open_pictures;
 use crate::lease::{Claim, Lease, Leases};
 use crate::quarantine;
 use crate::run_folder::{RunFolder, StoryFile, StoryState};
-use crate::set_aside::{changed, set_aside};
+use crate::set_aside::{changed, is_marked, set_aside};
 use crate::work::{Briefs, MOMENT, Rank, Unplanned, Work};
 
 /// Pauses before the same attempt is made again after trouble that may pass.
@@ -153,6 +154,8 @@ impl<'a> Desk<'a> {
                     work.outcome.failed += 1;
                     work.brief_is_over();
                 }
+                // By those who plan as well, in this start: they have let all others in first.
+                _ if is_marked(self.folder, &brief.id) => self.is_set_aside(),
                 _ => self.later(rank, brief, PAUSE),
             }
             return Ok(None);
@@ -169,6 +172,10 @@ impl<'a> Desk<'a> {
         // Again: its last holder may have planned it.
         let file = self.still_unplanned(rank, self.folder.take_on(line)?)?;
         match file {
+            Some(file) if !self.has_its_picture(&file)? => {
+                self.leave(story, lease)?;
+                Ok(None)
+            }
             Some(file) => Ok(Some(Held {
                 rank,
                 brief,
@@ -187,9 +194,7 @@ impl<'a> Desk<'a> {
         if let Asked::Changed { file, what } = &asked {
             let reason = changed(self.folder, &file.id, what);
             set_aside(self.folder, self.reporter, &file.id, &reason)?;
-            let mut work = self.work();
-            work.outcome.set_aside += 1;
-            work.brief_is_over();
+            self.is_set_aside();
             return Ok(None);
         }
         let file = asked.into_file();
@@ -204,6 +209,26 @@ impl<'a> Desk<'a> {
             return Ok(None);
         }
         Ok(Some(file))
+    }
+
+    /// Whether the picture of a brief can be used. The story is set aside if it cannot: no planner could
+    /// look at it.
+    fn has_its_picture(&self, file: &StoryFile) -> Result<bool, RunError> {
+        match open_pictures(self.config, file) {
+            Ok(_) => Ok(true),
+            Err(error @ RunError::Input { .. }) => {
+                set_aside(self.folder, self.reporter, &file.id, &error.to_string())?;
+                self.is_set_aside();
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn is_set_aside(&self) {
+        let mut work = self.work();
+        work.outcome.set_aside += 1;
+        work.brief_is_over();
     }
 
     fn later(&self, rank: Rank, brief: Unplanned, pause: Duration) {

@@ -11,13 +11,14 @@ use storyloom_story::Line;
 use storyloom_telemetry::{Event, Reporter};
 
 use super::desk::{Desk, Step};
-use super::{StoryPlanner, settle_planner};
+use super::{StoryPlanner, is_planned, settle_planner};
 use crate::admission::Asked;
 use crate::config::{RunConfig, StopFlag};
 use crate::error::RunError;
 use crate::lease::{Leases, new_worker_id};
 use crate::run::RunOutcome;
 use crate::run_folder::{RunFolder, StoryState};
+use crate::set_aside::{forget, marks};
 use crate::work::{MOMENT, Rank, Unplanned, Work};
 
 /// Time between two looks at which planned stories were begun.
@@ -104,14 +105,18 @@ pub(crate) fn priority(line: &Line) -> i64 {
     }
 }
 
-/// Lets briefs be planned again that were given up for now when the run was last tried. In a world
+/// Lets briefs be planned again that were given up for now or set aside when the run was last tried. In a world
 /// with planner ranks one rank does so, before any other looks.
 ///
 /// # Errors
 /// A story's file cannot be read or written.
 pub fn reopen(folder: &RunFolder, lines: &[Line]) -> Result<(), RunError> {
+    let marked = marks(folder)?;
     for line in lines {
         let Line::Brief(brief) = line else { continue };
+        if marked.contains_key(&brief.id) && !is_planned(folder, &brief.id) {
+            forget(folder, &brief.id)?;
+        }
         let path = folder.story(&brief.id).join("story.json");
         if !folder.storage().exists(&path) {
             continue;

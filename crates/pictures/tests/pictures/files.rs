@@ -76,7 +76,7 @@ pub fn jpeg_segment(file: &[u8], marker: u8, content: &[u8]) -> Vec<u8> {
 pub fn png_chunk(kind: &[u8; 4], content: &[u8]) -> Vec<u8> {
     let length = u32::try_from(content.len()).unwrap().to_be_bytes();
     let checked = [kind, content].concat();
-    let checksum = crc32(&checked).to_be_bytes();
+    let checksum = crc32fast::hash(&checked).to_be_bytes();
     [&length[..], &checked, &checksum].concat()
 }
 
@@ -234,15 +234,4 @@ impl Tiff {
 pub fn tiff(picture: &RgbImage) -> Tiff {
     let size = (picture.width() as u16, picture.height() as u16);
     Tiff::new(size, 3, 2, picture.as_raw())
-}
-
-fn crc32(bytes: &[u8]) -> u32 {
-    let mut crc = u32::MAX;
-    for &byte in bytes {
-        crc ^= u32::from(byte);
-        for _ in 0..8 {
-            crc = (crc >> 1) ^ (0xEDB8_8320 & (crc & 1).wrapping_neg());
-        }
-    }
-    !crc
 }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use storyloom_models::language::LanguageSettings;
+use storyloom_pictures::{Limits, PictureFolder};
 use storyloom_story::{Brief, Language, StoryId};
 
 use super::*;
-use crate::images::{ImageFolder, ImageLimits};
 use crate::planner::{BackendKind, PlanRequest, Planner, PlannerSettings};
 use crate::recital;
 use crate::schema::{Bounds, Draft, DraftShot, read_answer};
@@ -39,7 +39,7 @@ fn start(folder: &Path, capacity: usize, stop: Stop) -> Result<Native, ChatError
 
 fn planner(folder: &Path, capacity: usize, repairs: u32) -> Planner {
     let chat = start(folder, capacity, Arc::new(|| false)).unwrap();
-    let images = ImageFolder::new(".", ImageLimits::default());
+    let images = PictureFolder::new(".", Limits::default());
     let settings = PlannerSettings {
         repairs,
         prompt_chars: 200,

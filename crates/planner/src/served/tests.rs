@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 use serde_json::{Value, json};
+use storyloom_pictures::{Limits, Picture, PictureFolder};
 use storyloom_story::{Brief, Outlook, Seed, StoryId};
 
 use super::*;
 use crate::chat::{Flaw, Role, Turn};
-use crate::images::{ImageFolder, ImageLimits, Picture};
 use crate::planner::{
     BackendKind, PlanError, PlanRequest, PlannedScript, Planner, PlannerSettings,
 };
@@ -505,7 +505,7 @@ const SCRIPT: &str = r#"{"title": "T", "overview": "O", "product": "kettle", "sh
 
 /// Has `count` briefs planned, the first of which is called Odd.
 fn plan_some(server: &Server, count: usize) -> Vec<Result<PlannedScript, PlanError>> {
-    let images = ImageFolder::new(".", ImageLimits::default());
+    let images = PictureFolder::new(".", Limits::default());
     let patient = ServedSettings {
         retries: 1,
         ..settings(&server.address)
@@ -926,7 +926,7 @@ fn several_briefs_are_planned_through_a_bad_connection() {
         Act::Cut,
         Act::Answer(SCRIPT.to_owned()),
     ]);
-    let images = ImageFolder::new(".", ImageLimits::default());
+    let images = PictureFolder::new(".", Limits::default());
     let sampling = settings("").sampling;
     let chat = Served::new(settings(&server.address)).unwrap();
     let planner = Planner::of_model(

@@ -3,133 +3,20 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may stop where it stands")]
 
+mod studio;
+mod unusable;
+
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
 
-use storyloom_memory::Disk;
-use storyloom_memory::pictures::encode_png;
 use storyloom_orchestrator::admission::Asked;
-use storyloom_orchestrator::pipeline::{PipelineSettings, plain_run};
-use storyloom_orchestrator::planning::simulated::SimulatedPlanner;
-use storyloom_orchestrator::run::run_on;
 use storyloom_orchestrator::set_aside::marks;
 use storyloom_orchestrator::simulated::SimulatedEngine;
-use storyloom_orchestrator::status::{Counts, Status, status};
-use storyloom_orchestrator::verify::{Depth, Verdict, verify};
-use storyloom_orchestrator::{
-    Makers, RunConfig, RunFolder, RunOutcome, ShotEngine, StopFlag, StoryPlanner, StoryState,
-    Videos,
-};
-use storyloom_story::{Brief, Line, RgbImage, Scene, ShotScript, StoryEntry, StoryId, StoryScript};
-use storyloom_telemetry::Silent;
+use storyloom_orchestrator::status::Counts;
+use storyloom_orchestrator::{ShotEngine, StoryState};
+use storyloom_story::{Brief, Line};
 
-/// A folder with pictures, and the settings of small runs without videos on them.
-struct Studio {
-    root: tempfile::TempDir,
-    config: RunConfig,
-}
-
-impl Studio {
-    fn new() -> Self {
-        let root = tempfile::tempdir().unwrap();
-        let settings = PipelineSettings {
-            place: root.path().to_owned(),
-            denoise: Duration::ZERO,
-            steps: 1,
-            encode: 0.0,
-            decode: 0.0,
-            shots: 1,
-            story: 1,
-            interleave: vec![2],
-            videos: Videos::Placeholders,
-            planning: None,
-        };
-        let (mut config, _) = plain_run(&root.path().join("out"), 2, &settings).unwrap();
-        config.input_folder = root.path().join("in");
-        fs::create_dir_all(&config.input_folder).unwrap();
-        Self { root, config }
-    }
-
-    fn input(&self, name: &str) -> std::path::PathBuf {
-        self.root.path().join("in").join(name)
-    }
-
-    fn paint(&self, name: &str, (width, height): (u32, u32), shade: u8) {
-        let data = vec![shade; (width * height * 3) as usize];
-        let picture = RgbImage::new(width, height, data).unwrap();
-        fs::write(self.input(name), encode_png(&picture).unwrap()).unwrap();
-    }
-
-    fn folder(&self) -> RunFolder {
-        RunFolder::new(&self.config.out, Arc::new(Disk))
-    }
-
-    fn make(&self, lines: &[Line]) -> RunOutcome {
-        let (engine, planner) = (SimulatedEngine::default(), SimulatedPlanner::default());
-        let makers = Makers {
-            engine: &engine,
-            planner: Some(&planner as &dyn StoryPlanner),
-        };
-        let (disk, stop) = (Arc::new(Disk), StopFlag::default());
-        run_on(disk, &self.config, lines, &makers, &Silent, &stop).unwrap()
-    }
-
-    fn begin(&self, lines: &[Line]) -> Vec<Asked> {
-        let engine = SimulatedEngine::default().describe();
-        self.folder().begin(&self.config, &engine, lines).unwrap()
-    }
-
-    fn status(&self) -> Status {
-        status(&self.folder()).unwrap()
-    }
-
-    fn verdict(&self) -> Verdict {
-        verify(&self.folder(), Depth::Content).unwrap()
-    }
-
-    fn story_path(&self, name: &str) -> std::path::PathBuf {
-        self.config
-            .out
-            .join("stories")
-            .join(name)
-            .join("story.json")
-    }
-}
-
-fn id(name: &str) -> StoryId {
-    StoryId::new(name).unwrap()
-}
-
-fn entry(name: &str, prompts: &[&str]) -> StoryEntry {
-    let shot = |prompt: &&str| ShotScript {
-        prompt: (*prompt).to_owned(),
-        first_frame_prompt: None,
-        cut: true,
-    };
-    let scene = Scene {
-        number: 1,
-        shots: prompts.iter().map(shot).collect(),
-    };
-    let script = StoryScript {
-        name: None,
-        overview: None,
-        scenes: vec![scene],
-    };
-    StoryEntry::new(id(name), script)
-}
-
-fn story(name: &str, prompts: &[&str]) -> Line {
-    Line::Story(entry(name, prompts))
-}
-
-fn pictured(name: &str, pictures: &[&str]) -> Line {
-    Line::Story(StoryEntry {
-        reference_images: pictures.iter().map(|&name| name.to_owned()).collect(),
-        ..entry(name, &["a mug"])
-    })
-}
+use crate::studio::{Studio, brief, id, pictured, story};
 
 #[test]
 fn a_run_is_seen_before_any_story_has_a_file() {
@@ -318,15 +205,6 @@ fn forget_inputs(path: &Path) {
     let mut file: serde_json::Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
     assert!(file.as_object_mut().unwrap().remove("inputs").is_some());
     fs::write(path, serde_json::to_vec_pretty(&file).unwrap()).unwrap();
-}
-
-fn brief(name: &str, picture: &str) -> Line {
-    Line::Brief(Brief {
-        title: Some("The mug".to_owned()),
-        product_image: Some(picture.to_owned()),
-        shots: 1,
-        ..Brief::new(id(name))
-    })
 }
 
 #[test]

@@ -1,0 +1,241 @@
+//! The parts of one line of a manifest.
+
+use std::str::FromStr;
+
+use jsonc_parser::ast::Value;
+
+use super::{Accepted, Reader};
+use crate::brief::Brief;
+use crate::brief_reader::{note_path, read_brief, read_size};
+use crate::fit::{Fit, Ground};
+use crate::ids::StoryId;
+use crate::json::{self, Fields, kind, span};
+use crate::manifest::{LeftOut, StoryEntry};
+use crate::method::Method;
+use crate::problem::{Place, Span, nearest};
+use crate::script::StoryScript;
+use crate::script_reader::{check_script, read_story};
+use crate::video::Resolution;
+
+/// What stories and briefs say alike.
+struct Settings {
+    method: Option<Method>,
+    seed: Option<u64>,
+    tenant: Option<String>,
+    priority: i64,
+    size: Option<Resolution>,
+    fit: Option<Fit>,
+    ground: Option<Ground>,
+}
+
+impl Reader<'_> {
+    pub(super) fn story(&mut self, fields: &Fields<'_, '_>, place: Place) -> Option<StoryEntry> {
+        let id = self.id(fields, place);
+        let script = self.script(fields);
+        let settings = self.settings(fields);
+        let reference_images = self.reference_images(fields);
+        let (id, script) = (id?, script?);
+        let script = match script {
+            Ok(script) => script,
+            Err(reason) => {
+                let position = self.found.len() + self.left_out.len();
+                self.left_out.push(LeftOut {
+                    story: id,
+                    reason,
+                    position,
+                });
+                return None;
+            }
+        };
+        Some(StoryEntry {
+            method: settings.method,
+            seed: settings.seed,
+            tenant: settings.tenant,
+            priority: settings.priority,
+            size: settings.size,
+            fit: settings.fit,
+            ground: settings.ground,
+            reference_images,
+            ..StoryEntry::new(id, script)
+        })
+    }
+
+    pub(super) fn brief(&mut self, fields: &Fields<'_, '_>, place: Place) -> Option<Brief> {
+        let id = self.id(fields, place);
+        // The fields of a brief without a name are checked all the same.
+        let stand_in = || StoryId::new("brief").ok();
+        let settings = self.settings(fields);
+        let named = id.clone().or_else(stand_in)?;
+        let brief = read_brief(&mut self.problems, fields, self.files, named)?;
+        id?;
+        Some(Brief {
+            method: settings.method,
+            seed: settings.seed,
+            tenant: settings.tenant,
+            priority: settings.priority,
+            size: settings.size,
+            fit: settings.fit,
+            ground: settings.ground,
+            ..brief
+        })
+    }
+
+    fn settings(&mut self, fields: &Fields<'_, '_>) -> Settings {
+        Settings {
+            method: self.method(fields),
+            seed: fields
+                .get("seed")
+                .and_then(|value| json::seed(&mut self.problems, value, "seed")),
+            priority: self
+                .integer(fields, "priority", "a whole number")
+                .unwrap_or(0),
+            tenant: fields.text(&mut self.problems, "tenant"),
+            size: read_size(&mut self.problems, fields),
+            fit: self.word(fields, "fit", "write \"pad\", \"crop\" or \"stretch\""),
+            ground: self.word(fields, "ground", "write a colour as \"#f4f4f0\""),
+        }
+    }
+
+    /// A text that stands for a value.
+    fn word<T: FromStr<Err = String>>(
+        &mut self,
+        fields: &Fields<'_, '_>,
+        name: &'static str,
+        help: &str,
+    ) -> Option<T> {
+        let value = fields.get(name)?;
+        let text = json::text(&mut self.problems, value, name)?;
+        let found = text.parse();
+        found
+            .map_err(|error: String| {
+                let message = format!("{name:?} does not fit: {error}");
+                self.problems.add(span(value), message, help);
+            })
+            .ok()
+    }
+
+    fn id(&mut self, fields: &Fields<'_, '_>, place: Place) -> Option<StoryId> {
+        let help = "give the story a short name of its own";
+        let value = fields.require(&mut self.problems, "id", help)?;
+        let text = json::text(&mut self.problems, value, "id")?;
+        let id = match StoryId::new(text) {
+            Ok(id) => id,
+            Err(error) => {
+                let help = "the id names the story's folder, so it is one plain word";
+                self.problems.add(span(value), error.to_string(), help);
+                return None;
+            }
+        };
+        if let Some(Place { line, .. }) = self.places.get(&id) {
+            let message = format!("the id {:?} was already used on line {line}", id.as_str());
+            self.problems
+                .add(span(value), message, "give every story an id of its own");
+            return None;
+        }
+        self.places.insert(id.clone(), place);
+        Some(id)
+    }
+
+    /// The script; the inner error is why a story is left out that may lack one.
+    fn script(&mut self, fields: &Fields<'_, '_>) -> Option<Result<StoryScript, String>> {
+        let help = match self.accepted {
+            Accepted::Both => {
+                "give a script (a path relative to this file, or the story itself), or a brief: \
+                 \"title\", \"product_image\" or \"idea\""
+            }
+            _ => "give a script: a path relative to the manifest, or the story itself",
+        };
+        let value = fields.require(&mut self.problems, "script", help)?;
+        match value {
+            Value::StringLit(path) => self.script_file(&path.value, span(value)),
+            Value::Object(_) => read_story(&mut self.problems, value).map(Ok),
+            other => {
+                let found = kind(other);
+                let message = format!("\"script\" must be a path or an object, but is {found}");
+                self.problems.add(span(value), message, help);
+                None
+            }
+        }
+    }
+
+    fn script_file(&mut self, path: &str, place: Span) -> Option<Result<StoryScript, String>> {
+        let script = match self.scripts.get(path) {
+            Some(known) => known.clone(),
+            None => {
+                let script = self.open_script(path, place);
+                self.scripts.insert(path.to_owned(), script.clone());
+                script
+            }
+        };
+        match script {
+            Err(_) if !self.files.may_lack_scripts() => None,
+            script => Some(script),
+        }
+    }
+
+    /// A script that is looked at for the first time. What is wrong with it is noted, unless it may be.
+    fn open_script(&mut self, path: &str, place: Span) -> Result<StoryScript, String> {
+        let is_noted = !self.files.may_lack_scripts();
+        let text = self.files.script(path).map_err(|reason| {
+            if is_noted {
+                let help = "paths of scripts are relative to the manifest";
+                note_path(&mut self.problems, place, ("script", path), &reason, help);
+            }
+            format!("its script {path:?} cannot be used: {reason}")
+        })?;
+        let (script, findings) = check_script(path, &text);
+        let first = findings.problems.first();
+        let broken = first.map(|problem| format!("its script is broken: {problem}"));
+        if is_noted || broken.is_none() {
+            self.problems.append(findings);
+        }
+        // A script comes without problems only.
+        script.ok_or_else(|| broken.unwrap_or_default())
+    }
+
+    fn method(&mut self, fields: &Fields<'_, '_>) -> Option<Method> {
+        let value = fields.get("method")?;
+        let name = json::text(&mut self.problems, value, "method")?;
+        let names = Method::ALL.map(Method::name);
+        let method = Method::ALL.into_iter().find(|known| known.name() == name);
+        if method.is_none() {
+            let help = match nearest(&name, names) {
+                Some(near) => format!("did you mean \"{near}\"?"),
+                None => format!("the methods are {}", names.join(", ")),
+            };
+            let message = format!("there is no method {name:?}");
+            self.problems.add(span(value), message, help);
+        }
+        method
+    }
+
+    fn integer<T: std::str::FromStr>(
+        &mut self,
+        fields: &Fields<'_, '_>,
+        name: &str,
+        range: &str,
+    ) -> Option<T> {
+        let value = fields.get(name)?;
+        json::integer(&mut self.problems, value, name, range)
+    }
+
+    fn reference_images(&mut self, fields: &Fields<'_, '_>) -> Vec<String> {
+        const NAME: &str = "reference_images";
+        let list = fields
+            .get(NAME)
+            .and_then(|value| json::list(&mut self.problems, value, NAME));
+        let mut paths = Vec::new();
+        for value in list.iter().flat_map(|list| &list.elements) {
+            let Some(path) = json::text(&mut self.problems, value, NAME) else {
+                continue;
+            };
+            if let Err(reason) = self.files.reference_image(&path) {
+                let help = "paths of reference images are relative to the manifest";
+                let what = ("reference image", path.as_str());
+                note_path(&mut self.problems, span(value), what, &reason, help);
+            }
+            paths.push(path);
+        }
+        paths
+    }
+}
