@@ -42,12 +42,11 @@ fn film(folder: &Path, (width, height): (u32, u32)) -> Vec<u8> {
         let path = folder.join(format!("{place}.mp4"));
         let frame = RgbImage::new(width, height, colour.repeat((width * height) as usize));
         let clip = Clip::new(vec![frame.unwrap(); FRAMES]).unwrap();
-        files
-            .write_clip(folder, &clip, form, |_| path.clone())
-            .unwrap();
+        let content = files.write_clip(folder, &clip, form, |_| path.clone());
         ClipFile {
             path,
             frames: FRAMES as u32,
+            content: content.unwrap(),
         }
     });
     let clips: Vec<ClipFile> = clips.collect();
@@ -237,10 +236,12 @@ fn rising(folder: &Path, name: &str) -> ClipFile {
     };
     let files = VideoFiles::new(Arc::new(Disk), Videos::Encoded).unwrap();
     let path = folder.join(name);
-    files
-        .write_clip(folder, &clip, form, |_| path.clone())
-        .unwrap();
-    ClipFile { path, frames: 9 }
+    let content = files.write_clip(folder, &clip, form, |_| path.clone());
+    ClipFile {
+        path,
+        frames: 9,
+        content: content.unwrap(),
+    }
 }
 
 /// Many short shots: `verify` finds every frame once.

@@ -244,4 +244,8 @@ impl ShotEngine for TorchEngine {
             .remember(picture, size)
             .map_err(self.at(Stage::Select))
     }
+
+    fn check_weights(&self) -> Result<(), EngineError> {
+        self.models.check_weights().map_err(self.at(Stage::Commit))
+    }
 }

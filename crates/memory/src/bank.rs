@@ -19,6 +19,9 @@ use crate::index::MemoryIndex;
 use crate::pictures::decode_picture;
 use crate::storage::{Storage, UNFINISHED};
 
+/// The name of the record of a story's reference images.
+const REFERENCES: &str = "references.json";
+
 /// The memory of all stories of a run: records and blobs are read, the index remembers.
 #[derive(Debug)]
 pub struct MemoryBank {
@@ -100,9 +103,7 @@ impl MemoryBank {
     }
 
     fn references_path(&self, story: &StoryId) -> PathBuf {
-        self.story_folder(story)
-            .join("commits")
-            .join("references.json")
+        self.story_folder(story).join("commits").join(REFERENCES)
     }
 
     /// Whether the shot is done.
@@ -136,7 +137,8 @@ impl MemoryBank {
         ReferencesRecord::open(&path, &self.storage.read(&path)?).map(Some)
     }
 
-    /// Makes a shot exist, unless it does. Everything its record names must be durable already.
+    /// Makes a shot exist, unless it does. Everything its record names must be durable already, and
+    /// is looked for once more: a sweep may have been faster.
     ///
     /// Of several programs that made the same shot, one commits; the others are told what it
     /// committed. The files of the record get their names by [`MemoryBank::install`].
@@ -145,7 +147,8 @@ impl MemoryBank {
         let bytes = record.seal()?;
         let path = self.record_path(&story, shot);
         self.sync_staged(&story)?;
-        if self.storage.create(&path, &bytes)? {
+        let holds = || self.blobs.renew(&record.blobs());
+        if self.storage.create_if(&path, &bytes, &holds)? {
             self.remember(&story, &shot.to_string(), &record.keyframes);
             return Ok(Committed::New);
         }
@@ -168,7 +171,10 @@ impl MemoryBank {
     pub fn commit_references(&self, story: &StoryId, record: &mut ReferencesRecord) -> Result<()> {
         let bytes = record.seal()?;
         self.sync_staged(story)?;
-        if self.storage.create(&self.references_path(story), &bytes)? {
+        let (path, holds) = (self.references_path(story), || {
+            self.blobs.renew(&record.blobs())
+        });
+        if self.storage.create_if(&path, &bytes, &holds)? {
             self.remember(story, "references", &record.pictures);
         }
         self.install_references(story).map(drop)
@@ -412,19 +418,28 @@ pub fn sweep(
     blobs: &BlobStore,
     grace: Duration,
 ) -> Result<Sweep> {
+    blobs.sweep(&|| named(stories, storage), grace)
+}
+
+/// Digests of the blobs that records name, also records that are just being made, and saved steps.
+fn named(stories: &Path, storage: &dyn Storage) -> Result<BTreeSet<String>> {
     let mut used = BTreeSet::new();
     for story in storage.list(stories)? {
         let commits = stories.join(&story).join("commits");
-        for name in storage.list(&commits)? {
-            if name.starts_with(UNFINISHED) {
-                continue;
+        let mut names = storage.list(&commits)?;
+        // A record may get its name between the two looks: then the second one has it.
+        let is_unfinished = |name: &String| name.starts_with(UNFINISHED);
+        let (unfinished, _) = names.into_iter().partition::<Vec<_>, _>(is_unfinished);
+        for name in unfinished {
+            // One that is gone is listed below, and one that was cut off will never be finished.
+            if let Ok(bytes) = storage.read(&commits.join(&name)) {
+                used.extend(blobs_of(&name, &commits.join(&name), &bytes).unwrap_or_default());
             }
-            let path = commits.join(&name);
-            let bytes = storage.read(&path)?;
-            used.extend(match name.as_str() {
-                "references.json" => ReferencesRecord::open(&path, &bytes)?.blobs(),
-                _ => CommitRecord::open(&path, &bytes)?.blobs(),
-            });
+        }
+        names = storage.list(&commits)?;
+        for name in names.iter().filter(|name| !is_unfinished(name)) {
+            let path = commits.join(name);
+            used.extend(blobs_of(name, &path, &storage.read(&path)?)?);
         }
         let checkpoints = stories.join(&story).join("checkpoints");
         for name in storage.list(&checkpoints)? {
@@ -434,7 +449,15 @@ pub fn sweep(
             }
         }
     }
-    blobs.sweep(&used, grace)
+    Ok(used)
+}
+
+/// Digests of the blobs that the record in the file `name` names.
+fn blobs_of(name: &str, path: &Path, bytes: &[u8]) -> Result<Vec<String>> {
+    if name.ends_with(REFERENCES) {
+        return Ok(ReferencesRecord::open(path, bytes)?.blobs());
+    }
+    Ok(CommitRecord::open(path, bytes)?.blobs())
 }
 
 #[cfg(test)]
@@ -447,6 +470,10 @@ mod tests {
     fn bank(root: &Path, kind: IndexKind) -> MemoryBank {
         let storage: Arc<dyn Storage> = Arc::new(Disk);
         let blobs = BlobStore::new(root.join("blobs"), storage.clone());
+        // What the records of the tests name.
+        for content in [&b"latents"[..], b"tail", b"latent", b"embedding"] {
+            blobs.put(content).unwrap();
+        }
         let index = open_index(kind, &root.join("bank")).unwrap().index;
         MemoryBank::new(root.join("stories"), storage, blobs, index, "run")
     }
@@ -498,6 +525,20 @@ mod tests {
         let other = bank.stage(&story, "2.png".to_owned(), b"other").unwrap();
         install(&other);
         assert_eq!(read("2.png"), b"other");
+    }
+
+    #[test]
+    fn nothing_is_committed_whose_blobs_are_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let bank = bank(folder.path(), IndexKind::Sled);
+        let shot = ShotId { scene: 1, shot: 1 };
+        bank.blobs.remove(&BlobRef::of(b"tail")).unwrap();
+        let error = bank.commit(&mut record(shot)).unwrap_err().to_string();
+        assert!(error.contains("cannot find"), "{error}");
+        let story = StoryId::new("a").unwrap();
+        assert!(!bank.is_committed(&story, shot));
+        bank.blobs.put(b"tail").unwrap();
+        assert_eq!(bank.commit(&mut record(shot)).unwrap(), Committed::New);
     }
 
     #[test]

@@ -58,18 +58,54 @@ impl BlobStore {
     }
 
     /// Stores `content`; nothing is written if it is already there.
+    ///
+    /// A name proves nothing: a file under it that has other content is written over, and a folder is
+    /// moved out of the way.
     pub fn put(&self, content: &[u8]) -> Result<BlobRef> {
         let blob = BlobRef::of(content);
         let path = self.checked_path(&blob)?;
-        if self.storage.exists(&path) {
+        if self.holds(&path, content) {
             // As young as if it were new, so that a sweep leaves it alone until it is referred to.
             touch(&path)?;
+            // Looked at again: a sweep may have been faster.
+            if self.storage.exists(&path) {
+                return Ok(blob);
+            }
         }
-        // Looked at again: a sweep may have been faster.
-        if !self.storage.exists(&path) {
-            self.storage.write(&path, content)?;
+        if path.is_dir() {
+            let aside = temporary_name(&path).with_extension("aside");
+            tracing::warn!(path = %path.display(), aside = %aside.display(), "a folder stood where a blob belongs");
+            self.storage.give_name(&path, &aside)?;
         }
+        self.storage.write(&path, content)?;
         Ok(blob)
+    }
+
+    /// Whether the file is there and is just this. One that cannot be read is not.
+    fn holds(&self, path: &Path, content: &[u8]) -> bool {
+        let bytes = std::fs::metadata(path).map(|metadata| metadata.len());
+        bytes.is_ok_and(|bytes| bytes == content.len() as u64)
+            && self.storage.read(path).is_ok_and(|kept| kept == content)
+    }
+
+    /// Makes sure that blobs are still there, and as young as if they were new.
+    ///
+    /// # Errors
+    /// One is not: a sweep has removed it, since nothing named it yet.
+    pub fn renew<'a>(&self, digests: impl IntoIterator<Item = &'a String>) -> Result<()> {
+        for digest in digests {
+            let blob = BlobRef {
+                blake3: digest.clone(),
+                bytes: 0,
+            };
+            let path = self.checked_path(&blob)?;
+            touch(&path)?;
+            if !self.storage.exists(&path) {
+                let gone = std::io::Error::from(std::io::ErrorKind::NotFound);
+                return Err(MemoryError::storage("find", path, gone));
+            }
+        }
+        Ok(())
     }
 
     /// Removes a blob; one that is not there is fine.
@@ -78,39 +114,69 @@ impl BlobStore {
     }
 
     /// Removes every blob and every unfinished file that is older than `grace` and whose digest
-    /// is not in `used`.
+    /// `used` does not give.
     ///
-    /// Ages are taken from the file system's own clock. A program that stores blobs refers to them
-    /// within `grace`, so a sweep may run beside it.
-    pub fn sweep(&self, used: &BTreeSet<String>, grace: Duration) -> Result<Sweep> {
+    /// Ages are taken from the file system's own clock. What is to go is first given another name;
+    /// then `used` is asked again, and what it gives by now gets its name back. A program that makes a
+    /// record looks for its blobs when the record can be listed already
+    /// ([`create_if`](Storage::create_if)). So either it misses the blob, or the sweep sees the record,
+    /// however long each of them is held up in between.
+    ///
+    /// # Errors
+    /// `used` fails, or files cannot be moved or removed.
+    pub fn sweep(
+        &self,
+        used: &dyn Fn() -> Result<BTreeSet<String>>,
+        grace: Duration,
+    ) -> Result<Sweep> {
         let mut sweep = Sweep::default();
+        let before = used()?;
         if !self.root.is_dir() {
             return Ok(sweep);
         }
         let now = self.clock()?;
+        let mut going = Vec::new();
         for shelf in self.storage.list(&self.root)? {
             let shelf = self.root.join(shelf);
             if !shelf.is_dir() {
                 continue;
             }
             for name in self.storage.list(&shelf)? {
-                let path = shelf.join(&name);
-                let digest = name.strip_suffix(".safetensors");
-                if digest.is_none() && !name.starts_with(UNFINISHED) {
+                let Some(found) = Found::of(&shelf, &name) else {
                     continue;
-                }
-                let Ok(metadata) = std::fs::metadata(&path) else {
+                };
+                let Ok(metadata) = std::fs::metadata(&found.path) else {
                     continue;
                 };
                 let age = metadata.modified().map(|then| now.duration_since(then));
                 let old = matches!(age, Ok(Ok(age)) if age > grace);
-                if !old || digest.is_some_and(|digest| used.contains(digest)) {
-                    sweep.kept += 1;
-                    continue;
+                let is_used = found.digest.is_some_and(|digest| before.contains(digest));
+                match found.blob() {
+                    // Of a sweep that was cut off.
+                    Some(blob) if found.is_leaving() => going.push((blob, metadata.len())),
+                    _ if !old || is_used => sweep.kept += 1,
+                    Some(blob) => {
+                        self.storage.give_name(&blob, &leaving(&blob))?;
+                        going.push((blob, metadata.len()));
+                    }
+                    None => {
+                        self.storage.remove(&found.path)?;
+                        sweep.removed += 1;
+                        sweep.freed_bytes += metadata.len();
+                    }
                 }
-                self.storage.remove(&path)?;
+            }
+        }
+        let after = if going.is_empty() { before } else { used()? };
+        for (blob, bytes) in going {
+            let digest = blob.file_stem().and_then(|digest| digest.to_str());
+            if digest.is_some_and(|digest| after.contains(digest)) {
+                self.storage.give_name(&leaving(&blob), &blob)?;
+                sweep.kept += 1;
+            } else {
+                self.storage.remove(&leaving(&blob))?;
                 sweep.removed += 1;
-                sweep.freed_bytes += metadata.len();
+                sweep.freed_bytes += bytes;
             }
         }
         Ok(sweep)
@@ -140,6 +206,46 @@ impl BlobStore {
                 format!("{:?} is not a blake3 digest", blob.blake3),
             )
         })
+    }
+}
+
+/// The ending of blobs, and that of blobs which a sweep is about to remove.
+const BLOB: &str = "safetensors";
+const LEAVING: &str = "leaving";
+
+/// The name of a blob that a sweep is about to remove.
+fn leaving(blob: &Path) -> PathBuf {
+    blob.with_extension(LEAVING)
+}
+
+/// A file that a sweep has found.
+struct Found<'a> {
+    path: PathBuf,
+    /// `None` for what was never finished.
+    digest: Option<&'a str>,
+}
+
+impl<'a> Found<'a> {
+    /// `None` for what is none of the store's.
+    fn of(shelf: &Path, name: &'a str) -> Option<Self> {
+        let path = shelf.join(name);
+        let digest = match name.rsplit_once('.') {
+            Some((digest, BLOB | LEAVING)) if !name.starts_with(UNFINISHED) => Some(digest),
+            _ if name.starts_with(UNFINISHED) => None,
+            _ => return None,
+        };
+        path.is_file().then_some(Self { path, digest })
+    }
+
+    fn is_leaving(&self) -> bool {
+        self.path
+            .extension()
+            .is_some_and(|ending| ending == LEAVING)
+    }
+
+    /// The name of the blob that it is or was.
+    fn blob(&self) -> Option<PathBuf> {
+        self.digest.map(|_| self.path.with_extension(BLOB))
     }
 }
 
@@ -194,13 +300,13 @@ mod tests {
     fn a_sweep_removes_what_is_old_and_unused() {
         let folder = tempfile::tempdir().unwrap();
         let store = BlobStore::new(folder.path().join("blobs"), Arc::new(Disk));
-        let none = BTreeSet::new();
+        let none = || Ok(BTreeSet::new());
         assert_eq!(
             store.sweep(&none, Duration::ZERO).unwrap(),
             Sweep::default()
         );
         let [used, unused] = [b"used", b"free"].map(|content| store.put(content).unwrap());
-        let names = BTreeSet::from([used.blake3.clone()]);
+        let names = || Ok(BTreeSet::from([used.blake3.clone()]));
         let hour = Duration::from_secs(3600);
         assert_eq!(store.sweep(&names, hour).unwrap().removed, 0);
         let old = SystemTime::now() - 2 * hour;
@@ -216,6 +322,70 @@ mod tests {
         let sweep = store.sweep(&names, hour).unwrap();
         assert_eq!((sweep.removed, sweep.kept, sweep.freed_bytes), (1, 1, 4));
         assert!(store.get(&used).is_ok() && store.get(&unused).is_err());
+    }
+
+    /// A sweep asks twice what is used, and between its two looks a record is made.
+    #[test]
+    fn what_is_referred_to_during_a_sweep_comes_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = BlobStore::new(folder.path(), Arc::new(Disk));
+        let late = store.put(b"late").unwrap();
+        let path = store.path(&late).unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+        let asked = std::cell::Cell::new(0);
+        let used = || {
+            asked.set(asked.get() + 1);
+            if asked.get() == 1 {
+                return Ok(BTreeSet::new());
+            }
+            // Whoever refers to it now would not find it.
+            assert!(store.renew([&late.blake3]).is_err());
+            Ok(BTreeSet::from([late.blake3.clone()]))
+        };
+        let sweep = store.sweep(&used, Duration::ZERO).unwrap();
+        assert_eq!((asked.get(), sweep.removed, sweep.kept), (2, 0, 1));
+        assert_eq!(store.get(&late).unwrap(), b"late");
+        store.renew([&late.blake3]).unwrap();
+        // A sweep that was cut off in the middle.
+        std::fs::rename(&path, leaving(&path)).unwrap();
+        let used = || Ok(BTreeSet::from([late.blake3.clone()]));
+        assert_eq!(store.sweep(&used, Duration::ZERO).unwrap().kept, 1);
+        assert!(path.is_file());
+        std::fs::rename(&path, leaving(&path)).unwrap();
+        let none = || Ok(BTreeSet::new());
+        assert_eq!(store.sweep(&none, Duration::ZERO).unwrap().removed, 1);
+        assert!(store.get(&late).is_err());
+    }
+
+    #[test]
+    fn whatever_has_the_name_of_a_blob_gives_way_to_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = BlobStore::new(folder.path(), Arc::new(Disk));
+        let blob = store.put(b"latents").unwrap();
+        let path = store.path(&blob).unwrap();
+        type Damage = fn(&Path);
+        let damages: [Damage; 4] = [
+            |path| std::fs::write(path, b"latentt").unwrap(),
+            |path| std::fs::write(path, b"").unwrap(),
+            |path| {
+                std::fs::create_dir(path).unwrap();
+                std::fs::write(path.join("kept"), b"by somebody").unwrap();
+            },
+            |path| std::os::unix::fs::symlink(path, path).unwrap(),
+        ];
+        for damage in damages {
+            std::fs::remove_file(&path).unwrap();
+            damage(&path);
+            assert!(store.get(&blob).is_err());
+            assert_eq!(store.put(b"latents").unwrap(), blob);
+            assert_eq!(store.get(&blob).unwrap(), b"latents");
+        }
+        // What stood there is not lost, and no sweep stumbles over it.
+        let none = || Ok(BTreeSet::new());
+        assert_eq!(store.sweep(&none, Duration::ZERO).unwrap().removed, 1);
+        let shelf = path.parent().unwrap();
+        let aside = std::fs::read_dir(shelf).unwrap().next().unwrap().unwrap();
+        assert!(aside.path().join("kept").is_file());
     }
 
     #[test]

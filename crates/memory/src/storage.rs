@@ -20,7 +20,14 @@ pub trait Storage: Debug + Send + Sync {
     /// As [`Storage::write`], but never over a file that is there; tells whether it wrote.
     ///
     /// Of several writers exactly one succeeds, also over NFS.
-    fn create(&self, path: &Path, bytes: &[u8]) -> Result<bool>;
+    fn create(&self, path: &Path, bytes: &[u8]) -> Result<bool> {
+        self.create_if(path, bytes, &|| Ok(()))
+    }
+
+    /// As [`Storage::create`], with a last look by `holds`: what it fails with ends the writing. The
+    /// unfinished file is whole before that, so that whoever lists the folder afterwards sees either
+    /// it or the file.
+    fn create_if(&self, path: &Path, bytes: &[u8], holds: &dyn Fn() -> Result<()>) -> Result<bool>;
 
     /// As [`Storage::write`], but the name is durable only after [`Storage::sync_names`] of the
     /// folder, which several files can share.
@@ -152,12 +159,13 @@ impl<C: Calls> Storage for C {
         with_temporary(self, path, bytes, |temporary| self.publish(temporary, path))
     }
 
-    fn create(&self, path: &Path, bytes: &[u8]) -> Result<bool> {
+    fn create_if(&self, path: &Path, bytes: &[u8], holds: &dyn Fn() -> Result<()>) -> Result<bool> {
         if self.exists(path) {
             return Ok(false);
         }
         with_temporary(self, path, bytes, |temporary| {
             sync(self, temporary)?;
+            holds()?;
             match self.rename_new(temporary, path) {
                 Ok(()) => sync_folder(self, folder_of(path)).map(|()| true),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {

@@ -14,6 +14,7 @@ use crate::clip::SelectionResize;
 use crate::error::{ModelError, Result};
 use crate::help::{Help, Leaders};
 use crate::image::{stretch_bicubic, to_tensor};
+use crate::loaded::{LoadedFiles, Source};
 use crate::lora::{AdaptedExpert, AdapterIdentity, LoraSettings, adapter_file, adapter_identity};
 use crate::noise::{Stream, gaussian};
 use crate::remote;
@@ -97,6 +98,7 @@ pub struct StoryMemEngine {
     leaders: Arc<Leaders>,
     crew: Arc<Crew>,
     identity: Identity,
+    loaded: LoadedFiles,
 }
 
 /// What an engine is, for recipes.
@@ -163,7 +165,8 @@ impl StoryMemEngine {
         let layout = replica.layout;
         let quality_score = scorer::name(paths.aesthetic.as_deref());
         let adapters = adapters(paths, settings)?;
-        let digests = digests(paths, &adapters)?;
+        let loaded = loaded(paths, &adapters)?;
+        let digests = loaded.digests();
         let identity = Identity {
             fingerprint: fingerprint(settings, &digests, &adapters, quality_score),
             arithmetic: arithmetic(settings, replica),
@@ -213,12 +216,21 @@ impl StoryMemEngine {
             leaders,
             crew,
             identity,
+            loaded,
         })
     }
 
     /// What this engine is.
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// Fails if files of weights are not any more what they were when they were loaded.
+    ///
+    /// # Errors
+    /// As [`LoadedFiles::check`].
+    pub fn check_weights(&self) -> Result<()> {
+        self.loaded.check()
     }
 
     /// Shots that each of the stages encode, denoise and decode can work on at once.
@@ -612,12 +624,9 @@ fn adapters(
         .collect()
 }
 
-/// blake3 of every component's tensors and of the adapters.
-fn digests(
-    paths: &StoryMemPaths,
-    adapters: &[(&str, AdapterIdentity)],
-) -> Result<Vec<(String, String)>> {
-    let mut digests = Vec::new();
+/// Every component and the adapters, as they are now.
+fn loaded(paths: &StoryMemPaths, adapters: &[(&str, AdapterIdentity)]) -> Result<LoadedFiles> {
+    let mut parts = Vec::new();
     for (pipeline, folder) in [
         ("t2v", Some(&paths.text_to_video)),
         ("i2v", paths.image_to_video.as_ref()),
@@ -626,21 +635,20 @@ fn digests(
         for part in ["transformer", "transformer_2", "vae", "text_encoder"] {
             let component = component_folder(folder, part);
             if component.is_dir() {
-                let digest = Checkpoint::open(&component)?.digest()?;
-                digests.push((format!("{pipeline}/{part}"), digest));
+                parts.push((format!("{pipeline}/{part}"), Source::Folder(component)));
             }
         }
     }
     if let Some(clip) = &paths.clip {
-        digests.push(("clip".to_owned(), Checkpoint::open(clip)?.digest()?));
+        parts.push(("clip".to_owned(), Source::Folder(clip.clone())));
     }
     if let Some(folder) = &paths.aesthetic {
-        digests.extend(AestheticHead::digests(folder)?);
+        parts.extend(AestheticHead::parts(folder));
     }
     for (name, adapter) in adapters {
-        digests.push((format!("lora/{name}"), adapter.digest.clone()));
+        parts.push((format!("lora/{name}"), Source::File(adapter.file.clone())));
     }
-    Ok(digests)
+    LoadedFiles::read(parts)
 }
 
 /// A picture of a story as one of the image library.

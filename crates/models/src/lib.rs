@@ -17,6 +17,7 @@ pub mod image;
 pub mod inspect;
 pub mod language;
 pub mod layers;
+pub mod loaded;
 pub mod lora;
 pub mod method;
 pub mod noise;

@@ -9,9 +9,10 @@
 //! same; if it is not, it is [set aside](crate::set_aside), and all others go on.
 
 use std::collections::{BTreeSet, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
+use storyloom_memory::Storage;
 use storyloom_memory::storage::UNFINISHED;
 use storyloom_story::{Brief, Line, StoryId};
 
@@ -22,6 +23,7 @@ use crate::error::RunError;
 use crate::lists::List;
 use crate::planning::{essence, is_planned};
 use crate::run_folder::{FOLDER_FORMAT, RunFile, RunFolder, StoryFile, VIDEOS};
+use crate::status::read_record;
 
 /// A story that is asked for, as the run folder knows it.
 #[derive(Debug, Clone, PartialEq)]
@@ -126,10 +128,26 @@ impl RunFolder {
     }
 
     /// How a story stands that is asked for now. Nothing is written.
+    ///
+    /// All that a `story.json` says is in the manifest, the records and the plan. So one that is gone or
+    /// damaged is what they say.
     pub(crate) fn asked(&self, line: &Line) -> Result<Asked, RunError> {
-        let Some(mut file) = self.written_story(line.id())? else {
+        let written = match self.written_story(line.id()) {
+            Err(error) if self.has_damaged_file(line.id()) => {
+                tracing::warn!(story = %line.id(), "the story is as its records say: {error}");
+                None
+            }
+            written => written?,
+        };
+        let Some(mut file) = written else {
             let file = self.with_plan(StoryFile::pending(line))?;
-            return Ok(Asked::New(file));
+            return Ok(match self.is_of_other_words(&file) {
+                true => Asked::Changed {
+                    file,
+                    what: "its script",
+                },
+                false => Asked::New(file),
+            });
         };
         match file.difference(line) {
             None => {
@@ -149,6 +167,10 @@ impl RunFolder {
             return Ok(asked);
         };
         let path = self.story(&file.id).join("story.json");
+        if self.has_damaged_file(&file.id) {
+            let aside = move_aside(self.storage().as_ref(), &path)?;
+            tracing::warn!(story = %file.id, kept = %aside.display(), "story.json is written anew");
+        }
         if self.create_json(&path, file)? {
             return Ok(asked);
         }
@@ -156,6 +178,29 @@ impl RunFolder {
         tracing::info!(%story, "made as it is asked for now; nothing was made of it before");
         self.write_story(file)?;
         Ok(asked)
+    }
+
+    /// Whether a story has a `story.json` that says nothing of it: cut, changed, another story's, or no
+    /// file at all.
+    fn has_damaged_file(&self, story: &StoryId) -> bool {
+        let path = self.story(story).join("story.json");
+        let Ok(found) = path.symlink_metadata() else {
+            return false;
+        };
+        match self.read_story(story) {
+            Ok(_) => false,
+            Err(RunError::Folder { .. }) => true,
+            // A file that cannot be read may be readable tomorrow.
+            Err(_) => !found.is_file(),
+        }
+    }
+
+    /// Whether records of a story were made from other prompts than it has now.
+    fn is_of_other_words(&self, file: &StoryFile) -> bool {
+        file.shots().any(|(shot, script)| {
+            let record = read_record(self, &file.id, shot);
+            matches!(record, Ok(Some(record)) if record.request.prompt != script.prompt)
+        })
     }
 
     /// Whether anything was made of a story: its plan, its references, a shot.
@@ -269,6 +314,17 @@ fn words(brief: &Brief) -> Brief {
         product_image_sha256: None,
         ..essence(brief)
     }
+}
+
+/// Gives what stands at `path` another name beside it, and says which.
+fn move_aside(storage: &dyn Storage, path: &Path) -> Result<PathBuf, RunError> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let names = (1_u32..).map(|number| path.with_file_name(format!("{name}.damaged-{number}")));
+    let is_free = |path: &PathBuf| path.symlink_metadata().is_err();
+    // There is an end to the names that are taken.
+    let aside = names.into_iter().find(is_free).unwrap_or_default();
+    storage.give_name(path, &aside)?;
+    Ok(aside)
 }
 
 fn new_run_id(root: &Path) -> String {

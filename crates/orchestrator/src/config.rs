@@ -96,6 +96,14 @@ pub enum Videos {
 }
 
 impl Videos {
+    /// Begins on a thread of its own what [`check_encoder`](Self::check_encoder) then has to wait for.
+    pub fn begin_check(self) {
+        // Without a thread it begins when somebody waits for it, who also hears what came of it.
+        let _ = std::thread::Builder::new()
+            .name("encoder".to_owned())
+            .spawn(move || self.check_encoder());
+    }
+
     /// Tries whether they can be made, before anything is paid for.
     ///
     /// # Errors

@@ -53,6 +53,12 @@ pub trait ShotEngine: Sync {
 
     /// A picture as one normalised latent frame at the story's size, for later shots to see.
     fn remember(&self, picture: &RgbImage, size: Resolution) -> Result<HostTensor, EngineError>;
+
+    /// Fails if the weights are not any more what [`describe`](Self::describe) says. Called before
+    /// every record that names them.
+    fn check_weights(&self) -> Result<(), EngineError> {
+        Ok(())
+    }
 }
 
 /// Identity of an engine and of the weights it runs.

@@ -27,6 +27,7 @@ use storyloom_telemetry::process::Process;
 use crate::error::RunError;
 
 pub use files::LeaseFiles;
+use files::Seen;
 
 /// A program that works on the run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -151,18 +152,26 @@ impl Leases {
     }
 
     /// Claims a story that nobody alive holds.
+    ///
+    /// A lease that cannot be read may be held: it counts as that of a worker whose beat stands still.
     pub fn claim(&self, story: &StoryId) -> Result<Claim<'_>, RunError> {
         let numbers = self.files.numbers(story)?;
         let mut taken_from = None;
         if let Some(&last) = numbers.last() {
-            match self.files.lease(story, last)? {
-                Some(file) if file.released => {}
-                Some(file) if file.worker != self.me.id && self.is_alive(&file.worker)? => {
+            match self.files.lease(story, last) {
+                Seen::There(file) if file.released => {}
+                Seen::There(file) if file.worker != self.me.id && self.is_alive(&file.worker) => {
                     return Ok(Claim::Busy);
                 }
-                Some(file) => taken_from = Some(file.worker),
+                Seen::There(file) => taken_from = Some(file.worker),
                 // Somebody is tidying up behind a newer lease.
-                None => return Ok(Claim::Busy),
+                Seen::Gone => return Ok(Claim::Busy),
+                Seen::Unreadable(reason) => {
+                    if self.has_moved(&format!("{story}/{last}"), 0) {
+                        return Ok(Claim::Busy);
+                    }
+                    tracing::warn!(%story, reason, "a lease that cannot be read is passed over");
+                }
             }
         }
         self.take(story, numbers, taken_from)
@@ -190,7 +199,7 @@ impl Leases {
         // Oldest first, so that a holder that was believed dead always finds its own file gone or
         // the next one there.
         for old in numbers {
-            self.files.storage.remove(&self.files.path(story, old))?;
+            self.files.clear(&self.files.path(story, old))?;
         }
         let lease = Lease {
             leases: self,
@@ -205,21 +214,26 @@ impl Leases {
         self.files.workers()
     }
 
-    fn is_alive(&self, id: &str) -> Result<bool, RunError> {
-        let Some(worker) = self.files.worker(id)? else {
-            return Ok(false);
-        };
-        if worker.is_gone() {
-            return Ok(false);
+    fn is_alive(&self, id: &str) -> bool {
+        match self.files.worker(id) {
+            Seen::Gone => false,
+            Seen::There(worker) if worker.is_gone() => false,
+            // Also for a process that we can see: it may be stopped or hang.
+            Seen::There(worker) => self.has_moved(id, worker.beat),
+            // Whoever is alive writes its file again.
+            Seen::Unreadable(_) => self.has_moved(id, 0),
         }
-        // Also for a process that we can see: it may be stopped or hang.
+    }
+
+    /// Whether a beat has changed within our patience, or we have not looked for so long yet.
+    fn has_moved(&self, whose: &str, beat: u64) -> bool {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        let seen = watched.entry(id.to_owned()).or_insert((worker.beat, now));
-        if seen.0 != worker.beat {
-            *seen = (worker.beat, now);
+        let seen = watched.entry(whose.to_owned()).or_insert((beat, now));
+        if seen.0 != beat {
+            *seen = (beat, now);
         }
-        Ok(now.duration_since(seen.1) < self.patience)
+        now.duration_since(seen.1) < self.patience
     }
 
     /// Removes the files of processes that we know to have ended.
@@ -335,6 +349,66 @@ mod tests {
         }
     }
 
+    /// Damages of a file that is there.
+    fn damages() -> [fn(&std::path::Path); 4] {
+        [
+            |path| std::fs::write(path, b"{\"story").unwrap(),
+            |path| std::fs::write(path, b"").unwrap(),
+            |path| std::fs::create_dir(path).unwrap(),
+            |path| std::os::unix::fs::symlink(path, path).unwrap(),
+        ]
+    }
+
+    #[test]
+    fn whatever_cannot_be_read_is_passed_over_after_a_while() {
+        let story = StoryId::new("a").unwrap();
+        for damage in damages() {
+            let folder = tempfile::tempdir().unwrap();
+            let dead = join(folder.path(), LONG);
+            let (lease, _) = held(&dead, &story).unwrap();
+            let path = dead.files.path(&story, lease.number);
+            std::fs::remove_file(&path).unwrap();
+            damage(&path);
+            let patient = join(folder.path(), LONG);
+            assert!(held(&patient, &story).is_none());
+            assert!(held(&patient, &story).is_none(), "its holder may be alive");
+            let next = join(folder.path(), Duration::ZERO);
+            let (mine, _) = held(&next, &story).unwrap();
+            mine.check().unwrap();
+            assert!(lease.check().is_err(), "it was taken");
+            assert!(path.symlink_metadata().is_err(), "{}", path.display());
+        }
+    }
+
+    #[test]
+    fn a_worker_whose_file_cannot_be_read_is_dead_after_a_while() {
+        let story = StoryId::new("a").unwrap();
+        for damage in damages() {
+            let folder = tempfile::tempdir().unwrap();
+            let dead = join(folder.path(), LONG);
+            let (lease, _) = held(&dead, &story).unwrap();
+            let path = dead.files.worker_path(&dead.me.id);
+            std::fs::remove_file(&path).unwrap();
+            damage(&path);
+            let patient = join(folder.path(), LONG);
+            assert!(held(&patient, &story).is_none());
+            assert!(
+                patient
+                    .workers()
+                    .unwrap()
+                    .iter()
+                    .all(|worker| worker.id != dead.me.id)
+            );
+            let next = join(folder.path(), Duration::ZERO);
+            let (_, taken_from) = held(&next, &story).unwrap();
+            assert_eq!(taken_from.as_ref(), Some(&dead.me.id));
+            assert!(lease.check().is_err());
+            if path.is_dir() {
+                std::fs::remove_dir(&path).unwrap();
+            }
+        }
+    }
+
     #[test]
     fn a_story_has_one_holder_at_a_time() {
         let folder = tempfile::tempdir().unwrap();
@@ -427,10 +501,10 @@ mod tests {
         child.wait().unwrap();
         let leases = join(folder.path(), LONG);
         leases.write_worker(&ghost).unwrap();
-        assert!(!leases.is_alive("ghost").unwrap());
+        assert!(!leases.is_alive("ghost"));
         ghost.process.boot = "elsewhere".to_owned();
         leases.write_worker(&ghost).unwrap();
-        assert!(leases.is_alive("ghost").unwrap());
+        assert!(leases.is_alive("ghost"));
         assert!(held(&leases, &story).is_some());
     }
 }

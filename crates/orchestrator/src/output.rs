@@ -10,7 +10,7 @@ use std::process::{Child, Stdio};
 use std::sync::Arc;
 
 use storyloom_memory::storage::temporary_name;
-use storyloom_memory::{BlobRef, MemoryError, Storage};
+use storyloom_memory::{BlobRef, MemoryError, Storage, blobs};
 use storyloom_story::{Clip, Resolution, RgbImage};
 
 use crate::config::Videos;
@@ -33,6 +33,8 @@ pub struct ClipFile {
     pub path: PathBuf,
     /// Its frames.
     pub frames: u32,
+    /// What its bytes are.
+    pub content: BlobRef,
 }
 
 /// How a clip is written.
@@ -97,6 +99,9 @@ impl VideoFiles {
     ///
     /// Clips of earlier builds, which do not say what their colours are, are converted for the film:
     /// it has one description for all of its clips. The clips themselves stay as they are.
+    ///
+    /// # Errors
+    /// A clip is not there, or is not what its record says; ffmpeg cannot join them.
     pub fn join_clips(
         &self,
         path: &Path,
@@ -109,6 +114,9 @@ impl VideoFiles {
                 path: missing.path.clone(),
                 reason: "the shot's video is not there".to_owned(),
             });
+        }
+        for clip in clips {
+            blobs::check(&clip.path, &self.storage.read(&clip.path)?, &clip.content)?;
         }
         if self.kind == Videos::Placeholders {
             return self.write_placeholder(|_| path.to_owned());
@@ -246,8 +254,25 @@ fn make(
     fed.map_err(|error| failed(error.to_string()))
 }
 
-/// Frames of a video of the given size, counted by decoding all of it.
-pub fn count_frames(path: &Path, (width, height): (u32, u32)) -> Result<u64, RunError> {
+/// The frames of a video, as they decode.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DecodedFrames {
+    /// How many there are.
+    pub frames: u64,
+    /// Digests of the RGB bytes of so many frames each as was asked for, in their order; fewer if the
+    /// video is shorter.
+    pub parts: Vec<blake3::Hash>,
+}
+
+/// Decodes all frames of a video of the given size, once. `parts` are numbers of frames.
+///
+/// # Errors
+/// ffmpeg cannot decode all of it, or the frames have another size.
+pub fn decode_frames(
+    path: &Path,
+    (width, height): (u32, u32),
+    parts: &[u64],
+) -> Result<DecodedFrames, RunError> {
     let failed = |reason: String| RunError::Ffmpeg {
         path: path.to_owned(),
         reason,
@@ -266,13 +291,14 @@ pub fn count_frames(path: &Path, (width, height): (u32, u32)) -> Result<u64, Run
         .map_err(|error| RunError::FfmpegAway {
             reason: error.to_string(),
         })?;
-    let mut bytes = 0_u64;
+    let frame = u64::from(width) * u64::from(height) * 3;
+    let mut digests = PartDigests::new(parts.iter().map(|frames| frames * frame));
     if let Some(mut frames) = child.stdout.take() {
         let mut buffer = vec![0; 1 << 16];
         loop {
             match frames.read(&mut buffer) {
                 Ok(0) => break,
-                Ok(read) => bytes += read as u64,
+                Ok(read) => digests.update(&buffer[..read]),
                 Err(error) => return Err(failed(error.to_string())),
             }
         }
@@ -283,13 +309,64 @@ pub fn count_frames(path: &Path, (width, height): (u32, u32)) -> Result<u64, Run
     if !output.status.success() {
         return Err(failed(last_words(&output.stderr)));
     }
-    let frame = u64::from(width) * u64::from(height) * 3;
+    let bytes = digests.bytes;
     if frame == 0 || !bytes.is_multiple_of(frame) {
         return Err(failed(format!(
             "{bytes} bytes are no frames of {width}x{height}"
         )));
     }
-    Ok(bytes / frame)
+    Ok(DecodedFrames {
+        frames: bytes / frame,
+        parts: digests.done,
+    })
+}
+
+/// Digests of a stream that is cut into parts.
+struct PartDigests<I> {
+    /// Bytes of the parts that have not begun.
+    next: I,
+    /// The part that is being read, and the bytes that it still needs.
+    part: Option<(blake3::Hasher, u64)>,
+    done: Vec<blake3::Hash>,
+    /// Bytes in all.
+    bytes: u64,
+}
+
+impl<I: Iterator<Item = u64>> PartDigests<I> {
+    fn new(mut parts: I) -> Self {
+        let part = parts.next().map(|bytes| (blake3::Hasher::new(), bytes));
+        Self {
+            next: parts,
+            part,
+            done: Vec::new(),
+            bytes: 0,
+        }
+    }
+
+    fn update(&mut self, mut bytes: &[u8]) {
+        self.bytes += bytes.len() as u64;
+        while let Some((hasher, left)) = &mut self.part {
+            let take = usize::try_from(*left)
+                .unwrap_or(usize::MAX)
+                .min(bytes.len());
+            let (now, later) = bytes.split_at(take);
+            hasher.update(now);
+            *left -= take as u64;
+            bytes = later;
+            if *left > 0 {
+                return;
+            }
+            self.done.push(hasher.finalize());
+            self.part = self.next.next().map(|bytes| (blake3::Hasher::new(), bytes));
+        }
+    }
+}
+
+/// Whether the frames of a film are those of this clip: those of clips that do not say what their
+/// colours are were converted for it.
+pub fn is_joined_as_it_is(film: &Path, clip: &Path) -> bool {
+    let tells = |path: &Path| colours::file_tells(path).unwrap_or(false);
+    tells(clip) || !tells(film)
 }
 
 /// Frame `index` of a video whose frames have the given size.

@@ -1,6 +1,7 @@
 //! A run: all stories of a manifest, in order of priority.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -529,13 +530,21 @@ pub fn sweep(folder: &RunFolder, grace: Duration) -> Result<Sweep, RunError> {
 }
 
 /// Whether every shot of a story that says it is done has its record, and the whole video is there.
+/// Contents are `verify`'s matter.
 fn is_complete<E>(studio: &Studio<E>, folder: &RunFolder, file: &StoryFile) -> bool {
     let story = folder.story(&file.id);
     let is_there = |shot: ShotId| {
         studio.bank.is_committed(&file.id, shot) && story.join(format!("{shot}.mp4")).is_file()
     };
     let made = file.script.is_some() && file.shots().all(|(shot, _)| is_there(shot));
-    made && story.join(WHOLE_VIDEO).is_file()
+    made && has_film(&story, file)
+}
+
+/// Whether a story has the whole video that it notes, or one that is as long.
+fn has_film(story: &Path, file: &StoryFile) -> bool {
+    let bytes = file.video.as_ref().map(|video| video.content.bytes);
+    let found = std::fs::metadata(story.join(WHOLE_VIDEO));
+    found.is_ok_and(|found| found.is_file() && bytes.is_none_or(|bytes| bytes == found.len()))
 }
 
 /// Programs with an index on one machine; more than anybody starts on purpose.

@@ -109,6 +109,10 @@ pub struct StoryFile {
     pub state: StoryState,
     /// The whole video, once all shots exist.
     pub video: Option<PictureRecord>,
+    /// Digests of the shots' videos that it was joined from, in their order; empty in stories that
+    /// earlier versions have finished.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub joined: Vec<String>,
     /// What the finished story cost, so that nobody needs to read its records for that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub work: Option<Work>,
@@ -178,6 +182,7 @@ impl StoryFile {
             size: brief.size,
             state: StoryState::Pending,
             video: None,
+            joined: Vec::new(),
             work: None,
             no_keyframes: None,
         }
@@ -199,6 +204,7 @@ impl StoryFile {
             size: entry.size,
             state: StoryState::Pending,
             video: None,
+            joined: Vec::new(),
             work: None,
             no_keyframes: None,
         }
@@ -300,7 +306,7 @@ impl RunFolder {
         }
     }
 
-    fn read_story(&self, story: &StoryId) -> Result<StoryFile, RunError> {
+    pub(crate) fn read_story(&self, story: &StoryId) -> Result<StoryFile, RunError> {
         let path = self.story(story).join("story.json");
         let file: StoryFile = self.read_json(&path)?;
         let wrong = |reason: String| RunError::Folder {

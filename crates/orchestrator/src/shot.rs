@@ -176,6 +176,7 @@ pub fn make_shot<E: ShotEngine>(
     })?;
     record.seconds = clock.seconds;
     let begun = Instant::now();
+    engine.check_weights()?;
     lease.check()?;
     let mut record = match studio.bank.commit(&mut record)? {
         Committed::New => record,

@@ -1,8 +1,10 @@
 //! One story: a chain of shots, each of which sees the ones before.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use storyloom_memory::arrays::encode_array;
+use storyloom_memory::MemoryError;
+use storyloom_memory::arrays::{decode_array, encode_array};
 use storyloom_memory::commit::RECORD_FORMAT;
 use storyloom_memory::pictures::encode_png;
 use storyloom_memory::storage::UNFINISHED;
@@ -15,7 +17,7 @@ use storyloom_story::{
 use storyloom_telemetry::{AttemptEnd, Event};
 use tracing::field;
 
-use crate::config::RunConfig;
+use crate::config::{FilmShape, RunConfig};
 use crate::engine::ShotEngine;
 use crate::error::RunError;
 use crate::inputs::{in_shape, open_pictures, own_size};
@@ -104,6 +106,7 @@ pub fn make_story<E: ShotEngine>(
         clips.push(ClipFile {
             path: folder.story(&file.id).join(format!("{id}.mp4")),
             frames: record.frame_count,
+            content: record.video.content.clone(),
         });
         work.add(&record);
         keeping.add(&record);
@@ -306,7 +309,11 @@ fn begin<E: ShotEngine>(
         open_pictures(config, file)?
     };
     let first = references.first();
-    let size = file.size.unwrap_or_else(|| own_size(config, first));
+    let recorded = recorded_size(studio, config, file)?;
+    let recorded =
+        recorded.map(|frames| film_of(frames, &[file.size, Some(config.video.resolution())]));
+    let size = recorded.or(file.size);
+    let size = size.unwrap_or_else(|| own_size(config, first));
     let goes_on = matches!(file.state, StoryState::Running | StoryState::Done);
     if file.size != Some(size) || file.inputs != inputs || !goes_on {
         file.size = Some(size);
@@ -321,6 +328,64 @@ fn begin<E: ShotEngine>(
         store_references(studio, file, &references, made)?;
     }
     Ok(size)
+}
+
+/// The size of the film of frames that were made in this size: the first of those that are asked for
+/// whose frames these are, or all of them.
+fn film_of(frames: Resolution, asked: &[Option<Resolution>]) -> Resolution {
+    let mut asked = asked.iter().copied().flatten();
+    asked
+        .find(|film| film.generated() == frames)
+        .unwrap_or(frames)
+}
+
+/// The size in which records of the story say that its frames were made, which counts more than any
+/// setting: its other shots must have the same. `None` where there are none.
+fn recorded_size<E>(
+    studio: &Studio<E>,
+    config: &RunConfig,
+    file: &StoryFile,
+) -> Result<Option<Resolution>, RunError> {
+    for (shot, _) in file.shots() {
+        if let Some(record) = studio.bank.record(&file.id, shot)? {
+            return Ok(Some(record.request.video.resolution()));
+        }
+    }
+    if file.size.is_some() || config.pictures.shape != FilmShape::Picture {
+        return Ok(None);
+    }
+    let references = studio.bank.references(&file.id)?;
+    let Some(first) = references
+        .as_ref()
+        .and_then(|record| record.pictures.first())
+    else {
+        return Ok(None);
+    };
+    let path = studio.bank.story_folder(&file.id).join(&first.picture.file);
+    let dimensions = image::image_dimensions(&path);
+    let (width, height) =
+        dimensions.map_err(|error| MemoryError::damaged(path, error.to_string()))?;
+    let latents = decode_array(
+        Path::new(&first.latents.blake3),
+        &studio.bank.blobs().get(&first.latents)?,
+    )?;
+    let picture = Resolution { width, height };
+    let is_in_shape = match latents.shape() {
+        &[.., rows, columns] => is_grid(picture, columns, rows),
+        _ => false,
+    };
+    // Earlier builds kept it as it was brought, and in shape the rule would drift.
+    Ok(Some(match is_in_shape {
+        true => picture,
+        false => config.video.resolution().shaped_like(picture),
+    }))
+}
+
+/// Whether a picture is so many square patches wide and high.
+fn is_grid(picture: Resolution, columns: usize, rows: usize) -> bool {
+    let (width, height) = (picture.width as usize, picture.height as usize);
+    let patch = width.checked_div(columns).unwrap_or(0);
+    patch > 0 && (columns * patch, rows * patch) == (width, height)
 }
 
 fn store_references<E: ShotEngine>(
@@ -351,6 +416,7 @@ fn store_references<E: ShotEngine>(
         pictures: records,
         digest: String::new(),
     };
+    studio.engine.check_weights()?;
     Ok(studio.bank.commit_references(&file.id, &mut record)?)
 }
 
@@ -364,7 +430,10 @@ fn finish<E: ShotEngine>(
 ) -> Result<(), RunError> {
     let story = folder.story(&file.id);
     let name = WHOLE_VIDEO;
-    if file.state == StoryState::Done && story.join(name).is_file() {
+    let joined = clips.iter().map(|clip| clip.content.blake3.clone());
+    let joined: Vec<String> = joined.collect();
+    let is_of_these = file.joined.is_empty() || file.joined == joined;
+    if file.state == StoryState::Done && is_of_these && is_whole(studio, &story.join(name), file) {
         // A shot of it was missing.
         return tidy(studio, file);
     }
@@ -378,6 +447,7 @@ fn finish<E: ShotEngine>(
         file: name.to_owned(),
         content,
     });
+    file.joined = joined;
     file.state = StoryState::Done;
     lease.check()?;
     // Before, since nobody looks into a story again that is done.
@@ -390,6 +460,13 @@ fn finish<E: ShotEngine>(
         .reporter
         .report(&Event::StoryFinished { story: &file.id });
     Ok(())
+}
+
+/// Whether the film of a story is the one that it notes.
+fn is_whole<E>(studio: &Studio<E>, film: &Path, file: &StoryFile) -> bool {
+    let noted = file.video.as_ref().map(|video| &video.content);
+    let found = studio.bank.storage().read(film);
+    found.is_ok_and(|found| noted.is_none_or(|noted| *noted == BlobRef::of(&found)))
 }
 
 /// Removes what programs that ended early left behind in a finished story.

@@ -1,7 +1,11 @@
 //! The proof: everything that was asked for exists once, is whole, and was made from the memory
 //! that it claims.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use serde::Serialize;
 use storyloom_memory::arrays::decode_array;
@@ -15,7 +19,7 @@ use storyloom_story::{Continuation, Opening, Resolution, Seed, ShotId, ShotScrip
 
 use crate::config::Videos;
 use crate::error::RunError;
-use crate::output::{PLACEHOLDER, count_frames};
+use crate::output::{PLACEHOLDER, decode_frames, is_joined_as_it_is};
 use crate::planning::{PlanRecord, PlannerDescription, brief_digest, planners_of, read_plan};
 use crate::run_folder::{RunFile, RunFolder, StoryFile, StoryState};
 use crate::story::opening;
@@ -70,10 +74,11 @@ pub enum Depth {
     Frames,
 }
 
-/// Checks everything in `folder`. Errors are only those that keep it from looking.
+/// Checks everything in `folder`, several stories at a time. Errors are only those that keep it from
+/// looking.
 pub fn verify(folder: &RunFolder, depth: Depth) -> Result<Verdict, RunError> {
     let run = folder.run_file()?;
-    let mut check = Check {
+    let terms = Terms {
         folder,
         blobs: BlobStore::new(folder.blobs(), folder.storage().clone()),
         window: window_of(&run),
@@ -89,36 +94,71 @@ pub fn verify(folder: &RunFolder, depth: Depth) -> Result<Verdict, RunError> {
             (Videos::Encoded, Depth::Frames) => VideosProven::Decoded,
         },
         planners: planners_of(folder)?,
-        hasher: blake3::Hasher::new(),
-        problems: Vec::new(),
-        shots: 0,
-        proven: 0,
     };
     let mut stories = run.stories.clone();
     // Story order, not the order of making, which priorities may change.
     stories.sort();
-    for story in &stories {
-        match folder.story_file(story) {
-            Ok(file) => check.story(&file),
-            Err(error) => check.problem(story, None, error.to_string()),
-        }
+    let mut hasher = blake3::Hasher::new();
+    let (mut problems, mut shots, mut proven) = (Vec::new(), 0, 0);
+    for found in checked(&terms, &stories) {
+        problems.extend(found.problems);
+        shots += found.shots;
+        proven += found.proven;
+        hasher.update(&found.content);
     }
-    let complete = check.problems.is_empty() && check.proven == check.shots;
+    let complete = problems.is_empty() && proven == shots;
     Ok(Verdict {
         ok: complete,
-        shots: check.shots,
-        shots_proven: check.proven,
-        videos: check.videos,
-        content_digest: complete.then(|| check.hasher.finalize().to_hex().to_string()),
-        problems: check.problems,
+        shots,
+        shots_proven: proven,
+        videos: terms.videos,
+        content_digest: complete.then(|| hasher.finalize().to_hex().to_string()),
+        problems,
     })
+}
+
+/// What is found of each story, in their order.
+fn checked(terms: &Terms, stories: &[StoryId]) -> Vec<Found> {
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let next = AtomicUsize::new(0);
+    let found = Mutex::new(Vec::with_capacity(stories.len()));
+    thread::scope(|scope| {
+        for _ in 0..threads.min(stories.len()) {
+            scope.spawn(|| {
+                while let Some((place, story)) = {
+                    let place = next.fetch_add(1, Ordering::Relaxed);
+                    stories.get(place).map(|story| (place, story))
+                } {
+                    let one = check_story(terms, story);
+                    let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+                    found.push((place, one));
+                }
+            });
+        }
+    });
+    let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    found.sort_by_key(|(place, _)| *place);
+    found.into_iter().map(|(_, found)| found).collect()
+}
+
+fn check_story(terms: &Terms, story: &StoryId) -> Found {
+    let mut check = Check {
+        terms,
+        found: Found::default(),
+    };
+    match terms.folder.story_file(story) {
+        Ok(file) => check.story(&file),
+        Err(error) => check.problem(story, None, error.to_string()),
+    }
+    check.found
 }
 
 fn window_of(run: &RunFile) -> Option<WindowSettings> {
     serde_json::from_value(run.identity["memory.window"].clone()).ok()
 }
 
-struct Check<'a> {
+/// What all stories are held against.
+struct Terms<'a> {
     folder: &'a RunFolder,
     blobs: BlobStore,
     window: Option<WindowSettings>,
@@ -129,10 +169,28 @@ struct Check<'a> {
     videos: VideosProven,
     /// Who plans the briefs, and earlier versions of that planner.
     planners: Vec<PlannerDescription>,
-    hasher: blake3::Hasher,
+}
+
+/// What is found of a story.
+#[derive(Default)]
+struct Found {
     problems: Vec<VerifyProblem>,
     shots: usize,
     proven: usize,
+    /// What is digested of it: latents and frames, named by story and shot.
+    content: Vec<u8>,
+}
+
+struct Check<'a> {
+    terms: &'a Terms<'a>,
+    found: Found,
+}
+
+/// The video of a shot that was decoded, and the digest of its frames.
+struct DecodedShot {
+    path: PathBuf,
+    record: CommitRecord,
+    frames: Option<blake3::Hash>,
 }
 
 /// What is known of a story before a shot.
@@ -145,7 +203,7 @@ struct Lineage {
 
 impl Check<'_> {
     fn problem(&mut self, story: &StoryId, shot: Option<ShotId>, message: impl Into<String>) {
-        self.problems.push(VerifyProblem {
+        self.found.problems.push(VerifyProblem {
             story: story.clone(),
             shot,
             message: message.into(),
@@ -160,12 +218,13 @@ impl Check<'_> {
         self.extra_records(file);
         let plan = self.plan(file);
         if file.script.is_none() {
-            self.shots += file.shot_count();
+            self.found.shots += file.shot_count();
         }
+        let mut made = Vec::new();
         for (shot, script) in file.shots() {
-            self.shots += 1;
-            let before = self.problems.len();
-            match crate::status::read_record(self.folder, &file.id, shot) {
+            self.found.shots += 1;
+            let before = self.found.problems.len();
+            match crate::status::read_record(self.terms.folder, &file.id, shot) {
                 Err(error) => self.problem(&file.id, Some(shot), error.to_string()),
                 Ok(None) => self.problem(&file.id, Some(shot), "the shot was not made"),
                 Ok(Some(record)) => {
@@ -176,20 +235,25 @@ impl Check<'_> {
                         self.problem(&file.id, Some(shot), "it does not follow the story's plan");
                     }
                     self.recipe(file, shot, script, &record, lineage.previous.is_some());
-                    self.shot(file, shot, &record, &lineage);
+                    let frames = self.shot(file, shot, &record, &lineage);
                     self.extend(&mut lineage, &record);
                     self.digest(&record);
+                    made.push(DecodedShot {
+                        path: self.terms.folder.story(&file.id).join(&record.video.file),
+                        record,
+                        frames,
+                    });
                 }
             }
-            self.proven += usize::from(self.problems.len() == before);
+            self.found.proven += usize::from(self.found.problems.len() == before);
         }
-        self.whole_video(file);
+        self.whole_video(file, &made);
     }
 
     /// The digest of the plan of a story that has a brief; whatever is wrong with it is a problem.
     fn plan(&mut self, file: &StoryFile) -> Option<String> {
         file.brief.as_ref()?;
-        let plan = match read_plan(self.folder, &file.id) {
+        let plan = match read_plan(self.terms.folder, &file.id) {
             Ok(Some(plan)) => plan,
             Ok(None) => {
                 self.problem(&file.id, None, "its brief was not planned");
@@ -216,12 +280,12 @@ impl Check<'_> {
         if file.script.as_ref() != Some(&plan.script) || file.plan.as_ref() != Some(&plan.digest) {
             wrong.push("its script is not that of its plan");
         }
-        if let Some(run_seed) = file.seed.or(self.seed)
+        if let Some(run_seed) = file.seed.or(self.terms.seed)
             && plan.seed != Seed::derive_plan(run_seed, &file.id, plan.attempt)
         {
             wrong.push("the seed of its plan is not the one that the run gives it");
         }
-        if !self.planners.contains(&plan.planner) {
+        if !self.terms.planners.contains(&plan.planner) {
             wrong.push("it was planned by another planner than the run's");
         }
         wrong
@@ -231,8 +295,12 @@ impl Check<'_> {
         if file.reference_images.is_empty() || file.state == StoryState::Pending {
             return Ok(());
         }
-        let path = self.folder.story(&file.id).join("commits/references.json");
-        let record = ReferencesRecord::open(&path, &self.folder.storage().read(&path)?)?;
+        let path = self
+            .terms
+            .folder
+            .story(&file.id)
+            .join("commits/references.json");
+        let record = ReferencesRecord::open(&path, &self.terms.folder.storage().read(&path)?)?;
         for picture in &record.pictures {
             self.keyframe(file, None, picture);
             lineage.bank.push(seen(picture));
@@ -242,7 +310,7 @@ impl Check<'_> {
 
     /// Records of shots that nobody asked for.
     fn extra_records(&mut self, file: &StoryFile) {
-        let folder = self.folder.story(&file.id).join("commits");
+        let folder = self.terms.folder.story(&file.id).join("commits");
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let shot = name
@@ -272,12 +340,12 @@ impl Check<'_> {
         let request = &record.request;
         let references = !file.reference_images.is_empty();
         let mut wrong = Vec::new();
-        if let Some(continuation) = self.continuation
+        if let Some(continuation) = self.terms.continuation
             && request.opening != opening(script, has_previous, references, continuation)
         {
             wrong.push("it does not begin as the script asks");
         }
-        if let Some(run_seed) = file.seed.or(self.seed)
+        if let Some(run_seed) = file.seed.or(self.terms.seed)
             && request.seed != Seed::derive(run_seed, &file.id, shot, request.attempt)
         {
             wrong.push("its seed is not the one that the run gives it");
@@ -287,6 +355,7 @@ impl Check<'_> {
         }
         if record.frame_count != request.saved_frames()
             || self
+                .terms
                 .frames
                 .is_some_and(|frames| frames != request.video.frames)
         {
@@ -297,13 +366,20 @@ impl Check<'_> {
         }
     }
 
-    fn shot(&mut self, file: &StoryFile, shot: ShotId, record: &CommitRecord, lineage: &Lineage) {
+    /// The digest of its decoded frames, if they were decoded.
+    fn shot(
+        &mut self,
+        file: &StoryFile,
+        shot: ShotId,
+        record: &CommitRecord,
+        lineage: &Lineage,
+    ) -> Option<blake3::Hash> {
         let mut wrong = Vec::new();
         if record.request.story != file.id || record.request.shot != shot {
             let other = format!("{} {}", record.request.story, record.request.shot);
             wrong.push(format!("it is the record of {other}"));
         }
-        if record.engine != self.engine {
+        if record.engine != self.terms.engine {
             wrong.push("it was made by another engine than the run's".to_owned());
         }
         if record.previous != lineage.previous {
@@ -314,7 +390,7 @@ impl Check<'_> {
         if record.continues != tail {
             wrong.push("it does not continue the shot before it".to_owned());
         }
-        if let Some(settings) = self.window
+        if let Some(settings) = self.terms.window
             && record.memory_seen != expected_memory(record, lineage, settings)
         {
             wrong.push("the memory it claims is not what the bank held".to_owned());
@@ -322,29 +398,34 @@ impl Check<'_> {
         for message in wrong {
             self.problem(&file.id, Some(shot), message);
         }
-        self.contents(file, shot, record);
+        self.contents(file, shot, record)
     }
 
-    /// Every file and blob of a shot, by content.
-    fn contents(&mut self, file: &StoryFile, shot: ShotId, record: &CommitRecord) {
+    /// Every file and blob of a shot, by content; the digest of its decoded frames.
+    fn contents(
+        &mut self,
+        file: &StoryFile,
+        shot: ShotId,
+        record: &CommitRecord,
+    ) -> Option<blake3::Hash> {
         for (what, blob) in [("latents", &record.latents), ("last frames", &record.tail)] {
-            if let Err(error) = self.blobs.get(blob) {
+            if let Err(error) = self.terms.blobs.get(blob) {
                 self.problem(&file.id, Some(shot), format!("{what}: {error}"));
             }
         }
         for keyframe in &record.keyframes {
             self.keyframe(file, Some(shot), keyframe);
         }
-        if let Some(path) = self.file(file, Some(shot), &record.video) {
-            let frames = u64::from(record.frame_count);
-            self.decodes(file, Some(shot), &path, file.film(record), frames);
-        }
+        let path = self.file(file, Some(shot), &record.video)?;
+        let frames = [u64::from(record.frame_count)];
+        let decoded = self.decodes(file, Some(shot), &path, file.film(record), &frames);
+        decoded.first().copied()
     }
 
     fn keyframe(&mut self, file: &StoryFile, shot: Option<ShotId>, keyframe: &KeyframeRecord) {
         self.file(file, shot, &keyframe.picture);
         for blob in [&keyframe.latents, &keyframe.embedding] {
-            let content = self.blobs.get(blob);
+            let content = self.terms.blobs.get(blob);
             let path = PathBuf::from(&blob.blake3);
             let array = content.and_then(|bytes| decode_array(&path, &bytes));
             if let Err(error) = array {
@@ -364,8 +445,8 @@ impl Check<'_> {
         shot: Option<ShotId>,
         record: &PictureRecord,
     ) -> Option<PathBuf> {
-        let path = self.folder.story(&file.id).join(&record.file);
-        let content = self.folder.storage().read(&path);
+        let path = self.terms.folder.story(&file.id).join(&record.file);
+        let content = self.terms.folder.storage().read(&path);
         let checked = content.and_then(|content| blobs::check(&path, &content, &record.content));
         match checked {
             Ok(()) => Some(path),
@@ -376,32 +457,39 @@ impl Check<'_> {
         }
     }
 
+    /// Whether a video has as many frames as `parts` say in all; the digests of these parts.
     fn decodes(
         &mut self,
         file: &StoryFile,
         shot: Option<ShotId>,
-        path: &std::path::Path,
+        path: &Path,
         size: Resolution,
-        frames: u64,
-    ) {
-        match self.videos {
+        parts: &[u64],
+    ) -> Vec<blake3::Hash> {
+        match self.terms.videos {
             VideosProven::Decoded => {}
-            VideosProven::Content => return,
-            VideosProven::Placeholders => return self.is_placeholder(file, shot, path),
+            VideosProven::Content => return Vec::new(),
+            VideosProven::Placeholders => {
+                self.is_placeholder(file, shot, path);
+                return Vec::new();
+            }
         }
-        match count_frames(path, (size.width, size.height)) {
-            Ok(found) if found == frames => {}
-            Ok(found) => {
+        let frames: u64 = parts.iter().sum();
+        match decode_frames(path, (size.width, size.height), parts) {
+            Ok(decoded) if decoded.frames == frames => return decoded.parts,
+            Ok(decoded) => {
+                let found = decoded.frames;
                 let message = format!("{} has {found} frames, not {frames}", path.display());
                 self.problem(&file.id, shot, message);
             }
             Err(error) => self.problem(&file.id, shot, error.to_string()),
         }
+        Vec::new()
     }
 
     /// In a run without videos, nothing may pass for one.
-    fn is_placeholder(&mut self, file: &StoryFile, shot: Option<ShotId>, path: &std::path::Path) {
-        let content = self.folder.storage().read(path);
+    fn is_placeholder(&mut self, file: &StoryFile, shot: Option<ShotId>, path: &Path) {
+        let content = self.terms.folder.storage().read(path);
         if content.is_ok_and(|content| content != PLACEHOLDER) {
             let message = format!("{} is no placeholder", path.display());
             self.problem(&file.id, shot, message);
@@ -417,34 +505,46 @@ impl Check<'_> {
     /// Latents and frames, named by story and shot.
     fn digest(&mut self, record: &CommitRecord) {
         let name = format!("{}/{}\0", record.request.story, record.request.shot);
-        self.hasher.update(name.as_bytes());
-        self.hasher.update(record.latents.blake3.as_bytes());
-        self.hasher.update(record.frames_blake3.as_bytes());
+        let parts = [&name, &record.latents.blake3, &record.frames_blake3];
+        for part in parts {
+            self.found.content.extend_from_slice(part.as_bytes());
+        }
     }
 
-    fn whole_video(&mut self, file: &StoryFile) {
+    fn whole_video(&mut self, file: &StoryFile, made: &[DecodedShot]) {
         match (&file.state, &file.video) {
             (StoryState::Done, Some(video)) => {
-                if let Some(path) = self.file(file, None, video) {
-                    let records = file.shots().filter_map(|(shot, _)| {
-                        crate::status::read_record(self.folder, &file.id, shot)
-                            .ok()
-                            .flatten()
-                    });
-                    let records: Vec<CommitRecord> = records.collect();
-                    let frames = records
-                        .iter()
-                        .map(|record| u64::from(record.frame_count))
-                        .sum();
-                    if let Some(first) = records.first() {
-                        self.decodes(file, None, &path, file.film(first), frames);
-                    }
+                if let Some(film) = self.file(file, None, video) {
+                    self.film(file, &film, made);
                 }
             }
             (StoryState::Failed { reason, .. } | StoryState::Quarantined { reason, .. }, _) => {
                 self.problem(&file.id, None, format!("the story was given up: {reason}"));
             }
             _ => self.problem(&file.id, None, "the story is not finished"),
+        }
+    }
+
+    /// Whether a film is its shots: joined from these files, and with their frames.
+    fn film(&mut self, file: &StoryFile, film: &Path, made: &[DecodedShot]) {
+        let Some(first) = made.first() else { return };
+        let clips = made.iter().map(|shot| &shot.record.video.content.blake3);
+        if !file.joined.is_empty() && !file.joined.iter().eq(clips) {
+            let message = format!(
+                "{} was joined from other videos of its shots",
+                film.display()
+            );
+            self.problem(&file.id, None, message);
+        }
+        let counts = made.iter().map(|shot| u64::from(shot.record.frame_count));
+        let counts: Vec<u64> = counts.collect();
+        let parts = self.decodes(file, None, film, file.film(&first.record), &counts);
+        for (shot, part) in made.iter().zip(parts) {
+            let differs = shot.frames.is_some_and(|own| own != part);
+            if differs && is_joined_as_it_is(film, &shot.path) {
+                let message = format!("{} shows other pictures there", film.display());
+                self.problem(&file.id, Some(shot.record.request.shot), message);
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ use storyloom_memory::select::{SelectionRule, SelectionSettings};
 use storyloom_memory::storage::{Fault, FaultyDisk};
 use storyloom_memory::window::WindowSettings;
 use storyloom_memory::{BlobRef, BlobStore, Disk, IndexKind, Storage};
-use storyloom_orchestrator::output::count_frames;
+use storyloom_orchestrator::output::decode_frames;
 use storyloom_orchestrator::run::run_on;
 use storyloom_orchestrator::simulated::SimulatedEngine;
 use storyloom_orchestrator::status::{Status, status};
@@ -804,9 +804,13 @@ fn a_film_may_be_smaller_than_its_frames() {
     let ad = |name: &str| [&cropped, &whole].map(|out| out.path().join("stories/ad").join(name));
     for name in ["story.mp4", "01_02.mp4"] {
         let [cropped, whole] = ad(name);
-        let frames = count_frames(&cropped, (60, 44)).unwrap();
-        assert_eq!(count_frames(&whole, (64, 48)).unwrap(), frames, "{name}");
-        assert!(count_frames(&whole, (60, 44)).is_err(), "{name}");
+        let frames = decode_frames(&cropped, (60, 44), &[]).unwrap().frames;
+        assert_eq!(
+            decode_frames(&whole, (64, 48), &[]).unwrap().frames,
+            frames,
+            "{name}"
+        );
+        assert!(decode_frames(&whole, (60, 44), &[]).is_err(), "{name}");
     }
     let records = ad("commits/01_02.json").map(|path| {
         let text = std::fs::read(path).unwrap();

@@ -8,6 +8,7 @@ use clap::Args;
 use storyloom_orchestrator::RunFolder;
 use storyloom_orchestrator::memory_view::{StoryMemory, story_memory};
 use storyloom_orchestrator::run::sweep;
+use storyloom_orchestrator::watch::Watcher;
 use storyloom_story::{ShotId, StoryId, nearest};
 
 use super::folder;
@@ -20,7 +21,7 @@ pub struct Arguments {
     /// Run folder.
     folder: PathBuf,
     /// Story, or `gc` to remove stored blobs that nothing names any more; that is safe beside
-    /// running programs.
+    /// running programs, with a grace of at least ten minutes.
     #[arg(value_parser = |text: &str| StoryId::new(text))]
     story: StoryId,
     /// With `gc`: leave blobs alone that are younger than so many seconds.
@@ -54,8 +55,25 @@ pub fn run(arguments: &Arguments) -> Outcome {
     Ok(Exit::Done)
 }
 
+/// Least grace beside programs that work on the run. Less would lose nothing, but take away what they
+/// have just stored, so that they would make their shots again and again.
+const LEAST_BESIDE: Duration = Duration::from_secs(600);
+
 fn gc(folder: &RunFolder, arguments: &Arguments) -> Outcome {
     let grace = Duration::from_secs(arguments.grace);
+    if grace < LEAST_BESIDE {
+        let view = Watcher::new(folder::open(&arguments.folder))
+            .look()
+            .map_err(folder::failure)?;
+        if let Some(worker) = view.alive().next() {
+            let message = format!(
+                "{} works on the run; beside it gc needs --grace {} or more, or run it afterwards",
+                worker.id,
+                LEAST_BESIDE.as_secs()
+            );
+            return Err(Failure::new(Exit::Usage, message));
+        }
+    }
     let sweep = sweep(folder, grace).map_err(folder::failure)?;
     if arguments.json {
         print_json(&sweep)?;

@@ -110,6 +110,9 @@ fn on_this_rank(
     stop: &StopFlag,
 ) -> Outcome {
     let loading = LoadingWatch::start(stop, logging, config.top.on_preempt, place)?;
+    if place.leads() {
+        videos(config).begin_check();
+    }
     let mut input = match input::read_for(&arguments.manifest, &arguments.out)? {
         Ok(input) => input,
         Err(report) => {
@@ -124,9 +127,6 @@ fn on_this_rank(
     }
     if let Some(limit) = arguments.limit {
         input.limit(limit);
-    }
-    if place.is_first() {
-        tell_long_prompts(config, &input);
     }
     let config = &with_resize(config, arguments, place, stop)?;
     let settings = run_config(config, arguments, &input, place);
@@ -160,6 +160,9 @@ fn on_this_rank(
     }
     let shift = Arc::new(Shift::begin(config, &settings, place, stop)?);
     loading.knows(&shift);
+    if place.is_first() {
+        tell_long_prompts(config, &input);
+    }
     let watch = DrainWatch::start(&settings, stop)?;
     let pause = Duration::from_secs(u64::from(config.logs.progress_s));
     let progress = place
@@ -298,6 +301,14 @@ fn tell(outcome: &RunOutcome, on_preempt: OnPreempt, place: &Place) -> Exit {
     }
 }
 
+/// What becomes of the frames of this config.
+fn videos(config: &Config) -> Videos {
+    match config.top.engine {
+        EngineKind::Simulated if !config.simulated.videos => Videos::Placeholders,
+        _ => Videos::Encoded,
+    }
+}
+
 fn run_config(config: &Config, arguments: &Arguments, input: &Input, place: &Place) -> RunConfig {
     let memory = &config.memory;
     RunConfig {
@@ -345,10 +356,7 @@ fn run_config(config: &Config, arguments: &Arguments, input: &Input, place: &Pla
         },
         index: memory.backend,
         index_folder: (!memory.path.is_empty()).then(|| PathBuf::from(&memory.path)),
-        videos: match config.top.engine {
-            EngineKind::Simulated if !config.simulated.videos => Videos::Placeholders,
-            _ => Videos::Encoded,
-        },
+        videos: videos(config),
         resolved: config.to_json(),
         config_file: config.to_toml(),
     }

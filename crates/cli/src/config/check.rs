@@ -157,11 +157,10 @@ impl Config {
             "metrics.listen",
             "is an address with a port, as in \"127.0.0.1:9464\", or empty",
         );
-        let push = &self.metrics.push;
         rule(
-            push.is_empty() || push.starts_with("http://"),
+            is_address(&self.metrics.push, &["http://"]),
             "metrics.push",
-            "is an address that begins with http://, or empty",
+            "is an address that begins with http://, without a name or password in it, or empty",
         );
         rule(self.metrics.stall > 0.0, "metrics.stall", "must be above 0");
         rule(
@@ -226,5 +225,60 @@ impl Config {
 /// address has no names and passwords in it.
 fn is_address(url: &str, schemes: &[&str]) -> bool {
     let rest = schemes.iter().find_map(|scheme| url.strip_prefix(scheme));
-    url.is_empty() || rest.is_some_and(|rest| !rest.is_empty() && !rest.contains('@'))
+    let host = |rest: &&str| rest.split(['/', '?', '#']).next().map(str::to_owned);
+    url.is_empty()
+        || rest
+            .as_ref()
+            .and_then(host)
+            .is_some_and(|host| !host.is_empty() && !host.contains('@'))
+}
+
+/// A text with the names and passwords of addresses in it left out, to be shown.
+pub fn without_passwords(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("://") {
+        shown.push_str(before);
+        shown.push_str("://");
+        let end = after.find(['/', '?', '#', ' ', '"']).unwrap_or(after.len());
+        let (host, later) = after.split_at(end);
+        match host.rsplit_once('@') {
+            Some((_, host)) => {
+                shown.push_str("***@");
+                shown.push_str(host);
+            }
+            None => shown.push_str(host),
+        }
+        rest = later;
+    }
+    shown + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_of_addresses_are_refused_and_not_shown() {
+        let http = ["http://"];
+        assert!(is_address("http://push:9091/a@b", &http) && is_address("", &http));
+        for bad in [
+            "http://me:secret@push:9091",
+            "http://me@push/",
+            "http://",
+            "push:9091",
+        ] {
+            assert!(!is_address(bad, &http), "{bad}");
+        }
+        for (text, shown) in [
+            ("a=http://me:secret@push:9091/x", "a=http://***@push:9091/x"),
+            (
+                "http://a:p@q@h and http://b/c@d",
+                "http://***@h and http://b/c@d",
+            ),
+            ("no address: me@here", "no address: me@here"),
+        ] {
+            assert_eq!(without_passwords(text), shown);
+        }
+    }
 }

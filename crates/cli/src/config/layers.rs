@@ -7,6 +7,7 @@ use storyloom_story::nearest;
 use toml::Value;
 use toml::de::{DeTable, DeValue};
 
+use super::check::without_passwords;
 use super::options::Config;
 use super::value::OptionValue;
 use super::variables::{Meaning, meaning};
@@ -153,7 +154,7 @@ impl Layers {
     }
 
     fn set(&mut self, set: &str) {
-        let place = format!("--set {set}");
+        let place = format!("--set {}", without_passwords(set));
         let Some((key, text)) = set.split_once('=') else {
             return self.problem(place, "must be of the form key=value");
         };

@@ -13,6 +13,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::leftovers::is_leftover;
 use super::places::{refuse_stand_in, weight_files};
+use super::stamps::Stamps;
 use super::{KeyMap, Target, Weights, float8};
 use crate::error::{ModelError, Result};
 use crate::shard::Part;
@@ -243,6 +244,22 @@ impl Checkpoint {
         self.entries.values().map(TensorEntry::bytes).sum()
     }
 
+    /// What the file system says of the files, by which changes are seen later.
+    ///
+    /// # Errors
+    /// A file that is open cannot be asked.
+    pub fn stamps(&self) -> Result<Stamps> {
+        let mut stamps = Stamps::default();
+        for WeightFile { path, file, .. } in &self.files {
+            let metadata = file.metadata();
+            stamps.add(
+                path,
+                &metadata.map_err(|error| ModelError::io(path, error))?,
+            );
+        }
+        Ok(stamps)
+    }
+
     /// blake3 over names, kinds, shapes and bytes of all tensors, in hexadecimal; the same however
     /// they are spread over files.
     pub fn digest(&self) -> Result<String> {
@@ -292,8 +309,9 @@ impl Checkpoint {
 impl WeightFile {
     fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(|error| ModelError::io(path, error))?;
-        // SAFETY: the map is only read. Checkpoints are not written while they are in use; a file
-        // cut short under us ends the process with SIGBUS, never with wrong data.
+        // SAFETY: the map is only read, as bytes and numbers of which every value is one. Whoever writes
+        // to the file changes them under us: `LoadedFiles` sees that before anything is committed. A
+        // file cut short ends the process with SIGBUS.
         let map = unsafe { Mmap::map(&file) }.map_err(|error| ModelError::io(path, error))?;
         refuse_stand_in(path, &map)?;
         Ok(Self {

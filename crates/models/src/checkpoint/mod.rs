@@ -11,6 +11,7 @@ mod folders;
 mod keys;
 mod leftovers;
 mod places;
+mod stamps;
 mod weights;
 
 pub use files::{Checkpoint, TensorEntry};
@@ -18,4 +19,5 @@ pub(crate) use files::{kind_of, read_file, read_json};
 pub use folders::component_folder;
 pub use keys::KeyMap;
 pub(crate) use places::is_hidden;
+pub use stamps::{Change, Stamps};
 pub use weights::{Target, Weights};

@@ -127,8 +127,16 @@ impl<'a> Weights<'a> {
         axis: usize,
         part: Part,
     ) -> Result<Tensor> {
+        /// So many are told of at most: a config that asks for millions of layers would fill the memory
+        /// with stand-ins.
+        const MOST_MISSING: usize = 1000;
         let path = self.path(name);
         let Some(entry) = self.checkpoint.entries().get(&path) else {
+            // One without any tensor is asked what a layout has.
+            let is_file = !self.checkpoint.entries().is_empty();
+            if is_file && self.ledger.borrow().missing.len() >= MOST_MISSING {
+                return Err(self.unfit(Vec::new()));
+            }
             let mut part_shape = shape.to_vec();
             part_shape[axis] = part.range(shape[axis]).1;
             let stand_in = Tensor::f_empty(part_shape, (self.target.kind, self.target.device))?;
@@ -198,7 +206,14 @@ impl<'a> Weights<'a> {
             }
             return Ok(());
         }
-        Err(ModelError::Keys {
+        drop(ledger);
+        Err(self.unfit(unexpected))
+    }
+
+    /// The error of tensors that are missing or were never taken.
+    fn unfit(&self, unexpected: Vec<String>) -> ModelError {
+        let ledger = self.ledger.borrow();
+        ModelError::Keys {
             path: self.checkpoint.folder().to_owned(),
             missing: ledger
                 .missing
@@ -206,7 +221,7 @@ impl<'a> Weights<'a> {
                 .map(|(name, _)| name.clone())
                 .collect(),
             unexpected,
-        })
+        }
     }
 
     /// Names and shapes that were asked for and are not in the checkpoint.

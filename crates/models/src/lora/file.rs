@@ -88,11 +88,6 @@ impl Adapter {
         self.form
     }
 
-    /// Digest of the tensors.
-    pub(super) fn digest(&self) -> Result<String> {
-        self.checkpoint.digest()
-    }
-
     /// The updates by the diffusers name of their layer.
     pub(super) fn updates(&self) -> &BTreeMap<String, Update> {
         &self.updates

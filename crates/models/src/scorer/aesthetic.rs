@@ -10,6 +10,7 @@ use crate::clip::{ClipVision, ClipVisionConfig, PixelRule, pixel_values};
 use crate::engine::plain_picture;
 use crate::error::{ModelError, Result};
 use crate::layers::Linear;
+use crate::loaded::Source;
 use crate::tensor_file::to_host;
 
 /// CLIP embedding of unit length, then one linear layer (`sa_0_4_vit_l_14_linear` of LAION, stored
@@ -107,14 +108,18 @@ impl AestheticHead {
         }
     }
 
-    /// Name and digest of tower and head, for recipes.
-    pub(crate) fn digests(folder: &Path) -> Result<[(String, String); 2]> {
-        let clip = Checkpoint::open(&folder.join(Self::CLIP))?;
-        let head = Self::head_file(folder)?;
-        Ok([
-            ("aesthetic/clip".to_owned(), clip.digest()?),
-            ("aesthetic/head".to_owned(), head.digest()?),
-        ])
+    /// Tower and head by the names that they have in recipes.
+    pub(crate) fn parts(folder: &Path) -> [(String, Source); 2] {
+        [
+            (
+                "aesthetic/clip".to_owned(),
+                Source::Folder(folder.join(Self::CLIP)),
+            ),
+            (
+                "aesthetic/head".to_owned(),
+                Source::File(folder.join(Self::HEAD)),
+            ),
+        ]
     }
 
     fn head_file(folder: &Path) -> Result<Checkpoint> {

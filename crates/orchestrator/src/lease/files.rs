@@ -1,11 +1,11 @@
 //! The files of leases, for those who take leases and for those who look on.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Deserialize;
 use storyloom_memory::Storage;
-use storyloom_memory::storage::UNFINISHED;
+use storyloom_memory::storage::{UNFINISHED, temporary_name};
 use storyloom_story::StoryId;
 
 use super::{LeaseFile, Worker};
@@ -32,22 +32,22 @@ impl LeaseFiles {
         let Some(&last) = self.numbers(story)?.last() else {
             return Ok(None);
         };
-        match self.lease(story, last)? {
-            Some(lease) if !lease.released => {
-                let worker = self.worker(&lease.worker)?;
-                Ok(worker.filter(|worker| !worker.is_gone()))
-            }
+        match self.lease(story, last) {
+            Seen::There(lease) if !lease.released => match self.worker(&lease.worker) {
+                Seen::There(worker) => Ok(Some(worker).filter(|worker| !worker.is_gone())),
+                Seen::Gone | Seen::Unreadable(_) => Ok(None),
+            },
             _ => Ok(None),
         }
     }
 
-    /// Workers whose files are there, dead or alive.
+    /// Workers whose files are there, dead or alive; those whose files cannot be read are left out.
     pub(super) fn workers(&self) -> Result<Vec<Worker>, RunError> {
         let mut workers = Vec::new();
         for name in self.storage.list(&self.root.join("workers"))? {
             if let Some(id) = name.strip_suffix(".json")
                 && !name.starts_with(UNFINISHED)
-                && let Some(worker) = self.worker(id)?
+                && let Seen::There(worker) = self.worker(id)
             {
                 workers.push(worker);
             }
@@ -76,30 +76,47 @@ impl LeaseFiles {
         self.root.join("workers").join(format!("{id}.json"))
     }
 
-    pub(super) fn worker(&self, id: &str) -> Result<Option<Worker>, RunError> {
-        self.read(self.worker_path(id))
+    pub(super) fn worker(&self, id: &str) -> Seen<Worker> {
+        self.read(&self.worker_path(id))
     }
 
-    pub(super) fn lease(
-        &self,
-        story: &StoryId,
-        number: u64,
-    ) -> Result<Option<LeaseFile>, RunError> {
-        self.read(self.path(story, number))
+    pub(super) fn lease(&self, story: &StoryId, number: u64) -> Seen<LeaseFile> {
+        self.read(&self.path(story, number))
     }
 
-    fn read<T: for<'de> Deserialize<'de>>(&self, path: PathBuf) -> Result<Option<T>, RunError> {
-        if !self.storage.exists(&path) {
-            return Ok(None);
+    fn read<T: for<'de> Deserialize<'de>>(&self, path: &Path) -> Seen<T> {
+        // Also of what is no file, and of a link that leads nowhere.
+        let is_there = || path.symlink_metadata().is_ok();
+        if !is_there() {
+            return Seen::Gone;
         }
-        match self.storage.read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| {
-                let reason = format!("not a lease: {error}; remove it if nobody works on the run");
-                RunError::Folder { path, reason }
-            }),
+        match self.storage.read(path) {
+            Ok(bytes) => match serde_json::from_slice(&bytes) {
+                Ok(content) => Seen::There(content),
+                Err(error) => Seen::Unreadable(format!("{}: {error}", path.display())),
+            },
             // It was there a moment ago.
-            Err(_) if !self.storage.exists(&path) => Ok(None),
-            Err(error) => Err(error.into()),
+            Err(_) if !is_there() => Seen::Gone,
+            Err(error) => Seen::Unreadable(error.to_string()),
         }
     }
+
+    /// Removes a file. What is no file is moved out of the way: nobody knows whose it is.
+    pub(super) fn clear(&self, path: &Path) -> Result<(), RunError> {
+        if path.symlink_metadata().is_ok_and(|found| found.is_dir()) {
+            return Ok(self.storage.give_name(path, &temporary_name(path))?);
+        }
+        Ok(self.storage.remove(path)?)
+    }
+}
+
+/// What a look at a file found.
+#[derive(Debug)]
+pub(super) enum Seen<T> {
+    /// It is not there, or not any more.
+    Gone,
+    /// It is whole.
+    There(T),
+    /// It is there, and cannot be read or is not what it should be: this is why.
+    Unreadable(String),
 }

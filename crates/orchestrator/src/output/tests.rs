@@ -31,7 +31,12 @@ fn clip_file(path: &Path, frames: u32) -> ClipFile {
     ClipFile {
         path: path.to_owned(),
         frames,
+        content: BlobRef::of(&std::fs::read(path).unwrap_or_default()),
     }
+}
+
+fn count_frames(path: &Path, size: (u32, u32)) -> Result<u64, RunError> {
+    decode_frames(path, size, &[]).map(|decoded| decoded.frames)
 }
 
 /// A clip as builds wrote it that did not tell colours.
@@ -143,6 +148,49 @@ fn frames_larger_than_their_film_are_cropped() {
     let brightest = shown.data().iter().max().unwrap();
     assert!(*brightest < 68, "{brightest} of 60 is white at an edge");
     write((80, 48)).unwrap_err();
+}
+
+#[test]
+fn the_frames_of_a_film_are_those_of_its_clips() {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = ["a.mp4", "b.mp4"].map(|name| folder.path().join(name));
+    let mut counts = Vec::new();
+    for (path, frames) in paths.iter().zip([5, 9]) {
+        write(path, &clip(frames), 8).unwrap();
+        counts.push(u64::from(frames));
+    }
+    let clips = [clip_file(&paths[0], 5), clip_file(&paths[1], 9)];
+    let film = folder.path().join("film.mp4");
+    files().join_clips(&film, &clips, 8).unwrap();
+    let decoded = decode_frames(&film, SIZE, &counts).unwrap();
+    assert_eq!(decoded.frames, 14);
+    for ((path, frames), part) in paths.iter().zip(&counts).zip(&decoded.parts) {
+        let own = decode_frames(path, SIZE, &[*frames]).unwrap();
+        assert_eq!(own.parts, [*part], "{}", path.display());
+        assert!(is_joined_as_it_is(&film, path));
+    }
+    // One of as many frames that are others.
+    let black = Clip::new(vec![solid(SIZE, [0; 3]); 9]).unwrap();
+    write(&paths[1], &black, 8).unwrap();
+    let own = decode_frames(&paths[1], SIZE, &[9]).unwrap();
+    assert_ne!(own.parts[0], decoded.parts[1]);
+    assert_eq!(
+        decode_frames(&film, SIZE, &[10, 10]).unwrap().parts.len(),
+        1
+    );
+    let error = files()
+        .join_clips(&film, &clips, 8)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("b.mp4") && error.contains("has changed"),
+        "{error}"
+    );
+    assert_eq!(
+        decode_frames(&film, SIZE, &counts).unwrap(),
+        decoded,
+        "the film stays"
+    );
 }
 
 #[test]

@@ -23,8 +23,9 @@ impl Hosts {
         Self { bound, name }
     }
 
-    /// Whether `host`, with or without a port, stands for this server: `localhost` and addresses of
-    /// loopback everywhere; where others can come, every address and the machine's name as well.
+    /// Whether `host`, with or without a port, stands for this server: `localhost`, other names without
+    /// a dot, and addresses of loopback everywhere; where others can come, every address and the
+    /// machine's name as well.
     pub(super) fn know(&self, host: &str) -> bool {
         let Some(host) = host.parse::<Authority>().ok() else {
             return false;
@@ -37,8 +38,8 @@ impl Hosts {
             Ok(ip) => !is_local || ip.to_canonical().is_loopback(),
             Err(_) if host.as_str().contains('@') => false,
             Err(_) => {
-                name.eq_ignore_ascii_case("localhost")
-                    || !is_local && name.eq_ignore_ascii_case(&self.name)
+                // No page of the web has a name without a dot; machines and containers have.
+                !name.contains('.') || !is_local && name.eq_ignore_ascii_case(&self.name)
             }
         }
     }
@@ -61,6 +62,8 @@ mod tests {
                 "127.0.0.1:9464",
                 "127.9.9.9",
                 "[::1]:1",
+                "node7",
+                "a-container:9464",
             ] {
                 assert!(known(bound, host), "{bound} {host}");
             }
@@ -71,10 +74,9 @@ mod tests {
                 "localhost.evil.example",
                 "localhost@evil.example",
                 "evil.example@localhost",
-                "node7",
                 "10.0.0.7",
                 "[::2]",
-                "x",
+                "node7.example",
                 "",
                 "a b",
             ] {
@@ -95,7 +97,7 @@ mod tests {
             ] {
                 assert!(known(bound, host), "{bound} {host}");
             }
-            for host in ["evil.example", "node7.evil.example", "node70", ""] {
+            for host in ["evil.example", "node7.evil.example", ""] {
                 assert!(!known(bound, host), "{bound} {host}");
             }
         }

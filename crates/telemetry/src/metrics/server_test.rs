@@ -151,11 +151,15 @@ fn a_page_that_fails_costs_its_connection_alone() {
 fn foreign_names_get_nothing() {
     let server = server(ROOM);
     let port = server.address().port();
-    for host in ["localhost", "127.0.0.1", "[::1]"] {
+    for host in ["localhost", "127.0.0.1", "[::1]", "node7"] {
         let said = health(&server, &format!("{host}:{port}"));
         assert!(said.starts_with("HTTP/1.1 200"), "{host}: {said}");
     }
-    for host in ["evil.example", "node7", "localhost\r\nHost: evil.example"] {
+    for host in [
+        "evil.example",
+        "node7.example",
+        "localhost\r\nHost: evil.example",
+    ] {
         let said = health(&server, host);
         let code = said.split(' ').nth(1).unwrap_or_default();
         assert!(["400", "421"].contains(&code), "{host}: {said}");

@@ -1,0 +1,250 @@
+//! Files of a run that are damaged or lost between two starts: what can be made again is, and what
+//! cannot be proven is told.
+
+#![expect(clippy::unwrap_used, reason = "a test may stop where it stands")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use storyloom_memory::Disk;
+use storyloom_memory::pictures::encode_png;
+use storyloom_orchestrator::pipeline::{PipelineSettings, plain_run};
+use storyloom_orchestrator::quarantine::release;
+use storyloom_orchestrator::run::run;
+use storyloom_orchestrator::simulated::SimulatedEngine;
+use storyloom_orchestrator::verify::{Depth, Verdict, VerifyProblem, verify};
+use storyloom_orchestrator::{RunConfig, RunFolder, RunOutcome, StopFlag, Videos};
+use storyloom_story::{Manifest, RgbImage};
+use storyloom_telemetry::Silent;
+
+/// A run of two stories of three shots each.
+struct Made {
+    _root: tempfile::TempDir,
+    config: RunConfig,
+    manifest: Manifest,
+}
+
+impl Made {
+    fn new(videos: Videos) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let settings = PipelineSettings {
+            place: root.path().to_owned(),
+            denoise: Duration::ZERO,
+            steps: 1,
+            encode: 0.0,
+            decode: 0.0,
+            shots: 6,
+            story: 3,
+            interleave: vec![1],
+            videos,
+            planning: None,
+        };
+        let out = root.path().join("out");
+        let (config, manifest) = plain_run(&out, 1, &settings).unwrap();
+        Self {
+            _root: root,
+            config,
+            manifest,
+        }
+    }
+
+    fn run(&self) -> RunOutcome {
+        let (engine, stop) = (SimulatedEngine::default(), StopFlag::default());
+        run(&self.config, &self.manifest, &engine, &Silent, &stop).unwrap()
+    }
+
+    fn verdict(&self, depth: Depth) -> Verdict {
+        verify(&RunFolder::new(&self.config.out, Arc::new(Disk)), depth).unwrap()
+    }
+
+    fn story(&self, place: usize) -> PathBuf {
+        let id = self.manifest.stories[place].id.as_str();
+        self.config.out.join("stories").join(id)
+    }
+
+    /// As a program leaves the first story that is killed after its second shot.
+    fn interrupt(&self) {
+        let story = self.story(0);
+        for file in ["story.mp4", "01_03.mp4", "commits/01_03.json"] {
+            fs::remove_file(story.join(file)).unwrap();
+        }
+        let path = story.join("story.json");
+        let mut file: serde_json::Value =
+            serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        file["state"] = serde_json::json!({"state": "running"});
+        file["video"] = serde_json::Value::Null;
+        fs::write(path, file.to_string()).unwrap();
+    }
+}
+
+type Damage = fn(&Path);
+
+fn damages() -> [(&'static str, Damage); 6] {
+    [
+        ("gone", |path| fs::remove_file(path).unwrap()),
+        ("empty", |path| fs::write(path, b"").unwrap()),
+        ("cut", |path| {
+            let bytes = fs::read(path).unwrap();
+            fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
+        }),
+        ("a bit", |path| {
+            let text = fs::read_to_string(path).unwrap();
+            fs::write(path, text.replacen("\"id\"", "\"ie\"", 1)).unwrap();
+        }),
+        ("a folder", |path| {
+            fs::remove_file(path).unwrap();
+            fs::create_dir(path).unwrap();
+        }),
+        ("a link to itself", |path| {
+            fs::remove_file(path).unwrap();
+            std::os::unix::fs::symlink(path, path).unwrap();
+        }),
+    ]
+}
+
+#[test]
+fn a_story_json_is_made_again_from_records() {
+    let calm = Made::new(Videos::Placeholders);
+    calm.run();
+    let wanted = calm.verdict(Depth::Content);
+    assert!(wanted.ok, "{:?}", wanted.problems);
+    for interrupted in [false, true] {
+        for (what, damage) in damages() {
+            let made = Made::new(Videos::Placeholders);
+            made.run();
+            if interrupted {
+                made.interrupt();
+            }
+            damage(&made.story(0).join("story.json"));
+            let outcome = made.run();
+            assert_eq!((outcome.done, outcome.set_aside), (2, 0), "{what}");
+            let verdict = made.verdict(Depth::Content);
+            assert!(verdict.ok, "{what}: {:?}", verdict.problems);
+            assert_eq!(verdict.content_digest, wanted.content_digest, "{what}");
+        }
+    }
+}
+
+#[test]
+fn another_storys_file_is_not_taken_for_its_own() {
+    let made = Made::new(Videos::Placeholders);
+    made.run();
+    fs::copy(
+        made.story(1).join("story.json"),
+        made.story(0).join("story.json"),
+    )
+    .unwrap();
+    assert_eq!(made.run().done, 2);
+    let verdict = made.verdict(Depth::Content);
+    assert!(verdict.ok, "{:?}", verdict.problems);
+    // What stood there is kept.
+    assert!(made.story(0).join("story.json.damaged-1").is_file());
+}
+
+#[test]
+fn records_of_other_words_are_not_taken_for_a_lost_story() {
+    let mut made = Made::new(Videos::Placeholders);
+    made.run();
+    fs::remove_file(made.story(0).join("story.json")).unwrap();
+    made.manifest.stories[0].script.scenes[0].shots[1].prompt = "Another shot.".to_owned();
+    let outcome = made.run();
+    assert_eq!((outcome.done, outcome.set_aside), (1, 1));
+}
+
+#[test]
+fn the_size_of_a_lost_story_is_that_of_its_records() {
+    for shots_are_there in [true, false] {
+        let mut made = Made::new(Videos::Placeholders);
+        let inputs = made.config.out.with_file_name("in");
+        fs::create_dir(&inputs).unwrap();
+        let hero = RgbImage::new(40, 80, vec![90; 40 * 80 * 3]).unwrap();
+        fs::write(inputs.join("hero.png"), encode_png(&hero).unwrap()).unwrap();
+        made.config.input_folder = inputs.clone();
+        made.manifest.stories[0].reference_images = vec!["hero.png".to_owned()];
+        made.run();
+        let wanted = made.verdict(Depth::Content);
+        assert!(wanted.ok, "{:?}", wanted.problems);
+        made.interrupt();
+        fs::remove_file(made.story(0).join("story.json")).unwrap();
+        if !shots_are_there {
+            for shot in ["01_01", "01_02"] {
+                fs::remove_file(made.story(0).join(format!("commits/{shot}.json"))).unwrap();
+            }
+        }
+        // Whoever had the pictures has taken them away.
+        fs::remove_file(inputs.join("hero.png")).unwrap();
+        assert_eq!(made.run().done, 2);
+        let verdict = made.verdict(Depth::Content);
+        assert_eq!(
+            verdict.content_digest, wanted.content_digest,
+            "{:?}",
+            verdict.problems
+        );
+    }
+}
+
+#[test]
+fn a_film_that_is_cut_is_joined_again() {
+    let made = Made::new(Videos::Placeholders);
+    made.run();
+    let wanted = made.verdict(Depth::Content);
+    for (what, damage) in &damages()[..3] {
+        damage(&made.story(0).join("story.mp4"));
+        assert!(!made.verdict(Depth::Content).ok, "{what}");
+        assert_eq!(made.run().done, 2);
+        assert_eq!(made.verdict(Depth::Content), wanted, "{what}");
+    }
+}
+
+#[test]
+fn a_film_is_never_joined_from_another_shot() {
+    let made = Made::new(Videos::Encoded);
+    made.run();
+    let wanted = made.verdict(Depth::Frames);
+    assert!(wanted.ok, "{:?}", wanted.problems);
+    let film = fs::read(made.story(0).join("story.mp4")).unwrap();
+    made.interrupt();
+    let clip = made.story(0).join("01_01.mp4");
+    let own = fs::read(&clip).unwrap();
+    fs::copy(made.story(1).join("01_02.mp4"), &clip).unwrap();
+    let outcome = made.run();
+    assert_eq!(outcome.done, 1, "the other story");
+    assert!(!made.story(0).join("story.mp4").exists());
+    // Restored from a backup.
+    fs::write(&clip, own).unwrap();
+    let folder = RunFolder::new(&made.config.out, Arc::new(Disk));
+    let story = made.manifest.stories[0].id.clone();
+    assert_eq!(
+        release(&folder, std::slice::from_ref(&story)).unwrap(),
+        [story]
+    );
+    assert_eq!(made.run().done, 2);
+    let verdict = made.verdict(Depth::Frames);
+    assert!(verdict.ok, "{:?}", verdict.problems);
+    assert_eq!(fs::read(made.story(0).join("story.mp4")).unwrap(), film);
+}
+
+#[test]
+fn a_film_of_other_pictures_is_told() {
+    let made = Made::new(Videos::Encoded);
+    made.run();
+    let story = made.story(0);
+    fs::copy(made.story(1).join("story.mp4"), story.join("story.mp4")).unwrap();
+    // Whoever does so on purpose puts its digest right as well.
+    let path = story.join("story.json");
+    let mut file: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let other = fs::read(made.story(1).join("story.json")).unwrap();
+    let other: serde_json::Value = serde_json::from_slice(&other).unwrap();
+    file["video"] = other["video"].clone();
+    fs::write(&path, file.to_string()).unwrap();
+    let verdict = made.verdict(Depth::Frames);
+    let told = |problem: &&VerifyProblem| problem.message.contains("other pictures");
+    assert_eq!(
+        verdict.problems.iter().filter(told).count(),
+        3,
+        "{:?}",
+        verdict.problems
+    );
+}
