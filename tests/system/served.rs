@@ -132,6 +132,37 @@ fn a_native_model_plans_and_its_recipe_is_kept() {
     assert_eq!(record["outcome"]["planned"]["raw"], SCRIPT);
 }
 
+/// The commands of docs/language-models.md, in the folder of the briefs that are shipped.
+#[test]
+fn a_tiny_language_model_plans_the_shipped_briefs() {
+    let shop = Workshop::new();
+    let (model, out) = (shop.path("words"), shop.path("o.jsonl"));
+    let [folder, out] = [&model, &out].map(|path| path.display().to_string());
+    call(&["model", "init-tiny", &folder, "--language-model"]).ended_with(0);
+    call(&["model", "init-tiny", &folder, "--language-model"])
+        .ended_with(78)
+        .saying("already");
+    let briefs = concat!(env!("CARGO_MANIFEST_DIR"), "/../../manifests/briefs.jsonl");
+    let sets = native(&model);
+    let mut arguments = vec!["plan", "--briefs", briefs, "--out", &out];
+    arguments.extend(sets.iter().flat_map(|set| ["--set", set.as_str()]));
+    call(&arguments).ended_with(0);
+    let wanted = fs::read_to_string(briefs).unwrap();
+    let planned = fs::read_to_string(&out).unwrap();
+    assert_eq!(planned.lines().count(), wanted.lines().count());
+    for (script, brief) in planned.lines().zip(wanted.lines()) {
+        let [script, brief]: [Value; 2] =
+            [script, brief].map(|line| serde_json::from_str(line).unwrap());
+        assert_eq!(script["id"], brief["id"]);
+        let scenes = script["script"]["scenes"].as_array().unwrap();
+        let shots: usize = scenes
+            .iter()
+            .map(|scene| scene["cut"].as_array().unwrap().len())
+            .sum();
+        assert_eq!(Some(shots as u64), brief["shots"].as_u64(), "{script}");
+    }
+}
+
 /// The plan of a run says which picture was looked at; the model may be moved between two starts.
 #[test]
 fn a_run_plans_with_a_native_model() {

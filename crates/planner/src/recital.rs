@@ -14,8 +14,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
-
-use crate::native::letter_of;
+use storyloom_models::language::letter_of;
 
 /// Most characters of a token.
 const LONGEST: usize = 12;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use storyloom_models::forward::{cpu_target, forward_file};
 use storyloom_models::inspect::{Component, inspect};
-use storyloom_models::tiny::init_tiny;
+use storyloom_models::tiny::{init_tiny, init_tiny_language};
 use storyloom_story::{Method, Seed};
 
 use super::{ConfigArguments, config};
@@ -42,6 +42,9 @@ enum What {
         /// Method that the checkpoints are for.
         #[arg(long, default_value = "storymem", value_parser = method)]
         method: Method,
+        /// Write a language model instead, to try planner.backend = "native" with.
+        #[arg(long, conflicts_with = "method")]
+        language_model: bool,
         /// Equal seeds give equal files.
         #[arg(long, default_value_t = 0)]
         seed: u64,
@@ -100,9 +103,13 @@ pub fn run(arguments: &Arguments) -> Outcome {
         What::InitTiny {
             folder,
             method,
+            language_model,
             seed,
         } => {
-            init_tiny(folder, *method, Seed(*seed))?;
+            match language_model {
+                true => init_tiny_language(folder, Seed(*seed))?,
+                false => init_tiny(folder, *method, Seed(*seed))?,
+            }
             print(&folder.display().to_string())?;
             Ok(Exit::Done)
         }

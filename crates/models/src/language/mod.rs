@@ -36,7 +36,7 @@ pub use model::{LanguageModel, LanguageSettings, Prompt};
 pub(crate) use model::{embed_with_pictures, open_networks};
 pub use rotary::{HalfRotary, Rotary, RotaryConfig, Stretch, Yarn};
 pub use sampling::Sampling;
-pub use tokenizer::LanguageTokenizer;
+pub use tokenizer::{LanguageTokenizer, letter_of};
 pub use vision::{
     ImagePatches, PixelLimits, PromptPositions, VisionConfig, VisionTower, prompt_positions,
 };

@@ -70,3 +70,14 @@ impl LanguageTokenizer {
         &self.bytes
     }
 }
+
+/// The letter that GPT-2 writes for a byte: printable ones stand for themselves, the others for
+/// those from U+0100 on.
+pub fn letter_of(byte: u8) -> char {
+    let printable = |byte: u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
+    if printable(byte) {
+        return char::from(byte);
+    }
+    let before = (0..byte).filter(|&other| !printable(other)).count() as u32;
+    char::from_u32(0x100 + before).unwrap_or('\u{fffd}')
+}

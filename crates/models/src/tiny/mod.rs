@@ -8,6 +8,7 @@
 mod autoencoder;
 mod clip;
 pub mod hub;
+mod language;
 mod lora;
 mod sheet;
 mod text;
@@ -22,6 +23,7 @@ use tch::{Kind, Tensor};
 use self::hub::{
     DIFFUSERS, DIFFUSION, PipelineFiles, TRANSFORMERS, create_dir, link_files, parent, write_json,
 };
+pub use self::language::init_tiny_language;
 use self::sheet::Sheet;
 pub use self::text::write_tokenizer;
 use crate::checkpoint::{Checkpoint, Target, Weights};

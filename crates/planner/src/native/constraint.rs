@@ -94,7 +94,7 @@ mod tests {
     fn tokenizer() -> (Vec<u8>, usize, u32) {
         let mut vocabulary = serde_json::Map::new();
         for byte in 0..=255_u8 {
-            let letter = crate::native::letter_of(byte);
+            let letter = storyloom_models::language::letter_of(byte);
             vocabulary.insert(letter.to_string(), json!(byte));
         }
         for (word, id) in [("Ġthe", 256), ("\":", 257), ("true", 258), ("Ã", 259)] {

@@ -27,7 +27,6 @@ use crate::chat::{
 };
 use crate::served::Stop;
 use constraint::Grammars;
-pub(crate) use vocabulary::letter_of;
 
 /// The day that templates are told which ask for it, always the same one (1 January 2026): the same
 /// recipe gives the same plan on every day.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use llguidance::toktrie::TokTrie;
 use serde::Deserialize;
 use serde_json::Value;
+use storyloom_models::language::letter_of;
 
 /// Tokens by their number; those that no text can have are empty.
 #[derive(Debug)]
@@ -129,17 +130,6 @@ fn has(part: &Value, kind: &str) -> bool {
         Value::Array(list) => list.iter().any(|inner| has(inner, kind)),
         _ => false,
     }
-}
-
-/// The letter that GPT-2 writes for a byte: printable ones stand for themselves, the others for
-/// those from U+0100 on.
-pub(crate) fn letter_of(byte: u8) -> char {
-    let printable = |byte: u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
-    if printable(byte) {
-        return char::from(byte);
-    }
-    let before = (0..byte).filter(|&other| !printable(other)).count() as u32;
-    char::from_u32(0x100 + before).unwrap_or('\u{fffd}')
 }
 
 fn bytes_of_letters() -> BTreeMap<char, u8> {
