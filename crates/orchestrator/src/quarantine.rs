@@ -36,7 +36,7 @@ pub struct Quarantined {
 pub fn list(folder: &RunFolder) -> Result<Vec<Quarantined>, RunError> {
     let mut list = Vec::new();
     for story in folder.run_file()?.stories {
-        if let StoryState::Quarantined { shot, reason } = folder.story_file(&story)?.state {
+        if let StoryState::Quarantined { shot, reason } = folder.story_to_show(&story).state {
             let command = command(folder, &story);
             list.push(Quarantined {
                 story,
@@ -57,7 +57,11 @@ pub fn release(folder: &RunFolder, stories: &[StoryId]) -> Result<Vec<StoryId>, 
         if !stories.is_empty() && !stories.contains(&story) {
             continue;
         }
-        let mut file = folder.story_file(&story)?;
+        let mut file = match folder.story_file(&story) {
+            // The next start looks after it.
+            Err(_) if stories.is_empty() => continue,
+            file => file?,
+        };
         if let StoryState::Failed { .. } | StoryState::Quarantined { .. } = file.state {
             file.state = StoryState::Running;
             folder.write_story(&file)?;

@@ -166,6 +166,16 @@ impl StoryFile {
         }
     }
 
+    /// A story of which nothing but the name is known.
+    fn unknown(story: &StoryId) -> Self {
+        let script = StoryScript {
+            name: None,
+            overview: None,
+            scenes: Vec::new(),
+        };
+        Self::of_entry(&StoryEntry::new(story.clone(), script))
+    }
+
     fn of_brief(brief: &Brief) -> Self {
         Self {
             format: FOLDER_FORMAT,
@@ -296,6 +306,21 @@ impl RunFolder {
             file => file?,
         };
         self.with_plan(file)
+    }
+
+    /// As [`story_file`](Self::story_file), for those who look on: a story that cannot be read has failed
+    /// for that reason. What is not known of it is not there.
+    pub(crate) fn story_to_show(&self, story: &StoryId) -> StoryFile {
+        self.story_file(story).unwrap_or_else(|error| {
+            let asked = self.listed(story).ok().flatten();
+            StoryFile {
+                state: StoryState::Failed {
+                    shot: None,
+                    reason: format!("unreadable: {error}; the next start looks after it"),
+                },
+                ..asked.unwrap_or_else(|| StoryFile::unknown(story))
+            }
+        })
     }
 
     /// As [`story_file`](Self::story_file), but `None` for a story that has no file of its own.

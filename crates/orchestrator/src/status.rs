@@ -136,7 +136,7 @@ pub(crate) fn read_status<S: Borrow<Shift>>(
     status.list.reserve(run.stories.len());
     let mut useful_seconds = 0.0;
     for id in &run.stories {
-        let file = folder.story_file(id)?;
+        let file = folder.story_to_show(id);
         let (story, work) = measure(folder, &file);
         status.list.push(story);
         useful_seconds += work.useful;

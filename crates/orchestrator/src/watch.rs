@@ -262,7 +262,7 @@ impl Watcher {
                 _ => touched.contains(&story.id),
             };
             if is_due {
-                *story = measure(&self.folder, &self.folder.story_file(&story.id)?).0;
+                *story = measure(&self.folder, &self.folder.story_to_show(&story.id)).0;
             }
         }
         status.mark(marks(&self.folder)?);

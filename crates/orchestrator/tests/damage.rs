@@ -11,9 +11,11 @@ use std::time::Duration;
 use storyloom_memory::Disk;
 use storyloom_memory::pictures::encode_png;
 use storyloom_orchestrator::pipeline::{PipelineSettings, plain_run};
-use storyloom_orchestrator::quarantine::release;
+use storyloom_orchestrator::quarantine::{list, release};
+use storyloom_orchestrator::report::write_report;
 use storyloom_orchestrator::run::run;
 use storyloom_orchestrator::simulated::SimulatedEngine;
+use storyloom_orchestrator::status::status;
 use storyloom_orchestrator::verify::{Depth, Verdict, VerifyProblem, verify};
 use storyloom_orchestrator::{RunConfig, RunFolder, RunOutcome, StopFlag, Videos};
 use storyloom_story::{Manifest, RgbImage};
@@ -62,6 +64,24 @@ impl Made {
     fn story(&self, place: usize) -> PathBuf {
         let id = self.manifest.stories[place].id.as_str();
         self.config.out.join("stories").join(id)
+    }
+
+    /// Nobody who looks on stumbles over one story.
+    fn look_on(&self, what: &str) {
+        let folder = RunFolder::new(&self.config.out, Arc::new(Disk));
+        let seen = status(&folder).unwrap();
+        assert_eq!((seen.stories.total, seen.stories.done), (2, 1), "{what}");
+        let first = &seen.list[0];
+        assert_eq!(first.shots, 3, "{what}: of the list");
+        if what != "gone" {
+            let reason = format!("{:?}", first.state);
+            assert!(
+                reason.contains("unreadable") && reason.contains("story.json"),
+                "{reason}"
+            );
+        }
+        assert!(list(&folder).unwrap().is_empty());
+        write_report(&folder).unwrap();
     }
 
     /// As a program leaves the first story that is killed after its second shot.
@@ -118,6 +138,7 @@ fn a_story_json_is_made_again_from_records() {
                 made.interrupt();
             }
             damage(&made.story(0).join("story.json"));
+            made.look_on(what);
             let outcome = made.run();
             assert_eq!((outcome.done, outcome.set_aside), (2, 0), "{what}");
             let verdict = made.verdict(Depth::Content);

@@ -88,7 +88,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.safetensors");
         let pause = || std::thread::sleep(std::time::Duration::from_millis(20));
-        let changes: [(&str, fn(&Path), Change); 5] = [
+        type Case = (&'static str, fn(&Path), Change);
+        let changes: [Case; 5] = [
             (
                 "written in place",
                 |path| fs::write(path, b"othr").unwrap(),

@@ -134,7 +134,7 @@ impl Report<'_> {
 
     fn story(&self, place: usize) -> Result<Row, RunError> {
         let id = &self.run.stories[place];
-        let file = self.folder.story_file(id)?;
+        let file = self.folder.story_to_show(id);
         let attempts = self.attempts.story(id);
         let set_aside = self.marks.get(id);
         let looks = |standing| self.looks(id, standing);
