@@ -12,6 +12,7 @@ pub mod drain;
 pub mod engine;
 pub mod error;
 pub mod estimate;
+mod film_size;
 pub mod forecast;
 pub mod gate;
 pub mod inputs;

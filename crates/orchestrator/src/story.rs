@@ -3,8 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use storyloom_memory::MemoryError;
-use storyloom_memory::arrays::{decode_array, encode_array};
+use storyloom_memory::arrays::encode_array;
 use storyloom_memory::commit::RECORD_FORMAT;
 use storyloom_memory::pictures::encode_png;
 use storyloom_memory::storage::UNFINISHED;
@@ -17,9 +16,10 @@ use storyloom_story::{
 use storyloom_telemetry::{AttemptEnd, Event};
 use tracing::field;
 
-use crate::config::{FilmShape, RunConfig};
+use crate::config::RunConfig;
 use crate::engine::ShotEngine;
 use crate::error::RunError;
+use crate::film_size::film_size;
 use crate::inputs::{in_shape, open_pictures, own_size};
 use crate::lease::Lease;
 use crate::no_keyframes::Keeping;
@@ -309,10 +309,7 @@ fn begin<E: ShotEngine>(
         open_pictures(config, file)?
     };
     let first = references.first();
-    let recorded = recorded_size(studio, config, file)?;
-    let recorded =
-        recorded.map(|frames| film_of(frames, &[file.size, Some(config.video.resolution())]));
-    let size = recorded.or(file.size);
+    let size = film_size(studio.bank, config, file)?;
     let size = size.unwrap_or_else(|| own_size(config, first));
     let goes_on = matches!(file.state, StoryState::Running | StoryState::Done);
     if file.size != Some(size) || file.inputs != inputs || !goes_on {
@@ -328,64 +325,6 @@ fn begin<E: ShotEngine>(
         store_references(studio, file, &references, made)?;
     }
     Ok(size)
-}
-
-/// The size of the film of frames that were made in this size: the first of those that are asked for
-/// whose frames these are, or all of them.
-fn film_of(frames: Resolution, asked: &[Option<Resolution>]) -> Resolution {
-    let mut asked = asked.iter().copied().flatten();
-    asked
-        .find(|film| film.generated() == frames)
-        .unwrap_or(frames)
-}
-
-/// The size in which records of the story say that its frames were made, which counts more than any
-/// setting: its other shots must have the same. `None` where there are none.
-fn recorded_size<E>(
-    studio: &Studio<E>,
-    config: &RunConfig,
-    file: &StoryFile,
-) -> Result<Option<Resolution>, RunError> {
-    for (shot, _) in file.shots() {
-        if let Some(record) = studio.bank.record(&file.id, shot)? {
-            return Ok(Some(record.request.video.resolution()));
-        }
-    }
-    if file.size.is_some() || config.pictures.shape != FilmShape::Picture {
-        return Ok(None);
-    }
-    let references = studio.bank.references(&file.id)?;
-    let Some(first) = references
-        .as_ref()
-        .and_then(|record| record.pictures.first())
-    else {
-        return Ok(None);
-    };
-    let path = studio.bank.story_folder(&file.id).join(&first.picture.file);
-    let dimensions = image::image_dimensions(&path);
-    let (width, height) =
-        dimensions.map_err(|error| MemoryError::damaged(path, error.to_string()))?;
-    let latents = decode_array(
-        Path::new(&first.latents.blake3),
-        &studio.bank.blobs().get(&first.latents)?,
-    )?;
-    let picture = Resolution { width, height };
-    let is_in_shape = match latents.shape() {
-        &[.., rows, columns] => is_grid(picture, columns, rows),
-        _ => false,
-    };
-    // Earlier builds kept it as it was brought, and in shape the rule would drift.
-    Ok(Some(match is_in_shape {
-        true => picture,
-        false => config.video.resolution().shaped_like(picture),
-    }))
-}
-
-/// Whether a picture is so many square patches wide and high.
-fn is_grid(picture: Resolution, columns: usize, rows: usize) -> bool {
-    let (width, height) = (picture.width as usize, picture.height as usize);
-    let patch = width.checked_div(columns).unwrap_or(0);
-    patch > 0 && (columns * patch, rows * patch) == (width, height)
 }
 
 fn store_references<E: ShotEngine>(

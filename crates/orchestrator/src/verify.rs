@@ -2,11 +2,8 @@
 //! that it claims.
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::PoisonError;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 
+use rayon::prelude::*;
 use serde::Serialize;
 use storyloom_memory::arrays::decode_array;
 use storyloom_memory::blobs;
@@ -100,7 +97,8 @@ pub fn verify(folder: &RunFolder, depth: Depth) -> Result<Verdict, RunError> {
     stories.sort();
     let mut hasher = blake3::Hasher::new();
     let (mut problems, mut shots, mut proven) = (Vec::new(), 0, 0);
-    for found in checked(&terms, &stories) {
+    let checked = stories.par_iter().map(|story| check_story(&terms, story));
+    for found in checked.collect::<Vec<_>>() {
         problems.extend(found.problems);
         shots += found.shots;
         proven += found.proven;
@@ -115,30 +113,6 @@ pub fn verify(folder: &RunFolder, depth: Depth) -> Result<Verdict, RunError> {
         content_digest: complete.then(|| hasher.finalize().to_hex().to_string()),
         problems,
     })
-}
-
-/// What is found of each story, in their order.
-fn checked(terms: &Terms, stories: &[StoryId]) -> Vec<Found> {
-    let threads = thread::available_parallelism().map_or(1, usize::from);
-    let next = AtomicUsize::new(0);
-    let found = Mutex::new(Vec::with_capacity(stories.len()));
-    thread::scope(|scope| {
-        for _ in 0..threads.min(stories.len()) {
-            scope.spawn(|| {
-                while let Some((place, story)) = {
-                    let place = next.fetch_add(1, Ordering::Relaxed);
-                    stories.get(place).map(|story| (place, story))
-                } {
-                    let one = check_story(terms, story);
-                    let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
-                    found.push((place, one));
-                }
-            });
-        }
-    });
-    let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-    found.sort_by_key(|(place, _)| *place);
-    found.into_iter().map(|(_, found)| found).collect()
 }
 
 fn check_story(terms: &Terms, story: &StoryId) -> Found {
