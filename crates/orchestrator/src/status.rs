@@ -208,6 +208,26 @@ pub(crate) fn measure(folder: &RunFolder, file: &StoryFile) -> (StoryStatus, Wor
 }
 
 impl StoryStatus {
+    /// A story that could not be read when it was first asked for.
+    fn only_marked(id: StoryId, reason: String) -> Self {
+        Self {
+            id,
+            state: StoryState::Pending,
+            tenant: None,
+            interrupted: false,
+            set_aside: Some(reason),
+            shots: 0,
+            done: 0,
+            planned: None,
+            no_keyframes: None,
+        }
+    }
+
+    /// Whether nothing else is known of it. Every other story has shots, or is known to have failed.
+    fn is_only_marked(&self) -> bool {
+        self.shots == 0 && self.state == StoryState::Pending
+    }
+
     /// Where it stands; `Running` also if it was interrupted.
     pub fn standing(&self) -> Standing {
         Standing::of(&self.state, self.shots - self.done)
@@ -259,11 +279,15 @@ impl Status {
         self.count();
     }
 
-    /// Notes which stories are set aside, and why.
+    /// Notes which stories are set aside, and why; also those of which the run has nothing but the mark.
     pub(crate) fn mark(&mut self, mut marks: BTreeMap<StoryId, String>) {
+        self.list.retain(|story| !story.is_only_marked());
         for story in &mut self.list {
             story.set_aside = marks.remove(&story.id);
         }
+        let others = marks.into_iter();
+        self.list
+            .extend(others.map(|(id, reason)| StoryStatus::only_marked(id, reason)));
     }
 
     /// Counts the stories and shots of the list again.

@@ -19,6 +19,7 @@ use crate::error::RunError;
 use crate::output::{PLACEHOLDER, decode_frames, is_joined_as_it_is};
 use crate::planning::{PlanRecord, PlannerDescription, brief_digest, planners_of, read_plan};
 use crate::run_folder::{RunFile, RunFolder, StoryFile, StoryState};
+use crate::set_aside::marks;
 use crate::story::opening;
 
 /// What the check found.
@@ -103,6 +104,16 @@ pub fn verify(folder: &RunFolder, depth: Depth) -> Result<Verdict, RunError> {
         shots += found.shots;
         proven += found.proven;
         hasher.update(&found.content);
+    }
+    for (story, reason) in marks(folder)? {
+        if run.stories.contains(&story) {
+            continue;
+        }
+        problems.push(VerifyProblem {
+            message: format!("it was asked for and is set aside: {reason}"),
+            story,
+            shot: None,
+        });
     }
     let complete = problems.is_empty() && proven == shots;
     Ok(Verdict {

@@ -269,3 +269,28 @@ fn a_film_of_other_pictures_is_told() {
         verdict.problems
     );
 }
+
+/// Its script could not be read when it was asked for: nothing but the mark knows of it.
+#[test]
+fn a_story_of_which_only_a_mark_is_there_is_told() {
+    let made = Made::new(Videos::Placeholders);
+    made.run();
+    let folder = RunFolder::new(&made.config.out, Arc::new(Disk));
+    let mark = made.config.out.join("changed/late.json");
+    fs::create_dir_all(mark.parent().unwrap()).unwrap();
+    let text = r#"{"format": 1, "story": "late", "reason": "cannot read late-script.json"}"#;
+    fs::write(&mark, text).unwrap();
+    let seen = status(&folder).unwrap();
+    assert_eq!((seen.stories.total, seen.stories.done), (3, 2));
+    let late = seen.list.last().unwrap();
+    assert_eq!(late.id.as_str(), "late");
+    assert_eq!(
+        late.set_aside.as_deref(),
+        Some("cannot read late-script.json")
+    );
+    let verdict = made.verdict(Depth::Content);
+    assert!(!verdict.ok && verdict.problems[0].message.contains("late-script.json"));
+    fs::remove_file(mark).unwrap();
+    assert_eq!(status(&folder).unwrap().stories.total, 2);
+    assert!(made.verdict(Depth::Content).ok);
+}

@@ -77,7 +77,7 @@ fn a_story_without_its_script_is_set_aside_and_the_others_go_on() {
     assert_eq!(outcome.set_aside, 2);
     assert_eq!(fs::read(studio.story_path("ad")).unwrap(), before.1);
     let seen = studio.status();
-    assert_eq!((seen.stories.total, seen.stories.set_aside), (2, 1));
+    assert_eq!((seen.stories.total, seen.stories.set_aside), (3, 2));
     let ad = seen.list.iter().find(|story| story.id == id("ad")).unwrap();
     assert!(ad.set_aside.as_ref().unwrap().contains("s.json"));
     assert_eq!(ad.done, 1, "what was made stays");
