@@ -147,7 +147,7 @@ impl MemoryBank {
         let bytes = record.seal()?;
         let path = self.record_path(&story, shot);
         self.sync_staged(&story)?;
-        let holds = || self.blobs.renew(&record.blobs());
+        let holds = || self.blobs.find_all(&record.blobs());
         if self.storage.create_if(&path, &bytes, &holds)? {
             self.remember(&story, &shot.to_string(), &record.keyframes);
             return Ok(Committed::New);
@@ -172,7 +172,7 @@ impl MemoryBank {
         let bytes = record.seal()?;
         self.sync_staged(story)?;
         let (path, holds) = (self.references_path(story), || {
-            self.blobs.renew(&record.blobs())
+            self.blobs.find_all(&record.blobs())
         });
         if self.storage.create_if(&path, &bytes, &holds)? {
             self.remember(story, "references", &record.pictures);

@@ -88,18 +88,17 @@ impl BlobStore {
             && self.storage.read(path).is_ok_and(|kept| kept == content)
     }
 
-    /// Makes sure that blobs are still there, and as young as if they were new.
+    /// Makes sure that blobs are still there.
     ///
     /// # Errors
     /// One is not: a sweep has removed it, since nothing named it yet.
-    pub fn renew<'a>(&self, digests: impl IntoIterator<Item = &'a String>) -> Result<()> {
+    pub fn find_all<'a>(&self, digests: impl IntoIterator<Item = &'a String>) -> Result<()> {
         for digest in digests {
             let blob = BlobRef {
                 blake3: digest.clone(),
                 bytes: 0,
             };
             let path = self.checked_path(&blob)?;
-            touch(&path)?;
             if !self.storage.exists(&path) {
                 let gone = std::io::Error::from(std::io::ErrorKind::NotFound);
                 return Err(MemoryError::storage("find", path, gone));
@@ -339,13 +338,13 @@ mod tests {
                 return Ok(BTreeSet::new());
             }
             // Whoever refers to it now would not find it.
-            assert!(store.renew([&late.blake3]).is_err());
+            assert!(store.find_all([&late.blake3]).is_err());
             Ok(BTreeSet::from([late.blake3.clone()]))
         };
         let sweep = store.sweep(&used, Duration::ZERO).unwrap();
         assert_eq!((asked.get(), sweep.removed, sweep.kept), (2, 0, 1));
         assert_eq!(store.get(&late).unwrap(), b"late");
-        store.renew([&late.blake3]).unwrap();
+        store.find_all([&late.blake3]).unwrap();
         // A sweep that was cut off in the middle.
         std::fs::rename(&path, leaving(&path)).unwrap();
         let used = || Ok(BTreeSet::from([late.blake3.clone()]));

@@ -53,6 +53,25 @@ pub struct PipelineSettings {
     pub planning: Option<f64>,
 }
 
+impl PipelineSettings {
+    /// So many shots in stories of `story` shots each, one at a time, without videos and with stages
+    /// that take no time.
+    pub fn instant(place: &Path, shots: usize, story: usize) -> Self {
+        Self {
+            place: place.to_owned(),
+            denoise: Duration::ZERO,
+            steps: 1,
+            encode: 0.0,
+            decode: 0.0,
+            shots,
+            story,
+            interleave: vec![1],
+            videos: Videos::Placeholders,
+            planning: None,
+        }
+    }
+}
+
 /// Figures of `bench pipeline`.
 #[derive(Debug, Clone, Serialize)]
 pub struct PipelineFigures {
@@ -495,18 +514,7 @@ mod tests {
 
     #[test]
     fn stories_have_all_the_shots() {
-        let mut settings = PipelineSettings {
-            place: PathBuf::new(),
-            denoise: Duration::from_millis(1),
-            steps: 1,
-            encode: 0.0,
-            decode: 0.0,
-            shots: 7,
-            story: 3,
-            interleave: vec![1],
-            videos: Videos::Placeholders,
-            planning: None,
-        };
+        let mut settings = PipelineSettings::instant(Path::new(""), 7, 3);
         let shots = |settings: &PipelineSettings| -> Vec<usize> {
             let stories = manifest(settings).unwrap().stories;
             stories

@@ -21,7 +21,7 @@ use storyloom_orchestrator::status::{Plans, status};
 use storyloom_orchestrator::verify::{Depth, Verdict, verify};
 use storyloom_orchestrator::{
     Makers, PlanError, PlanRequest, PlannedScript, PlannerDescription, RunConfig, RunError,
-    RunFolder, RunOutcome, StopAt, StopFlag, StoryPlanner, StoryState, Videos, quarantine,
+    RunFolder, RunOutcome, StopAt, StopFlag, StoryPlanner, StoryState, quarantine,
 };
 use storyloom_story::{
     Brief, ErrorClass, Line, Outlook, Scene, Seed, ShotScript, StoryId, StoryScript,
@@ -31,18 +31,7 @@ use storyloom_telemetry::{AttemptEnd, Reporter, Silent};
 
 /// Small runs without videos, two stories side by side.
 fn config(out: &Path) -> RunConfig {
-    let settings = PipelineSettings {
-        place: out.to_owned(),
-        denoise: Duration::ZERO,
-        steps: 1,
-        encode: 0.0,
-        decode: 0.0,
-        shots: 1,
-        story: 1,
-        interleave: vec![2],
-        videos: Videos::Placeholders,
-        planning: None,
-    };
+    let settings = PipelineSettings::instant(out, 1, 1);
     plain_run(out, 2, &settings).unwrap().0
 }
 

@@ -6,7 +6,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use storyloom_memory::Disk;
 use storyloom_memory::pictures::encode_png;
@@ -32,16 +31,8 @@ impl Made {
     fn new(videos: Videos) -> Self {
         let root = tempfile::tempdir().unwrap();
         let settings = PipelineSettings {
-            place: root.path().to_owned(),
-            denoise: Duration::ZERO,
-            steps: 1,
-            encode: 0.0,
-            decode: 0.0,
-            shots: 6,
-            story: 3,
-            interleave: vec![1],
             videos,
-            planning: None,
+            ..PipelineSettings::instant(root.path(), 6, 3)
         };
         let out = root.path().join("out");
         let (config, manifest) = plain_run(&out, 1, &settings).unwrap();

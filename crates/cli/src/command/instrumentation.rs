@@ -13,7 +13,7 @@ use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use storyloom_orchestrator::pipeline::{PipelineSettings, plain_run};
 use storyloom_orchestrator::simulated::SimulatedEngine;
-use storyloom_orchestrator::{RunConfig, StopFlag, Videos, run};
+use storyloom_orchestrator::{RunConfig, StopFlag, run};
 use storyloom_story::{Manifest, VideoSpec};
 use storyloom_telemetry::metrics::{GpuReport, RankReport};
 use storyloom_telemetry::{Event, Reporter, Silent};
@@ -182,18 +182,7 @@ fn middle(mut numbers: Vec<f64>) -> f64 {
 }
 
 fn plan(out: &Path, arguments: &Arguments) -> Result<(RunConfig, Manifest), Failure> {
-    let settings = PipelineSettings {
-        place: PathBuf::new(),
-        denoise: Duration::ZERO,
-        steps: 1,
-        encode: 0.0,
-        decode: 0.0,
-        shots: arguments.shots,
-        story: 4,
-        interleave: Vec::new(),
-        videos: Videos::Placeholders,
-        planning: None,
-    };
+    let settings = PipelineSettings::instant(out, arguments.shots, 4);
     let (mut config, manifest) = plain_run(out, 3, &settings)?;
     // Latents as large as this keep a core busy for some milliseconds a step.
     config.video = VideoSpec {

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::sync::Arc;
-use std::time::Duration;
 
 use storyloom_memory::Disk;
 use storyloom_memory::pictures::encode_png;
@@ -14,7 +13,7 @@ use storyloom_orchestrator::simulated::SimulatedEngine;
 use storyloom_orchestrator::status::{Status, status};
 use storyloom_orchestrator::verify::{Depth, Verdict, verify};
 use storyloom_orchestrator::{
-    Makers, RunConfig, RunFolder, RunOutcome, ShotEngine, StopFlag, StoryPlanner, Videos,
+    Makers, RunConfig, RunFolder, RunOutcome, ShotEngine, StopFlag, StoryPlanner,
 };
 use storyloom_story::{Brief, Line, RgbImage, Scene, ShotScript, StoryEntry, StoryId, StoryScript};
 use storyloom_telemetry::Silent;
@@ -28,18 +27,7 @@ pub struct Studio {
 impl Studio {
     pub fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
-        let settings = PipelineSettings {
-            place: root.path().to_owned(),
-            denoise: Duration::ZERO,
-            steps: 1,
-            encode: 0.0,
-            decode: 0.0,
-            shots: 1,
-            story: 1,
-            interleave: vec![2],
-            videos: Videos::Placeholders,
-            planning: None,
-        };
+        let settings = PipelineSettings::instant(root.path(), 1, 1);
         let (mut config, _) = plain_run(&root.path().join("out"), 2, &settings).unwrap();
         config.input_folder = root.path().join("in");
         fs::create_dir_all(&config.input_folder).unwrap();
