@@ -21,8 +21,8 @@ use storyloom_telemetry::{EventLog, Reporter};
 use super::{ConfigArguments, config};
 use crate::checkpoints;
 use crate::config::Config;
-use crate::config::choices::ResizeChoice;
 use crate::config::options::{EngineKind, OnPreempt};
+use crate::config::value::{name_of, named};
 use crate::costs;
 use crate::diagnose;
 use crate::drain::{self, DrainWatch};
@@ -192,8 +192,8 @@ fn with_resize(
 ) -> Result<Config, Failure> {
     let mut config = config.clone();
     let mine = config.memory.resize_in(&arguments.out);
-    let said = place.as_leader_says(mine.name(), stop)?;
-    config.memory.selection_resize = ResizeChoice::named(&said).unwrap_or(mine);
+    let said = place.as_leader_says(name_of(mine), stop)?;
+    config.memory.selection_resize = named(&said).unwrap_or(mine);
     Ok(config)
 }
 

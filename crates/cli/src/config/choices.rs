@@ -7,7 +7,7 @@ use storyloom_memory::select::SelectionRule;
 use storyloom_models::clip::SelectionResize;
 
 use super::options::Memory;
-use super::value::Choice;
+use super::value::{Choice, named};
 
 /// What says how good a frame is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,22 +42,6 @@ impl Choice for ResizeChoice {
     ];
 }
 
-impl ResizeChoice {
-    /// The choice of this name, if there is one.
-    pub fn named(name: &str) -> Option<Self> {
-        let mut choices = Self::CHOICES.iter();
-        choices.find_map(|&(known, choice)| (known == name).then_some(choice))
-    }
-
-    /// What it is called.
-    pub fn name(self) -> &'static str {
-        let mut choices = Self::CHOICES.iter();
-        choices
-            .find_map(|&(name, choice)| (choice == self).then_some(name))
-            .unwrap_or_default()
-    }
-}
-
 impl Memory {
     /// Whose resize a new run has with these settings.
     pub fn resize(&self) -> SelectionResize {
@@ -77,7 +61,7 @@ impl Memory {
         let begun = begun.map(|bytes| {
             let run: Value = serde_json::from_slice(&bytes).unwrap_or_default();
             let noted = run.pointer("/config/memory/selection_resize");
-            let noted = noted.and_then(Value::as_str).and_then(ResizeChoice::named);
+            let noted = noted.and_then(Value::as_str).and_then(named);
             noted.unwrap_or(ResizeChoice::Pillow)
         });
         match (self.selection_resize, begun) {

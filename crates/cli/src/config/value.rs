@@ -192,6 +192,12 @@ pub fn name_of<T: Choice>(choice: T) -> &'static str {
         .map_or("", |(name, _)| name)
 }
 
+/// The choice that a config file calls `name`, if there is one.
+pub fn named<T: Choice>(name: &str) -> Option<T> {
+    let mut all = T::CHOICES.iter();
+    all.find_map(|&(known, choice)| (known == name).then_some(choice))
+}
+
 fn names<T: Choice>() -> String {
     let mut names = String::new();
     for (position, (name, _)) in T::CHOICES.iter().enumerate() {
@@ -205,8 +211,7 @@ fn names<T: Choice>() -> String {
 impl<T: Choice> OptionValue for T {
     fn update(&mut self, value: &Value) -> Result<(), String> {
         let text = value.as_str().unwrap_or_default();
-        let choice = T::CHOICES.iter().find(|(name, _)| *name == text);
-        let Some(&(_, choice)) = choice else {
+        let Some(choice) = named(text) else {
             let near = nearest(text, T::CHOICES.iter().map(|(name, _)| *name));
             let hint = near.map_or(String::new(), |near| format!(" (did you mean \"{near}\"?)"));
             return Err(wrong(&names::<T>(), value) + &hint);
@@ -216,8 +221,7 @@ impl<T: Choice> OptionValue for T {
     }
 
     fn to_toml(&self) -> Value {
-        let choice = T::CHOICES.iter().find(|(_, choice)| choice == self);
-        Value::String(choice.map_or_else(String::new, |(name, _)| (*name).to_owned()))
+        Value::String(name_of(*self).to_owned())
     }
 
     fn describe(&self) -> String {
