@@ -321,7 +321,7 @@ impl Lease<'_> {
     }
 
     /// Lets others have the story at once.
-    pub fn release(self) -> Result<(), RunError> {
+    pub fn release(&self) -> Result<(), RunError> {
         if self.check().is_ok() {
             let file = self.leases.lease_file(&self.story, true);
             let path = self.leases.files.path(&self.story, self.number);

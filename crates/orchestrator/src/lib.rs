@@ -4,6 +4,7 @@
 //! chain of shots, a [`run`] a list of stories.
 
 pub mod admission;
+mod attempt;
 pub mod bench;
 pub mod config;
 pub mod cost;

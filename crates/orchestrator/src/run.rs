@@ -12,6 +12,7 @@ use storyloom_story::{Continuation, ErrorClass, LeftOut, Line, Manifest, ShotId,
 use storyloom_telemetry::{Event, Reporter};
 
 use crate::admission::Asked;
+use crate::attempt::patiently;
 use crate::config::{RunConfig, StopAt, StopFlag};
 use crate::engine::ShotEngine;
 use crate::error::RunError;
@@ -354,7 +355,7 @@ impl<E: ShotEngine> Night<'_, E> {
         } else {
             self.go_on(&lease, line, asked)?
         };
-        lease.release()?;
+        patiently(self.studio, || lease.release())?;
         Ok(turn)
     }
 

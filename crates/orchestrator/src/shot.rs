@@ -182,12 +182,17 @@ pub fn make_shot<E: ShotEngine>(
         Committed::New => record,
         Committed::Before(theirs) => *theirs,
     };
-    let ShotRequest { story, shot, .. } = &plan.request;
-    studio.bank.install(story, &record.pictures())?;
-    studio.bank.forget_step(story, *shot)?;
     // The record on disk cannot say what it took itself; the story sums up what we return.
     *record.seconds.entry(Stage::Commit).or_default() += begun.elapsed().as_secs_f64();
     Ok(record)
+}
+
+/// What follows the record of a shot: its files get their names, and nobody needs the saved step.
+/// All of it can be done again.
+pub(crate) fn tidy_up<E>(studio: &Studio<E>, record: &CommitRecord) -> Result<(), RunError> {
+    let ShotRequest { story, shot, .. } = &record.request;
+    studio.bank.install(story, &record.pictures())?;
+    Ok(studio.bank.forget_step(story, *shot)?)
 }
 
 /// Stage `plan`: reads the pictures that the shot sees, checked against their records.

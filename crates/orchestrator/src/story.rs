@@ -1,7 +1,7 @@
 //! One story: a chain of shots, each of which sees the ones before.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use storyloom_memory::arrays::encode_array;
 use storyloom_memory::commit::RECORD_FORMAT;
@@ -10,12 +10,12 @@ use storyloom_memory::storage::UNFINISHED;
 use storyloom_memory::window::{WindowSettings, window};
 use storyloom_memory::{BlobRef, CommitRecord, KeyframeRecord, PictureRecord, ReferencesRecord};
 use storyloom_story::{
-    Continuation, ErrorClass, Opening, Resolution, RgbImage, Seed, ShotId, ShotRequest, ShotScript,
-    StoryId, VideoSpec,
+    Continuation, Opening, Resolution, RgbImage, Seed, ShotId, ShotRequest, ShotScript, StoryId,
+    VideoSpec,
 };
-use storyloom_telemetry::{AttemptEnd, Event};
-use tracing::field;
+use storyloom_telemetry::Event;
 
+use crate::attempt::{attempt_shot, patiently};
 use crate::config::RunConfig;
 use crate::engine::ShotEngine;
 use crate::error::RunError;
@@ -25,7 +25,7 @@ use crate::lease::Lease;
 use crate::no_keyframes::Keeping;
 use crate::output::ClipFile;
 use crate::run_folder::{RunFolder, StoryFile, StoryState};
-use crate::shot::{ShotPlan, Studio, check_scores, make_shot, vector};
+use crate::shot::{ShotPlan, Studio, check_scores, vector};
 use crate::status::Work;
 
 /// The file of a story's whole video.
@@ -114,7 +114,8 @@ pub fn make_story<E: ShotEngine>(
     }
     file.work = Some(work);
     file.no_keyframes = keeping.finding();
-    finish(studio, folder, lease, file, (&clips, config.video.fps)).map_err(before)
+    let film = (clips.as_slice(), config.video.fps);
+    patiently(studio, || finish(studio, folder, lease, file, film)).map_err(before)
 }
 
 /// The record of a shot that exists, with all its files under their names: whoever committed it
@@ -124,16 +125,18 @@ fn committed<E>(
     story: &StoryId,
     shot: ShotId,
 ) -> Result<Option<CommitRecord>, RunError> {
-    let record = studio.bank.record(story, shot)?;
-    if let Some(record) = &record {
-        studio.bank.install(story, &record.pictures())?;
-    }
-    Ok(record)
+    patiently(studio, || {
+        let record = studio.bank.record(story, shot)?;
+        if let Some(record) = &record {
+            studio.bank.install(story, &record.pictures())?;
+        }
+        Ok(record)
+    })
 }
 
 /// What a shot knows of the shots before it.
 #[derive(Clone, Copy)]
-struct Chain<'a> {
+pub(crate) struct Chain<'a> {
     done: &'a [ShotId],
     last: Option<&'a CommitRecord>,
     story_plan: Option<&'a str>,
@@ -158,114 +161,8 @@ pub(crate) fn opening(
     }
 }
 
-/// Tries a shot: again with the same noise after trouble that may pass, with other noise after
-/// trouble with the shot itself.
-fn attempt_shot<E: ShotEngine>(
-    studio: &Studio<E>,
-    lease: &Lease,
-    chain: Chain,
-    request: ShotRequest,
-    run_seed: u64,
-    attempts: u32,
-) -> Result<CommitRecord, RunError> {
-    const PATIENCE: [Duration; 3] = [
-        Duration::from_millis(100),
-        Duration::from_millis(500),
-        Duration::from_secs(2),
-    ];
-    let mut patience = PATIENCE.iter();
-    let mut attempt = 0;
-    loop {
-        let seed = Seed::derive(run_seed, &request.story, request.shot, attempt);
-        let request = ShotRequest {
-            attempt,
-            seed,
-            ..request.clone()
-        };
-        let ShotRequest { story, shot, .. } = &request;
-        let begun = Instant::now();
-        studio.reporter.report(&Event::AttemptBegun {
-            story,
-            shot: *shot,
-            attempt,
-        });
-        let span = tracing::info_span!("shot", %story, %shot, attempt, error = field::Empty);
-        let result = span.in_scope(|| {
-            let plan = plan(studio, chain, request.clone())?;
-            make_shot(studio, lease, &plan)
-        });
-        if let Err(error) = &result {
-            span.record("error", field::display(error));
-        }
-        drop(span);
-        report_end(studio, &request, &result);
-        let error = match result {
-            Ok(record) => {
-                let seconds = begun.elapsed().as_secs_f64();
-                studio.reporter.report(&Event::ShotCommitted {
-                    story,
-                    shot: *shot,
-                    seconds,
-                    keyframes: record.keyframes.len(),
-                });
-                return Ok(record);
-            }
-            Err(error) => error,
-        };
-        let reason = error.to_string();
-        let failed = Event::AttemptFailed {
-            story,
-            shot: *shot,
-            attempt,
-            reason: &reason,
-        };
-        match error.class() {
-            ErrorClass::Transient => {
-                let Some(wait) = patience.next() else {
-                    return Err(error);
-                };
-                studio.reporter.report(&failed);
-                std::thread::sleep(*wait);
-                // The trouble may have come after the commit.
-                if let Some(record) = committed(studio, story, *shot)? {
-                    return Ok(record);
-                }
-                if studio.stop.asked().is_some() {
-                    return Err(RunError::Stopped);
-                }
-            }
-            ErrorClass::Shot if attempt + 1 < attempts => {
-                studio.reporter.report(&failed);
-                attempt += 1;
-            }
-            _ => return Err(error),
-        }
-    }
-}
-
-/// Says how an attempt ended.
-fn report_end<E>(
-    studio: &Studio<E>,
-    request: &ShotRequest,
-    result: &Result<CommitRecord, RunError>,
-) {
-    let reason = result.as_ref().err().map(RunError::to_string);
-    let end = match result {
-        Ok(_) => AttemptEnd::Committed,
-        Err(error) if error.class() == ErrorClass::Interrupted => AttemptEnd::Stopped,
-        Err(_) => AttemptEnd::Failed,
-    };
-    studio.reporter.report(&Event::AttemptEnded {
-        story: &request.story,
-        shot: request.shot,
-        attempt: request.attempt,
-        end,
-        reason: reason.as_deref(),
-    });
-}
-
 /// Stage `plan`: what the shot sees of the bank.
-fn plan<E: ShotEngine>(
+pub(crate) fn plan<E: ShotEngine>(
     studio: &Studio<E>,
     chain: Chain,
     request: ShotRequest,
@@ -359,7 +256,7 @@ fn store_references<E: ShotEngine>(
     Ok(studio.bank.commit_references(&file.id, &mut record)?)
 }
 
-/// Joins the shots and marks the story as done.
+/// Joins the shots and marks the story as done. It is so in `file` when it is so on disk.
 fn finish<E: ShotEngine>(
     studio: &Studio<E>,
     folder: &RunFolder,
@@ -379,19 +276,21 @@ fn finish<E: ShotEngine>(
     lease.check()?;
     let begun = Instant::now();
     let content: BlobRef = studio.videos.join_clips(&story.join(name), clips, fps)?;
-    if let Some(work) = &mut file.work {
+    let mut done = file.clone();
+    if let Some(work) = &mut done.work {
         work.end = Some(begun.elapsed().as_secs_f64());
     }
-    file.video = Some(PictureRecord {
+    done.video = Some(PictureRecord {
         file: name.to_owned(),
         content,
     });
-    file.joined = joined;
-    file.state = StoryState::Done;
+    done.joined = joined;
+    done.state = StoryState::Done;
     lease.check()?;
     // Before, since nobody looks into a story again that is done.
     tidy(studio, file)?;
-    folder.write_story(file)?;
+    folder.write_story(&done)?;
+    *file = done;
     if let Some(finding) = &file.no_keyframes {
         tracing::warn!(story = %file.id, "{finding}; its shots do not see each other");
     }
