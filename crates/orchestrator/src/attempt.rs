@@ -14,6 +14,7 @@ use tracing::field;
 use crate::engine::ShotEngine;
 use crate::error::RunError;
 use crate::lease::Lease;
+use crate::lost_record::Lost;
 use crate::shot::{Studio, make_shot, tidy_up};
 use crate::story::{Chain, plan};
 
@@ -55,7 +56,7 @@ pub(crate) fn attempt_shot<E: ShotEngine>(
     attempts: u32,
 ) -> Result<CommitRecord, RunError> {
     let mut patience = PATIENCE.iter();
-    let mut attempt = 0;
+    let mut attempt = chain.lost.map_or(0, Lost::attempt);
     loop {
         let seed = Seed::derive(run_seed, &request.story, request.shot, attempt);
         let request = ShotRequest {
@@ -107,7 +108,8 @@ pub(crate) fn attempt_shot<E: ShotEngine>(
                     return Err(RunError::Stopped);
                 }
             }
-            ErrorClass::Shot if attempt + 1 < attempts => {
+            // Other noise makes another record.
+            ErrorClass::Shot if chain.lost.is_none() && attempt + 1 < attempts => {
                 studio.reporter.report(&failed);
                 attempt += 1;
             }

@@ -37,6 +37,20 @@ pub enum RunError {
         /// What is wrong, and what to do.
         reason: String,
     },
+    /// The record of a shot is gone, others follow from it, and it cannot be made again as it was.
+    #[error(
+        "the record {lost} is gone, from which {follower} follows, and {why}; put it back from a copy, or \
+         remove {follower} and all later records of the story to have their shots made anew, then \
+         `storyloom retry` the story", lost = path.display(), follower = follower.display()
+    )]
+    LostRecord {
+        /// The record that is gone.
+        path: PathBuf,
+        /// The first that follows from it.
+        follower: PathBuf,
+        /// Why it cannot be made again.
+        why: String,
+    },
     /// Another program took the story over, since this one showed no sign of life.
     #[error("another program has taken the story {story} over; it is left to that one")]
     LeaseLost {
@@ -97,7 +111,7 @@ impl RunError {
             Self::Plan(error) => error.class,
             Self::Memory(error) => error.class(),
             Self::Folder { .. } | Self::Setting(_) | Self::Quarantine { .. } => ErrorClass::Run,
-            Self::Input { .. } => ErrorClass::Shot,
+            Self::Input { .. } | Self::LostRecord { .. } => ErrorClass::Shot,
             Self::LeaseLost { .. } => ErrorClass::Interrupted,
             Self::FfmpegAway { .. } | Self::FfmpegUnfit { .. } => ErrorClass::ServiceAway,
             // Somebody has put another ffmpeg into its place since it was tried.

@@ -19,6 +19,7 @@ pub mod gate;
 pub mod inputs;
 pub mod lease;
 mod lists;
+mod lost_record;
 pub mod memory_view;
 pub mod no_keyframes;
 pub mod output;

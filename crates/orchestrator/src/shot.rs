@@ -26,6 +26,7 @@ use crate::engine::{EngineError, SaveLoop, Scores, ShotEngine, StepObserver};
 use crate::error::RunError;
 use crate::gate::{Gate, Gates, Pass};
 use crate::lease::Lease;
+use crate::lost_record::Lost;
 use crate::output::{ClipForm, VideoFiles};
 
 /// What every shot of a run is made with.
@@ -99,6 +100,8 @@ pub struct ShotPlan {
     pub previous: Option<String>,
     /// Digest of the plan that its story follows, if that was planned from a brief.
     pub story_plan: Option<String>,
+    /// The record that is to be made again, if it was there before and others follow from it.
+    pub(crate) lost: Option<Lost>,
     /// Size of the story's film: the middle of each frame.
     pub film: Resolution,
     /// Shots of the story that are still to be made, this one included: the longer the way, the
@@ -175,6 +178,9 @@ pub fn make_shot<E: ShotEngine>(
         store_outputs(studio, plan, &latents, &clip, &chosen)
     })?;
     record.seconds = clock.seconds;
+    if let Some(lost) = &plan.lost {
+        lost.restore(&mut record)?;
+    }
     let begun = Instant::now();
     engine.check_weights()?;
     lease.check()?;

@@ -22,6 +22,7 @@ use crate::error::RunError;
 use crate::film_size::film_size;
 use crate::inputs::{in_shape, open_pictures, own_size};
 use crate::lease::Lease;
+use crate::lost_record::{Lost, recorded};
 use crate::no_keyframes::Keeping;
 use crate::output::ClipFile;
 use crate::run_folder::{RunFolder, StoryFile, StoryState};
@@ -62,6 +63,8 @@ pub fn make_story<E: ShotEngine>(
 
     let shots: Vec<(ShotId, ShotScript)> =
         file.shots().map(|(id, shot)| (id, shot.clone())).collect();
+    let there = recorded(studio, &file.id).map_err(before)?;
+    let ids: Vec<ShotId> = shots.iter().map(|(id, _)| *id).collect();
     let mut done: Vec<ShotId> = Vec::with_capacity(shots.len());
     let mut clips: Vec<ClipFile> = Vec::with_capacity(shots.len());
     let mut work = Work::default();
@@ -90,11 +93,15 @@ pub fn make_story<E: ShotEngine>(
                     video,
                 };
                 let run_seed = file.seed.unwrap_or(config.seed);
+                let later = &ids[done.len() + 1..];
+                let lost =
+                    Lost::look(studio, folder, (&file.id, *id), later, &there).map_err(at)?;
                 let chain = Chain {
                     done: &done,
                     last: last.as_ref(),
                     story_plan: file.plan.as_deref(),
                     window: config.window,
+                    lost: lost.as_ref(),
                     film,
                     remaining: shots.len() - done.len(),
                 };
@@ -141,6 +148,8 @@ pub(crate) struct Chain<'a> {
     last: Option<&'a CommitRecord>,
     story_plan: Option<&'a str>,
     window: WindowSettings,
+    /// What is known of the record of this shot, if it was there before.
+    pub(crate) lost: Option<&'a Lost>,
     film: Resolution,
     remaining: usize,
 }
@@ -185,6 +194,7 @@ pub(crate) fn plan<E: ShotEngine>(
         continues,
         previous,
         story_plan: chain.story_plan.map(str::to_owned),
+        lost: chain.lost.cloned(),
         film: chain.film,
         remaining: chain.remaining,
     })

@@ -344,6 +344,7 @@ mod tests {
                     span(Stage::Decode, 8.0, 1.5),
                 ],
                 saved: Vec::new(),
+                recorded: None,
                 reason: None,
                 ended: begun + 9.5,
             });

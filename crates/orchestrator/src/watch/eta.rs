@@ -185,6 +185,7 @@ mod tests {
                 waited,
             }],
             saved: Vec::new(),
+            recorded: None,
             reason: None,
             ended,
         }

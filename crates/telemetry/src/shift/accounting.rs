@@ -375,6 +375,7 @@ mod tests {
             resumed_step: None,
             stages: vec![denoise],
             saved: Vec::new(),
+            recorded: None,
             reason: None,
             ended,
         }

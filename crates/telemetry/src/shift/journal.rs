@@ -247,6 +247,7 @@ impl State {
         };
         // The record itself is written after the stage has reported.
         if let (AttemptEnd::Committed, Some(commit)) = (end, attempt.stages.last_mut()) {
+            attempt.recorded = Some(commit.seconds);
             commit.seconds = now - commit.begun;
         }
         self.shots_done += usize::from(end == AttemptEnd::Committed);

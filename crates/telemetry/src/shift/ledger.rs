@@ -82,6 +82,7 @@ mod tests {
                 step: 1,
                 at: begun + 1.0,
             }],
+            recorded: None,
             reason: None,
             ended,
         }

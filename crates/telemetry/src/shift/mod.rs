@@ -22,6 +22,7 @@ mod read;
 mod tests;
 mod unsaid;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -136,6 +137,10 @@ pub struct Attempt {
     /// When its sampling loop was saved.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub saved: Vec<Saved>,
+    /// Seconds of stage `commit` as the record of the shot has them: those until the record itself was
+    /// written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recorded: Option<f64>,
     /// Why it was not committed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -374,6 +379,18 @@ impl LivePlan {
 }
 
 impl Attempt {
+    /// Seconds of its stages as the record of its shot has them, if it came so far.
+    pub fn recorded_seconds(&self) -> Option<BTreeMap<Stage, f64>> {
+        let spans = self.stages.iter();
+        let mut seconds: BTreeMap<Stage, f64> =
+            spans.map(|span| (span.stage, span.seconds)).collect();
+        if let Some(recorded) = self.recorded {
+            seconds.insert(Stage::Commit, recorded);
+        }
+        let is_whole = Stage::ALL.iter().all(|stage| seconds.contains_key(stage));
+        is_whole.then_some(seconds)
+    }
+
     fn is(&self, other: &Self) -> bool {
         (&self.story, self.shot, self.attempt) == (&other.story, other.shot, other.attempt)
             && self.begun == other.begun
@@ -419,6 +436,7 @@ impl LiveShot {
             resumed_step: self.resumed_step,
             stages,
             saved: self.saved.clone(),
+            recorded: None,
             reason: None,
             ended: at,
         }
