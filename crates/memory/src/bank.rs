@@ -17,10 +17,14 @@ use crate::commit::{
 use crate::error::{MemoryError, Result};
 use crate::index::MemoryIndex;
 use crate::pictures::decode_picture;
+use crate::soundness::{Harm, harms};
 use crate::storage::{Storage, UNFINISHED};
 
 /// The name of the record of a story's reference images.
 const REFERENCES: &str = "references.json";
+
+/// The ending of every record.
+const RECORD: &str = ".json";
 
 /// The memory of all stories of a run: records and blobs are read, the index remembers.
 #[derive(Debug)]
@@ -102,7 +106,8 @@ impl MemoryBank {
             .join(format!("{shot}.json"))
     }
 
-    fn references_path(&self, story: &StoryId) -> PathBuf {
+    /// Where the record of a story's reference images lies.
+    pub fn references_path(&self, story: &StoryId) -> PathBuf {
         self.story_folder(story).join("commits").join(REFERENCES)
     }
 
@@ -165,6 +170,18 @@ impl MemoryBank {
             true => self.storage.sync_names(&staging),
             false => Ok(()),
         }
+    }
+
+    /// What of all that a shot's record names is gone or has other content.
+    pub fn harms(&self, record: &CommitRecord) -> Result<Vec<Harm>> {
+        let story = self.story_folder(&record.request.story);
+        harms(&story, self.storage(), &self.blobs, &record.named())
+    }
+
+    /// As [`harms`](Self::harms), of a story's reference images.
+    pub fn reference_harms(&self, story: &StoryId, record: &ReferencesRecord) -> Result<Vec<Harm>> {
+        let folder = self.story_folder(story);
+        harms(&folder, self.storage(), &self.blobs, &record.named())
     }
 
     /// Puts reference images into a story's bank, unless they are there.
@@ -437,7 +454,9 @@ fn named(stories: &Path, storage: &dyn Storage) -> Result<BTreeSet<String>> {
             }
         }
         names = storage.list(&commits)?;
-        for name in names.iter().filter(|name| !is_unfinished(name)) {
+        // What was moved aside names nothing that is still to be used.
+        let is_record = |name: &&String| !is_unfinished(name) && name.ends_with(RECORD);
+        for name in names.iter().filter(is_record) {
             let path = commits.join(name);
             used.extend(blobs_of(name, &path, &storage.read(&path)?)?);
         }

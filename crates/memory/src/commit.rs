@@ -161,14 +161,14 @@ pub trait Sealed: Serialize + for<'de> Deserialize<'de> + Clone {
 
     /// Reads a record and checks format and digest; `path` is for messages.
     fn open(path: &Path, bytes: &[u8]) -> Result<Self> {
-        let record: Self = serde_json::from_slice(bytes)
-            .map_err(|error| MemoryError::damaged(path, format!("not a record: {error}")))?;
+        let record: Self = serde_json::from_slice(bytes).map_err(|error| {
+            newer(path, bytes, RECORD_FORMAT)
+                .unwrap_or_else(|| MemoryError::damaged(path, format!("not a record: {error}")))
+        })?;
         if record.format() != RECORD_FORMAT {
-            let reason = format!(
-                "written in format {}, this program reads {RECORD_FORMAT}",
-                record.format()
-            );
-            return Err(MemoryError::damaged(path, reason));
+            let reason = format!("format {} was never written", record.format());
+            let damaged = || MemoryError::damaged(path, reason);
+            return Err(newer(path, bytes, RECORD_FORMAT).unwrap_or_else(damaged));
         }
         let mut copy = record.clone();
         let stored = std::mem::take(copy.digest_mut());
@@ -180,6 +180,18 @@ pub trait Sealed: Serialize + for<'de> Deserialize<'de> + Clone {
         }
         Ok(record)
     }
+}
+
+/// The error of a file whose `format` is a later one than `known`. What such a file may have besides,
+/// nobody knows here: it is not damaged.
+pub fn newer(path: &Path, bytes: &[u8], known: u32) -> Option<MemoryError> {
+    let value: serde_json::Value = serde_json::from_slice(bytes).ok()?;
+    let found = value.get("format")?.as_u64()?;
+    (found > u64::from(known)).then(|| MemoryError::Newer {
+        path: path.to_owned(),
+        found,
+        known,
+    })
 }
 
 impl Sealed for CommitRecord {
@@ -286,6 +298,28 @@ pub(crate) mod tests {
             let bytes = sealed.seal().unwrap();
             proptest::prop_assert!(CommitRecord::open(Path::new("x"), &bytes).is_ok());
         }
+    }
+
+    /// It would be made again if it were taken for damaged.
+    #[test]
+    fn a_record_of_a_later_version_is_not_damaged() {
+        let mut sealed = record(ShotId { scene: 1, shot: 2 });
+        let text = String::from_utf8(sealed.seal().unwrap()).unwrap();
+        let later = [
+            text.replacen("\"format\": 1", "\"format\": 2", 1),
+            text.replacen("\"format\": 1", "\"format\": 2, \"more\": []", 1),
+        ];
+        for later in later {
+            let error = CommitRecord::open(Path::new("x"), later.as_bytes()).unwrap_err();
+            assert!(
+                matches!(error, MemoryError::Newer { found: 2, .. }),
+                "{error}"
+            );
+            assert_eq!(error.class(), storyloom_story::ErrorClass::Run);
+        }
+        let never = text.replacen("\"format\": 1", "\"format\": 0", 1);
+        let error = CommitRecord::open(Path::new("x"), never.as_bytes()).unwrap_err();
+        assert!(matches!(error, MemoryError::Damaged { .. }), "{error}");
     }
 
     #[test]

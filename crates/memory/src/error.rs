@@ -28,6 +28,19 @@ pub enum MemoryError {
         /// How it differs.
         reason: String,
     },
+    /// A sound file of a later version of the program.
+    #[error(
+        "{path}: format {found} is not known, this version reads format {known}; use the version \
+         that wrote it", path = path.display()
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u64,
+        /// The newest format that this program reads.
+        known: u32,
+    },
     /// Another process has the index open.
     #[error("the memory index {path} is in use by another process", path = path.display())]
     IndexBusy {
@@ -78,6 +91,7 @@ impl MemoryError {
                 _ => ErrorClass::Transient,
             },
             Self::Damaged { .. } => ErrorClass::Shot,
+            Self::Newer { .. } => ErrorClass::Run,
             Self::Index { .. } => ErrorClass::Transient,
             Self::IndexBusy { .. } => ErrorClass::ServiceAway,
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{MemoryError, Result};
+use crate::storage::{Disk, move_aside};
 
 /// How often a lock is asked for, and the pauses between.
 const LINGERING: (u32, Duration) = (10, Duration::from_millis(50));
@@ -76,12 +77,16 @@ fn lock_beside(folder: &Path) -> Result<File> {
         std::fs::create_dir_all(parent)
             .map_err(|error| MemoryError::storage("create the folder", parent, error))?;
     }
-    let mut options = File::options();
-    let file = options
-        .create(true)
-        .append(true)
-        .open(&path)
-        .map_err(failed)?;
+    let open = || File::options().create(true).append(true).open(&path);
+    let file = open().or_else(|error| {
+        // A file that says nothing can be made again.
+        if path.symlink_metadata().is_ok_and(|found| found.is_file()) {
+            return Err(failed(error));
+        }
+        let aside = move_aside(&Disk, &path)?;
+        tracing::warn!(path = %path.display(), aside = %aside.display(), "no lock stood in its place");
+        open().map_err(failed)
+    })?;
     for _ in 0..LINGERING.0 {
         match file.try_lock() {
             Ok(()) => return Ok(file),
@@ -340,6 +345,19 @@ mod tests {
             }
         }
         panic!("{} stays busy", path.display());
+    }
+
+    #[test]
+    fn whatever_stands_where_the_lock_belongs_gives_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, lock) = (folder.path().join("0"), folder.path().join("0.lock"));
+        std::fs::create_dir(&lock).unwrap();
+        drop(open_again(IndexKind::Redb, &path));
+        assert!(lock.is_file() && folder.path().join("0.lock.damaged-1").is_dir());
+        std::fs::remove_file(&lock).unwrap();
+        std::os::unix::fs::symlink(&lock, &lock).unwrap();
+        drop(open_again(IndexKind::Redb, &path));
+        assert!(lock.is_file());
     }
 
     fn conformance(kind: IndexKind) {

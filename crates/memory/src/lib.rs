@@ -15,6 +15,7 @@ pub mod error;
 pub mod index;
 pub mod pictures;
 pub mod select;
+pub mod soundness;
 pub mod storage;
 pub mod window;
 

@@ -96,6 +96,21 @@ pub fn temporary_name(path: &Path) -> PathBuf {
     ))
 }
 
+/// Gives what stands at `path`, whatever it is, another name beside it that ends in `damaged-N`; says
+/// which. Durable after [`Storage::sync_names`].
+///
+/// # Errors
+/// It cannot be renamed.
+pub fn move_aside(storage: &dyn Storage, path: &Path) -> Result<PathBuf> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let names = (1_u32..).map(|number| path.with_file_name(format!("{name}.damaged-{number}")));
+    let is_free = |path: &PathBuf| path.symlink_metadata().is_err();
+    // There is an end to the names that are taken.
+    let aside = names.into_iter().find(is_free).unwrap_or_default();
+    storage.give_name(path, &aside)?;
+    Ok(aside)
+}
+
 fn folder_of(path: &Path) -> &Path {
     path.parent()
         .filter(|folder| !folder.as_os_str().is_empty())

@@ -9,17 +9,17 @@
 //! same; if it is not, it is [set aside](crate::set_aside), and all others go on.
 
 use std::collections::{BTreeSet, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Value, json};
-use storyloom_memory::Storage;
-use storyloom_memory::storage::UNFINISHED;
-use storyloom_story::{Brief, Line, StoryId};
+use storyloom_memory::storage::{UNFINISHED, move_aside};
+use storyloom_story::{Brief, Line, Seed, StoryId};
 
 use crate::config::{PictureSettings, RunConfig, Videos};
 use crate::differences::differences;
 use crate::engine::EngineDescription;
 use crate::error::RunError;
+use crate::folder_file::Found;
 use crate::lists::List;
 use crate::planning::{essence, is_planned};
 use crate::run_folder::{FOLDER_FORMAT, RunFile, RunFolder, StoryFile, VIDEOS};
@@ -80,9 +80,14 @@ impl RunFolder {
             lists: Vec::new(),
             stories: lines.iter().map(|line| line.id().clone()).collect(),
         };
-        let path = self.root().join("run.json");
-        if self.storage().exists(&path) {
-            self.check_same(&self.run_file()?, &run)?;
+        let path = self.run_path();
+        match self.find_run_file()? {
+            Found::Sound(before) => self.check_same(&before, &run)?,
+            Found::Gone => self.check_records(&run, lines)?,
+            Found::Damaged(reason) => {
+                self.check_records(&run, lines)?;
+                self.give_way::<RunFile>(&path, &reason)?;
+            }
         }
         let asked = self.look_at(lines)?;
         // Before the run that names it.
@@ -104,8 +109,8 @@ impl RunFolder {
     /// As [`begin`](Self::begin) for a program that makes no shots: the run is begun by those who
     /// make them.
     pub fn admit(&self, config: &RunConfig, lines: &[Line]) -> Result<Vec<Asked>, RunError> {
-        if self.storage().exists(&self.root().join("run.json")) {
-            let before = self.run_file()?;
+        // A damaged one is the matter of those who begin runs.
+        if let Found::Sound(before) = self.find_run_file()? {
             let now = RunFile {
                 identity: identity(config),
                 ..before.clone()
@@ -203,11 +208,56 @@ impl RunFolder {
         })
     }
 
+    /// Whether any shot or the references of a story have a record.
+    pub(crate) fn has_records(&self, story: &StoryId) -> Result<bool, RunError> {
+        let commits = self.storage().list(&self.story(story).join("commits"))?;
+        Ok(commits.iter().any(is_record))
+    }
+
     /// Whether anything was made of a story: its plan, its references, a shot.
     pub(crate) fn has_results(&self, story: &StoryId) -> Result<bool, RunError> {
-        let commits = self.storage().list(&self.story(story).join("commits"))?;
-        let is_record = |name: &String| !name.starts_with(UNFINISHED);
-        Ok(commits.iter().any(is_record) || is_planned(self, story))
+        Ok(self.has_records(story)? || is_planned(self, story))
+    }
+
+    /// Where `run.json` cannot say whether a run is the same, its records can: the first that is found
+    /// must be one that `now` would have made.
+    fn check_records(&self, now: &RunFile, lines: &[Line]) -> Result<(), RunError> {
+        let there: HashSet<String> = self.storage().list(&self.stories())?.into_iter().collect();
+        let begun = lines
+            .iter()
+            .filter(|line| there.contains(line.id().as_str()));
+        for line in begun {
+            let story = line.id();
+            let names = self.storage().list(&self.story(story).join("commits"))?;
+            let mut shots = names
+                .iter()
+                .filter_map(|name| name.strip_suffix(".json")?.parse().ok());
+            let record = shots.find_map(|shot| read_record(self, story, shot).ok().flatten());
+            let Some(record) = record else { continue };
+            let request = &record.request;
+            let seed = StoryFile::pending(line)
+                .seed
+                .or(now.identity["run.seed"].as_u64());
+            let of_seed = seed.map(|seed| Seed::derive(seed, story, request.shot, request.attempt));
+            let video = json!(request.video);
+            let other = match () {
+                () if record.engine != now.engine.fingerprint => "another engine",
+                () if of_seed != Some(request.seed) => "another run.seed",
+                () if ["frames", "fps"]
+                    .iter()
+                    .any(|key| video[key] != now.identity["video"][key]) =>
+                {
+                    "other video.frames or video.fps"
+                }
+                () => return Ok(()),
+            };
+            return Err(self.wrong(format!(
+                "run.json is gone or damaged, and the record of {story} {} was made with {other} than \
+                 this start has; use the settings of the run again, or another --out folder",
+                request.shot
+            )));
+        }
+        Ok(())
     }
 
     fn check_same(&self, before: &RunFile, now: &RunFile) -> Result<(), RunError> {
@@ -316,15 +366,8 @@ fn words(brief: &Brief) -> Brief {
     }
 }
 
-/// Gives what stands at `path` another name beside it, and says which.
-fn move_aside(storage: &dyn Storage, path: &Path) -> Result<PathBuf, RunError> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let names = (1_u32..).map(|number| path.with_file_name(format!("{name}.damaged-{number}")));
-    let is_free = |path: &PathBuf| path.symlink_metadata().is_err();
-    // There is an end to the names that are taken.
-    let aside = names.into_iter().find(is_free).unwrap_or_default();
-    storage.give_name(path, &aside)?;
-    Ok(aside)
+fn is_record(name: &String) -> bool {
+    !name.starts_with(UNFINISHED) && name.ends_with(".json")
 }
 
 fn new_run_id(root: &Path) -> String {

@@ -19,11 +19,13 @@ pub mod simulated;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use storyloom_memory::Sealed;
 use storyloom_memory::commit::RECORD_FORMAT;
+use storyloom_memory::storage::move_aside;
+use storyloom_memory::{MemoryError, Sealed};
 use storyloom_story::{Brief, ErrorClass, Outlook, Seed, StoryId, StoryScript, parse_script};
 
 use crate::error::RunError;
+use crate::folder_file::Found;
 use crate::run_folder::RunFolder;
 
 /// Makes scripts of briefs.
@@ -285,13 +287,34 @@ pub fn read_plan(folder: &RunFolder, story: &StoryId) -> Result<Option<PlanRecor
     Ok(Some(record))
 }
 
-/// Creates the plan of a story; whoever was first is right, and the answer is what is there now.
+/// Whether an error of [`read_plan`] says that there is no plan in the file, rather than that nobody can
+/// read it now.
+pub(crate) fn is_damage(error: &RunError) -> bool {
+    matches!(
+        error,
+        RunError::Folder { .. } | RunError::Memory(MemoryError::Damaged { .. })
+    )
+}
+
+/// Creates the plan of a story; whoever was first is right, and the answer is what is there now. What
+/// stands there and is no plan gives way.
 pub(crate) fn commit_plan(
     folder: &RunFolder,
     mut record: PlanRecord,
 ) -> Result<PlanRecord, RunError> {
     let path = path(folder, &record.story);
     let bytes = record.seal()?;
+    if folder.storage().create(&path, &bytes)? {
+        return Ok(record);
+    }
+    let reason = match read_plan(folder, &record.story) {
+        Ok(Some(plan)) => return Ok(plan),
+        Ok(None) => "no file stood there".to_owned(),
+        Err(error) if is_damage(&error) => error.to_string(),
+        Err(error) => return Err(error),
+    };
+    let aside = move_aside(folder.storage().as_ref(), &path)?;
+    tracing::warn!(story = %record.story, kept = %aside.display(), "the plan is written anew: {reason}");
     if folder.storage().create(&path, &bytes)? {
         return Ok(record);
     }
@@ -316,22 +339,23 @@ fn planner_path(folder: &RunFolder) -> PathBuf {
     folder.root().join("planner.json")
 }
 
-fn planner_file(folder: &RunFolder) -> Result<Option<PlannerFile>, RunError> {
-    let path = planner_path(folder);
-    if !folder.storage().exists(&path) {
-        return Ok(None);
-    }
-    folder.read_json(&path).map(Some)
-}
-
 /// All who have planned briefs of the run: who does now, and earlier versions of the same.
 ///
 /// # Errors
 /// The file cannot be read.
 pub fn planners_of(folder: &RunFolder) -> Result<Vec<PlannerDescription>, RunError> {
-    let file = planner_file(folder)?;
-    let all = file.map(|file| [vec![file.planner], file.earlier].concat());
-    Ok(all.unwrap_or_default())
+    let path = planner_path(folder);
+    match folder.find_json::<PlannerFile>(&path)? {
+        Found::Gone => Ok(Vec::new()),
+        Found::Sound(file) => Ok([vec![file.planner], file.earlier].concat()),
+        Found::Damaged(reason) => Err(RunError::Folder {
+            path,
+            reason: format!(
+                "{reason}; the next start of the run writes the file anew from its plans, and keeps \
+                 the damaged one beside it"
+            ),
+        }),
+    }
 }
 
 /// Notes who plans the briefs of the run, or checks that it is who did before.
@@ -346,10 +370,16 @@ pub(crate) fn settle_planner(
         planner: now.clone(),
         earlier: Vec::new(),
     };
+    if let Found::Damaged(reason) = folder.find_json::<PlannerFile>(&path)? {
+        let earlier = planners_of_plans(folder, planner)?;
+        folder.give_way::<PlannerFile>(&path, &reason)?;
+        folder.create_json(&path, &PlannerFile { earlier, ..file })?;
+        return settle_planner(folder, planner);
+    }
     if folder.create_json(&path, &file)? {
         return Ok(());
     }
-    let Some(before) = planner_file(folder)? else {
+    let Found::Sound(before) = folder.find_json::<PlannerFile>(&path)? else {
         return Err(other_planner(&path, None, &now));
     };
     if before.planner == now {
@@ -363,6 +393,38 @@ pub(crate) fn settle_planner(
     earlier.push(before.planner);
     let file = PlannerFile { earlier, ..file };
     folder.write_json(&path, &file)
+}
+
+/// Those whom the plans of the run name and who are others than `planner` is now.
+///
+/// # Errors
+/// One of them is a planner that `planner` does not go on for.
+fn planners_of_plans(
+    folder: &RunFolder,
+    planner: &dyn StoryPlanner,
+) -> Result<Vec<PlannerDescription>, RunError> {
+    let now = planner.describe();
+    let mut earlier = Vec::new();
+    for name in folder.storage().list(&folder.stories())? {
+        let Some(plan) = StoryId::new(&name)
+            .ok()
+            .and_then(|story| read_plan(folder, &story).ok()?)
+        else {
+            continue;
+        };
+        if plan.planner == now || earlier.contains(&plan.planner) {
+            continue;
+        }
+        if !planner.continues(&plan.planner) {
+            return Err(other_planner(
+                &planner_path(folder),
+                Some(&plan.planner),
+                &now,
+            ));
+        }
+        earlier.push(plan.planner);
+    }
+    Ok(earlier)
 }
 
 fn other_planner(

@@ -391,7 +391,11 @@ impl<E: ShotEngine> Night<'_, E> {
             }
         };
         match &file.state {
-            StoryState::Done if is_complete(self.studio, self.folder, file) => {
+            StoryState::Done => {
+                if let Some(missing) = missing(self.studio, self.folder, file) {
+                    tracing::warn!(story = %file.id, "finished, but {missing}; it is looked after");
+                    return Ok(false);
+                }
                 if self.has_its_pictures(file)? {
                     self.is_as_asked(&file.id)?;
                     self.count_done(file);
@@ -530,15 +534,26 @@ pub fn sweep(folder: &RunFolder, grace: Duration) -> Result<Sweep, RunError> {
     )?)
 }
 
-/// Whether every shot of a story that says it is done has its record, and the whole video is there.
-/// Contents are `verify`'s matter.
-fn is_complete<E>(studio: &Studio<E>, folder: &RunFolder, file: &StoryFile) -> bool {
+/// What of a story that says it is done is gone or has another size, if anything. Contents are `verify`'s
+/// matter.
+fn missing<E>(studio: &Studio<E>, folder: &RunFolder, file: &StoryFile) -> Option<String> {
     let story = folder.story(&file.id);
+    if file.script.is_none() {
+        return Some("its script is gone".to_owned());
+    }
     let is_there = |shot: ShotId| {
         studio.bank.is_committed(&file.id, shot) && story.join(format!("{shot}.mp4")).is_file()
     };
-    let made = file.script.is_some() && file.shots().all(|(shot, _)| is_there(shot));
-    made && has_film(&story, file)
+    let found = match file.sizes.is_empty() {
+        // Earlier builds have noted no sizes.
+        true => file
+            .shots()
+            .find(|(shot, _)| !is_there(*shot))
+            .map(|(shot, _)| format!("the record or the video of its shot {shot} is gone")),
+        false => file.sizes.first_difference(&story),
+    };
+    let film = || (!has_film(&story, file)).then(|| format!("its {WHOLE_VIDEO} is gone or cut"));
+    found.or_else(film)
 }
 
 /// Whether a story has the whole video that it notes, or one that is as long.

@@ -34,10 +34,12 @@ use storyloom_story::{
 use crate::config::Videos;
 use crate::engine::EngineDescription;
 use crate::error::RunError;
+use crate::folder_file::{Found, to_json};
 use crate::inputs::InputFile;
 use crate::lists::Lists;
 use crate::no_keyframes::NoKeyframes;
-use crate::planning::read_plan;
+use crate::planning::{is_damage, read_plan};
+use crate::sizes::FileSizes;
 use crate::status::Work;
 
 /// The version of the folder's form that this program writes and reads.
@@ -45,6 +47,10 @@ pub const FOLDER_FORMAT: u32 = 1;
 
 /// Where a run's identity says what its video files are.
 pub(crate) const VIDEOS: &str = "videos";
+
+/// What helps where `run.json` does not.
+const BEGIN_AGAIN: &str = "start the run again with its own command, which writes the file anew from \
+                           what it is asked for, and keeps a damaged one beside it";
 
 /// `run.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -113,6 +119,9 @@ pub struct StoryFile {
     /// earlier versions have finished.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub joined: Vec<String>,
+    /// How large the files of the finished story are.
+    #[serde(default, skip_serializing_if = "FileSizes::is_empty")]
+    pub sizes: FileSizes,
     /// What the finished story cost, so that nobody needs to read its records for that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub work: Option<Work>,
@@ -193,6 +202,7 @@ impl StoryFile {
             state: StoryState::Pending,
             video: None,
             joined: Vec::new(),
+            sizes: FileSizes::default(),
             work: None,
             no_keyframes: None,
         }
@@ -215,6 +225,7 @@ impl StoryFile {
             state: StoryState::Pending,
             video: None,
             joined: Vec::new(),
+            sizes: FileSizes::default(),
             work: None,
             no_keyframes: None,
         }
@@ -286,13 +297,32 @@ impl RunFolder {
 
     /// Reads `run.json`.
     pub fn run_file(&self) -> Result<RunFile, RunError> {
-        let path = self.root.join("run.json");
-        if !self.storage.exists(&path) {
-            return Err(self.wrong("this is not a run folder: it has no run.json".to_owned()));
+        match self.find_run_file()? {
+            Found::Sound(run) => Ok(run),
+            Found::Damaged(reason) => Err(RunError::Folder {
+                path: self.run_path(),
+                reason: format!("{reason}; {BEGIN_AGAIN}"),
+            }),
+            Found::Gone if self.stories().is_dir() => {
+                Err(self.wrong(format!("its run.json is gone; {BEGIN_AGAIN}")))
+            }
+            Found::Gone => {
+                Err(self.wrong("this is not a run folder: it has no run.json".to_owned()))
+            }
         }
-        let run: RunFile = self.read_json(&path)?;
-        self.lists.are(&run.lists);
-        Ok(run)
+    }
+
+    pub(crate) fn run_path(&self) -> PathBuf {
+        self.root.join("run.json")
+    }
+
+    /// Reads `run.json`, whatever stands there.
+    pub(crate) fn find_run_file(&self) -> Result<Found<RunFile>, RunError> {
+        let found = self.find_json(&self.run_path())?;
+        if let Found::Sound(RunFile { lists, .. }) = &found {
+            self.lists.are(lists);
+        }
+        Ok(found)
     }
 
     /// Reads a story's `story.json`, with the script of its plan if it has one. A story that nobody has
@@ -357,9 +387,18 @@ impl RunFolder {
 
     /// With the script of its plan, if it needs one and there is one.
     pub(crate) fn with_plan(&self, mut file: StoryFile) -> Result<StoryFile, RunError> {
-        if file.script.is_none()
-            && let Some(plan) = read_plan(self, &file.id)?
-        {
+        if file.script.is_some() {
+            return Ok(file);
+        }
+        let plan = match read_plan(self, &file.id) {
+            // The same seed makes the same plan.
+            Err(error) if is_damage(&error) && !self.has_records(&file.id)? => {
+                tracing::warn!(story = %file.id, "{error}; nothing was made of the plan, it is made again");
+                None
+            }
+            plan => plan?,
+        };
+        if let Some(plan) = plan {
             file.plan = Some(plan.digest);
             file.script = Some(plan.script);
         }
@@ -394,7 +433,7 @@ impl RunFolder {
     }
 
     fn fill(&self, path: &Path, value: &impl Serialize) -> Result<(), RunError> {
-        std::fs::write(path, json(path, value)?).map_err(|error| RunError::Folder {
+        std::fs::write(path, to_json(path, value)?).map_err(|error| RunError::Folder {
             path: path.to_owned(),
             reason: error.to_string(),
         })
@@ -416,53 +455,6 @@ impl RunFolder {
             reason,
         }
     }
-
-    pub(crate) fn read_json<T: for<'de> Deserialize<'de>>(
-        &self,
-        path: &Path,
-    ) -> Result<T, RunError> {
-        let bytes = self.storage.read(path)?;
-        let wrong = |reason| RunError::Folder {
-            path: path.to_owned(),
-            reason,
-        };
-        let value: serde_json::Value =
-            serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
-        let format = value["format"].as_u64();
-        if format != Some(u64::from(FOLDER_FORMAT)) {
-            let found = format.map_or("none".to_owned(), |format| format.to_string());
-            return Err(wrong(format!(
-                "format {found} is not known, this version reads format {FOLDER_FORMAT}"
-            )));
-        }
-        serde_json::from_value(value).map_err(|error| wrong(error.to_string()))
-    }
-
-    /// Writes a file durably, over whatever is there.
-    pub(crate) fn write_json(&self, path: &Path, value: &impl Serialize) -> Result<(), RunError> {
-        Ok(self.storage.write(path, &json(path, value)?)?)
-    }
-
-    /// Writes the file unless it is there; tells whether it did.
-    pub(crate) fn create_json(
-        &self,
-        path: &Path,
-        value: &impl Serialize,
-    ) -> Result<bool, RunError> {
-        if self.storage.exists(path) {
-            return Ok(false);
-        }
-        Ok(self.storage.create(path, &json(path, value)?)?)
-    }
-}
-
-fn json(path: &Path, value: &impl Serialize) -> Result<Vec<u8>, RunError> {
-    let mut bytes = serde_json::to_vec_pretty(value).map_err(|error| RunError::Folder {
-        path: path.to_owned(),
-        reason: error.to_string(),
-    })?;
-    bytes.push(b'\n');
-    Ok(bytes)
 }
 
 /// Whether an error is that a file is not there.

@@ -121,7 +121,8 @@ impl ShotPlan {
         }
     }
 
-    fn memory_seen(&self) -> Vec<SeenRecord> {
+    /// How its record names what it sees.
+    pub(crate) fn memory_seen(&self) -> Vec<SeenRecord> {
         let window = self.window.iter();
         window.map(|&at| self.history[at].seen()).collect()
     }
@@ -136,32 +137,38 @@ pub fn make_shot<E: ShotEngine>(
     lease: &Lease,
     plan: &ShotPlan,
 ) -> Result<CommitRecord, RunError> {
+    let mut record = make_files(studio, plan, None)?;
+    if let Some(lost) = &plan.lost {
+        lost.restore(&mut record)?;
+    }
+    let begun = Instant::now();
+    studio.engine.check_weights()?;
+    lease.check()?;
+    let mut record = match studio.bank.commit(&mut record)? {
+        Committed::New => record,
+        Committed::Before(theirs) => *theirs,
+    };
+    // The record on disk cannot say what it took itself; the story sums up what we return.
+    *record.seconds.entry(Stage::Commit).or_default() += begun.elapsed().as_secs_f64();
+    Ok(record)
+}
+
+/// The stages of a shot up to what its record names, durably; the record itself is not written.
+///
+/// `latents` are those of a shot that was denoised before.
+pub(crate) fn make_files<E: ShotEngine>(
+    studio: &Studio<E>,
+    plan: &ShotPlan,
+    latents: Option<HostTensor>,
+) -> Result<CommitRecord, RunError> {
     let mut clock = StageClock::new(studio.reporter, plan);
     let (engine, gates) = (studio.engine, &studio.gates);
 
     let inputs = clock.time(Stage::Plan, None, || load_inputs(studio.bank, plan))?;
-    let conditions = clock.time(Stage::Encode, Some(&gates.encode), || {
-        Ok(engine.encode(&inputs)?)
-    })?;
-    let latents = clock.time(Stage::Denoise, Some(&gates.denoise), || {
-        if studio.stop.asked() == Some(StopAt::Step) {
-            return Err(RunError::Stopped);
-        }
-        let mut steps = Steps {
-            studio,
-            basis: plan.basis(engine.describe().fingerprint),
-            saved: Instant::now(),
-            trouble: None,
-        };
-        let resume = steps.resume();
-        let latents = engine.denoise(&inputs, &conditions, resume, &mut steps);
-        if let Some(trouble) = steps.trouble {
-            return Err(trouble);
-        }
-        let latents = latents?;
-        finite(Stage::Denoise, &latents)?;
-        Ok(latents)
-    })?;
+    let latents = match latents {
+        Some(latents) => latents,
+        None => denoise(studio, plan, &inputs, &mut clock)?,
+    };
     // One way in for both: a decoded shot need not wait for another one's decoding, and what comes
     // next of its story waits for it.
     let decoding = clock.enter(&gates.decode);
@@ -174,23 +181,45 @@ pub fn make_shot<E: ShotEngine>(
         choose_keyframes(studio, plan, &clip)
     })?;
     drop(decoding);
-    let mut record = clock.time(Stage::Commit, None, || {
+    let record = clock.time(Stage::Commit, None, || {
         store_outputs(studio, plan, &latents, &clip, &chosen)
     })?;
-    record.seconds = clock.seconds;
-    if let Some(lost) = &plan.lost {
-        lost.restore(&mut record)?;
-    }
-    let begun = Instant::now();
-    engine.check_weights()?;
-    lease.check()?;
-    let mut record = match studio.bank.commit(&mut record)? {
-        Committed::New => record,
-        Committed::Before(theirs) => *theirs,
-    };
-    // The record on disk cannot say what it took itself; the story sums up what we return.
-    *record.seconds.entry(Stage::Commit).or_default() += begun.elapsed().as_secs_f64();
-    Ok(record)
+    Ok(CommitRecord {
+        seconds: clock.seconds,
+        ..record
+    })
+}
+
+/// Stages `encode` and `denoise`.
+fn denoise<E: ShotEngine>(
+    studio: &Studio<E>,
+    plan: &ShotPlan,
+    inputs: &ShotInputs,
+    clock: &mut StageClock,
+) -> Result<HostTensor, RunError> {
+    let (engine, gates) = (studio.engine, &studio.gates);
+    let conditions = clock.time(Stage::Encode, Some(&gates.encode), || {
+        Ok(engine.encode(inputs)?)
+    })?;
+    clock.time(Stage::Denoise, Some(&gates.denoise), || {
+        if studio.stop.asked() == Some(StopAt::Step) {
+            return Err(RunError::Stopped);
+        }
+        let mut steps = Steps {
+            studio,
+            basis: plan.basis(engine.describe().fingerprint),
+            saved: Instant::now(),
+            trouble: None,
+        };
+        let resume = steps.resume();
+        let latents = engine.denoise(inputs, &conditions, resume, &mut steps);
+        if let Some(trouble) = steps.trouble {
+            return Err(trouble);
+        }
+        let latents = latents?;
+        finite(Stage::Denoise, &latents)?;
+        Ok(latents)
+    })
 }
 
 /// What follows the record of a shot: its files get their names, and nobody needs the saved step.

@@ -6,9 +6,11 @@ use std::time::Instant;
 use storyloom_memory::arrays::encode_array;
 use storyloom_memory::commit::RECORD_FORMAT;
 use storyloom_memory::pictures::encode_png;
-use storyloom_memory::storage::UNFINISHED;
+use storyloom_memory::storage::{UNFINISHED, move_aside};
 use storyloom_memory::window::{WindowSettings, window};
-use storyloom_memory::{BlobRef, CommitRecord, KeyframeRecord, PictureRecord, ReferencesRecord};
+use storyloom_memory::{
+    BlobRef, CommitRecord, KeyframeRecord, MemoryError, PictureRecord, ReferencesRecord,
+};
 use storyloom_story::{
     Continuation, Opening, Resolution, RgbImage, Seed, ShotId, ShotRequest, ShotScript, StoryId,
     VideoSpec,
@@ -23,10 +25,13 @@ use crate::film_size::film_size;
 use crate::inputs::{in_shape, open_pictures, own_size};
 use crate::lease::Lease;
 use crate::lost_record::{Lost, recorded};
+use crate::mend::mend_shot;
 use crate::no_keyframes::Keeping;
 use crate::output::ClipFile;
+use crate::planning::restored::restore_plan;
 use crate::run_folder::{RunFolder, StoryFile, StoryState};
 use crate::shot::{ShotPlan, Studio, check_scores, vector};
+use crate::sizes::FileSizes;
 use crate::status::Work;
 
 /// The file of a story's whole video.
@@ -61,6 +66,7 @@ pub fn make_story<E: ShotEngine>(
     };
     let has_references = !file.reference_images.is_empty();
 
+    let story = folder.story(&file.id);
     let shots: Vec<(ShotId, ShotScript)> =
         file.shots().map(|(id, shot)| (id, shot.clone())).collect();
     let there = recorded(studio, &file.id).map_err(before)?;
@@ -69,14 +75,27 @@ pub fn make_story<E: ShotEngine>(
     let mut clips: Vec<ClipFile> = Vec::with_capacity(shots.len());
     let mut work = Work::default();
     let mut keeping = Keeping::new(config);
+    let mut sizes = FileSizes::default();
     let mut last: Option<CommitRecord> = None;
     for (id, shot) in &shots {
         let at = |error: RunError| StoryError {
             shot: Some(*id),
             error,
         };
-        let record = match committed(studio, &file.id, *id).map_err(at)? {
-            Some(record) => record,
+        let chain = Chain {
+            done: &done,
+            last: last.as_ref(),
+            story_plan: file.plan.as_deref(),
+            window: config.window,
+            lost: None,
+            film,
+            remaining: shots.len() - done.len(),
+        };
+        let record = match committed(studio, lease, &file.id, *id).map_err(at)? {
+            Some(record) => {
+                keep_whole(studio, lease, chain, &record).map_err(at)?;
+                record
+            }
             None => {
                 if studio.stop.asked().is_some() {
                     return Err(at(RunError::Stopped));
@@ -97,13 +116,8 @@ pub fn make_story<E: ShotEngine>(
                 let lost =
                     Lost::look(studio, folder, (&file.id, *id), later, &there).map_err(at)?;
                 let chain = Chain {
-                    done: &done,
-                    last: last.as_ref(),
-                    story_plan: file.plan.as_deref(),
-                    window: config.window,
                     lost: lost.as_ref(),
-                    film,
-                    remaining: shots.len() - done.len(),
+                    ..chain
                 };
                 attempt_shot(studio, lease, chain, request, run_seed, config.attempts)
                     .map_err(at)?
@@ -111,14 +125,20 @@ pub fn make_story<E: ShotEngine>(
         };
         done.push(*id);
         clips.push(ClipFile {
-            path: folder.story(&file.id).join(format!("{id}.mp4")),
+            path: story.join(format!("{id}.mp4")),
             frames: record.frame_count,
             content: record.video.content.clone(),
         });
         work.add(&record);
         keeping.add(&record);
+        sizes.note(&record.pictures());
+        sizes.measure(&story, &format!("commits/{id}.json"));
         last = Some(record);
     }
+    for record in ["commits/references.json", "plan.json"] {
+        sizes.measure(&story, record);
+    }
+    file.sizes = sizes;
     file.work = Some(work);
     file.no_keyframes = keeping.finding();
     let film = (clips.as_slice(), config.video.fps);
@@ -126,19 +146,56 @@ pub fn make_story<E: ShotEngine>(
 }
 
 /// The record of a shot that exists, with all its files under their names: whoever committed it
-/// may not have got to that.
+/// may not have got to that. A record that says nothing sound moves out of the way.
 fn committed<E>(
     studio: &Studio<E>,
+    lease: &Lease,
     story: &StoryId,
     shot: ShotId,
 ) -> Result<Option<CommitRecord>, RunError> {
+    let path = studio.bank.record_path(story, shot);
     patiently(studio, || {
-        let record = studio.bank.record(story, shot)?;
+        let record = match studio.bank.record(story, shot) {
+            Ok(None) if path.symlink_metadata().is_ok() => {
+                Err(MemoryError::damaged(&path, "is no file"))
+            }
+            record => record,
+        };
+        let record = match record {
+            Err(error @ MemoryError::Damaged { .. }) => {
+                lease.check()?;
+                let aside = move_aside(studio.bank.storage(), &path)?;
+                tracing::warn!(%story, %shot, kept = %aside.display(), "{error}; the shot is made again");
+                None
+            }
+            record => record?,
+        };
         if let Some(record) = &record {
             studio.bank.install(story, &record.pictures())?;
         }
         Ok(record)
     })
+}
+
+/// Makes the files of a finished shot again that are gone or damaged.
+fn keep_whole<E: ShotEngine>(
+    studio: &Studio<E>,
+    lease: &Lease,
+    chain: Chain,
+    record: &CommitRecord,
+) -> Result<(), RunError> {
+    let harms = studio.bank.harms(record)?;
+    if harms.is_empty() {
+        return Ok(());
+    }
+    if studio.stop.asked().is_some() {
+        return Err(RunError::Stopped);
+    }
+    let plan = ShotPlan {
+        previous: record.previous.clone(),
+        ..plan(studio, chain, record.request.clone())?
+    };
+    patiently(studio, || mend_shot(studio, lease, &plan, record, &harms))
 }
 
 /// What a shot knows of the shots before it.
@@ -209,7 +266,7 @@ fn begin<E: ShotEngine>(
     file: &mut StoryFile,
 ) -> Result<Resolution, RunError> {
     // Once they are in the bank, the files they came from are not needed any more.
-    let stored = file.reference_images.is_empty() || studio.bank.install_references(&file.id)?;
+    let stored = file.reference_images.is_empty() || has_references(studio, lease, &file.id)?;
     let (references, inputs) = if stored {
         (Vec::new(), file.inputs.clone())
     } else {
@@ -232,6 +289,33 @@ fn begin<E: ShotEngine>(
         store_references(studio, file, &references, made)?;
     }
     Ok(size)
+}
+
+/// Whether a story has its reference images in its bank, whole. What is damaged of them moves out of the
+/// way, to be made again from the pictures: these make the same record.
+fn has_references<E>(studio: &Studio<E>, lease: &Lease, story: &StoryId) -> Result<bool, RunError> {
+    let bank = studio.bank;
+    let path = bank.references_path(story);
+    if path.symlink_metadata().is_err() {
+        return Ok(false);
+    }
+    let damage = match bank.references(story) {
+        Ok(Some(record)) => {
+            bank.install_references(story)?;
+            let harms = bank.reference_harms(story, &record)?;
+            match harms.first() {
+                None => return Ok(true),
+                Some(harm) => format!("{}: {}", harm.path.display(), harm.reason),
+            }
+        }
+        Ok(None) => "no file stands in its place".to_owned(),
+        Err(error @ MemoryError::Damaged { .. }) => error.to_string(),
+        Err(error) => return Err(error.into()),
+    };
+    lease.check()?;
+    let aside = move_aside(bank.storage(), &path)?;
+    tracing::warn!(%story, kept = %aside.display(), "{damage}; the pictures are looked at again");
+    Ok(false)
 }
 
 fn store_references<E: ShotEngine>(
