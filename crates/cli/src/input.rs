@@ -36,6 +36,18 @@ pub struct Input {
 }
 
 impl Input {
+    /// Stories and briefs that were read before.
+    pub fn of_lines(lines: Vec<Line>, folder: PathBuf) -> Self {
+        Self {
+            lines,
+            folder,
+            pictures: BTreeMap::new(),
+            left_out: Vec::new(),
+            places: BTreeMap::new(),
+            warnings: Vec::new(),
+        }
+    }
+
     /// Whether any story has to be planned.
     pub fn has_briefs(&self) -> bool {
         self.briefs().next().is_some()

@@ -211,7 +211,7 @@ impl RunFolder {
     /// Whether any shot or the references of a story have a record.
     pub(crate) fn has_records(&self, story: &StoryId) -> Result<bool, RunError> {
         let commits = self.storage().list(&self.story(story).join("commits"))?;
-        Ok(commits.iter().any(is_record))
+        Ok(commits.iter().any(|name| is_record(name)))
     }
 
     /// Whether anything was made of a story: its plan, its references, a shot.
@@ -366,7 +366,7 @@ fn words(brief: &Brief) -> Brief {
     }
 }
 
-fn is_record(name: &String) -> bool {
+fn is_record(name: &str) -> bool {
     !name.starts_with(UNFINISHED) && name.ends_with(".json")
 }
 

@@ -26,6 +26,8 @@ pub struct RunConfig {
     pub input_folder: PathBuf,
     /// Stories that are asked for as well, and whose scripts cannot be read: they are set aside.
     pub left_out: Vec<LeftOut>,
+    /// Whether only some of the run's stories are asked for: what is noted of the others stays.
+    pub part: bool,
     /// How users' pictures are put into the shape of a film.
     pub pictures: PictureSettings,
     /// How shots are conditioned.

@@ -17,7 +17,7 @@ use storyloom_story::{ErrorClass, Resolution, RgbImage};
 use crate::config::{FilmShape, RunConfig};
 use crate::error::RunError;
 use crate::memory_view::references;
-use crate::planning::read_plan;
+use crate::planning::sound_plan;
 use crate::run_folder::{RunFolder, StoryFile};
 
 /// A picture as it was when the story was begun.
@@ -223,7 +223,7 @@ fn is_same(
     }
     // What earlier versions have left behind.
     if file.brief.is_some()
-        && let Some(noted) = read_plan(folder, &file.id)?.and_then(|plan| plan.picture)
+        && let Some(noted) = sound_plan(folder, &file.id)?.and_then(|plan| plan.picture)
     {
         let found = open(path).and_then(|(file, _)| sha256_of(file));
         return Ok(found.map(|found| found == noted));

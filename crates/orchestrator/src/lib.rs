@@ -28,6 +28,7 @@ pub mod output;
 pub mod pipeline;
 pub mod planning;
 pub mod quarantine;
+pub mod repair;
 pub mod report;
 pub mod run;
 pub mod run_folder;

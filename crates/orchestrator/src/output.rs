@@ -56,6 +56,11 @@ impl VideoFiles {
         Ok(Self { storage, kind })
     }
 
+    /// As [`new`](Self::new), for somebody who may not need ffmpeg at all.
+    pub(crate) fn unchecked(storage: Arc<dyn Storage>, kind: Videos) -> Self {
+        Self { storage, kind }
+    }
+
     /// Encodes a clip to H.264 in `folder`, durably, under the name that `name` gives its content.
     ///
     /// # Errors

@@ -450,6 +450,7 @@ fn config(out: &Path, interleave: usize, settings: &PipelineSettings) -> RunConf
         worker: None,
         input_folder: PathBuf::new(),
         left_out: Vec::new(),
+        part: false,
         pictures: PictureSettings::default(),
         method: Method::StoryMem,
         seed: 0,

@@ -14,6 +14,7 @@
 
 pub(crate) mod desk;
 pub mod ranks;
+pub(crate) mod restored;
 pub mod simulated;
 
 use std::path::{Path, PathBuf};
@@ -188,6 +189,10 @@ pub struct PlanRecord {
     pub seconds: f64,
     /// Stories of its batch.
     pub batch: u32,
+    /// Of a plan whose record was lost after shots had been made from it: the digest of that record, which
+    /// the shots name. This one has the script as `story.json` had kept it, and nothing else of the old.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<String>,
     /// blake3 of this record with this field empty.
     pub digest: String,
 }
@@ -228,8 +233,14 @@ impl PlanRecord {
             tokens: planned.tokens,
             seconds,
             batch: u32::try_from(batch).unwrap_or(u32::MAX),
+            restored: None,
             digest: String::new(),
         }
+    }
+
+    /// The digest by which records of shots name the plan.
+    pub fn name(&self) -> &String {
+        self.restored.as_ref().unwrap_or(&self.digest)
     }
 }
 
@@ -287,6 +298,17 @@ pub fn read_plan(folder: &RunFolder, story: &StoryId) -> Result<Option<PlanRecor
     Ok(Some(record))
 }
 
+/// As [`read_plan`], but what is no plan is none.
+pub(crate) fn sound_plan(
+    folder: &RunFolder,
+    story: &StoryId,
+) -> Result<Option<PlanRecord>, RunError> {
+    match read_plan(folder, story) {
+        Err(error) if is_damage(&error) => Ok(None),
+        plan => plan,
+    }
+}
+
 /// Whether an error of [`read_plan`] says that there is no plan in the file, rather than that nobody can
 /// read it now.
 pub(crate) fn is_damage(error: &RunError) -> bool {
@@ -327,7 +349,7 @@ pub(crate) fn commit_plan(
 
 /// `planner.json`: who plans the briefs of a run.
 #[derive(Debug, Serialize, Deserialize)]
-struct PlannerFile {
+pub(crate) struct PlannerFile {
     format: u32,
     planner: PlannerDescription,
     /// Those before it that it went on for.
@@ -371,7 +393,7 @@ pub(crate) fn settle_planner(
         earlier: Vec::new(),
     };
     if let Found::Damaged(reason) = folder.find_json::<PlannerFile>(&path)? {
-        let earlier = planners_of_plans(folder, planner)?;
+        let earlier = planners_of_plans(folder, planner)?.unwrap_or_default();
         folder.give_way::<PlannerFile>(&path, &reason)?;
         folder.create_json(&path, &PlannerFile { earlier, ..file })?;
         return settle_planner(folder, planner);
@@ -386,7 +408,15 @@ pub(crate) fn settle_planner(
         return Ok(());
     }
     if !planner.continues(&before.planner) {
-        return Err(other_planner(&path, Some(&before.planner), &now));
+        let other = || other_planner(&path, Some(&before.planner), &now);
+        // The plans are sealed, this file is not.
+        let Some(earlier) = planners_of_plans(folder, planner).map_err(|_| other())? else {
+            return Err(other());
+        };
+        tracing::warn!(
+            "planner.json names a planner that has made no plan of the run; it is written anew"
+        );
+        return folder.write_json(&path, &PlannerFile { earlier, ..file });
     }
     tracing::info!("a later version of the planner goes on; plans that are there stay as they are");
     let mut earlier = before.earlier;
@@ -395,16 +425,17 @@ pub(crate) fn settle_planner(
     folder.write_json(&path, &file)
 }
 
-/// Those whom the plans of the run name and who are others than `planner` is now.
+/// Those whom the plans of the run name and who are others than `planner` is now; `None` if there is no
+/// plan.
 ///
 /// # Errors
 /// One of them is a planner that `planner` does not go on for.
 fn planners_of_plans(
     folder: &RunFolder,
     planner: &dyn StoryPlanner,
-) -> Result<Vec<PlannerDescription>, RunError> {
+) -> Result<Option<Vec<PlannerDescription>>, RunError> {
     let now = planner.describe();
-    let mut earlier = Vec::new();
+    let (mut earlier, mut plans) = (Vec::new(), 0);
     for name in folder.storage().list(&folder.stories())? {
         let Some(plan) = StoryId::new(&name)
             .ok()
@@ -412,6 +443,7 @@ fn planners_of_plans(
         else {
             continue;
         };
+        plans += 1;
         if plan.planner == now || earlier.contains(&plan.planner) {
             continue;
         }
@@ -424,7 +456,7 @@ fn planners_of_plans(
         }
         earlier.push(plan.planner);
     }
-    Ok(earlier)
+    Ok((plans > 0).then_some(earlier))
 }
 
 fn other_planner(

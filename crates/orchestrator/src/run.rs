@@ -155,7 +155,7 @@ fn marked(
     lines: &[Line],
 ) -> Result<BTreeSet<StoryId>, RunError> {
     let mut marked: BTreeSet<StoryId> = marks(folder)?.into_keys().collect();
-    if marked.is_empty() {
+    if marked.is_empty() || config.part {
         return Ok(marked);
     }
     let left_out = config.left_out.iter().map(|left_out| &left_out.story);
@@ -446,7 +446,7 @@ impl<E: ShotEngine> Night<'_, E> {
     /// Says once how many pictures are gone that nobody needs any more.
     fn tell_gone(&self) {
         let gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
-        if let (count, Some(first)) = &*gone {
+        if let (count, Some(first), false) = (gone.0, &gone.1, self.config.part) {
             tracing::warn!(
                 "{count} pictures of stories that have them in their memory cannot be read any more \
                  ({first}); the stories keep what they have"

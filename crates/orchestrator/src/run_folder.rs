@@ -399,7 +399,7 @@ impl RunFolder {
             plan => plan?,
         };
         if let Some(plan) = plan {
-            file.plan = Some(plan.digest);
+            file.plan = Some(plan.name().clone());
             file.script = Some(plan.script);
         }
         Ok(file)

@@ -17,6 +17,7 @@ use storyloom_story::StoryId;
 use storyloom_telemetry::{Event, Reporter};
 
 use crate::error::RunError;
+use crate::folder_file::Found;
 use crate::run_folder::{FOLDER_FORMAT, RunFolder};
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -44,11 +45,21 @@ pub fn marks(folder: &RunFolder) -> Result<BTreeMap<StoryId, String>, RunError> 
         if name.starts_with(UNFINISHED) || !name.ends_with(".json") {
             continue;
         }
-        let path = place(folder).join(name);
+        let path = place(folder).join(&name);
         // Another program may have removed it since.
-        if folder.storage().exists(&path) {
-            let mark: Mark = folder.read_json(&path)?;
-            marks.insert(mark.story, mark.reason);
+        if !folder.storage().exists(&path) {
+            continue;
+        }
+        match folder.find_json::<Mark>(&path)? {
+            Found::Gone => {}
+            Found::Sound(mark) => drop(marks.insert(mark.story, mark.reason)),
+            Found::Damaged(reason) => {
+                let story = name
+                    .strip_suffix(".json")
+                    .and_then(|name| StoryId::new(name).ok());
+                let reason = format!("why is not known, {}: {reason}", path.display());
+                marks.extend(story.map(|story| (story, reason)));
+            }
         }
     }
     Ok(marks)

@@ -57,6 +57,8 @@ pub fn make_story<E: ShotEngine>(
     file: &mut StoryFile,
 ) -> Result<(), StoryError> {
     let before = |error| StoryError { shot: None, error };
+    lease.check().map_err(before)?;
+    restore_plan(folder, file, config.seed).map_err(before)?;
     let film = begin(studio, folder, config, lease, file).map_err(before)?;
     let Resolution { width, height } = film.generated();
     let video = VideoSpec {

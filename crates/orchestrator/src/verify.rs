@@ -252,7 +252,7 @@ impl Check<'_> {
         for message in self.doubts(file, &plan) {
             self.problem(&file.id, None, message);
         }
-        Some(plan.digest)
+        Some(plan.name().clone())
     }
 
     /// What speaks against a plan, derived again from the brief and the settings.
@@ -262,7 +262,7 @@ impl Check<'_> {
         if asked.as_ref() != Some(&plan.brief) {
             wrong.push("it was planned from another brief");
         }
-        if file.script.as_ref() != Some(&plan.script) || file.plan.as_ref() != Some(&plan.digest) {
+        if file.script.as_ref() != Some(&plan.script) || file.plan.as_ref() != Some(plan.name()) {
             wrong.push("its script is not that of its plan");
         }
         if let Some(run_seed) = file.seed.or(self.terms.seed)

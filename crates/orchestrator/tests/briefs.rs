@@ -654,3 +654,126 @@ fn time_of_planning_is_accounted_for() {
     assert!(total.useful >= 0.3 && total.wasted == 0.0, "{total:?}");
     assert!((journal.settled().useful - total.useful).abs() < 0.2);
 }
+
+type Damage = fn(&Path);
+
+fn damages() -> [(&'static str, Damage); 6] {
+    use std::fs::{create_dir, read, remove_file, write};
+    [
+        ("gone", |path| remove_file(path).unwrap()),
+        ("empty", |path| write(path, b"").unwrap()),
+        ("cut", |path| {
+            let bytes = read(path).unwrap();
+            write(path, &bytes[..bytes.len() / 2]).unwrap();
+        }),
+        ("a flipped bit", |path| {
+            let mut bytes = read(path).unwrap();
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            write(path, bytes).unwrap();
+        }),
+        ("a folder", |path| {
+            remove_file(path).unwrap();
+            create_dir(path).unwrap();
+        }),
+        ("a link to itself", |path| {
+            remove_file(path).unwrap();
+            std::os::unix::fs::symlink(path, path).unwrap();
+        }),
+    ]
+}
+
+/// Has planned nothing here.
+struct Stranger;
+
+impl StoryPlanner for Stranger {
+    fn describe(&self) -> PlannerDescription {
+        PlannerDescription {
+            backend: "another".to_owned(),
+            recipe: serde_json::json!({}),
+        }
+    }
+
+    fn plan(&self, _requests: &[PlanRequest]) -> Vec<Result<PlannedScript, PlanError>> {
+        Vec::new()
+    }
+}
+
+/// Nothing was made of it: the same seed makes the same plan.
+#[test]
+fn a_damaged_plan_is_made_again_before_the_first_shot() {
+    let calm = tempfile::tempdir().unwrap();
+    make_with(calm.path(), &three(), &Meddling::willing()).unwrap();
+    let wanted = checked(calm.path());
+    for (what, damage) in damages() {
+        let out = tempfile::tempdir().unwrap();
+        plan_only(Arc::new(Disk), out.path(), &three(), &Meddling::willing()).unwrap();
+        let plan = out.path().join("stories/lamp/plan.json");
+        damage(&plan);
+        let planner = Meddling::willing();
+        let outcome = make_with(out.path(), &three(), &planner).unwrap();
+        assert_eq!(outcome.done, 3, "{what}");
+        assert_eq!(
+            planner.asked(),
+            [(id("lamp"), 0, Seed::derive_plan(0, &id("lamp"), 0))]
+        );
+        let verdict = checked(out.path());
+        assert_eq!(verdict, wanted, "{what}");
+        let aside = plan.with_file_name("plan.json.damaged-1");
+        assert_eq!(aside.symlink_metadata().is_ok(), what != "gone", "{what}");
+    }
+}
+
+/// The shots name the plan that is lost; its script is known.
+#[test]
+fn the_plan_of_a_story_that_was_begun_comes_back_with_its_script() {
+    for (what, damage) in damages() {
+        let out = tempfile::tempdir().unwrap();
+        make_with(out.path(), &three(), &Meddling::willing()).unwrap();
+        let wanted = checked(out.path());
+        let before = read_plan(&folder(out.path()), &id("lamp"))
+            .unwrap()
+            .unwrap();
+        let story = out.path().join("stories/lamp");
+        damage(&story.join("plan.json"));
+        // Its last shot is missing as well, so that somebody goes on with it.
+        std::fs::remove_file(story.join("commits/01_03.json")).unwrap();
+        assert!(!checked(out.path()).ok);
+        make_with(out.path(), &three(), &Meddling::willing()).unwrap();
+        assert_eq!(checked(out.path()), wanted, "{what}");
+        let after = read_plan(&folder(out.path()), &id("lamp"))
+            .unwrap()
+            .unwrap();
+        assert_eq!(
+            (after.script, after.restored),
+            (before.script, Some(before.digest))
+        );
+        assert!(after.notes[0].contains("was lost"));
+    }
+}
+
+#[test]
+fn who_plans_a_run_is_found_in_its_plans() {
+    for (what, damage) in damages() {
+        let out = tempfile::tempdir().unwrap();
+        plan_only(Arc::new(Disk), out.path(), &three(), &Meddling::willing()).unwrap();
+        let path = out.path().join("planner.json");
+        let before = std::fs::read(&path).unwrap();
+        damage(&path);
+        if what != "gone" {
+            let refused = make_with(out.path(), &three(), &Stranger).unwrap_err();
+            assert!(
+                refused.to_string().contains("use that planner again"),
+                "{refused}"
+            );
+        }
+        assert_eq!(
+            make_with(out.path(), &three(), &Meddling::willing())
+                .unwrap()
+                .done,
+            3
+        );
+        assert_eq!(std::fs::read(&path).unwrap(), before, "{what}");
+        assert!(checked(out.path()).ok);
+    }
+}

@@ -393,3 +393,69 @@ fn a_story_of_which_only_a_mark_is_there_is_told() {
     assert_eq!(status(&folder).unwrap().stories.total, 2);
     assert!(made.verdict(Depth::Content).ok);
 }
+
+#[test]
+fn a_damaged_run_json_is_written_anew_and_never_for_another_run() {
+    let calm = Made::new(Videos::Placeholders);
+    calm.run();
+    let wanted = calm.verdict(Depth::Content).content_digest;
+    let damages = damages().into_iter().filter(|(what, _)| *what != "a bit");
+    for (what, damage) in damages {
+        let mut made = Made::new(Videos::Placeholders);
+        made.run();
+        made.interrupt();
+        let path = made.config.out.join("run.json");
+        damage(&path);
+        let folder = RunFolder::new(&made.config.out, Arc::new(Disk));
+        let told = status(&folder).unwrap_err().to_string();
+        assert!(told.contains("start the run again"), "{what}: {told}");
+        // Another seed makes other pictures, which the records tell.
+        let (engine, stop) = (SimulatedEngine::default(), StopFlag::default());
+        made.config.seed += 1;
+        let refused = run(&made.config, &made.manifest, &engine, &Silent, &stop).unwrap_err();
+        assert!(
+            refused.to_string().contains("another run.seed"),
+            "{refused}"
+        );
+        made.config.seed -= 1;
+        assert_eq!(made.run().done, 2, "{what}");
+        let verdict = made.verdict(Depth::Content);
+        assert_eq!(
+            verdict.content_digest, wanted,
+            "{what}: {:?}",
+            verdict.problems
+        );
+        let aside = made.config.out.join("run.json.damaged-1");
+        assert_eq!(aside.symlink_metadata().is_ok(), what != "gone", "{what}");
+    }
+}
+
+/// The record of the pictures says what the pictures do.
+#[test]
+fn damaged_references_are_made_again_from_the_pictures() {
+    let mut made = Made::new(Videos::Placeholders);
+    let inputs = made.config.out.with_file_name("in");
+    fs::create_dir(&inputs).unwrap();
+    let hero = RgbImage::new(64, 48, (0..64 * 48 * 3).map(|n| n as u8).collect()).unwrap();
+    fs::write(inputs.join("hero.png"), encode_png(&hero).unwrap()).unwrap();
+    made.config.input_folder = inputs;
+    made.manifest.stories[0].reference_images = vec!["hero.png".to_owned()];
+    made.run();
+    let wanted = made.verdict(Depth::Content);
+    assert!(wanted.ok, "{:?}", wanted.problems);
+    let path = made.story(0).join("commits/references.json");
+    let before = fs::read(&path).unwrap();
+    let flip: (&str, Damage) = ("a flipped bit", flip);
+    for interrupted in [false, true] {
+        let damages = damages().into_iter().filter(|(what, _)| *what != "a bit");
+        for (what, damage) in damages.chain(interrupted.then_some(flip)) {
+            if interrupted {
+                made.interrupt();
+            }
+            damage(&path);
+            assert_eq!(made.run().done, 2, "{what}");
+            assert_eq!(fs::read(&path).unwrap(), before, "{what}");
+            assert_eq!(made.verdict(Depth::Content), wanted, "{what}");
+        }
+    }
+}

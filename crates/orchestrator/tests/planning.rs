@@ -70,6 +70,7 @@ fn config(out: &Path, interleave: usize) -> RunConfig {
         worker: None,
         input_folder: PathBuf::new(),
         left_out: Vec::new(),
+        part: false,
         pictures: PictureSettings::default(),
         method: Method::StoryMem,
         seed: 7,

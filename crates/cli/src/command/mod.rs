@@ -15,6 +15,7 @@ mod model;
 mod plan;
 mod preempt;
 mod quarantine;
+mod repair;
 mod report;
 mod run;
 mod status;
@@ -70,6 +71,8 @@ enum Command {
     Drain(drain::Arguments),
     /// Prove that a run is complete, whole, and made from the memory it claims.
     Verify(verify::Arguments),
+    /// Compare everything in a run folder with its records, and put in order what is not as they say.
+    Repair(repair::Arguments),
     /// Write DIR/report/index.html.
     Report(report::Arguments),
     /// Measure how consistent stories of the drawn world are, and how they follow their prompts.
@@ -117,6 +120,7 @@ pub fn run(cli: Cli) -> Outcome {
         Command::Status(arguments) => status::run(&arguments),
         Command::Drain(arguments) => drain::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
+        Command::Repair(arguments) => repair::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),
         Command::Eval(arguments) => eval::run(&arguments),
         Command::Train(arguments) => train::run(&arguments),

@@ -16,9 +16,10 @@ use storyloom_orchestrator::{
     ShotEngine, StopAt, StopFlag, StoryPlanner, Videos,
 };
 use storyloom_parallel::World;
+use storyloom_story::StoryId;
 use storyloom_telemetry::{EventLog, Reporter};
 
-use super::{ConfigArguments, config};
+use super::{ConfigArguments, config, repair};
 use crate::checkpoints;
 use crate::config::Config;
 use crate::config::options::{EngineKind, OnPreempt};
@@ -47,8 +48,8 @@ pub struct Arguments {
     #[command(flatten)]
     config: ConfigArguments,
     /// Manifest or briefs (JSONL, CSV or TSV), story script (.json), or folder of scripts.
-    #[arg(long, value_name = "M")]
-    manifest: PathBuf,
+    #[arg(long, value_name = "M", required_unless_present = "again")]
+    manifest: Option<PathBuf>,
     /// Run folder. Started again on the same folder, a run goes on where it was.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -59,12 +60,19 @@ pub struct Arguments {
     /// Make only the first N stories of the manifest.
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
+    /// Make these stories of the run in DIR whole, with its own settings and without a manifest.
+    #[arg(long, value_name = "STORY", num_args = 1.., hide = true)]
+    #[arg(value_parser = |text: &str| StoryId::new(text))]
+    again: Vec<StoryId>,
 }
 
 /// Makes what is missing. Settings and input are checked before anything is loaded or written; a
 /// checkpoint that cannot be used leaves nothing but the logs that say so.
 pub fn run(arguments: &Arguments) -> Outcome {
     let mut layers = arguments.config.clone();
+    if arguments.manifest.is_none() {
+        layers.sets.extend(repair::settings_of(&arguments.out)?);
+    }
     let action = arguments.on_preempt.iter();
     layers
         .sets
@@ -113,7 +121,11 @@ fn on_this_rank(
     if place.leads() {
         videos(config).begin_check();
     }
-    let mut input = match input::read_for(&arguments.manifest, &arguments.out)? {
+    let read = match &arguments.manifest {
+        Some(manifest) => input::read_for(manifest, &arguments.out)?,
+        None => Ok(repair::input(&arguments.out, &arguments.again)),
+    };
+    let mut input = match read {
         Ok(input) => input,
         Err(report) => {
             if place.is_first() {
@@ -316,6 +328,7 @@ fn run_config(config: &Config, arguments: &Arguments, input: &Input, place: &Pla
         worker: Some(new_worker_id()),
         input_folder: input.folder.clone(),
         left_out: input.left_out.clone(),
+        part: arguments.manifest.is_none(),
         pictures: PictureSettings {
             fit: config.pictures.fit,
             ground: config.pictures.ground,

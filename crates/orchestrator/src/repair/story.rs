@@ -1,0 +1,482 @@
+//! One story: what of it is not what its records say, and what is done about it.
+
+use storyloom_memory::soundness::{Harm, Named, harms};
+use storyloom_memory::storage::move_aside;
+use storyloom_memory::{
+    BlobRef, BlobStore, CommitRecord, MemoryError, PictureRecord, ReferencesRecord, Sealed, blobs,
+};
+use storyloom_story::{ShotId, StoryId};
+
+use super::{CameTo, Deed, shown};
+use crate::error::RunError;
+use crate::folder_file::Found;
+use crate::lease::Lease;
+use crate::output::{ClipFile, VideoFiles};
+use crate::planning::restored::restore_plan;
+use crate::planning::{is_damage, read_plan, sound_plan};
+use crate::run_folder::{RunFolder, StoryFile, StoryState};
+use crate::story::WHOLE_VIDEO;
+
+/// What stories are put in order with.
+pub(super) struct Healer<'a> {
+    pub(super) folder: &'a RunFolder,
+    pub(super) blobs: BlobStore,
+    pub(super) videos: VideoFiles,
+    /// The run's; `None` where nobody knows it.
+    pub(super) seed: Option<u64>,
+    pub(super) anew: bool,
+}
+
+/// A record as it stands.
+enum Standing {
+    Gone,
+    Damaged(String),
+    Sound(Box<CommitRecord>),
+}
+
+/// What was done for one story.
+struct Deeds<'a> {
+    story: &'a StoryId,
+    list: Vec<Deed>,
+}
+
+impl Deeds<'_> {
+    fn note(&mut self, shot: Option<ShotId>, came_to: CameTo, what: String) {
+        self.list.push(Deed {
+            story: Some(self.story.clone()),
+            shot,
+            came_to,
+            what,
+        });
+    }
+}
+
+impl Healer<'_> {
+    /// Whether everything of a story that is there is what its records say. Nothing is changed.
+    pub(super) fn is_healthy(&self, story: &StoryId) -> Result<bool, RunError> {
+        let root = self.folder.story(story);
+        if root.symlink_metadata().is_err() {
+            return Ok(true);
+        }
+        let path = root.join("story.json");
+        let file = match self.folder.find_json::<StoryFile>(&path)? {
+            Found::Sound(file) if &file.id == story => file,
+            // Of a plan that was made ahead of its story.
+            Found::Gone if !self.folder.has_records(story)? => {
+                return Ok(!self.has_damaged_plan(story)?);
+            }
+            _ => return Ok(false),
+        };
+        let file = match self.folder.with_plan(file) {
+            Err(error) if is_damage(&error) => return Ok(false),
+            file => file?,
+        };
+        if !self.plan_is_sound(&file)? {
+            return Ok(false);
+        }
+        let done = file.state == StoryState::Done;
+        match self.references(story) {
+            Ok(Some(record)) if !self.harms(story, &record.named())?.is_empty() => {
+                return Ok(false);
+            }
+            Ok(None) if done && !file.reference_images.is_empty() => return Ok(false),
+            Err(error) if is_damage(&error) => return Ok(false),
+            references => drop(references?),
+        }
+        let mut clips = Vec::new();
+        for (shot, _) in file.shots() {
+            match self.standing(story, shot)? {
+                Standing::Gone if !done => {}
+                Standing::Gone | Standing::Damaged(_) => return Ok(false),
+                Standing::Sound(record) => {
+                    if !self.harms(story, &record.named())?.is_empty() {
+                        return Ok(false);
+                    }
+                    clips.push(record.video.content.blake3);
+                }
+            }
+        }
+        Ok(!done || (self.has_film(&file)? && (file.joined.is_empty() || file.joined == clips)))
+    }
+
+    fn has_damaged_plan(&self, story: &StoryId) -> Result<bool, RunError> {
+        match read_plan(self.folder, story) {
+            Err(error) if is_damage(&error) => Ok(true),
+            plan => plan.map(|_| false),
+        }
+    }
+
+    /// Whether the plan that the story names is there.
+    fn plan_is_sound(&self, file: &StoryFile) -> Result<bool, RunError> {
+        if file.brief.is_none() || file.script.is_none() {
+            return Ok(!self.has_damaged_plan(&file.id)?);
+        }
+        let plan = sound_plan(self.folder, &file.id)?;
+        Ok(plan.is_some_and(|plan| Some(plan.name()) == file.plan.as_ref()))
+    }
+
+    fn references(&self, story: &StoryId) -> Result<Option<ReferencesRecord>, RunError> {
+        let path = self.folder.story(story).join("commits/references.json");
+        match path.symlink_metadata() {
+            Err(_) => return Ok(None),
+            Ok(found) if !found.is_file() => {
+                return Err(MemoryError::damaged(path, "no file stands in its place").into());
+            }
+            Ok(_) => {}
+        }
+        let bytes = self.folder.storage().read(&path)?;
+        Ok(Some(ReferencesRecord::open(&path, &bytes)?))
+    }
+
+    fn standing(&self, story: &StoryId, shot: ShotId) -> Result<Standing, RunError> {
+        let path = self.record_path(story, shot);
+        match path.symlink_metadata() {
+            Err(_) => return Ok(Standing::Gone),
+            Ok(found) if !found.is_file() => {
+                let reason = format!("{}: no file stands in its place", path.display());
+                return Ok(Standing::Damaged(reason));
+            }
+            Ok(_) => {}
+        }
+        match CommitRecord::open(&path, &self.folder.storage().read(&path)?) {
+            Ok(record) if record.request.story == *story && record.request.shot == shot => {
+                Ok(Standing::Sound(Box::new(record)))
+            }
+            Ok(record) => {
+                let (other, of) = (record.request.story, record.request.shot);
+                let reason = format!("{}: it is the record of {other} {of}", path.display());
+                Ok(Standing::Damaged(reason))
+            }
+            Err(error @ MemoryError::Damaged { .. }) => Ok(Standing::Damaged(error.to_string())),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn record_path(&self, story: &StoryId, shot: ShotId) -> std::path::PathBuf {
+        let commits = self.folder.story(story).join("commits");
+        commits.join(format!("{shot}.json"))
+    }
+
+    fn harms(&self, story: &StoryId, named: &Named) -> Result<Vec<Harm>, RunError> {
+        let (root, storage) = (self.folder.story(story), self.folder.storage());
+        Ok(harms(&root, storage.as_ref(), &self.blobs, named)?)
+    }
+
+    /// Whether the film is the one that the story notes.
+    fn has_film(&self, file: &StoryFile) -> Result<bool, RunError> {
+        let Some(video) = &file.video else {
+            return Ok(false);
+        };
+        let named = Named {
+            pictures: vec![video],
+            blobs: Vec::new(),
+        };
+        Ok(self.harms(&file.id, &named)?.is_empty())
+    }
+
+    /// Puts a story in order.
+    pub(super) fn heal(&self, story: &StoryId, lease: &Lease) -> Result<Vec<Deed>, RunError> {
+        let mut deeds = Deeds {
+            story,
+            list: Vec::new(),
+        };
+        lease.check()?;
+        let Some(mut file) = self.story_file(&mut deeds)? else {
+            return Ok(deeds.list);
+        };
+        self.heal_plan(&file, &mut deeds)?;
+        self.heal_references(&file, &mut deeds)?;
+        let shots: Vec<ShotId> = file.shots().map(|(shot, _)| shot).collect();
+        let mut clips = Vec::new();
+        for (place, &shot) in shots.iter().enumerate() {
+            let Some(record) = self.heal_shot(&file, shot, &mut deeds)? else {
+                continue;
+            };
+            if !self.anew || !is_to_make(&deeds, shot) {
+                clips.push(record);
+                continue;
+            }
+            // Those after it have seen what is lost.
+            for &later in &shots[place..] {
+                self.begin_anew(story, later, &mut deeds)?;
+            }
+            break;
+        }
+        let is_to_make = deeds.list.iter().any(|deed| deed.came_to == CameTo::ToMake);
+        if file.state == StoryState::Done {
+            if is_to_make {
+                // Whoever looks at sizes only would not look at it.
+                file.state = StoryState::Running;
+                lease.check()?;
+                self.folder.write_story(&file)?;
+            } else {
+                self.heal_film(&mut file, &clips, lease, &mut deeds)?;
+            }
+        }
+        Ok(deeds.list)
+    }
+
+    /// The story's file. A damaged one moves out of the way: all that it says is in what is asked for, in
+    /// the records and in the plan, and whoever goes on with the story writes it anew.
+    fn story_file(&self, deeds: &mut Deeds) -> Result<Option<StoryFile>, RunError> {
+        let story = deeds.story;
+        let path = self.folder.story(story).join("story.json");
+        let reason = match self.folder.find_json::<StoryFile>(&path)? {
+            Found::Sound(file) if &file.id == story => match self.folder.with_plan(file) {
+                Err(error) if is_damage(&error) => {
+                    deeds.note(
+                        None,
+                        CameTo::Left,
+                        format!("{error}; its shots follow that plan"),
+                    );
+                    return Ok(None);
+                }
+                file => return file.map(Some),
+            },
+            Found::Sound(file) => format!("it is the story {}", file.id),
+            Found::Damaged(reason) => reason,
+            Found::Gone => "it is gone".to_owned(),
+        };
+        if path.symlink_metadata().is_ok() {
+            move_aside(self.folder.storage().as_ref(), &path)?;
+        }
+        if self.has_damaged_plan(story)? && !self.folder.has_records(story)? {
+            self.drop_plan(deeds)?;
+        }
+        let what = format!("{}: {reason}; it is written anew", shown(&path));
+        deeds.note(None, CameTo::ToMake, what);
+        Ok(None)
+    }
+
+    /// Nothing was made of it yet: the next start makes the same one.
+    fn drop_plan(&self, deeds: &mut Deeds) -> Result<(), RunError> {
+        let path = self.folder.story(deeds.story).join("plan.json");
+        move_aside(self.folder.storage().as_ref(), &path)?;
+        let what = format!("{} is damaged; the same plan is made again", shown(&path));
+        deeds.note(None, CameTo::ToMake, what);
+        Ok(())
+    }
+
+    fn heal_plan(&self, file: &StoryFile, deeds: &mut Deeds) -> Result<(), RunError> {
+        if self.plan_is_sound(file)? {
+            return Ok(());
+        }
+        if file.script.is_none() {
+            return self.drop_plan(deeds);
+        }
+        let restored = match self.seed {
+            Some(seed) => restore_plan(self.folder, file, seed)?,
+            None => false,
+        };
+        let path = self.folder.story(&file.id).join("plan.json");
+        let (came_to, what) = match restored {
+            true => (
+                CameTo::Healed,
+                "the record of its plan is written anew, with the script that \
+                                      story.json has",
+            ),
+            false => (
+                CameTo::Left,
+                "the record of its plan cannot be written anew while run.json or \
+                                     planner.json is not sound; start the run again, then repair",
+            ),
+        };
+        deeds.note(None, came_to, format!("{}: {what}", shown(&path)));
+        Ok(())
+    }
+
+    fn heal_references(&self, file: &StoryFile, deeds: &mut Deeds) -> Result<(), RunError> {
+        if file.reference_images.is_empty() || file.state == StoryState::Pending {
+            return Ok(());
+        }
+        let story = &file.id;
+        let path = self.folder.story(story).join("commits/references.json");
+        let reason = match self.references(story) {
+            Ok(Some(record)) => {
+                let lost = self.heal_named(story, None, &record.named(), deeds)?;
+                match lost.first() {
+                    None => return Ok(()),
+                    Some(harm) => format!("{}: {}", shown(&harm.path), harm.reason),
+                }
+            }
+            Ok(None) => format!("{} is gone", shown(&path)),
+            Err(error) if is_damage(&error) => error.to_string(),
+            Err(error) => return Err(error),
+        };
+        if path.symlink_metadata().is_ok() {
+            move_aside(self.folder.storage().as_ref(), &path)?;
+        }
+        let what = format!("{reason}; its reference images are looked at again");
+        deeds.note(None, CameTo::ToMake, what);
+        Ok(())
+    }
+
+    /// The record of a shot, if it is sound.
+    fn heal_shot(
+        &self,
+        file: &StoryFile,
+        shot: ShotId,
+        deeds: &mut Deeds,
+    ) -> Result<Option<CommitRecord>, RunError> {
+        let story = &file.id;
+        let reason = match self.standing(story, shot)? {
+            Standing::Sound(record) => {
+                for harm in self.heal_named(story, Some(shot), &record.named(), deeds)? {
+                    if harm.path.symlink_metadata().is_ok() {
+                        move_aside(self.folder.storage().as_ref(), &harm.path)?;
+                    }
+                    let what = format!(
+                        "{}: {}; the shot is made again for it",
+                        shown(&harm.path),
+                        harm.reason
+                    );
+                    deeds.note(Some(shot), CameTo::ToMake, what);
+                }
+                return Ok(Some(*record));
+            }
+            Standing::Gone if file.state != StoryState::Done => return Ok(None),
+            Standing::Gone => format!("{} is gone", shown(&self.record_path(story, shot))),
+            Standing::Damaged(reason) => {
+                move_aside(
+                    self.folder.storage().as_ref(),
+                    &self.record_path(story, shot),
+                )?;
+                reason
+            }
+        };
+        let what = format!("{reason}; the shot is made again");
+        deeds.note(Some(shot), CameTo::ToMake, what);
+        Ok(None)
+    }
+
+    /// Gives files that are there under the name of their content the names that a record gives them.
+    /// The answer is what is still not as the record says.
+    fn heal_named(
+        &self,
+        story: &StoryId,
+        shot: Option<ShotId>,
+        named: &Named,
+        deeds: &mut Deeds,
+    ) -> Result<Vec<Harm>, RunError> {
+        let mut lost = Vec::new();
+        for harm in self.harms(story, named)? {
+            let root = self.folder.story(story);
+            let picture = named
+                .pictures
+                .iter()
+                .find(|picture| root.join(&picture.file) == harm.path);
+            let healed = match picture.filter(|_| harm.blob.is_none()) {
+                Some(picture) => self.find_copy(story, picture, &harm)?,
+                None => false,
+            };
+            if healed {
+                let what = format!(
+                    "{}: {}; a copy of it was there",
+                    shown(&harm.path),
+                    harm.reason
+                );
+                deeds.note(shot, CameTo::Healed, what);
+            } else {
+                lost.push(harm);
+            }
+        }
+        Ok(lost)
+    }
+
+    /// Whoever committed a file may not have got to giving it its name.
+    fn find_copy(
+        &self,
+        story: &StoryId,
+        picture: &PictureRecord,
+        harm: &Harm,
+    ) -> Result<bool, RunError> {
+        let extension = std::path::Path::new(&picture.file)
+            .extension()
+            .unwrap_or_default();
+        let staged = self
+            .folder
+            .story(story)
+            .join(".staged")
+            .join(&picture.content.blake3);
+        let staged = staged.with_extension(extension);
+        let storage = self.folder.storage().as_ref();
+        let is_it = |bytes: Vec<u8>| blobs::check(&staged, &bytes, &picture.content).is_ok();
+        if !storage.read(&staged).is_ok_and(is_it) {
+            return Ok(false);
+        }
+        if harm.path.symlink_metadata().is_ok() {
+            move_aside(storage, &harm.path)?;
+        }
+        storage.give_name(&staged, &harm.path)?;
+        if let Some(folder) = harm.path.parent() {
+            storage.sync_names(folder)?;
+        }
+        Ok(true)
+    }
+
+    /// Moves the record of a shot out of the way, so that the shot is made as if it never was.
+    fn begin_anew(&self, story: &StoryId, shot: ShotId, deeds: &mut Deeds) -> Result<(), RunError> {
+        let path = self.record_path(story, shot);
+        if path.symlink_metadata().is_ok() {
+            let aside = move_aside(self.folder.storage().as_ref(), &path)?;
+            let what = format!("its record is {} now; the shot is made anew", shown(&aside));
+            deeds.note(Some(shot), CameTo::ToMake, what);
+        }
+        Ok(())
+    }
+
+    /// Joins the film of a finished story again, if it is not the one that the story notes, or was joined
+    /// from other videos than its shots have.
+    fn heal_film(
+        &self,
+        file: &mut StoryFile,
+        records: &[CommitRecord],
+        lease: &Lease,
+        deeds: &mut Deeds,
+    ) -> Result<(), RunError> {
+        let joined: Vec<String> = records
+            .iter()
+            .map(|record| record.video.content.blake3.clone())
+            .collect();
+        let is_of_these = file.joined.is_empty() || file.joined == joined;
+        if is_of_these && self.has_film(file)? {
+            return Ok(());
+        }
+        let Some(first) = records.first() else {
+            return Ok(());
+        };
+        let root = self.folder.story(&file.id);
+        let clips: Vec<ClipFile> = records
+            .iter()
+            .map(|record| ClipFile {
+                path: root.join(&record.video.file),
+                frames: record.frame_count,
+                content: record.video.content.clone(),
+            })
+            .collect();
+        let path = root.join(WHOLE_VIDEO);
+        lease.check()?;
+        if path.symlink_metadata().is_ok_and(|found| !found.is_file()) {
+            move_aside(self.folder.storage().as_ref(), &path)?;
+        }
+        let content: BlobRef = self
+            .videos
+            .join_clips(&path, &clips, first.request.video.fps)?;
+        file.video = Some(PictureRecord {
+            file: WHOLE_VIDEO.to_owned(),
+            content,
+        });
+        file.joined = joined;
+        lease.check()?;
+        self.folder.write_story(file)?;
+        let what = format!("{} is joined again from its shots", shown(&path));
+        deeds.note(None, CameTo::Healed, what);
+        Ok(())
+    }
+}
+
+/// Whether the shot is to be made again.
+fn is_to_make(deeds: &Deeds, shot: ShotId) -> bool {
+    let mut of_shot = deeds.list.iter().filter(|deed| deed.shot == Some(shot));
+    of_shot.any(|deed| deed.came_to == CameTo::ToMake)
+}
