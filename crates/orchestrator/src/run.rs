@@ -47,6 +47,9 @@ pub struct RunOutcome {
     pub set_aside: usize,
     /// Of those that are done, stories that were to remember and kept no keyframe.
     pub without_keyframes: usize,
+    /// Of those that are done, stories that earlier starts have finished: of their files nothing but the
+    /// sizes was looked at.
+    pub finished_before: usize,
     /// Whether the run was asked to stop.
     pub stopped: bool,
 }
@@ -399,6 +402,7 @@ impl<E: ShotEngine> Night<'_, E> {
                 if self.has_its_pictures(file)? {
                     self.is_as_asked(&file.id)?;
                     self.count_done(file);
+                    self.work().outcome.finished_before += 1;
                 }
             }
             StoryState::Quarantined { .. } => {

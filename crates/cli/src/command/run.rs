@@ -1,6 +1,6 @@
 //! `storyloom run`: the main job.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -191,7 +191,8 @@ fn on_this_rank(
         }
         return Ok(Exit::Stopped);
     }
-    Ok(tell(&outcome, config.top.on_preempt, place))
+    let how = (arguments.out.as_path(), config.top.on_preempt);
+    Ok(tell(&outcome, how, place))
 }
 
 /// The settings with the resize before selection that this run has. All ranks of a replica take what
@@ -275,7 +276,7 @@ fn make<E: ShotEngine>(
     run_on(disk, settings, &input.lines, &makers, reporter, stop).map_err(Failure::from)
 }
 
-fn tell(outcome: &RunOutcome, on_preempt: OnPreempt, place: &Place) -> Exit {
+fn tell(outcome: &RunOutcome, (out, on_preempt): (&Path, OnPreempt), place: &Place) -> Exit {
     let RunOutcome {
         stories,
         done,
@@ -283,6 +284,7 @@ fn tell(outcome: &RunOutcome, on_preempt: OnPreempt, place: &Place) -> Exit {
         quarantined,
         set_aside,
         without_keyframes,
+        finished_before,
         stopped,
     } = outcome;
     if place.is_first() {
@@ -295,6 +297,13 @@ fn tell(outcome: &RunOutcome, on_preempt: OnPreempt, place: &Place) -> Exit {
         );
         if let Some(warning) = text::without_keyframes(*without_keyframes) {
             eprintln!("warning: {warning}");
+        }
+        if *finished_before > 0 {
+            let out = out.display();
+            eprintln!(
+                "{finished_before} were finished before; only the sizes of their files were looked at, \
+                 storyloom verify {out} reads them"
+            );
         }
     }
     if *stopped {
