@@ -19,6 +19,7 @@ mod operating;
 mod plan;
 mod planning;
 mod records;
+mod repair;
 mod report;
 mod run;
 mod scripts;

@@ -18,7 +18,7 @@ use crate::error::{MemoryError, Result};
 use crate::index::MemoryIndex;
 use crate::pictures::decode_picture;
 use crate::soundness::{Harm, harms};
-use crate::storage::{Storage, UNFINISHED};
+use crate::storage::{Storage, UNFINISHED, move_aside};
 
 /// The name of the record of a story's reference images.
 const REFERENCES: &str = "references.json";
@@ -243,6 +243,10 @@ impl MemoryBank {
                 && BlobRef::of(&self.storage.read(&path)?) == picture.content
             {
                 continue;
+            }
+            if path.symlink_metadata().is_ok_and(|found| !found.is_file()) {
+                let aside = move_aside(self.storage(), &path)?;
+                tracing::warn!(path = %path.display(), aside = %aside.display(), "no file stood in its place");
             }
             match self.storage.give_name(&staged, &path) {
                 // Another program was faster.

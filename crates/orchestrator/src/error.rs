@@ -39,9 +39,9 @@ pub enum RunError {
     },
     /// The record of a shot is gone, others follow from it, and it cannot be made again as it was.
     #[error(
-        "the record {lost} is gone, from which {follower} follows, and {why}; put it back from a copy, or \
-         remove {follower} and all later records of the story to have their shots made anew, then \
-         `storyloom retry` the story", lost = path.display(), follower = follower.display()
+        "the record {lost} is gone, from which {follower} follows, and {why}; put it back from a copy and \
+         `storyloom retry` the story, or have it and all later shots made anew by \
+         `storyloom repair --anew`", lost = path.display(), follower = follower.display()
     )]
     LostRecord {
         /// The record that is gone.

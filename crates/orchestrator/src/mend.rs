@@ -7,7 +7,6 @@ use std::path::Path;
 
 use storyloom_memory::arrays::decode_array;
 use storyloom_memory::soundness::Harm;
-use storyloom_memory::storage::move_aside;
 use storyloom_memory::{CommitRecord, KeyframeRecord, MemoryError};
 
 use crate::engine::ShotEngine;
@@ -58,13 +57,6 @@ pub(crate) fn mend_shot<E: ShotEngine>(
         return Err(other(what));
     }
     lease.check()?;
-    for harm in harms.iter().filter(|harm| harm.blob.is_none()) {
-        // A file is written over.
-        let found = harm.path.symlink_metadata();
-        if found.is_ok_and(|found| !found.is_file()) {
-            move_aside(studio.bank.storage(), &harm.path)?;
-        }
-    }
     studio.bank.install(story, &record.pictures())?;
     studio.bank.forget_step(story, shot)?;
     tracing::info!(%story, %shot, "the files of the shot are what its record says again");

@@ -137,6 +137,14 @@ pub fn make_story<E: ShotEngine>(
         sizes.measure(&story, &format!("commits/{id}.json"));
         last = Some(record);
     }
+    if let Some(references) = studio
+        .bank
+        .references(&file.id)
+        .map_err(|error| before(error.into()))?
+    {
+        let pictures = references.pictures.iter().map(|kept| &kept.picture);
+        sizes.note(&pictures.collect::<Vec<_>>());
+    }
     for record in ["commits/references.json", "plan.json"] {
         sizes.measure(&story, record);
     }

@@ -189,31 +189,34 @@ impl Healer<'_> {
         let shots: Vec<ShotId> = file.shots().map(|(shot, _)| shot).collect();
         let mut clips = Vec::new();
         for (place, &shot) in shots.iter().enumerate() {
-            let Some(record) = self.heal_shot(&file, shot, &mut deeds)? else {
-                continue;
-            };
-            if !self.anew || !is_to_make(&deeds, shot) {
-                clips.push(record);
-                continue;
+            let record = self.heal_shot(&file, shot, &mut deeds)?;
+            if self.anew && (record.is_none() || is_to_make(&deeds, shot)) {
+                // Those after it have seen what is lost.
+                for &later in &shots[place..] {
+                    self.begin_anew(story, later, &mut deeds)?;
+                }
+                break;
             }
-            // Those after it have seen what is lost.
-            for &later in &shots[place..] {
-                self.begin_anew(story, later, &mut deeds)?;
-            }
-            break;
+            clips.extend(record);
         }
         let is_to_make = deeds.list.iter().any(|deed| deed.came_to == CameTo::ToMake);
-        if file.state == StoryState::Done {
-            if is_to_make {
-                // Whoever looks at sizes only would not look at it.
-                file.state = StoryState::Running;
-                lease.check()?;
-                self.folder.write_story(&file)?;
-            } else {
+        match file.state {
+            StoryState::Done if !is_to_make => {
                 self.heal_film(&mut file, &clips, lease, &mut deeds)?;
             }
+            // Whoever looks at sizes only would not look at it.
+            StoryState::Done if is_to_make => self.reopen(file, lease)?,
+            StoryState::Quarantined { .. } if self.anew => self.reopen(file, lease)?,
+            _ => {}
         }
         Ok(deeds.list)
+    }
+
+    /// The next start goes on with it.
+    fn reopen(&self, mut file: StoryFile, lease: &Lease) -> Result<(), RunError> {
+        file.state = StoryState::Running;
+        lease.check()?;
+        self.folder.write_story(&file)
     }
 
     /// The story's file. A damaged one moves out of the way: all that it says is in what is asked for, in
@@ -456,9 +459,6 @@ impl Healer<'_> {
             .collect();
         let path = root.join(WHOLE_VIDEO);
         lease.check()?;
-        if path.symlink_metadata().is_ok_and(|found| !found.is_file()) {
-            move_aside(self.folder.storage().as_ref(), &path)?;
-        }
         let content: BlobRef = self
             .videos
             .join_clips(&path, &clips, first.request.video.fps)?;

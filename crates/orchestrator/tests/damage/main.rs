@@ -108,7 +108,7 @@ fn a_film_that_is_cut_is_joined_again() {
     let made = Made::new(Videos::Placeholders);
     made.run();
     let wanted = made.verdict(Depth::Content);
-    for (what, damage) in &damages()[..3] {
+    for (what, damage) in damages().iter().filter(|(what, _)| *what != "a bit") {
         damage(&made.story(0).join("story.mp4"));
         assert!(!made.verdict(Depth::Content).ok, "{what}");
         assert_eq!(made.run().done, 2);
@@ -304,19 +304,21 @@ fn damaged_references_are_made_again_from_the_pictures() {
     made.run();
     let wanted = made.verdict(Depth::Content);
     assert!(wanted.ok, "{:?}", wanted.problems);
-    let path = made.story(0).join("commits/references.json");
-    let before = fs::read(&path).unwrap();
     let flip: (&str, Damage) = ("a flipped bit", flip);
-    for interrupted in [false, true] {
-        let damages = damages().into_iter().filter(|(what, _)| *what != "a bit");
-        for (what, damage) in damages.chain(interrupted.then_some(flip)) {
-            if interrupted {
-                made.interrupt();
+    for file in ["commits/references.json", "keyframes/00_00_keyframe0.png"] {
+        let path = made.story(0).join(file);
+        let before = fs::read(&path).unwrap();
+        for interrupted in [false, true] {
+            let damages = damages().into_iter().filter(|(what, _)| *what != "a bit");
+            for (what, damage) in damages.chain(interrupted.then_some(flip)) {
+                if interrupted {
+                    made.interrupt();
+                }
+                damage(&path);
+                assert_eq!(made.run().done, 2, "{file} {what}");
+                assert_eq!(fs::read(&path).unwrap(), before, "{file} {what}");
+                assert_eq!(made.verdict(Depth::Content), wanted, "{file} {what}");
             }
-            damage(&path);
-            assert_eq!(made.run().done, 2, "{what}");
-            assert_eq!(fs::read(&path).unwrap(), before, "{what}");
-            assert_eq!(made.verdict(Depth::Content), wanted, "{what}");
         }
     }
 }
