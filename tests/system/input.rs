@@ -112,6 +112,63 @@ fn files_that_are_not_there_are_named_with_their_line() {
         .saying("/nowhere/m.jsonl");
 }
 
+/// Whoever wrote the manifest sees nothing of files outside of its folder.
+#[test]
+fn files_elsewhere_are_refused_unread_unless_the_settings_allow_them() {
+    let shop = Workshop::new();
+    let secret = shop.write("secret.txt", "the password is fish");
+    shop.write("in/sub/zero.txt", "");
+    std::os::unix::fs::symlink("../secret.txt", shop.path("in/link.json")).unwrap();
+    let pipe = shop.path("in/pipe.json");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &pipe,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR,
+        0,
+    )
+    .unwrap();
+    let story = line("a", &[true]);
+    for key in ["script", "reference_images", "product_image"] {
+        for (path, wanted) in [
+            ("../secret.txt", "leaves the folder"),
+            (secret.as_str(), "leaves the folder"),
+            ("link.json", "a link in its path leads out"),
+            ("/dev/zero", "leaves the folder"),
+            ("pipe.json", "not a plain file"),
+            ("sub", "not a plain file"),
+        ] {
+            let line = match key {
+                "script" => format!("{{\"id\": \"a\", \"script\": {path:?}}}"),
+                "product_image" => {
+                    format!("{{\"id\": \"a\", \"title\": \"Mug\", \"product_image\": {path:?}}}")
+                }
+                _ => story.replacen('{', &format!("{{\"reference_images\": [{path:?}], "), 1),
+            };
+            let manifest = shop.write("in/m.jsonl", line);
+            for said in [
+                call(&["validate", &manifest]),
+                finish(&mut shop.run(&manifest, &[])),
+            ] {
+                let said = said.ended_with(65).saying(wanted).saying("m.jsonl:1:");
+                let said = said.saying("(story a)").saying("inputs.folder");
+                assert!(!said.stderr.contains("fish"), "{}", said.stderr);
+            }
+        }
+    }
+    // Those who run the program may allow more.
+    shop.write("hero.png", BLUE);
+    let root = format!("inputs.folder={}", shop.path("").display());
+    let elsewhere = story.replacen('{', "{\"reference_images\": [\"../hero.png\"], ", 1);
+    let manifest = shop.write("in/m.jsonl", elsewhere);
+    call(&["validate", &manifest, "--set", &root]).ended_with(0);
+    finish(&mut shop.run(&manifest, &[&root])).ended_with(0);
+    finish(&mut shop.run(&manifest, &[]))
+        .ended_with(65)
+        .saying("inputs.folder");
+    shop.digest();
+}
+
 /// What is in a file `validate` finds out at once, and `run` when it takes the story.
 #[test]
 fn a_picture_that_is_none_keeps_its_own_story_only() {

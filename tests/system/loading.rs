@@ -47,15 +47,13 @@ fn ends_when_asked(mut child: Child) {
 #[test]
 fn a_signal_ends_a_run_that_reads_its_input() {
     let shop = Workshop::new();
-    let script = pipe(&shop, "script.json");
-    let line = serde_json::json!({"id": "ad", "script": script});
-    let manifest = shop.write("m.jsonl", line.to_string());
+    let manifest = pipe(&shop, "m.jsonl");
     let mut child = shop
         .run(&manifest, &[])
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let held = hold(&mut child, &script);
+    let held = hold(&mut child, &manifest);
     ends_when_asked(child);
     drop(held);
     assert!(!shop.is_begun());

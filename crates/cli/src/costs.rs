@@ -1,6 +1,5 @@
 //! What the settings say of the time that shots take.
 
-use std::fs;
 use std::path::Path;
 
 use storyloom_models::checkpoint::component_folder;
@@ -13,6 +12,7 @@ use storyloom_orchestrator::cost::{
     Transformer, measure,
 };
 use storyloom_orchestrator::simulated::Pace;
+use storyloom_pictures::text_at_most;
 
 use crate::command::folder;
 use crate::config::options::{Device, Dtype, EngineKind};
@@ -195,7 +195,7 @@ fn read(path: &Path) -> Result<CostTable, Failure> {
         let message = paths::missing("simulated.costs", &path.display().to_string());
         return Err(Failure::new(Exit::Config, message));
     }
-    let text = fs::read_to_string(path).map_err(|error| wrong(&error))?;
+    let text = text_at_most(path, paths::LARGEST).map_err(|problem| wrong(&problem))?;
     let is_json = path
         .extension()
         .is_some_and(|ending| ending.eq_ignore_ascii_case("json"));
@@ -322,7 +322,7 @@ mod tests {
             ("low.toml", "[rates]\nmatmul_tflops = 0", "above 0"),
         ] {
             let path = folder.path().join(name);
-            fs::write(&path, text).unwrap();
+            std::fs::write(&path, text).unwrap();
             let set = format!("simulated.costs={}", path.display());
             match table(&config(&[&set])) {
                 Ok(found) => assert_eq!((found.table.rates.matmul_tflops, problem), (1.5, "")),

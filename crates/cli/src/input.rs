@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use storyloom_pictures::{FileProblem, InputFolder, read_at_most};
 use storyloom_planner::names_a_product;
 use storyloom_story::{
     Brief, Findings, InputFiles, Layout, LeftOut, Line, Place, Problem, StoryEntry, StoryId,
     read_lines, read_scripts,
 };
 
+use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::planner::{Depth, NamedPicture, PictureChecks, Use};
 use crate::prompts::{LongPrompt, Meter};
@@ -18,13 +20,19 @@ use crate::prompts::{LongPrompt, Meter};
 /// Largest file of stories and briefs that is read, in bytes.
 const LARGEST: u64 = 1 << 30;
 
+/// The same of what is no plain file, and may have no end.
+const LARGEST_STREAM: u64 = 64 << 20;
+
+/// Largest story script that is read, in bytes.
+const LARGEST_SCRIPT: u64 = 16 << 20;
+
 /// Stories and briefs, and the folder that the paths in them count from.
 #[derive(Debug)]
 pub struct Input {
     /// The stories and briefs, in their order.
     pub lines: Vec<Line>,
-    /// Where relative paths of reference images start.
-    pub folder: PathBuf,
+    /// Where relative paths of reference images start, and what they may lead to.
+    pub folder: InputFolder,
     /// SHA-256 of the pictures of products, by their paths, where they were opened.
     pub pictures: BTreeMap<String, String>,
     /// Stories whose scripts cannot be read, at a later start of a run.
@@ -40,7 +48,7 @@ impl Input {
     pub fn of_lines(lines: Vec<Line>, folder: PathBuf) -> Self {
         Self {
             lines,
-            folder,
+            folder: folder.into(),
             pictures: BTreeMap::new(),
             left_out: Vec::new(),
             places: BTreeMap::new(),
@@ -96,8 +104,8 @@ pub struct Report {
 ///
 /// # Errors
 /// The outer error is a path that cannot be read, the inner one has the problems of the texts.
-pub fn read(path: &Path) -> Result<Result<Input, Report>, Failure> {
-    read_with(path, Demand::Everything)
+pub fn read(path: &Path, config: &Config) -> Result<Result<Input, Report>, Failure> {
+    read_with(path, config.inputs.root(), Demand::Everything)
 }
 
 /// As [`read`], for the run in `out`, which opens the pictures of a story when it takes it: what can be
@@ -106,13 +114,17 @@ pub fn read(path: &Path) -> Result<Result<Input, Report>, Failure> {
 ///
 /// # Errors
 /// As [`read`].
-pub fn read_for(path: &Path, out: &Path) -> Result<Result<Input, Report>, Failure> {
+pub fn read_for(
+    path: &Path,
+    config: &Config,
+    out: &Path,
+) -> Result<Result<Input, Report>, Failure> {
     let has_begun = out.join("run.json").is_file();
     let demand = match has_begun {
         true => Demand::GoOn,
         false => Demand::Begin,
     };
-    read_with(path, demand)
+    read_with(path, config.inputs.root(), demand)
 }
 
 /// What must be right of an input.
@@ -139,15 +151,26 @@ impl Demand {
     }
 }
 
-fn read_with(path: &Path, demand: Demand) -> Result<Result<Input, Report>, Failure> {
+fn read_with(
+    path: &Path,
+    root: Option<PathBuf>,
+    demand: Demand,
+) -> Result<Result<Input, Report>, Failure> {
     let metadata = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
     if metadata.is_dir() {
-        read_folder(path, demand)
+        let folder = InputFolder::new(path).within(root);
+        read_folder(path, &folder, demand)
     } else if is_script(path) {
+        let text = read_given(path, LARGEST_SCRIPT);
         // Without it nothing is asked for.
-        scripts_of(path, &[path.to_owned()], Demand::Everything)
+        scripts_of(path, vec![(path.to_owned(), text)], Demand::Everything)
     } else {
-        read_manifest(path, demand)
+        let most = match metadata.is_file() {
+            true => LARGEST,
+            false => LARGEST_STREAM,
+        };
+        let folder = InputFolder::new(path.parent().unwrap_or(Path::new("")));
+        read_manifest(path, most, folder.within(root), demand)
     }
 }
 
@@ -170,7 +193,11 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
 
 /// Files that no story is in are left out, and named: what Macs and editors leave behind, whatever
 /// has another ending, and folders.
-fn read_folder(folder: &Path, demand: Demand) -> Result<Result<Input, Report>, Failure> {
+fn read_folder(
+    folder: &Path,
+    files: &InputFolder,
+    demand: Demand,
+) -> Result<Result<Input, Report>, Failure> {
     let entries = fs::read_dir(folder).map_err(|error| unreadable(folder, &error))?;
     let (mut scripts, mut others) = (Vec::new(), Vec::new());
     for entry in entries {
@@ -186,7 +213,13 @@ fn read_folder(folder: &Path, demand: Demand) -> Result<Result<Input, Report>, F
     {
         return Err(failure);
     }
-    let read = scripts_of(folder, &scripts, demand)?;
+    let texts = scripts.into_iter().map(|path| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        // One without a name in UTF-8 is refused by its path.
+        let text = read_named(files, name.unwrap_or_default());
+        (path, text)
+    });
+    let read = scripts_of(folder, texts.collect(), demand)?;
     Ok(read.map(|mut input| {
         input.warnings.extend(left_out(folder, &others));
         input
@@ -239,17 +272,17 @@ fn left_out(folder: &Path, others: &[PathBuf]) -> Option<Problem> {
 
 fn scripts_of(
     root: &Path,
-    scripts: &[PathBuf],
+    scripts: Vec<(PathBuf, Result<String, String>)>,
     demand: Demand,
 ) -> Result<Result<Input, Report>, Failure> {
     let mut texts = BTreeMap::new();
-    for path in scripts {
+    for (path, text) in scripts {
         let Some(name) = path.to_str() else {
             let reason = "the name of the file is no UTF-8 text";
             let message = format!("{}: {reason}", path.display());
             return Err(Failure::new(Exit::Input, message));
         };
-        texts.insert(name.to_owned(), read_text(path));
+        texts.insert(name.to_owned(), text);
     }
     let given = texts.iter().map(|(name, text)| {
         let text = text.as_deref().map_err(String::clone);
@@ -268,7 +301,7 @@ fn scripts_of(
     }
     Ok(Ok(Input {
         lines: manifest.stories.into_iter().map(Line::Story).collect(),
-        folder: root.to_owned(),
+        folder: root.into(),
         pictures: BTreeMap::new(),
         left_out: findings.left_out,
         places: BTreeMap::new(),
@@ -277,21 +310,21 @@ fn scripts_of(
 }
 
 /// Pictures are looked at as deeply as `demand` says, all of them side by side.
-fn read_manifest(path: &Path, demand: Demand) -> Result<Result<Input, Report>, Failure> {
-    let size = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
+fn read_manifest(
+    path: &Path,
+    most: u64,
+    folder: InputFolder,
+    demand: Demand,
+) -> Result<Result<Input, Report>, Failure> {
     let name = path.display().to_string();
-    if size.len() > LARGEST {
-        let size = size.len();
-        let message = format!("{name} has {size} bytes, at most {LARGEST} are read; split it");
-        return Err(Failure::new(Exit::Input, message));
-    }
-    let text =
-        read_text(path).map_err(|reason| Failure::new(Exit::Input, format!("{name}: {reason}")))?;
-    let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+    let text = read_given(path, most)
+        .map_err(|reason| Failure::new(Exit::Input, format!("{name}: {reason}")))?;
+    let shown = path.parent().unwrap_or(Path::new("")).to_owned();
     let files = Folder {
         pictures: PictureChecks::new(&folder, demand.of_pictures()),
         demand,
-        folder: folder.clone(),
+        folder,
+        shown,
         scripts: RefCell::default(),
     };
     let layout = Layout::of_ending(&ending(path));
@@ -305,13 +338,14 @@ fn read_manifest(path: &Path, demand: Demand) -> Result<Result<Input, Report>, F
     if problems.is_empty() {
         return Ok(Ok(Input {
             lines,
-            folder,
+            folder: files.folder,
             pictures: files.pictures.digests(),
             left_out,
             places,
             warnings,
         }));
     }
+    let folder = files.shown;
     let mut sources = files.scripts.into_inner();
     sources.insert(name, text);
     let problems = problems.into_iter().map(|problem| {
@@ -330,7 +364,9 @@ fn read_manifest(path: &Path, demand: Demand) -> Result<Result<Input, Report>, F
 /// Opens what a manifest names, and remembers the scripts for showing their problems.
 struct Folder {
     demand: Demand,
-    folder: PathBuf,
+    folder: InputFolder,
+    /// The folder as it is shown.
+    shown: PathBuf,
     pictures: PictureChecks,
     scripts: RefCell<BTreeMap<String, String>>,
 }
@@ -395,9 +431,8 @@ impl InputFiles for Noting<'_> {
 
 impl InputFiles for Folder {
     fn script(&self, path: &str) -> Result<String, String> {
-        let path = self.folder.join(path);
-        let text = read_text(&path)?;
-        let name = path.display().to_string();
+        let text = read_named(&self.folder, path)?;
+        let name = self.shown.join(path).display().to_string();
         self.scripts.borrow_mut().insert(name, text.clone());
         Ok(text)
     }
@@ -422,8 +457,26 @@ impl InputFiles for Folder {
     }
 }
 
-fn read_text(path: &Path) -> Result<String, String> {
-    let bytes = fs::read(path).map_err(|error| error.to_string())?;
+/// A script that an input names.
+fn read_named(folder: &InputFolder, path: &str) -> Result<String, String> {
+    match folder.read(path, LARGEST_SCRIPT) {
+        Ok(bytes) => text_of(bytes),
+        // A script that is empty is told by its reader.
+        Err(FileProblem::Empty) => Ok(String::new()),
+        Err(problem) => Err(problem.to_string()),
+    }
+}
+
+/// A file that the user names.
+fn read_given(path: &Path, most: u64) -> Result<String, String> {
+    match read_at_most(path, most) {
+        Ok(bytes) => text_of(bytes),
+        Err(problem @ FileProblem::Bytes { .. }) => Err(format!("{problem}; split it")),
+        Err(problem) => Err(problem.to_string()),
+    }
+}
+
+fn text_of(bytes: Vec<u8>) -> Result<String, String> {
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
         return Err("the file is UTF-16 text; save it as UTF-8".to_owned());
     }

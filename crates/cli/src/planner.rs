@@ -4,7 +4,6 @@ mod build;
 mod capability;
 mod pictures;
 
-use std::path::Path;
 use std::sync::Arc;
 
 use storyloom_memory::Disk;
@@ -12,6 +11,7 @@ use storyloom_orchestrator::planning::ranks::{plan_briefs, reopen};
 use storyloom_orchestrator::planning::simulated::SimulatedPlanner;
 use storyloom_orchestrator::planning::{PlanError, PlanRequest, PlannedScript, PlannerDescription};
 use storyloom_orchestrator::{RunConfig, RunFolder, RunOutcome, StopFlag, StoryPlanner};
+use storyloom_pictures::InputFolder;
 use storyloom_planner::Planner;
 use storyloom_story::{StoryId, StoryScript};
 use storyloom_telemetry::Reporter;
@@ -50,7 +50,7 @@ pub fn of_rank(
 
 fn boxed(
     config: &Config,
-    folder: &Path,
+    folder: &InputFolder,
     place: &Place,
     stop: &StopFlag,
 ) -> Result<BoxedPlanner, Failure> {

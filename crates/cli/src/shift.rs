@@ -1,6 +1,5 @@
 //! What a leader tells those who look on: its journal, its metrics, its pages.
 
-use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,6 +12,7 @@ use storyloom_orchestrator::lease::host_name;
 use storyloom_orchestrator::status::{Counts, now};
 use storyloom_orchestrator::watch::{View, Watcher};
 use storyloom_orchestrator::{RunConfig, RunFolder, RunOutcome, StopFlag, drain};
+use storyloom_pictures::text_at_most;
 use storyloom_telemetry::Reporters;
 use storyloom_telemetry::metrics::labels::State;
 use storyloom_telemetry::metrics::{
@@ -191,7 +191,8 @@ fn token(config: &Config) -> Result<Option<Token>, Failure> {
             return Err(Failure::new(Exit::Config, message));
         }
         (file, _) => {
-            fs::read_to_string(file).map_err(|error| wrong(&format!("{file}: {error}")))?
+            let text = text_at_most(Path::new(file), paths::LARGEST);
+            text.map_err(|problem| wrong(&format!("{file}: {problem}")))?
         }
     };
     match Token::new(&text) {

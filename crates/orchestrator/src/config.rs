@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use storyloom_memory::IndexKind;
 use storyloom_memory::select::SelectionSettings;
 use storyloom_memory::window::WindowSettings;
+use storyloom_pictures::InputFolder;
 use storyloom_story::{Continuation, Fit, Ground, LeftOut, Method, VideoSpec};
 
 use crate::error::RunError;
@@ -22,8 +23,8 @@ pub struct RunConfig {
     /// What this program is called among the workers of the run, different for every start, see
     /// [`new_worker_id`](crate::lease::new_worker_id); `None` to find a name.
     pub worker: Option<String>,
-    /// Folder that the paths of reference images count from.
-    pub input_folder: PathBuf,
+    /// Folder that the paths of reference images count from, and where they may lie.
+    pub input_folder: InputFolder,
     /// Stories that are asked for as well, and whose scripts cannot be read: they are set aside.
     pub left_out: Vec<LeftOut>,
     /// Whether only some of the run's stories are asked for: what is noted of the others stays.

@@ -4,14 +4,14 @@
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use storyloom_memory::MemoryError;
 use storyloom_memory::pictures::decode_picture;
-use storyloom_pictures::{Limits, PictureFolder, PictureProblem, fitted};
+use storyloom_pictures::{FileProblem, Limits, PictureFolder, PictureProblem, fitted};
 use storyloom_story::{ErrorClass, Resolution, RgbImage};
 
 use crate::config::{FilmShape, RunConfig};
@@ -69,13 +69,14 @@ impl Seen {
     }
 }
 
-/// Opens a plain file: a pipe would keep its reader waiting.
-fn open(path: &Path) -> io::Result<(File, Metadata)> {
-    let metadata = std::fs::metadata(path)?;
-    if !metadata.is_file() {
-        return Err(io::Error::other("it is not a plain file"));
-    }
-    Ok((File::open(path)?, metadata))
+/// Opens a picture of a story, where it may lie.
+fn open(config: &RunConfig, name: &str) -> Result<(File, Metadata), FileProblem> {
+    config.input_folder.open(name, Limits::default().bytes)
+}
+
+/// The path of a picture, for messages.
+fn shown(config: &RunConfig, name: &str) -> PathBuf {
+    config.input_folder.path().join(name)
 }
 
 /// The pictures that a story's line names, as its user sees them, and what their files are.
@@ -86,21 +87,14 @@ pub(crate) fn open_pictures(
     config: &RunConfig,
     file: &StoryFile,
 ) -> Result<(Vec<image::RgbImage>, Vec<InputFile>), RunError> {
-    let folder = PictureFolder::new(&config.input_folder, Limits::default());
-    // Briefs may have been written by somebody else.
-    let folder = match file.brief {
-        Some(_) => folder,
-        None => folder.or_elsewhere(),
-    };
+    let folder = PictureFolder::new(config.input_folder.clone(), Limits::default());
     let ground = file.ground.unwrap_or(config.pictures.ground);
     let read = |name: &String| {
-        let path = config.input_folder.join(name);
         let wrong = |problem: PictureProblem| RunError::Input {
-            path: path.clone(),
+            path: shown(config, name),
             reason: format!("the reference image cannot be used: {problem}"),
         };
-        folder.find(name).map_err(wrong)?;
-        let input = note_input(&path).map_err(|error| wrong(error.into()))?;
+        let input = note_input(config, name).map_err(|problem| wrong(problem.into()))?;
         let picture = folder.load(name, Some(&input.sha256), ground);
         Ok((picture.map_err(wrong)?.pixels, input))
     };
@@ -122,7 +116,7 @@ fn check_promise(
     let found = inputs.first().map(|input| &input.sha256);
     match (wanted, found, file.reference_images.first()) {
         (Some(wanted), Some(found), Some(name)) if wanted != found => Err(RunError::Input {
-            path: config.input_folder.join(name),
+            path: shown(config, name),
             reason: format!("its SHA-256 is {found}, but the brief says {wanted}"),
         }),
         _ => Ok(()),
@@ -162,11 +156,11 @@ pub(crate) fn in_shape(
 }
 
 /// Takes note of a picture.
-fn note_input(path: &Path) -> io::Result<InputFile> {
-    let (file, before) = open(path)?;
+fn note_input(config: &RunConfig, name: &str) -> Result<InputFile, FileProblem> {
+    let (file, before) = open(config, name)?;
     let (seen, bytes) = (Seen::of(&before), before.len());
     let sha256 = sha256_of(file)?;
-    let after = std::fs::metadata(path)?;
+    let (_, after) = open(config, name)?;
     let is_one = seen == Seen::of(&after) && bytes == after.len();
     Ok(InputFile {
         sha256,
@@ -200,11 +194,14 @@ pub(crate) fn compare(
 ) -> Result<Pictures, RunError> {
     let mut result = Pictures::Same;
     for (place, name) in file.reference_images.iter().enumerate() {
-        let path = config.input_folder.join(name);
-        match is_same(folder, config, file, place, &path)? {
+        match is_same(folder, config, file, place)? {
             Ok(true) => {}
             Ok(false) => return Ok(Pictures::Other(name.clone())),
-            Err(error) => result = Pictures::Gone(format!("{name}: {error}")),
+            // One of another size cannot be the same.
+            Err(FileProblem::Empty | FileProblem::Bytes { .. }) => {
+                return Ok(Pictures::Other(name.clone()));
+            }
+            Err(problem) => result = Pictures::Gone(format!("{name}: {problem}")),
         }
     }
     Ok(result)
@@ -216,16 +213,22 @@ fn is_same(
     config: &RunConfig,
     file: &StoryFile,
     place: usize,
-    path: &Path,
-) -> Result<io::Result<bool>, RunError> {
+) -> Result<Result<bool, FileProblem>, RunError> {
+    let Some(name) = file.reference_images.get(place) else {
+        return Ok(Ok(true));
+    };
+    let (picture, metadata) = match open(config, name) {
+        Ok(opened) => opened,
+        Err(problem) => return Ok(Err(problem)),
+    };
     if let Some(noted) = file.inputs.get(place) {
-        return Ok(noted.is_still(path));
+        return Ok(noted.is_still(picture, &metadata).map_err(FileProblem::Io));
     }
     // What earlier versions have left behind.
     if file.brief.is_some()
         && let Some(noted) = sound_plan(folder, &file.id)?.and_then(|plan| plan.picture)
     {
-        let found = open(path).and_then(|(file, _)| sha256_of(file));
+        let found = sha256_of(picture).map_err(FileProblem::Io);
         return Ok(found.map(|found| found == noted));
     }
     // A record that is damaged is for `verify` to find, or for whoever goes on with the story.
@@ -236,10 +239,11 @@ fn is_same(
     match remembered.get(place) {
         Some(kept) => {
             let kept = folder.story(&file.id).join(&kept.picture.file);
-            let found = open(path).and_then(|_| std::fs::read(path));
-            Ok(found.map(|bytes| shows_the_same(config, file, place, (path, &bytes), &kept)))
+            let path = shown(config, name);
+            let found = config.input_folder.read(name, Limits::default().bytes);
+            Ok(found.map(|bytes| shows_the_same(config, file, place, (&path, &bytes), &kept)))
         }
-        None => Ok(open(path).map(|_| true)),
+        None => Ok(Ok(true)),
     }
 }
 
@@ -267,13 +271,12 @@ fn shows_the_same(
 }
 
 impl InputFile {
-    /// Whether the file at `path` has this content.
-    fn is_still(&self, path: &Path) -> io::Result<bool> {
-        let (file, metadata) = open(path)?;
+    /// Whether a file has this content.
+    fn is_still(&self, file: File, metadata: &Metadata) -> io::Result<bool> {
         if metadata.len() != self.bytes {
             return Ok(false);
         }
-        if self.seen == Some(Seen::of(&metadata)) {
+        if self.seen == Some(Seen::of(metadata)) {
             return Ok(true);
         }
         Ok(sha256_of(file)? == self.sha256)

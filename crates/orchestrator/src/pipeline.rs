@@ -10,6 +10,7 @@ use serde::Serialize;
 use storyloom_memory::select::{SelectionRule, SelectionSettings};
 use storyloom_memory::window::WindowSettings;
 use storyloom_memory::{Disk, IndexKind};
+use storyloom_pictures::InputFolder;
 use storyloom_story::{
     Brief, Continuation, Line, Manifest, Method, Scene, ShotScript, Stage, StoryEntry, StoryId,
     StoryScript, VideoSpec,
@@ -448,7 +449,7 @@ fn config(out: &Path, interleave: usize, settings: &PipelineSettings) -> RunConf
     RunConfig {
         out: out.to_owned(),
         worker: None,
-        input_folder: PathBuf::new(),
+        input_folder: InputFolder::default(),
         left_out: Vec::new(),
         part: false,
         pictures: PictureSettings::default(),

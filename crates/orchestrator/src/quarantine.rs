@@ -123,7 +123,7 @@ fn copy_pictures(
     file: &StoryFile,
     place: &Path,
 ) -> Result<Vec<String>, RunError> {
-    let files = PictureFolder::new(&config.input_folder, Limits::default()).or_elsewhere();
+    let files = PictureFolder::new(config.input_folder.clone(), Limits::default());
     let remembered = references(folder, &file.id).unwrap_or_default();
     let mut names = Vec::with_capacity(file.reference_images.len());
     for (number, path) in file.reference_images.iter().enumerate() {

@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may stop where it stands")]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -68,7 +68,7 @@ fn config(out: &Path, interleave: usize) -> RunConfig {
     RunConfig {
         out: out.to_owned(),
         worker: None,
-        input_folder: PathBuf::new(),
+        input_folder: Path::new("").into(),
         left_out: Vec::new(),
         part: false,
         pictures: PictureSettings::default(),

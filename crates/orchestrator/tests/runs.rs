@@ -56,7 +56,7 @@ fn config(out: &Path) -> RunConfig {
     RunConfig {
         out: out.to_owned(),
         worker: None,
-        input_folder: PathBuf::new(),
+        input_folder: Path::new("").into(),
         left_out: Vec::new(),
         part: false,
         pictures: PictureSettings::default(),
@@ -703,7 +703,7 @@ fn reference_images_come_first() {
     std::fs::write(inputs.path().join("hero.png"), png).unwrap();
     let out = tempfile::tempdir().unwrap();
     let mut config = config(out.path());
-    config.input_folder = inputs.path().to_owned();
+    config.input_folder = inputs.path().into();
     config.video = VideoSpec {
         width: 32,
         height: 32,

@@ -1,13 +1,7 @@
-//! Opening the file of a picture, with suspicion.
-//!
-//! A manifest names files beside it or below it. Anything else is refused: absolute paths, `..`,
-//! links that lead outside, what is not a plain file, URLs of any kind, and files beyond the bounds.
-//! Nothing is fetched from a network.
+//! Opening the file of a picture and decoding it.
 
-use std::fs::{File, Metadata, OpenOptions};
-use std::io::{Cursor, Read};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Component, Path, PathBuf};
+use std::io::Cursor;
+use std::path::PathBuf;
 
 use base64::Engine as _;
 use image::{DynamicImage, ImageFormat, RgbImage};
@@ -16,6 +10,7 @@ use storyloom_story::Ground;
 
 use crate::decode::{Limits, read};
 use crate::fitted::shrunk;
+use crate::input_folder::InputFolder;
 use crate::problem::PictureProblem;
 
 /// A picture that was decoded.
@@ -48,41 +43,19 @@ impl Picture {
     }
 }
 
-/// From where a file may be named.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reach {
-    /// Only in the folder and below it.
-    Below,
-    /// Anywhere.
-    Anywhere,
-}
-
 /// The folder that paths of pictures count from.
 #[derive(Debug, Clone)]
 pub struct PictureFolder {
-    folder: PathBuf,
+    folder: InputFolder,
     limits: Limits,
-    reach: Reach,
 }
 
 impl PictureFolder {
-    /// Pictures in `folder` and below it, for files that somebody else may have written.
-    pub fn new(folder: impl Into<PathBuf>, limits: Limits) -> Self {
-        let folder = folder.into();
-        let here = folder.as_os_str().is_empty();
+    /// Pictures in `folder`, where it lets files lie.
+    pub fn new(folder: impl Into<InputFolder>, limits: Limits) -> Self {
         Self {
-            folder: if here { PathBuf::from(".") } else { folder },
+            folder: folder.into(),
             limits,
-            reach: Reach::Below,
-        }
-    }
-
-    /// The same, with paths that may lead anywhere, as those of reference images always could.
-    #[must_use]
-    pub fn or_elsewhere(self) -> Self {
-        Self {
-            reach: Reach::Anywhere,
-            ..self
         }
     }
 
@@ -97,7 +70,7 @@ impl PictureFolder {
         sha256: Option<&str>,
         ground: Ground,
     ) -> Result<Picture, PictureProblem> {
-        let bytes = self.bytes(path)?;
+        let bytes = self.folder.read(path, self.limits.bytes)?;
         let found = hex(&Sha256::digest(&bytes));
         if let Some(wanted) = sha256.filter(|wanted| *wanted != found) {
             let wanted = wanted.to_owned();
@@ -114,35 +87,7 @@ impl PictureFolder {
     /// # Errors
     /// As [`load`](Self::load), as far as that can be told without opening the file.
     pub fn find(&self, path: &str) -> Result<PathBuf, PictureProblem> {
-        let file = self.resolve(path)?;
-        self.check(&file.metadata()?)?;
-        Ok(file)
-    }
-
-    /// Whether a file may be opened, by what the file system says of it.
-    fn check(&self, metadata: &Metadata) -> Result<(), PictureProblem> {
-        let (bytes, most) = (metadata.len(), self.limits.bytes);
-        match bytes {
-            _ if !metadata.is_file() => Err(PictureProblem::NotAFile),
-            0 => Err(PictureProblem::Empty),
-            _ if bytes > most => Err(PictureProblem::Bytes { bytes, most }),
-            _ => Ok(()),
-        }
-    }
-
-    /// All of a file within the bounds.
-    fn bytes(&self, path: &str) -> Result<Vec<u8>, PictureProblem> {
-        let most = self.limits.bytes;
-        let file = open(&self.resolve(path)?)?;
-        self.check(&file.metadata()?)?;
-        // The file may grow while it is read.
-        let mut content = Vec::new();
-        file.take(most + 1).read_to_end(&mut content)?;
-        match content.len() as u64 {
-            0 => Err(PictureProblem::Empty),
-            bytes if bytes > most => Err(PictureProblem::Bytes { bytes, most }),
-            _ => Ok(content),
-        }
+        Ok(self.folder.find(path, self.limits.bytes)?)
     }
 
     /// The file that `path` means, with all links followed.
@@ -150,54 +95,8 @@ impl PictureFolder {
     /// # Errors
     /// The path leads where no picture may lie, or there is no such file.
     pub fn resolve(&self, path: &str) -> Result<PathBuf, PictureProblem> {
-        if is_url(path) {
-            return Err(PictureProblem::Url);
-        }
-        let folder = self.folder.canonicalize()?;
-        if self.reach == Reach::Anywhere {
-            return Ok(folder.join(path).canonicalize()?);
-        }
-        let relative = Path::new(path);
-        let inside = |part| matches!(part, Component::Normal(_) | Component::CurDir);
-        if path.contains('\0') || !relative.components().all(inside) {
-            return Err(PictureProblem::Path);
-        }
-        let file = match folder.join(relative).canonicalize() {
-            Err(_) if path.contains('\\') => return Err(PictureProblem::Backslash),
-            found => found?,
-        };
-        if !file.starts_with(&folder) {
-            return Err(PictureProblem::Link);
-        }
-        Ok(file)
+        Ok(self.folder.resolve(path)?)
     }
-}
-
-/// Opens without waiting for the other end of a pipe, and follows no link: there is none left in
-/// the path, unless somebody has put it there since.
-fn open(path: &Path) -> Result<File, PictureProblem> {
-    let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOFOLLOW;
-    let mut options = OpenOptions::new();
-    let opened = options
-        .read(true)
-        .custom_flags(flags.bits() as i32)
-        .open(path);
-    opened.map_err(|error| match rustix::io::Errno::from_io_error(&error) {
-        Some(rustix::io::Errno::LOOP) => PictureProblem::Link,
-        _ => PictureProblem::Io(error),
-    })
-}
-
-/// Whether a text begins with a scheme, as `http://…` and `data:…` do, or with `//`.
-fn is_url(path: &str) -> bool {
-    let scheme = path.split_once(':').map(|(scheme, _)| scheme);
-    let plain = |scheme: &str| {
-        scheme.starts_with(|c: char| c.is_ascii_alphabetic())
-            && scheme
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'))
-    };
-    path.starts_with("//") || scheme.is_some_and(plain)
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -338,7 +237,7 @@ mod tests {
         refused(&folder, "wide.png", "16000x5000");
         fs::write(briefs.join("dot.png"), png(1, 1)).unwrap();
         refused(&folder, "dot.png", "1x1");
-        let huge = File::create(briefs.join("huge.png")).unwrap();
+        let huge = fs::File::create(briefs.join("huge.png")).unwrap();
         huge.set_len(1 << 40).unwrap();
         refused(&folder, "huge.png", "the file has 1099511627776 bytes");
     }

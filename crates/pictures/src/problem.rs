@@ -1,37 +1,13 @@
 //! Why a picture is not used.
 
+use crate::input_folder::FileProblem;
+
 /// Why a picture is not used. Each message fits after "cannot be used: ".
 #[derive(Debug, thiserror::Error)]
 pub enum PictureProblem {
-    /// It is named by a URL.
-    #[error("it is a URL; pictures are read from files only, so download it first")]
-    Url,
-    /// The path has backslashes in it, as Windows writes them.
-    #[error("its path has a backslash; write folders with \"/\"")]
-    Backslash,
-    /// The path is absolute or has `..` in it.
-    #[error("its path leaves the folder of the file that names it")]
-    Path,
-    /// A link on the way leads outside.
-    #[error("a link in its path leads out of the folder of the file that names it")]
-    Link,
-    /// A folder, a pipe, a device.
-    #[error("it is not a plain file")]
-    NotAFile,
-    /// It cannot be opened or read.
-    #[error("{0}")]
-    Io(#[from] std::io::Error),
-    /// The file has no byte.
-    #[error("the file is empty")]
-    Empty,
-    /// The file is too large.
-    #[error("the file has {bytes} bytes, at most {most} are read")]
-    Bytes {
-        /// Size of the file, in bytes.
-        bytes: u64,
-        /// The bound.
-        most: u64,
-    },
+    /// Its file is not read.
+    #[error(transparent)]
+    File(#[from] FileProblem),
     /// No format that is read, by its first bytes.
     #[error("it is no picture that can be read: {what}; use PNG, JPEG, WebP, AVIF or TIFF")]
     Format {

@@ -326,8 +326,12 @@ fn read_folder(folder: &Path) -> Result<Vec<(String, String)>, PromptError> {
             };
             return Err(PromptError::Unknown { path, hint });
         }
-        let size = std::fs::metadata(&path).map_err(failed(&path))?.len();
-        if size > LARGEST {
+        let metadata = std::fs::metadata(&path).map_err(failed(&path))?;
+        if !metadata.is_file() {
+            let error = std::io::Error::other("it is not a plain file");
+            return Err(failed(&path)(error));
+        }
+        if metadata.len() > LARGEST {
             let most = LARGEST;
             return Err(PromptError::Large { path, most });
         }

@@ -52,16 +52,19 @@ struct Product {
     sha256: Option<String>,
 }
 
-/// Reads what only briefs have. `None` only if a problem was noted.
+/// Reads what only briefs have, also of one whose `story` has no usable name. `None` only if a problem
+/// was noted.
 pub(crate) fn read_brief(
     problems: &mut Problems<'_>,
     fields: &Fields<'_, '_>,
     files: &dyn InputFiles,
-    id: StoryId,
+    story: Option<&StoryId>,
 ) -> Option<Brief> {
     let before = problems.len();
+    let stand_in = || StoryId::new("brief").ok();
+    let id = story.cloned().or_else(stand_in)?;
     check_sample_keys(problems, fields);
-    let product = read_product(problems, fields, files);
+    let product = read_product(problems, fields, files, story);
     let idea = bounded_text(problems, fields, "idea", 8000);
     let brief = Brief {
         title: product.title,
@@ -106,6 +109,7 @@ fn read_product(
     problems: &mut Problems<'_>,
     fields: &Fields<'_, '_>,
     files: &dyn InputFiles,
+    story: Option<&StoryId>,
 ) -> Product {
     let mut product = read_texts(problems, fields);
     if let Some(value) = fields.get("product")
@@ -126,7 +130,7 @@ fn read_product(
     }
     read_images(problems, fields, &mut product);
     check_title(problems, fields, files, &product);
-    check_image(problems, fields, files, &product);
+    check_image(problems, fields, files, (&product, story));
     product
 }
 
@@ -230,7 +234,7 @@ fn check_image(
     problems: &mut Problems<'_>,
     fields: &Fields<'_, '_>,
     files: &dyn InputFiles,
-    product: &Product,
+    (product, story): (&Product, Option<&StoryId>),
 ) {
     let place = fields
         .get("product_image")
@@ -245,8 +249,12 @@ fn check_image(
     if let Some(path) = &product.image
         && let Err(reason) = files.product_image(path, product.sha256.as_deref())
     {
-        let help = "give a PNG or JPEG file beside this file or below it, by its relative path";
-        note_path(problems, place, ("product image", path), &reason, help);
+        let named = Named {
+            what: "product image",
+            path,
+            story,
+        };
+        note_path(problems, place, named, &reason);
     }
 }
 
@@ -267,21 +275,34 @@ fn check_title(
     }
 }
 
-/// Notes that what a path leads to cannot be used. Paths as Windows writes them are told from others.
+/// A file that a line names.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Named<'a> {
+    /// What it is, as in "script".
+    pub what: &'static str,
+    /// Its path, as it is written.
+    pub path: &'a str,
+    /// The story of the line, if it has a usable name.
+    pub story: Option<&'a StoryId>,
+}
+
+/// Notes that a file that is named cannot be used. Paths as Windows writes them are told from others.
 pub(crate) fn note_path(
     problems: &mut Problems<'_>,
     place: Span,
-    (what, path): (&str, &str),
+    Named { what, path, story }: Named<'_>,
     reason: &str,
-    help: &str,
 ) {
+    let story = story.map_or_else(String::new, |story| format!(" (story {story})"));
     let shown = shown(path);
     if path.contains('\\') {
-        let message = format!("the {what} {shown} cannot be used: its path has backslashes");
+        let message = format!("the {what} {shown} cannot be used: its path has backslashes{story}");
         let help = format!("write it with \"/\": {:?}", path.replace('\\', "/"));
         return problems.add(place, message, help);
     }
-    let message = format!("the {what} {shown} cannot be used: {reason}");
+    let message = format!("the {what} {shown} cannot be used: {reason}{story}");
+    let help = "put a plain file beside this one or below it and give its relative path, or set \
+                inputs.folder to a folder that all files lie below";
     problems.add(place, message, help);
 }
 

@@ -1,9 +1,8 @@
 //! `storyloom config`: the resolved settings, or the reference of all settings.
 
-use std::fs;
-
 use clap::Args;
 use storyloom_parallel::discovery::discover;
+use storyloom_pictures::text_at_most;
 
 use super::ConfigArguments;
 use crate::config::{self, Config, paths};
@@ -60,11 +59,9 @@ fn environment() -> Vec<(String, String)> {
 pub fn load_quietly(arguments: &ConfigArguments) -> Result<Config, Failure> {
     let file = match &arguments.config {
         Some(path) => {
-            let text = fs::read_to_string(path).map_err(|error| {
-                Failure::new(
-                    Exit::Config,
-                    format!("cannot read {}: {error}", path.display()),
-                )
+            let text = text_at_most(path, paths::LARGEST).map_err(|problem| {
+                let message = format!("cannot read {}: {problem}", path.display());
+                Failure::new(Exit::Config, message)
             })?;
             Some((path.display().to_string(), text))
         }

@@ -96,7 +96,7 @@ const BRIEFS_NOTE: &str = "stories that are not planned are taken to have as man
 /// Computes and prints.
 pub fn run(arguments: &Arguments) -> Outcome {
     let config = config::load(&arguments.config)?;
-    let mut input = match input::read(&arguments.manifest)? {
+    let mut input = match input::read(&arguments.manifest, &config)? {
         Ok(input) => input,
         Err(report) => {
             diagnose::show(&report);

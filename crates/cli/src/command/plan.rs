@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use storyloom_memory::{Disk, Storage};
 use storyloom_orchestrator::StopFlag;
+use storyloom_pictures::{InputFolder, Limits};
 use storyloom_planner::{PlanRequest, Planner};
 use storyloom_story::{Brief, ErrorClass, Line, Outlook, Seed, StoryEntry, StoryId};
 
@@ -47,7 +48,7 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> CommandOutcome {
     let config = config::load(&arguments.config)?;
     let stop = signals::stop_flag(&config.run, Work::Now)?;
-    let requests = match input::read(&arguments.briefs)? {
+    let requests = match input::read(&arguments.briefs, &config)? {
         Ok(requests) => requests,
         Err(report) => {
             diagnose::show(&report);
@@ -314,32 +315,46 @@ fn finish(
     })
 }
 
-/// A story as a line of the manifest `out`; its pictures lie in `folder`.
-fn manifest_line(mut story: StoryEntry, folder: &Path, out: &Path) -> Result<String, Failure> {
-    for image in &mut story.reference_images {
-        *image = seen_from(out, folder, image);
+/// A story as a line of the manifest `out`; its pictures count from `folder`.
+fn manifest_line(
+    mut story: StoryEntry,
+    folder: &InputFolder,
+    out: &Path,
+) -> Result<String, Failure> {
+    for (image, number) in story.reference_images.iter_mut().zip(1..) {
+        let copy = format!("{}-{number}", story.id);
+        *image = seen_from(out, folder, image, &copy)?;
     }
     serde_json::to_string(&story).map_err(|error| Failure::new(Exit::Unexpected, error))
 }
 
-/// The path of `image`, which counts from `folder`, counted from the folder of `out`: relative where
-/// it lies there or below, else absolute.
-fn seen_from(out: &Path, folder: &Path, image: &str) -> String {
-    let plain = |folder: &Path| match folder.as_os_str().is_empty() {
-        true => Path::new(".").canonicalize(),
-        false => folder.canonicalize(),
+/// The path of `image`, which counts from `folder`, counted from the folder of `out`. A manifest names
+/// files in its folder and below only: a picture that lies elsewhere is copied beside it under the name
+/// `copy`.
+fn seen_from(out: &Path, folder: &InputFolder, image: &str, copy: &str) -> Result<String, Failure> {
+    let home = InputFolder::new(out.parent().unwrap_or(Path::new("")));
+    let found = (folder.resolve(image), home.path().canonicalize());
+    let (Ok(source), Ok(below)) = found else {
+        return Ok(image.to_owned());
     };
-    let (Ok(from), Ok(to)) = (plain(folder), plain(out.parent().unwrap_or(Path::new("")))) else {
-        return image.to_owned();
-    };
-    if from == to {
-        return image.to_owned();
+    if home.resolve(image).is_ok_and(|same| same == source) {
+        return Ok(image.to_owned());
     }
-    let path = from.join(image);
-    path.strip_prefix(&to)
-        .unwrap_or(&path)
-        .display()
-        .to_string()
+    if let Some(path) = source.strip_prefix(&below).ok().and_then(Path::to_str) {
+        return Ok(path.to_owned());
+    }
+    let bytes = folder.read(image, Limits::default().bytes);
+    let bytes = bytes.map_err(|problem| {
+        let message = format!("the picture {image:?} cannot be used: {problem}");
+        Failure::new(Exit::Input, message)
+    })?;
+    let ending = source.extension().and_then(|ending| ending.to_str());
+    let ending = ending.map_or_else(String::new, |ending| format!(".{ending}"));
+    let name = out.file_name().unwrap_or_default().to_string_lossy();
+    let path = format!("{name}.pictures/{copy}{ending}");
+    Disk.write(&home.path().join(&path), &bytes)
+        .map_err(|error| Failure::new(Exit::Storage, error))?;
+    Ok(path)
 }
 
 #[cfg(test)]
@@ -352,12 +367,15 @@ mod tests {
         let root = root.path().canonicalize().unwrap();
         std::fs::create_dir_all(root.join("in/img")).unwrap();
         std::fs::create_dir_all(root.join("out")).unwrap();
-        let seen = |out: &str| seen_from(&root.join(out), &root.join("in"), "img/a.png");
+        std::fs::write(root.join("in/img/a.png"), "a picture").unwrap();
+        let folder = InputFolder::new(root.join("in"));
+        let seen = |out: &str| seen_from(&root.join(out), &folder, "img/a.png", "ad-1").unwrap();
         assert_eq!(seen("in/m.jsonl"), "img/a.png");
         assert_eq!(seen("m.jsonl"), "in/img/a.png");
-        assert_eq!(
-            seen("out/m.jsonl"),
-            root.join("in/img/a.png").display().to_string()
-        );
+        // A manifest may not name what lies elsewhere.
+        assert_eq!(seen("out/m.jsonl"), "m.jsonl.pictures/ad-1.png");
+        let home = InputFolder::new(root.join("out"));
+        let copy = home.read("m.jsonl.pictures/ad-1.png", 100).unwrap();
+        assert_eq!(copy, b"a picture");
     }
 }

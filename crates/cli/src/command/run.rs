@@ -122,7 +122,7 @@ fn on_this_rank(
         videos(config).begin_check();
     }
     let read = match &arguments.manifest {
-        Some(manifest) => input::read_for(manifest, &arguments.out)?,
+        Some(manifest) => input::read_for(manifest, config, &arguments.out)?,
         None => Ok(repair::input(&arguments.out, &arguments.again)),
     };
     let mut input = match read {

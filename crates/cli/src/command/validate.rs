@@ -56,7 +56,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let config = settings(&arguments.config)?;
     let meter = config.as_ref().map_or(Some(Meter::Estimate), Meter::of);
     let config = config.unwrap_or_default();
-    let found = input::read(&arguments.manifest)?.and_then(|input| {
+    let found = input::read(&arguments.manifest, &config)?.and_then(|input| {
         match unwritable(&config, &arguments.manifest, &input) {
             Some(report) => Err(report),
             None => Ok(input),

@@ -1,13 +1,21 @@
 //! Rules that single values cannot express.
 
 use std::net::{AddrParseError, SocketAddr};
+use std::path::PathBuf;
 use std::time::UNIX_EPOCH;
 
 use storyloom_story::VideoSpec;
 use storyloom_story::video::VideoSpecError;
 
-use super::options::{Config, Metrics, PlannerKind, Run};
+use super::options::{Config, Inputs, Metrics, PlannerKind, Run};
 use super::value::Count;
+
+impl Inputs {
+    /// What the files of a manifest must lie below, if it is not its own folder.
+    pub fn root(&self) -> Option<PathBuf> {
+        (!self.folder.is_empty()).then(|| PathBuf::from(&self.folder))
+    }
+}
 
 impl Metrics {
     /// Where to serve, if anywhere.

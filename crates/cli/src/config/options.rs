@@ -179,6 +179,13 @@ options! {
         /// What no shot should look like; empty for the text that Wan2.2 was published with.
         negative_prompt: String = String::new(),
     }
+    /// The files that a manifest names. See docs/inputs.md.
+    inputs: Inputs {
+        /// Folder below which the files lie that a manifest names: scripts, reference images, pictures
+        /// of products. Their paths count from the folder of the manifest in any case; absolute ones and
+        /// `..` are possible with this setting only. Empty for the folder of the manifest.
+        folder: String = String::new(),
+    }
     /// Pictures that users bring: photos of products and reference images.
     pictures: Pictures {
         /// How they are put into the shape of a film: all of a picture with bars beside it, the film

@@ -6,7 +6,8 @@ use std::path::{Component, Path, PathBuf, absolute};
 use super::options::{Config, PlannerKind};
 
 /// The options whose values are paths.
-const PATHS: [&str; 8] = [
+const PATHS: [&str; 9] = [
+    "inputs.folder",
     "models.dir",
     "lora.dir",
     "memory.path",
@@ -20,6 +21,9 @@ const PATHS: [&str; 8] = [
 /// Where relative paths count from, for messages.
 pub const RULE: &str = "a relative path in a config file counts from the folder of that file, and \
                         one of --set or of the environment from the current folder";
+
+/// Largest config file, cost table or key file that is read, in bytes: one may be named that has no end.
+pub const LARGEST: u64 = 16 << 20;
 
 /// Says that a path of a setting leads to nothing, and how such paths are meant.
 pub fn missing(key: &str, path: &str) -> String {

@@ -1,7 +1,6 @@
 //! A planner as the config wants it.
 
 use std::env;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +9,7 @@ use storyloom_models::language::{LanguageModel, LanguageSettings};
 use storyloom_models::shard::Peers;
 use storyloom_models::tch;
 use storyloom_orchestrator::StopFlag;
+use storyloom_pictures::{InputFolder, Limits, PictureFolder, text_at_most};
 use storyloom_planner::{
     BackendKind, Chat, Native, NativeSettings, Planner, PlannerSettings, Sampling, Secret, Served,
     ServedSettings, Stop,
@@ -18,9 +18,9 @@ use storyloom_planner::{
 use crate::config::options::{Device, Dtype, Planner as Options, PlannerKind};
 use crate::config::value::name_of;
 use crate::config::{Config, PLANNER_KEY, paths};
+use crate::engine;
 use crate::exit::{Exit, Failure};
 use crate::world::Place;
-use crate::{engine, planner::pictures::images};
 
 /// Longest pause between two attempts to ask a served model.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
@@ -69,7 +69,7 @@ impl Home {
 /// be read.
 pub fn build(
     config: &Config,
-    folder: &Path,
+    folder: &InputFolder,
     stop: &StopFlag,
     home: impl FnOnce() -> Result<Home, Failure>,
 ) -> Result<Planner, Failure> {
@@ -83,7 +83,7 @@ pub fn build(
         steps: options.steps,
         repairs: options.repairs,
         prompt_chars: options.prompt_chars,
-        images: images(folder),
+        images: PictureFolder::new(folder.clone(), Limits::default()),
         ground: config.pictures.ground,
     };
     let stop = stop.clone();
@@ -223,7 +223,8 @@ fn key(options: &Options) -> Result<Option<Secret>, Failure> {
         let message = paths::missing("planner.key_file", &options.key_file);
         return Err(Failure::new(Exit::Config, message));
     }
-    let text = fs::read_to_string(&options.key_file).map_err(|error| wrong(error.to_string()))?;
+    let text = text_at_most(Path::new(&options.key_file), paths::LARGEST);
+    let text = text.map_err(|problem| wrong(problem.to_string()))?;
     let key = Secret::new(&text).ok_or_else(|| wrong("the file is empty".to_owned()))?;
     Ok(Some(key))
 }

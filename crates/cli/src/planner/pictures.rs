@@ -2,18 +2,12 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use rayon::prelude::*;
-use storyloom_pictures::{Limits, PictureFolder, PictureProblem};
+use storyloom_pictures::{FileProblem, InputFolder, Limits, PictureFolder, PictureProblem};
 use storyloom_story::Ground;
 
-/// Pictures of products, in the folder of the briefs and below it.
-pub fn images(folder: &Path) -> PictureFolder {
-    PictureFolder::new(folder, Limits::default())
-}
-
-/// Which rules a picture's path is under.
+/// What a picture is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Use {
     /// The picture of a brief's product.
@@ -49,16 +43,16 @@ type Seen = Result<Option<String>, String>;
 
 /// Looks at every picture once, however many lines name it.
 pub struct PictureChecks {
-    products: PictureFolder,
+    folder: PictureFolder,
     depth: Depth,
     seen: RefCell<BTreeMap<(Use, String), Seen>>,
 }
 
 impl PictureChecks {
     /// Checks pictures in `folder`.
-    pub fn new(folder: &Path, depth: Depth) -> Self {
+    pub fn new(folder: &InputFolder, depth: Depth) -> Self {
         Self {
-            products: images(folder),
+            folder: PictureFolder::new(folder.clone(), Limits::default()),
             depth,
             seen: RefCell::default(),
         }
@@ -81,11 +75,11 @@ impl PictureChecks {
             let new = pictures.filter(|picture| !seen.contains_key(picture));
             new.collect::<BTreeSet<_>>().into_iter().collect()
         };
-        let (products, depth) = (&self.products, self.depth);
+        let (folder, depth) = (&self.folder, self.depth);
         let found: Vec<_> = wanted
             .into_par_iter()
             .map(|picture| {
-                let seen = look(products, depth, &picture);
+                let seen = look(folder, depth, &picture.1);
                 (picture, seen.map_err(|problem| problem.to_string()))
             })
             .collect();
@@ -120,17 +114,13 @@ impl PictureChecks {
 }
 
 fn look(
-    products: &PictureFolder,
+    folder: &PictureFolder,
     depth: Depth,
-    (of, path): &(Use, String),
+    path: &str,
 ) -> Result<Option<String>, PictureProblem> {
-    let folder = match of {
-        Use::Product => products.clone(),
-        Use::Reference => products.clone().or_elsewhere(),
-    };
     match depth {
         Depth::Path => match folder.resolve(path) {
-            Err(PictureProblem::Io(_)) | Ok(_) => Ok(None),
+            Err(PictureProblem::File(FileProblem::Io(_))) | Ok(_) => Ok(None),
             Err(problem) => Err(problem),
         },
         Depth::File => folder.find(path).map(|_| None),

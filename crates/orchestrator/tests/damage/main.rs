@@ -79,7 +79,7 @@ fn the_size_of_a_lost_story_is_that_of_its_records() {
         fs::create_dir(&inputs).unwrap();
         let hero = RgbImage::new(40, 80, vec![90; 40 * 80 * 3]).unwrap();
         fs::write(inputs.join("hero.png"), encode_png(&hero).unwrap()).unwrap();
-        made.config.input_folder = inputs.clone();
+        made.config.input_folder = inputs.clone().into();
         made.manifest.stories[0].reference_images = vec!["hero.png".to_owned()];
         made.run();
         let wanted = made.verdict(Depth::Content);
@@ -299,7 +299,7 @@ fn damaged_references_are_made_again_from_the_pictures() {
     fs::create_dir(&inputs).unwrap();
     let hero = RgbImage::new(64, 48, (0..64 * 48 * 3).map(|n| n as u8).collect()).unwrap();
     fs::write(inputs.join("hero.png"), encode_png(&hero).unwrap()).unwrap();
-    made.config.input_folder = inputs;
+    made.config.input_folder = inputs.into();
     made.manifest.stories[0].reference_images = vec!["hero.png".to_owned()];
     made.run();
     let wanted = made.verdict(Depth::Content);

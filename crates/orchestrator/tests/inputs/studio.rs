@@ -29,8 +29,8 @@ impl Studio {
         let root = tempfile::tempdir().unwrap();
         let settings = PipelineSettings::instant(root.path(), 1, 1);
         let (mut config, _) = plain_run(&root.path().join("out"), 2, &settings).unwrap();
-        config.input_folder = root.path().join("in");
-        fs::create_dir_all(&config.input_folder).unwrap();
+        config.input_folder = root.path().join("in").into();
+        fs::create_dir_all(config.input_folder.path()).unwrap();
         Self { root, config }
     }
 

@@ -47,16 +47,26 @@ fn a_picture_that_cannot_be_opened_keeps_its_own_story_only() {
     }
 }
 
-/// A brief names pictures in its folder only, also when a link was put there since it was read.
+/// A manifest names pictures in its folder only, also when a link was put there since it was read, unless
+/// whoever runs the program widens the folder.
 #[test]
-fn a_link_that_leaves_the_folder_of_a_brief_is_not_followed() {
-    let studio = Studio::new();
+fn a_link_that_leaves_the_folder_of_a_manifest_is_not_followed() {
+    let mut studio = Studio::new();
     studio.paint("../secret.png", (64, 64), 200);
     std::os::unix::fs::symlink("../secret.png", studio.input("p.png")).unwrap();
-    let outcome = studio.make(&[brief("promo", "p.png"), pictured("ad", &["p.png"])]);
-    assert_eq!((outcome.done, outcome.set_aside), (1, 1));
+    let lines = [brief("promo", "p.png"), pictured("ad", &["p.png"])];
+    let outcome = studio.make(&lines);
+    assert_eq!((outcome.done, outcome.set_aside), (0, 2));
     let marks = marks(&studio.folder()).unwrap();
-    assert!(marks[&id("promo")].contains("link"), "{marks:?}");
+    for story in ["promo", "ad"] {
+        assert!(marks[&id(story)].contains("link"), "{marks:?}");
+    }
+    let wider = studio.config.input_folder.clone();
+    studio.config.input_folder = wider.within(studio.input("").parent().map(Into::into));
+    assert_eq!(studio.make(&lines).done, 2);
+    // What was begun goes on where the folder is narrow again: as with a picture that is gone.
+    studio.config.input_folder = studio.config.input_folder.within(None);
+    assert_eq!(studio.make(&lines).done, 2);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use jsonc_parser::ast::Value;
 
 use super::{Accepted, Reader};
 use crate::brief::Brief;
-use crate::brief_reader::{note_path, read_brief, read_size};
+use crate::brief_reader::{Named, note_path, read_brief, read_size};
 use crate::fit::{Fit, Ground};
 use crate::ids::StoryId;
 use crate::json::{self, Fields, kind, span};
@@ -31,9 +31,9 @@ struct Settings {
 impl Reader<'_> {
     pub(super) fn story(&mut self, fields: &Fields<'_, '_>, place: Place) -> Option<StoryEntry> {
         let id = self.id(fields, place);
-        let script = self.script(fields);
+        let script = self.script(fields, id.as_ref());
         let settings = self.settings(fields);
-        let reference_images = self.reference_images(fields);
+        let reference_images = self.reference_images(fields, id.as_ref());
         let (id, script) = (id?, script?);
         let script = match script {
             Ok(script) => script,
@@ -63,10 +63,8 @@ impl Reader<'_> {
     pub(super) fn brief(&mut self, fields: &Fields<'_, '_>, place: Place) -> Option<Brief> {
         let id = self.id(fields, place);
         // The fields of a brief without a name are checked all the same.
-        let stand_in = || StoryId::new("brief").ok();
         let settings = self.settings(fields);
-        let named = id.clone().or_else(stand_in)?;
-        let brief = read_brief(&mut self.problems, fields, self.files, named)?;
+        let brief = read_brief(&mut self.problems, fields, self.files, id.as_ref())?;
         id?;
         Some(Brief {
             method: settings.method,
@@ -137,7 +135,11 @@ impl Reader<'_> {
     }
 
     /// The script; the inner error is why a story is left out that may lack one.
-    fn script(&mut self, fields: &Fields<'_, '_>) -> Option<Result<StoryScript, String>> {
+    fn script(
+        &mut self,
+        fields: &Fields<'_, '_>,
+        story: Option<&StoryId>,
+    ) -> Option<Result<StoryScript, String>> {
         let help = match self.accepted {
             Accepted::Both => {
                 "give a script (a path relative to this file, or the story itself), or a brief: \
@@ -147,7 +149,14 @@ impl Reader<'_> {
         };
         let value = fields.require(&mut self.problems, "script", help)?;
         match value {
-            Value::StringLit(path) => self.script_file(&path.value, span(value)),
+            Value::StringLit(path) => {
+                let named = Named {
+                    what: "script",
+                    path: &path.value,
+                    story,
+                };
+                self.script_file(named, span(value))
+            }
             Value::Object(_) => read_story(&mut self.problems, value).map(Ok),
             other => {
                 let found = kind(other);
@@ -158,12 +167,16 @@ impl Reader<'_> {
         }
     }
 
-    fn script_file(&mut self, path: &str, place: Span) -> Option<Result<StoryScript, String>> {
-        let script = match self.scripts.get(path) {
+    fn script_file(
+        &mut self,
+        named: Named<'_>,
+        place: Span,
+    ) -> Option<Result<StoryScript, String>> {
+        let script = match self.scripts.get(named.path) {
             Some(known) => known.clone(),
             None => {
-                let script = self.open_script(path, place);
-                self.scripts.insert(path.to_owned(), script.clone());
+                let script = self.open_script(named, place);
+                self.scripts.insert(named.path.to_owned(), script.clone());
                 script
             }
         };
@@ -174,12 +187,12 @@ impl Reader<'_> {
     }
 
     /// A script that is looked at for the first time. What is wrong with it is noted, unless it may be.
-    fn open_script(&mut self, path: &str, place: Span) -> Result<StoryScript, String> {
+    fn open_script(&mut self, named: Named<'_>, place: Span) -> Result<StoryScript, String> {
+        let path = named.path;
         let is_noted = !self.files.may_lack_scripts();
         let text = self.files.script(path).map_err(|reason| {
             if is_noted {
-                let help = "paths of scripts are relative to the manifest";
-                note_path(&mut self.problems, place, ("script", path), &reason, help);
+                note_path(&mut self.problems, place, named, &reason);
             }
             format!("its script {path:?} cannot be used: {reason}")
         })?;
@@ -219,7 +232,11 @@ impl Reader<'_> {
         json::integer(&mut self.problems, value, name, range)
     }
 
-    fn reference_images(&mut self, fields: &Fields<'_, '_>) -> Vec<String> {
+    fn reference_images(
+        &mut self,
+        fields: &Fields<'_, '_>,
+        story: Option<&StoryId>,
+    ) -> Vec<String> {
         const NAME: &str = "reference_images";
         let list = fields
             .get(NAME)
@@ -230,9 +247,12 @@ impl Reader<'_> {
                 continue;
             };
             if let Err(reason) = self.files.reference_image(&path) {
-                let help = "paths of reference images are relative to the manifest";
-                let what = ("reference image", path.as_str());
-                note_path(&mut self.problems, span(value), what, &reason, help);
+                let named = Named {
+                    what: "reference image",
+                    path: &path,
+                    story,
+                };
+                note_path(&mut self.problems, span(value), named, &reason);
             }
             paths.push(path);
         }
