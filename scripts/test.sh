@@ -51,6 +51,7 @@ check_advisories() {
 }
 
 step "format" cargo fmt --all --check
+step "format of fuzz targets" cargo fmt --manifest-path tests/fuzz/Cargo.toml --check
 step "lints" cargo clippy --release --workspace --all-targets --locked --features "$FEATURES" -- -D warnings
 step "tests" cargo test --release --workspace --locked --features "$FEATURES" --no-fail-fast
 step "collectives on MPICH" env MPICC=mpicc.mpich MPIRUN=mpirun.mpich \

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use storyloom_models::ModelError;
+use storyloom_models::guard;
 use storyloom_models::replica::Replica;
 use storyloom_models::shard::Peers;
 use storyloom_models::wan::WanConfig;
@@ -382,6 +383,9 @@ impl<'a> Ending<'a> {
 fn end_together_on_panic() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
+        if guard::is_guarded() {
+            return;
+        }
         usual(info);
         if !bystander::looks_on() {
             World::abort(Exit::Unexpected as i32);

@@ -17,6 +17,8 @@ pub mod discovery;
 mod element;
 mod error;
 mod frame;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod group;
 pub mod ignored;
 pub mod launcher;

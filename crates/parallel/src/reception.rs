@@ -201,7 +201,7 @@ fn is_shortage(error: &io::Error) -> bool {
 }
 
 /// Hears who calls and that it knows the secret of the world.
-fn converse(stream: &TcpStream, world: &str) -> io::Result<(Greeting, Conversation)> {
+pub(crate) fn converse(stream: &TcpStream, world: &str) -> io::Result<(Greeting, Conversation)> {
     let deadline = Instant::now() + GREETING;
     stream.set_nonblocking(false)?;
     stream.set_write_timeout(Some(GREETING))?;

@@ -6,6 +6,7 @@ use tokenizers::Tokenizer;
 
 use crate::checkpoint::read_file;
 use crate::error::{ModelError, Result};
+use crate::text::outside;
 
 /// The tokenizer of a language model.
 #[derive(Debug)]
@@ -21,7 +22,7 @@ impl LanguageTokenizer {
         let path = folder.join("tokenizer.json");
         let bytes = read_file(&path)?;
         let bad = |error: tokenizers::Error| ModelError::bad_file(&path, error.to_string());
-        let mut tokenizer = Tokenizer::from_bytes(&bytes).map_err(bad)?;
+        let mut tokenizer = outside::read(&path, &bytes)?;
         tokenizer.with_truncation(None).map_err(bad)?;
         tokenizer.with_padding(None);
         Ok(Self {
@@ -34,8 +35,7 @@ impl LanguageTokenizer {
     /// Tokens of a text in which special tokens are written out, as chat templates do; none are
     /// added.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self.tokenizer.encode_fast(text, false);
-        let encoding = encoding.map_err(|error| ModelError::input("text", error.to_string()))?;
+        let encoding = outside::encode(&self.tokenizer, text, false)?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -46,8 +46,7 @@ impl LanguageTokenizer {
 
     /// Text of tokens, with special ones written out unless they are to be skipped.
     pub fn decode_with(&self, tokens: &[u32], skip_special: bool) -> Result<String> {
-        let text = self.tokenizer.decode(tokens, skip_special);
-        text.map_err(|error| ModelError::input("tokens", error.to_string()))
+        outside::decode(&self.tokenizer, tokens, skip_special)
     }
 
     /// The token that is written like this, if there is one.

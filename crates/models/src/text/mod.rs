@@ -1,6 +1,7 @@
 //! From a prompt to the rows the transformer attends to.
 
 mod encoder;
+pub(crate) mod outside;
 mod prompt;
 mod tokenizer;
 mod umt5;

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use tokenizers::{Tokenizer, TruncationParams};
 
+use super::outside;
 use crate::checkpoint::read_file;
 use crate::error::{ModelError, Result};
 
@@ -20,7 +21,7 @@ impl PromptTokenizer {
         let path = folder.join("tokenizer.json");
         let bad = |error: tokenizers::Error| ModelError::bad_file(&path, error.to_string());
         let text = read_file(&path)?;
-        let mut tokenizer = Tokenizer::from_bytes(text).map_err(bad)?;
+        let mut tokenizer = outside::read(&path, &text)?;
         let truncation = TruncationParams {
             max_length: max_tokens,
             ..Default::default()
@@ -32,10 +33,7 @@ impl PromptTokenizer {
 
     /// Token ids of an already cleaned prompt, the end token included, without padding.
     pub fn encode(&self, prompt: &str) -> Result<Vec<i64>> {
-        let encoding = self
-            .tokenizer
-            .encode(prompt, true)
-            .map_err(|error| ModelError::input("prompt", error.to_string()))?;
+        let encoding = outside::encode(&self.tokenizer, prompt, true)?;
         Ok(encoding.get_ids().iter().map(|&id| i64::from(id)).collect())
     }
 }

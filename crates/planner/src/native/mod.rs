@@ -6,6 +6,8 @@
 //! other questions of the batch.
 
 mod constraint;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod vocabulary;
 
 use std::collections::BTreeMap;

@@ -284,7 +284,8 @@ fn pieces_of(attempt: &Attempt, kept: Kept) -> Vec<Piece> {
     };
     let mut pieces = Vec::with_capacity(attempt.stages.len() + 1);
     for stage in &attempt.stages {
-        let (begun, end) = (stage.begun, stage.end());
+        // A damaged journal may have one that ends before it begins.
+        let (begun, end) = (stage.begun, stage.end().max(stage.begun));
         let until = match kept {
             Kept::Everything => end,
             Kept::DenoisingUntil(until) if stage.stage == Stage::Denoise => until.clamp(begun, end),
@@ -433,6 +434,16 @@ mod tests {
         let found = found.map(|seconds| seconds / RANKS as f64);
         let close = |(a, b): (&f64, &f64)| (a - b).abs() < 1e-9;
         assert!(found.iter().zip(&parts).all(close), "{found:?}");
+    }
+
+    #[test]
+    fn a_stage_that_ends_before_it_begins_took_no_time() {
+        let backwards = attempt(5.0, 3.0, FAILED);
+        let kept = saved(attempt(5.0, 3.0, Some(AttemptEnd::Stopped)), 4, 4.0);
+        for attempt in [backwards, kept] {
+            let found = accounting(&[shift(0.0, 10.0, vec![attempt])], 20.0, Extent::Everything);
+            assert_eq!(found.total().idle, 9.0 * RANKS as f64);
+        }
     }
 
     #[test]

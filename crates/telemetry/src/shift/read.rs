@@ -60,7 +60,7 @@ pub(super) fn lines_of(bytes: &[u8]) -> impl Iterator<Item = Line> {
 }
 
 fn assemble(id: &str, mut lines: impl Iterator<Item = Line>, live: Option<Live>) -> Option<Shift> {
-    let mut shift = Shift::begin(id, lines.next()?)?;
+    let mut shift = lines.find_map(|line| Shift::begin(id, line))?;
     lines.for_each(|line| shift.take(line));
     shift.hear(live);
     Some(shift)

@@ -251,6 +251,22 @@ fn a_journal_that_cannot_be_written_is_no_trouble() {
 }
 
 /// Whoever follows a journal knows at each moment what one knows who reads it from the start.
+/// Of a journal whose beginning was damaged, or went to another place.
+#[test]
+fn a_journal_begins_with_its_first_beginning() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(begin(folder.path()));
+    let path = shifts_folder(folder.path()).join("w1.jsonl");
+    let whole = fs::read_to_string(&path).unwrap();
+    let loaded = whole.lines().nth(1).unwrap();
+    fs::write(&path, format!("{loaded}\n{whole}")).unwrap();
+    let read = only(folder.path());
+    assert_eq!(read.start, start());
+    let mut follower = Follower::new(folder.path());
+    follower.look().unwrap();
+    assert!(follower.shifts().eq([&read]));
+}
+
 #[test]
 fn following_is_reading_from_the_start() {
     let folder = tempfile::tempdir().unwrap();
