@@ -342,10 +342,11 @@ fn a_poisoned_story_is_set_aside() {
     let lines = format!("{broken}\n{}", line("tale", &[true]));
     let manifest = shop.write("manifest.jsonl", lines);
     shop.write("hero.png", BLUE);
-    let poison = shop.write("out/stories/ad/commits/references.json", "no record");
+    finish(&mut shop.run(&manifest, &[])).ended_with(0);
+    let poison = shop.poison("ad");
     finish(&mut shop.run(&manifest, &[]))
         .ended_with(1)
-        .saying("references.json");
+        .saying("01_01.json");
     let status = shop.ask(&["status", "--json"]).ended_with(0).json();
     let stories = &status["stories"];
     assert_eq!(
@@ -354,12 +355,7 @@ fn a_poisoned_story_is_set_aside() {
     );
     let list = shop.ask(&["quarantine", "--json"]).ended_with(0).json();
     assert_eq!(list[0]["story"], "ad");
-    assert!(
-        list[0]["reason"]
-            .as_str()
-            .unwrap()
-            .contains("references.json")
-    );
+    assert!(list[0]["reason"].as_str().unwrap().contains("01_01.json"));
 
     let alone = list[0]["command"].as_str().unwrap();
     let mut words: Vec<&str> = alone
@@ -401,10 +397,8 @@ fn a_story_in_quarantine_can_be_made_alone_as_it_is() {
     ];
     let manifest = shop.write("in/m.jsonl", lines.join("\n"));
     shop.write("in/hero.png", BLUE);
-    let poison = ["promo", "ad"].map(|id| {
-        let path = format!("out/stories/{id}/commits/references.json");
-        shop.write(&path, "no record")
-    });
+    finish(&mut shop.run(&manifest, &[])).ended_with(1);
+    let poison = ["promo", "ad"].map(|id| shop.poison(id));
     finish(&mut shop.run(&manifest, &[]))
         .ended_with(1)
         .saying("0 of 3 stories done, 0 failed, 3 in quarantine");

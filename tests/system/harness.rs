@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 pub use rustix::process::Signal;
 use rustix::process::{Pid, kill_process};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use storyloom_memory::{BlobRef, CommitRecord, Sealed};
 use tempfile::TempDir;
 
 /// A program that should have finished long ago has hung.
@@ -222,6 +223,18 @@ impl Workshop {
             let name = entry.file_name();
             !tells.iter().any(|known| name == *known)
         })
+    }
+
+    /// Makes it impossible to make a story whole that was made: the record of its first shot says that it
+    /// shows other frames than it does, and its video is gone. The answer is the record.
+    pub fn poison(&self, story: &str) -> PathBuf {
+        let folder = self.out().join("stories").join(story);
+        let path = folder.join("commits/01_01.json");
+        let mut record = CommitRecord::open(&path, &fs::read(&path).unwrap()).unwrap();
+        record.frames_blake3 = BlobRef::of(b"other frames").blake3;
+        fs::write(&path, record.seal().unwrap()).unwrap();
+        fs::remove_file(folder.join("01_01.mp4")).unwrap();
+        path
     }
 
     /// How many shots are committed.

@@ -143,26 +143,30 @@ fn prompts_and_secrets_are_not_logged() {
     let broken =
         serde_json::json!({"id": "tale", "script": script, "reference_images": ["hero.png"]});
     shop.write("hero.png", BLUE);
-    shop.write("out/stories/tale/commits/references.json", "no record");
     let manifest = shop.write("manifest.jsonl", format!("{good}\n{broken}"));
     let token = shop.write("token", SECRET);
     let sets = [&models(), &format!("metrics.token_file={token}")];
-    let mut command = shop.run_on(
-        Ranks::Launch(2),
-        "torch",
-        &manifest,
-        &sets.map(String::as_str),
-    );
-    command
-        .env("STORYLOOM_METRICS_TOKEN", SECRET)
-        .env("OTEL_EXPORTER_OTLP_HEADERS", format!("key={SECRET}"));
-    let ended = finish(&mut command).ended_with(1).saying("references.json");
-    let mut logs = ended.stderr;
+    let run = || {
+        let mut command = shop.run_on(
+            Ranks::Launch(2),
+            "torch",
+            &manifest,
+            &sets.map(String::as_str),
+        );
+        command
+            .env("STORYLOOM_METRICS_TOKEN", SECRET)
+            .env("OTEL_EXPORTER_OTLP_HEADERS", format!("key={SECRET}"));
+        finish(&mut command)
+    };
+    let made = run().ended_with(0);
+    shop.poison("tale");
+    let ended = run().ended_with(1).saying("01_01.json");
+    let mut logs = made.stderr + &ended.stderr;
     for path in log_files(&shop).values() {
         logs.push_str(&fs::read_to_string(path).unwrap());
     }
     assert!(
-        logs.contains("\"shot ended\"") && logs.contains("references.json"),
+        logs.contains("\"shot ended\"") && logs.contains("01_01.json"),
         "{logs}"
     );
     assert!(!logs.contains(PROMPT) && !logs.contains(SECRET), "{logs}");

@@ -160,7 +160,7 @@ fn after_record<E>(
     tidied.map(|()| record)
 }
 
-fn end_of(error: &RunError) -> AttemptEnd {
+pub(crate) fn end_of(error: &RunError) -> AttemptEnd {
     match error.class() {
         ErrorClass::Interrupted => AttemptEnd::Stopped,
         _ => AttemptEnd::Failed,
@@ -168,7 +168,12 @@ fn end_of(error: &RunError) -> AttemptEnd {
 }
 
 /// Says how an attempt ended.
-fn report_end<E>(studio: &Studio<E>, request: &ShotRequest, end: AttemptEnd, reason: Option<&str>) {
+pub(crate) fn report_end<E>(
+    studio: &Studio<E>,
+    request: &ShotRequest,
+    end: AttemptEnd,
+    reason: Option<&str>,
+) {
     studio.reporter.report(&Event::AttemptEnded {
         story: &request.story,
         shot: request.shot,

@@ -14,7 +14,7 @@ use crate::run_folder::StoryFile;
 /// says it.
 ///
 /// # Errors
-/// A record, or the first picture that it names, cannot be read.
+/// The disk fails, or the first reference image that the story remembers is damaged.
 pub(crate) fn film_size(
     bank: &MemoryBank,
     config: &RunConfig,
@@ -42,8 +42,11 @@ fn recorded_size(
     file: &StoryFile,
 ) -> Result<Option<Resolution>, RunError> {
     for (shot, _) in file.shots() {
-        if let Some(record) = bank.record(&file.id, shot)? {
-            return Ok(Some(record.request.video.resolution()));
+        match bank.record(&file.id, shot) {
+            Ok(Some(record)) => return Ok(Some(record.request.video.resolution())),
+            // Whoever comes to that shot makes it again.
+            Ok(None) | Err(MemoryError::Damaged { .. }) => {}
+            Err(error) => return Err(error.into()),
         }
     }
     if file.size.is_some() || config.pictures.shape != FilmShape::Picture {

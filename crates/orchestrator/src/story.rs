@@ -15,9 +15,10 @@ use storyloom_story::{
     Continuation, Opening, Resolution, RgbImage, Seed, ShotId, ShotRequest, ShotScript, StoryId,
     VideoSpec,
 };
-use storyloom_telemetry::Event;
+use storyloom_telemetry::{AttemptEnd, Event};
+use tracing::field;
 
-use crate::attempt::{attempt_shot, patiently};
+use crate::attempt::{attempt_shot, end_of, patiently, report_end};
 use crate::config::RunConfig;
 use crate::engine::ShotEngine;
 use crate::error::RunError;
@@ -205,7 +206,31 @@ fn keep_whole<E: ShotEngine>(
         previous: record.previous.clone(),
         ..plan(studio, chain, record.request.clone())?
     };
-    patiently(studio, || mend_shot(studio, lease, &plan, record, &harms))
+    let ShotRequest {
+        story,
+        shot,
+        attempt,
+        ..
+    } = &record.request;
+    let begun = Event::AttemptBegun {
+        story,
+        shot: *shot,
+        attempt: *attempt,
+    };
+    studio.reporter.report(&begun);
+    let span = tracing::info_span!("shot", %story, %shot, attempt, error = field::Empty);
+    let mended =
+        span.in_scope(|| patiently(studio, || mend_shot(studio, lease, &plan, record, &harms)));
+    if let Err(error) = &mended {
+        span.record("error", field::display(error));
+    }
+    drop(span);
+    let (end, reason) = match &mended {
+        Ok(()) => (AttemptEnd::Committed, None),
+        Err(error) => (end_of(error), Some(error.to_string())),
+    };
+    report_end(studio, &record.request, end, reason.as_deref());
+    mended
 }
 
 /// What a shot knows of the shots before it.

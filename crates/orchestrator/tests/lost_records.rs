@@ -142,6 +142,22 @@ fn a_lost_record_is_made_again_as_it_was() {
 }
 
 #[test]
+fn a_damaged_record_is_a_lost_one() {
+    for damaged in ["01_01", "01_03"] {
+        let mut made = Made::new(Videos::Placeholders);
+        let (before, wanted) = (made.records(), made.verdict());
+        let path = made.record(damaged);
+        fs::write(&path, &before[&path][..100]).unwrap();
+        assert!(!made.verdict().ok, "{damaged}");
+        assert_eq!(made.start().done, 2, "{damaged}");
+        let mut after = made.records();
+        after.retain(|path, _| before.contains_key(path));
+        assert_eq!(after, before, "{damaged}");
+        assert_eq!(made.verdict(), wanted, "{damaged}");
+    }
+}
+
+#[test]
 fn a_record_may_be_lost_twice() {
     let mut made = Made::new(Videos::Encoded);
     let (before, wanted) = (made.records(), made.verdict());
