@@ -8,7 +8,8 @@
 # HOSTFILE                hosts of the world, one a line; without it all ranks are on this one
 #
 # Arguments go to `storyloom run`, for example --set run.patience=120. Ends with the exit code of
-# the run: 75 means stopped early or a rank was killed, run me again. Works with Open MPI and MPICH.
+# the run: 75 means stopped early, or that a rank or mpirun was killed, run me again. Works with Open MPI
+# and MPICH.
 
 set -euo pipefail
 
@@ -69,6 +70,17 @@ as_one_world() {
   # is right in each case: a run that is done ends with 0 at once.
   case "$asked:$status" in
     USR1:0 | USR1:10 | USR1:138 | USR2:0 | USR2:12 | USR2:140) status=75 ;;
+    # mpirun itself got SIGTERM, as from a scheduler that signals every process of a job: it kills the
+    # ranks a second later, and then says 143, or 1 (Open MPI), whatever they have saved.
+    *:143 | USR1:1 | USR2:1 | USR1:15 | USR2:15)
+      echo "mpirun was ended by SIGTERM (it says $status, the ranks would say 75): what was saved is" \
+        "kept, run the same command again; to stop a run signal this script, which lets it save" >&2
+      status=75
+      ;;
+    :1)
+      echo "mpirun says 1: some shots failed, as the ranks tell above, or mpirun itself got SIGTERM" \
+        "(Open MPI says 1 then, too); the same command goes on from what was saved" >&2
+      ;;
     # A rank was killed (SIGKILL: for want of memory, by hand, with its node), and mpirun tells how
     # that one ended, not how the others did. They have saved, and the world can go on.
     *:137 | *:9)

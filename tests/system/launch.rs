@@ -1005,6 +1005,10 @@ fn mpirun_sh_turns_sigterm_into_sigusr1() {
         ("TERM", "0", MPICH, "USR1", 75),
         ("TERM", "10", MPICH, "USR1", 75),
         ("TERM", "138", OPEN, "USR1", 75),
+        // mpirun has got SIGTERM as well, and says what it says then.
+        ("TERM", "1", OPEN, "USR1", 75),
+        ("TERM", "143", OPEN, "USR1", 75),
+        ("TERM", "15", MPICH, "USR1", 75),
         // What went wrong while stopping is not hidden.
         ("TERM", "74", OPEN, "USR1", 74),
     ];
@@ -1052,6 +1056,13 @@ fn a_stopped_array_task_is_requeued_and_no_other() {
     }
     let alone = Farm::new("slurm.sbatch").run(&[("ENDS", "75")]);
     assert_eq!(alone.calls["scontrol"], ["requeue", "44"]);
+    // A rank, or srun, was ended by SIGTERM.
+    let ended = Farm::new("slurm.sbatch").run(&[("ENDS", "143")]);
+    assert_eq!(ended.calls["scontrol"], ["requeue", "44"]);
+    ended
+        .finished
+        .ended_with(75)
+        .saying("an early stop like 75");
     // Slurm ends the job and tells the script so.
     let cancelled = Farm::new("slurm.sbatch").run(&[("ENDS", "75"), ("ENDS_JOB", "1")]);
     assert_eq!(cancelled.finished.code, Some(75));
@@ -1091,6 +1102,14 @@ fn a_world_with_a_killed_rank_can_go_on() {
             .ended_with(75)
             .saying("run the same command again");
     }
+    // Somebody has ended mpirun.
+    let seen = Farm::new("mpirun.sh").run(&[("ENDS", "143")]);
+    seen.finished.ended_with(75).saying("ended by SIGTERM");
+    // Or has it? Some shots may have failed.
+    let seen = Farm::new("mpirun.sh").run(&[("ENDS", "1")]);
+    seen.finished
+        .ended_with(1)
+        .saying("or mpirun itself got SIGTERM");
     // A rank that crashed would crash again.
     let crashed = Farm::new("mpirun.sh").run(&[("ENDS", "139")]);
     assert_eq!(crashed.finished.code, Some(139));
