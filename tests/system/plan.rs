@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Finished, Signal, Workshop, call, finish, send, storyloom};
+use crate::harness::{Finished, Ranks, Signal, Workshop, call, finish, send, storyloom};
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
@@ -388,7 +388,11 @@ struct Server {
 
 impl Server {
     fn start(pause: Duration, status: u16) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_at("127.0.0.1:0", pause, status)
+    }
+
+    fn start_at(address: &str, pause: Duration, status: u16) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let endpoint = format!("http://{}/v1", listener.local_addr().unwrap());
         let asked = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&asked);
@@ -547,4 +551,69 @@ fn a_server_that_is_away_is_told_as_such() {
     let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
     office.plan(&settings).ended_with(78).saying("said 403");
     assert!(!office.path("m.jsonl").exists());
+}
+
+/// A run whose server is away makes all that has a script, and then says what has none; when the server
+/// is there, at this address or another, the run goes on.
+#[test]
+fn a_run_whose_server_is_away_makes_what_it_can() {
+    let shop = Workshop::new();
+    let told = crate::harness::line("told", &[true, false]);
+    let lines = shop.write("b.jsonl", format!("{told}\n{}", briefs(["a", "b"])));
+    let address = {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap().to_string()
+    };
+    let sets = |endpoint: &str| -> Vec<String> {
+        vec![
+            "planner.backend=served".to_owned(),
+            "planner.model=m".to_owned(),
+            format!("planner.endpoint={endpoint}"),
+            "planner.concurrency=2".to_owned(),
+            "planner.retries=0".to_owned(),
+        ]
+    };
+    let run = |lines: &str, endpoint: &str| {
+        let sets = sets(endpoint);
+        let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
+        finish(&mut shop.run(lines, &sets))
+    };
+    let here = format!("http://{address}/v1");
+    // With a rank that only plans it is the same.
+    let apart = Workshop::new();
+    let planners = [sets(&here), vec!["topology.planners=1".to_owned()]].concat();
+    let planners: Vec<&str> = planners.iter().map(String::as_str).collect();
+    let mut world = apart.run_on(Ranks::Launch(2), "simulated", &lines, &planners);
+    finish(&mut world)
+        .ended_with(69)
+        .saying("2 briefs are not planned: a, b;");
+    assert!(apart.out().join("stories/told/story.mp4").exists());
+
+    let first = run(&lines, &here).ended_with(69);
+    let first = first
+        .saying("cannot be reached")
+        .saying("2 briefs are not planned: a, b;");
+    first.saying("the same command again");
+    assert!(shop.out().join("stories/told/story.mp4").exists());
+    assert!(!shop.out().join("stories/a/plan.json").exists());
+
+    let server = Server::start_at(&address, Duration::ZERO, 200);
+    run(&lines, &here).ended_with(0);
+    assert_eq!(server.asked(), 2);
+    let planner = fs::read(shop.out().join("planner.json")).unwrap();
+    // Nothing is asked where nothing is left to plan.
+    let nowhere = "http://127.0.0.1:9/v1";
+    run(&lines, nowhere).ended_with(0);
+
+    let moved = Server::start(Duration::ZERO, 200);
+    let more = shop.write("c.jsonl", format!("{told}\n{}", briefs(["a", "b", "c"])));
+    run(&more, &moved.endpoint).ended_with(0);
+    assert_eq!((server.asked(), moved.asked()), (2, 1));
+    assert_eq!(fs::read(shop.out().join("planner.json")).unwrap(), planner);
+    let plan = fs::read_to_string(shop.out().join("stories/c/plan.json")).unwrap();
+    assert!(
+        plan.contains(&moved.endpoint),
+        "the recipe says where it was asked"
+    );
+    shop.ask(&["verify"]).ended_with(0);
 }

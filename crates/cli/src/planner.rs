@@ -9,7 +9,9 @@ use std::sync::Arc;
 use storyloom_memory::Disk;
 use storyloom_orchestrator::planning::ranks::{plan_briefs, reopen};
 use storyloom_orchestrator::planning::simulated::SimulatedPlanner;
-use storyloom_orchestrator::planning::{PlanError, PlanRequest, PlannedScript, PlannerDescription};
+use storyloom_orchestrator::planning::{
+    PlanError, PlanRequest, PlannedScript, PlannerDescription, Settle,
+};
 use storyloom_orchestrator::{RunConfig, RunFolder, RunOutcome, StopFlag, StoryPlanner};
 use storyloom_pictures::InputFolder;
 use storyloom_planner::Planner;
@@ -104,7 +106,7 @@ impl StoryPlanner for Plugged {
         self.planner.capacity()
     }
 
-    fn plan(&self, requests: &[PlanRequest]) -> Vec<Result<PlannedScript, PlanError>> {
+    fn plan(&self, requests: &[PlanRequest], settle: &Settle) {
         let requests: Vec<_> = requests
             .iter()
             .map(|request| storyloom_planner::PlanRequest {
@@ -113,33 +115,37 @@ impl StoryPlanner for Plugged {
                 attempt: request.attempt,
             })
             .collect();
-        let planned = self.planner.plan(&requests).into_iter();
-        for (request, planned) in requests.iter().zip(planned.as_slice()) {
-            if let Ok(planned) = planned {
-                self.tell_long_prompts(&request.brief.id, &planned.script);
+        self.planner.plan_each(&requests, &|place, planned| {
+            if let Ok(planned) = &planned {
+                self.tell_long_prompts(&requests[place].brief.id, &planned.script);
             }
-        }
-        planned
-            .map(|planned| match planned {
-                Ok(planned) => Ok(PlannedScript {
-                    script: planned.script,
-                    reference: planned.reference,
-                    picture: planned.picture,
-                    text: planned.raw,
-                    repairs: planned.repairs,
-                    notes: planned.notes,
-                    departures: planned.departures,
-                    tokens_read: planned.tokens.prompt,
-                    tokens: planned.tokens.completion,
-                }),
-                Err(error) => Err(PlanError {
-                    class: error.class,
-                    message: error.message,
-                    text: error.raw,
-                    outlook: error.outlook,
-                }),
-            })
-            .collect()
+            settle(place, translated(planned));
+        });
+    }
+}
+
+/// A script of crate `planner` as the orchestrator wants it.
+fn translated(
+    planned: Result<storyloom_planner::PlannedScript, storyloom_planner::PlanError>,
+) -> Result<PlannedScript, PlanError> {
+    match planned {
+        Ok(planned) => Ok(PlannedScript {
+            script: planned.script,
+            reference: planned.reference,
+            picture: planned.picture,
+            text: planned.raw,
+            repairs: planned.repairs,
+            notes: planned.notes,
+            departures: planned.departures,
+            tokens_read: planned.tokens.prompt,
+            tokens: planned.tokens.completion,
+        }),
+        Err(error) => Err(PlanError {
+            class: error.class,
+            message: error.message,
+            text: error.raw,
+            outlook: error.outlook,
+        }),
     }
 }
 

@@ -10,9 +10,12 @@
 //! missing. Records of shots name the digest of the plan they follow.
 //!
 //! [`StoryPlanner`] makes plans; [`desk`] asks it for those that come next, ahead of the shots but
-//! not far; [`ranks`] is the program that does nothing else.
+//! not far, and writes each when it is there; [`ranks`] is the program that does nothing else. A
+//! planner that is [`away`] is asked again now and then, as long as anything else is to be made.
 
+pub(crate) mod away;
 pub(crate) mod desk;
+mod hands;
 pub mod ranks;
 pub(crate) mod restored;
 pub mod simulated;
@@ -49,10 +52,14 @@ pub trait StoryPlanner: Sync {
         1
     }
 
-    /// Plans each of `requests`, at most [`capacity`](Self::capacity) of them; one answer for each,
-    /// in their order. The same request gets the same script.
-    fn plan(&self, requests: &[PlanRequest]) -> Vec<Result<PlannedScript, PlanError>>;
+    /// Plans each of `requests`, at most [`capacity`](Self::capacity) of them, and tells what came of
+    /// each as soon as it is known. The same request gets the same script.
+    fn plan(&self, requests: &[PlanRequest], settle: &Settle);
 }
+
+/// Hears what came of a request: its place among the requests, and the script. Called once for each,
+/// in any order and from any thread.
+pub type Settle<'a> = dyn Fn(usize, Result<PlannedScript, PlanError>) + Sync + 'a;
 
 /// Identity of a planner.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +69,22 @@ pub struct PlannerDescription {
     /// Everything else but brief and seed that decides a script, as the back end has it: digest of
     /// the model, version of the templates, how text is drawn from it.
     pub recipe: serde_json::Value,
+}
+
+impl PlannerDescription {
+    /// Whether both write the same scripts: where a model is served does not matter, only what it is
+    /// called there.
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        let anywhere = |planner: &Self| {
+            let mut recipe = planner.recipe.clone();
+            let model = recipe
+                .pointer_mut("/model")
+                .and_then(|model| model.as_object_mut());
+            model.map(|model| model.remove("endpoint"));
+            recipe
+        };
+        self.backend == other.backend && anywhere(self) == anywhere(other)
+    }
 }
 
 /// A brief to plan.
@@ -185,7 +208,7 @@ pub struct PlanRecord {
     pub tokens_read: u64,
     /// Tokens that it wrote.
     pub tokens: u64,
-    /// How long its batch took.
+    /// How long it took from the beginning of its batch; of earlier builds, how long the batch took.
     pub seconds: f64,
     /// Stories of its batch.
     pub batch: u32,
@@ -208,7 +231,8 @@ impl Sealed for PlanRecord {
 }
 
 impl PlanRecord {
-    /// The record of a plan that took its batch of so many stories so many seconds; not sealed yet.
+    /// The record of a plan that was there so many seconds after its batch of so many stories was begun;
+    /// not sealed yet.
     pub(crate) fn new(
         request: &PlanRequest,
         planner: PlannerDescription,
@@ -404,7 +428,7 @@ pub(crate) fn settle_planner(
     let Found::Sound(before) = folder.find_json::<PlannerFile>(&path)? else {
         return Err(other_planner(&path, None, &now));
     };
-    if before.planner == now {
+    if before.planner.is_same_as(&now) {
         return Ok(());
     }
     if !planner.continues(&before.planner) {
@@ -444,7 +468,7 @@ fn planners_of_plans(
             continue;
         };
         plans += 1;
-        if plan.planner == now || earlier.contains(&plan.planner) {
+        if plan.planner.is_same_as(&now) || earlier.contains(&plan.planner) {
             continue;
         }
         if !planner.continues(&plan.planner) {
@@ -558,9 +582,7 @@ mod tests {
             (self.0, before) == ("3", &description("2"))
         }
 
-        fn plan(&self, _requests: &[PlanRequest]) -> Vec<Result<PlannedScript, PlanError>> {
-            Vec::new()
-        }
+        fn plan(&self, _requests: &[PlanRequest], _settle: &Settle) {}
     }
 
     #[test]
@@ -578,6 +600,39 @@ mod tests {
         let all = planners_of(&folder).unwrap();
         assert_eq!(all, [description("3"), description("2")]);
         assert!(settle_planner(&folder, &Version("2")).is_err());
+    }
+
+    /// One whose model is served.
+    struct Served(&'static str, &'static str);
+
+    impl StoryPlanner for Served {
+        fn describe(&self) -> PlannerDescription {
+            PlannerDescription {
+                backend: "served".to_owned(),
+                recipe: serde_json::json!({
+                    "backend": "served",
+                    "model": {"name": self.0, "endpoint": self.1, "picture_side": 896},
+                    "repairs": 2,
+                }),
+            }
+        }
+
+        fn plan(&self, _requests: &[PlanRequest], _settle: &Settle) {}
+    }
+
+    #[test]
+    fn the_same_model_may_be_served_elsewhere() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = RunFolder::new(root.path(), Arc::new(Disk));
+        let here = Served("qwen", "http://a:8000/v1");
+        settle_planner(&folder, &here).unwrap();
+        let written = std::fs::read(planner_path(&folder)).unwrap();
+        settle_planner(&folder, &Served("qwen", "https://b/v1")).unwrap();
+        assert_eq!(std::fs::read(planner_path(&folder)).unwrap(), written);
+        let other = settle_planner(&folder, &Served("llama", "http://a:8000/v1"));
+        assert!(other.unwrap_err().to_string().contains("llama"));
+        let nameless = description("1");
+        assert!(nameless.is_same_as(&nameless) && !nameless.is_same_as(&here.describe()));
     }
 
     #[test]

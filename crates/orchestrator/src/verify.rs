@@ -270,7 +270,8 @@ impl Check<'_> {
         {
             wrong.push("the seed of its plan is not the one that the run gives it");
         }
-        if !self.terms.planners.contains(&plan.planner) {
+        let mut planners = self.terms.planners.iter();
+        if !planners.any(|planner| planner.is_same_as(&plan.planner)) {
             wrong.push("it was planned by another planner than the run's");
         }
         wrong

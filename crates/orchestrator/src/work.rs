@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use storyloom_story::StoryId;
 
 use crate::error::RunError;
+use crate::planning::away::pause;
 use crate::run::RunOutcome;
 
 /// The order of stories: larger priorities first, then more missing shots, since a chain is made
@@ -111,6 +112,12 @@ pub(crate) struct Work {
     pub(crate) error: Option<RunError>,
     /// Why nothing more is planned; the run ends with it when all else is over.
     pub(crate) unplannable: Option<RunError>,
+    /// Whether other programs make the stories that this one plans.
+    pub(crate) others_make: bool,
+    /// How often the planner was away since it has planned something, and when it is asked again.
+    away: (u32, Option<Instant>),
+    /// How often others had found their planner away when this program had nothing else to do.
+    pub(crate) heard: Option<u32>,
 }
 
 /// Stories that a program takes at most, of so many that are not over: none shall have all places
@@ -241,6 +248,10 @@ impl Work {
         if self.is_ending() || !self.has_briefs() {
             return Briefs::Over;
         }
+        // Before the run ends it is asked once more.
+        if self.away.1.is_some_and(|at| at > now) && !self.is_alone() {
+            return Briefs::Wait;
+        }
         let room = ahead.saturating_sub(self.ahead.len() + self.planning);
         let mut taken = Vec::new();
         for (rank, brief) in self.unplanned.iter().take(window) {
@@ -288,13 +299,48 @@ impl Work {
         self.planning -= 1;
     }
 
-    /// Nothing more is planned, and this is why; says how many briefs are left.
-    pub(crate) fn end_planning(&mut self, error: RunError) -> usize {
-        let left = self.unplanned.len() + self.planning;
+    /// Whether nothing is left to make but what is not planned.
+    pub(crate) fn is_alone(&self) -> bool {
+        let made_elsewhere = self.others_make || !self.elsewhere.is_empty();
+        self.ready.is_empty() && self.in_hand == 0 && !made_elsewhere
+    }
+
+    /// The planner cannot be reached at `now`; says how long it is left alone, if anything else is to
+    /// be made meanwhile.
+    pub(crate) fn planner_is_away(&mut self, now: Instant) -> Option<Duration> {
+        let tries = self.away.0 + 1;
+        let pause = pause(tries);
+        self.away = (tries, Some(now + pause));
+        (!self.is_alone()).then_some(pause)
+    }
+
+    /// The planner has planned something; says whether it was away.
+    pub(crate) fn planner_is_back(&mut self) -> bool {
+        std::mem::take(&mut self.away).0 > 0
+    }
+
+    /// How often the planner was away since it has planned something.
+    pub(crate) fn tries(&self) -> u32 {
+        self.away.0
+    }
+
+    /// Whether others have found their planner away once more since this program has nothing else to
+    /// do; they say how often they have now.
+    pub(crate) fn hears_again(&mut self, tries: u32) -> bool {
+        *self.heard.get_or_insert(tries) != tries
+    }
+
+    /// The briefs that are not planned, in their order.
+    pub(crate) fn unplanned(&self) -> Vec<StoryId> {
+        let briefs = self.unplanned.values();
+        briefs.map(|brief| brief.id.clone()).collect()
+    }
+
+    /// Nothing more is planned, and this is why.
+    pub(crate) fn end_planning(&mut self, error: RunError) {
         self.unplanned.clear();
         self.planning = 0;
         self.unplannable.get_or_insert(error);
-        left
     }
 
     /// Planned stories that wait, for somebody who does not make any.
@@ -327,12 +373,39 @@ mod tests {
         let taken = take(&mut work, 2, 2);
         assert_eq!(taken.len(), 2);
         work.planned(taken[0].0, id(0), 3);
-        let left = work.end_planning(RunError::Setting("gone".to_owned()));
-        assert_eq!(left, 2);
+        work.put_back(taken[1].0, taken[1].1.clone());
+        assert_eq!(work.unplanned(), [id(1), id(2)]);
+        work.end_planning(RunError::Setting("gone".to_owned()));
         assert_eq!(work.briefs(2, 2, ALL, Instant::now()), Briefs::Over);
         assert_eq!(next_place(&mut work), Some(0));
         assert_eq!(work.next(Instant::now()), Next::Over);
         assert!(work.unplannable.is_some() && work.error.is_none());
+    }
+
+    #[test]
+    fn a_planner_that_is_away_is_asked_again_and_once_more_at_the_end() {
+        let mut work = briefs(&[3]);
+        work.add(Ranked {
+            rank: Rank::new(0, 1, 9),
+            id: id(9),
+        });
+        let now = Instant::now();
+        let put_back = |work: &mut Work| {
+            let (rank, brief) = take(work, 1, 8).remove(0);
+            work.put_back(rank, brief);
+        };
+        put_back(&mut work);
+        let pause = work.planner_is_away(now).unwrap();
+        assert_eq!(work.briefs(1, 8, ALL, now), Briefs::Wait);
+        let later = now + pause;
+        assert!(matches!(work.briefs(1, 8, ALL, later), Briefs::Take(_)));
+        work.put_back(Rank::new(0, 3, 0), Unplanned::new(id(0)));
+        assert!(work.planner_is_away(later).unwrap() > pause);
+        // Then all else is made.
+        assert_eq!(next_place(&mut work), Some(9));
+        put_back(&mut work);
+        assert_eq!(work.planner_is_away(later), None);
+        assert!(work.planner_is_back() && !work.planner_is_back());
     }
 
     fn id(place: usize) -> StoryId {

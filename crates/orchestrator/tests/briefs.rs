@@ -13,15 +13,15 @@ use storyloom_orchestrator::cost::PlanCost;
 use storyloom_orchestrator::pipeline::{PipelineSettings, plain_run};
 use storyloom_orchestrator::planning::ranks::{plan_briefs, reopen};
 use storyloom_orchestrator::planning::simulated::SimulatedPlanner;
-use storyloom_orchestrator::planning::{is_planned, read_plan};
+use storyloom_orchestrator::planning::{Settle, is_planned, read_plan};
 use storyloom_orchestrator::run::run_on;
 use storyloom_orchestrator::set_aside::marks;
 use storyloom_orchestrator::simulated::SimulatedEngine;
 use storyloom_orchestrator::status::{Plans, status};
 use storyloom_orchestrator::verify::{Depth, Verdict, verify};
 use storyloom_orchestrator::{
-    Makers, PlanError, PlanRequest, PlannedScript, PlannerDescription, RunConfig, RunError,
-    RunFolder, RunOutcome, StopAt, StopFlag, StoryPlanner, StoryState, quarantine,
+    Makers, PlanError, PlanRequest, PlannerDescription, RunConfig, RunError, RunFolder, RunOutcome,
+    StopAt, StopFlag, StoryPlanner, StoryState, quarantine,
 };
 use storyloom_story::{
     Brief, ErrorClass, Line, Outlook, Scene, Seed, ShotScript, StoryId, StoryScript,
@@ -95,6 +95,29 @@ fn make(
     run_on(Arc::new(Disk), config, lines, &makers, reporter, stop)
 }
 
+/// As [`make`], one story at a time, with shots that take a second.
+fn make_slowly(
+    config: &RunConfig,
+    lines: &[Line],
+    planner: Option<&dyn StoryPlanner>,
+) -> Result<RunOutcome, RunError> {
+    let engine = SimulatedEngine {
+        steps: 4,
+        step_time: Duration::from_millis(250),
+        ..SimulatedEngine::default()
+    };
+    let makers = Makers {
+        engine: &engine,
+        planner,
+    };
+    let config = RunConfig {
+        interleave: 1,
+        ..config.clone()
+    };
+    let stop = StopFlag::default();
+    run_on(Arc::new(Disk), &config, lines, &makers, &Silent, &stop)
+}
+
 fn make_with(
     out: &Path,
     lines: &[Line],
@@ -156,7 +179,7 @@ impl StoryPlanner for Meddling {
         self.inner.capacity()
     }
 
-    fn plan(&self, requests: &[PlanRequest]) -> Vec<Result<PlannedScript, PlanError>> {
+    fn plan(&self, requests: &[PlanRequest], settle: &Settle) {
         assert!(requests.len() <= self.capacity());
         let mut asked = self.asked.lock().unwrap();
         asked.extend(
@@ -165,14 +188,15 @@ impl StoryPlanner for Meddling {
                 .map(|request| (request.brief.id.clone(), request.attempt, request.seed)),
         );
         drop(asked);
-        let planned = self.inner.plan(requests).into_iter();
-        planned
-            .zip(requests)
-            .map(|(planned, request)| match (self.answer)(request) {
-                Some(error) => Err(error),
-                None => planned,
-            })
-            .collect()
+        self.inner.plan(requests, &|place, planned| {
+            settle(
+                place,
+                match (self.answer)(&requests[place]) {
+                    Some(error) => Err(error),
+                    None => planned,
+                },
+            );
+        });
     }
 }
 
@@ -341,13 +365,141 @@ fn a_planner_that_is_away_ends_the_run() {
     let planner = Meddling::new(|_| error(ErrorClass::ServiceAway, "nobody answers"));
     let ended = make_with(out.path(), &three(), &planner).unwrap_err();
     assert_eq!(ended.class(), ErrorClass::ServiceAway);
-    assert!(ended.to_string().contains("nobody answers"), "{ended}");
+    let message = ended.to_string();
+    for word in [
+        "nobody answers",
+        "3 briefs are not planned: lamp, kettle, watch;",
+        "same command",
+    ] {
+        assert!(message.contains(word), "{word}: {message}");
+    }
     assert_eq!(
         make_with(out.path(), &three(), &Meddling::willing())
             .unwrap()
             .done,
         3
     );
+}
+
+/// A few stories that take a second each, one at a time, and a planner that is away for some tries:
+/// as long as stories are made, it is asked again.
+#[test]
+fn a_planner_that_comes_back_is_used() {
+    let out = tempfile::tempdir().unwrap();
+    let tries = Mutex::new(0);
+    let planner = Meddling::new(move |_| {
+        let mut tries = tries.lock().unwrap();
+        *tries += 1;
+        // The first batch has two.
+        (*tries <= 2).then(|| error(ErrorClass::ServiceAway, "nobody answers").unwrap())
+    });
+    let told = (0..3).map(|number| scripted(&format!("told-{number}")));
+    let lines = [three(), told.collect()].concat();
+    let outcome = make_slowly(&config(out.path()), &lines, Some(&planner)).unwrap();
+    assert_eq!((outcome.stories, outcome.done), (6, 6));
+    assert_eq!(planner.asked().len(), 2 + 3);
+    let plans: Vec<u32> = planner.asked().iter().map(|asked| asked.1).collect();
+    assert_eq!(plans, [0; 5], "that is no attempt of a brief");
+    assert!(checked(out.path()).ok);
+}
+
+/// With one that stays away all that has a script is made, also what was planned before.
+#[test]
+fn what_is_planned_is_made_while_the_planner_is_away() {
+    let out = tempfile::tempdir().unwrap();
+    let lines = [three(), vec![scripted("told")]].concat();
+    plan_only(
+        Arc::new(Disk),
+        out.path(),
+        &lines[..1],
+        &Meddling::willing(),
+    )
+    .unwrap();
+    let away = Meddling::new(|_| error(ErrorClass::ServiceAway, "nobody answers"));
+    let ended = make_slowly(&config(out.path()), &lines, Some(&away)).unwrap_err();
+    assert_eq!(ended.class(), ErrorClass::ServiceAway);
+    assert!(
+        ended
+            .to_string()
+            .contains("2 briefs are not planned: lamp, watch;"),
+        "{ended}"
+    );
+    for (line, done) in lines.iter().zip([true, false, false, true]) {
+        let state = folder(out.path()).story_file(line.id()).unwrap().state;
+        let wanted = if done {
+            StoryState::Done
+        } else {
+            StoryState::Pending
+        };
+        assert_eq!(state, wanted, "{}", line.id());
+    }
+    // Nobody asks it where nothing is left to plan.
+    let never = Meddling::new(|_| error(ErrorClass::ServiceAway, "nobody answers"));
+    let planned = [lines[0].clone(), lines[3].clone()];
+    assert_eq!(make_with(out.path(), &planned, &never).unwrap().done, 2);
+    assert!(never.asked().is_empty());
+}
+
+/// As in a world with ranks that plan: those who make stories make all that there is, and end when
+/// the planner was asked once more.
+#[test]
+fn others_that_cannot_plan_say_so() {
+    let out = tempfile::tempdir().unwrap();
+    let lines = [three(), vec![scripted("told")]].concat();
+    let away = Meddling::new(|_| error(ErrorClass::ServiceAway, "nobody answers"));
+    let (settings, stop) = (config(out.path()), StopFlag::default());
+    let folder = folder(out.path());
+    reopen(&folder, &lines).unwrap();
+    std::thread::scope(|scope| {
+        let plans = scope.spawn(|| {
+            let disk = Arc::new(Disk);
+            plan_briefs(disk, &settings, &lines, &away, &Silent, &stop).unwrap()
+        });
+        let ended = make(&settings, &lines, None, &Silent, &StopFlag::default()).unwrap_err();
+        assert_eq!(ended.class(), ErrorClass::ServiceAway);
+        assert!(
+            ended.to_string().contains("3 briefs are not planned: lamp"),
+            "{ended}"
+        );
+        let told = folder.story_file(lines[3].id()).unwrap();
+        assert_eq!(told.state, StoryState::Done);
+        // The world ends.
+        stop.set(StopAt::Step);
+        assert!(plans.join().unwrap().stopped);
+    });
+    assert!(!out.path().join("planner-away.json").exists());
+    let outcome = make_with(out.path(), &lines, &Meddling::willing()).unwrap();
+    assert_eq!(outcome.done, 4);
+}
+
+/// Each plan is written when it is there, not with the last of its batch.
+#[test]
+fn a_plan_is_written_before_the_next_of_its_batch_is_there() {
+    let out = tempfile::tempdir().unwrap();
+    let (root, seen) = (out.path().to_owned(), Arc::new(Mutex::new(Vec::new())));
+    let notes = seen.clone();
+    let planner = Meddling::new(move |_| {
+        let folder = folder(&root);
+        let there = three();
+        let there = there.iter().filter(|line| is_planned(&folder, line.id()));
+        notes.lock().unwrap().push(there.count());
+        None
+    });
+    plan_only(Arc::new(Disk), out.path(), &three(), &planner).unwrap();
+    assert_eq!(*seen.lock().unwrap(), [0, 1, 2], "two at once, then one");
+    // One that fails keeps none of the others.
+    let other = tempfile::tempdir().unwrap();
+    let picky = Meddling::new(|request| match request.brief.id.as_str() {
+        "lamp" => error(ErrorClass::ServiceAway, "nobody answers"),
+        _ => None,
+    });
+    make_with(other.path(), &three(), &picky).unwrap_err();
+    for (line, there) in three().iter().zip([true, false, true]) {
+        let plan = |out: &Path| read_plan(&folder(out), line.id()).unwrap();
+        let script = plan(other.path()).map(|plan| plan.script);
+        let wanted = plan(out.path()).filter(|_| there).map(|plan| plan.script);
+        assert_eq!(script, wanted, "{}", line.id());
+    }
 }
 
 /// What has its script is made before the run ends with the planner's error; nobody is set aside.
@@ -694,9 +846,7 @@ impl StoryPlanner for Stranger {
         }
     }
 
-    fn plan(&self, _requests: &[PlanRequest]) -> Vec<Result<PlannedScript, PlanError>> {
-        Vec::new()
-    }
+    fn plan(&self, _requests: &[PlanRequest], _settle: &Settle) {}
 }
 
 /// Nothing was made of it: the same seed makes the same plan.

@@ -200,6 +200,9 @@ pub trait Chat: Send + Sync {
     /// Questions that it likes to work on at once.
     fn capacity(&self) -> usize;
 
+    /// Forgets that it could not be reached: whoever asks now has waited.
+    fn try_anew(&self) {}
+
     /// Answers one question; called from several threads.
     ///
     /// # Errors

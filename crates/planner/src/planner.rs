@@ -136,13 +136,16 @@ pub struct PlannerDescription {
 }
 
 impl PlannerDescription {
-    /// Whether plans of `before` are as good as those of this planner: it is the same one, or rules
-    /// of an earlier version.
+    /// Whether plans of `before` are as good as those of this planner: it is the same one, also if its
+    /// model is served at another address, or rules of an earlier version.
     pub fn continues(&self, before: &Self) -> bool {
-        let same = Self {
+        let mut same = Self {
             rules: self.rules,
             ..before.clone()
         };
+        if let (Some(model), Some(now)) = (&mut same.model, &self.model) {
+            model.endpoint.clone_from(&now.endpoint);
+        }
         before.rules <= self.rules && same == *self
     }
 }
@@ -177,6 +180,9 @@ impl PlannerSettings {
         }
     }
 }
+
+/// Hears what came of a request: its place among the requests, and the script.
+pub type Settle<'a> = dyn Fn(usize, Result<PlannedScript, PlanError>) + Sync + 'a;
 
 enum Backend {
     Rules,
@@ -316,17 +322,16 @@ impl Planner {
         }
     }
 
-    /// Makes scripts, as many at once as it likes to; the results are in the order of the requests.
-    pub fn plan(&self, requests: &[PlanRequest<'_>]) -> Vec<Result<PlannedScript, PlanError>> {
-        let results: Vec<Mutex<Option<_>>> = requests.iter().map(|_| Mutex::new(None)).collect();
+    /// Makes scripts, as many at once as it likes to, and tells what came of each request as soon as it
+    /// is known: its place among them, and the script. It does so from several threads.
+    pub fn plan_each(&self, requests: &[PlanRequest<'_>], settle: &Settle<'_>) {
+        if let Backend::Model { chat, .. } = &self.backend {
+            chat.try_anew();
+        }
         let next = AtomicUsize::new(0);
         let work = || {
             while let Some(position) = claim(&next, requests.len()) {
-                let planned = self.plan_one(&requests[position]);
-                let mut place = results[position]
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner);
-                *place = Some(planned);
+                settle(position, self.plan_one(&requests[position]));
             }
         };
         std::thread::scope(|scope| {
@@ -334,6 +339,18 @@ impl Planner {
                 scope.spawn(work);
             }
             work();
+        });
+    }
+
+    /// As [`plan_each`](Self::plan_each), but all at the end; the results are in the order of the
+    /// requests.
+    pub fn plan(&self, requests: &[PlanRequest<'_>]) -> Vec<Result<PlannedScript, PlanError>> {
+        let results: Vec<Mutex<Option<_>>> = requests.iter().map(|_| Mutex::new(None)).collect();
+        self.plan_each(requests, &|position, planned| {
+            let mut place = results[position]
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            *place = Some(planned);
         });
         let lost = || PlanError::new(ErrorClass::Run, "the planner ended without an answer");
         let results = results.into_iter().map(|place| {
@@ -469,6 +486,25 @@ mod tests {
         // As an earlier version wrote it.
         let text = "{\"backend\":\"rules\",\"rules\":1,\"repairs\":0,\"prompt_chars\":1200}";
         assert!(now.continues(&serde_json::from_str(text).unwrap()));
+    }
+
+    #[test]
+    fn a_model_may_be_served_elsewhere() {
+        let at = |name: &str, endpoint: &str| PlannerDescription {
+            backend: BackendKind::Served,
+            rules: None,
+            model: Some(ModelIdentity {
+                name: name.to_owned(),
+                digest: None,
+                endpoint: Some(endpoint.to_owned()),
+                dtype: None,
+                picture_side: Some(896),
+            }),
+            ..planner().describe()
+        };
+        let now = at("qwen", "http://a/v1");
+        assert!(now.continues(&at("qwen", "http://b/v1")));
+        assert!(!now.continues(&at("llama", "http://a/v1")));
     }
 
     #[test]

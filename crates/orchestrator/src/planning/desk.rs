@@ -3,28 +3,21 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use storyloom_story::{ErrorClass, Line, Outlook, Seed, StoryId};
-use storyloom_telemetry::{AttemptEnd, Event, Reporter};
+use storyloom_story::{ErrorClass, Line, StoryId};
+use storyloom_telemetry::{Event, Reporter};
 
-use super::{PlanError, PlanRecord, PlanRequest, StoryPlanner, check_script, commit_plan};
+use super::{PlanError, StoryPlanner, away};
 use crate::admission::Asked;
 use crate::config::{RunConfig, StopAt, StopFlag};
 use crate::error::RunError;
 use crate::inputs::open_pictures;
 use crate::lease::{Claim, Lease, Leases};
-use crate::quarantine;
 use crate::run_folder::{RunFolder, StoryFile, StoryState};
 use crate::set_aside::{changed, is_marked, set_aside};
 use crate::work::{Briefs, MOMENT, Rank, Unplanned, Work};
 
-/// Pauses before the same attempt is made again after trouble that may pass.
-const PATIENCE: [Duration; 3] = [
-    Duration::from_millis(500),
-    Duration::from_secs(2),
-    Duration::from_secs(10),
-];
 /// Time between two looks at a brief that others plan.
-const PAUSE: Duration = Duration::from_millis(250);
+pub(super) const PAUSE: Duration = Duration::from_millis(250);
 
 /// Plans the briefs of a run, or looks whether others have, and hands them to those who make
 /// stories.
@@ -55,15 +48,15 @@ pub(crate) enum Step {
 }
 
 /// A brief in hand.
-struct Held<'a> {
-    rank: Rank,
-    brief: Unplanned,
-    file: StoryFile,
-    lease: Lease<'a>,
+pub(super) struct Held<'a> {
+    pub(super) rank: Rank,
+    pub(super) brief: Unplanned,
+    pub(super) file: StoryFile,
+    pub(super) lease: Lease<'a>,
 }
 
 impl<'a> Desk<'a> {
-    fn work(&self) -> MutexGuard<'_, Work> {
+    pub(super) fn work(&self) -> MutexGuard<'_, Work> {
         // Nothing panics while holding it.
         self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -85,12 +78,68 @@ impl<'a> Desk<'a> {
     /// run ends with the error after them.
     fn end_planning(&self, error: PlanError) {
         let mut work = self.work();
-        let left = work.end_planning(error.into());
-        drop(work);
-        tracing::error!(
-            "no more briefs are planned, {left} are left for another start; stories that have a \
-             script are made before the run ends"
+        let message = format!(
+            "{}; {}",
+            error.message,
+            away::what_is_left(&work.unplanned())
         );
+        let error = PlanError { message, ..error };
+        tracing::error!("{error}; stories that have a script are made before the run ends");
+        work.end_planning(error.into());
+    }
+
+    /// The planner cannot be reached. As long as anything else is to be made it is asked again after a
+    /// while.
+    ///
+    /// # Errors
+    /// Nothing else is.
+    fn is_away(&self, error: PlanError) -> Result<(), RunError> {
+        let mut work = self.work();
+        let Some(pause) = work.planner_is_away(Instant::now()) else {
+            return Err(error.into());
+        };
+        let (tries, others) = (work.tries(), work.others_make);
+        drop(work);
+        tracing::warn!(
+            "{error}; asked again in {} s, stories that have a script are made meanwhile",
+            pause.as_secs()
+        );
+        match others {
+            true => away::tell(self.folder, &error.message, tries),
+            false => Ok(()),
+        }
+    }
+
+    /// The planner has planned something.
+    fn is_back(&self) -> Result<(), RunError> {
+        let mut work = self.work();
+        let was_away = work.planner_is_back();
+        let others = work.others_make;
+        drop(work);
+        match was_away && others {
+            true => away::forget(self.folder),
+            false => Ok(()),
+        }
+    }
+
+    /// What those who plan say to those who only wait, when nothing else is to be made.
+    ///
+    /// # Errors
+    /// They cannot reach the planner, and have tried since.
+    fn hear(&self) -> Result<(), RunError> {
+        let mut work = self.work();
+        if !work.is_alone() {
+            work.heard = None;
+            return Ok(());
+        }
+        drop(work);
+        let Some(told) = away::told(self.folder)? else {
+            return Ok(());
+        };
+        match self.work().hears_again(told.tries) {
+            true => Err(PlanError::new(ErrorClass::ServiceAway, told.reason).into()),
+            false => Ok(()),
+        }
     }
 
     /// The run cannot go on.
@@ -111,6 +160,9 @@ impl<'a> Desk<'a> {
         // Whoever makes stories says when the run ends; a request to drain may be withdrawn.
         if self.stop.asked().is_some() && !self.work().is_ending() {
             return Ok(Step::Idle);
+        }
+        if self.planner.is_none() {
+            self.hear()?;
         }
         let now = Instant::now();
         let most = match self.planner {
@@ -133,7 +185,14 @@ impl<'a> Desk<'a> {
             held.extend(self.look(rank, brief)?);
         }
         if let (Some(planner), false) = (self.planner, held.is_empty()) {
-            self.plan(planner, held)?;
+            match self.plan(planner, held) {
+                Err(RunError::Plan(error)) if error.class == ErrorClass::ServiceAway => {
+                    self.is_away(error)?;
+                }
+                Ok(0) => {}
+                Ok(_) => self.is_back()?,
+                Err(error) => return Err(error),
+            }
         }
         let stories = self.work().ahead();
         self.reporter.report(&Event::PlansAhead { stories });
@@ -231,7 +290,7 @@ impl<'a> Desk<'a> {
         work.brief_is_over();
     }
 
-    fn later(&self, rank: Rank, brief: Unplanned, pause: Duration) {
+    pub(super) fn later(&self, rank: Rank, brief: Unplanned, pause: Duration) {
         let not_before = Some(Instant::now() + pause);
         let brief = Unplanned {
             not_before,
@@ -240,218 +299,9 @@ impl<'a> Desk<'a> {
         self.work().put_back(rank, brief);
     }
 
-    fn leave(&self, story: &StoryId, lease: Lease) -> Result<(), RunError> {
+    pub(super) fn leave(&self, story: &StoryId, lease: Lease) -> Result<(), RunError> {
         lease.release()?;
         self.reporter.report(&Event::StoryLeft { story });
         Ok(())
-    }
-
-    /// Has a batch planned, and sees to what came of each.
-    fn plan(&self, planner: &dyn StoryPlanner, held: Vec<Held>) -> Result<(), RunError> {
-        let requests: Vec<PlanRequest> = held
-            .iter()
-            .filter_map(|held| {
-                let brief = held.file.brief.as_deref()?;
-                let seed = held.file.seed.unwrap_or(self.config.seed);
-                let attempt = held.brief.attempt;
-                Some(PlanRequest {
-                    brief,
-                    seed: Seed::derive_plan(seed, &brief.id, attempt),
-                    attempt,
-                })
-            })
-            .collect();
-        for request in &requests {
-            self.reporter.report(&Event::PlanBegun {
-                story: &request.brief.id,
-                attempt: request.attempt,
-            });
-        }
-        let begun = Instant::now();
-        let mut answers = planner.plan(&requests).into_iter();
-        let seconds = begun.elapsed().as_secs_f64();
-        let mut records = Vec::with_capacity(requests.len());
-        for request in &requests {
-            let answer = answers.next().unwrap_or_else(|| {
-                let message = "the planner gave fewer answers than it was asked for";
-                Err(PlanError::new(ErrorClass::Run, message))
-            });
-            let sound = answer.and_then(|planned| {
-                check_script(&planned.script)?;
-                Ok(planned)
-            });
-            records.push(sound.map(|planned| {
-                PlanRecord::new(
-                    request,
-                    planner.describe(),
-                    planned,
-                    (seconds, requests.len()),
-                )
-            }));
-        }
-        // All are seen to, also after one that ends the run.
-        let mut result = Ok(());
-        for (held, record) in held.into_iter().zip(records) {
-            let settled = match record {
-                Ok(record) => self.commit(held, record, seconds),
-                Err(error) => {
-                    self.report_failure(&held.brief, &error, seconds);
-                    self.try_again(held, error)
-                }
-            };
-            result = result.and(settled);
-        }
-        result
-    }
-
-    fn report_failure(&self, brief: &Unplanned, error: &PlanError, seconds: f64) {
-        let (end, reason) = match error.class {
-            ErrorClass::Interrupted => (AttemptEnd::Stopped, None),
-            _ => (AttemptEnd::Failed, Some(error.message.as_str())),
-        };
-        self.report_end(brief, seconds, (0, 0), end, reason);
-    }
-
-    fn report_end(
-        &self,
-        brief: &Unplanned,
-        seconds: f64,
-        (repairs, tokens): (u32, u64),
-        end: AttemptEnd,
-        reason: Option<&str>,
-    ) {
-        self.reporter.report(&Event::PlanEnded {
-            story: &brief.id,
-            attempt: brief.attempt,
-            end,
-            seconds,
-            repairs,
-            tokens,
-            reason,
-        });
-    }
-
-    /// Writes a plan down, and says that it is there when it is.
-    fn commit(&self, held: Held, record: PlanRecord, seconds: f64) -> Result<(), RunError> {
-        let Held {
-            rank,
-            brief,
-            mut file,
-            lease,
-        } = held;
-        let written = (record.repairs, record.tokens);
-        let report_end = |end, reason: Option<&str>| {
-            self.report_end(&brief, seconds, written, end, reason);
-        };
-        if lease.check().is_err() {
-            // Another program has taken it over, and plans it.
-            report_end(AttemptEnd::Stopped, None);
-            self.leave(&brief.id, lease)?;
-            self.later(rank, brief, PAUSE);
-            return Ok(());
-        }
-        let record = commit_plan(self.folder, record).inspect_err(|error| {
-            report_end(AttemptEnd::Failed, Some(&error.to_string()));
-        })?;
-        report_end(AttemptEnd::Committed, None);
-        if file.state != StoryState::Pending {
-            file.state = StoryState::Pending;
-            self.folder.write_story(&file)?;
-        }
-        self.leave(&brief.id, lease)?;
-        let missing = record.script.shot_count();
-        self.work().planned(rank, brief.id, missing);
-        Ok(())
-    }
-
-    /// After an attempt that came to nothing.
-    fn try_again(&self, held: Held, error: PlanError) -> Result<(), RunError> {
-        let Held {
-            rank,
-            mut brief,
-            file,
-            lease,
-        } = held;
-        match error.class {
-            ErrorClass::Run | ErrorClass::ServiceAway => {
-                self.leave(&brief.id, lease)?;
-                return Err(error.into());
-            }
-            ErrorClass::Interrupted => {
-                self.leave(&brief.id, lease)?;
-                self.work().put_back(rank, brief);
-            }
-            ErrorClass::Transient => match PATIENCE.get(brief.troubles) {
-                Some(pause) => {
-                    brief.troubles += 1;
-                    self.leave(&brief.id, lease)?;
-                    self.later(rank, brief, *pause);
-                }
-                None => self.give_up(file, lease, &error)?,
-            },
-            ErrorClass::Shot
-                if error.outlook == Outlook::Open
-                    && brief.attempt + 1 < self.config.planning.attempts =>
-            {
-                brief.attempt += 1;
-                brief.troubles = 0;
-                self.leave(&brief.id, lease)?;
-                self.work().put_back(rank, brief);
-            }
-            ErrorClass::Shot => self.give_up(file, lease, &error)?,
-        }
-        Ok(())
-    }
-
-    /// For now after trouble that may pass, else until somebody lets it back.
-    fn give_up(
-        &self,
-        mut file: StoryFile,
-        lease: Lease,
-        error: &PlanError,
-    ) -> Result<(), RunError> {
-        let (story, shot) = (file.id.clone(), None);
-        let reason = error.to_string();
-        let for_now = error.class == ErrorClass::Transient;
-        let (event, state) = match for_now {
-            true => (
-                Event::StoryFailed {
-                    story: &story,
-                    reason: &reason,
-                },
-                StoryState::Failed {
-                    shot,
-                    reason: reason.clone(),
-                },
-            ),
-            false => (
-                Event::StoryQuarantined {
-                    story: &story,
-                    reason: &reason,
-                },
-                StoryState::Quarantined {
-                    shot,
-                    reason: reason.clone(),
-                },
-            ),
-        };
-        self.reporter.report(&event);
-        file.state = state;
-        if !for_now {
-            quarantine::write_reproducer(self.folder, self.config, &file)?;
-            quarantine::write_text(self.folder, &file.id, &error.text)?;
-        }
-        lease.check()?;
-        self.folder.write_story(&file)?;
-        self.leave(&story, lease)?;
-        let mut work = self.work();
-        work.brief_is_over();
-        match for_now {
-            true => work.outcome.failed += 1,
-            false => work.outcome.quarantined += 1,
-        }
-        let count = work.outcome.quarantined;
-        drop(work);
-        quarantine::check_limit(self.folder, self.config, count)
     }
 }

@@ -11,7 +11,7 @@ use storyloom_story::Line;
 use storyloom_telemetry::{Event, Reporter};
 
 use super::desk::{Desk, Step};
-use super::{StoryPlanner, is_planned, settle_planner};
+use super::{StoryPlanner, away, is_planned, settle_planner};
 use crate::admission::Asked;
 use crate::config::{RunConfig, StopFlag};
 use crate::error::RunError;
@@ -28,7 +28,8 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// stories as [`RunConfig::planning`] says for each of [`RunConfig::replicas`].
 ///
 /// # Errors
-/// What ends the run: a full disk, a folder that belongs to another run, a planner that is away.
+/// What ends the run: a full disk, a folder that belongs to another run, a planner that nobody can use.
+/// One that is away is asked again until those who make stories have nothing else to do.
 pub fn plan_briefs(
     storage: Arc<dyn Storage>,
     config: &RunConfig,
@@ -43,6 +44,7 @@ pub fn plan_briefs(
     let worker = config.worker.clone().unwrap_or_else(new_worker_id);
     let leases = Leases::join_as(worker, folder.leases(), storage, config.patience)?;
     let mut work = Work::new(config.replicas);
+    work.others_make = true;
     work.outcome.stories = asked.len();
     for (place, (asked, line)) in asked.into_iter().zip(lines).enumerate() {
         // What has changed is set aside by those who make stories.
@@ -94,8 +96,11 @@ pub fn plan_briefs(
             reporter.report(&Event::PlansAhead { stories });
         }
     }
-    let outcome = work.lock().unwrap_or_else(PoisonError::into_inner).outcome;
-    Ok(outcome)
+    let work = work.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if work.tries() > 0 {
+        away::forget(&folder)?;
+    }
+    Ok(work.outcome)
 }
 
 pub(crate) fn priority(line: &Line) -> i64 {
@@ -111,6 +116,7 @@ pub(crate) fn priority(line: &Line) -> i64 {
 /// # Errors
 /// A story's file cannot be read or written.
 pub fn reopen(folder: &RunFolder, lines: &[Line]) -> Result<(), RunError> {
+    away::forget(folder)?;
     let marked = marks(folder)?;
     for line in lines {
         let Line::Brief(brief) = line else { continue };

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use storyloom_story::{Brief, ErrorClass, Scene, Seed, ShotScript, StoryScript};
 
-use super::{PlanError, PlanRequest, PlannedScript, PlannerDescription, StoryPlanner};
+use super::{PlanError, PlanRequest, PlannedScript, PlannerDescription, Settle, StoryPlanner};
 use crate::config::StopFlag;
 use crate::cost::PlanCost;
 
 /// Writes stand-ins for scripts.
 #[derive(Debug, Clone, Default)]
 pub struct SimulatedPlanner {
-    /// How long a story takes; the stories of a batch take as long as the longest.
+    /// How long a story takes; those of a batch are planned side by side.
     pub cost: PlanCost,
     /// Stories of a batch; 0 counts as 1.
     pub batch: usize,
@@ -33,22 +33,24 @@ impl StoryPlanner for SimulatedPlanner {
         self.batch.max(1)
     }
 
-    fn plan(&self, requests: &[PlanRequest]) -> Vec<Result<PlannedScript, PlanError>> {
+    fn plan(&self, requests: &[PlanRequest], settle: &Settle) {
         let begun = Instant::now();
-        let seconds = requests
-            .iter()
-            .map(|request| self.cost.of(f64::from(request.brief.shots)))
-            .fold(0.0, f64::max);
-        let time = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
-        if !self.wait(begun, time) {
-            let stopped = PlanError::new(ErrorClass::Interrupted, "asked to stop");
-            return vec![Err(stopped); requests.len()];
-        }
-        let plan = |request: &PlanRequest| {
-            let script = script(request.brief, request.seed);
-            Ok(PlannedScript::plain(script))
+        let time = |request: &PlanRequest| {
+            let seconds = self.cost.of(f64::from(request.brief.shots));
+            Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
         };
-        requests.iter().map(plan).collect()
+        let mut order: Vec<usize> = (0..requests.len()).collect();
+        order.sort_by_key(|&place| time(&requests[place]));
+        for place in order {
+            let request = &requests[place];
+            settle(
+                place,
+                match self.wait(begun, time(request)) {
+                    true => Ok(PlannedScript::plain(script(request.brief, request.seed))),
+                    false => Err(PlanError::new(ErrorClass::Interrupted, "asked to stop")),
+                },
+            );
+        }
     }
 }
 
@@ -104,7 +106,11 @@ mod tests {
             seed: Seed(seed),
             attempt: 0,
         };
-        planner.plan(&[request]).remove(0)
+        let answer = std::sync::Mutex::new(None);
+        planner.plan(&[request], &|_, planned| {
+            answer.lock().unwrap().replace(planned);
+        });
+        answer.into_inner().unwrap().unwrap()
     }
 
     #[test]

@@ -105,6 +105,15 @@ impl Agreement {
         self.changed.notify_all();
     }
 
+    /// Asks again although the server could not be reached.
+    pub(super) fn reopen(&self) {
+        let mut state = self.state();
+        let is_away = |error: &ChatError| error.class == ErrorClass::ServiceAway;
+        if state.over.as_ref().is_some_and(is_away) {
+            state.over = None;
+        }
+    }
+
     /// Asks in another way from now on; says what is new about it.
     pub(super) fn change(&self, terms: Terms) -> Vec<String> {
         let mut state = self.state();

@@ -312,6 +312,10 @@ impl Chat for Served {
         self.settings.concurrency
     }
 
+    fn try_anew(&self) {
+        self.agreement.reopen();
+    }
+
     fn ask(&self, request: &ChatRequest) -> Result<ChatReply, ChatError> {
         let leave = self.agreement.enter(&self.settings.stop)?;
         let result = self.talk(request);
