@@ -174,6 +174,30 @@ fn ranks_that_contradict_each_other_are_told() {
     end_of(first).ended_with(0);
 }
 
+#[test]
+fn ranks_that_encrypt_are_a_world() {
+    let port = free_port().to_string();
+    let set = [
+        ("MASTER_ADDR", "127.0.0.1"),
+        ("MASTER_PORT", &port[..]),
+        ("STORYLOOM_TOPOLOGY_ENCRYPTION", "noise"),
+        ("STORYLOOM_TOKEN", "as long and random as it takes"),
+    ];
+    come_together(&[1, 0], &set, "RANK and WORLD_SIZE");
+    let shop = Workshop::new();
+    let manifest = shop.manifest(&STORIES);
+    end_of(rank(&shop, &manifest, (0, 2), &set[..3]))
+        .ended_with(78)
+        .saying("give all of them the same STORYLOOM_TOKEN");
+    let first = rank(&shop, &manifest, (0, 2), &set);
+    let plain = [set[0], set[1], set[3]];
+    end_of(rank(&shop, &manifest, (1, 2), &plain))
+        .ended_with(78)
+        .saying("which is \"noise\" there and \"none\" here");
+    end_of(rank(&shop, &manifest, (1, 2), &set)).ended_with(0);
+    end_of(first).ended_with(0);
+}
+
 /// A rank that cannot go on takes the others with it, and all end with its code.
 #[test]
 fn all_ranks_end_with_the_gravest_code() {

@@ -56,7 +56,11 @@ pub fn setup(error: CommError) -> Failure {
 pub fn join(config: &Config) -> Result<Place, Failure> {
     let topology = &config.topology;
     let patience = Duration::from_secs(u64::from(topology.patience));
-    let world = World::join(WorldOptions { patience }).map_err(setup)?;
+    let options = WorldOptions {
+        patience,
+        encryption: topology.encryption,
+    };
+    let world = World::join(options).map_err(setup)?;
     let found = world.found();
     let (rank, size) = (found.rank, found.size);
     if size > 1 {

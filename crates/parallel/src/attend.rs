@@ -9,6 +9,7 @@ use crate::frame::{self, Greeting, LONGEST_GREETING, LONGEST_LIST, Message, Refu
 use crate::meeting::{Holder, Meeting};
 use crate::proof::{Claim, Conversation, nonce};
 use crate::rendezvous::as_seen_from;
+use crate::seal::{Encryption, Handshake, Seal};
 
 /// Time for a connection to come about, and for an answer to a greeting.
 const ANSWER: Duration = Duration::from_secs(3);
@@ -156,7 +157,7 @@ impl Attempt {
         };
         self.is_refused = false;
         match introduce(&stream, &meeting.world, me, Instant::now() + ANSWER) {
-            Ok(Introduced::Welcome(conversation)) => return Ok(Some((stream, conversation))),
+            Ok(Introduced::Welcome(conversation, _)) => return Ok(Some((stream, conversation))),
             Ok(Introduced::Refused(Refusal::OtherWorld)) => {
                 self.reason = format!("{address}: another world of ranks meets there");
             }
@@ -170,8 +171,9 @@ impl Attempt {
 
 /// What comes of a greeting.
 pub(crate) enum Introduced {
-    /// The rank belongs there, and so does whoever it called.
-    Welcome(Conversation),
+    /// The rank belongs there, and so does whoever it called; with the keys of the connection, where it
+    /// is encrypted.
+    Welcome(Conversation, Option<Seal>),
     /// It does not.
     Refused(Refusal),
 }
@@ -189,6 +191,8 @@ pub(crate) fn introduce(
         ..me.clone()
     };
     stream.set_write_timeout(Some(ANSWER))?;
+    // What is said in two parts is not held back.
+    stream.set_nodelay(true)?;
     frame::write(stream, &Message::Greeting(me.clone()))?;
     let answer = frame::read(stream, LONGEST_GREETING, Instant::now() + ANSWER)?;
     let conversation = match answer {
@@ -198,14 +202,32 @@ pub(crate) fn introduce(
     };
     let proof = conversation.prove(Claim::IsRank);
     frame::write(stream, &Message::Proof(proof))?;
-    match frame::read(stream, LONGEST_GREETING, deadline)? {
-        Message::Welcome(proof) if conversation.is_proof(Claim::IsOfTheWorld, &proof) => {
-            Ok(Introduced::Welcome(conversation))
+    let handshake = match me.encryption {
+        Encryption::None => None,
+        Encryption::Noise => {
+            let (handshake, first) = Handshake::begin(&conversation)?;
+            frame::write(stream, &Message::Handshake(first))?;
+            Some(handshake)
         }
-        Message::Refused(refusal) => Ok(Introduced::Refused(refusal)),
-        _ => Err(io::Error::other(
-            "it does not know the secret of this world",
-        )),
+    };
+    match frame::read(stream, LONGEST_GREETING, deadline)? {
+        Message::Welcome(proof) if conversation.is_proof(Claim::IsOfTheWorld, &proof) => {}
+        Message::Refused(refusal) => return Ok(Introduced::Refused(refusal)),
+        _ => {
+            return Err(io::Error::other(
+                "it does not know the secret of this world",
+            ));
+        }
+    }
+    let Some(handshake) = handshake else {
+        return Ok(Introduced::Welcome(conversation, None));
+    };
+    match frame::read(stream, LONGEST_GREETING, deadline)? {
+        Message::Handshake(answer) => {
+            let seal = handshake.end(&answer)?;
+            Ok(Introduced::Welcome(conversation, Some(seal)))
+        }
+        _ => Err(io::Error::other("it does not encrypt")),
     }
 }
 
@@ -231,6 +253,12 @@ fn refused(address: SocketAddr, me: &Greeting, refusal: &Refusal) -> CommError {
         ),
         Refusal::Taken => "another process is this rank already: give each its own RANK".to_owned(),
         Refusal::OtherWorld => "another world of ranks meets there".to_owned(),
+        Refusal::OtherEncryption(theirs) => format!(
+            "the ranks do not agree on encryption, which is {:?} there and {:?} here: give all ranks \
+             the same topology.encryption",
+            theirs.name(),
+            me.encryption.name()
+        ),
     };
     CommError::Setup(format!(
         "the rendezvous at {address} sends rank {rank} away: {why}"

@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::seal::Encryption;
+
 /// The first bytes of every message; the last one changes with the form of what follows.
 const MARK: [u8; 8] = *b"slranks\x02";
 
 /// The version of this program and of what its ranks say to each other: those of different ones are
 /// no world. Every version since the first hears this much of a greeting, and says so.
-pub(crate) const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (protocol 3)");
+pub(crate) const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (protocol 4)");
 
 /// Longest message that is read of one who may be a stranger.
 pub(crate) const LONGEST_GREETING: usize = 4 << 10;
@@ -37,6 +39,9 @@ pub(crate) struct Greeting {
     /// A number that no other greeting has. Protocol 2 had none.
     #[serde(default)]
     pub(crate) nonce: String,
+    /// Whether it encrypts what it says after the greeting. Protocol 3 did not.
+    #[serde(default)]
+    pub(crate) encryption: Encryption,
 }
 
 /// Why a rank is sent away.
@@ -51,6 +56,8 @@ pub(crate) enum Refusal {
     OtherSize(usize),
     /// Somebody else is this rank.
     Taken,
+    /// The ranks do not agree whether they encrypt what they say.
+    OtherEncryption(Encryption),
 }
 
 /// Everything that is said.
@@ -63,6 +70,8 @@ pub(crate) enum Message {
     Challenge(String),
     /// The proof.
     Proof(String),
+    /// A part of the handshake of encryption: with the proof, and with the welcome.
+    Handshake(Vec<u8>),
     /// The rank belongs here, and this is the proof that it has come to its own world; what follows,
     /// follows when all are there.
     Welcome(String),
@@ -168,6 +177,7 @@ mod tests {
                 rank: rank as usize,
                 port,
                 patience: patience.into(),
+                encryption: Encryption::Noise,
             })
         })
     }
@@ -177,6 +187,7 @@ mod tests {
             greeting(),
             ".{0,70}".prop_map(Message::Challenge),
             ".{0,70}".prop_map(Message::Proof),
+            any::<Vec<u8>>().prop_map(Message::Handshake),
             ".{0,70}".prop_map(Message::Welcome),
             (".{0,90}", ".{0,70}").prop_map(|(list, proof)| Message::Addresses { list, proof }),
             (any::<Vec<usize>>(), any::<u64>())
@@ -184,6 +195,7 @@ mod tests {
             any::<usize>().prop_map(|size| Message::Refused(Refusal::OtherSize(size))),
             ".{0,9}".prop_map(|version| Message::Refused(Refusal::OtherVersion(version))),
             Just(Message::Refused(Refusal::Taken)),
+            Just(Message::Refused(Refusal::OtherEncryption(Encryption::None))),
         ]
     }
 

@@ -76,10 +76,14 @@ pub fn launch(
     // Ranks that never ask, because they fail before, must not keep this waiting.
     let over = AtomicBool::new(false);
     let stop = || over.load(Ordering::Relaxed);
-    let world = token.as_str();
+    let expected = Expected {
+        size,
+        world: token.as_str(),
+        encryption: None,
+    };
     std::thread::scope(|scope| {
         // Ranks that waited for a list say so themselves.
-        scope.spawn(|| rendezvous::serve(&listener, Expected { size, world }, &stop));
+        scope.spawn(|| rendezvous::serve(&listener, expected, &stop));
         let watched = watch(&mut ranks, signals, &over);
         over.store(true, Ordering::Relaxed);
         watched

@@ -52,11 +52,19 @@ impl Conversation {
     }
 
     fn hash(&self, claim: Claim) -> blake3::Hash {
-        let (number, said) = match claim {
-            Claim::IsRank => (1, &[][..]),
-            Claim::IsOfTheWorld => (2, &[][..]),
-            Claim::Said(said) => (3, said),
-        };
+        match claim {
+            Claim::IsRank => self.hash_of(1, &[]),
+            Claim::IsOfTheWorld => self.hash_of(2, &[]),
+            Claim::Said(said) => self.hash_of(3, said),
+        }
+    }
+
+    /// A key of this conversation alone, to encrypt with. It is never told.
+    pub(crate) fn key(&self) -> [u8; 32] {
+        *self.hash_of(4, &[]).as_bytes()
+    }
+
+    fn hash_of(&self, number: u8, said: &[u8]) -> blake3::Hash {
         let mut hasher = blake3::Hasher::new_keyed(&self.key);
         hasher.update(&[number]);
         for part in [&self.greeting[..], self.nonce.as_bytes(), said] {

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::frame::{self, Greeting, LONGEST_GREETING, Message, Refusal, VERSION};
 use crate::proof::{Claim, Conversation, nonce};
+use crate::seal::{self, Encryption, Seal};
 
 /// Time that a caller has to introduce himself, from the first byte to the last.
 const GREETING: Duration = Duration::from_secs(5);
@@ -32,13 +33,19 @@ pub(crate) struct Caller {
     pub(crate) peer: SocketAddr,
     pub(crate) greeting: Greeting,
     pub(crate) conversation: Conversation,
+    /// The keys of the connection and what the rank has to hear of them, where it is encrypted.
+    pub(crate) seal: Option<(Seal, Vec<u8>)>,
 }
 
 impl Caller {
     /// Tells the rank that it belongs here.
     pub(crate) fn welcome(&self) -> io::Result<()> {
         let proof = self.conversation.prove(Claim::IsOfTheWorld);
-        frame::write(&self.stream, &Message::Welcome(proof))
+        frame::write(&self.stream, &Message::Welcome(proof))?;
+        match &self.seal {
+            Some((_, answer)) => frame::write(&self.stream, &Message::Handshake(answer.clone())),
+            None => Ok(()),
+        }
     }
 
     /// Sends the rank away.
@@ -147,7 +154,11 @@ impl Desk {
         let (heard, world) = (self.heard.clone(), Arc::clone(&self.world));
         let strangers = Arc::clone(&self.strangers);
         let listen = move || match converse(&stream, &world) {
-            Ok((greeting, conversation)) => {
+            Ok(Heard {
+                greeting,
+                conversation,
+                seal,
+            }) => {
                 let owned = stream.try_clone();
                 drop(stream);
                 let caller = owned.map(|stream| Caller {
@@ -155,6 +166,7 @@ impl Desk {
                     peer,
                     greeting,
                     conversation,
+                    seal,
                 });
                 // Nobody hears it when all are there. Without a file for it, the rank comes again.
                 if let Ok(caller) = caller {
@@ -200,11 +212,20 @@ fn is_shortage(error: &io::Error) -> bool {
         .any(|shortage| code == Some(shortage))
 }
 
+/// What somebody has said who knows the secret of the world.
+pub(crate) struct Heard {
+    greeting: Greeting,
+    conversation: Conversation,
+    seal: Option<(Seal, Vec<u8>)>,
+}
+
 /// Hears who calls and that it knows the secret of the world.
-pub(crate) fn converse(stream: &TcpStream, world: &str) -> io::Result<(Greeting, Conversation)> {
+pub(crate) fn converse(stream: &TcpStream, world: &str) -> io::Result<Heard> {
     let deadline = Instant::now() + GREETING;
     stream.set_nonblocking(false)?;
     stream.set_write_timeout(Some(GREETING))?;
+    // What is said in two parts is not held back.
+    stream.set_nodelay(true)?;
     let greeting = match frame::read(stream, LONGEST_GREETING, deadline)? {
         Message::Greeting(greeting) => greeting,
         _ => return Err(io::Error::other("it did not greet")),
@@ -222,7 +243,18 @@ pub(crate) fn converse(stream: &TcpStream, world: &str) -> io::Result<(Greeting,
     frame::write(stream, &Message::Challenge(nonce))?;
     match frame::read(stream, LONGEST_GREETING, deadline)? {
         Message::Proof(proof) if conversation.is_proof(Claim::IsRank, &proof) => {
-            Ok((greeting, conversation))
+            let seal = match greeting.encryption {
+                Encryption::None => None,
+                Encryption::Noise => match frame::read(stream, LONGEST_GREETING, deadline)? {
+                    Message::Handshake(first) => Some(seal::answer(&conversation, &first)?),
+                    _ => return Err(io::Error::other("it does not encrypt as it said")),
+                },
+            };
+            Ok(Heard {
+                greeting,
+                conversation,
+                seal,
+            })
         }
         _ => {
             frame::write(stream, &Message::Refused(Refusal::OtherWorld))?;

@@ -10,6 +10,7 @@ use crate::error::CommError;
 use crate::frame::{self, Greeting, Message, Refusal};
 use crate::proof::Claim;
 use crate::reception::{Caller, Reception};
+use crate::seal::Encryption;
 
 /// Time between two looks.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -21,6 +22,8 @@ pub(crate) struct Expected<'a> {
     pub(crate) size: usize,
     /// What tells their world from others.
     pub(crate) world: &'a str,
+    /// Whether they encrypt what they say; `None` leaves it to the first that comes.
+    pub(crate) encryption: Option<Encryption>,
 }
 
 /// A rank that has come.
@@ -100,6 +103,8 @@ impl<'a> Gathering<'a> {
             } = caller.greeting;
             let patience = Duration::from_secs(patience.min(1 << 20));
             self.deadline.get_or_insert(Instant::now() + patience);
+            let encryption = caller.greeting.encryption;
+            self.expected.encryption.get_or_insert(encryption);
             let address = SocketAddr::new(caller.peer.ip().to_canonical(), port);
             self.guests.insert(rank, Guest { caller, address });
         }
@@ -109,6 +114,10 @@ impl<'a> Gathering<'a> {
         let size = self.expected.size;
         if greeting.size != size || greeting.rank >= size {
             return Some(Refusal::OtherSize(size));
+        }
+        let agreed = self.expected.encryption;
+        if let Some(other) = agreed.filter(|&agreed| agreed != greeting.encryption) {
+            return Some(Refusal::OtherEncryption(other));
         }
         let before = self.guests.get(&greeting.rank);
         // One that was started again takes its own place.

@@ -38,17 +38,30 @@ fn introduced(at: &Meeting, me: &Greeting) -> TcpStream {
     let stream = TcpStream::connect(("127.0.0.1", at.ports[0])).unwrap();
     let deadline = Instant::now() + PATIENCE;
     let answer = introduce(&stream, &at.world, me, deadline).unwrap();
-    assert!(matches!(answer, Introduced::Welcome(_)));
+    assert!(matches!(answer, Introduced::Welcome(..)));
     stream
 }
 
 /// A rendezvous for `size` ranks, and what comes of it.
 fn gather<T>(size: usize, ranks: impl FnOnce(&Meeting) -> T) -> (Result<(), CommError>, T) {
+    gather_with(Some(Encryption::None), size, ranks)
+}
+
+/// The same for ranks that agree on `encryption`.
+fn gather_with<T>(
+    encryption: Option<Encryption>,
+    size: usize,
+    ranks: impl FnOnce(&Meeting) -> T,
+) -> (Result<(), CommError>, T) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let at = meeting(listener.local_addr().unwrap().port());
     let over = AtomicBool::new(false);
     let stop = || over.load(Ordering::Relaxed);
-    let expected = Expected { size, world: "w" };
+    let expected = Expected {
+        size,
+        world: "w",
+        encryption,
+    };
     std::thread::scope(|scope| {
         let server = scope.spawn(|| serve(&listener, expected, &stop));
         let told = ranks(&at);
@@ -140,6 +153,35 @@ fn who_does_not_belong_is_told_why() {
     }
 }
 
+/// Whoever holds the place says which it is, or the first that comes where a launcher holds it.
+#[test]
+fn who_encrypts_otherwise_is_sent_away_with_both_settings() {
+    let me = |rank, encryption| Greeting {
+        encryption,
+        ..greeting(rank, 2)
+    };
+    for (mine, theirs) in [
+        (Encryption::Noise, Encryption::None),
+        (Encryption::None, Encryption::Noise),
+    ] {
+        for held in [Some(mine), None] {
+            let (served, told) = gather_with(held, 2, |at| {
+                let _first = introduced(at, &me(0, mine));
+                let refused = attend(at, &me(1, theirs), PATIENCE).unwrap_err();
+                (refused, come(at, &[me(1, mine)]).remove(0))
+            });
+            served.unwrap();
+            let (refused, welcome) = told;
+            assert!(!refused.is_resumable(), "{refused}");
+            let said = refused.to_string();
+            let settings = format!("is {:?} there and {:?} here", mine.name(), theirs.name());
+            assert!(said.contains("do not agree on encryption"), "{said}");
+            assert!(said.contains(&settings), "{said}");
+            assert_eq!(welcome.unwrap().len(), 2);
+        }
+    }
+}
+
 #[test]
 fn a_rank_that_was_started_again_takes_its_place() {
     let (served, told) = gather(2, |at| {
@@ -158,6 +200,7 @@ fn another_world_is_passed_by() {
     let expected = Expected {
         size: 2,
         world: "x",
+        encryption: Some(Encryption::None),
     };
     std::thread::scope(|scope| {
         let server = scope.spawn(|| serve(&other, expected, &stop));

@@ -20,6 +20,8 @@ use crate::meeting::Meeting;
 use crate::messages::{MessageGroup, Transport};
 use crate::reception::{Caller, Reception};
 use crate::rendezvous::has_left;
+use crate::seal::{self, Encryption, Opened, Seal};
+use crate::wire::HEADER;
 use crate::{pulse, wire};
 
 /// Where and who.
@@ -31,6 +33,7 @@ pub(crate) struct Address<'a> {
     pub(crate) at: &'a Meeting,
     pub(crate) rank: usize,
     pub(crate) size: usize,
+    pub(crate) encryption: Encryption,
 }
 
 impl Address<'_> {
@@ -42,6 +45,7 @@ impl Address<'_> {
             rank: self.rank,
             port,
             patience: patience.as_secs(),
+            encryption: self.encryption,
             ..Greeting::default()
         }
     }
@@ -98,17 +102,20 @@ fn listen(meeting: &Meeting) -> io::Result<TcpListener> {
     Err(last)
 }
 
+/// The connection to a rank, and its keys where it is encrypted.
+type Line = (TcpStream, Option<Seal>);
+
 /// Calls all lower ranks and waits for the calls of the higher ones.
 fn connect(
     listener: &TcpListener,
     addresses: &[SocketAddr],
     (me, world): (&Greeting, &str),
     gathering: Duration,
-) -> Result<Vec<Option<TcpStream>>, CommError> {
+) -> Result<Vec<Option<Line>>, CommError> {
     let failed = |error: io::Error| CommError::Absent(format!("connecting the world: {error}"));
     let deadline = Instant::now() + gathering;
     let (rank, size) = (me.rank, me.size);
-    let mut streams: Vec<Option<TcpStream>> = (0..size).map(|_| None).collect();
+    let mut streams: Vec<Option<Line>> = (0..size).map(|_| None).collect();
     // Who calls is heard at once, while this rank calls others.
     let reception = Reception::open(listener, world, size).map_err(failed)?;
     for (lower, address) in addresses[..rank].iter().enumerate() {
@@ -135,12 +142,12 @@ fn call(
     address: SocketAddr,
     (me, world): (&Greeting, &str),
     deadline: Instant,
-) -> Result<TcpStream, CommError> {
+) -> Result<Line, CommError> {
     let attempt = || {
         let left = deadline.saturating_duration_since(Instant::now());
         let stream = attend::call(address, left.max(Duration::from_millis(1)))?;
         match introduce(&stream, world, me, deadline)? {
-            Introduced::Welcome(_) => Ok(stream),
+            Introduced::Welcome(_, seal) => Ok((stream, seal)),
             Introduced::Refused(refusal) => Err(io::Error::other(format!(
                 "it does not know this rank: {refusal:?}"
             ))),
@@ -168,20 +175,28 @@ fn call(
 }
 
 /// Takes the call of a higher rank of this world.
-fn admit(caller: Caller, me: &Greeting, streams: &mut [Option<TcpStream>]) {
-    let Greeting { rank, size, .. } = caller.greeting;
+fn admit(caller: Caller, me: &Greeting, streams: &mut [Option<Line>]) {
+    let Greeting {
+        rank,
+        size,
+        encryption,
+        ..
+    } = caller.greeting;
     if size != me.size || !(me.rank + 1..size).contains(&rank) {
         return caller.refuse(Refusal::OtherSize(me.size));
+    }
+    if encryption != me.encryption {
+        return caller.refuse(Refusal::OtherEncryption(me.encryption));
     }
     // One that did not hear its welcome calls again.
     if streams[rank]
         .as_ref()
-        .is_some_and(|stream| !has_left(stream))
+        .is_some_and(|(stream, _)| !has_left(stream))
     {
         return caller.refuse(Refusal::Taken);
     }
     if caller.welcome().is_ok() {
-        streams[rank] = Some(caller.stream);
+        streams[rank] = Some((caller.stream, caller.seal.map(|(seal, _)| seal)));
     }
 }
 
@@ -189,14 +204,28 @@ fn admit(caller: Caller, me: &Greeting, streams: &mut [Option<TcpStream>]) {
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: TcpStream,
+    /// The keys, where it is encrypted.
+    seal: Option<Seal>,
     /// Held while a message is written.
-    writing: Mutex<()>,
+    writing: Mutex<Pen>,
     /// Parts of messages that have come.
     heard: AtomicU64,
 }
 
+/// What is known of what was written.
+#[derive(Debug, Default)]
+struct Pen {
+    /// Sealed records so far.
+    records: u64,
+    /// Sealed and not yet written.
+    sealed: Vec<u8>,
+}
+
+/// Bytes that are sealed before they are written: a message of some records takes few calls.
+const BATCH: usize = 256 << 10;
+
 impl Connection {
-    fn new(stream: TcpStream, patience: Duration) -> io::Result<Self> {
+    fn new((stream, seal): Line, patience: Duration) -> io::Result<Self> {
         /// A connection on which nothing is said is looked after by the system as well.
         const IDLE: Duration = Duration::from_secs(15);
         const BETWEEN: Duration = Duration::from_secs(5);
@@ -212,28 +241,55 @@ impl Connection {
         socket.set_tcp_user_timeout(Some(patience.saturating_add(LATER)))?;
         Ok(Self {
             stream,
+            seal,
             writing: Mutex::default(),
             heard: AtomicU64::new(0),
         })
     }
 
-    fn write(&self, parts: [&[u8]; 2]) -> io::Result<()> {
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        parts
-            .into_iter()
-            .try_for_each(|part| (&self.stream).write_all(part))
+    fn write(&self, head: &[u8; HEADER], payload: &[u8]) -> io::Result<()> {
+        let mut pen = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.write_with(&mut pen, head, payload)
+    }
+
+    fn write_with(&self, pen: &mut Pen, head: &[u8; HEADER], payload: &[u8]) -> io::Result<()> {
+        let mut stream = &self.stream;
+        let Some(seal) = &self.seal else {
+            return stream
+                .write_all(head)
+                .and_then(|()| stream.write_all(payload));
+        };
+        pen.sealed.clear();
+        for part in seal::records(head, payload) {
+            seal.close(pen.records, part, &mut pen.sealed)?;
+            pen.records += 1;
+            if pen.sealed.len() >= BATCH {
+                stream.write_all(&pen.sealed)?;
+                pen.sealed.clear();
+            }
+        }
+        stream.write_all(&pen.sealed)
     }
 
     /// Tells the other rank that this one lives, unless something is on its way to it anyway.
     pub(crate) fn tell_to_live(&self) {
-        let Ok(_writing) = self.writing.try_lock() else {
+        let Ok(mut pen) = self.writing.try_lock() else {
             return;
         };
         let call = Call::new(Kind::Message, Dtype::Bytes, 0);
-        let header = wire::header(PULSE, &call, 0);
+        let mut header = wire::header(PULSE, &call, 0).to_vec();
+        if let Some(seal) = &self.seal {
+            let plain = std::mem::take(&mut header);
+            // What cannot be sealed is not sent, and the next sign comes in a second.
+            if seal.close(pen.records, &plain, &mut header).is_err() {
+                return;
+            }
+        }
         let socket = SockRef::from(&self.stream);
         // Where there is no room the other end has not read what was sent before.
         if let Ok(sent @ 1..) = socket.send_with_flags(&header, libc::MSG_DONTWAIT) {
+            // A record of which nothing was sent has not used its number up.
+            pen.records += 1;
             // What is left of a head, which is next to never anything, belongs to it. If that fails
             // the connection is at its end, which its reader finds.
             let _ = (&self.stream).write_all(&header[sent..]);
@@ -302,9 +358,9 @@ pub(crate) fn told() -> Option<i32> {
 impl Sockets {
     /// A thread per connection reads, so that two ranks may write to each other at once; one more
     /// watches over all.
-    fn start(rank: usize, streams: Vec<Option<TcpStream>>, patience: Duration) -> io::Result<Self> {
+    fn start(rank: usize, streams: Vec<Option<Line>>, patience: Duration) -> io::Result<Self> {
         let mailbox = Arc::new(Mailbox::default());
-        let connect = |stream: Option<TcpStream>| {
+        let connect = |stream: Option<Line>| {
             let connection = stream.map(|stream| Connection::new(stream, patience));
             connection.transpose().map(|found| found.map(Arc::new))
         };
@@ -341,7 +397,7 @@ impl Sockets {
     fn say_farewell(&self, code: i32) {
         for peer in self.peers.iter().flatten() {
             // Who is just being written to by another thread learns only that this rank is gone.
-            let Ok(_writing) = peer.writing.try_lock() else {
+            let Ok(mut pen) = peer.writing.try_lock() else {
                 continue;
             };
             let payload = code.to_le_bytes();
@@ -351,15 +407,23 @@ impl Sockets {
             let _ = peer
                 .stream
                 .set_write_timeout(Some(LAST_WORDS))
-                .and_then(|()| (&peer.stream).write_all(&[&header[..], &payload].concat()));
+                .and_then(|()| peer.write_with(&mut pen, &header, &payload));
         }
     }
 }
 
 /// Reads what another rank says, to the end of the connection.
 fn read_all(connection: &Connection, peer: usize, mailbox: &Mailbox) -> io::Error {
+    let mut ear = Ear(connection);
+    match &connection.seal {
+        None => take_in(&mut ear, peer, mailbox),
+        Some(seal) => take_in(&mut Opened::new(ear, seal), peer, mailbox),
+    }
+}
+
+fn take_in(ear: &mut impl Read, peer: usize, mailbox: &Mailbox) -> io::Error {
     loop {
-        let (channel, message) = match wire::read(&mut Ear(connection)) {
+        let (channel, message) = match wire::read(ear) {
             Ok(read) => read,
             Err(error) => return error,
         };
@@ -393,7 +457,7 @@ impl Transport for Sockets {
             return Ok(());
         };
         let header = wire::header(channel, &message.call, message.payload.len());
-        peer.write([&header, &message.payload])
+        peer.write(&header, &message.payload)
     }
 
     fn mailbox(&self) -> &Mailbox {

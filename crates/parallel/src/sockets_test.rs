@@ -2,8 +2,11 @@
 
 use std::cell::Cell;
 use std::net::TcpListener;
+use std::sync::atomic::AtomicBool;
+use std::thread::JoinHandle;
 
 use super::*;
+use crate::element::Reduction;
 
 /// What takes longer has hung.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -18,7 +21,7 @@ fn pair() -> (TcpStream, TcpStream) {
 /// Rank `rank` of a world of two.
 fn end(rank: usize, stream: TcpStream, patience: Duration) -> Group {
     let mut streams = vec![None, None];
-    streams[1 - rank] = Some(stream);
+    streams[1 - rank] = Some((stream, None));
     let transport = Arc::new(Sockets::start(rank, streams, patience).unwrap());
     let group = MessageGroup::world(transport, rank, 2, patience);
     Group::new(Box::new(group), "world")
@@ -48,14 +51,12 @@ fn a_length_that_nobody_has_ends_the_world_and_nothing_else() {
 fn a_buffer_of_another_length_is_a_disagreement() {
     let (here, there) = pair();
     let group = end(0, here, PATIENCE);
-    let there = Connection::new(there, PATIENCE).unwrap();
+    let there = Connection::new((there, None), PATIENCE).unwrap();
     let call = Call {
         sequence: 1,
         ..Call::new(Kind::Broadcast, Dtype::Bytes, 8)
     };
-    there
-        .write([&wire::header(0, &call, 3), &[1, 2, 3]])
-        .unwrap();
+    there.write(&wire::header(0, &call, 3), &[1, 2, 3]).unwrap();
     let mut data = [0_i64];
     let error = group.broadcast(&mut data, 1).unwrap_err();
     assert!(
@@ -91,4 +92,198 @@ fn a_rank_that_lives_is_waited_for() {
     drop(other);
     let error = group.receive(1, None).unwrap_err();
     assert!(matches!(error, CommError::Lost { .. }), "{error}");
+}
+
+fn greeting(rank: usize, size: usize, encryption: Encryption) -> Greeting {
+    Greeting {
+        version: VERSION.to_owned(),
+        size,
+        rank,
+        encryption,
+        ..Greeting::default()
+    }
+}
+
+/// The connections of `me`, who listens at `listener` and is told where the lower ranks are.
+fn connected(
+    listener: &TcpListener,
+    lower: &[SocketAddr],
+    (me, world): (&Greeting, &str),
+) -> Result<Vec<Option<Line>>, CommError> {
+    let mut addresses = lower.to_vec();
+    addresses.resize(me.size, listener.local_addr().unwrap());
+    connect(listener, &addresses, (me, world), Duration::from_secs(5))
+}
+
+/// A world of ranks in this process, with sockets between them.
+fn world(size: usize, encryption: Encryption) -> Vec<Group> {
+    let listeners: Vec<_> = (0..size)
+        .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
+        .collect();
+    let addresses: Vec<_> = listeners
+        .iter()
+        .map(|listener| listener.local_addr().unwrap())
+        .collect();
+    std::thread::scope(|scope| {
+        let join = |(rank, listener)| {
+            let lower = &addresses[..rank];
+            scope.spawn(move || {
+                let me = greeting(rank, size, encryption);
+                let streams = connected(listener, lower, (&me, "w")).unwrap();
+                let transport = Arc::new(Sockets::start(rank, streams, PATIENCE).unwrap());
+                let group = MessageGroup::world(transport, rank, size, PATIENCE);
+                Group::new(Box::new(group), "world")
+            })
+        };
+        let ranks: Vec<_> = listeners.iter().enumerate().map(join).collect();
+        ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
+    })
+}
+
+/// What all ranks of a world get of the same work.
+fn results(size: usize, encryption: Encryption) -> Vec<(Vec<f32>, Vec<u8>)> {
+    std::thread::scope(|scope| {
+        let work = |group: Group| {
+            scope.spawn(move || {
+                let (rank, size) = (group.rank(), group.size());
+                // More than a record, and no multiple of one.
+                let mut sums: Vec<f32> = (0..100_003).map(|at| (at * rank) as f32 / 7.0).collect();
+                group.all_reduce(&mut sums, Reduction::Sum).unwrap();
+                group
+                    .send((rank + 1) % size, &vec![rank as u8; 200_000])
+                    .unwrap();
+                let heard = group.receive((rank + size - 1) % size, None).unwrap();
+                group.barrier().unwrap();
+                (sums, heard)
+            })
+        };
+        let ranks: Vec<_> = world(size, encryption).into_iter().map(work).collect();
+        ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
+    })
+}
+
+#[test]
+fn encrypted_worlds_compute_the_same() {
+    for size in [2, 3] {
+        let plain = results(size, Encryption::None);
+        assert!(plain == results(size, Encryption::Noise), "{size} ranks");
+    }
+}
+
+/// Somebody between two ranks, who hears everything from rank 1 and changes a bit when asked to.
+struct Between {
+    address: SocketAddr,
+    changes: Arc<AtomicBool>,
+    heard: JoinHandle<Vec<u8>>,
+}
+
+impl Between {
+    fn put(before: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let changes = Arc::<AtomicBool>::default();
+        let asked = Arc::clone(&changes);
+        let heard = std::thread::spawn(move || {
+            let (mut from, _) = listener.accept().unwrap();
+            let mut to = TcpStream::connect(before).unwrap();
+            let (mut back, mut answers) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+            let answering = std::thread::spawn(move || io::copy(&mut answers, &mut back));
+            let (mut all, mut buffer) = (Vec::new(), [0; 4096]);
+            while let Ok(bytes @ 1..) = from.read(&mut buffer) {
+                all.extend_from_slice(&buffer[..bytes]);
+                if asked.swap(false, Ordering::SeqCst) {
+                    buffer[bytes / 2] ^= 1;
+                }
+                if to.write_all(&buffer[..bytes]).is_err() {
+                    break;
+                }
+            }
+            let _ = to.shutdown(Shutdown::Both);
+            let _ = answering.join();
+            all
+        });
+        Self {
+            address,
+            changes,
+            heard,
+        }
+    }
+}
+
+/// Two ranks with somebody between them.
+fn watched(encryption: Encryption) -> ([Group; 2], Between) {
+    let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let between = Between::put(listeners[0].local_addr().unwrap());
+    let lower = [between.address];
+    let ranks = std::thread::scope(|scope| {
+        let join = |rank: usize| {
+            let (listener, lower) = (&listeners[rank], &lower[..rank]);
+            scope.spawn(move || {
+                let me = greeting(rank, 2, encryption);
+                let streams = connected(listener, lower, (&me, "w")).unwrap();
+                let transport = Arc::new(Sockets::start(rank, streams, PATIENCE).unwrap());
+                let group = MessageGroup::world(transport, rank, 2, PATIENCE);
+                Group::new(Box::new(group), "world")
+            })
+        };
+        [0, 1].map(join).map(|rank| rank.join().unwrap())
+    });
+    (ranks, between)
+}
+
+#[test]
+fn who_is_between_reads_nothing_of_encrypted_ranks() {
+    for (encryption, is_read) in [(Encryption::None, true), (Encryption::Noise, false)] {
+        let ([here, there], between) = watched(encryption);
+        there.send(0, b"a lighthouse at night").unwrap();
+        assert_eq!(here.receive(1, None).unwrap(), b"a lighthouse at night");
+        drop((here, there));
+        let heard = between.heard.join().unwrap();
+        let reads = heard.windows(10).any(|part| part == b"lighthouse");
+        assert_eq!(reads, is_read, "{encryption:?}");
+    }
+}
+
+#[test]
+fn a_byte_that_was_changed_on_its_way_ends_the_world() {
+    let ([here, there], between) = watched(Encryption::Noise);
+    there.send(0, b"one").unwrap();
+    assert_eq!(here.receive(1, None).unwrap(), b"one");
+    between.changes.store(true, Ordering::SeqCst);
+    // A sign of life may be what is changed: then this is not sent any more, or sent to nobody.
+    let _ = there.send(0, b"two");
+    let error = here.receive(1, None).unwrap_err();
+    assert!(error.is_resumable(), "{error}");
+    let said = error.to_string();
+    assert!(
+        said.contains("rank 1: what came was changed on its way"),
+        "{said}"
+    );
+}
+
+/// No connection comes about between ranks that do not agree.
+#[test]
+fn nobody_falls_back() {
+    use Encryption::{Noise, None as Plain};
+    for (mine, theirs, world, wanted) in [
+        (Noise, Plain, "w", "OtherEncryption(Noise)"),
+        (Plain, Noise, "w", "OtherEncryption(None)"),
+        (Noise, Noise, "guess", "OtherWorld"),
+    ] {
+        let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let lower = [listeners[0].local_addr().unwrap()];
+        std::thread::scope(|scope| {
+            let first = scope.spawn(|| {
+                let me = Greeting {
+                    patience: 1,
+                    ..greeting(0, 2, mine)
+                };
+                connect(&listeners[0], &[], (&me, "w"), Duration::from_millis(1500))
+            });
+            let me = greeting(1, 2, theirs);
+            let refused = connected(&listeners[1], &lower, (&me, world)).unwrap_err();
+            assert!(refused.to_string().contains(wanted), "{refused}");
+            assert!(first.join().unwrap().is_err());
+        });
+    }
 }

@@ -9,6 +9,7 @@ use crate::error::CommError;
 use crate::group::Group;
 use crate::meeting::{Holder, Meeting};
 use crate::rendezvous::{self, Expected};
+use crate::seal::Encryption;
 use crate::{attend, pulse, sockets, threads};
 
 /// How ranks deal with each other.
@@ -16,12 +17,15 @@ use crate::{attend, pulse, sockets, threads};
 pub struct WorldOptions {
     /// How long a rank waits for the others in a collective.
     pub patience: Duration,
+    /// Whether ranks without MPI encrypt what they send each other.
+    pub encryption: Encryption,
 }
 
 impl Default for WorldOptions {
     fn default() -> Self {
         Self {
             patience: Duration::from_secs(300),
+            encryption: Encryption::None,
         }
     }
 }
@@ -48,12 +52,18 @@ impl World {
         let found = discovery::discover(&variable)?;
         #[cfg(feature = "mpi")]
         if discovery::is_of_mpi(&found, &variable) {
+            if options.encryption != Encryption::None {
+                return Err(not_by_mpi(found.rank));
+            }
             let (library, group, found) = crate::mpi_backend::start(options.patience)?;
             return Ok(Self {
                 found,
                 group,
                 _library: Some(library),
             });
+        }
+        if options.encryption != Encryption::None && found.size > 1 {
+            check_secret(&found, &variable)?;
         }
         if discovery::is_only_of_pmix(&found, &variable) {
             return Err(only_pmix(&variable));
@@ -63,7 +73,7 @@ impl World {
         }
         let group = match &found.rendezvous {
             _ if found.size == 1 => alone(options.patience),
-            Some(meeting) => meet(&found, meeting, options.patience)?,
+            Some(meeting) => meet(&found, meeting, options)?,
             None => return Err(no_meeting(&found, Build::OF_THIS)),
         };
         Ok(Self {
@@ -157,6 +167,32 @@ fn no_meeting(found: &Found, build: Build) -> CommError {
     CommError::Apart { rank, reason }
 }
 
+/// Encryption is worth nothing with a secret that can be guessed.
+fn check_secret(found: &Found, variable: discovery::Variables) -> Result<(), CommError> {
+    let token = variable(discovery::TOKEN).unwrap_or_default();
+    if !token.trim().is_empty() {
+        return Ok(());
+    }
+    Err(CommError::Apart {
+        rank: found.rank,
+        reason: format!(
+            "topology.encryption needs a secret that only the ranks know: give all of them the same \
+             {} (openssl rand -hex 32), or start them with `storyloom launch`",
+            discovery::TOKEN
+        ),
+    })
+}
+
+#[cfg(feature = "mpi")]
+fn not_by_mpi(rank: usize) -> CommError {
+    let reason = "topology.encryption is for ranks without MPI, and MPI connects these: set it to \
+                  \"none\", or start them with MASTER_ADDR and MASTER_PORT by a build without MPI";
+    CommError::Apart {
+        rank,
+        reason: reason.to_owned(),
+    }
+}
+
 fn only_pmix(variable: discovery::Variables) -> CommError {
     let rank = variable("PMIX_RANK").and_then(|rank| rank.parse().ok());
     CommError::Apart {
@@ -185,14 +221,19 @@ fn follow_parent(found: &Found, variable: discovery::Variables) -> Result<(), Co
     }
 }
 
-fn meet(found: &Found, meeting: &Meeting, patience: Duration) -> Result<Group, CommError> {
+fn meet(found: &Found, meeting: &Meeting, options: WorldOptions) -> Result<Group, CommError> {
     let (rank, size) = (found.rank, found.size);
+    let WorldOptions {
+        patience,
+        encryption,
+    } = options;
     let join = |at: &Meeting| {
         let address = sockets::Address {
             meeting,
             at,
             rank,
             size,
+            encryption,
         };
         sockets::join(address, patience)
     };
@@ -203,9 +244,13 @@ fn meet(found: &Found, meeting: &Meeting, patience: Duration) -> Result<Group, C
     let own = own_meeting(meeting, &listener)?;
     let over = AtomicBool::new(false);
     let stop = || over.load(Ordering::Relaxed);
-    let world = meeting.world.as_str();
+    let expected = Expected {
+        size,
+        world: meeting.world.as_str(),
+        encryption: Some(encryption),
+    };
     std::thread::scope(|scope| {
-        let server = scope.spawn(|| rendezvous::serve(&listener, Expected { size, world }, &stop));
+        let server = scope.spawn(|| rendezvous::serve(&listener, expected, &stop));
         let group = join(&own);
         over.store(true, Ordering::Relaxed);
         match server.join() {
@@ -253,6 +298,20 @@ mod tests {
         let pmix = only_pmix(&|_| Some("3".to_owned()));
         assert!(matches!(&pmix, CommError::Apart { rank: 3, .. }), "{pmix}");
         assert!(pmix.to_string().contains("--features mpi"));
+    }
+
+    #[test]
+    fn encryption_needs_a_secret() {
+        let check = |token: &'static str| {
+            let variable = move |name: &str| (name == discovery::TOKEN).then(|| token.to_owned());
+            check_secret(&Found::alone(), &variable)
+        };
+        check("long and random").unwrap();
+        for guessed in ["", " "] {
+            let error = check(guessed).unwrap_err();
+            assert!(!error.is_resumable());
+            assert!(error.to_string().contains("STORYLOOM_TOKEN"), "{error}");
+        }
     }
 
     #[test]

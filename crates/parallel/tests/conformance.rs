@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 
 use half::bf16;
 use storyloom_parallel::launcher::{Ended, launch};
-use storyloom_parallel::{CommError, Element, Group, Reduction, World, WorldOptions, threads};
+use storyloom_parallel::{
+    CommError, Element, Encryption, Group, Reduction, World, WorldOptions, threads,
+};
 
 const ROLE: &str = "STORYLOOM_CONFORMANCE";
 /// How long ranks wait for one that is late on purpose.
@@ -26,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 fn main() -> ExitCode {
     match std::env::var(ROLE).as_deref() {
         Ok("suite") => rank(suite, PATIENCE),
+        Ok("sealed") => sealed(suite, PATIENCE),
+        Ok("sealed dies") => sealed(one_dies, PATIENCE),
         Ok("late") => rank(one_is_late, SHORT),
         Ok("dies") => rank(one_dies, PATIENCE),
         Ok("gpus") => rank(gpus::suite, SHORT),
@@ -39,7 +43,20 @@ fn main() -> ExitCode {
 
 /// The life of one rank of a world that a launcher started.
 fn rank(role: fn(&Group), patience: Duration) -> ExitCode {
-    let world = World::join(WorldOptions { patience }).unwrap();
+    rank_with(role, patience, Encryption::None)
+}
+
+/// The same where ranks encrypt what they say.
+fn sealed(role: fn(&Group), patience: Duration) -> ExitCode {
+    rank_with(role, patience, Encryption::Noise)
+}
+
+fn rank_with(role: fn(&Group), patience: Duration, encryption: Encryption) -> ExitCode {
+    let options = WorldOptions {
+        patience,
+        encryption,
+    };
+    let world = World::join(options).unwrap();
     role(world.group());
     ExitCode::SUCCESS
 }
@@ -59,6 +76,13 @@ fn all_backends() -> ExitCode {
     assert_eq!(on_sockets(3, "dies"), Ended::Killed(9));
     assert!(began.elapsed() < PATIENCE / 2);
     println!("sockets, a rank that is late and one that dies: ok");
+    for size in [2, 3] {
+        assert_eq!(on_sockets(size, "sealed"), Ended::Code(0));
+    }
+    let began = Instant::now();
+    assert_eq!(on_sockets(3, "sealed dies"), Ended::Killed(9));
+    assert!(began.elapsed() < PATIENCE / 2);
+    println!("sockets with encryption, 2 and 3 ranks, and one that dies: ok");
     on_mpi();
     gpus::on_nccl();
     ExitCode::SUCCESS

@@ -16,7 +16,7 @@ use storyloom_orchestrator::bench::{StoreFigures, store};
 use storyloom_orchestrator::pipeline::{PipelineFigures, PipelineSettings, pipeline};
 use storyloom_parallel::bench::Figure;
 use storyloom_parallel::topology::Degrees;
-use storyloom_parallel::{CommError, World, WorldOptions};
+use storyloom_parallel::{CommError, Encryption, World, WorldOptions};
 
 use super::{control, instrumentation, preempt};
 use crate::engine::first_gpu;
@@ -41,7 +41,7 @@ enum What {
     Share(Share),
     /// The collectives of a world, beside the bare calls of MPI; under mpirun or
     /// `storyloom launch`.
-    Collectives,
+    Collectives(Collectives),
     /// Latents of one clip to frames.
     Decode(Clip),
     /// From a checkpoint folder to a model that is ready.
@@ -83,7 +83,7 @@ impl Share {
             sequence: self.sequence,
             cfg: 1,
         };
-        let world = join()?;
+        let world = join(Encryption::None)?;
         if degrees.ranks() != world.group().size() {
             let ranks = degrees.ranks();
             let message = format!("start {ranks} ranks: mpirun -n {ranks} storyloom bench share …");
@@ -97,13 +97,28 @@ impl Share {
     }
 }
 
-fn join() -> Result<World, Failure> {
-    World::join(WorldOptions::default()).map_err(world::setup)
+fn join(encryption: Encryption) -> Result<World, Failure> {
+    let options = WorldOptions {
+        encryption,
+        ..WorldOptions::default()
+    };
+    World::join(options).map_err(world::setup)
+}
+
+#[derive(Debug, Args)]
+struct Collectives {
+    /// Let the ranks encrypt what they send, as with `topology.encryption = "noise"`.
+    #[arg(long)]
+    encrypted: bool,
 }
 
 /// Prints the figures of all collectives.
-fn collectives() -> Outcome {
-    let world = join()?;
+fn collectives(arguments: &Collectives) -> Outcome {
+    let encryption = match arguments.encrypted {
+        true => Encryption::Noise,
+        false => Encryption::None,
+    };
+    let world = join(encryption)?;
     let failed = |error: CommError| Failure::new(Exit::Stopped, error);
     let figures = storyloom_parallel::bench::collectives(&world).map_err(failed)?;
     let figure = |figure: &Figure| {
@@ -121,6 +136,7 @@ fn collectives() -> Outcome {
         print_json(&serde_json::json!({
             "ranks": world.group().size(),
             "by": world.found().source.name(),
+            "encryption": encryption.name(),
             "figures": figures.iter().map(figure).collect::<Vec<_>>(),
         }))?;
     }
@@ -378,7 +394,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     match &arguments.what {
         What::Denoise(what) => print_json(&what.measure()?)?,
         What::Share(what) => return what.measure(),
-        What::Collectives => return collectives(),
+        What::Collectives(arguments) => return collectives(arguments),
         What::Decode(clip) => print_json(&bench::decode(&clip.model, &clip.timing.settings()?)?)?,
         What::Telemetry(what) => print_json(&instrumentation::measure(what)?)?,
         What::Pipeline(what) => print_json(&what.measure()?)?,

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 use storyloom_memory::select::SelectionRule;
 use storyloom_models::clip::SelectionResize;
+use storyloom_parallel::Encryption;
 
 use super::options::Memory;
 use super::value::{Choice, named};
@@ -40,6 +41,11 @@ impl Choice for ResizeChoice {
         ("pillow", Self::Pillow),
         ("torch", Self::Torch),
     ];
+}
+
+impl Choice for Encryption {
+    const CHOICES: &'static [(&'static str, Self)] =
+        &[("none", Self::None), ("noise", Self::Noise)];
 }
 
 impl Memory {

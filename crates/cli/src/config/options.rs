@@ -5,6 +5,7 @@ use storyloom_memory::select::SelectionRule;
 use storyloom_models::lora::LoraScaling;
 use storyloom_models::sampler::{Reference, SamplerKind};
 use storyloom_orchestrator::FilmShape;
+use storyloom_parallel::Encryption;
 use storyloom_planner::{ResponseFormat, Steps};
 use storyloom_story::{Continuation, Fit, Ground, Method};
 
@@ -346,6 +347,9 @@ options! {
         interleave: u32 = 3,
         /// Seconds that ranks wait for each other before the world ends, to be started again.
         patience: u32 = 300,
+        /// Whether ranks without MPI encrypt what they send each other, with a key made of
+        /// `STORYLOOM_TOKEN`; all ranks of a world say the same. See docs/worlds.md.
+        encryption: Encryption = Encryption::None,
     }
     /// What is written down while a run goes on, besides stderr. See docs/logs.md.
     logs: Logs {
