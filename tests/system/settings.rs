@@ -1,6 +1,50 @@
 //! Wrong settings: exit code 78, with the place and the nearest name.
 
-use crate::harness::{Workshop, call, finish, storyloom};
+use crate::harness::{Workshop, call, finish, line, storyloom};
+
+/// Numbers that no machine can hold end before anything of that size is asked for.
+#[test]
+fn what_no_memory_can_hold_is_refused_by_name() {
+    let shop = Workshop::new();
+    let manifest = shop.manifest(&[("a", &[true])]);
+    for (set, wanted) in [
+        (
+            "video.width=1600000000",
+            "video.width must be 16 to 4096, but is 1600000000",
+        ),
+        (
+            "video.height=5000",
+            "video.height must be 16 to 4096, but is 5000",
+        ),
+        ("video.width=2", "video.width must be 16 to 4096, but is 2"),
+        (
+            "video.frames=4000000001",
+            "video.frames must be 1 to 4097, but is 4000000001",
+        ),
+        (
+            "planner.concurrency=4000000000",
+            "planner.concurrency must be 1 to 1024",
+        ),
+        (
+            "run.threads=18446744073709551615",
+            "run.threads must be a whole number",
+        ),
+    ] {
+        finish(&mut shop.run(&manifest, &[set]))
+            .ended_with(78)
+            .saying(wanted);
+    }
+    let all = ["video.width=4096", "video.height=4096", "video.frames=4097"];
+    finish(&mut shop.run(&manifest, &all))
+        .ended_with(78)
+        .saying("4096x4096 pixels in 4097 frames");
+    let large = line("a", &[true]).replacen('{', "{\"size\": [4096, 4096], ", 1);
+    let manifest = shop.write("large.jsonl", large);
+    finish(&mut shop.run(&manifest, &["video.frames=4097"]))
+        .ended_with(65)
+        .saying("line 1: the story a is too large");
+    assert!(!shop.is_begun());
+}
 
 #[test]
 fn unknown_options_suggest_the_nearest() {

@@ -5,9 +5,11 @@ use std::fmt;
 
 use serde::Serialize;
 use storyloom_orchestrator::FilmShape;
-use storyloom_story::{Line, Resolution};
+use storyloom_story::video::VideoSpecError;
+use storyloom_story::{Line, Resolution, VideoSpec};
 
 use crate::config::Config;
+use crate::exit::{Exit, Failure};
 use crate::input::Input;
 
 /// Films of a size that no model makes.
@@ -48,6 +50,35 @@ pub fn cropped_films(config: &Config, input: &Input) -> Vec<CroppedFilms> {
         generated: size.generated(),
     });
     films.filter(|film| film.size != film.generated).collect()
+}
+
+/// Refuses films whose shots have more pixels than can be in memory at once: lines have sizes of their own,
+/// and the settings have the frames.
+///
+/// # Errors
+/// The first of them, by its story and its line.
+pub fn check_pixels(config: &Config, input: &Input) -> Result<(), Failure> {
+    for line in &input.lines {
+        let (id, size) = match line {
+            Line::Story(story) => (&story.id, story.size),
+            Line::Brief(brief) => (&brief.id, brief.size),
+        };
+        let Some(Resolution { width, height }) = size else {
+            continue;
+        };
+        let video = VideoSpec {
+            width,
+            height,
+            ..config.video_spec()
+        };
+        if let Err(problem @ VideoSpecError::Pixels { .. }) = video.check() {
+            let place = input.places.get(id);
+            let place = place.map_or_else(String::new, |place| format!("line {}: ", place.line));
+            let message = format!("{place}the story {id} is too large: {problem}");
+            return Err(Failure::new(Exit::Input, message));
+        }
+    }
+    Ok(())
 }
 
 /// The size of a film, unless it takes it from its first picture.

@@ -89,12 +89,32 @@ pub enum VideoSpecError {
         /// The nearest legal value.
         nearest: u32,
     },
+    /// More pixels than one shot may have.
+    #[error(
+        "{width}x{height} pixels in {frames} frames are {pixels} in one shot, at most {most} are possible; \
+         make video.frames, video.width or video.height smaller"
+    )]
+    Pixels {
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+        /// Frames.
+        frames: u32,
+        /// All of them.
+        pixels: u128,
+        /// The bound.
+        most: u128,
+    },
     /// Zero frames per second.
     #[error("video.fps must be at least 1")]
     Rate,
 }
 
 impl VideoSpec {
+    /// Most pixels of all frames of a shot: they are in memory at once. 81 frames of 4096x4096 are less.
+    pub const MOST_PIXELS: u128 = 1 << 31;
+
     /// Refuses sizes that no film can have, and lengths that the video models cannot produce.
     pub fn check(&self) -> Result<(), VideoSpecError> {
         for (axis, value) in [("width", self.width), ("height", self.height)] {
@@ -112,6 +132,16 @@ impl VideoSpec {
             return Err(VideoSpecError::Frames {
                 frames: self.frames,
                 nearest,
+            });
+        }
+        let pixels = u128::from(self.width) * u128::from(self.height) * u128::from(self.frames);
+        if pixels > Self::MOST_PIXELS {
+            return Err(VideoSpecError::Pixels {
+                width: self.width,
+                height: self.height,
+                frames: self.frames,
+                pixels,
+                most: Self::MOST_PIXELS,
             });
         }
         if self.fps == 0 {

@@ -25,6 +25,7 @@ use crate::config::Config;
 use crate::config::options::{EngineKind, OnPreempt};
 use crate::config::value::{name_of, named};
 use crate::costs;
+use crate::cropped::check_pixels;
 use crate::diagnose;
 use crate::drain::{self, DrainWatch};
 use crate::engine;
@@ -140,6 +141,7 @@ fn on_this_rank(
     if let Some(limit) = arguments.limit {
         input.limit(limit);
     }
+    check_pixels(config, &input)?;
     let config = &with_resize(config, arguments, place, stop)?;
     let settings = run_config(config, arguments, &input, place);
     if config.top.engine == EngineKind::Torch {

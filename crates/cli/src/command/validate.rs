@@ -8,7 +8,7 @@ use storyloom_story::Problem;
 
 use super::{ConfigArguments, config};
 use crate::config::Config;
-use crate::cropped::{CroppedFilms, cropped_films};
+use crate::cropped::{CroppedFilms, check_pixels, cropped_films};
 use crate::diagnose;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::input::{self, Input};
@@ -64,6 +64,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     });
     let (exit, summary) = match found {
         Ok(input) => {
+            check_pixels(&config, &input)?;
             let long_prompts = meter.map_or_else(Vec::new, |meter| input.long_prompts(&meter));
             let cropped = cropped_films(&config, &input);
             if !arguments.json {

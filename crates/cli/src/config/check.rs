@@ -7,8 +7,7 @@ use std::time::UNIX_EPOCH;
 use storyloom_story::VideoSpec;
 use storyloom_story::video::VideoSpecError;
 
-use super::options::{Config, Inputs, Metrics, PlannerKind, Run};
-use super::value::Count;
+use super::options::{Config, Inputs, Metrics, OptionInfo, PlannerKind, Run};
 
 impl Inputs {
     /// What the files of a manifest must lie below, if it is not its own folder.
@@ -57,7 +56,32 @@ impl Config {
     }
 
     /// The options whose values cannot work, with the reason.
-    pub fn broken_rules(&self) -> Vec<(&'static str, String)> {
+    pub fn broken_rules(&self) -> Vec<(String, String)> {
+        let mut broken = self.out_of_bounds();
+        if broken.is_empty() {
+            let rules = self.broken_combinations().into_iter();
+            broken.extend(rules.map(|(key, message)| (key.to_owned(), message)));
+        }
+        broken
+    }
+
+    /// The numbers that are outside of their bounds.
+    fn out_of_bounds(&self) -> Vec<(String, String)> {
+        let mut copy = self.clone();
+        let mut broken = Vec::new();
+        for OptionInfo { key, bounds, .. } in Self::options() {
+            let numbers = copy.option(&key).map(|option| option.numbers());
+            let wrong = bounds.zip(numbers).and_then(|(bounds, numbers)| {
+                let wrong = numbers.into_iter().find(|&number| bounds.refuse(number))?;
+                Some(format!("{key} must be {bounds}, but is {wrong}"))
+            });
+            broken.extend(wrong.map(|message| (key, message)));
+        }
+        broken
+    }
+
+    /// Rules that bounds of single numbers cannot express.
+    fn broken_combinations(&self) -> Vec<(&'static str, String)> {
         let mut broken = Vec::new();
         if let Err(error) = self.video_spec().check() {
             let key = match error {
@@ -65,6 +89,7 @@ impl Config {
                 VideoSpecError::Size { .. } => "video.height",
                 VideoSpecError::Frames { .. } => "video.frames",
                 VideoSpecError::Rate => "video.fps",
+                VideoSpecError::Pixels { .. } => "video.frames",
             };
             broken.push((key, error.to_string()));
         }
@@ -74,57 +99,16 @@ impl Config {
             }
         };
         let (sampler, memory) = (&self.sampler, &self.memory);
-        let steps = [sampler.steps.t2v, sampler.steps.i2v];
         let shifts = [sampler.shift.t2v, sampler.shift.i2v];
-        let boundaries = [sampler.boundary.t2v, sampler.boundary.i2v];
-        rule(
-            steps.iter().all(|steps| (1..=1000).contains(steps)),
-            "sampler.steps",
-            "must be 1 to 1000",
-        );
         rule(
             shifts.iter().all(|&shift| shift > 0.0),
             "sampler.shift",
             "must be above 0",
         );
         rule(
-            boundaries
-                .iter()
-                .all(|boundary| (0.0..=1.0).contains(boundary)),
-            "sampler.boundary",
-            "is a share of 1, so it must be from 0 to 1",
-        );
-        rule(
-            memory.max_images <= 102,
-            "memory.max_images",
-            "must be at most 102",
-        );
-        rule(
             memory.max_images == 0 || memory.sink <= memory.max_images,
             "memory.sink",
             "must not be larger than memory.max_images",
-        );
-        rule(
-            memory.max_keyframes > 0,
-            "memory.max_keyframes",
-            "must be at least 1",
-        );
-        rule(
-            (1..=5).contains(&memory.rope_stride),
-            "memory.rope_stride",
-            "must be 1 to 5",
-        );
-        rule(self.run.attempts > 0, "run.attempts", "must be at least 1");
-        rule(
-            (1..=10_000).contains(&self.planner.ahead),
-            "planner.ahead",
-            "must be 1 to 10000",
-        );
-        rule(self.run.patience > 0, "run.patience", "must be at least 1");
-        rule(
-            (0.0..1e9).contains(&self.checkpoint.uptime),
-            "checkpoint.uptime",
-            "must not be below 0",
         );
         for (key, list) in [
             ("run.stop_signals", &self.run.stop_signals),
@@ -138,23 +122,7 @@ impl Config {
             "simulated.speed",
             "must be above 0",
         );
-        rule(self.lora.alpha >= 0.0, "lora.alpha", "must not be below 0");
         let topology = &self.topology;
-        for (key, ranks) in [
-            ("topology.tensor", topology.tensor),
-            ("topology.sequence", topology.sequence),
-            ("topology.cfg", topology.cfg),
-            ("topology.interleave", topology.interleave),
-            ("topology.patience", topology.patience),
-        ] {
-            rule(ranks >= 1, key, "must be at least 1");
-        }
-        rule(
-            topology.replicas != Count::Exactly(0),
-            "topology.replicas",
-            "must be at least 1, or \"auto\"",
-        );
-        rule(topology.cfg <= 2, "topology.cfg", "must be 1 or 2");
         rule(
             !(topology.share_decode && topology.decoders > 0),
             "topology.share_decode",
@@ -177,11 +145,6 @@ impl Config {
             "is a time as in \"2026-11-22T06:00:00Z\", or empty",
         );
         rule(
-            self.logs.progress_s >= 1,
-            "logs.progress_s",
-            "must be at least 1",
-        );
-        rule(
             is_address(&self.logs.otlp, &["http://"]),
             "logs.otlp",
             "is an address such as http://localhost:4318, without a name or password in it",
@@ -192,29 +155,6 @@ impl Config {
             "needs planner.backend = \"native\": other planners have no model to share",
         );
         let planner = &self.planner;
-        for (key, number) in [
-            ("planner.attempts", planner.attempts),
-            ("planner.concurrency", planner.concurrency),
-            ("planner.timeout_s", planner.timeout_s),
-            ("planner.max_tokens", planner.max_tokens),
-        ] {
-            rule(number >= 1, key, "must be at least 1");
-        }
-        rule(
-            (200..=4000).contains(&planner.prompt_chars),
-            "planner.prompt_chars",
-            "must be 200 to 4000",
-        );
-        rule(
-            (56..=4096).contains(&planner.picture_side),
-            "planner.picture_side",
-            "must be 56 to 4096",
-        );
-        rule(
-            (0.0..=2.0).contains(&planner.temperature),
-            "planner.temperature",
-            "must be 0 to 2",
-        );
         rule(
             planner.top_p > 0.0 && planner.top_p <= 1.0,
             "planner.top_p",
@@ -265,6 +205,89 @@ pub fn without_passwords(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::load;
+
+    /// Whatever an option takes as a number, it refuses numbers that no machine could work with.
+    #[test]
+    fn every_number_has_bounds_and_is_refused_beyond_them() {
+        let mut numbers = 0;
+        for OptionInfo { key, bounds, .. } in Config::options() {
+            let mut config = Config::default();
+            let described = config.option(&key).map(|option| option.describe());
+            if !described.is_some_and(|described| described.contains("number")) {
+                assert!(bounds.is_none(), "{key}");
+                continue;
+            }
+            numbers += 1;
+            assert!(bounds.is_some(), "{key} has no bounds");
+            // A seed is a number and no size.
+            let highest = if key == "run.seed" {
+                i128::from(i64::MAX)
+            } else {
+                1 << 62
+            };
+            for huge in [
+                highest + 1,
+                i128::from(i64::MAX),
+                i128::from(u64::MAX),
+                1 << 100,
+                -(1 << 40),
+            ] {
+                if huge <= highest && huge > 0 {
+                    continue;
+                }
+                let set = format!("{key}={huge}");
+                let problems = load(None, [], &[set]).unwrap_err();
+                assert!(problems[0].message.contains(&key), "{problems:?}");
+            }
+        }
+        assert!(numbers > 40, "{numbers}");
+    }
+
+    #[test]
+    fn a_number_out_of_bounds_is_told_with_both() {
+        for (set, wanted) in [
+            (
+                "video.width=5000",
+                "video.width must be 16 to 4096, but is 5000",
+            ),
+            (
+                "video.height=2",
+                "video.height must be 16 to 4096, but is 2",
+            ),
+            (
+                "sampler.steps.i2v=0",
+                "sampler.steps must be 1 to 1000, but is 0",
+            ),
+            ("topology.cfg=3", "topology.cfg must be 1 or 2, but is 3"),
+            (
+                "lora.alpha=-0.5",
+                "lora.alpha must be 0 to 1000000, but is -0.5",
+            ),
+            (
+                "video.frames=4294967295",
+                "video.frames must be 1 to 4097, but is 4294967295",
+            ),
+            (
+                "planner.top_k=4294967296",
+                "planner.top_k must be a whole number from 0, but is the number 4294967296; \
+                 0 to 1000000 are possible",
+            ),
+        ] {
+            let problems = load(None, [], &[set.to_owned()]).unwrap_err();
+            assert_eq!(problems[0].message, wanted);
+        }
+        // Each side and the length are possible, and all together are too much.
+        let sets = ["video.width=4096", "video.height=4096", "video.frames=4097"];
+        let problems = load(None, [], &sets.map(str::to_owned)).unwrap_err();
+        let said = &problems[0].message;
+        assert!(
+            said.contains("68736253952") && said.contains("2147483648"),
+            "{said}"
+        );
+        let sets = ["video.width=4096", "video.height=4096"];
+        assert!(load(None, [], &sets.map(str::to_owned)).is_ok());
+    }
 
     #[test]
     fn passwords_of_addresses_are_refused_and_not_shown() {

@@ -31,7 +31,12 @@ pub fn markdown() -> String {
             text,
             "| `{}` | {} | `{}` | {} |",
             info.key,
-            option.describe(),
+            match info.bounds {
+                // A text can hold any seed.
+                Some(bounds) if info.key != "run.seed" =>
+                    format!("{}: {bounds}", option.describe()),
+                _ => option.describe(),
+            },
             option.to_toml(),
             doc.join(" ")
         );

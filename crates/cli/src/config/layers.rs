@@ -76,7 +76,7 @@ impl Layers {
     fn finish(mut self) -> Result<(Config, BTreeSet<String>), Vec<ConfigProblem>> {
         if self.problems.is_empty() {
             for (key, message) in self.config.broken_rules() {
-                let place = self.place_of(key);
+                let place = self.place_of(&key);
                 self.problems.push(ConfigProblem { place, message });
             }
         }
@@ -186,7 +186,10 @@ impl Layers {
                 self.of_file.remove(key);
                 self.places.push((key.to_owned(), place));
             }
-            Some(Err(expected)) => self.problem(place, format!("{key} {expected}")),
+            Some(Err(expected)) => {
+                let possible = possible(key);
+                self.problem(place, format!("{key} {expected}{possible}"));
+            }
             None => self.unknown(key, place),
         }
     }
@@ -200,6 +203,13 @@ impl Layers {
 
 fn hint<'k>(key: &str, known: impl IntoIterator<Item = &'k str>) -> String {
     nearest(key, known).map_or_else(String::new, |near| format!("; did you mean {near:?}?"))
+}
+
+/// What a number may be, where the option is one.
+fn possible(key: &str) -> String {
+    let info = Config::options().into_iter().find(|info| info.key == key);
+    let bounds = info.and_then(|info| info.bounds);
+    bounds.map_or_else(String::new, |bounds| format!("; {bounds} are possible"))
 }
 
 fn is_group(key: &str) -> bool {
@@ -286,7 +296,7 @@ mod tests {
     fn wrong_types_name_file_line_and_key() {
         assert_eq!(
             file("[video]\n\nwidth = \"wide\"").unwrap_err(),
-            "c.toml:3: video.width must be a whole number from 0, but is the text \"wide\""
+            "c.toml:3: video.width must be a whole number from 0, but is the text \"wide\"; 16 to 4096 are possible"
         );
         assert_eq!(
             file("engine = 'torhc'").unwrap_err(),
@@ -321,7 +331,7 @@ mod tests {
         assert!(
             file("[topology]\ntensor = 0")
                 .unwrap_err()
-                .contains("c.toml:2: topology.tensor must be at least 1")
+                .contains("c.toml:2: topology.tensor must be 1 to 1024, but is 0")
         );
     }
 

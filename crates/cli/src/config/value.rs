@@ -1,9 +1,52 @@
 //! The types of option values: how each is read from TOML, and what it is called.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
+use std::ops::RangeInclusive;
 
 use storyloom_story::{Ground, nearest};
 use toml::Value;
+
+/// What a number may be, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Bounds {
+    least: f64,
+    most: f64,
+}
+
+impl Bounds {
+    /// Whether `number` is none of them.
+    pub fn refuse(&self, number: f64) -> bool {
+        !(self.least..=self.most).contains(&number)
+    }
+}
+
+impl From<RangeInclusive<u64>> for Bounds {
+    fn from(range: RangeInclusive<u64>) -> Self {
+        Self {
+            least: *range.start() as f64,
+            most: *range.end() as f64,
+        }
+    }
+}
+
+impl From<RangeInclusive<f64>> for Bounds {
+    fn from(range: RangeInclusive<f64>) -> Self {
+        Self {
+            least: *range.start(),
+            most: *range.end(),
+        }
+    }
+}
+
+impl fmt::Display for Bounds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { least, most } = *self;
+        match most - least == 1.0 && least > 0.0 {
+            true => write!(f, "{least} or {most}"),
+            false => write!(f, "{least} to {most}"),
+        }
+    }
+}
 
 /// A value that an option can have. An update that fails changes nothing.
 pub trait OptionValue {
@@ -23,6 +66,11 @@ pub trait OptionValue {
 
     /// The value as TOML.
     fn to_toml(&self) -> Value;
+
+    /// The numbers in the value.
+    fn numbers(&self) -> Vec<f64> {
+        Vec::new()
+    }
 
     /// Names that a table may have in place of a single value, outermost first.
     fn parts(&self) -> Vec<&'static str> {
@@ -119,6 +167,10 @@ macro_rules! whole_numbers {
                 Value::Integer(i64::try_from(*self).unwrap_or(i64::MAX))
             }
 
+            fn numbers(&self) -> Vec<f64> {
+                vec![*self as f64]
+            }
+
             fn describe(&self) -> String {
                 "whole number".to_owned()
             }
@@ -154,6 +206,13 @@ impl OptionValue for Count {
         }
     }
 
+    fn numbers(&self) -> Vec<f64> {
+        match self {
+            Self::Auto => Vec::new(),
+            Self::Exactly(number) => vec![f64::from(*number)],
+        }
+    }
+
     fn describe(&self) -> String {
         "\"auto\" or whole number".to_owned()
     }
@@ -172,6 +231,10 @@ impl OptionValue for f64 {
 
     fn to_toml(&self) -> Value {
         Value::Float(*self)
+    }
+
+    fn numbers(&self) -> Vec<f64> {
+        vec![*self]
     }
 
     fn describe(&self) -> String {
@@ -286,6 +349,10 @@ macro_rules! pairs {
                         .into_iter()
                         .collect(),
                 )
+            }
+
+            fn numbers(&self) -> Vec<f64> {
+                [self.$first.numbers(), self.$second.numbers()].concat()
             }
 
             fn parts(&self) -> Vec<&'static str> {

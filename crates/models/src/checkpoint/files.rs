@@ -11,6 +11,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde::de::DeserializeOwned;
 use tch::{Device, Kind, Tensor};
 
+use super::counts;
 use super::leftovers::is_leftover;
 use super::places::{refuse_stand_in, weight_files};
 use super::stamps::Stamps;
@@ -108,6 +109,8 @@ impl Checkpoint {
 
     /// Opens the named safetensors files as one set of tensors.
     pub fn from_files(folder: &Path, config: serde_json::Value, paths: &[PathBuf]) -> Result<Self> {
+        counts::check(&config)
+            .map_err(|reason| ModelError::bad_file(folder.join("config.json"), reason))?;
         let (mut entries, mut leftovers) = (BTreeMap::new(), BTreeMap::new());
         let mut files = Vec::with_capacity(paths.len());
         for (index, path) in paths.iter().enumerate() {

@@ -5,6 +5,7 @@
 //! diffusers names, converting to the wanted dtype one tensor at a time. Names of the original
 //! Wan layout are translated by a [`KeyMap`].
 
+mod counts;
 mod files;
 mod float8;
 mod folders;
