@@ -1,12 +1,14 @@
 //! Showing problems of input files with the line they are on.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 
 use miette::{Diagnostic, GraphicalReportHandler, LabeledSpan, NamedSource, SourceCode};
-use storyloom_story::Problem;
+use storyloom_story::{Problem, escaped};
 
 use crate::input::Report;
+use crate::output::tell;
 use crate::prompts::LongPrompt;
 
 /// Writes every problem to stderr: drawn on a terminal, plain lines otherwise.
@@ -15,10 +17,12 @@ pub fn show(report: &Report) {
     let fancy = stderr.is_terminal();
     for problem in &report.problems {
         let source = report.sources.get(&problem.file).map(String::as_str);
-        let text = if fancy {
-            drawn(problem, source.unwrap_or_default())
+        let source = source.unwrap_or_default();
+        // The drawing shows the source as it is.
+        let text = if fancy && matches!(escaped(source), Cow::Borrowed(_)) {
+            drawn(problem, source)
         } else {
-            plain(problem, source.unwrap_or_default())
+            plain(problem, source)
         };
         // Nobody is left to tell when stderr is gone.
         let _ = writeln!(stderr, "{text}");
@@ -32,7 +36,7 @@ pub fn show(report: &Report) {
 pub fn warn_of_prompts(prompts: &[LongPrompt]) {
     const SHOWN: usize = 20;
     for prompt in prompts.iter().take(SHOWN) {
-        eprintln!("warning: {prompt}");
+        tell(&format!("warning: {prompt}"));
     }
     if prompts.len() > SHOWN {
         let more = prompts.len() - SHOWN;
@@ -53,7 +57,8 @@ pub fn warn(warnings: &[Problem]) {
     } in warnings.iter().take(SHOWN)
     {
         // Nobody is left to tell when stderr is gone.
-        let _ = writeln!(stderr, "warning: {file}:{line}: {message}; {help}");
+        let warning = format!("warning: {file}:{line}: {message}; {help}");
+        let _ = writeln!(stderr, "{}", escaped(&warning));
     }
     if warnings.len() > SHOWN {
         let more = warnings.len() - SHOWN;
@@ -75,14 +80,20 @@ fn plain(problem: &Problem, source: &str) -> String {
         help,
         ..
     } = problem;
-    let mut text = format!("error: {file}:{line}:{column}: {message}\n");
+    let error = format!("error: {file}:{line}:{column}: {message}\n");
+    let mut text = escaped(&error).into_owned();
     if let Some(shown) = source.lines().nth(line - 1) {
         let start = column.saturating_sub(SHOWN / 2);
         let part: String = shown.chars().skip(start).take(SHOWN).collect();
-        let mark = " ".repeat(column - 1 - start.min(column - 1));
+        let before: String = part
+            .chars()
+            .take((column - 1).saturating_sub(start))
+            .collect();
+        let mark = " ".repeat(escaped(&before).chars().count());
+        let part = escaped(&part);
         text.push_str(&format!("  | {part}\n  | {mark}^\n"));
     }
-    text.push_str(&format!("  help: {help}"));
+    text.push_str(&escaped(&format!("  help: {help}")));
     text
 }
 
@@ -152,6 +163,33 @@ mod tests {
         assert!(
             text.contains("\"scenes\": 3") && text.contains("s.json:2:13"),
             "{text}"
+        );
+    }
+
+    /// The line is somebody else's.
+    #[test]
+    fn what_is_quoted_does_not_steer_the_terminal() {
+        let source = "{\"\u{1b}[2Jx\": \u{9b}31m3}";
+        for problem in storyloom_story::parse_script("a\u{1b}[31m.json", source).unwrap_err() {
+            let text = plain(&problem, source);
+            assert!(
+                !text.contains(|c: char| c.is_control() && c != '\n'),
+                "{text:?}"
+            );
+            assert!(text.contains("\\u{1b}[31m.json"), "{text}");
+        }
+        let problem = Problem {
+            file: "m".to_owned(),
+            line: 1,
+            column: 4,
+            message: "wrong".to_owned(),
+            help: "mend it".to_owned(),
+            span: (3, 1),
+        };
+        let text = plain(&problem, "a\u{1b}b!");
+        assert_eq!(
+            text,
+            "error: m:1:4: wrong\n  | a\\u{1b}b!\n  |         ^\n  help: mend it"
         );
     }
 

@@ -37,7 +37,7 @@ fn main() -> ExitCode {
         Ok(exit) => exit.into(),
         Err(Failure { exit, message }) => {
             if !message.is_empty() {
-                eprintln!("error: {message}");
+                output::tell(&format!("error: {message}"));
             }
             exit.into()
         }

@@ -3,21 +3,29 @@
 use std::io::{self, Write};
 
 use serde::Serialize;
+use storyloom_story::escaped;
 
 use crate::exit::{Exit, Failure};
 
-/// Writes `text` to stdout, with a line end.
+/// Writes `text` to stdout, with a line end. Control characters in it are shown as text: what others have
+/// written must not steer the terminal.
 ///
 /// # Errors
 /// Stdout cannot be written to. A reader that has gone away is none: it has what it wanted.
 pub fn print(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
-    match writeln!(stdout, "{}", text.trim_end()).and_then(|()| stdout.flush()) {
+    match writeln!(stdout, "{}", escaped(text.trim_end())).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Failure::new(Exit::Storage, format!("stdout: {error}")))
         }
         _ => Ok(()),
     }
+}
+
+/// Writes `text` to stderr, with a line end and as [`print`] does.
+pub fn tell(text: &str) {
+    // Nobody is left to tell when stderr is gone.
+    let _ = writeln!(io::stderr().lock(), "{}", escaped(text));
 }
 
 /// Writes `value` to stdout as JSON.

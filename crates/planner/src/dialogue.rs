@@ -8,7 +8,7 @@ use storyloom_story::{Brief, BriefKind, ErrorClass, Seed};
 
 use crate::capability::needs_eyes;
 use crate::chat::{Chat, ChatError, ChatRequest, Flaw, Role, TokenCount, Turn};
-use crate::check::{Finding, Rule, check, mend};
+use crate::check::{Finding, Rule, check, control_characters, mend};
 use crate::naming::clipped;
 use crate::planner::{PlanError, PlannedScript};
 use crate::prompts::{PromptError, Prompts};
@@ -209,6 +209,10 @@ impl Talk<'_, '_> {
         let Interview { bounds, brief, .. } = self.interview;
         let mut draft: Draft =
             read_answer(answer).map_err(|reason| vec![self.malformed(&reason)])?;
+        let unclean = control_characters(&draft);
+        if !unclean.is_empty() {
+            return Err(unclean);
+        }
         let notes = mend(&mut draft, brief, bounds);
         let findings = check(&draft, brief, bounds);
         if !findings.is_empty() {
@@ -222,13 +226,20 @@ impl Talk<'_, '_> {
     }
 
     /// Asks, and asks again until the answer has its form.
-    fn read<T: for<'de> Deserialize<'de>>(&mut self, schema: &Schema) -> Result<T, PlanError> {
+    fn read<T: Serialize + for<'de> Deserialize<'de>>(
+        &mut self,
+        schema: &Schema,
+    ) -> Result<T, PlanError> {
         let mut answer = self.ask(schema)?;
         loop {
-            match read_answer(&answer) {
+            match read_answer::<T>(&answer) {
                 Ok(value) => {
-                    self.turns.push(Turn::assistant(answer));
-                    return Ok(value);
+                    let findings = control_characters(&value);
+                    if findings.is_empty() {
+                        self.turns.push(Turn::assistant(answer));
+                        return Ok(value);
+                    }
+                    answer = self.again(answer, &findings, schema)?;
                 }
                 Err(reason) => {
                     let finding = self.malformed(&reason);
@@ -557,6 +568,25 @@ mod tests {
         assert_eq!(error.class, ErrorClass::Shot);
         assert!(error.message.contains("after 1 repairs"), "{error}");
         assert_eq!(error.raw, "no\n\nnever");
+    }
+
+    #[test]
+    fn control_characters_are_told_and_asked_for_again() {
+        let unclean = GOOD.replace("in blue light", "in \\u001b[31mblue light");
+        let parrot = Parrot::saying(&[&unclean, GOOD]);
+        let planned = hold(&parrot, Steps::Script, 1).unwrap();
+        assert_eq!(planned.repairs, 1);
+        let asked = parrot.asked.lock().unwrap();
+        let hint = &asked[1].turns.last().unwrap().text;
+        assert!(
+            hint.contains("shot 1: the prompt has the control character"),
+            "{hint}"
+        );
+        drop(asked);
+
+        let parrot = Parrot::saying(&[&unclean]);
+        let error = hold(&parrot, Steps::Script, 0).unwrap_err();
+        assert_eq!(error.class, ErrorClass::Shot);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use jsonc_parser::ast::Value;
 
 use crate::brief::{Brief, BriefKind, Language};
 use crate::clean::plain_text;
+use crate::escape::is_control;
 use crate::ids::StoryId;
 use crate::json::{self, Fields, kind, span};
 use crate::manifest_reader::InputFiles;
@@ -448,7 +449,6 @@ fn check_text(
     most: usize,
 ) -> Option<String> {
     let length = text.chars().count();
-    let control = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
     let (message, help) = if text.trim().is_empty() {
         (
             format!("\"{name}\" is empty"),
@@ -457,7 +457,7 @@ fn check_text(
     } else if length > most {
         let message = format!("\"{name}\" has {length} characters, at most {most} are read");
         (message, "say it in fewer words")
-    } else if text.contains(control) {
+    } else if text.contains(is_control) {
         let message = format!("\"{name}\" has a control character in it");
         (message, "write plain text")
     } else {

@@ -12,6 +12,7 @@
 pub mod brief;
 mod brief_reader;
 pub mod clean;
+mod escape;
 pub mod fit;
 pub mod host;
 pub mod ids;
@@ -31,6 +32,7 @@ pub mod video;
 
 pub use brief::{Brief, BriefKind, Language};
 pub use clean::plain_text;
+pub use escape::{escaped, is_control};
 pub use fit::{Fit, Ground};
 pub use host::{Clip, HostTensor, LoopState, RgbImage};
 pub use ids::{ShotId, StoryId};

@@ -7,7 +7,7 @@ use storyloom_pictures::text_at_most;
 use super::ConfigArguments;
 use crate::config::{self, Config, paths};
 use crate::exit::{Exit, Failure, Outcome};
-use crate::output::print;
+use crate::output::{print, tell};
 
 /// Arguments of `config`.
 #[derive(Debug, Args)]
@@ -73,12 +73,12 @@ pub fn load_quietly(arguments: &ConfigArguments) -> Result<Config, Failure> {
     let loaded = config::load_layers(file, environment(), &arguments.sets);
     let (mut config, from_file) = loaded.map_err(|problems| {
         for problem in problems {
-            eprintln!("error: {problem}");
+            tell(&format!("error: {problem}"));
         }
         Failure::told(Exit::Config)
     })?;
     for warning in paths::settle(&mut config, arguments.config.as_deref(), &from_file) {
-        eprintln!("warning: {warning}");
+        tell(&format!("warning: {warning}"));
     }
     Ok(config)
 }

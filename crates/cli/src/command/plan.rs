@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::diagnose;
 use crate::exit::{Exit, Failure, Outcome as CommandOutcome};
 use crate::input::{self, Input};
-use crate::output::print;
+use crate::output::{print, tell};
 use crate::planner::{self, Home, unwritable};
 use crate::plans::{Outcome, PlanRecord, Plans, Recipe};
 use crate::prompts::Meter;
@@ -289,7 +289,7 @@ fn finish(
     }
     warn_of_long_prompts(config, &stories);
     for (id, reason) in &quarantined {
-        eprintln!("quarantined: {id}: {reason}");
+        tell(&format!("quarantined: {id}: {reason}"));
     }
     let limit = config.run.quarantine_limit as usize;
     let count = quarantined.len();

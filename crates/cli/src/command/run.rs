@@ -34,6 +34,7 @@ use crate::exit::{Exit, Failure, Outcome};
 use crate::input::{self, Input};
 use crate::loading::LoadingWatch;
 use crate::logging::{self, Logging};
+use crate::output;
 use crate::planner;
 use crate::progress::{Progress, text};
 use crate::prompts::Meter;
@@ -96,13 +97,13 @@ pub fn run(arguments: &Arguments) -> Outcome {
     logging.finish();
     match result {
         Ok(exit) if place.is_shared() => Ok(place.agree(exit, &stop).unwrap_or_else(|failure| {
-            eprintln!("error: {}", failure.message);
+            output::tell(&format!("error: {}", failure.message));
             World::abort(place.as_others_end(failure.exit) as i32)
         })),
         // The others would wait for this rank.
         Err(failure) if place.is_shared() => {
             if !failure.message.is_empty() {
-                eprintln!("error: {}", failure.message);
+                output::tell(&format!("error: {}", failure.message));
             }
             World::abort(place.as_others_end(failure.exit) as i32)
         }
@@ -298,7 +299,7 @@ fn tell(outcome: &RunOutcome, (out, on_preempt): (&Path, OnPreempt), place: &Pla
             "{done} of {stories} stories done, {failed} failed, {quarantined} in quarantine{aside}"
         );
         if let Some(warning) = text::without_keyframes(*without_keyframes) {
-            eprintln!("warning: {warning}");
+            output::tell(&format!("warning: {warning}"));
         }
         if *finished_before > 0 {
             let out = out.display();

@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use storyloom_story::{Brief, BriefKind};
+use serde_json::Value;
+use storyloom_story::{Brief, BriefKind, is_control};
 
 pub use mend::mend;
 
@@ -28,6 +29,8 @@ pub enum Rule {
     ShotCount,
     /// The first shot opens with a cut.
     FirstCut,
+    /// Texts are plain: a control character in a prompt is a mistake, or meant for somebody's terminal.
+    Control,
     /// Prompts say something.
     Empty,
     /// Prompts fit the text encoder.
@@ -59,6 +62,44 @@ impl fmt::Display for Finding {
             Some(shot) => write!(f, "shot {shot}: {}", self.message),
             None => f.write_str(&self.message),
         }
+    }
+}
+
+/// The control characters in an answer, before anything of it is mended: they are refused in what models
+/// write as in what people write.
+pub fn control_characters(answer: &impl Serialize) -> Vec<Finding> {
+    let mut found = Vec::new();
+    // Plain data becomes JSON.
+    let answer = serde_json::to_value(answer).unwrap_or_default();
+    find_control("answer", None, &answer, &mut found);
+    found
+}
+
+fn find_control(name: &str, shot: Option<usize>, value: &Value, found: &mut Vec<Finding>) {
+    match value {
+        Value::String(text) => {
+            if let Some(c) = text.chars().find(|&c| is_control(c)) {
+                let message =
+                    format!("the {name} has the control character {c:?} in it; write plain text");
+                found.push(Finding {
+                    rule: Rule::Control,
+                    shot,
+                    message,
+                });
+            }
+        }
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                find_control(name, shot, value, found);
+            }
+        }
+        Value::Array(list) => {
+            for (value, number) in list.iter().zip(1..) {
+                let shot = if name == "shots" { Some(number) } else { shot };
+                find_control(name, shot, value, found);
+            }
+        }
+        _ => {}
     }
 }
 
@@ -307,6 +348,23 @@ mod tests {
             draft.shots[0].prompt = "黎明时分的小屋全景，窗户上结着霜，光线温暖而柔和".to_owned();
         });
         assert_eq!(foreign, [(Rule::Language, Some(1))]);
+    }
+
+    #[test]
+    fn control_characters_are_found_wherever_they_are() {
+        assert_eq!(control_characters(&good()), []);
+        let mut draft = good();
+        draft.shots[1].prompt.push_str(" \u{1b}[31m");
+        draft.title = "a\u{9b}b".to_owned();
+        draft.overview = "two\nlines and a\ttab".to_owned();
+        let found = control_characters(&draft);
+        let of = |shot| found.iter().find(|finding| finding.shot == shot);
+        assert!(found.iter().all(|finding| finding.rule == Rule::Control));
+        let (prompt, title) = (of(Some(2)).unwrap(), of(None).unwrap());
+        assert_eq!(found.len(), 2);
+        let wanted = "shot 2: the prompt has the control character '\\u{1b}' in it";
+        assert!(prompt.to_string().starts_with(wanted), "{prompt}");
+        assert!(title.message.starts_with("the title has"), "{title}");
     }
 
     #[test]
