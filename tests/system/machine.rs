@@ -1,6 +1,6 @@
 //! `doctor`, and machines where something is missing.
 
-use std::fs::Permissions;
+use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
@@ -16,6 +16,43 @@ fn the_doctor_finds_what_the_tests_run_with() {
     for name in ["libtorch", "ffmpeg", "cores", "memory", "disk"] {
         assert_eq!(state(name), "ok", "{name}");
     }
+}
+
+/// The doctor tries the storage of a run folder that is yet to be made, and leaves nothing.
+#[test]
+fn the_doctor_tries_the_storage_of_a_run() {
+    let shop = Workshop::new();
+    let out = shop.path("run/tonight").display().to_string();
+    let findings = call(&["doctor", "--json", "--out", &out])
+        .ended_with(0)
+        .json();
+    let findings = findings.as_array().unwrap();
+    let storage = findings.iter().find(|finding| finding["name"] == "storage");
+    assert_eq!(storage.unwrap()["state"], "ok", "{findings:?}");
+    assert_eq!(fs::read_dir(shop.path("")).unwrap().count(), 0);
+    // A file system without files to write.
+    call(&["doctor", "--out", "/proc/run"]).ended_with(69);
+}
+
+#[test]
+fn ids_that_some_storage_takes_for_one_are_told() {
+    let shop = Workshop::new();
+    let manifest = shop.manifest(&[("Ad", &[true]), ("ad", &[true])]);
+    let wanted = "the ids \"ad\" and \"Ad\" of line 1 differ only in case";
+    call(&["validate", &manifest]).ended_with(0).saying(wanted);
+    finish(&mut shop.run(&manifest, &[]))
+        .ended_with(0)
+        .saying(wanted);
+    let hidden = fs::read_dir(shop.out()).unwrap();
+    let hidden = hidden.filter(|entry| {
+        entry
+            .as_ref()
+            .unwrap()
+            .file_name()
+            .to_string_lossy()
+            .starts_with(".unf")
+    });
+    assert_eq!(hidden.count(), 0);
 }
 
 #[test]

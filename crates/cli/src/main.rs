@@ -24,6 +24,7 @@ mod ranks;
 mod room;
 mod shift;
 mod signals;
+mod storage;
 mod world;
 
 use std::process::ExitCode;

@@ -14,6 +14,7 @@ pub mod commit;
 pub mod error;
 pub mod index;
 pub mod pictures;
+pub mod probe;
 pub mod select;
 pub mod soundness;
 pub mod storage;

@@ -117,6 +117,21 @@ fn folder_of(path: &Path) -> &Path {
         .unwrap_or(Path::new("."))
 }
 
+/// The error of a file system that has neither hard links nor the rename that does not replace; that of
+/// the link where something else was the matter.
+fn neither(link: io::Error, rename: io::Error) -> io::Error {
+    use io::ErrorKind::{InvalidInput, PermissionDenied, Unsupported};
+    let unknown =
+        |error: &io::Error| matches!(error.kind(), InvalidInput | PermissionDenied | Unsupported);
+    if !unknown(&link) || !unknown(&rename) {
+        return link;
+    }
+    let reason = format!(
+        "this storage has neither hard links ({link}) nor a rename that replaces nothing ({rename})"
+    );
+    io::Error::new(link.kind(), reason)
+}
+
 impl Calls for Disk {
     fn create_folder(&self, path: &Path) -> io::Result<()> {
         match fs::create_dir(path) {
@@ -153,7 +168,7 @@ impl Calls for Disk {
                 renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE).map_err(|errno| {
                     match io::Error::from(errno).kind() {
                         io::ErrorKind::AlreadyExists => errno.into(),
-                        _ => error,
+                        _ => neither(error, errno.into()),
                     }
                 })
             }
@@ -385,6 +400,20 @@ impl Calls for FaultyDisk {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_file_system_lacks_is_named() {
+        use io::ErrorKind::{InvalidInput, NotFound, PermissionDenied};
+        let both = neither(PermissionDenied.into(), InvalidInput.into());
+        assert_eq!(both.kind(), PermissionDenied);
+        let said = both.to_string();
+        assert!(
+            said.contains("neither hard links") && said.contains("replaces nothing"),
+            "{said}"
+        );
+        let gone = neither(NotFound.into(), NotFound.into());
+        assert_eq!(gone.kind(), NotFound);
+    }
 
     #[test]
     fn a_written_file_is_whole_and_alone() {

@@ -85,10 +85,28 @@ impl StoryId {
         ))
     }
 
+    /// The id as storage sees it that takes `A` and `a` for one letter.
+    pub fn folded(&self) -> String {
+        self.0.to_ascii_lowercase()
+    }
+
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// What to do about ids that [differ in case](differ_in_case).
+pub(crate) const GIVE_ANOTHER_ID: &str =
+    "give one of them another id, so that the run folder can lie anywhere";
+
+/// What two ids are to storage that does not tell cases apart; `place` says where the other stands.
+pub(crate) fn differ_in_case(id: &StoryId, other: &StoryId, place: &str) -> String {
+    format!(
+        "the ids {:?} and {:?}{place} differ only in case: some storage takes them for one name",
+        id.as_str(),
+        other.as_str()
+    )
 }
 
 /// The letters of `name` that an id may have, accents left out, with dashes for all that is between.

@@ -213,6 +213,8 @@ struct Reader<'a> {
     scripts: BTreeMap<String, Result<StoryScript, String>>,
     /// Where each id was first used.
     places: BTreeMap<StoryId, Place>,
+    /// The ids as storage sees them that does not tell cases apart.
+    folded: BTreeMap<String, StoryId>,
     found: Vec<Line>,
     left_out: Vec<LeftOut>,
 }
@@ -231,6 +233,7 @@ impl<'a> Reader<'a> {
             accepted,
             scripts: BTreeMap::new(),
             places: BTreeMap::new(),
+            folded: BTreeMap::new(),
             found: Vec::new(),
             left_out: Vec::new(),
         };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::ids::StoryId;
+use crate::ids::{GIVE_ANOTHER_ID, StoryId, differ_in_case};
 use crate::manifest::{LeftOut, Manifest, StoryEntry};
 use crate::problem::{Findings, Problem};
 use crate::script_reader::check_script;
@@ -73,6 +73,15 @@ pub fn read_scripts<'f>(
         let help = "put story scripts with names ending in .json there";
         let problem = whole_file(folder, "there is no story script", help);
         found.problems.push(problem);
+    }
+    let mut folded: BTreeMap<String, &StoryId> = BTreeMap::new();
+    for story in stories.keys() {
+        if let Some(other) = folded.insert(story.folded(), story) {
+            let message = differ_in_case(story, other, "");
+            found
+                .warnings
+                .push(whole_file(folder, &message, GIVE_ANOTHER_ID));
+        }
     }
     let mut manifest = Manifest::default();
     for (position, (story, entry)) in stories.into_iter().enumerate() {

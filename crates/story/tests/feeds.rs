@@ -67,6 +67,29 @@ fn brief(line: &Line) -> &Brief {
 
 /// The same brief in JSON and as every spreadsheet may write it.
 #[test]
+fn ids_that_differ_only_in_case_are_told() {
+    let brief = |id: &str| format!("{{\"id\": \"{id}\", \"title\": \"Mug\"}}\n");
+    let text = [brief("Story"), brief("other"), brief("story")].concat();
+    let (lines, findings) = read_lines("m.jsonl", &text, Layout::JsonLines, &Folder);
+    assert_eq!((lines.len(), findings.problems.len()), (3, 0));
+    let found = shown(&findings.warnings);
+    assert_eq!(findings.warnings.len(), 1, "{found}");
+    assert!(
+        found.contains("m.jsonl:3") && found.contains("\"Story\" of line 1"),
+        "{found}"
+    );
+    let script = r#"{"scenes": [{"scene_num": 1, "video_prompts": ["a dog"]}]}"#;
+    let scripts = [("f/A.json", script), ("f/a.json", script)];
+    let (manifest, warnings) = storyloom_story::manifest_from_scripts("f", scripts).unwrap();
+    assert_eq!(manifest.stories.len(), 2);
+    assert!(
+        shown(&warnings).contains("differ only in case"),
+        "{}",
+        shown(&warnings)
+    );
+}
+
+#[test]
 fn a_row_is_what_its_line_of_json_would_be() {
     let json = r#"{"id":"a","title":"Lamp, \"Noor\"","selling_points":["soft light","no\nflicker"],"shots":3,"seed":18446744073709551615,"size":[832,480]}"#;
     let wanted = good(json, Layout::JsonLines);

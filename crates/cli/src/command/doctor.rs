@@ -7,12 +7,15 @@ use std::process::Command;
 
 use clap::Args;
 use serde::Serialize;
+use storyloom_memory::Disk;
+use storyloom_memory::probe::{Footing, nearest_folder, probe};
 use storyloom_models::cuda;
 use storyloom_orchestrator::RunError;
 use storyloom_orchestrator::output::try_encoder;
 
 use crate::exit::{Exit, Outcome};
 use crate::output::{print, print_json};
+use crate::storage::{ELSEWHERE, LOCAL_INDEX};
 
 /// Arguments of `doctor`.
 #[derive(Debug, Args)]
@@ -20,6 +23,10 @@ pub struct Arguments {
     /// Folder whose disk is looked at.
     #[arg(default_value = ".")]
     folder: PathBuf,
+    /// Run folder, there or yet to be made, whose storage is tried: a few hidden files are written there,
+    /// or in the nearest folder above that is there, and removed.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
@@ -48,7 +55,8 @@ enum State {
 
 /// Looks at everything; fails with 69 when something is missing that a run needs.
 pub fn run(arguments: &Arguments) -> Outcome {
-    let findings = vec![
+    let folder = arguments.out.as_deref().map(nearest_folder);
+    let mut findings = vec![
         libtorch(),
         ffmpeg(),
         cuda(),
@@ -57,8 +65,9 @@ pub fn run(arguments: &Arguments) -> Outcome {
         mpi(),
         cores(),
         memory(),
-        disk(&arguments.folder),
+        disk(folder.as_deref().unwrap_or(&arguments.folder)),
     ];
+    findings.extend(folder.as_deref().map(storage));
     let missing = findings
         .iter()
         .any(|finding| finding.state == State::Missing);
@@ -250,6 +259,34 @@ fn disk(folder: &Path) -> Finding {
             format!("{}: {error}", folder.display()),
             "name a folder that exists",
         ),
+    }
+}
+
+/// Does what a run does with files.
+fn storage(folder: &Path) -> Finding {
+    let place = folder.display();
+    match probe(&Disk, folder) {
+        Err(unfit) if unfit.is_lasting() => {
+            missing("storage", format!("{place}: {unfit}"), ELSEWHERE)
+        }
+        Err(unfit) => missing(
+            "storage",
+            format!("{place}: {unfit}"),
+            "name a folder that can be written to",
+        ),
+        Ok(Footing { locks: false, .. }) => absent(
+            "storage",
+            format!("{place} can hold a run folder, but programs cannot lock files there"),
+            LOCAL_INDEX,
+        ),
+        Ok(Footing {
+            folds_case: true, ..
+        }) => absent(
+            "storage",
+            format!("{place} can hold a run folder, and takes A and a for one name"),
+            "give stories ids that differ in more than case",
+        ),
+        Ok(_) => ok("storage", format!("{place} can hold a run folder")),
     }
 }
 

@@ -42,6 +42,7 @@ use crate::ranks;
 use crate::room;
 use crate::shift::Shift;
 use crate::signals::{self, Work};
+use crate::storage;
 use crate::world::{self, Place};
 
 /// Arguments of `run`.
@@ -143,6 +144,9 @@ fn on_this_rank(
         input.limit(limit);
     }
     check_pixels(config, &input)?;
+    if place.is_first() {
+        storage::check(&arguments.out, &input, !config.memory.path.is_empty())?;
+    }
     let config = &with_resize(config, arguments, place, stop)?;
     let settings = run_config(config, arguments, &input, place);
     if config.top.engine == EngineKind::Torch {

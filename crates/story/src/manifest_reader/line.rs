@@ -8,7 +8,7 @@ use super::{Accepted, Reader};
 use crate::brief::Brief;
 use crate::brief_reader::{Named, note_path, read_brief, read_size};
 use crate::fit::{Fit, Ground};
-use crate::ids::StoryId;
+use crate::ids::{GIVE_ANOTHER_ID, StoryId, differ_in_case};
 use crate::json::{self, Fields, kind, span};
 use crate::manifest::{LeftOut, StoryEntry};
 use crate::method::Method;
@@ -131,6 +131,11 @@ impl Reader<'_> {
             return None;
         }
         self.places.insert(id.clone(), place);
+        if let Some(other) = self.folded.insert(id.folded(), id.clone()) {
+            let line = self.places.get(&other).map_or(1, |place| place.line);
+            let message = differ_in_case(&id, &other, &format!(" of line {line}"));
+            self.problems.warn(span(value), message, GIVE_ANOTHER_ID);
+        }
         Some(id)
     }
 
