@@ -10,12 +10,13 @@
 
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+FUZZ=tests/fuzz
+SECONDS_EACH="${1:-60}"
+TARGETS=("${@:2}")
+set --
 . scripts/setup.sh
 set +e
 
-FUZZ=tests/fuzz
-SECONDS_EACH="${1:-60}"
-shift
 if ! cargo +nightly fuzz --version >/dev/null 2>&1; then
   echo 'fuzz: needs `rustup toolchain install nightly` and `cargo install cargo-fuzz --locked`' >&2
   exit 69
@@ -25,14 +26,14 @@ OPTIONS=(--fuzz-dir "$FUZZ" --sanitizer none --features torch)
 export LD_LIBRARY_PATH="$LIBTORCH/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 cargo +nightly fuzz build "${OPTIONS[@]}" || exit 1
 
-if [ "$#" -eq 0 ]; then
-  mapfile -t all < <(cd "$FUZZ/fuzz_targets" && printf '%s\n' *.rs)
-  set -- "${all[@]%.rs}"
+if [ "${#TARGETS[@]}" -eq 0 ]; then
+  mapfile -t TARGETS < <(cd "$FUZZ/fuzz_targets" && printf '%s\n' *.rs)
+  TARGETS=("${TARGETS[@]%.rs}")
 fi
 
 FOUND=0
 FIGURES=()
-for target in "$@"; do
+for target in "${TARGETS[@]}"; do
   printf '== fuzz %s, %s s\n' "$target" "$SECONDS_EACH"
   mkdir -p "$FUZZ/corpus/$target"
   log="$FUZZ/target/$target.log"

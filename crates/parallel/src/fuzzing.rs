@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crate::attend::introduce;
 use crate::frame::{self, Greeting, LONGEST_LIST, VERSION};
 use crate::proof::{Claim, Conversation};
+use crate::seal::{self, Handshake};
 use crate::{reception, wire};
 
 const WORLD: &str = "secret";
@@ -47,8 +48,16 @@ pub fn receive(bytes: &[u8]) {
     }
     let proof = String::from_utf8_lossy(bytes);
     let conversation = Conversation::new(WORLD, &Greeting::default(), String::new());
-    let is_proof = conversation.is_ok_and(|it| it.is_proof(Claim::IsRank, &proof));
+    let Ok(conversation) = conversation else {
+        return;
+    };
+    let is_proof = conversation.is_proof(Claim::IsRank, &proof);
     assert!(!is_proof, "somebody guessed it");
+    let answered = seal::answer(&conversation, bytes);
+    assert!(answered.is_err(), "a stranger has a key");
+    if let Ok((handshake, _)) = Handshake::begin(&conversation) {
+        assert!(handshake.end(bytes).is_err(), "a stranger has a key");
+    }
 }
 
 /// What somebody says whom a rank calls.
