@@ -44,6 +44,35 @@ fn ends_when_asked(mut child: Child) {
     assert_eq!(child.wait().unwrap().code(), Some(75));
 }
 
+/// Handlers are there before the constructors of the libraries run, which takes longest.
+#[test]
+fn a_signal_in_the_first_moments_is_a_request_to_stop() {
+    let shop = Workshop::new();
+    let manifest = shop.manifest(&[("ad", &[true; 20])]);
+    for (signal, number) in [
+        (Signal::TERM, 15),
+        (Signal::INT, 2),
+        (Signal::USR1, 10),
+        (Signal::USR2, 12),
+    ] {
+        let mut child = shop
+            .run(&manifest, &["simulated.step_ms=500"])
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let status = format!("/proc/{}/status", child.id());
+        wait_until(&mut child, || {
+            let status = fs::read_to_string(&status).unwrap_or_default();
+            let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+            let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+            caught.is_some_and(|mask| mask >> (number - 1) & 1 == 1)
+        });
+        send(signal, child.id());
+        assert_eq!(child.wait().unwrap().code(), Some(75), "{signal:?}");
+    }
+    assert!(!shop.out().join("run.json").exists());
+}
+
 #[test]
 fn a_signal_ends_a_run_that_reads_its_input() {
     let shop = Workshop::new();

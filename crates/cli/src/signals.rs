@@ -2,6 +2,8 @@
 //!
 //! Signals that were ignored when this program started stay so: `nohup` and shells mean it.
 
+mod early;
+
 use std::io::IsTerminal;
 use std::process::Command;
 use std::sync::Arc;
@@ -49,9 +51,14 @@ static HEARD: Heard = Heard {
 };
 
 impl Heard {
+    /// Whether there is something to save.
+    fn is_there_work(&self) -> bool {
+        self.has_begun.load(Ordering::SeqCst)
+    }
+
     /// What follows a signal to stop: all of it may be done inside a signal handler.
     fn hear(&self, signal: i32, stop: &AtomicBool) {
-        if !self.has_begun.load(Ordering::SeqCst) {
+        if !self.is_there_work() {
             low_level::exit(Exit::Stopped as i32);
         }
         let now = milliseconds();
@@ -87,6 +94,11 @@ fn milliseconds() -> u64 {
 /// From now on the first request to stop is noted and heeded at the next good moment.
 pub fn begin() {
     HEARD.has_begun.store(true, Ordering::SeqCst);
+}
+
+/// Leaves all signals to whoever sets handlers of its own.
+pub fn leave_to_others() {
+    early::forget_others(&[]);
 }
 
 /// The signals of a list like `TERM,USR1`.
@@ -149,7 +161,9 @@ pub fn stop_flag(settings: &Run, work: Work) -> Result<StopFlag, Failure> {
     for &signal in &drain {
         flag::register(signal, Arc::clone(&shot)).map_err(failed)?;
     }
-    environment::let_in(&[stop, drain].concat());
+    let named = [stop, drain].concat();
+    early::forget_others(&named);
+    environment::let_in(&named);
     Ok(StopFlag::new(step, shot))
 }
 

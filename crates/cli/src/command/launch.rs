@@ -6,6 +6,7 @@ use clap::Args;
 use storyloom_parallel::launcher::{Ended, launch};
 
 use crate::exit::{Exit, Failure, Outcome};
+use crate::signals;
 
 /// Arguments of `launch`.
 #[derive(Debug, Args)]
@@ -30,6 +31,8 @@ pub fn run(arguments: &Arguments) -> Outcome {
         )
     })?;
     let resumable = Exit::Stopped as i32;
+    // The launcher has handlers of its own, which pass on what they hear.
+    signals::leave_to_others();
     let ended = launch(
         arguments.ranks,
         &program.into_os_string(),
