@@ -17,7 +17,6 @@ mod loading;
 mod logging;
 mod output;
 mod planner;
-mod plans;
 mod progress;
 mod prompts;
 mod ranks;

@@ -7,15 +7,13 @@ mod pictures;
 use std::sync::Arc;
 
 use storyloom_memory::Disk;
+use storyloom_orchestrator::PlannerDescription;
 use storyloom_orchestrator::planning::ranks::{plan_briefs, reopen};
 use storyloom_orchestrator::planning::simulated::SimulatedPlanner;
-use storyloom_orchestrator::planning::{
-    PlanError, PlanRequest, PlannedScript, PlannerDescription, Settle,
-};
 use storyloom_orchestrator::{RunConfig, RunFolder, RunOutcome, StopFlag, StoryPlanner};
 use storyloom_pictures::InputFolder;
 use storyloom_planner::Planner;
-use storyloom_story::{StoryId, StoryScript};
+use storyloom_story::{PlanRequest, Settle, StoryId, StoryScript};
 use storyloom_telemetry::Reporter;
 
 use crate::config::Config;
@@ -26,7 +24,7 @@ use crate::input::Input;
 use crate::prompts::Meter;
 use crate::world::Place;
 
-pub use build::{Home, build};
+use build::{Home, build};
 pub use capability::unwritable;
 pub use pictures::{Depth, NamedPicture, PictureChecks, Use};
 
@@ -48,6 +46,20 @@ pub fn of_rank(
         return Ok(None);
     }
     boxed(config, &input.folder, place, stop).map(Some)
+}
+
+/// The planner of a program that makes no stories. Whoever asks looks at the prompts.
+///
+/// # Errors
+/// As for [`build`].
+pub fn alone(
+    config: &Config,
+    folder: &InputFolder,
+    stop: &StopFlag,
+) -> Result<BoxedPlanner, Failure> {
+    let planner = build(config, folder, stop, || Home::alone(config))?;
+    let meter = None;
+    Ok(Box::new(Plugged { planner, meter }))
 }
 
 fn boxed(
@@ -107,45 +119,12 @@ impl StoryPlanner for Plugged {
     }
 
     fn plan(&self, requests: &[PlanRequest], settle: &Settle) {
-        let requests: Vec<_> = requests
-            .iter()
-            .map(|request| storyloom_planner::PlanRequest {
-                brief: request.brief,
-                seed: request.seed,
-                attempt: request.attempt,
-            })
-            .collect();
-        self.planner.plan_each(&requests, &|place, planned| {
+        self.planner.plan_each(requests, &|place, planned| {
             if let Ok(planned) = &planned {
                 self.tell_long_prompts(&requests[place].brief.id, &planned.script);
             }
-            settle(place, translated(planned));
+            settle(place, planned);
         });
-    }
-}
-
-/// A script of crate `planner` as the orchestrator wants it.
-fn translated(
-    planned: Result<storyloom_planner::PlannedScript, storyloom_planner::PlanError>,
-) -> Result<PlannedScript, PlanError> {
-    match planned {
-        Ok(planned) => Ok(PlannedScript {
-            script: planned.script,
-            reference: planned.reference,
-            picture: planned.picture,
-            text: planned.raw,
-            repairs: planned.repairs,
-            notes: planned.notes,
-            departures: planned.departures,
-            tokens_read: planned.tokens.prompt,
-            tokens: planned.tokens.completion,
-        }),
-        Err(error) => Err(PlanError {
-            class: error.class,
-            message: error.message,
-            text: error.raw,
-            outlook: error.outlook,
-        }),
     }
 }
 

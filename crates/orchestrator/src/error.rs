@@ -3,10 +3,9 @@
 use std::path::PathBuf;
 
 use storyloom_memory::MemoryError;
-use storyloom_story::{ErrorClass, StoryId};
+use storyloom_story::{ErrorClass, PlanError, StoryId};
 
 use crate::engine::EngineError;
-use crate::planning::PlanError;
 
 /// What ends a run, a story or an attempt at a shot.
 #[derive(Debug, thiserror::Error)]
@@ -16,7 +15,7 @@ pub enum RunError {
     #[error(transparent)]
     Engine(#[from] EngineError),
     /// A brief could not be planned.
-    #[error(transparent)]
+    #[error("plan: {0}")]
     Plan(#[from] PlanError),
     /// The run folder could not be read or written.
     #[error(transparent)]

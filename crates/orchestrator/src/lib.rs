@@ -48,6 +48,6 @@ pub use config::{
 };
 pub use engine::{EngineDescription, EngineError, Scores, ShotEngine, StepObserver};
 pub use error::RunError;
-pub use planning::{PlanError, PlanRequest, PlannedScript, PlannerDescription, StoryPlanner};
+pub use planning::{PlannerDescription, StoryPlanner};
 pub use run::{Makers, RunOutcome, run};
 pub use run_folder::{RunFolder, StoryState};

@@ -13,18 +13,19 @@ use storyloom_orchestrator::cost::PlanCost;
 use storyloom_orchestrator::pipeline::{PipelineSettings, plain_run};
 use storyloom_orchestrator::planning::ranks::{plan_briefs, reopen};
 use storyloom_orchestrator::planning::simulated::SimulatedPlanner;
-use storyloom_orchestrator::planning::{Settle, is_planned, read_plan};
+use storyloom_orchestrator::planning::{is_planned, read_plan};
 use storyloom_orchestrator::run::run_on;
 use storyloom_orchestrator::set_aside::marks;
 use storyloom_orchestrator::simulated::SimulatedEngine;
 use storyloom_orchestrator::status::{Plans, status};
 use storyloom_orchestrator::verify::{Depth, Verdict, verify};
 use storyloom_orchestrator::{
-    Makers, PlanError, PlanRequest, PlannerDescription, RunConfig, RunError, RunFolder, RunOutcome,
-    StopAt, StopFlag, StoryPlanner, StoryState, quarantine,
+    Makers, PlannerDescription, RunConfig, RunError, RunFolder, RunOutcome, StopAt, StopFlag,
+    StoryPlanner, StoryState, quarantine,
 };
 use storyloom_story::{
-    Brief, ErrorClass, Line, Outlook, Scene, Seed, ShotScript, StoryId, StoryScript,
+    Brief, ErrorClass, Line, Outlook, PlanError, PlanRequest, Scene, Seed, Settle, ShotScript,
+    StoryId, StoryScript,
 };
 use storyloom_telemetry::shift::{Journal, Shift, ShiftEnd, ShiftStart, read_shifts};
 use storyloom_telemetry::{AttemptEnd, Reporter, Silent};
@@ -202,7 +203,7 @@ impl StoryPlanner for Meddling {
 
 fn error(class: ErrorClass, message: &str) -> Option<PlanError> {
     Some(PlanError {
-        text: "Once upon".to_owned(),
+        raw: "Once upon".to_owned(),
         ..PlanError::new(class, message)
     })
 }

@@ -8,6 +8,8 @@ use storyloom_story::{ErrorClass, Outlook};
 
 use crate::schema::Schema;
 
+pub use storyloom_story::TokenCount;
+
 /// Who says something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -71,22 +73,6 @@ pub struct ChatRequest {
     pub seed: u64,
     /// Whether the question makes no sense without its picture.
     pub needs_picture: bool,
-}
-
-/// Tokens of a question and of its answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct TokenCount {
-    /// Tokens that were read.
-    pub prompt: u64,
-    /// Tokens that were written.
-    pub completion: u64,
-}
-
-impl std::ops::AddAssign for TokenCount {
-    fn add_assign(&mut self, other: Self) {
-        self.prompt += other.prompt;
-        self.completion += other.completion;
-    }
 }
 
 /// What is wrong with an answer besides its words.

@@ -6,85 +6,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use storyloom_pictures::{Picture, PictureFolder};
-use storyloom_story::{Brief, ErrorClass, Ground, Outlook, Seed, StoryScript};
+use storyloom_story::{Brief, ErrorClass, Ground, Seed};
 
 use crate::capability::{CannotWrite, needs_eyes};
-use crate::chat::{Chat, ModelIdentity, Sampling, TokenCount};
+use crate::chat::{Chat, ModelIdentity, Sampling};
 use crate::check::{check, mend};
 use crate::dialogue::{Interview, Steps};
 use crate::prompts::{PromptError, Prompts, TemplateVersion};
 use crate::rules;
 use crate::schema::Bounds;
 
-/// One brief to be planned.
-#[derive(Debug, Clone, Copy)]
-pub struct PlanRequest<'a> {
-    /// What is asked for.
-    pub brief: &'a Brief,
-    /// Where all randomness comes from, see [`Seed::derive_plan`].
-    pub seed: Seed,
-    /// Which attempt this is, from 0.
-    pub attempt: u32,
-}
-
-/// A script that keeps all rules, and how it came about.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PlannedScript {
-    /// The script.
-    pub script: StoryScript,
-    /// Prompt of a picture that shows the product or the main character, where one was asked for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reference: Option<String>,
-    /// SHA-256 of the picture of the product, as it was read for the model.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub picture: Option<String>,
-    /// Everything the model said; empty where there is none.
-    pub raw: String,
-    /// How often the model had to put an answer right.
-    pub repairs: u32,
-    /// What was mended without the model, and what of the brief was not used.
-    pub notes: Vec<String>,
-    /// How the model was asked otherwise than the recipe says, since its server takes no other
-    /// question.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub departures: Vec<String>,
-    /// Tokens of all questions and answers.
-    pub tokens: TokenCount,
-}
-
-/// Why a brief has no script.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct PlanError {
-    /// What that means: [`ErrorClass::Shot`] for this brief only, any other for all of them.
-    pub class: ErrorClass,
-    /// What happened, and what to do about it.
-    pub message: String,
-    /// What the model said until then.
-    pub raw: String,
-    /// What another seed would do.
-    pub outlook: Outlook,
-}
-
-impl PlanError {
-    /// An error of a brief about which no model has said anything yet.
-    pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
-        Self {
-            class,
-            message: message.into(),
-            raw: String::new(),
-            outlook: Outlook::Open,
-        }
-    }
-
-    /// The error of a brief that has no script from any seed.
-    pub fn hopeless(message: impl Into<String>) -> Self {
-        Self {
-            outlook: Outlook::Hopeless,
-            ..Self::new(ErrorClass::Shot, message)
-        }
-    }
-}
+pub use storyloom_story::{PlanError, PlanRequest, PlannedScript, Settle};
 
 /// What makes scripts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -180,9 +112,6 @@ impl PlannerSettings {
         }
     }
 }
-
-/// Hears what came of a request: its place among the requests, and the script.
-pub type Settle<'a> = dyn Fn(usize, Result<PlannedScript, PlanError>) + Sync + 'a;
 
 enum Backend {
     Rules,
@@ -397,20 +326,14 @@ fn by_rules(brief: &Brief, bounds: &Bounds, seed: Seed) -> Result<PlannedScript,
     }
     notes.extend(unshown);
     Ok(PlannedScript {
-        script: draft.into_script(),
-        reference: None,
-        picture: None,
-        raw: String::new(),
-        repairs: 0,
         notes,
-        departures: Vec::new(),
-        tokens: TokenCount::default(),
+        ..PlannedScript::plain(draft.into_script())
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use storyloom_story::{BriefKind, StoryId};
+    use storyloom_story::{BriefKind, Outlook, StoryId};
 
     use super::*;
     use storyloom_pictures::Limits;

@@ -1,17 +1,17 @@
 //! `storyloom plan`: briefs in, a manifest out.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use clap::Args;
 use storyloom_memory::{Disk, Storage};
-use storyloom_orchestrator::StopFlag;
+use storyloom_orchestrator::planning::beforehand::Beforehand;
+use storyloom_orchestrator::planning::shelf::{Kept, Outcome, Shelf};
+use storyloom_orchestrator::{RunError, StopFlag, StoryPlanner};
 use storyloom_pictures::{InputFolder, Limits};
-use storyloom_planner::{PlanRequest, Planner};
-use storyloom_story::{Brief, ErrorClass, Line, Outlook, Seed, StoryEntry, StoryId};
+use storyloom_story::{Brief, Line, StoryEntry, StoryId};
 
 use super::{ConfigArguments, config};
 use crate::config::Config;
@@ -19,8 +19,7 @@ use crate::diagnose;
 use crate::exit::{Exit, Failure, Outcome as CommandOutcome};
 use crate::input::{self, Input};
 use crate::output::{print, tell};
-use crate::planner::{self, Home, unwritable};
-use crate::plans::{Outcome, PlanRecord, Plans, Recipe};
+use crate::planner::{self, unwritable};
 use crate::prompts::Meter;
 use crate::signals::{self, Work};
 
@@ -60,20 +59,13 @@ pub fn run(arguments: &Arguments) -> CommandOutcome {
     if arguments.dry_run {
         return tell_input(&config, arguments, &requests);
     }
-    let plans = Plans::take(&arguments.out)?;
-    let planner = planner::build(&config, &requests.folder, &stop, || Home::alone(&config))?;
-    let desk = Desk {
-        config: &config,
-        planner: &planner,
-        plans: &plans,
-        requests: &requests,
-        retry: arguments.retry,
-        stop: &stop,
-        done: AtomicUsize::new(0),
-        halted: AtomicBool::new(false),
-        failure: Mutex::new(None),
+    let Some(shelf) = Shelf::take(&arguments.out)? else {
+        let message = format!("another program is planning {}", arguments.out.display());
+        return Err(Failure::new(Exit::Stopped, message));
     };
-    let records = desk.work()?;
+    let planner = planner::alone(&config, &requests.folder, &stop)?;
+    let asked = (&requests, arguments.retry);
+    let records = plan_all(&config, asked, planner.as_ref(), &shelf, &stop)?;
     finish(&config, arguments, &requests, &records)
 }
 
@@ -113,150 +105,50 @@ fn warn_of_long_prompts<'a>(config: &Config, stories: impl IntoIterator<Item = &
     }
 }
 
-/// What the threads that plan share.
-struct Desk<'a> {
-    config: &'a Config,
-    planner: &'a Planner,
-    plans: &'a Plans,
-    requests: &'a Input,
-    retry: bool,
-    stop: &'a StopFlag,
-    done: AtomicUsize,
-    /// Nothing more is begun.
-    halted: AtomicBool,
-    /// Why not.
-    failure: Mutex<Option<Failure>>,
+/// Settles every brief, and tells how far that is.
+fn plan_all(
+    config: &Config,
+    (requests, retry): (&Input, bool),
+    planner: &dyn StoryPlanner,
+    shelf: &Shelf,
+    stop: &StopFlag,
+) -> Result<Vec<Kept>, Failure> {
+    let briefs: Vec<&Brief> = requests.briefs().collect();
+    let done = AtomicUsize::new(0);
+    let beforehand = Beforehand {
+        planner,
+        shelf,
+        seed: config.run.seed,
+        attempts: config.planner.attempts,
+        pictures: &requests.pictures,
+        retry,
+        stop,
+        done: &done,
+    };
+    let pause = Duration::from_secs(u64::from(config.logs.progress_s));
+    let (over, is_over) = channel::<()>();
+    let (count, told) = (briefs.len(), &done);
+    let kept = std::thread::scope(|scope| {
+        scope.spawn(move || tell_progress(count, told, pause, &is_over));
+        let kept = beforehand.plan_all(&briefs);
+        drop(over);
+        kept
+    });
+    kept.map_err(|error| match error {
+        RunError::Stopped => {
+            let message = "stopped early; everything is saved, run the same command again";
+            Failure::new(Exit::Stopped, message)
+        }
+        RunError::Plan(error) => Failure::new(error.class.into(), error),
+        error => error.into(),
+    })
 }
 
-impl Desk<'_> {
-    /// Settles every brief; the records are in the order of the briefs.
-    fn work(&self) -> Result<Vec<PlanRecord>, Failure> {
-        let briefs: Vec<&Brief> = self.requests.briefs().collect();
-        let records: Vec<Mutex<Option<PlanRecord>>> =
-            briefs.iter().map(|_| Mutex::new(None)).collect();
-        let next = AtomicUsize::new(0);
-        let plan = || {
-            while !self.is_halted() {
-                let position = next.fetch_add(1, Ordering::Relaxed);
-                let Some(brief) = briefs.get(position) else {
-                    return;
-                };
-                match self.settle(brief) {
-                    Ok(record) => {
-                        *lock(&records[position]) = Some(record);
-                        self.done.fetch_add(1, Ordering::Relaxed);
-                    }
-                    Err(failure) => self.halt(failure),
-                }
-            }
-        };
-        let (over, is_over) = channel::<()>();
-        std::thread::scope(|scope| {
-            let count = briefs.len();
-            scope.spawn(move || self.tell_progress(count, &is_over));
-            let threads: Vec<_> = (0..self.planner.capacity().min(briefs.len()))
-                .map(|_| scope.spawn(plan))
-                .collect();
-            for thread in threads {
-                // If it panicked it has said so, and its brief has no record.
-                let _ = thread.join();
-            }
-            drop(over);
-        });
-        if let Some(failure) = lock(&self.failure).take() {
-            return Err(failure);
-        }
-        let records: Option<Vec<_>> = records
-            .into_iter()
-            .map(|record| record.into_inner().unwrap_or_else(PoisonError::into_inner))
-            .collect();
-        records.ok_or_else(stopped)
+fn tell_progress(briefs: usize, done: &AtomicUsize, pause: Duration, is_over: &Receiver<()>) {
+    while is_over.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+        let done = done.load(Ordering::Relaxed);
+        eprintln!("{done} of {briefs} briefs planned");
     }
-
-    fn is_halted(&self) -> bool {
-        self.halted.load(Ordering::Relaxed) || self.stop.asked().is_some()
-    }
-
-    /// The first reason is the one that is told.
-    fn halt(&self, failure: Failure) {
-        self.halted.store(true, Ordering::Relaxed);
-        lock(&self.failure).get_or_insert(failure);
-    }
-
-    fn tell_progress(&self, briefs: usize, is_over: &Receiver<()>) {
-        let pause = Duration::from_secs(u64::from(self.config.logs.progress_s));
-        while is_over.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
-            let done = self.done.load(Ordering::Relaxed);
-            eprintln!("{done} of {briefs} briefs planned");
-        }
-    }
-
-    /// Finds the record of a brief, or plans it and writes one.
-    fn settle(&self, brief: &Brief) -> Result<PlanRecord, Failure> {
-        let run_seed = brief.seed.unwrap_or(self.config.run.seed);
-        let picture = brief.product_image.as_ref();
-        let recipe = Recipe {
-            planner: self.planner.describe(),
-            run_seed,
-            picture_sha256: picture.and_then(|path| self.requests.pictures.get(path).cloned()),
-        };
-        let mut first = 0;
-        if let Some(record) = self.plans.find(brief, &recipe) {
-            match &record.outcome {
-                Outcome::Quarantined { .. } if self.retry => first = record.attempt + 1,
-                _ => return Ok(record),
-            }
-        }
-        let record = self.plan(brief, recipe, first)?;
-        self.plans.store(&record)?;
-        Ok(record)
-    }
-
-    /// Tries a brief as often as is allowed and as another seed may help.
-    fn plan(&self, brief: &Brief, recipe: Recipe, first: u32) -> Result<PlanRecord, Failure> {
-        let attempts = self.config.planner.attempts;
-        let mut attempt = first;
-        loop {
-            let seed = Seed::derive_plan(recipe.run_seed, &brief.id, attempt);
-            let request = PlanRequest {
-                brief,
-                seed,
-                attempt,
-            };
-            let record =
-                |outcome| PlanRecord::new(brief.clone(), recipe.clone(), attempt, seed.0, outcome);
-            let error = match self.planner.plan_one(&request) {
-                Ok(planned) => return Ok(record(Outcome::Planned(Box::new(planned)))),
-                Err(error) => error,
-            };
-            match error.class {
-                ErrorClass::Shot => {
-                    tracing::warn!(story = %brief.id, attempt, "{error}");
-                    if attempt + 1 >= first + attempts || error.outlook == Outlook::Hopeless {
-                        return Ok(record(Outcome::Quarantined {
-                            reason: error.message,
-                            raw: error.raw,
-                        }));
-                    }
-                }
-                ErrorClass::Interrupted => return Err(stopped()),
-                class => {
-                    let message = format!("{}: {error}; what is planned so far is saved", brief.id);
-                    return Err(Failure::new(class.into(), message));
-                }
-            }
-            attempt += 1;
-        }
-    }
-}
-
-fn stopped() -> Failure {
-    let message = "stopped early; everything is saved, run the same command again";
-    Failure::new(Exit::Stopped, message)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Writes the manifest of all stories that have a script, and says what has none.
@@ -264,7 +156,7 @@ fn finish(
     config: &Config,
     arguments: &Arguments,
     requests: &Input,
-    records: &[PlanRecord],
+    records: &[Kept],
 ) -> CommandOutcome {
     let out = &arguments.out;
     let mut text = String::new();
@@ -294,7 +186,7 @@ fn finish(
     let limit = config.run.quarantine_limit as usize;
     let count = quarantined.len();
     if stories.is_empty() || (limit > 0 && count > limit) {
-        let plans = Plans::folder_of(out);
+        let plans = Shelf::folder_of(out);
         let message = format!(
             "{count} of {} briefs have no usable script, so there is no manifest; see {}",
             requests.lines.len(),

@@ -3,10 +3,10 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use storyloom_story::{ErrorClass, Line, StoryId};
+use storyloom_story::{ErrorClass, Line, PlanError, StoryId};
 use storyloom_telemetry::{Event, Reporter};
 
-use super::{PlanError, StoryPlanner, away};
+use super::{StoryPlanner, away};
 use crate::admission::Asked;
 use crate::config::{RunConfig, StopAt, StopFlag};
 use crate::error::RunError;
@@ -84,7 +84,7 @@ impl<'a> Desk<'a> {
             away::what_is_left(&work.unplanned())
         );
         let error = PlanError { message, ..error };
-        tracing::error!("{error}; stories that have a script are made before the run ends");
+        tracing::error!("plan: {error}; stories that have a script are made before the run ends");
         work.end_planning(error.into());
     }
 
@@ -101,7 +101,7 @@ impl<'a> Desk<'a> {
         let (tries, others) = (work.tries(), work.others_make);
         drop(work);
         tracing::warn!(
-            "{error}; asked again in {} s, stories that have a script are made meanwhile",
+            "plan: {error}; asked again in {} s, stories that have a script are made meanwhile",
             pause.as_secs()
         );
         match others {

@@ -3,13 +3,11 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use storyloom_story::{Brief, ErrorClass, Outlook, Seed};
+use storyloom_story::{Brief, ErrorClass, Outlook, PlanError, PlanRequest, PlannedScript, Seed};
 use storyloom_telemetry::{AttemptEnd, Event};
 
 use super::desk::{Desk, Held, PAUSE};
-use super::{
-    PlanError, PlanRecord, PlanRequest, PlannedScript, StoryPlanner, check_script, commit_plan,
-};
+use super::{PlanRecord, StoryPlanner, check_script, commit_plan};
 use crate::error::RunError;
 use crate::lease::Lease;
 use crate::quarantine;
@@ -252,7 +250,7 @@ impl Desk<'_> {
         error: &PlanError,
     ) -> Result<(), RunError> {
         let (story, shot) = (file.id.clone(), None);
-        let reason = error.to_string();
+        let reason = format!("plan: {error}");
         let for_now = error.class == ErrorClass::Transient;
         let (event, state) = match for_now {
             true => (
@@ -280,7 +278,7 @@ impl Desk<'_> {
         file.state = state;
         if !for_now {
             quarantine::write_reproducer(self.folder, self.config, &file)?;
-            quarantine::write_text(self.folder, &file.id, &error.text)?;
+            quarantine::write_text(self.folder, &file.id, &error.raw)?;
         }
         lease.check()?;
         self.folder.write_story(&file)?;

@@ -4,9 +4,12 @@
 
 use std::time::{Duration, Instant};
 
-use storyloom_story::{Brief, ErrorClass, Scene, Seed, ShotScript, StoryScript};
+use storyloom_story::{
+    Brief, ErrorClass, PlanError, PlanRequest, PlannedScript, Scene, Seed, Settle, ShotScript,
+    StoryScript,
+};
 
-use super::{PlanError, PlanRequest, PlannedScript, PlannerDescription, Settle, StoryPlanner};
+use super::{PlannerDescription, StoryPlanner};
 use crate::config::StopFlag;
 use crate::cost::PlanCost;
 
