@@ -2,8 +2,10 @@
 //! stdout, stderr and the files it leaves.
 #![allow(clippy::unwrap_used, reason = "tests stop at the first surprise")]
 
+mod bad_inputs;
 mod briefs;
 mod browser;
+mod damage;
 mod durable;
 mod feeds;
 mod films;

@@ -442,12 +442,16 @@ fn tidy<E>(studio: &Studio<E>, file: &StoryFile) -> Result<(), RunError> {
     let story = studio.bank.story_folder(&file.id);
     let staging = studio.bank.staging(&file.id);
     for name in storage.list(&staging)? {
-        storage.remove(&staging.join(name))?;
+        if !staging.join(&name).is_dir() {
+            storage.remove(&staging.join(name))?;
+        }
     }
     for part in ["", "commits", "keyframes", "checkpoints"] {
         let folder = story.join(part);
         for name in storage.list(&folder)? {
-            if name.starts_with(UNFINISHED) || part == "checkpoints" {
+            let is_left = name.starts_with(UNFINISHED) || part == "checkpoints";
+            // Nobody here makes folders there: one is somebody else's.
+            if is_left && !folder.join(&name).is_dir() {
                 storage.remove(&folder.join(name))?;
             }
         }
