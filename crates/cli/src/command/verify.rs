@@ -34,6 +34,12 @@ pub fn run(arguments: &Arguments) -> Outcome {
         print_json(&verdict)?;
     } else {
         print(&text(&verdict))?;
+        if !verdict.ok {
+            let folder = arguments.folder.display();
+            eprintln!(
+                "what is not finished the next start makes; what is damaged `storyloom repair {folder}` heals"
+            );
+        }
     }
     Ok(if verdict.ok {
         Exit::Done
