@@ -1,7 +1,6 @@
 //! A run: all stories of a manifest, in order of priority.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -28,7 +27,8 @@ use crate::quarantine;
 use crate::run_folder::{RunFolder, StoryFile, StoryState};
 use crate::set_aside::{self, changed, marks};
 use crate::shot::{Checkpoints, Studio};
-use crate::story::{StoryError, WHOLE_VIDEO, make_story};
+use crate::sizes::missing;
+use crate::story::{StoryError, make_story};
 use crate::work::{MOMENT, Next, Rank, Ranked, Unplanned, Work};
 
 /// How a run ended.
@@ -395,7 +395,7 @@ impl<E: ShotEngine> Night<'_, E> {
         };
         match &file.state {
             StoryState::Done => {
-                if let Some(missing) = missing(self.studio, self.folder, file) {
+                if let Some(missing) = missing(self.studio.bank, self.folder, file) {
                     tracing::warn!(story = %file.id, "finished, but {missing}; it is looked after");
                     return Ok(false);
                 }
@@ -536,35 +536,6 @@ pub fn sweep(folder: &RunFolder, grace: Duration) -> Result<Sweep, RunError> {
         &blobs,
         grace,
     )?)
-}
-
-/// What of a story that says it is done is gone or has another size, if anything. Contents are `verify`'s
-/// matter.
-fn missing<E>(studio: &Studio<E>, folder: &RunFolder, file: &StoryFile) -> Option<String> {
-    let story = folder.story(&file.id);
-    if file.script.is_none() {
-        return Some("its script is gone".to_owned());
-    }
-    let is_there = |shot: ShotId| {
-        studio.bank.is_committed(&file.id, shot) && story.join(format!("{shot}.mp4")).is_file()
-    };
-    let found = match file.sizes.is_empty() {
-        // Earlier builds have noted no sizes.
-        true => file
-            .shots()
-            .find(|(shot, _)| !is_there(*shot))
-            .map(|(shot, _)| format!("the record or the video of its shot {shot} is gone")),
-        false => file.sizes.first_difference(&story),
-    };
-    let film = || (!has_film(&story, file)).then(|| format!("its {WHOLE_VIDEO} is gone or cut"));
-    found.or_else(film)
-}
-
-/// Whether a story has the whole video that it notes, or one that is as long.
-fn has_film(story: &Path, file: &StoryFile) -> bool {
-    let bytes = file.video.as_ref().map(|video| video.content.bytes);
-    let found = std::fs::metadata(story.join(WHOLE_VIDEO));
-    found.is_ok_and(|found| found.is_file() && bytes.is_none_or(|bytes| bytes == found.len()))
 }
 
 /// Programs with an index on one machine; more than anybody starts on purpose.

@@ -1,9 +1,11 @@
 //! One shot, from its request to its commit record. **Start reading here.**
 
+mod clock;
+mod steps;
+
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use storyloom_memory::arrays::{decode_frames, encode_array, encode_frames};
 use storyloom_memory::commit::RECORD_FORMAT;
@@ -15,19 +17,20 @@ use storyloom_memory::{
     SeenRecord,
 };
 use storyloom_story::{
-    Clip, ErrorClass, HostTensor, LoopState, Resolution, RgbImage, ShotInputs, ShotRequest, Stage,
-    StoryId,
+    Clip, ErrorClass, HostTensor, Resolution, RgbImage, ShotInputs, ShotRequest, Stage, StoryId,
 };
-use storyloom_telemetry::{Event, Reporter};
-use tracing::field;
+use storyloom_telemetry::Reporter;
 
-use crate::config::{CheckpointSettings, StopAt, StopFlag};
-use crate::engine::{EngineError, SaveLoop, Scores, ShotEngine, StepObserver};
+use crate::config::{StopAt, StopFlag};
+use crate::engine::{EngineError, Scores, ShotEngine};
 use crate::error::RunError;
-use crate::gate::{Gate, Gates, Pass};
+use crate::gate::Gates;
 use crate::lease::Lease;
 use crate::lost_record::Lost;
 use crate::output::{ClipForm, VideoFiles};
+use clock::StageClock;
+pub use steps::Checkpoints;
+use steps::Steps;
 
 /// What every shot of a run is made with.
 pub struct Studio<'a, E> {
@@ -47,43 +50,6 @@ pub struct Studio<'a, E> {
     pub checkpoints: Checkpoints,
     /// Where shots wait for the networks.
     pub gates: Gates,
-}
-
-/// Decides when a shot that is being made is saved.
-#[derive(Debug)]
-pub struct Checkpoints {
-    settings: CheckpointSettings,
-    /// How long the last save took, in seconds.
-    cost: Mutex<f64>,
-}
-
-impl Checkpoints {
-    /// Before the first save its cost is taken to be a quarter of a second.
-    pub fn new(settings: CheckpointSettings) -> Self {
-        Self {
-            settings,
-            cost: Mutex::new(0.25),
-        }
-    }
-
-    /// How long a save takes, in seconds.
-    fn cost(&self) -> f64 {
-        *self.cost.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn note_cost(&self, seconds: f64) {
-        *self.cost.lock().unwrap_or_else(PoisonError::into_inner) = seconds;
-    }
-
-    fn is_due(&self, done: usize, unsaved: Duration) -> bool {
-        match self.settings {
-            CheckpointSettings::Every(steps) => done.is_multiple_of(steps.max(1)),
-            CheckpointSettings::Auto { uptime } => {
-                let period = (2.0 * uptime.as_secs_f64() * self.cost()).sqrt();
-                unsaved.as_secs_f64() >= period
-            }
-        }
-    }
 }
 
 /// What one shot is given besides its request.
@@ -185,7 +151,7 @@ pub(crate) fn make_files<E: ShotEngine>(
         store_outputs(studio, plan, &latents, &clip, &chosen)
     })?;
     Ok(CommitRecord {
-        seconds: clock.seconds,
+        seconds: clock.into_seconds(),
         ..record
     })
 }
@@ -205,17 +171,10 @@ fn denoise<E: ShotEngine>(
         if studio.stop.asked() == Some(StopAt::Step) {
             return Err(RunError::Stopped);
         }
-        let mut steps = Steps {
-            studio,
-            basis: plan.basis(engine.describe().fingerprint),
-            saved: Instant::now(),
-            trouble: None,
-        };
+        let mut steps = Steps::new(studio, plan.basis(engine.describe().fingerprint));
         let resume = steps.resume();
         let latents = engine.denoise(inputs, &conditions, resume, &mut steps);
-        if let Some(trouble) = steps.trouble {
-            return Err(trouble);
-        }
+        steps.end()?;
         let latents = latents?;
         finite(Stage::Denoise, &latents)?;
         Ok(latents)
@@ -442,177 +401,4 @@ pub(crate) fn check_scores(scores: &Scores, pictures: usize) -> Result<(), Engin
         class: ErrorClass::Shot,
         message,
     })
-}
-
-/// Times the stages of a shot and reports them.
-struct StageClock<'a> {
-    reporter: &'a dyn Reporter,
-    plan: &'a ShotPlan,
-    seconds: BTreeMap<Stage, f64>,
-    /// What the next stage has waited for its turn.
-    waited: f64,
-}
-
-impl<'a> StageClock<'a> {
-    fn new(reporter: &'a dyn Reporter, plan: &'a ShotPlan) -> Self {
-        Self {
-            reporter,
-            plan,
-            seconds: BTreeMap::new(),
-            waited: 0.0,
-        }
-    }
-
-    /// Waits for its turn. That is not the time of the stage that follows.
-    fn enter<'g>(&mut self, gate: &'g Gate) -> Pass<'g> {
-        let came = Instant::now();
-        let pass = gate.enter(self.plan.remaining);
-        self.waited = came.elapsed().as_secs_f64();
-        pass
-    }
-
-    /// Does the work of a stage, behind its gate if it has one.
-    fn time<T>(
-        &mut self,
-        stage: Stage,
-        gate: Option<&Gate>,
-        work: impl FnOnce() -> Result<T, RunError>,
-    ) -> Result<T, RunError> {
-        let pass = gate.map(|gate| self.enter(gate));
-        let begun = Instant::now();
-        let waited = std::mem::take(&mut self.waited);
-        let ShotRequest { story, shot, .. } = &self.plan.request;
-        self.reporter.report(&Event::StageBegun {
-            story,
-            shot: *shot,
-            stage,
-            waited,
-        });
-        let span = tracing::info_span!("stage", %stage, waited, error = field::Empty);
-        let result = span.in_scope(work).inspect_err(|error| {
-            span.record("error", field::display(error));
-        })?;
-        drop(span);
-        drop(pass);
-        let seconds = begun.elapsed().as_secs_f64();
-        self.seconds.insert(stage, seconds);
-        self.reporter.report(&Event::StageFinished {
-            story,
-            shot: *shot,
-            stage,
-            seconds,
-            waited,
-        });
-        Ok(result)
-    }
-}
-
-/// Between two steps: reports, saves and stops.
-struct Steps<'a, E> {
-    studio: &'a Studio<'a, E>,
-    basis: Basis,
-    /// When the shot was begun or saved last.
-    saved: Instant,
-    /// Why the loop was stopped, if not because somebody asked.
-    trouble: Option<RunError>,
-}
-
-impl<E> Steps<'_, E> {
-    /// The loop as it was saved, if it was and still fits.
-    fn resume(&self) -> Option<LoopState> {
-        let ShotRequest { story, shot, .. } = &self.basis.request;
-        let saved = self.studio.bank.saved_step(&self.basis);
-        let (state, report) = match &saved {
-            Ok(None) => return None,
-            Ok(Some(state)) => {
-                let (done, total) = (state.done, state.total);
-                (
-                    saved.clone().ok().flatten(),
-                    Event::ShotResumed {
-                        story,
-                        shot: *shot,
-                        done,
-                        total,
-                    },
-                )
-            }
-            Err(reason) => (
-                None,
-                Event::CheckpointIgnored {
-                    story,
-                    shot: *shot,
-                    reason,
-                },
-            ),
-        };
-        self.studio.reporter.report(&report);
-        state
-    }
-
-    /// Saves the loop. Trouble that may pass costs only what a kill would cost now.
-    fn save(&mut self, state: &SaveLoop) {
-        let begun = Instant::now();
-        let ShotRequest { story, shot, .. } = &self.basis.request;
-        let saved = state().map_err(RunError::from).and_then(|state| {
-            self.studio.bank.save_step(&self.basis, &state)?;
-            Ok(state.done)
-        });
-        self.saved = Instant::now();
-        match saved {
-            Ok(done) => {
-                let seconds = begun.elapsed().as_secs_f64();
-                self.studio.checkpoints.note_cost(seconds);
-                self.studio.reporter.report(&Event::CheckpointSaved {
-                    story,
-                    shot: *shot,
-                    done,
-                    seconds,
-                });
-            }
-            Err(error) if error.class() == ErrorClass::Transient => {
-                tracing::warn!(%error, %story, %shot, "the running shot was not saved");
-            }
-            Err(error) => self.trouble = Some(error),
-        }
-    }
-}
-
-impl<E> StepObserver for Steps<'_, E> {
-    fn step_finished(&mut self, done: usize, total: usize, state: &SaveLoop) -> bool {
-        let ShotRequest { story, shot, .. } = &self.basis.request;
-        self.studio.reporter.report(&Event::StepFinished {
-            story,
-            shot: *shot,
-            done,
-            total,
-        });
-        let stop = self.studio.stop.asked() == Some(StopAt::Step);
-        let due = done < total && self.studio.checkpoints.is_due(done, self.saved.elapsed());
-        if stop || due {
-            self.save(state);
-        }
-        if stop {
-            // Also after the last step, since decoding may take longer than there is time.
-            self.trouble.get_or_insert(RunError::Stopped);
-        }
-        self.trouble.is_none()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn saving_pays_off_when_the_loss_is_larger() {
-        let hour = Duration::from_secs(3600);
-        let auto = Checkpoints::new(CheckpointSettings::Auto { uptime: hour });
-        auto.note_cost(2.0);
-        // sqrt(2 * 3600 * 2) = 120 seconds.
-        assert!(!auto.is_due(7, Duration::from_secs(119)));
-        assert!(auto.is_due(7, Duration::from_secs(121)));
-        let every = Checkpoints::new(CheckpointSettings::Every(3));
-        let due: Vec<usize> = (1..8).filter(|&n| every.is_due(n, hour)).collect();
-        assert_eq!(due, [3, 6]);
-    }
 }
