@@ -8,7 +8,7 @@ use crate::error::CommError;
 use crate::frame::{self, Greeting, LONGEST_GREETING, LONGEST_LIST, Message, Refusal, VERSION};
 use crate::meeting::{Holder, Meeting};
 use crate::proof::{Claim, Conversation, nonce};
-use crate::rendezvous::as_seen_from;
+use crate::rendezvous::{LONG, as_seen_from};
 use crate::seal::{Encryption, Handshake, Seal};
 
 /// Time for a connection to come about, and for an answer to a greeting.
@@ -75,9 +75,15 @@ pub(crate) fn attend(
     me: &Greeting,
     patience: Duration,
 ) -> Result<Vec<SocketAddr>, CommError> {
-    let deadline = Instant::now() + patience;
+    let begun = Instant::now();
+    let deadline = begun + patience;
     let mut last = Attempt::default();
-    let mut heard = Instant::now();
+    let mut heard = begun;
+    let mut is_told = false;
+    let who = match meeting.holder {
+        Holder::RankZero => "rank 0",
+        Holder::Launcher => "its launcher",
+    };
     while Instant::now() < deadline {
         for &port in &meeting.ports {
             for address in last.addresses(meeting, port) {
@@ -92,12 +98,13 @@ pub(crate) fn attend(
         if meeting.holder == Holder::Launcher && heard.elapsed() > LAUNCHER_IS_GONE {
             return Err(launcher_is_gone(me.rank));
         }
+        if !is_told && begun.elapsed() > LONG {
+            is_told = true;
+            let (rank, place) = (me.rank, meeting.place());
+            tracing::warn!("rank {rank} waits for {who} at {place}: {}", last.reason);
+        }
         std::thread::sleep(PAUSE);
     }
-    let who = match meeting.holder {
-        Holder::RankZero => "rank 0",
-        Holder::Launcher => "its launcher",
-    };
     Err(CommError::Absent(format!(
         "rank {} of {} waited {} s for {who} at {}: {}; see what it says, then start the run again",
         me.rank,

@@ -12,6 +12,8 @@ use crate::proof::Claim;
 use crate::reception::{Caller, Reception};
 use crate::seal::Encryption;
 
+/// A wait that somebody should hear of.
+pub(crate) const LONG: Duration = Duration::from_secs(10);
 /// Time between two looks.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -57,6 +59,7 @@ pub(crate) fn serve(
             wait = Duration::ZERO;
         }
         gathering.let_go();
+        gathering.tell_missing();
     }
     gathering.tell_addresses();
     Ok(())
@@ -69,6 +72,8 @@ struct Gathering<'a> {
     began: Instant,
     /// When the first that came would no longer wait.
     deadline: Option<Instant>,
+    /// Whether it was said who is waited for.
+    is_told: bool,
 }
 
 impl<'a> Gathering<'a> {
@@ -78,6 +83,7 @@ impl<'a> Gathering<'a> {
             guests: BTreeMap::new(),
             began: Instant::now(),
             deadline: None,
+            is_told: false,
         }
     }
 
@@ -136,10 +142,26 @@ impl<'a> Gathering<'a> {
         });
     }
 
+    fn missing(&self) -> Vec<usize> {
+        let ranks = 0..self.expected.size;
+        let missing = ranks.filter(|rank| !self.guests.contains_key(rank));
+        missing.collect()
+    }
+
+    /// Says once who is waited for, if that takes long.
+    fn tell_missing(&mut self) {
+        if !self.is_told && self.began.elapsed() > LONG {
+            self.is_told = true;
+            let (missing, size) = (self.missing(), self.expected.size);
+            tracing::warn!(
+                "ranks {missing:?} of {size} have not come to the rendezvous yet; they are waited for"
+            );
+        }
+    }
+
     /// Tells those who came who did not.
     fn give_up(&self) -> CommError {
-        let missing = (0..self.expected.size).filter(|rank| !self.guests.contains_key(rank));
-        let ranks: Vec<usize> = missing.collect();
+        let ranks = self.missing();
         let seconds = self.began.elapsed().as_secs();
         let news = Message::Missing {
             ranks: ranks.clone(),
