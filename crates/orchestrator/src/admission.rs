@@ -11,6 +11,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 
+use rayon::prelude::*;
 use serde_json::{Value, json};
 use storyloom_memory::storage::{UNFINISHED, move_aside};
 use storyloom_story::{Brief, Line, Seed, StoryId};
@@ -129,7 +130,7 @@ impl RunFolder {
             true => self.asked(line),
             false => Ok(Asked::New(StoryFile::pending(line))),
         };
-        lines.iter().map(look).collect()
+        lines.par_iter().map(look).collect()
     }
 
     /// How a story stands that is asked for now. Nothing is written.

@@ -116,7 +116,10 @@ pub fn run_on<E: ShotEngine>(
         checkpoints: Checkpoints::new(config.checkpoint),
         gates: Gates::new(engine.capacities()),
     };
-    let work = Mutex::new(sort(&studio, config, asked, lines));
+    let work = Mutex::new(sort(&studio, config, &asked, lines));
+    let finished = asked
+        .into_iter()
+        .map(|asked| Some(asked).filter(is_finished));
     let marked = marked(&folder, config, lines)?;
     let night = Night {
         studio: &studio,
@@ -124,6 +127,7 @@ pub fn run_on<E: ShotEngine>(
         config,
         lines,
         marked,
+        finished: Mutex::new(finished.collect()),
         gone: Mutex::default(),
         leases: &leases,
         work: &work,
@@ -179,6 +183,8 @@ struct Night<'a, E> {
     lines: &'a [Line],
     /// Stories that earlier starts have set aside.
     marked: BTreeSet<StoryId>,
+    /// Stories that were finished when the start looked, by their places: nobody changes these.
+    finished: Mutex<Vec<Option<Asked>>>,
     /// Pictures of stories that go on or are done which cannot be read any more: how many, and the first.
     gone: Mutex<(usize, Option<String>)>,
     leases: &'a Leases,
@@ -321,8 +327,13 @@ impl<E: ShotEngine> Night<'_, E> {
     }
 
     fn turn(&self, story: &Ranked) -> Result<Turn, RunError> {
-        let line = &self.lines[story.rank.place()];
-        if self.is_over(&self.folder.asked(line)?)? {
+        let place = story.rank.place();
+        let line = &self.lines[place];
+        let asked = match self.known_finished(place) {
+            Some(asked) => asked,
+            None => self.folder.asked(line)?,
+        };
+        if self.is_over(&asked)? {
             return Ok(Turn::Over);
         }
         if self.studio.stop.asked().is_some() {
@@ -337,6 +348,12 @@ impl<E: ShotEngine> Night<'_, E> {
         let turn = self.hold(line, lease, taken_from);
         reporter.report(&Event::StoryLeft { story });
         turn
+    }
+
+    /// A story that was finished when the start looked, at its first turn.
+    fn known_finished(&self, place: usize) -> Option<Asked> {
+        let mut finished = self.finished.lock().unwrap_or_else(PoisonError::into_inner);
+        finished.get_mut(place)?.take()
     }
 
     /// A turn with the lease in hand.
@@ -607,15 +624,17 @@ fn open_bank(
 }
 
 /// Puts everything in order: stories with a script are ready, briefs wait to be planned.
-fn sort<E>(studio: &Studio<E>, config: &RunConfig, asked: Vec<Asked>, lines: &[Line]) -> Work {
+fn sort<E>(studio: &Studio<E>, config: &RunConfig, asked: &[Asked], lines: &[Line]) -> Work {
     let mut work = Work::new(config.replicas);
     work.outcome.stories = asked.len() + config.left_out.len();
     let (mut shots, mut shots_done) = (0, 0);
-    for (place, (asked, line)) in asked.into_iter().zip(lines).enumerate() {
+    for (place, (asked, line)) in asked.iter().zip(lines).enumerate() {
         let file = asked.file();
         let is_there = |shot: ShotId| studio.bank.is_committed(&file.id, shot);
         let committed = match asked {
             Asked::New(_) => 0,
+            // Whether its files are there is looked at when its turn comes.
+            asked if is_finished(asked) => file.shot_count(),
             _ => file.shots().filter(|(shot, _)| is_there(*shot)).count(),
         };
         let count = file.shot_count();
@@ -626,7 +645,7 @@ fn sort<E>(studio: &Studio<E>, config: &RunConfig, asked: Vec<Asked>, lines: &[L
             _ => Rank::new(priority(line), count - committed, place),
         };
         let id = file.id.clone();
-        match (&file.script, &asked) {
+        match (&file.script, asked) {
             (Some(_), _) | (None, Asked::Changed { .. }) => work.add(Ranked { rank, id }),
             (None, _) => work.add_brief(rank, Unplanned::new(id)),
         }
@@ -637,6 +656,11 @@ fn sort<E>(studio: &Studio<E>, config: &RunConfig, asked: Vec<Asked>, lines: &[L
         shots_done,
     });
     work
+}
+
+/// Whether a story says that it is done, and is what is asked for.
+fn is_finished(asked: &Asked) -> bool {
+    matches!(asked, Asked::Known(file) if file.state == StoryState::Done)
 }
 
 /// Shots that have their record.
