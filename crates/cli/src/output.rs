@@ -7,14 +7,30 @@ use storyloom_story::escaped;
 
 use crate::exit::{Exit, Failure};
 
+/// Puts the cursor of a terminal at its top left and clears what is below.
+const HOME: &str = "\x1b[H\x1b[J";
+
 /// Writes `text` to stdout, with a line end. Control characters in it are shown as text: what others have
 /// written must not steer the terminal.
 ///
 /// # Errors
 /// Stdout cannot be written to. A reader that has gone away is none: it has what it wanted.
 pub fn print(text: &str) -> Result<(), Failure> {
+    print_after("", text)
+}
+
+/// As [`print`], in place of all that the terminal shows.
+///
+/// # Errors
+/// As [`print`].
+pub fn draw(text: &str) -> Result<(), Failure> {
+    print_after(HOME, text)
+}
+
+fn print_after(begin: &str, text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
-    match writeln!(stdout, "{}", escaped(text.trim_end())).and_then(|()| stdout.flush()) {
+    let written = writeln!(stdout, "{begin}{}", escaped(text.trim_end()));
+    match written.and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Failure::new(Exit::Storage, format!("stdout: {error}")))
         }

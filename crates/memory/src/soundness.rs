@@ -114,6 +114,7 @@ pub fn why_unreadable(error: &MemoryError) -> Option<&'static str> {
     };
     match source.kind() {
         io::ErrorKind::NotFound => Some("it is gone"),
+        io::ErrorKind::InvalidInput => Some("no plain file stands in its place"),
         io::ErrorKind::IsADirectory => Some("a folder stands in its place"),
         io::ErrorKind::NotADirectory => Some("a file stands where its folder belongs"),
         _ if source.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {

@@ -2,7 +2,8 @@
 
 use std::fmt::Debug;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -182,7 +183,7 @@ impl Calls for Disk {
 
 impl<C: Calls> Storage for C {
     fn read(&self, path: &Path) -> Result<Vec<u8>> {
-        fs::read(path).map_err(|error| MemoryError::storage("read", path, error))
+        read_plain(path).map_err(|error| MemoryError::storage("read", path, error))
     }
 
     fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {
@@ -252,6 +253,25 @@ impl<C: Calls> Storage for C {
         names.sort();
         Ok(names)
     }
+}
+
+/// Reads a file. What else may have its name is not waited for: a pipe nobody writes into would keep its
+/// reader for ever.
+fn read_plain(path: &Path) -> io::Result<Vec<u8>> {
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+    let mut options = File::options();
+    let mut file = options.read(true).custom_flags(nonblocking).open(path)?;
+    let found = file.metadata()?;
+    if found.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    if !found.is_file() {
+        let reason = "no plain file stands in its place";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(found.len()).unwrap_or(0));
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn with_temporary<C: Calls, T>(

@@ -82,6 +82,7 @@ impl RunFolder {
             stories: lines.iter().map(|line| line.id().clone()).collect(),
         };
         let path = self.run_path();
+        self.bring_back(&path)?;
         match self.find_run_file()? {
             Found::Sound(before) => self.check_same(&before, &run)?,
             Found::Gone => self.check_records(&run, lines)?,
@@ -104,7 +105,35 @@ impl RunFolder {
                 self.write_json(&path, &longer)?;
             }
         }
+        self.keep_copy(&path)?;
         Ok(asked)
+    }
+
+    /// Puts the copy of `run.json` in its place, if it is gone or damaged.
+    pub(crate) fn bring_back(&self, path: &Path) -> Result<(), RunError> {
+        let found = self.find_json::<RunFile>(path)?;
+        let Found::Sound(copy) = self.find_json::<RunFile>(&self.run_copy())? else {
+            return Ok(());
+        };
+        match found {
+            Found::Sound(_) => return Ok(()),
+            Found::Gone => tracing::warn!("run.json is gone; its copy takes its place"),
+            Found::Damaged(reason) => self.give_way::<RunFile>(path, &reason)?,
+        }
+        self.create_json(path, &copy).map(drop)
+    }
+
+    /// Keeps what `run.json` says now a second time.
+    fn keep_copy(&self, path: &Path) -> Result<(), RunError> {
+        let bytes = self.storage().read(path)?;
+        let copy = self.run_copy();
+        if self.storage().read(&copy).is_ok_and(|kept| kept == bytes) {
+            return Ok(());
+        }
+        if copy.symlink_metadata().is_ok_and(|found| !found.is_file()) {
+            move_aside(self.storage().as_ref(), &copy)?;
+        }
+        Ok(self.storage().write(&copy, &bytes)?)
     }
 
     /// As [`begin`](Self::begin) for a program that makes no shots: the run is begun by those who

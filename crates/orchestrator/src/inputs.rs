@@ -263,11 +263,20 @@ fn shows_the_same(
     if decode_picture(path, bytes).is_ok_and(|picture| picture == kept) {
         return true;
     }
-    let shaped = file.size.and_then(|size| {
-        let (pictures, _) = open_pictures(config, file).ok()?;
-        in_shape(config, file, &pictures, size.generated()).ok()
-    });
+    // A story whose file is lost knows no size; what it remembers has it.
+    let made = file
+        .size
+        .map_or_else(|| size_of(&kept), Resolution::generated);
+    let shaped = open_pictures(config, file).ok();
+    let shaped = shaped.and_then(|(pictures, _)| in_shape(config, file, &pictures, made).ok());
     shaped.is_some_and(|shaped| shaped.get(place) == Some(&kept))
+}
+
+fn size_of(picture: &RgbImage) -> Resolution {
+    Resolution {
+        width: picture.width(),
+        height: picture.height(),
+    }
 }
 
 impl InputFile {

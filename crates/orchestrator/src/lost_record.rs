@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use storyloom_memory::{BlobRef, CommitRecord, Sealed};
+use storyloom_memory::{BlobRef, CommitRecord, MemoryError, Sealed};
 use storyloom_story::{ShotId, Stage, StoryId};
 use storyloom_telemetry::AttemptEnd;
 use storyloom_telemetry::shift::{Attempt, read_shifts};
@@ -55,7 +55,15 @@ impl Lost {
         later: &[ShotId],
         there: &BTreeSet<ShotId>,
     ) -> Result<Option<Self>, RunError> {
-        let Some(&follower) = later.iter().find(|shot| there.contains(shot)) else {
+        // One that is damaged is lost as well.
+        let is_sound = |shot: &&ShotId| {
+            there.contains(shot)
+                && !matches!(
+                    studio.bank.record(story, **shot),
+                    Err(MemoryError::Damaged { .. })
+                )
+        };
+        let Some(&follower) = later.iter().find(is_sound) else {
             return Ok(None);
         };
         let mut lost = Self {

@@ -36,8 +36,9 @@ pub(crate) fn mend_shot<E: ShotEngine>(
         let path = studio.bank.record_path(story, shot);
         let reason = format!(
             "files that it names are gone or damaged ({}), and made again the shot has {what} than it \
-             says: on another device or with other programs than then. Put the files back from a copy, \
-             or have the shot and those after it made anew: `storyloom repair --anew`, then the run",
+             says: on another device or with other programs than then. Put the files back from a copy \
+             and `storyloom retry` the story, or have the shot and those after it made anew: \
+             `storyloom repair DIR {story} --anew`",
             harms
                 .iter()
                 .map(|harm| harm.path.display().to_string())

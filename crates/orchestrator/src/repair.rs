@@ -11,6 +11,7 @@
 mod index;
 mod story;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -25,8 +26,9 @@ use crate::folder_file::Found;
 use crate::lease::{Claim, Lease, Leases};
 use crate::memory_view::references;
 use crate::output::VideoFiles;
-use crate::planning::PlannerFile;
-use crate::run_folder::{RunFile, RunFolder, StoryFile};
+use crate::planning::{PlannerFile, is_planned};
+use crate::run_folder::{RunFile, RunFolder, StoryFile, StoryState};
+use crate::verify::{VerifyProblem, check_stories};
 use story::Healer;
 
 /// What `repair` came to.
@@ -92,10 +94,12 @@ pub fn repair(folder: &RunFolder, repair: &Repair) -> Result<Repaired, RunError>
     let mut repaired = Repaired::default();
     let run = run_file(folder, &mut repaired)?;
     planner_file(folder, &mut repaired)?;
-    let stories = match repair.stories {
+    let mut stories = match repair.stories {
         [] => all_stories(folder, run.as_ref())?,
         some => some.to_vec(),
     };
+    let mut seen = BTreeSet::new();
+    stories.retain(|story| seen.insert(story.clone()));
     repaired.stories = stories.len();
     let blobs = BlobStore::new(folder.blobs(), folder.storage().clone());
     let videos = run.as_ref().map_or(Videos::Encoded, RunFile::videos);
@@ -116,11 +120,37 @@ pub fn repair(folder: &RunFolder, repair: &Repair) -> Result<Repaired, RunError>
         .zip(looked)
         .filter(|(_, is_healthy)| !is_healthy);
     let ill: Vec<&StoryId> = ill.map(|(story, _)| story).collect();
-    if !ill.is_empty() {
-        let storage = folder.storage().clone();
-        let leases = Leases::join(folder.leases(), storage, repair.patience)?;
-        for story in ill {
-            in_hand(&healer, &leases, (story, repair.patience), &mut repaired)?;
+    let storage = folder.storage().clone();
+    let leases = match ill.is_empty() {
+        true => None,
+        false => Some(Leases::join(folder.leases(), storage, repair.patience)),
+    };
+    match leases {
+        None => {}
+        Some(Ok(leases)) => {
+            for &story in &ill {
+                in_hand(&healer, &leases, (story, repair.patience), &mut repaired)?;
+            }
+        }
+        // What was found is told all the same.
+        Some(Err(error)) => {
+            let what =
+                format!("it is not what its records say, and nothing can be written: {error}");
+            for &story in &ill {
+                repaired.of_story(story, what.clone());
+            }
+        }
+    }
+    if let Some(run) = &run {
+        let untouched = |story: &&StoryId| {
+            !repaired
+                .deeds
+                .iter()
+                .any(|deed| deed.story.as_ref() == Some(*story) && deed.came_to != CameTo::Healed)
+        };
+        let left: Vec<&StoryId> = stories.iter().filter(untouched).collect();
+        for problem in doubts(folder, run, &left)? {
+            repaired.deeds.push(problem);
         }
     }
     if let (Some(run), []) = (&run, repair.stories) {
@@ -138,12 +168,7 @@ fn in_hand(
 ) -> Result<(), RunError> {
     let Some(lease) = claim(leases, story, patience)? else {
         let what = "a program works on it, and looks after what it needs itself; try again later";
-        repaired.deeds.push(Deed {
-            story: Some(story.clone()),
-            shot: None,
-            came_to: CameTo::Left,
-            what: what.to_owned(),
-        });
+        repaired.of_story(story, what.to_owned());
         return Ok(());
     };
     let deeds = healer.heal(story, &lease)?;
@@ -203,6 +228,15 @@ pub fn lines(folder: &RunFolder, stories: &[StoryId]) -> Vec<Line> {
 }
 
 impl Repaired {
+    fn of_story(&mut self, story: &StoryId, what: String) {
+        self.deeds.push(Deed {
+            story: Some(story.clone()),
+            shot: None,
+            came_to: CameTo::Left,
+            what,
+        });
+    }
+
     fn of_run(&mut self, came_to: CameTo, what: String) {
         self.deeds.push(Deed {
             story: None,
@@ -216,6 +250,17 @@ impl Repaired {
 /// `run.json`, if it is sound. A damaged one moves out of the way of the next start.
 fn run_file(folder: &RunFolder, repaired: &mut Repaired) -> Result<Option<RunFile>, RunError> {
     let path = folder.run_path();
+    let before = folder.find_json::<RunFile>(&path)?;
+    if !matches!(before, Found::Sound(_))
+        && let Found::Sound(copy) = folder.find_run_file()?
+    {
+        folder.bring_back(&path)?;
+        repaired.of_run(
+            CameTo::Healed,
+            format!("{} has its copy in its place", path.display()),
+        );
+        return Ok(Some(copy));
+    }
     let reason = match folder.find_run_file()? {
         Found::Sound(run) => return Ok(Some(run)),
         Found::Gone if !folder.stories().is_dir() => return folder.run_file().map(Some),
@@ -236,15 +281,50 @@ fn run_file(folder: &RunFolder, repaired: &mut Repaired) -> Result<Option<RunFil
 /// A damaged `planner.json` moves out of the way of the next start.
 fn planner_file(folder: &RunFolder, repaired: &mut Repaired) -> Result<(), RunError> {
     let path = folder.root().join("planner.json");
-    if let Found::Damaged(reason) = folder.find_json::<PlannerFile>(&path)? {
-        folder.give_way::<PlannerFile>(&path, &reason)?;
-        let what = "the next start of the run writes it anew from its plans";
-        repaired.of_run(
-            CameTo::ToMake,
-            format!("{}: {reason}; {what}", path.display()),
-        );
-    }
+    let reason = match folder.find_json::<PlannerFile>(&path)? {
+        Found::Sound(_) => return Ok(()),
+        Found::Gone if !has_plans(folder)? => return Ok(()),
+        Found::Gone => "it is gone".to_owned(),
+        Found::Damaged(reason) => {
+            folder.give_way::<PlannerFile>(&path, &reason)?;
+            reason
+        }
+    };
+    let what = "the next start of the run writes it anew from its plans";
+    let told = format!("{}: {reason}; {what}", path.display());
+    repaired.of_run(CameTo::ToMake, told);
     Ok(())
+}
+
+/// Whether any story of the run has a plan.
+fn has_plans(folder: &RunFolder) -> Result<bool, RunError> {
+    let names = folder.storage().list(&folder.stories())?;
+    let mut stories = names.iter().filter_map(|name| StoryId::new(name).ok());
+    Ok(stories.any(|story| is_planned(folder, &story)))
+}
+
+/// What speaks against stories that are finished or given up, though all their files are what their
+/// records say: nothing of it can be healed here.
+fn doubts(folder: &RunFolder, run: &RunFile, stories: &[&StoryId]) -> Result<Vec<Deed>, RunError> {
+    let over = stories.par_iter().filter(|story| {
+        let state = folder.read_story(story).map(|file| file.state);
+        !matches!(
+            state,
+            Ok(StoryState::Pending | StoryState::Running) | Err(_)
+        )
+    });
+    let over: Vec<StoryId> = over.map(|story| (*story).clone()).collect();
+    let problems = check_stories(folder, run, &over)?.into_iter();
+    let deed = |problem: VerifyProblem| Deed {
+        what: match problem.message.starts_with("the story was given up") {
+            true => format!("{}; `storyloom retry` lets it back", problem.message),
+            false => problem.message,
+        },
+        story: Some(problem.story),
+        shot: problem.shot,
+        came_to: CameTo::Left,
+    };
+    Ok(problems.map(deed).collect())
 }
 
 /// The stories of a run, and those that have a folder in it.

@@ -329,11 +329,14 @@ impl<E: ShotEngine> Night<'_, E> {
     fn turn(&self, story: &Ranked) -> Result<Turn, RunError> {
         let place = story.rank.place();
         let line = &self.lines[place];
-        let asked = match self.known_finished(place) {
+        let known = self.known_finished(place);
+        let is_known = known.is_some();
+        let asked = match known {
             Some(asked) => asked,
             None => self.folder.asked(line)?,
         };
         if self.is_over(&asked)? {
+            self.work().outcome.finished_before += usize::from(is_known);
             return Ok(Turn::Over);
         }
         if self.studio.stop.asked().is_some() {
@@ -419,7 +422,6 @@ impl<E: ShotEngine> Night<'_, E> {
                 if self.has_its_pictures(file)? {
                     self.is_as_asked(&file.id)?;
                     self.count_done(file);
-                    self.work().outcome.finished_before += 1;
                 }
             }
             StoryState::Quarantined { .. } => {
@@ -492,7 +494,7 @@ impl<E: ShotEngine> Night<'_, E> {
 
     /// The story is what is asked for, whatever an earlier start has said of it.
     fn is_as_asked(&self, story: &StoryId) -> Result<(), RunError> {
-        match self.marked.contains(story) {
+        match self.marked.contains(story) && !self.config.part {
             true => set_aside::forget(self.folder, story),
             false => Ok(()),
         }

@@ -4,7 +4,8 @@
 //! DIR/run.json                      what the run is: settings, engine, stories
 //! DIR/drain.json                    there while no new shots are to be begun
 //! DIR/planner.json                  who plans the stories of briefs
-//! DIR/lists/                        the stories as they were asked for, until each has a file of its own
+//! DIR/lists/                        the stories as they were asked for, until each has a file of its own;
+//!                                   and a copy of run.json
 //! DIR/stories/ID/story.json         the script as run or the brief, and the story's state
 //! DIR/stories/ID/plan.json          the plan of a brief
 //! DIR/stories/ID/SS_HH.mp4          the shots, and story.mp4
@@ -316,9 +317,19 @@ impl RunFolder {
         self.root.join("run.json")
     }
 
-    /// Reads `run.json`, whatever stands there.
+    /// Where a second `run.json` lies: what it says of the settings stands nowhere else.
+    pub(crate) fn run_copy(&self) -> PathBuf {
+        self.root.join("lists/run.json")
+    }
+
+    /// Reads `run.json`, whatever stands there; where it is gone or damaged, the copy.
     pub(crate) fn find_run_file(&self) -> Result<Found<RunFile>, RunError> {
-        let found = self.find_json(&self.run_path())?;
+        let mut found = self.find_json(&self.run_path())?;
+        if !matches!(found, Found::Sound(_))
+            && let Found::Sound(copy) = self.find_json(&self.run_copy())?
+        {
+            found = Found::Sound(copy);
+        }
         if let Found::Sound(RunFile { lists, .. }) = &found {
             self.lists.are(lists);
         }
@@ -392,8 +403,8 @@ impl RunFolder {
         }
         let plan = match read_plan(self, &file.id) {
             // The same seed makes the same plan.
-            Err(error) if is_damage(&error) && !self.has_records(&file.id)? => {
-                tracing::warn!(story = %file.id, "{error}; nothing was made of the plan, it is made again");
+            Err(error) if is_damage(&error) => {
+                tracing::warn!(story = %file.id, "{error}; the plan is made again");
                 None
             }
             plan => plan?,

@@ -57,6 +57,27 @@ pub fn make_story<E: ShotEngine>(
     lease: &Lease,
     file: &mut StoryFile,
 ) -> Result<(), StoryError> {
+    match make_shots(studio, folder, config, lease, file) {
+        // A clip was damaged since it was made. Looked at again, its shot is made again for it.
+        Err(StoryError {
+            shot: None,
+            error: RunError::Memory(error @ MemoryError::Damaged { .. }),
+        }) => {
+            tracing::warn!(story = %file.id, "{error}");
+            make_shots(studio, folder, config, lease, file)
+        }
+        made => made,
+    }
+}
+
+/// As [`make_story`], once.
+fn make_shots<E: ShotEngine>(
+    studio: &Studio<E>,
+    folder: &RunFolder,
+    config: &RunConfig,
+    lease: &Lease,
+    file: &mut StoryFile,
+) -> Result<(), StoryError> {
     let before = |error| StoryError { shot: None, error };
     lease.check().map_err(before)?;
     restore_plan(folder, file, config.seed).map_err(before)?;

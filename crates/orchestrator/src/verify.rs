@@ -76,23 +76,7 @@ pub enum Depth {
 /// looking.
 pub fn verify(folder: &RunFolder, depth: Depth) -> Result<Verdict, RunError> {
     let run = folder.run_file()?;
-    let terms = Terms {
-        folder,
-        blobs: BlobStore::new(folder.blobs(), folder.storage().clone()),
-        window: window_of(&run),
-        engine: run.engine.fingerprint.clone(),
-        continuation: serde_json::from_value(run.identity["memory.continuation"].clone()).ok(),
-        seed: run.identity["run.seed"].as_u64(),
-        frames: run.identity["video"]["frames"]
-            .as_u64()
-            .map(|frames| frames as u32),
-        videos: match (run.videos(), depth) {
-            (Videos::Placeholders, _) => VideosProven::Placeholders,
-            (Videos::Encoded, Depth::Content) => VideosProven::Content,
-            (Videos::Encoded, Depth::Frames) => VideosProven::Decoded,
-        },
-        planners: planners_of(folder)?,
-    };
+    let terms = Terms::of(folder, &run, depth)?;
     let mut stories = run.stories.clone();
     // Story order, not the order of making, which priorities may change.
     stories.sort();
@@ -126,6 +110,17 @@ pub fn verify(folder: &RunFolder, depth: Depth) -> Result<Verdict, RunError> {
     })
 }
 
+/// What speaks against stories of a run, by content. Errors are only those that keep it from looking.
+pub(crate) fn check_stories(
+    folder: &RunFolder,
+    run: &RunFile,
+    stories: &[StoryId],
+) -> Result<Vec<VerifyProblem>, RunError> {
+    let terms = Terms::of(folder, run, Depth::Content)?;
+    let found = stories.par_iter().map(|story| check_story(&terms, story));
+    Ok(found.flat_map_iter(|found| found.problems).collect())
+}
+
 fn check_story(terms: &Terms, story: &StoryId) -> Found {
     let mut check = Check {
         terms,
@@ -154,6 +149,28 @@ struct Terms<'a> {
     videos: VideosProven,
     /// Who plans the briefs, and earlier versions of that planner.
     planners: Vec<PlannerDescription>,
+}
+
+impl<'a> Terms<'a> {
+    fn of(folder: &'a RunFolder, run: &RunFile, depth: Depth) -> Result<Self, RunError> {
+        Ok(Self {
+            folder,
+            blobs: BlobStore::new(folder.blobs(), folder.storage().clone()),
+            window: window_of(run),
+            engine: run.engine.fingerprint.clone(),
+            continuation: serde_json::from_value(run.identity["memory.continuation"].clone()).ok(),
+            seed: run.identity["run.seed"].as_u64(),
+            frames: run.identity["video"]["frames"]
+                .as_u64()
+                .map(|frames| frames as u32),
+            videos: match (run.videos(), depth) {
+                (Videos::Placeholders, _) => VideosProven::Placeholders,
+                (Videos::Encoded, Depth::Content) => VideosProven::Content,
+                (Videos::Encoded, Depth::Frames) => VideosProven::Decoded,
+            },
+            planners: planners_of(folder)?,
+        })
+    }
 }
 
 /// What is found of a story.

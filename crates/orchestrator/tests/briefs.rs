@@ -928,3 +928,26 @@ fn who_plans_a_run_is_found_in_its_plans() {
         assert!(checked(out.path()).ok);
     }
 }
+
+/// Nothing is left of the plan but what the shots were made from.
+#[test]
+fn a_plan_that_is_lost_with_its_story_is_the_same_again() {
+    for (what, damage) in damages() {
+        let out = tempfile::tempdir().unwrap();
+        make_with(out.path(), &three(), &Meddling::willing()).unwrap();
+        let wanted = checked(out.path());
+        let before = read_plan(&folder(out.path()), &id("lamp"))
+            .unwrap()
+            .unwrap();
+        let story = out.path().join("stories/lamp");
+        std::fs::remove_file(story.join("story.json")).unwrap();
+        damage(&story.join("plan.json"));
+        let outcome = make_with(out.path(), &three(), &Meddling::willing()).unwrap();
+        assert_eq!(outcome.done, 3, "{what}");
+        assert_eq!(checked(out.path()), wanted, "{what}");
+        let after = read_plan(&folder(out.path()), &id("lamp"))
+            .unwrap()
+            .unwrap();
+        assert_eq!(after.restored, Some(before.digest), "{what}");
+    }
+}

@@ -3,11 +3,15 @@
 use std::fmt::Write as _;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::Args;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use storyloom_orchestrator::RunFolder;
 use storyloom_orchestrator::repair::{CameTo, Repair, Repaired, lines, repair};
 use storyloom_story::StoryId;
@@ -65,13 +69,19 @@ pub fn run(arguments: &Arguments) -> Outcome {
         true => None,
         false => make(&opened, &repaired)?,
     };
-    let own = if repaired.came_to(CameTo::Left) {
-        Exit::Unexpected
-    } else if made.is_none() && repaired.came_to(CameTo::ToMake) {
+    // What is the whole run's, only the run itself writes anew.
+    let mut to_make = repaired
+        .deeds
+        .iter()
+        .filter(|deed| deed.came_to == CameTo::ToMake);
+    let is_open = to_make.any(|deed| made.is_none() || deed.story.is_none());
+    if is_open {
         eprintln!("start the run again with its own command: it makes what is missing");
-        Exit::Stopped
-    } else {
-        Exit::Done
+    }
+    let own = match is_open {
+        _ if repaired.came_to(CameTo::Left) => Exit::Unexpected,
+        true => Exit::Stopped,
+        false => Exit::Done,
     };
     Ok(own.graver(made.unwrap_or(Exit::Done)))
 }
@@ -87,7 +97,12 @@ fn patience(folder: &RunFolder) -> Duration {
 /// Makes what was lost again, with the settings of the run, in a program of its own: a run has logs and
 /// signals of its own. `None` if nothing is to be made, or not here.
 fn make(folder: &RunFolder, repaired: &Repaired) -> Result<Option<Exit>, Failure> {
-    if folder.run_file().is_err() {
+    let Ok(run) = folder.run_file() else {
+        return Ok(None);
+    };
+    // How sums are divided among ranks decides their last bits.
+    let shared = ["tensor", "sequence"].map(|kind| run.config["topology"][kind].as_u64());
+    if shared.iter().flatten().any(|&ranks| ranks > 1) {
         return Ok(None);
     }
     let lines = lines(folder, &repaired.to_make);
@@ -102,7 +117,7 @@ fn make(folder: &RunFolder, repaired: &Repaired) -> Result<Option<Exit>, Failure
     command
         .arg("--again")
         .args(lines.iter().map(|line| line.id().as_str()));
-    let ended = stopped_with_us(&mut command).status().map_err(failed)?;
+    let ended = end_of(stopped_with_us(&mut command)).map_err(failed)?;
     let code = ended.code().and_then(|code| u8::try_from(code).ok());
     let exit = code.and_then(Exit::of_code).unwrap_or(Exit::Unexpected);
     if lines.len() == repaired.to_make.len() {
@@ -110,6 +125,29 @@ fn make(folder: &RunFolder, repaired: &Repaired) -> Result<Option<Exit>, Failure
     }
     eprintln!("start the run again with its own command for the stories that need its input");
     Ok(Some(exit.graver(Exit::Stopped)))
+}
+
+/// Runs a program to its end, and passes on to it who asks this one to stop. Ctrl-C comes to both by
+/// itself.
+fn end_of(command: &mut Command) -> std::io::Result<ExitStatus> {
+    const PAUSE: Duration = Duration::from_millis(50);
+    let asked = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGHUP, SIGUSR1] {
+        signal_hook::flag::register(signal, asked.clone())?;
+    }
+    signal_hook::flag::register(SIGINT, Arc::new(AtomicBool::new(false)))?;
+    let mut child = command.spawn()?;
+    loop {
+        if asked.swap(false, Ordering::Relaxed)
+            && let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw)
+        {
+            kill_process(pid, Signal::TERM)?;
+        }
+        if let Some(ended) = child.try_wait()? {
+            return Ok(ended);
+        }
+        std::thread::sleep(PAUSE);
+    }
 }
 
 /// A program that is asked to stop when this one ends before it.
@@ -136,6 +174,8 @@ pub(super) fn settings_of(out: &Path) -> Result<Vec<String>, Failure> {
     let run = folder::open(out).run_file().map_err(folder::failure)?;
     let mut sets = Vec::new();
     settings(String::new(), &run.config, &mut sets);
+    // One rank does it.
+    sets.retain(|set| !set.starts_with("topology."));
     Ok(sets)
 }
 

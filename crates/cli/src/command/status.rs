@@ -13,14 +13,12 @@ use storyloom_orchestrator::watch::{View, Watcher};
 
 use super::folder;
 use crate::exit::{Exit, Outcome};
-use crate::output::{print, print_json, print_json_line};
+use crate::output::{draw, print, print_json, print_json_line};
 use crate::progress::stories::{Listed, Wanted};
 use crate::progress::text::{fit, page};
 
 /// Time between two looks of `--watch`.
 const PAUSE: Duration = Duration::from_secs(2);
-/// Puts the cursor of a terminal at its top left and clears what is below.
-const HOME: &str = "\x1b[H\x1b[J";
 /// What a terminal has that does not say.
 const USUAL: (usize, usize) = (80, 24);
 
@@ -95,7 +93,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
         match (arguments.json, arguments.watch) {
             (true, true) => print_json_line(&Document::of(&view, wanted))?,
             (true, false) => print_json(&Document::of(&view, wanted))?,
-            (false, true) if stdout().is_terminal() => print(&screen(&view, wanted))?,
+            (false, true) if stdout().is_terminal() => draw(&screen(&view, wanted))?,
             (false, _) => print(&page(&view, wanted))?,
         }
         let left = view.status.stories.running + view.status.stories.pending;
@@ -112,5 +110,5 @@ fn screen(view: &View, wanted: Option<&Wanted>) -> String {
     let size = size.filter(|size| size.ws_col > 0 && size.ws_row > 0);
     let (columns, rows) = size.map_or(USUAL, |size| (size.ws_col.into(), size.ws_row.into()));
     // The line end after the last row would scroll.
-    format!("{HOME}{}", fit(&page(view, wanted), columns, rows - 1))
+    fit(&page(view, wanted), columns, rows - 1)
 }

@@ -37,7 +37,8 @@ pub fn run(arguments: &Arguments) -> Outcome {
         if !verdict.ok {
             let folder = arguments.folder.display();
             eprintln!(
-                "what is not finished the next start makes; what is damaged `storyloom repair {folder}` heals"
+                "what is not finished the next start makes; `storyloom repair {folder}` heals damage, or \
+                 says what else helps"
             );
         }
     }

@@ -13,6 +13,7 @@ use storyloom_story::{
 use super::PlannerDescription;
 use crate::error::RunError;
 use crate::run_folder::RunFolder;
+use crate::status::read_record;
 
 /// `plan.json`: the plan of a story.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -193,6 +194,9 @@ pub(crate) fn commit_plan(
     mut record: PlanRecord,
 ) -> Result<PlanRecord, RunError> {
     let path = path(folder, &record.story);
+    if record.restored.is_none() {
+        record.restored = followed(folder, &record)?;
+    }
     let bytes = record.seal()?;
     if folder.storage().create(&path, &bytes)? {
         return Ok(record);
@@ -213,6 +217,25 @@ pub(crate) fn commit_plan(
         reason: "the plan was there and is gone".to_owned(),
     };
     read_plan(folder, &record.story)?.ok_or_else(gone)
+}
+
+/// The digest of the plan that shots of the story were made after, if these were made of the script that
+/// `plan` has: its record is lost, and `plan` is the same again.
+fn followed(folder: &RunFolder, plan: &PlanRecord) -> Result<Option<String>, RunError> {
+    if !folder.has_records(&plan.story)? {
+        return Ok(None);
+    }
+    let mut followed = None;
+    for (shot, script) in plan.script.shots() {
+        let Ok(Some(record)) = read_record(folder, &plan.story, shot) else {
+            continue;
+        };
+        if record.request.prompt != script.prompt {
+            return Ok(None);
+        }
+        followed = record.plan.or(followed);
+    }
+    Ok(followed)
 }
 
 #[cfg(test)]

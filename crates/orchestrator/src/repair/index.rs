@@ -40,7 +40,8 @@ pub(super) fn look_after(
             }
             // A program that works on the run has it.
             Err(MemoryError::IndexBusy { .. }) => {}
-            Err(error) => return Err(error.into()),
+            // A disk that nobody may write to.
+            Err(error) => repaired.of_run(CameTo::Left, error.to_string()),
         }
     }
     Ok(())

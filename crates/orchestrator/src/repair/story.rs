@@ -5,7 +5,7 @@ use storyloom_memory::storage::move_aside;
 use storyloom_memory::{
     BlobRef, BlobStore, CommitRecord, MemoryError, PictureRecord, ReferencesRecord, Sealed, blobs,
 };
-use storyloom_story::{ShotId, StoryId};
+use storyloom_story::{Resolution, Seed, ShotId, ShotRequest, StoryId};
 
 use super::{CameTo, Deed, shown};
 use crate::error::RunError;
@@ -84,10 +84,19 @@ impl Healer<'_> {
             references => drop(references?),
         }
         let mut clips = Vec::new();
+        let mut is_missing = false;
         for (shot, _) in file.shots() {
             match self.standing(story, shot)? {
-                Standing::Gone if !done => {}
+                Standing::Gone if !done => is_missing = true,
                 Standing::Gone | Standing::Damaged(_) => return Ok(false),
+                // Something follows from a record that is gone, or the story is another one.
+                Standing::Sound(record)
+                    if is_missing
+                        || !self.fits(&file, &record)
+                        || !self.has_its_seed(&file, &record) =>
+                {
+                    return Ok(false);
+                }
                 Standing::Sound(record) => {
                     if !self.harms(story, &record.named())?.is_empty() {
                         return Ok(false);
@@ -186,6 +195,9 @@ impl Healer<'_> {
         };
         self.heal_plan(&file, &mut deeds)?;
         self.heal_references(&file, &mut deeds)?;
+        if !self.settle_words(&file, &mut deeds)? {
+            return Ok(deeds.list);
+        }
         let shots: Vec<ShotId> = file.shots().map(|(shot, _)| shot).collect();
         let mut clips = Vec::new();
         for (place, &shot) in shots.iter().enumerate() {
@@ -205,11 +217,89 @@ impl Healer<'_> {
                 self.heal_film(&mut file, &clips, lease, &mut deeds)?;
             }
             // Whoever looks at sizes only would not look at it.
-            StoryState::Done if is_to_make => self.reopen(file, lease)?,
-            StoryState::Quarantined { .. } if self.anew => self.reopen(file, lease)?,
+            StoryState::Done => self.reopen(file, lease)?,
+            StoryState::Quarantined { .. } | StoryState::Failed { .. } if is_to_make => {
+                self.reopen(file, lease)?;
+            }
             _ => {}
         }
         Ok(deeds.list)
+    }
+
+    /// Whether a record is one of this story as its file has it: of its words and its size.
+    fn fits(&self, file: &StoryFile, record: &CommitRecord) -> bool {
+        let mut shots = file.shots();
+        let script = shots.find(|(shot, _)| *shot == record.request.shot);
+        let made = file.size.map(Resolution::generated);
+        script.is_some_and(|(_, script)| script.prompt == record.request.prompt)
+            && made.is_none_or(|made| made == record.request.video.resolution())
+    }
+
+    /// Whether a record is of the seed that the run gives it.
+    fn has_its_seed(&self, file: &StoryFile, record: &CommitRecord) -> bool {
+        let ShotRequest {
+            shot,
+            attempt,
+            seed,
+            ..
+        } = record.request;
+        let own = file.seed.or(self.seed);
+        own.is_none_or(|own| Seed::derive(own, &file.id, shot, attempt) == seed)
+    }
+
+    /// Moves a `story.json` out of the way whose words are not those that its shots were made from, and
+    /// records of another seed than the others have. `false` if the story has no file now.
+    fn settle_words(&self, file: &StoryFile, deeds: &mut Deeds) -> Result<bool, RunError> {
+        let mut records = Vec::new();
+        let commits = self.folder.story(&file.id).join("commits");
+        for name in self.folder.storage().list(&commits)? {
+            let shot = name
+                .strip_suffix(".json")
+                .and_then(|name| name.parse().ok());
+            if let Some(shot) = shot
+                && let Standing::Sound(record) = self.standing(&file.id, shot)?
+            {
+                records.push(record);
+            }
+        }
+        let (own, foreign): (Vec<_>, Vec<_>) = records
+            .into_iter()
+            .partition(|record| self.has_its_seed(file, record));
+        let storage = self.folder.storage().as_ref();
+        if !own.is_empty() {
+            for record in &foreign {
+                let shot = record.request.shot;
+                let aside = move_aside(storage, &self.record_path(&file.id, shot))?;
+                let what = format!(
+                    "{} is of another seed than the other shots; the shot is made again",
+                    shown(&aside)
+                );
+                deeds.note(Some(shot), CameTo::ToMake, what);
+            }
+        }
+        // Of another seed are all of them: then it is the file that is wrong.
+        let is_other = own.is_empty() && !foreign.is_empty();
+        if is_other || own.iter().any(|record| !self.fits(file, record)) {
+            let path = self.folder.story(&file.id).join("story.json");
+            let aside = move_aside(storage, &path)?;
+            let what = format!(
+                "{} says another thing than the records of its shots; it is written anew from what is asked for",
+                shown(&aside)
+            );
+            deeds.note(None, CameTo::ToMake, what);
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// Whether the record of a later shot is there.
+    fn is_followed(&self, file: &StoryFile, shot: ShotId) -> Result<bool, RunError> {
+        for (later, _) in file.shots().filter(|(later, _)| *later > shot) {
+            if let Standing::Sound(_) = self.standing(&file.id, later)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The next start goes on with it.
@@ -243,7 +333,7 @@ impl Healer<'_> {
         if path.symlink_metadata().is_ok() {
             move_aside(self.folder.storage().as_ref(), &path)?;
         }
-        if self.has_damaged_plan(story)? && !self.folder.has_records(story)? {
+        if self.has_damaged_plan(story)? {
             self.drop_plan(deeds)?;
         }
         let what = format!("{}: {reason}; it is written anew", shown(&path));
@@ -337,7 +427,11 @@ impl Healer<'_> {
                 }
                 return Ok(Some(*record));
             }
-            Standing::Gone if file.state != StoryState::Done => return Ok(None),
+            Standing::Gone
+                if file.state != StoryState::Done && !self.is_followed(file, shot)? =>
+            {
+                return Ok(None);
+            }
             Standing::Gone => format!("{} is gone", shown(&self.record_path(story, shot))),
             Standing::Damaged(reason) => {
                 move_aside(

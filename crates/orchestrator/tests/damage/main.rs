@@ -250,30 +250,41 @@ fn a_story_of_which_only_a_mark_is_there_is_told() {
     assert!(made.verdict(Depth::Content).ok);
 }
 
+/// Folders of earlier builds have no copy of it: then the records tell.
 #[test]
-fn a_damaged_run_json_is_written_anew_and_never_for_another_run() {
+fn a_damaged_run_json_comes_back_and_never_for_another_run() {
     let calm = Made::new(Videos::Placeholders);
     calm.run();
     let wanted = calm.verdict(Depth::Content).content_digest;
     let damages = damages().into_iter().filter(|(what, _)| *what != "a bit");
-    for (what, damage) in damages {
+    for ((what, damage), has_copy) in damages.flat_map(|harm| [(harm, true), (harm, false)]) {
         let mut made = Made::new(Videos::Placeholders);
         made.run();
         made.interrupt();
         let path = made.config.out.join("run.json");
+        let before = fs::read(&path).unwrap();
         damage(&path);
         let folder = RunFolder::new(&made.config.out, Arc::new(Disk));
-        let told = status(&folder).unwrap_err().to_string();
-        assert!(told.contains("start the run again"), "{what}: {told}");
-        // Another seed makes other pictures, which the records tell.
+        let (mut other, refusal) = (made.config.clone(), "another run.seed");
+        other.seed += 1;
         let (engine, stop) = (SimulatedEngine::default(), StopFlag::default());
-        made.config.seed += 1;
-        let refused = run(&made.config, &made.manifest, &engine, &Silent, &stop).unwrap_err();
-        assert!(
-            refused.to_string().contains("another run.seed"),
-            "{refused}"
-        );
-        made.config.seed -= 1;
+        let refused = |config| {
+            let ended = run(config, &made.manifest, &engine, &Silent, &stop);
+            ended.unwrap_err().to_string()
+        };
+        if has_copy {
+            assert_eq!(status(&folder).unwrap().stories.done, 1, "{what}");
+            other.window.max_images += 1;
+            let told = refused(&other);
+            assert!(told.contains("begun with other settings"), "{told}");
+        } else {
+            fs::remove_file(made.config.out.join("lists/run.json")).unwrap();
+            let told = status(&folder).unwrap_err().to_string();
+            assert!(told.contains("start the run again"), "{what}: {told}");
+            // Another seed makes other pictures, which the records tell.
+            let told = refused(&other);
+            assert!(told.contains(refusal), "{told}");
+        }
         assert_eq!(made.run().done, 2, "{what}");
         let verdict = made.verdict(Depth::Content);
         assert_eq!(
@@ -283,6 +294,8 @@ fn a_damaged_run_json_is_written_anew_and_never_for_another_run() {
         );
         let aside = made.config.out.join("run.json.damaged-1");
         assert_eq!(aside.symlink_metadata().is_ok(), what != "gone", "{what}");
+        assert_eq!(fs::read(&path).unwrap() == before, has_copy, "{what}");
+        made.config = other;
     }
 }
 

@@ -204,3 +204,88 @@ fn stories_are_asked_for_again_as_they_were_begun() {
         assert_eq!((&entry.id, &entry.script), (&story.id, &story.script));
     }
 }
+
+/// The way out of a story whose lost record cannot come back.
+#[test]
+fn what_follows_from_a_lost_record_is_made_anew() {
+    let made = Made::new(Videos::Placeholders);
+    made.run();
+    let wanted = made.verdict(Depth::Content);
+    let story = made.story(0);
+    fs::remove_file(story.join("commits/01_02.json")).unwrap();
+    // No journal tells how it was made.
+    assert_eq!(made.run().quarantined, 1);
+    assert!(repaired(&made, &[], false).came_to(CameTo::ToMake));
+    assert_eq!(made.run().quarantined, 1);
+    let found = repaired(&made, &[], true);
+    assert_eq!(found.to_make.len(), 1);
+    assert!(!story.join("commits/01_03.json").exists());
+    assert_eq!(made.run().done, 2);
+    assert_eq!(made.verdict(Depth::Content), wanted);
+}
+
+/// A `story.json` of other words than its records were made from never makes a shorter film, or another
+/// story, of them.
+#[test]
+fn a_story_json_of_other_words_gives_way() {
+    type Change = fn(&mut serde_json::Value);
+    let changes: [(&str, Change); 4] = [
+        ("fewer shots", |file| {
+            let scene = &mut file["script"]["scenes"][0];
+            for key in ["video_prompts", "cut"] {
+                scene[key].as_array_mut().unwrap().truncate(2);
+            }
+        }),
+        ("another prompt", |file| {
+            file["script"]["scenes"][0]["video_prompts"][1] = "Another.".into();
+        }),
+        ("another seed", |file| file["seed"] = 77.into()),
+        ("another size", |file| {
+            file["size"] = serde_json::json!([80, 48])
+        }),
+    ];
+    for (what, change) in changes {
+        let made = Made::new(Videos::Placeholders);
+        made.run();
+        let wanted = made.verdict(Depth::Content);
+        made.change(change);
+        assert!(!made.verdict(Depth::Content).ok, "{what}");
+        let found = repaired(&made, &[], false);
+        assert!(found.came_to(CameTo::ToMake), "{what}: {found:?}");
+        assert!(
+            made.story(0).join("story.json.damaged-1").is_file(),
+            "{what}"
+        );
+        assert_eq!(made.run().done, 2, "{what}");
+        assert_eq!(made.verdict(Depth::Content), wanted, "{what}");
+    }
+}
+
+/// What nobody here can heal is told, and is no success.
+#[test]
+fn what_verify_finds_repair_tells() {
+    let made = Made::new(Videos::Placeholders);
+    made.run();
+    let commits = made.story(0).join("commits");
+    fs::copy(commits.join("01_03.json"), commits.join("01_09.json")).unwrap();
+    assert!(!made.verdict(Depth::Content).ok);
+    let found = repaired(&made, &[], false);
+    assert!(found.came_to(CameTo::Left), "{found:?}");
+}
+
+/// A pipe that nobody writes into keeps nobody waiting.
+#[test]
+fn a_pipe_is_no_file() {
+    let made = Made::new(Videos::Placeholders);
+    made.run();
+    let wanted = made.verdict(Depth::Content);
+    for file in ["01_02.mp4", "commits/01_03.json", "story.json", "story.mp4"] {
+        let path = made.story(0).join(file);
+        fs::remove_file(&path).unwrap();
+        let pipe = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(pipe.unwrap().success());
+        assert!(!made.verdict(Depth::Content).ok, "{file}");
+        assert_eq!(made.run().done, 2, "{file}");
+        assert_eq!(made.verdict(Depth::Content), wanted, "{file}");
+    }
+}
