@@ -7,7 +7,7 @@
   repair   `storyloom repair` of the same folder, with the binaries that have it
   verify   `storyloom verify` of a finished run of `--films` stories with videos, which decodes them
 
-The folders are made by the first binary.
+Each binary has folders of its own, made by itself.
 """
 import argparse
 import os
@@ -55,12 +55,15 @@ def main():
     place = tempfile.mkdtemp(prefix="finished-", dir=options.place)
     try:
         instant = CONFIG.replace("step_ms = 20", "step_ms = 0")
-        run, many = made(binaries[0], place, "many", options.stories, options.shots, instant)
-        films = instant.replace("videos = false", "videos = true")
-        _, filmed = made(binaries[0], place, "films", options.films, 8, films)
+        folders = {}
+        for number, binary in enumerate(binaries):
+            films = instant.replace("videos = false", "videos = true")
+            folders[binary] = (*made(binary, place, f"many-{number}", options.stories, options.shots, instant),
+                               made(binary, place, f"films-{number}", options.films, 8, films)[1])
         times = {}
         for _ in range(options.rounds):
             for binary in binaries:
+                run, many, filmed = folders[binary]
                 for what, command in [("start", run), ("repair", ["repair", many]), ("verify", ["verify", filmed])]:
                     seconds, ended = call(binary, *command)
                     if what == "repair" and ended.returncode == 2:
