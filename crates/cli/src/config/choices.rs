@@ -1,6 +1,6 @@
 //! Choices of single options that only the command line knows.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use storyloom_memory::select::SelectionRule;
@@ -63,9 +63,10 @@ impl Memory {
     /// As [`resize`](Self::resize) for the run in the folder `out`: one that is there goes on with what
     /// it has, which is Pillow's where nothing is written of it, as in earlier builds.
     pub fn resize_in(&self, out: &Path) -> ResizeChoice {
-        let begun = std::fs::read(out.join("run.json")).ok();
-        let begun = begun.map(|bytes| {
-            let run: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        // One that is damaged has a copy.
+        let files = ["run.json", "lists/run.json"].map(|file| out.join(file));
+        let read = |file: &PathBuf| serde_json::from_slice(&std::fs::read(file).ok()?).ok();
+        let begun = files.iter().find_map(read).map(|run: Value| {
             let noted = run.pointer("/config/memory/selection_resize");
             let noted = noted.and_then(Value::as_str).and_then(named);
             noted.unwrap_or(ResizeChoice::Pillow)
@@ -109,12 +110,17 @@ mod tests {
                 r#"{"config":{"memory":{"selection_resize":"torch"}}}"#,
                 Torch,
             ),
-            ("not JSON", Pillow),
+            ("not JSON", Torch),
         ] {
             std::fs::write(out.path().join("run.json"), run).unwrap();
             assert_eq!(in_out(Auto, Semantic), found, "{run}");
             // What somebody asks for is refused later, if it is another.
             assert_eq!(in_out(Torch, Semantic), Torch, "{run}");
         }
+        // What is damaged has a copy.
+        std::fs::create_dir(out.path().join("lists")).unwrap();
+        let copy = r#"{"config":{"memory":{"selection_resize":"pillow"}}}"#;
+        std::fs::write(out.path().join("lists/run.json"), copy).unwrap();
+        assert_eq!(in_out(Auto, Semantic), Pillow);
     }
 }
