@@ -6,6 +6,7 @@ use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use storyloom_memory::{CommitRecord, Sealed};
 use storyloom_story::{ShotId, StoryId};
@@ -135,9 +136,11 @@ pub(crate) fn read_status<S: Borrow<Shift>>(
     let mut status = Status::of_nothing(shifts);
     status.list.reserve(run.stories.len());
     let mut useful_seconds = 0.0;
-    for id in &run.stories {
-        let file = folder.story_to_show(id);
-        let (story, work) = measure(folder, &file);
+    let measured = run
+        .stories
+        .par_iter()
+        .map(|id| measure(folder, &folder.story_to_show(id)));
+    for (story, work) in measured.collect::<Vec<_>>() {
         status.list.push(story);
         useful_seconds += work.useful;
     }

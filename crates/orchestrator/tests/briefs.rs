@@ -14,6 +14,7 @@ use storyloom_orchestrator::pipeline::{PipelineSettings, plain_run};
 use storyloom_orchestrator::planning::ranks::{plan_briefs, reopen};
 use storyloom_orchestrator::planning::simulated::SimulatedPlanner;
 use storyloom_orchestrator::planning::{is_planned, read_plan};
+use storyloom_orchestrator::repair::{CameTo, Repair, repair};
 use storyloom_orchestrator::run::run_on;
 use storyloom_orchestrator::set_aside::marks;
 use storyloom_orchestrator::simulated::SimulatedEngine;
@@ -950,4 +951,32 @@ fn a_plan_that_is_lost_with_its_story_is_the_same_again() {
             .unwrap();
         assert_eq!(after.restored, Some(before.digest), "{what}");
     }
+}
+
+/// A word of a planned script that no shot was made from: the plan still says it.
+#[test]
+fn a_script_that_is_not_its_plans_is_read_from_the_plan_again() {
+    let out = tempfile::tempdir().unwrap();
+    make_with(out.path(), &three(), &Meddling::willing()).unwrap();
+    let wanted = checked(out.path());
+    let path = out.path().join("stories/lamp/story.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let mut file: serde_json::Value = serde_json::from_str(&text).unwrap();
+    file["script"]["story_overview"] = "Another overview.".into();
+    std::fs::write(&path, file.to_string()).unwrap();
+    assert!(!checked(out.path()).ok);
+    let how = Repair {
+        stories: &[],
+        anew: false,
+        patience: Duration::from_secs(1),
+    };
+    let found = repair(&folder(out.path()), &how).unwrap();
+    assert!(found.came_to(CameTo::ToMake), "{found:?}");
+    assert_eq!(
+        make_with(out.path(), &three(), &Meddling::willing())
+            .unwrap()
+            .done,
+        3
+    );
+    assert_eq!(checked(out.path()), wanted);
 }

@@ -71,7 +71,7 @@ impl Healer<'_> {
             Err(error) if is_damage(&error) => return Ok(false),
             file => file?,
         };
-        if !self.plan_is_sound(&file)? {
+        if !self.plan_is_sound(&file)? || !self.is_of_its_plan(&file)? {
             return Ok(false);
         }
         let done = file.state == StoryState::Done;
@@ -122,6 +122,16 @@ impl Healer<'_> {
         }
         let plan = sound_plan(self.folder, &file.id)?;
         Ok(plan.is_some_and(|plan| Some(plan.name()) == file.plan.as_ref()))
+    }
+
+    /// Whether the script of a story is that of its plan, as far as the plan is there.
+    fn is_of_its_plan(&self, file: &StoryFile) -> Result<bool, RunError> {
+        if file.brief.is_none() || file.script.is_none() {
+            return Ok(true);
+        }
+        let plan = sound_plan(self.folder, &file.id)?;
+        let own = plan.filter(|plan| Some(plan.name()) == file.plan.as_ref());
+        Ok(own.is_none_or(|plan| Some(&plan.script) == file.script.as_ref()))
     }
 
     fn references(&self, story: &StoryId) -> Result<Option<ReferencesRecord>, RunError> {
@@ -278,7 +288,7 @@ impl Healer<'_> {
             }
         }
         // Of another seed are all of them: then it is the file that is wrong.
-        let is_other = own.is_empty() && !foreign.is_empty();
+        let is_other = (own.is_empty() && !foreign.is_empty()) || !self.is_of_its_plan(file)?;
         if is_other || own.iter().any(|record| !self.fits(file, record)) {
             let path = self.folder.story(&file.id).join("story.json");
             let aside = move_aside(storage, &path)?;
