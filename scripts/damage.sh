@@ -5,4 +5,4 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/setup.sh
 
-cargo test --release --locked -p storyloom --test system -- --ignored --nocapture every_damage_of_every_file
+cargo test --release --locked -p storyloom --test system -- --ignored --nocapture --test-threads=1 every_damage

@@ -359,7 +359,8 @@ impl Interrupted {
         {
             let repair = self.ask("repair", &[]);
             let verdict = self.verdict();
-            let is_well = repair.code == Some(0) && verdict == self.calm.1;
+            // With 1 it tells of stories that were given up before.
+            let is_well = matches!(repair.code, Some(0 | 1)) && verdict == self.calm.1;
             said.push_str(&format!("\n{:?} {}\n{verdict}", repair.code, repair.stderr));
             return Some((if is_well { Fate::Repaired } else { Fate::Fault }, said));
         }
@@ -415,11 +416,21 @@ fn whatever_is_damaged_is_healed_told_or_alone() {
 /// The whole table of docs/durability.md; `scripts/damage.sh`.
 #[test]
 #[ignore = "takes many minutes"]
-fn every_damage_of_every_file() {
+fn every_damage_in_the_middle() {
+    whole_table(&Interrupted::in_the_middle(), 230);
+}
+
+/// As [`every_damage_in_the_middle`], of the other index, and of what troubled stories leave.
+#[test]
+#[ignore = "takes many minutes"]
+fn every_damage_beside_trouble() {
+    whole_table(&Interrupted::with_trouble(), 60);
+}
+
+fn whole_table(interrupted: &Interrupted, least: usize) {
     println!("| file | {} |", HARMS.map(|(what, _)| what).join(" | "));
     println!("|---|{}", "---|".repeat(HARMS.len()));
-    let middle = campaign(&Interrupted::in_the_middle(), |_, _| true);
-    let trouble = campaign(&Interrupted::with_trouble(), |_, _| true);
-    println!("{} damages", middle + trouble);
-    assert!(middle + trouble >= 250, "{middle} + {trouble}");
+    let tried = campaign(interrupted, |_, _| true);
+    println!("{tried} damages");
+    assert!(tried >= least, "{tried}");
 }

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use storyloom_memory::storage::UNFINISHED;
+use storyloom_memory::storage::{UNFINISHED, move_aside};
 use storyloom_story::StoryId;
 use storyloom_telemetry::{Event, Reporter};
 
@@ -83,7 +83,11 @@ pub(crate) fn set_aside(
         story: story.clone(),
         reason: reason.to_owned(),
     };
-    folder.write_json(&path(folder, story), &mark)
+    let path = path(folder, story);
+    if path.symlink_metadata().is_ok_and(|found| !found.is_file()) {
+        move_aside(folder.storage().as_ref(), &path)?;
+    }
+    folder.write_json(&path, &mark)
 }
 
 /// The story is what is asked for again.
