@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use storyloom_story::guard::guarded;
 
 use crate::error::{MemoryError, Result};
 use crate::storage::{Disk, move_aside};
@@ -139,10 +140,14 @@ fn free_name_beside(folder: &Path) -> PathBuf {
 fn open_plain(kind: IndexKind, folder: &Path) -> Result<Box<dyn MemoryIndex>> {
     std::fs::create_dir_all(folder)
         .map_err(|error| MemoryError::storage("create the folder", folder, error))?;
-    Ok(match kind {
-        IndexKind::Sled => Box::new(SledIndex::open(folder)?),
-        IndexKind::Redb => Box::new(RedbIndex::open(folder)?),
-    })
+    // A store may panic at a file that is damaged.
+    let opened = guarded(|| -> Result<Box<dyn MemoryIndex>> {
+        Ok(match kind {
+            IndexKind::Sled => Box::new(SledIndex::open(folder)?),
+            IndexKind::Redb => Box::new(RedbIndex::open(folder)?),
+        })
+    });
+    opened.unwrap_or_else(|reason| Err(failed(folder, reason)))
 }
 
 fn failed(path: &Path, error: impl std::fmt::Display) -> MemoryError {

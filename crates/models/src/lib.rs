@@ -12,7 +12,7 @@ pub mod error;
 mod flag;
 pub mod forward;
 pub mod gradients;
-pub mod guard;
+pub use storyloom_story::guard;
 mod help;
 pub mod image;
 pub mod inspect;

@@ -14,6 +14,7 @@ mod brief_reader;
 pub mod clean;
 mod escape;
 pub mod fit;
+pub mod guard;
 pub mod host;
 pub mod ids;
 mod json;

@@ -14,7 +14,10 @@ pub fn is_guarded() -> bool {
 }
 
 /// What `call` returns, or why it panicked. Nothing that it has changed may be used after that.
-pub(crate) fn guarded<T>(call: impl FnOnce() -> T) -> Result<T, String> {
+///
+/// # Errors
+/// It panicked.
+pub fn guarded<T>(call: impl FnOnce() -> T) -> Result<T, String> {
     let before = GUARDED.replace(true);
     let called = catch_unwind(AssertUnwindSafe(call));
     GUARDED.set(before);
