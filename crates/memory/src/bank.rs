@@ -18,7 +18,7 @@ use crate::error::{MemoryError, Result};
 use crate::index::MemoryIndex;
 use crate::pictures::decode_picture;
 use crate::soundness::{Harm, harms};
-use crate::storage::{Storage, UNFINISHED, move_aside};
+use crate::storage::{Storage, UNFINISHED, make_way};
 
 /// The name of the record of a story's reference images.
 const REFERENCES: &str = "references.json";
@@ -244,10 +244,7 @@ impl MemoryBank {
             {
                 continue;
             }
-            if path.symlink_metadata().is_ok_and(|found| !found.is_file()) {
-                let aside = move_aside(self.storage(), &path)?;
-                tracing::warn!(path = %path.display(), aside = %aside.display(), "no file stood in its place");
-            }
+            make_way(self.storage(), &path)?;
             match self.storage.give_name(&staged, &path) {
                 // Another program was faster.
                 Err(_) if !self.storage.exists(&staged) && self.storage.exists(&path) => {}

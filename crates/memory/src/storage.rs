@@ -112,6 +112,18 @@ pub fn move_aside(storage: &dyn Storage, path: &Path) -> Result<PathBuf> {
     Ok(aside)
 }
 
+/// Moves what stands where a file belongs aside, if it is no file: a folder, a link to nothing, a pipe.
+///
+/// # Errors
+/// As [`move_aside`].
+pub fn make_way(storage: &dyn Storage, path: &Path) -> Result<()> {
+    if path.symlink_metadata().is_ok_and(|found| !found.is_file()) {
+        let aside = move_aside(storage, path)?;
+        tracing::warn!(path = %path.display(), aside = %aside.display(), "no file stood in its place");
+    }
+    Ok(())
+}
+
 fn folder_of(path: &Path) -> &Path {
     path.parent()
         .filter(|folder| !folder.as_os_str().is_empty())

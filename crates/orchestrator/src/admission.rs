@@ -13,7 +13,7 @@ use std::path::Path;
 
 use rayon::prelude::*;
 use serde_json::{Value, json};
-use storyloom_memory::storage::{UNFINISHED, move_aside};
+use storyloom_memory::storage::{UNFINISHED, make_way, move_aside};
 use storyloom_story::{Brief, Line, Seed, StoryId};
 
 use crate::config::{PictureSettings, RunConfig, Videos};
@@ -130,9 +130,7 @@ impl RunFolder {
         if self.storage().read(&copy).is_ok_and(|kept| kept == bytes) {
             return Ok(());
         }
-        if copy.symlink_metadata().is_ok_and(|found| !found.is_file()) {
-            move_aside(self.storage().as_ref(), &copy)?;
-        }
+        make_way(self.storage().as_ref(), &copy)?;
         Ok(self.storage().write(&copy, &bytes)?)
     }
 

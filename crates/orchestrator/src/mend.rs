@@ -7,7 +7,7 @@ use std::path::Path;
 
 use storyloom_memory::arrays::decode_array;
 use storyloom_memory::soundness::Harm;
-use storyloom_memory::{CommitRecord, KeyframeRecord, MemoryError};
+use storyloom_memory::{CommitRecord, MemoryError};
 
 use crate::engine::ShotEngine;
 use crate::error::RunError;
@@ -66,12 +66,11 @@ pub(crate) fn mend_shot<E: ShotEngine>(
 
 /// What of a shot came out otherwise than recorded, if anything did.
 fn difference(made: &CommitRecord, record: &CommitRecord) -> Option<&'static str> {
-    let keyframes = |record: &CommitRecord| -> Vec<KeyframeRecord> { record.keyframes.clone() };
     let parts = [
         (made.latents == record.latents, "other latents"),
         (made.frames_blake3 == record.frames_blake3, "other frames"),
         (made.tail == record.tail, "other last frames"),
-        (keyframes(made) == keyframes(record), "other keyframes"),
+        (made.keyframes == record.keyframes, "other keyframes"),
         (
             made.video == record.video,
             "another video file of the same frames",

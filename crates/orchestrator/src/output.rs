@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::Arc;
 
-use storyloom_memory::storage::{move_aside, temporary_name};
+use storyloom_memory::storage::{make_way, temporary_name};
 use storyloom_memory::{BlobRef, MemoryError, Storage, blobs};
 use storyloom_story::{Clip, Resolution, RgbImage};
 
@@ -123,11 +123,7 @@ impl VideoFiles {
         for clip in clips {
             blobs::check(&clip.path, &self.storage.read(&clip.path)?, &clip.content)?;
         }
-        if path.symlink_metadata().is_ok_and(|found| !found.is_file()) {
-            let aside = move_aside(self.storage.as_ref(), path)?;
-            let (path, aside) = (path.display(), aside.display());
-            tracing::warn!("no file stood at {path}; what did is {aside} now");
-        }
+        make_way(self.storage.as_ref(), path)?;
         if self.kind == Videos::Placeholders {
             return self.write_placeholder(|_| path.to_owned());
         }

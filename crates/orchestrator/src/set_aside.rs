@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use storyloom_memory::storage::{UNFINISHED, move_aside};
+use storyloom_memory::storage::{UNFINISHED, make_way};
 use storyloom_story::StoryId;
 use storyloom_telemetry::{Event, Reporter};
 
@@ -84,9 +84,7 @@ pub(crate) fn set_aside(
         reason: reason.to_owned(),
     };
     let path = path(folder, story);
-    if path.symlink_metadata().is_ok_and(|found| !found.is_file()) {
-        move_aside(folder.storage().as_ref(), &path)?;
-    }
+    make_way(folder.storage().as_ref(), &path)?;
     folder.write_json(&path, &mark)
 }
 
