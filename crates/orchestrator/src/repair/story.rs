@@ -1,5 +1,7 @@
 //! One story: what of it is not what its records say, and what is done about it.
 
+use std::path::{Path, PathBuf};
+
 use storyloom_memory::soundness::{Harm, Named, harms};
 use storyloom_memory::storage::move_aside;
 use storyloom_memory::{
@@ -171,7 +173,7 @@ impl Healer<'_> {
         }
     }
 
-    fn record_path(&self, story: &StoryId, shot: ShotId) -> std::path::PathBuf {
+    fn record_path(&self, story: &StoryId, shot: ShotId) -> PathBuf {
         let commits = self.folder.story(story).join("commits");
         commits.join(format!("{shot}.json"))
     }
@@ -340,9 +342,7 @@ impl Healer<'_> {
             Found::Damaged(reason) => reason,
             Found::Gone => "it is gone".to_owned(),
         };
-        if path.symlink_metadata().is_ok() {
-            move_aside(self.folder.storage().as_ref(), &path)?;
-        }
+        self.put_aside(&path)?;
         if self.has_damaged_plan(story)? {
             self.drop_plan(deeds)?;
         }
@@ -406,9 +406,7 @@ impl Healer<'_> {
             Err(error) if is_damage(&error) => error.to_string(),
             Err(error) => return Err(error),
         };
-        if path.symlink_metadata().is_ok() {
-            move_aside(self.folder.storage().as_ref(), &path)?;
-        }
+        self.put_aside(&path)?;
         let what = format!("{reason}; its reference images are looked at again");
         deeds.note(None, CameTo::ToMake, what);
         Ok(())
@@ -425,9 +423,7 @@ impl Healer<'_> {
         let reason = match self.standing(story, shot)? {
             Standing::Sound(record) => {
                 for harm in self.heal_named(story, Some(shot), &record.named(), deeds)? {
-                    if harm.path.symlink_metadata().is_ok() {
-                        move_aside(self.folder.storage().as_ref(), &harm.path)?;
-                    }
+                    self.put_aside(&harm.path)?;
                     let what = format!(
                         "{}: {}; the shot is made again for it",
                         shown(&harm.path),
@@ -497,9 +493,7 @@ impl Healer<'_> {
         picture: &PictureRecord,
         harm: &Harm,
     ) -> Result<bool, RunError> {
-        let extension = std::path::Path::new(&picture.file)
-            .extension()
-            .unwrap_or_default();
+        let extension = Path::new(&picture.file).extension().unwrap_or_default();
         let staged = self
             .folder
             .story(story)
@@ -511,9 +505,7 @@ impl Healer<'_> {
         if !storage.read(&staged).is_ok_and(is_it) {
             return Ok(false);
         }
-        if harm.path.symlink_metadata().is_ok() {
-            move_aside(storage, &harm.path)?;
-        }
+        self.put_aside(&harm.path)?;
         storage.give_name(&staged, &harm.path)?;
         if let Some(folder) = harm.path.parent() {
             storage.sync_names(folder)?;
@@ -521,11 +513,19 @@ impl Healer<'_> {
         Ok(true)
     }
 
+    /// Moves what stands at `path` aside, if anything does, and says where it is now.
+    fn put_aside(&self, path: &Path) -> Result<Option<PathBuf>, RunError> {
+        let storage = self.folder.storage().as_ref();
+        match path.symlink_metadata() {
+            Ok(_) => Ok(Some(move_aside(storage, path)?)),
+            Err(_) => Ok(None),
+        }
+    }
+
     /// Moves the record of a shot out of the way, so that the shot is made as if it never was.
     fn begin_anew(&self, story: &StoryId, shot: ShotId, deeds: &mut Deeds) -> Result<(), RunError> {
         let path = self.record_path(story, shot);
-        if path.symlink_metadata().is_ok() {
-            let aside = move_aside(self.folder.storage().as_ref(), &path)?;
+        if let Some(aside) = self.put_aside(&path)? {
             let what = format!("its record is {} now; the shot is made anew", shown(&aside));
             deeds.note(Some(shot), CameTo::ToMake, what);
         }
