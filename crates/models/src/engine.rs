@@ -7,18 +7,18 @@ use std::time::Duration;
 use storyloom_parallel::CommError;
 use storyloom_parallel::topology::Role;
 use storyloom_story::{Clip, HostTensor, LoopState, Resolution, RgbImage, Seed, ShotInputs};
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::checkpoint::{Checkpoint, Target, component_folder};
 use crate::clip::SelectionResize;
 use crate::error::{ModelError, Result};
 use crate::help::{Help, Leaders};
-use crate::image::{stretch_bicubic, to_tensor};
 use crate::loaded::{LoadedFiles, Source};
 use crate::lora::{AdaptedExpert, AdapterIdentity, LoraSettings, adapter_file, adapter_identity};
 use crate::noise::{Stream, gaussian};
 use crate::remote;
 use crate::replica::{Command, Crew, Pipeline, Replica};
+use crate::sampler::{Reference, SamplerKind};
 use crate::scorer::{self, AestheticHead};
 use crate::shard::{Peers, Shard};
 use crate::stage::decode::{Decoder, decode_rows};
@@ -523,22 +523,6 @@ impl Sampling {
     }
 }
 
-/// Pictures as f32 `[3, pictures, height, width]` in [-1, 1]; those of another size are stretched,
-/// bicubic without antialias (StoryMem specification, section 4.1).
-pub(crate) fn pixels(pictures: &[&RgbImage], size: Resolution, device: Device) -> Result<Tensor> {
-    let frame = |picture: &&RgbImage| -> Result<Tensor> {
-        let pixels = to_tensor(&plain_picture(picture)?)?;
-        let fits = (picture.width(), picture.height()) == (size.width, size.height);
-        if fits {
-            Ok(pixels)
-        } else {
-            stretch_bicubic(&pixels, size)
-        }
-    };
-    let frames = pictures.iter().map(frame).collect::<Result<Vec<_>>>()?;
-    Ok(Tensor::f_stack(&frames, 1)?.f_to_device(device)?)
-}
-
 /// What to say where the pipeline for pictures is needed after all.
 pub(crate) fn no_image_to_video() -> ModelError {
     let reason = "no i2v checkpoint is loaded, so that no shot can continue the one before; set \
@@ -557,20 +541,7 @@ fn fingerprint(
     for (name, digest) in digests {
         hasher.update(format!("{name}={digest}\n").as_bytes());
     }
-    let decisive = (
-        settings.target.kind,
-        settings.text_to_video,
-        settings.image_to_video,
-        // In the words of the first builds, so that their runs go on.
-        format_args!(
-            "LoraSettings {{ alpha: {:?}, merge: {:?} }}",
-            settings.lora.alpha, settings.lora.merge
-        ),
-        settings.memory_stride,
-        &settings.negative_prompt,
-        quality_score,
-    );
-    hasher.update(format!("{decisive:?}").as_bytes());
+    hasher.update(settings_text(settings, quality_score).as_bytes());
     for (name, adapter) in adapters {
         if let Some(scales) = &adapter.scales {
             hasher.update(format!("\nscales of {name}={scales}").as_bytes());
@@ -581,6 +552,58 @@ fn fingerprint(
         hasher.update(b"\nselection resize=torch");
     }
     hasher.finalize().to_hex().to_string()
+}
+
+/// The decisive settings as the first builds wrote them. Runs carry the digest of this text, so it is
+/// a format of its own: the names in it are not those of today's types, and it never changes. A setting
+/// that came later is a line of its own behind it, and only where it is not what the first builds did.
+fn settings_text(settings: &StoryMemSettings, quality_score: &str) -> String {
+    let phase = |settings: &DenoiseSettings| {
+        let sampler = &settings.sampler;
+        let solver = match sampler.kind {
+            SamplerKind::UniPc => "UniPc",
+            SamplerKind::DpmPlusPlus => "DpmPlusPlus",
+            SamplerKind::Euler => "Euler",
+        };
+        let reference = match sampler.reference {
+            Reference::Wan => "Wan",
+            Reference::Diffusers => "Diffusers",
+        };
+        format!(
+            "DenoiseSettings {{ sampler: SamplerSettings {{ kind: {solver}, reference: {reference}, \
+             steps: {}, shift: {:?}, boundary: {} }}, guidance_high: {:?}, guidance_low: {:?} }}",
+            sampler.steps,
+            sampler.shift,
+            optional(sampler.boundary),
+            settings.guidance_high,
+            settings.guidance_low,
+        )
+    };
+    format!(
+        "({}, {}, {}, LoraSettings {{ alpha: {}, merge: {} }}, {}, {}, {quality_score:?})",
+        kind_name(settings.target.kind),
+        phase(&settings.text_to_video),
+        phase(&settings.image_to_video),
+        optional(settings.lora.alpha),
+        settings.lora.merge,
+        settings.memory_stride,
+        optional(settings.negative_prompt.as_ref()),
+    )
+}
+
+/// `None` or `Some(value)`; numbers have a point, texts are quoted.
+fn optional(value: Option<impl std::fmt::Debug>) -> String {
+    value.map_or_else(|| "None".to_owned(), |value| format!("Some({value:?})"))
+}
+
+/// The name of a kind of numbers in fingerprints.
+fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Float => "Float",
+        Kind::BFloat16 => "BFloat16",
+        Kind::Half => "Half",
+        _ => "other",
+    }
 }
 
 /// How sums are divided. The number of replicas, who encodes or decodes and who has which half of
@@ -651,23 +674,6 @@ fn loaded(paths: &StoryMemPaths, adapters: &[(&str, AdapterIdentity)]) -> Result
     LoadedFiles::read(parts)
 }
 
-/// A picture of a story as one of the image library.
-///
-/// # Errors
-/// Never for a picture that was made with its checks.
-pub fn plain_picture(picture: &RgbImage) -> Result<image::RgbImage> {
-    let data = picture.data().to_vec();
-    image::RgbImage::from_raw(picture.width(), picture.height(), data)
-        .ok_or_else(|| ModelError::input("picture", "its size does not fit its data"))
-}
-
-/// The inverse of [`plain_picture`].
-pub(crate) fn story_picture(picture: image::RgbImage) -> Result<RgbImage> {
-    let (width, height) = picture.dimensions();
-    RgbImage::new(width, height, picture.into_raw())
-        .map_err(|error| ModelError::input("picture", error.to_string()))
-}
-
 /// The folders below `models.dir`: `t2v`, `i2v`, `clip`, and `lora` or where the user has it. Quality is
 /// that of the rule.
 pub fn storymem_paths(dir: &Path, lora: Option<PathBuf>) -> StoryMemPaths {
@@ -688,7 +694,7 @@ mod tests {
     use crate::sampler::{Reference, SamplerKind, SamplerSettings};
     use crate::scorer::SharpnessExposure;
 
-    fn of(selection_resize: SelectionResize, quality_score: &str) -> String {
+    fn settings(selection_resize: SelectionResize) -> StoryMemSettings {
         let phase = |shift, boundary| DenoiseSettings {
             sampler: SamplerSettings {
                 kind: SamplerKind::UniPc,
@@ -700,7 +706,7 @@ mod tests {
             guidance_high: 3.5,
             guidance_low: 3.5,
         };
-        let settings = StoryMemSettings {
+        StoryMemSettings {
             target: Target::CPU_F32,
             text_to_video: phase(12.0, 0.875),
             image_to_video: phase(4.0, 0.9),
@@ -716,10 +722,51 @@ mod tests {
             share_decode: false,
             widen: true,
             patience: Duration::from_secs(300),
-        };
-        let digests = [("clip".to_owned(), "0123".to_owned())];
-        fingerprint(&settings, &digests, &[], quality_score)
+        }
     }
+
+    fn digest(settings: &StoryMemSettings, quality_score: &str) -> String {
+        let digests = [("clip".to_owned(), "0123".to_owned())];
+        fingerprint(settings, &digests, &[], quality_score)
+    }
+
+    fn of(selection_resize: SelectionResize, quality_score: &str) -> String {
+        digest(&settings(selection_resize), quality_score)
+    }
+
+    /// Every setting in another form than above: the text and the digest that the builds had which
+    /// wrote it from their types.
+    #[test]
+    fn the_text_behind_a_fingerprint_is_a_format() {
+        let mut others = settings(SelectionResize::Torch);
+        others.target.kind = Kind::BFloat16;
+        others.text_to_video.sampler.kind = SamplerKind::DpmPlusPlus;
+        others.text_to_video.sampler.boundary = None;
+        others.text_to_video.guidance_high = 4.0;
+        others.image_to_video.sampler.kind = SamplerKind::Euler;
+        others.image_to_video.sampler.reference = Reference::Diffusers;
+        others.image_to_video.sampler.steps = 8;
+        others.image_to_video.sampler.shift = 1e-7;
+        others.lora.alpha = Some(64.0);
+        others.lora.merge = false;
+        others.memory_stride = 1;
+        others.negative_prompt =
+            Some("a \"blurry\"\npicture, mauvaise qualit\u{e9} \u{4f4e}".to_owned());
+        let text = settings_text(&others, "a score");
+        assert_eq!(text, OTHERS);
+        let digest = digest(&others, "a score");
+        assert_eq!(
+            digest,
+            "9019e318392d59c811c555f6b8b7a283f08f961f772e8cdcd39aae3c08a24cea"
+        );
+    }
+
+    const OTHERS: &str = "(BFloat16, DenoiseSettings { sampler: SamplerSettings { \
+        kind: DpmPlusPlus, reference: Wan, steps: 40, shift: 12.0, boundary: None }, \
+        guidance_high: 4.0, guidance_low: 3.5 }, DenoiseSettings { sampler: SamplerSettings { \
+        kind: Euler, reference: Diffusers, steps: 8, shift: 1e-7, boundary: Some(0.9) }, \
+        guidance_high: 3.5, guidance_low: 3.5 }, LoraSettings { alpha: Some(64.0), merge: false }, \
+        1, Some(\"a \\\"blurry\\\"\\npicture, mauvaise qualit\u{e9} \u{4f4e}\"), \"a score\")";
 
     /// Runs of earlier builds, which knew Pillow's resize and the rule only, go on: the literal is
     /// theirs. Every other choice is another run.

@@ -7,7 +7,7 @@
 mod resample;
 
 use image::RgbImage;
-use storyloom_story::Resolution;
+use storyloom_story::{Resolution, RgbImage as StoryPicture};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{ModelError, Result};
@@ -97,6 +97,39 @@ pub fn to_clip(pictures: &[&RgbImage]) -> Result<Tensor> {
     let frames = pictures.iter().map(|picture| to_tensor(picture));
     let frames = frames.collect::<Result<Vec<_>>>()?;
     Ok(Tensor::f_stack(&frames, 1)?)
+}
+
+/// Pictures as f32 `[3, pictures, height, width]` in [-1, 1]; those of another size are stretched,
+/// bicubic without antialias (StoryMem specification, section 4.1).
+pub fn pixels(pictures: &[&StoryPicture], size: Resolution, device: Device) -> Result<Tensor> {
+    let frame = |picture: &&StoryPicture| -> Result<Tensor> {
+        let pixels = to_tensor(&plain_picture(picture)?)?;
+        let fits = (picture.width(), picture.height()) == (size.width, size.height);
+        if fits {
+            Ok(pixels)
+        } else {
+            stretch_bicubic(&pixels, size)
+        }
+    };
+    let frames = pictures.iter().map(frame).collect::<Result<Vec<_>>>()?;
+    Ok(Tensor::f_stack(&frames, 1)?.f_to_device(device)?)
+}
+
+/// A picture of a story as one of the image library.
+///
+/// # Errors
+/// Never for a picture that was made with its checks.
+pub fn plain_picture(picture: &StoryPicture) -> Result<RgbImage> {
+    let data = picture.data().to_vec();
+    RgbImage::from_raw(picture.width(), picture.height(), data)
+        .ok_or_else(|| ModelError::input("picture", "its size does not fit its data"))
+}
+
+/// The inverse of [`plain_picture`].
+pub fn story_picture(picture: RgbImage) -> Result<StoryPicture> {
+    let (width, height) = picture.dimensions();
+    StoryPicture::new(width, height, picture.into_raw())
+        .map_err(|error| ModelError::input("picture", error.to_string()))
 }
 
 /// `[3, 1, height, width]` in [-1, 1] to interleaved bytes.

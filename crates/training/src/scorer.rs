@@ -10,7 +10,7 @@ use storyloom_models::checkpoint::{Checkpoint, Target, Weights};
 use storyloom_models::clip::{
     ClipVision, ClipVisionConfig, PixelRule, SelectionResize, pixel_values,
 };
-use storyloom_models::engine::plain_picture;
+use storyloom_models::image::plain_picture;
 use storyloom_models::tch::{Device, Kind, Reduction, Tensor, no_grad};
 use storyloom_story::Seed;
 

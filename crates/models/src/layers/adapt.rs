@@ -5,6 +5,18 @@ use tch::{Kind, Tensor};
 use super::{LayerNorm, Linear, RmsNorm};
 use crate::error::Result;
 
+/// A network whose layers adapters may change.
+pub trait Adaptable {
+    /// The layer of this name, as diffusers names it.
+    fn layer_mut(&mut self, name: &str) -> Option<LayerMut<'_>>;
+
+    /// Whether adapters that are used on this network may name this layer although it has none: it
+    /// belongs to a branch that a sister of the network has.
+    fn leaves_aside(&self, _layer: &str) -> bool {
+        false
+    }
+}
+
 /// A layer that an adapter may change.
 #[derive(Debug)]
 pub enum LayerMut<'a> {

@@ -24,7 +24,7 @@ pub(crate) mod stand_in;
 mod timestep;
 
 pub use activation::Activation;
-pub use adapt::LayerMut;
+pub use adapt::{Adaptable, LayerMut};
 pub use attention::{
     AttentionChoice, BackEnd, ShapeClass, Trial, attend, attend_causally, attention_choices,
     difference, merge_heads, repeat_heads, split_heads,

@@ -18,8 +18,7 @@ pub use self::place::{AdaptedExpert, adapter_file};
 pub use self::scale::LoraScaling;
 use crate::checkpoint::Target;
 use crate::error::{ModelError, Result};
-use crate::layers::{LayerMut, LowRank};
-use crate::wan::WanTransformer;
+use crate::layers::{Adaptable, LayerMut, LowRank};
 
 /// How an adapter is applied.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -87,7 +86,7 @@ pub fn check_adapter(file: &Path, settings: LoraSettings) -> Result<()> {
 /// # Errors
 /// The file is no adapter of this model.
 pub fn apply_lora(
-    model: &mut WanTransformer,
+    model: &mut dyn Adaptable,
     file: &Path,
     target: Target,
     settings: LoraSettings,
@@ -98,7 +97,7 @@ pub fn apply_lora(
     let mut scales = Scales::default();
     for (layer, update) in adapter.updates() {
         let Some(place) = model.layer_mut(layer) else {
-            match is_image_branch(layer) && !model.has_image_branch() {
+            match model.leaves_aside(layer) {
                 true => left_aside += 1,
                 false => unknown.push(layer.clone()),
             }
@@ -122,8 +121,8 @@ pub fn apply_lora(
     if left_aside > 0 {
         tracing::warn!(
             file = %file.display(),
-            "{left_aside} layers of the adapter change the image branch of Wan 2.1, which this \
-             model does not have; they are left aside"
+            "{left_aside} layers of the adapter change a branch that this model does not have; they \
+             are left aside"
         );
     }
     let count = adapter.updates().len() - left_aside;
@@ -133,14 +132,6 @@ pub fn apply_lora(
         adapter.form().describe()
     );
     Ok(count)
-}
-
-/// Whether a layer belongs to the image branch of Wan 2.1, for which adapters of that model are
-/// made that are used on Wan 2.2 as well.
-fn is_image_branch(layer: &str) -> bool {
-    ["add_k_proj", "add_v_proj", "norm_added_k", "image_embedder"]
-        .iter()
-        .any(|part| layer.contains(part))
 }
 
 /// The scales of the layers so far, for the log.
@@ -289,7 +280,7 @@ mod tests {
     use super::*;
     use crate::tensor_file::{read_tensors, write_tensors};
     use crate::testing::{golden, golden_tensors, relative_error};
-    use crate::wan::ForwardInputs;
+    use crate::wan::{ForwardInputs, WanTransformer};
 
     const SETTINGS: LoraSettings = LoraSettings {
         alpha: None,

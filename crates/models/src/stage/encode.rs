@@ -7,8 +7,9 @@ use tch::{Kind, Tensor};
 
 use super::denoise::TextPair;
 use crate::checkpoint::Target;
-use crate::engine::{StoryMemPaths, StoryMemSettings, no_image_to_video, pixels};
+use crate::engine::{StoryMemPaths, StoryMemSettings, no_image_to_video};
 use crate::error::{ModelError, Result};
+use crate::image::pixels;
 use crate::method::storymem::{condition_channels, latent_frames, temporal_positions};
 use crate::tensor_file::from_host;
 use crate::text::{DEFAULT_NEGATIVE_PROMPT, PromptEncoder};

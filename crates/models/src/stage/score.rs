@@ -4,8 +4,8 @@ use storyloom_story::RgbImage;
 
 use super::decode::Decoder;
 use crate::clip::{PixelRule, pixel_values};
-use crate::engine::plain_picture;
 use crate::error::Result;
+use crate::image::plain_picture;
 use crate::tensor_file::to_host;
 
 /// Pictures that go through the vision tower at a time.

@@ -11,7 +11,8 @@ use crate::checkpoint::{Checkpoint, Target, Weights};
 use crate::error::{ModelError, Result};
 use crate::gradients;
 use crate::layers::{
-    LayerMut, Linear, RotaryAxes, RotaryTable, TokenIndex, TokenVectors, modulated_layer_norm,
+    Adaptable, LayerMut, Linear, RotaryAxes, RotaryTable, TokenIndex, TokenVectors,
+    modulated_layer_norm,
 };
 use crate::shard::{Peers, Shard};
 
@@ -48,6 +49,37 @@ pub struct ForwardInputs<'a> {
 pub struct TextContext {
     batch: i64,
     blocks: Vec<BlockContext>,
+}
+
+impl Adaptable for WanTransformer {
+    fn layer_mut(&mut self, name: &str) -> Option<LayerMut<'_>> {
+        if let Some(rest) = name.strip_prefix("blocks.") {
+            let (block, inside) = rest.split_once('.')?;
+            let block = self.blocks.get_mut(block.parse::<usize>().ok()?)?;
+            return block.layer_mut(inside);
+        }
+        if let Some(rest) = name.strip_prefix("condition_embedder.") {
+            let (part, inside) = rest.split_once('.').unwrap_or((rest, ""));
+            return match part {
+                "text_embedder" => self.text.layer_mut(inside),
+                "image_embedder" => self.image.as_mut()?.layer_mut(inside),
+                _ => self.time.layer_mut(rest),
+            };
+        }
+        Some(match name {
+            "patch_embedding" => LayerMut::Linear(self.patch.projection_mut()),
+            "proj_out" => LayerMut::Linear(&mut self.head),
+            "scale_shift_table" => LayerMut::Table(&mut self.head_table),
+            _ => return None,
+        })
+    }
+
+    /// Adapters for Wan 2.1 change its image branch, and are used on Wan 2.2, which has none.
+    fn leaves_aside(&self, layer: &str) -> bool {
+        const IMAGE_BRANCH: [&str; 4] =
+            ["add_k_proj", "add_v_proj", "norm_added_k", "image_embedder"];
+        self.image.is_none() && IMAGE_BRANCH.iter().any(|part| layer.contains(part))
+    }
 }
 
 impl WanTransformer {
@@ -132,29 +164,6 @@ impl WanTransformer {
     /// Whether the model is conditioned on image tokens (Wan 2.1 image-to-video).
     pub fn has_image_branch(&self) -> bool {
         self.image.is_some()
-    }
-
-    /// The layer of this diffusers name, for adapters to change.
-    pub fn layer_mut(&mut self, name: &str) -> Option<LayerMut<'_>> {
-        if let Some(rest) = name.strip_prefix("blocks.") {
-            let (block, inside) = rest.split_once('.')?;
-            let block = self.blocks.get_mut(block.parse::<usize>().ok()?)?;
-            return block.layer_mut(inside);
-        }
-        if let Some(rest) = name.strip_prefix("condition_embedder.") {
-            let (part, inside) = rest.split_once('.').unwrap_or((rest, ""));
-            return match part {
-                "text_embedder" => self.text.layer_mut(inside),
-                "image_embedder" => self.image.as_mut()?.layer_mut(inside),
-                _ => self.time.layer_mut(rest),
-            };
-        }
-        Some(match name {
-            "patch_embedding" => LayerMut::Linear(self.patch.projection_mut()),
-            "proj_out" => LayerMut::Linear(&mut self.head),
-            "scale_shift_table" => LayerMut::Table(&mut self.head_table),
-            _ => return None,
-        })
     }
 
     /// Projects text `[batch, rows, text_dim]` (zero rows after the prompt's end count) and image
