@@ -18,6 +18,7 @@ mod machine;
 mod meeting;
 mod monitoring;
 mod operating;
+mod pins;
 mod plan;
 mod planning;
 mod records;

@@ -157,4 +157,27 @@ mod tests {
         let bytes = encode_frames(&frames).unwrap();
         assert_eq!(decode_frames(Path::new("x"), &bytes).unwrap(), frames);
     }
+
+    /// Blobs are named by their bytes, so the same values have to give the same bytes for ever.
+    #[test]
+    fn encodings_of_earlier_builds_stay() {
+        let array = HostTensor::new(vec![2, 3], vec![0.0, -1.5, 2.25, 1e-7, 1e7, -0.0]).unwrap();
+        let names = ["sample", "estimate.0", "corrected"];
+        let arrays = names.map(|name| (name.to_owned(), array.clone())).into();
+        let frame = RgbImage::new(2, 1, vec![1, 2, 3, 250, 251, 252]).unwrap();
+        let encoded = [
+            encode_array(&array).unwrap(),
+            encode_arrays(&arrays).unwrap(),
+            encode_frames(&[frame.clone(), frame]).unwrap(),
+        ];
+        let digests = encoded.map(|bytes| blake3::hash(&bytes).to_hex().to_string());
+        assert_eq!(
+            digests,
+            [
+                "29df0d9ce695cb45bc5c71ecb967e6c973a8ee58b00c18cedd022a23b768c207",
+                "d6e854ccf76d2507232ca731edf875e49b37564467ccdaeb2f27d52a9555190f",
+                "4f80104e094f1bf2b28475a1aece482426d1b71b7d2e7fcc27092a3e56180ec1"
+            ]
+        );
+    }
 }

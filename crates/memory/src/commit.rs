@@ -230,7 +230,8 @@ fn to_json(record: &impl Serialize) -> Result<Vec<u8>> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use storyloom_story::{Method, Opening, Seed, ShotId, StoryId, VideoSpec};
+    use crate::checkpoint::{Basis, StepCheckpoint};
+    use storyloom_story::{LoopState, Method, Opening, Seed, ShotId, StoryId, VideoSpec};
 
     pub(crate) fn record(shot: ShotId) -> CommitRecord {
         let story = StoryId::new("a").unwrap();
@@ -343,5 +344,66 @@ pub(crate) mod tests {
                 "{from}"
             );
         }
+    }
+
+    /// Records on disk hold their digests: neither the recipe nor the bytes may change.
+    #[test]
+    fn digests_of_earlier_builds_stay() {
+        let shot = ShotId { scene: 1, shot: 2 };
+        let mut plain = record(shot);
+        let mut full = CommitRecord {
+            arithmetic: "cpu".to_owned(),
+            continues: Some(BlobRef::of(b"tail")),
+            previous: Some(BlobRef::of(b"before").blake3),
+            plan: Some(BlobRef::of(b"plan").blake3),
+            seconds: BTreeMap::from([(Stage::Denoise, 1.5), (Stage::Commit, 0.25)]),
+            ..plain.clone()
+        };
+        let mut references = ReferencesRecord {
+            format: RECORD_FORMAT,
+            engine: "e".to_owned(),
+            pictures: plain.keyframes.clone(),
+            digest: String::new(),
+        };
+        let basis = Basis {
+            request: plain.request.clone(),
+            engine: "e".to_owned(),
+            memory_seen: Vec::new(),
+            continues: None,
+            previous: None,
+        };
+        let state = LoopState {
+            done: 3,
+            total: 8,
+            order: 2,
+            arrays: BTreeMap::new(),
+        };
+        let mut step = StepCheckpoint::new(basis, &state, BlobRef::of(b"arrays"));
+        let sealed = [
+            plain.seal().unwrap(),
+            full.seal().unwrap(),
+            references.seal().unwrap(),
+            step.seal().unwrap(),
+        ];
+        let digests = [plain.digest, full.digest, references.digest, step.digest];
+        assert_eq!(
+            digests,
+            [
+                "ce9cb6673629b536e8db37b9a916c605f6a823bdcaa6f1652228190be6aa8616",
+                "af1d717a0aa0f38c8d9e4f6c49edc6e0766c1e41ccde24b8451c10dcab73a2dd",
+                "4edda096a6d006d3f6a3d67b98871447c2e0d8a1f02fcc62c16602fd05918650",
+                "0a5c9cae9fdfd0d77618007364230804d0c0d84cf7e48146c532a0d99f7702ff"
+            ]
+        );
+        let bytes = sealed.map(|bytes| BlobRef::of(&bytes).blake3);
+        assert_eq!(
+            bytes,
+            [
+                "8851ce27f02f65560ea6028be3da9bf0a03490603f68c5a905f2dd839abc9fd5",
+                "944c966bfd2b1775bae1e25ac49c1ebe92f676b4712441fa33367e36b436bc2d",
+                "ce3fd41d81b5a20ac3b3a67fa271ad62a950bb8db29b1de95e20ea94756e0472",
+                "b9b5e08c006ccd1b8f3d64b04b63d53c93cac9d0671da3fd33d0dd26242e69dd"
+            ]
+        );
     }
 }

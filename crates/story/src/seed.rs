@@ -69,4 +69,24 @@ mod tests {
         assert_eq!(distinct.len(), seeds.len());
         assert_eq!(seeds[0], Seed::derive(0, &story("a"), shot(1, 1), 0));
     }
+
+    /// Records name their seeds: those of earlier builds are made again with the same ones.
+    #[test]
+    fn seeds_of_earlier_builds_stay() {
+        let story = StoryId::new("ad-heart-mug").unwrap();
+        let shot = ShotId { scene: 2, shot: 3 };
+        let seeds = [
+            Seed::derive(7, &story, shot, 0),
+            Seed::derive(u64::MAX, &story, shot, 2),
+            Seed::derive_plan(7, &story, 1),
+        ];
+        assert_eq!(
+            seeds.map(|seed| seed.0),
+            [
+                9_494_730_332_813_193_148,
+                17_096_242_253_161_581_486,
+                15_628_084_123_353_475_289
+            ]
+        );
+    }
 }
