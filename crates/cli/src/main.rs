@@ -30,8 +30,10 @@ use std::process::ExitCode;
 
 use command::Cli;
 use exit::Failure;
+use storyloom_story::guard;
 
 fn main() -> ExitCode {
+    guard::print_only_unguarded_panics();
     let cli = Cli::from_command_line();
     match command::run(cli) {
         Ok(exit) => exit.into(),

@@ -387,11 +387,8 @@ impl<'a> Ending<'a> {
 fn end_together_on_panic() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
-        if guard::is_guarded() {
-            return;
-        }
         usual(info);
-        if !bystander::looks_on() {
+        if !guard::is_guarded() && !bystander::looks_on() {
             World::abort(Exit::Unexpected as i32);
         }
     }));

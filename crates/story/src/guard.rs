@@ -13,6 +13,16 @@ pub fn is_guarded() -> bool {
     GUARDED.get()
 }
 
+/// From now on, a panic that becomes an error is not printed as well: whoever gets the error tells it.
+pub fn print_only_unguarded_panics() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if !is_guarded() {
+            usual(info);
+        }
+    }));
+}
+
 /// What `call` returns, or why it panicked. Nothing that it has changed may be used after that.
 ///
 /// # Errors
