@@ -289,41 +289,41 @@ impl Place {
         }
     }
 
-    /// The code of a rank that has lost its world: that of the rank that left, if it was graver.
+    /// The code of a rank that has lost its world: that of the rank that left, if it was worse.
     pub fn as_others_end(&self, exit: Exit) -> Exit {
         let told = self.world.told().and_then(|code| u8::try_from(code).ok());
-        exit.graver(told.and_then(Exit::of_code).unwrap_or(exit))
+        exit.worse_of(told.and_then(Exit::of_code).unwrap_or(exit))
     }
 
-    /// Ends as all ranks do: waits for them, and returns the gravest of their codes. Launchers end
+    /// Ends as all ranks do: waits for them, and returns the most severe of their codes. Launchers end
     /// the whole world at the first code that is not 0, so all must be the same.
     ///
     /// Ranks are waited for as long as they live. Once this program was asked to stop, it has
     /// `topology.patience` for that, and a rank of which nothing is heard a few seconds.
     ///
     /// # Errors
-    /// A rank died meanwhile, or does not end; the code is the gravest of those that are known.
+    /// A rank died meanwhile, or does not end; the code is the most severe of those that are known.
     pub fn agree(&self, exit: Exit, stop: &StopFlag) -> Result<Exit, Failure> {
         let group = self.world.group();
         let (rank, size) = (group.rank(), group.size());
         let ending = Ending::of(self, stop);
         let code = |message: Vec<u8>| message.first().copied().and_then(Exit::of_code);
-        let graver = |failure: Failure| Failure {
-            exit: failure.exit.graver(exit),
+        let at_least = |failure: Failure| Failure {
+            exit: failure.exit.worse_of(exit),
             ..failure
         };
         if rank > 0 {
             let said = group.send(0, &[exit as u8]).map_err(setup);
-            let heard = said.and_then(|()| ending.hear(0)).map_err(graver)?;
+            let heard = said.and_then(|()| ending.hear(0)).map_err(at_least)?;
             return Ok(code(heard).unwrap_or(exit));
         }
         let mut worst = exit;
         let mut missing = Vec::new();
         for other in 1..size {
             match ending.hear(other) {
-                Ok(theirs) => worst = worst.graver(code(theirs).unwrap_or(Exit::Unexpected)),
+                Ok(theirs) => worst = worst.worse_of(code(theirs).unwrap_or(Exit::Unexpected)),
                 Err(failure) => {
-                    worst = worst.graver(failure.exit);
+                    worst = worst.worse_of(failure.exit);
                     missing.push(failure.message);
                 }
             }

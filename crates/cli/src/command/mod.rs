@@ -39,7 +39,7 @@ const VERSION: &str = match cfg!(feature = "mpi") {
 
 /// Makes long, consistent, multi-shot stories with diffusion models.
 #[derive(Debug, Parser)]
-#[command(version, long_version = VERSION, after_help = Exit::TABLE, max_term_width = 100)]
+#[command(version, long_version = VERSION, after_help = Exit::table(), max_term_width = 100)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

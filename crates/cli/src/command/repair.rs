@@ -83,7 +83,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
         true => Exit::Stopped,
         false => Exit::Done,
     };
-    Ok(own.graver(made.unwrap_or(Exit::Done)))
+    Ok(own.worse_of(made.unwrap_or(Exit::Done)))
 }
 
 /// How long a program of the run may show no sign of life.
@@ -124,7 +124,7 @@ fn make(folder: &RunFolder, repaired: &Repaired) -> Result<Option<Exit>, Failure
         return Ok(Some(exit));
     }
     eprintln!("start the run again with its own command for the stories that need its input");
-    Ok(Some(exit.graver(Exit::Stopped)))
+    Ok(Some(exit.worse_of(Exit::Stopped)))
 }
 
 /// Runs a program to its end, and passes on to it who asks this one to stop. Ctrl-C comes to both by
