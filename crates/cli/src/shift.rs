@@ -68,7 +68,7 @@ impl Shift {
             name: start.run.clone(),
             id: id.to_owned(),
             node: start.host.clone(),
-            listen: config.metrics.address().ok().flatten(),
+            listen: config.metrics.address(),
             host: match config.metrics.host.as_str() {
                 "" => start.host.clone(),
                 host => host.to_owned(),
@@ -80,7 +80,7 @@ impl Shift {
         let begun = process_start();
         let journal = Journal::begin(&settings.out, id, start, begun, pulse);
         let journal = Arc::new(journal);
-        let deadline = config.run.deadline().ok().flatten();
+        let deadline = config.run.deadline();
         let metrics = Metrics::new(&facts, journal.clone(), deadline)
             .inspect_err(|error| tracing::warn!(%error, "no figures; the run goes on"))
             .ok()

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::limit::Limit;
 use super::options::Config;
 
 /// The text of `docs/config.md`.
@@ -31,9 +32,9 @@ pub fn markdown() -> String {
             text,
             "| `{}` | {} | `{}` | {} |",
             info.key,
-            match info.bounds {
+            match info.limit {
                 // A text can hold any seed.
-                Some(bounds) if info.key != "run.seed" =>
+                Some(Limit::Numbers(bounds)) if info.key != "run.seed" =>
                     format!("{}: {bounds}", option.describe()),
                 _ => option.describe(),
             },

@@ -7,7 +7,8 @@ use storyloom_story::nearest;
 use toml::Value;
 use toml::de::{DeTable, DeValue};
 
-use super::check::without_passwords;
+use super::forms::without_passwords;
+use super::limit::Limit;
 use super::options::Config;
 use super::value::OptionValue;
 use super::variables::{Meaning, meaning};
@@ -208,8 +209,10 @@ fn hint<'k>(key: &str, known: impl IntoIterator<Item = &'k str>) -> String {
 /// What a number may be, where the option is one.
 fn possible(key: &str) -> String {
     let info = Config::options().into_iter().find(|info| info.key == key);
-    let bounds = info.and_then(|info| info.bounds);
-    bounds.map_or_else(String::new, |bounds| format!("; {bounds} are possible"))
+    match info.and_then(|info| info.limit) {
+        Some(Limit::Numbers(bounds)) => format!("; {bounds} are possible"),
+        _ => String::new(),
+    }
 }
 
 fn is_group(key: &str) -> bool {

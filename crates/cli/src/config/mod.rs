@@ -6,7 +6,9 @@
 mod check;
 pub mod choices;
 mod document;
+mod forms;
 mod layers;
+mod limit;
 pub mod options;
 pub mod paths;
 pub mod value;

@@ -10,14 +10,16 @@ use storyloom_planner::{ResponseFormat, Steps};
 use storyloom_story::{Continuation, Fit, Ground, Method};
 
 use super::choices::{ResizeChoice, ScorerKind};
-use super::value::{Bounds, Choice, Count, OptionValue, PerExpert, PerPhase};
+use super::forms;
+use super::limit::{Bounds, Limit};
+use super::value::{Choice, Count, OptionValue, PerExpert, PerPhase};
 
-/// Name, bounds and documentation of an option.
+/// Name, limit and documentation of an option.
 pub struct OptionInfo {
     /// Where it stands in a config file: `video.width`.
     pub key: String,
-    /// What a number may be. Every number has bounds.
-    pub bounds: Option<Bounds>,
+    /// What its value may be, beyond its type. Every number has bounds.
+    pub limit: Option<Limit>,
     /// Its documentation, one entry per line.
     pub doc: &'static [&'static str],
 }
@@ -33,14 +35,15 @@ fn key_of(group: &str, name: &str) -> String {
     }
 }
 
-// A number says behind its default what it may be: `steps: u32 = 40; in 1..=1000`.
+// An option says behind its default what it may be: `steps: u32 = 40, in 1..=1000` or, for a text,
+// `deadline: String = String::new(), in forms::TIME`.
 macro_rules! options {
     ($(
         $(#[doc = $group_doc:literal])*
         $group:ident: $Group:ident {
             $(
                 $(#[doc = $doc:literal])+
-                $name:ident: $type:ty = $default:expr $(; in $bounds:expr)?,
+                $name:ident: $type:ty = $default:expr $(, in $limit:expr)?,
             )+
         }
     )+) => {
@@ -70,7 +73,7 @@ macro_rules! options {
                 vec![$($(
                     OptionInfo {
                         key: key_of(stringify!($group), stringify!($name)),
-                        bounds: [$(Bounds::from($bounds))?].first().copied(),
+                        limit: [$(Limit::from($limit))?].first().copied(),
                         doc: &[$($doc),+],
                     },
                 )+)+]
@@ -112,27 +115,27 @@ options! {
     run: Run {
         /// Seed from which the seed of every shot is derived. A story of the manifest may have its
         /// own.
-        seed: u64 = 0; in 0..=u64::MAX,
+        seed: u64 = 0, in 0..=u64::MAX,
         /// Threads for the arithmetic; 0 takes one per core.
-        threads: u32 = 0; in 0..=4096,
+        threads: u32 = 0, in 0..=4096,
         /// How often a shot is tried before its story goes into quarantine.
-        attempts: u32 = 2; in 1..=1000,
+        attempts: u32 = 2, in 1..=1000,
         /// Stories in quarantine that a run accepts before it ends with code 65; 0 accepts any
         /// number.
-        quarantine_limit: u32 = 0; in 0..=1_000_000_000,
+        quarantine_limit: u32 = 0, in 0..=1_000_000_000,
         /// Seconds without a sign of life after which a program's stories are taken over by
         /// others on the same run folder. All programs of a run use the same.
-        patience: u32 = 60; in 1..=YEAR,
+        patience: u32 = 60, in 1..=YEAR,
         /// Signals that stop a run after the running step, its state saved.
-        stop_signals: String = "TERM,INT,USR1".to_owned(),
+        stop_signals: String = "TERM,INT,USR1".to_owned(), in forms::SIGNALS,
         /// Signals that stop a run after the running shot.
-        drain_signals: String = "USR2".to_owned(),
+        drain_signals: String = "USR2".to_owned(), in forms::SIGNALS,
         /// Milliseconds between two notes in the run folder of what a program is at, for
         /// `status --watch` and so that it is known when a program was killed.
-        note_ms: u32 = 500; in 0..=3_600_000,
+        note_ms: u32 = 500, in 0..=3_600_000,
         /// When the run is to be done, as in `2026-11-22T06:00:00Z`: figures and alerts compare the
         /// time that is left with it. Empty for no such time.
-        deadline: String = String::new(),
+        deadline: String = String::new(), in forms::TIME,
     }
     /// Checkpoints.
     models: Models {
@@ -149,7 +152,7 @@ options! {
         dir: String = String::new(),
         /// Numerator of the scale for files that do not say it; 0 takes the rank itself, as StoryMem
         /// was trained with. Where the files say another one, that is an error.
-        alpha: f64 = 0.0; in 0.0..=1e6,
+        alpha: f64 = 0.0, in 0.0..=1e6,
         /// The scale: as the `files` say, or by a rule that overrules them: `plain` for
         /// `alpha / rank`, `rank-stabilised` for `alpha / sqrt(rank)`. Files that say nothing are
         /// plain, but for those that look like StoryMem's. See docs/checkpoints.md.
@@ -161,30 +164,30 @@ options! {
     video: Video {
         /// Width of the films in pixels, an even number. What is no multiple of 16 is made larger and
         /// cropped.
-        width: u32 = 832; in 16..=4096,
+        width: u32 = 832, in 16..=4096,
         /// Height of the films in pixels, an even number. As `video.width`.
-        height: u32 = 480; in 16..=4096,
+        height: u32 = 480, in 16..=4096,
         /// Frames that are decoded per shot, 4n + 1. A shot that continues the one before loses
         /// the frames it was given.
-        frames: u32 = 81; in 1..=4097,
+        frames: u32 = 81, in 1..=4097,
         /// Frames per second of the files.
-        fps: u32 = 16; in 1..=1000,
+        fps: u32 = 16, in 1..=1000,
     }
     /// The way from noise to latents. `t2v` is the first shot of a story, `i2v` every other.
     sampler: Sampler {
         /// Solver.
         name: SamplerKind = SamplerKind::UniPc,
         /// Steps of the solver.
-        steps: PerPhase<u32> = PerPhase { t2v: 40, i2v: 40 }; in 1..=1000,
+        steps: PerPhase<u32> = PerPhase { t2v: 40, i2v: 40 }, in 1..=1000,
         /// Flow shift: larger spends more steps at high noise.
-        shift: PerPhase<f64> = PerPhase { t2v: 12.0, i2v: 4.0 }; in 0.0..=1000.0,
+        shift: PerPhase<f64> = PerPhase { t2v: 12.0, i2v: 4.0 }, in Bounds::above(0.0, 1000.0),
         /// Strength of classifier-free guidance, also per expert.
         guidance: PerPhase<PerExpert<f64>> = PerPhase {
             t2v: PerExpert { high: 3.5, low: 3.5 },
             i2v: PerExpert { high: 3.5, low: 3.5 },
-        }; in -1000.0..=1000.0,
+        }, in -1000.0..=1000.0,
         /// Noise level from which the high-noise expert works, as a share of 1.
-        boundary: PerPhase<f64> = PerPhase { t2v: 0.875, i2v: 0.9 }; in 0.0..=1.0,
+        boundary: PerPhase<f64> = PerPhase { t2v: 0.875, i2v: 0.9 }, in 0.0..=1.0,
         /// Whose noise levels are used: those of the original code, or those of diffusers.
         reference: Reference = Reference::Wan,
         /// What no shot should look like; empty for the text that Wan2.2 was published with.
@@ -215,9 +218,9 @@ options! {
     memory: Memory {
         /// Most pictures a shot sees; 0 turns memory off: then `i2v` and `clip` in `models.dir` are
         /// not needed, as long as no shot continues the one before.
-        max_images: usize = 10; in 0..=102,
+        max_images: usize = 10, in 0..=102,
         /// The first so many pictures of a story are always among them.
-        sink: usize = 3; in 0..=102,
+        sink: usize = 3, in 0..=102,
         /// How keyframes are chosen: frames unlike the ones before, or only the first good frame.
         selection: SelectionRule = SelectionRule::Semantic,
         /// Whose resize of 8-bit frames comes before they are compared: `torch`, as in StoryMem's own
@@ -226,22 +229,22 @@ options! {
         /// with what it was begun with.
         selection_resize: ResizeChoice = ResizeChoice::Auto,
         /// Most keyframes that are kept of one shot.
-        max_keyframes: usize = 3; in 1..=1000,
+        max_keyframes: usize = 3, in 1..=1000,
         /// Similarity below which a frame counts as new; falls by 0.01 until few enough remain.
-        similarity_start: f64 = 0.9; in -10.0..=10.0,
+        similarity_start: f64 = 0.9, in -10.0..=10.0,
         /// What says how good a frame is: a `rule` of sharpness and exposure without a network, 0 to
         /// 10, or the `aesthetic` predictor of LAION on CLIP ViT-L/14, about 1 to 10, from
         /// `aesthetic` in `models.dir`. See docs/checkpoints.md.
         scorer: ScorerKind = ScorerKind::Rule,
         /// Least quality score of a keyframe, on the scale of `memory.scorer`. 3.0 is StoryMem's, on
         /// the scale of HPSv3; for either scorer here it only keeps out what can hardly be seen.
-        quality_threshold: f64 = 3.0; in -1e6..=1e6,
+        quality_threshold: f64 = 3.0, in -1e6..=1e6,
         /// What a shot continues from when its `cut` is false: the last frame, the last five
         /// frames, or nothing.
         continuation: Continuation = Continuation::Mi2v,
         /// Distance in time between remembered pictures, as the transformer sees it: 5 as in the
         /// paper, 1 as in the first release.
-        rope_stride: u32 = 5; in 1..=5,
+        rope_stride: u32 = 5, in 1..=5,
         /// Database of the memory bank's index. The index can be rebuilt from the run folder.
         backend: IndexKind = IndexKind::Sled,
         /// Folder of the index, for example on a fast local disk; empty for the run folder.
@@ -250,17 +253,17 @@ options! {
     /// The stand-in for networks.
     simulated: Simulated {
         /// How long one step takes, in milliseconds, without `costs`.
-        step_ms: u64 = 0; in 0..=86_400_000,
+        step_ms: u64 = 0, in 0..=86_400_000,
         /// File of a cost table (TOML, or JSON by its name):
         /// stages then last as long as the table says. `built-in` for the table of Wan2.2 A14B on
         /// H200; empty for none. `storyloom estimate` computes with it, for either engine. See
         /// docs/estimate.md.
         costs: String = String::new(),
         /// How many times faster the stages are than the table says.
-        speed: f64 = 1.0; in 0.0..=1e9,
+        speed: f64 = 1.0, in Bounds::above(0.0, 1e9),
         /// How long the planner that is called `simulated` takes for a story, in milliseconds; 0
         /// takes what the cost table says, or nothing without one.
-        plan_ms: u64 = 0; in 0..=86_400_000,
+        plan_ms: u64 = 0, in 0..=86_400_000,
         /// Whether video files are made. Without them each has a line of text that says so, and
         /// `verify` does too.
         videos: bool = true,
@@ -270,9 +273,9 @@ options! {
         /// Save a shot that is being made every so many steps; 0 saves it whenever the work that a
         /// kill would lose is worth more than saving takes. A run that is asked to stop saves in
         /// any case.
-        every_steps: u32 = 0; in 0..=1_000_000,
+        every_steps: u32 = 0, in 0..=1_000_000,
         /// Minutes between two kills, on average, for `every_steps = 0`.
-        uptime: f64 = 120.0; in 0.0..=1e9,
+        uptime: f64 = 120.0, in 0.0..=1e9,
     }
     /// What makes scripts of briefs. See docs/planner.md.
     planner: Planner {
@@ -281,28 +284,28 @@ options! {
         /// long as `simulated.plan_ms` says.
         backend: PlannerKind = PlannerKind::Rules,
         /// Stories that are planned before a replica has time for them, for each replica.
-        ahead: u32 = 8; in 1..=10_000,
+        ahead: u32 = 8, in 1..=10_000,
         /// How often a brief that cannot be planned is tried, each time with another seed, before
         /// its story goes into quarantine.
-        attempts: u32 = 3; in 1..=1000,
+        attempts: u32 = 3, in 1..=1000,
         /// How often a model is asked, in each of these, to put its answers right.
-        repairs: u32 = 2; in 0..=100,
+        repairs: u32 = 2, in 0..=100,
         /// Name of the served model, or folder of the native one.
         model: String = String::new(),
         /// Address of an OpenAI-compatible API that serves the model, such as
         /// `http://127.0.0.1:8000/v1`.
-        endpoint: String = String::new(),
+        endpoint: String = String::new(), in forms::WEB_ADDRESS,
         /// File with the key of that API. The environment variable `STORYLOOM_PLANNER_KEY` may hold
         /// the key itself.
         key_file: String = String::new(),
         /// Briefs that a model works on at once.
-        concurrency: u32 = 8; in 1..=1024,
+        concurrency: u32 = 8, in 1..=1024,
         /// Most questions that a served model is asked in a minute; 0 for any number.
-        per_minute: u32 = 0; in 0..=1_000_000,
+        per_minute: u32 = 0, in 0..=1_000_000,
         /// Seconds that a served model has for an answer.
-        timeout_s: u32 = 180; in 1..=86_400,
+        timeout_s: u32 = 180, in 1..=86_400,
         /// How often a question is sent again when the server is busy, away or talks nonsense.
-        retries: u32 = 5; in 0..=1000,
+        retries: u32 = 5, in 0..=1000,
         /// How a served model is told the form of its answers, besides in words: by a JSON schema,
         /// as any JSON object, or not at all, for servers that refuse the others.
         format: ResponseFormat = ResponseFormat::Schema,
@@ -313,40 +316,40 @@ options! {
         /// these.
         prompts: String = String::new(),
         /// Most characters of the prompt of a shot.
-        prompt_chars: u32 = 1200; in 200..=4000,
+        prompt_chars: u32 = 1200, in 200..=4000,
         /// How daring a model writes; 0 takes the likeliest word every time.
-        temperature: f64 = 0.7; in 0.0..=2.0,
+        temperature: f64 = 0.7, in 0.0..=2.0,
         /// Share of the probability that words are drawn from, above 0 and at most 1.
-        top_p: f64 = 0.9; in 0.0..=1.0,
+        top_p: f64 = 0.9, in Bounds::above(0.0, 1.0),
         /// Number of likeliest words that are drawn from; 0 for all.
-        top_k: u32 = 0; in 0..=1_000_000,
+        top_k: u32 = 0, in 0..=1_000_000,
         /// Most tokens of one answer.
-        max_tokens: u32 = 8192; in 1..=262_144,
+        max_tokens: u32 = 8192, in 1..=262_144,
         /// Longest side of a product's picture as a model sees it, in pixels.
-        picture_side: u32 = 1024; in 56..=4096,
+        picture_side: u32 = 1024, in 56..=4096,
     }
     /// How the ranks of a world are divided. A replica is a copy of the networks that makes stories:
     /// `tensor * sequence * cfg` ranks that share a denoiser, and those of `encoders` and `decoders`.
     topology: Topology {
         /// Number of replicas, or as many as there are ranks for.
-        replicas: Count = Count::Auto; in 1..=65_536,
+        replicas: Count = Count::Auto, in 1..=65_536,
         /// Ranks that share each layer, by heads: a divisor of the model's heads and feed-forward
         /// channels.
-        tensor: u32 = 1; in 1..=1024,
+        tensor: u32 = 1, in 1..=1024,
         /// Ranks that share the tokens of a shot (Ulysses): a divisor of the heads of each.
-        sequence: u32 = 1; in 1..=1024,
+        sequence: u32 = 1, in 1..=1024,
         /// Ranks that share the two halves of guidance: 1 or 2.
-        cfg: u32 = 1; in 1..=2,
+        cfg: u32 = 1, in 1..=2,
         /// Ranks that only encode; 0 leaves it to the leader of the replica.
-        encoders: u32 = 0; in 0..=1024,
+        encoders: u32 = 0, in 0..=1024,
         /// Ranks that only decode and score; 0 leaves it to the leader of the replica.
-        decoders: u32 = 0; in 0..=1024,
+        decoders: u32 = 0, in 0..=1024,
         /// Ranks of the world, beside all replicas, that only plan stories of briefs; 0 leaves it to
         /// the leaders, on threads of their own.
-        planners: u32 = 0; in 0..=1024,
+        planners: u32 = 0, in 0..=1024,
         /// How many of the ranks that plan share one language model (`planner.backend = "native"`),
         /// each with a part of every layer; divides `planners`.
-        planner_tensor: u32 = 1; in 0..=1024,
+        planner_tensor: u32 = 1, in 0..=1024,
         /// Divide the rows of pictures to decode among the ranks of the denoiser.
         share_decode: bool = false,
         /// Let replicas that have run out of stories compute the negative prompt of others, which
@@ -354,9 +357,9 @@ options! {
         widen: bool = true,
         /// Stories that a replica makes side by side, so that its denoiser need not wait for the
         /// other stages.
-        interleave: u32 = 3; in 1..=256,
+        interleave: u32 = 3, in 1..=256,
         /// Seconds that ranks wait for each other before the world ends, to be started again.
-        patience: u32 = 300; in 1..=YEAR,
+        patience: u32 = 300, in 1..=YEAR,
         /// Whether ranks without MPI encrypt what they send each other, with a key made of
         /// `STORYLOOM_TOKEN`; all ranks of a world say the same. See docs/worlds.md.
         encryption: Encryption = Encryption::None,
@@ -369,16 +372,16 @@ options! {
         level: LogLevel = LogLevel::Info,
         /// Most bytes of the log files of one rank: four files, the oldest goes when the latest is
         /// full.
-        max_bytes: u64 = 64 << 20; in 0..=1 << 40,
+        max_bytes: u64 = 64 << 20, in 0..=1 << 40,
         /// Most bytes of all log files in the run folder when a world starts: the oldest that nobody
         /// has written to for an hour go first.
-        max_total_bytes: u64 = 2 << 30; in 0..=1 << 50,
+        max_total_bytes: u64 = 2 << 30, in 0..=1 << 50,
         /// Seconds between two lines about the progress of a run, where stderr is no terminal.
-        progress_s: u32 = 10; in 1..=86_400,
+        progress_s: u32 = 10, in 1..=86_400,
         /// Address of an OpenTelemetry collector that gets a span for every shot and stage, such as
         /// `http://localhost:4318`; empty for none. Keys for it go into the environment variable
         /// `OTEL_EXPORTER_OTLP_HEADERS`.
-        otlp: String = String::new(),
+        otlp: String = String::new(), in forms::HTTP_ADDRESS,
     }
     /// Figures for Prometheus and pages for those who look after a run, see docs/operations.md.
     metrics: Metrics {
@@ -386,7 +389,7 @@ options! {
         /// `/status`; empty to serve nothing. Where several leaders of a machine share it they take
         /// the ports after it, port 0 takes any; `DIR/metrics/targets.json` tells Prometheus.
         /// `0.0.0.0:9464` serves to other machines.
-        listen: String = "127.0.0.1:0".to_owned(),
+        listen: String = "127.0.0.1:0".to_owned(), in forms::LISTEN_ADDRESS,
         /// Name or address by which other machines reach this one; empty for its host name.
         host: String = String::new(),
         /// Name stories, shots and tenants on the page `/status`, for whoever can reach it.
@@ -396,9 +399,9 @@ options! {
         token_file: String = String::new(),
         /// Address of a Pushgateway, `http://…`, that gets the figures every 30 seconds and at the
         /// end; empty for none.
-        push: String = String::new(),
+        push: String = String::new(), in forms::HTTP_ADDRESS,
         /// Minutes without progress, while loading or making shots, after which `/healthz` says so.
-        stall: f64 = 30.0; in 0.0..=1e6,
+        stall: f64 = 30.0, in Bounds::above(0.0, 1e6),
     }
 }
 

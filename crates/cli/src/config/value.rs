@@ -1,52 +1,9 @@
 //! The types of option values: how each is read from TOML, and what it is called.
 
-use std::fmt::{self, Write as _};
-use std::ops::RangeInclusive;
+use std::fmt::Write as _;
 
 use storyloom_story::{Ground, nearest};
 use toml::Value;
-
-/// What a number may be, both ends included.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Bounds {
-    least: f64,
-    most: f64,
-}
-
-impl Bounds {
-    /// Whether `number` is none of them.
-    pub fn refuse(&self, number: f64) -> bool {
-        !(self.least..=self.most).contains(&number)
-    }
-}
-
-impl From<RangeInclusive<u64>> for Bounds {
-    fn from(range: RangeInclusive<u64>) -> Self {
-        Self {
-            least: *range.start() as f64,
-            most: *range.end() as f64,
-        }
-    }
-}
-
-impl From<RangeInclusive<f64>> for Bounds {
-    fn from(range: RangeInclusive<f64>) -> Self {
-        Self {
-            least: *range.start(),
-            most: *range.end(),
-        }
-    }
-}
-
-impl fmt::Display for Bounds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { least, most } = *self;
-        match most - least == 1.0 && least > 0.0 {
-            true => write!(f, "{least} or {most}"),
-            false => write!(f, "{least} to {most}"),
-        }
-    }
-}
 
 /// A value that an option can have. An update that fails changes nothing.
 pub trait OptionValue {
