@@ -13,7 +13,7 @@ use storyloom_pictures::InputFolder;
 use storyloom_story::{Continuation, Fit, Ground, LeftOut, Method, VideoSpec};
 
 use crate::error::RunError;
-use crate::output::try_encoder;
+use crate::folder::output::try_encoder;
 
 /// The settings of a run that the orchestrator needs.
 #[derive(Debug, Clone)]
@@ -21,7 +21,7 @@ pub struct RunConfig {
     /// The run folder.
     pub out: PathBuf,
     /// What this program is called among the workers of the run, different for every start, see
-    /// [`new_worker_id`](crate::lease::new_worker_id); `None` to find a name.
+    /// [`new_worker_id`](crate::run::lease::new_worker_id); `None` to find a name.
     pub worker: Option<String>,
     /// Folder that the paths of reference images count from, and where they may lie.
     pub input_folder: InputFolder,

@@ -5,7 +5,7 @@ use storyloom_memory::{IndexKind, MemoryError};
 
 use super::{CameTo, Repaired, shown};
 use crate::error::RunError;
-use crate::run_folder::{RunFile, RunFolder};
+use crate::folder::run_folder::{RunFile, RunFolder};
 
 /// Opens each index of the run that no program has open.
 pub(super) fn look_after(

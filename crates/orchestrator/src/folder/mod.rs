@@ -1,0 +1,10 @@
+//! What lies in a run folder beside the records: its files, their names and their forms.
+
+pub(crate) mod film_size;
+pub(crate) mod folder_file;
+pub(crate) mod lists;
+pub mod no_keyframes;
+pub mod output;
+pub mod run_folder;
+pub mod set_aside;
+pub mod sizes;

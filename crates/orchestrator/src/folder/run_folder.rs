@@ -1,0 +1,479 @@
+//! The run folder: where everything lies, and what it belongs to.
+//!
+//! ```text
+//! DIR/run.json                      what the run is: settings, engine, stories
+//! DIR/drain.json                    there while no new shots are to be begun
+//! DIR/planner.json                  who plans the stories of briefs
+//! DIR/lists/                        the stories as they were asked for, until each has a file of its own;
+//!                                   and a copy of run.json
+//! DIR/stories/ID/story.json         the script as run or the brief, and the story's state
+//! DIR/stories/ID/plan.json          the plan of a brief
+//! DIR/stories/ID/SS_HH.mp4          the shots, and story.mp4
+//! DIR/stories/ID/keyframes/         what is remembered, PNG
+//! DIR/stories/ID/commits/SS_HH.json commit records
+//! DIR/stories/ID/checkpoints/       shots that are being made
+//! DIR/stories/ID/.staged/           files whose record is not committed yet
+//! DIR/blobs/                        latents and embeddings
+//! DIR/bank/N/                       the memory index of the N-th program at work
+//! DIR/leases/                       who works on which story
+//! DIR/logs/shifts/                  what each program did, instant by instant
+//! DIR/metrics/                      where Prometheus finds the programs, and their last figures
+//! DIR/quarantine/                   stories that cannot be made, each to be tried alone
+//! DIR/changed/                      stories of which something else is asked for than was made
+//! ```
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use storyloom_memory::{CommitRecord, MemoryError, PictureRecord, Storage};
+use storyloom_story::{
+    Brief, Fit, Ground, Line, Resolution, ShotId, ShotScript, StoryEntry, StoryId, StoryScript,
+};
+
+use crate::config::Videos;
+use crate::error::RunError;
+use crate::folder::folder_file::{Found, to_json};
+use crate::folder::lists::Lists;
+use crate::folder::no_keyframes::NoKeyframes;
+use crate::folder::sizes::FileSizes;
+use crate::run::engine::EngineDescription;
+use crate::run::inputs::InputFile;
+use crate::run::planning::{is_damage, read_plan};
+use crate::view::status::Work;
+
+/// The version of the folder's form that this program writes and reads.
+pub const FOLDER_FORMAT: u32 = 1;
+
+/// Where a run's identity says what its video files are.
+pub(crate) const VIDEOS: &str = "videos";
+
+/// What helps where `run.json` does not.
+const BEGIN_AGAIN: &str = "start the run again with its own command, which writes the file anew from \
+                           what it is asked for, and keeps a damaged one beside it";
+
+/// `run.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunFile {
+    /// [`FOLDER_FORMAT`].
+    pub format: u32,
+    /// Tells the run from others; stays when the folder is moved or copied.
+    pub run_id: String,
+    /// Version of the program that began the run.
+    pub version: String,
+    /// What made the pictures.
+    pub engine: EngineDescription,
+    /// The settings that decide the pictures; a second start must agree in them.
+    pub identity: serde_json::Value,
+    /// All resolved settings of the first start.
+    pub config: serde_json::Value,
+    /// blake3 over the manifest's stories, in order.
+    pub manifest_digest: String,
+    /// The lists of stories that may have no file of their own yet, the newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lists: Vec<String>,
+    /// The stories in the order in which they are made.
+    pub stories: Vec<StoryId>,
+}
+
+/// `story.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StoryFile {
+    /// [`FOLDER_FORMAT`].
+    pub format: u32,
+    /// The story.
+    pub id: StoryId,
+    /// The script as run; `None` for a brief without a plan.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub script: Option<StoryScript>,
+    /// What the script is planned from, if the manifest has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub brief: Option<Box<Brief>>,
+    /// Digest of the plan, once there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<String>,
+    /// Its own seed, if it has one.
+    pub seed: Option<u64>,
+    /// Who it is for.
+    pub tenant: Option<String>,
+    /// Reference images, as the manifest named them.
+    pub reference_images: Vec<String>,
+    /// How they are put into the film's shape, if not as the run does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fit: Option<Fit>,
+    /// The colour behind them, if not the run's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ground: Option<Ground>,
+    /// What those were when the story was begun, in the same order; empty before, and in stories that
+    /// earlier versions have begun.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<InputFile>,
+    /// Size of the film and of each of its clips: what the manifest says, or decided before the first
+    /// shot. Frames are made at its [generated](Resolution::generated) size.
+    pub size: Option<Resolution>,
+    /// How far it is.
+    pub state: StoryState,
+    /// The whole video, once all shots exist.
+    pub video: Option<PictureRecord>,
+    /// Digests of the shots' videos that it was joined from, in their order; empty in stories that
+    /// earlier versions have finished.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub joined: Vec<String>,
+    /// How large the files of the finished story are.
+    #[serde(default, skip_serializing_if = "FileSizes::is_empty")]
+    pub sizes: FileSizes,
+    /// What the finished story cost, so that nobody needs to read its records for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub work: Option<Work>,
+    /// Of a finished story that was to remember and kept no keyframe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_keyframes: Option<NoKeyframes>,
+}
+
+/// How far a story is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum StoryState {
+    /// Not begun.
+    Pending,
+    /// Begun.
+    Running,
+    /// All shots and the whole video exist.
+    Done,
+    /// Given up at a shot for now; the next start tries again.
+    Failed {
+        /// The shot, if it got that far.
+        shot: Option<ShotId>,
+        /// Why.
+        reason: String,
+    },
+    /// Given up at a shot whose every attempt failed; nobody tries again before `retry`.
+    Quarantined {
+        /// The shot, if it got that far.
+        shot: Option<ShotId>,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl RunFile {
+    /// What the video files of the run are.
+    pub fn videos(&self) -> Videos {
+        match self.identity.get(VIDEOS) {
+            None => Videos::Encoded,
+            Some(value) => serde_json::from_value(value.clone()).unwrap_or(Videos::Encoded),
+        }
+    }
+}
+
+impl StoryFile {
+    /// A story that has not begun.
+    pub fn pending(line: &Line) -> Self {
+        match line {
+            Line::Story(entry) => Self::of_entry(entry),
+            Line::Brief(brief) => Self::of_brief(brief),
+        }
+    }
+
+    /// A story of which nothing but the name is known.
+    fn unknown(story: &StoryId) -> Self {
+        let script = StoryScript {
+            name: None,
+            overview: None,
+            scenes: Vec::new(),
+        };
+        Self::of_entry(&StoryEntry::new(story.clone(), script))
+    }
+
+    fn of_brief(brief: &Brief) -> Self {
+        Self {
+            format: FOLDER_FORMAT,
+            id: brief.id.clone(),
+            script: None,
+            brief: Some(Box::new(brief.clone())),
+            plan: None,
+            seed: brief.seed,
+            tenant: brief.tenant.clone(),
+            reference_images: brief.product_image.iter().cloned().collect(),
+            fit: brief.fit,
+            ground: brief.ground,
+            inputs: Vec::new(),
+            size: brief.size,
+            state: StoryState::Pending,
+            video: None,
+            joined: Vec::new(),
+            sizes: FileSizes::default(),
+            work: None,
+            no_keyframes: None,
+        }
+    }
+
+    fn of_entry(entry: &StoryEntry) -> Self {
+        Self {
+            format: FOLDER_FORMAT,
+            id: entry.id.clone(),
+            script: Some(entry.script.clone()),
+            brief: None,
+            plan: None,
+            seed: entry.seed,
+            tenant: entry.tenant.clone(),
+            reference_images: entry.reference_images.clone(),
+            fit: entry.fit,
+            ground: entry.ground,
+            inputs: Vec::new(),
+            size: entry.size,
+            state: StoryState::Pending,
+            video: None,
+            joined: Vec::new(),
+            sizes: FileSizes::default(),
+            work: None,
+            no_keyframes: None,
+        }
+    }
+
+    /// The shots of its script, in order; none while it is not planned.
+    pub fn shots(&self) -> impl Iterator<Item = (ShotId, &ShotScript)> {
+        self.script.iter().flat_map(StoryScript::shots)
+    }
+
+    /// Size of its film: of a story that does not know it, that of the frames of `record`.
+    pub(crate) fn film(&self, record: &CommitRecord) -> Resolution {
+        let (width, height) = record.frame_size;
+        self.size.unwrap_or(Resolution { width, height })
+    }
+
+    /// Number of its shots: those that its brief asks for while it is not planned.
+    pub fn shot_count(&self) -> usize {
+        match (&self.script, &self.brief) {
+            (Some(script), _) => script.shot_count(),
+            (None, Some(brief)) => brief.shots as usize,
+            (None, None) => 0,
+        }
+    }
+}
+
+/// An opened run folder.
+#[derive(Debug)]
+pub struct RunFolder {
+    root: PathBuf,
+    storage: Arc<dyn Storage>,
+    lists: Lists,
+}
+
+impl RunFolder {
+    /// The folder `root`, which need not exist yet.
+    pub fn new(root: impl Into<PathBuf>, storage: Arc<dyn Storage>) -> Self {
+        Self {
+            root: root.into(),
+            storage,
+            lists: Lists::default(),
+        }
+    }
+
+    /// The folder itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The folder of all stories.
+    pub fn stories(&self) -> PathBuf {
+        self.root.join("stories")
+    }
+
+    /// The folder of one story.
+    pub fn story(&self, story: &StoryId) -> PathBuf {
+        self.stories().join(story.as_str())
+    }
+
+    /// The folder of the blobs.
+    pub fn blobs(&self) -> PathBuf {
+        self.root.join("blobs")
+    }
+
+    /// The files.
+    pub fn storage(&self) -> &Arc<dyn Storage> {
+        &self.storage
+    }
+
+    /// Reads `run.json`.
+    pub fn run_file(&self) -> Result<RunFile, RunError> {
+        match self.find_run_file()? {
+            Found::Sound(run) => Ok(run),
+            Found::Damaged(reason) => Err(RunError::Folder {
+                path: self.run_path(),
+                reason: format!("{reason}; {BEGIN_AGAIN}"),
+            }),
+            Found::Gone if self.stories().is_dir() => {
+                Err(self.wrong(format!("its run.json is gone; {BEGIN_AGAIN}")))
+            }
+            Found::Gone => {
+                Err(self.wrong("this is not a run folder: it has no run.json".to_owned()))
+            }
+        }
+    }
+
+    pub(crate) fn run_path(&self) -> PathBuf {
+        self.root.join("run.json")
+    }
+
+    /// Where a second `run.json` lies: what it says of the settings stands nowhere else.
+    pub(crate) fn run_copy(&self) -> PathBuf {
+        self.root.join("lists/run.json")
+    }
+
+    /// Reads `run.json`, whatever stands there; where it is gone or damaged, the copy.
+    pub(crate) fn find_run_file(&self) -> Result<Found<RunFile>, RunError> {
+        let mut found = self.find_json(&self.run_path())?;
+        if !matches!(found, Found::Sound(_))
+            && let Found::Sound(copy) = self.find_json(&self.run_copy())?
+        {
+            found = Found::Sound(copy);
+        }
+        if let Found::Sound(RunFile { lists, .. }) = &found {
+            self.lists.are(lists);
+        }
+        Ok(found)
+    }
+
+    /// Reads a story's `story.json`, with the script of its plan if it has one. A story that nobody has
+    /// taken yet is what the list says that it comes from.
+    pub fn story_file(&self, story: &StoryId) -> Result<StoryFile, RunError> {
+        let file = match self.read_story(story) {
+            Err(error) if is_missing(&error) => match self.listed(story)? {
+                Some(file) => file,
+                None => return Err(error),
+            },
+            file => file?,
+        };
+        self.with_plan(file)
+    }
+
+    /// As [`story_file`](Self::story_file), for those who look on: a story that cannot be read has failed
+    /// for that reason. What is not known of it is not there.
+    pub(crate) fn story_to_show(&self, story: &StoryId) -> StoryFile {
+        self.story_file(story).unwrap_or_else(|error| {
+            let asked = self.listed(story).ok().flatten();
+            StoryFile {
+                state: StoryState::Failed {
+                    shot: None,
+                    reason: format!("unreadable: {error}; the next start looks after it"),
+                },
+                ..asked.unwrap_or_else(|| StoryFile::unknown(story))
+            }
+        })
+    }
+
+    /// As [`story_file`](Self::story_file), but `None` for a story that has no file of its own.
+    pub(crate) fn written_story(&self, story: &StoryId) -> Result<Option<StoryFile>, RunError> {
+        match self.read_story(story) {
+            Err(error) if is_missing(&error) => Ok(None),
+            file => self.with_plan(file?).map(Some),
+        }
+    }
+
+    pub(crate) fn read_story(&self, story: &StoryId) -> Result<StoryFile, RunError> {
+        let path = self.story(story).join("story.json");
+        let file: StoryFile = self.read_json(&path)?;
+        let wrong = |reason: String| RunError::Folder {
+            path: path.clone(),
+            reason,
+        };
+        if &file.id != story {
+            return Err(wrong(format!("it is the story {}, not {story}", file.id)));
+        }
+        match (&file.script, &file.brief) {
+            (None, None) => Err(wrong("it has neither a script nor a brief".to_owned())),
+            _ => Ok(file),
+        }
+    }
+
+    /// A story that has no file of its own, as it was asked for.
+    fn listed(&self, story: &StoryId) -> Result<Option<StoryFile>, RunError> {
+        if !self.lists.are_known() && self.run_file().is_err() {
+            return Ok(None);
+        }
+        self.lists.story(story, &self.root, self.storage.as_ref())
+    }
+
+    /// With the script of its plan, if it needs one and there is one.
+    pub(crate) fn with_plan(&self, mut file: StoryFile) -> Result<StoryFile, RunError> {
+        if file.script.is_some() {
+            return Ok(file);
+        }
+        let plan = match read_plan(self, &file.id) {
+            // The same seed makes the same plan.
+            Err(error) if is_damage(&error) => {
+                tracing::warn!(story = %file.id, "{error}; the plan is made again");
+                None
+            }
+            plan => plan?,
+        };
+        if let Some(plan) = plan {
+            file.plan = Some(plan.name().clone());
+            file.script = Some(plan.script);
+        }
+        Ok(file)
+    }
+
+    /// Writes a story's file without syncing it, for figures of large runs.
+    pub(crate) fn fill_story(&self, file: &StoryFile) -> Result<(), RunError> {
+        self.fill(&self.story(&file.id).join("story.json"), file)
+    }
+
+    /// Writes a run of these stories without syncing it, for figures of large runs.
+    pub(crate) fn fill_run(&self, stories: Vec<StoryId>) -> Result<(), RunError> {
+        let run = RunFile {
+            format: FOLDER_FORMAT,
+            run_id: "bench".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            engine: EngineDescription {
+                engine: "none".to_owned(),
+                fingerprint: String::new(),
+                arithmetic: String::new(),
+                models: Vec::new(),
+                quality_score: String::new(),
+            },
+            identity: serde_json::Value::Null,
+            config: serde_json::Value::Null,
+            manifest_digest: String::new(),
+            lists: Vec::new(),
+            stories,
+        };
+        self.fill(&self.root.join("run.json"), &run)
+    }
+
+    fn fill(&self, path: &Path, value: &impl Serialize) -> Result<(), RunError> {
+        std::fs::write(path, to_json(path, value)?).map_err(|error| RunError::Folder {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })
+    }
+
+    /// Writes a story's `story.json`.
+    pub fn write_story(&self, file: &StoryFile) -> Result<(), RunError> {
+        self.write_json(&self.story(&file.id).join("story.json"), file)
+    }
+
+    /// The folder of the leases.
+    pub fn leases(&self) -> PathBuf {
+        self.root.join("leases")
+    }
+
+    pub(crate) fn wrong(&self, reason: String) -> RunError {
+        RunError::Folder {
+            path: self.root.clone(),
+            reason,
+        }
+    }
+}
+
+/// Whether an error is that a file is not there.
+fn is_missing(error: &RunError) -> bool {
+    match error {
+        RunError::Memory(MemoryError::Storage { source, .. }) => {
+            source.kind() == io::ErrorKind::NotFound
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,110 @@
+//! How large the files of a finished story are: what a start can look at in a moment, of ten thousand
+//! stories too. Contents are `verify`'s and `repair`'s matter.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use storyloom_memory::{MemoryBank, PictureRecord};
+use storyloom_story::ShotId;
+
+use crate::folder::run_folder::{RunFolder, StoryFile};
+use crate::run::story::WHOLE_VIDEO;
+
+/// Bytes of each file of a finished story, by its path relative to the story's folder.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct FileSizes(BTreeMap<String, u64>);
+
+impl FileSizes {
+    /// Whether nothing is known: of stories that earlier versions have finished.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Notes files as their records have them.
+    pub(crate) fn note(&mut self, pictures: &[&PictureRecord]) {
+        for picture in pictures {
+            self.0.insert(picture.file.clone(), picture.content.bytes);
+        }
+    }
+
+    /// Notes a file as it is; one that is not there has no size.
+    pub(crate) fn measure(&mut self, story: &Path, file: &str) {
+        if let Ok(found) = std::fs::metadata(story.join(file)) {
+            self.0.insert(file.to_owned(), found.len());
+        }
+    }
+
+    /// The first file of the story in the folder `story` that has another size, and how.
+    pub(crate) fn first_difference(&self, story: &Path) -> Option<String> {
+        self.0.iter().find_map(|(file, bytes)| {
+            let path = story.join(file);
+            let found = std::fs::metadata(&path)
+                .ok()
+                .filter(|found| found.is_file());
+            let found = found.map(|found| found.len());
+            match found {
+                Some(found) if found == *bytes => None,
+                Some(found) => Some(format!(
+                    "{} has {found} bytes instead of {bytes}",
+                    path.display()
+                )),
+                None => Some(format!("{} is gone, or is no file", path.display())),
+            }
+        })
+    }
+}
+
+/// What of a story that says it is done is gone or has another size, if anything. Contents are `verify`'s
+/// matter.
+pub(crate) fn missing(bank: &MemoryBank, folder: &RunFolder, file: &StoryFile) -> Option<String> {
+    let story = folder.story(&file.id);
+    if file.script.is_none() {
+        return Some("its script is gone".to_owned());
+    }
+    let is_there = |shot: ShotId| {
+        bank.is_committed(&file.id, shot) && story.join(format!("{shot}.mp4")).is_file()
+    };
+    let found = match file.sizes.is_empty() {
+        // Earlier builds have noted no sizes.
+        true => file
+            .shots()
+            .find(|(shot, _)| !is_there(*shot))
+            .map(|(shot, _)| format!("the record or the video of its shot {shot} is gone")),
+        false => file.sizes.first_difference(&story),
+    };
+    let film = || (!has_film(&story, file)).then(|| format!("its {WHOLE_VIDEO} is gone or cut"));
+    found.or_else(film)
+}
+
+/// Whether a story has the whole video that it notes, or one that is as long.
+fn has_film(story: &Path, file: &StoryFile) -> bool {
+    let bytes = file.video.as_ref().map(|video| video.content.bytes);
+    let found = std::fs::metadata(story.join(WHOLE_VIDEO));
+    found.is_ok_and(|found| found.is_file() && bytes.is_none_or(|bytes| bytes == found.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn a_file_that_is_gone_cut_or_a_folder_is_found() {
+        let root = tempfile::tempdir().unwrap();
+        let (story, file) = (root.path(), root.path().join("01_01.mp4"));
+        fs::write(&file, b"video").unwrap();
+        let mut sizes = FileSizes::default();
+        sizes.measure(story, "01_01.mp4");
+        sizes.measure(story, "never.mp4");
+        assert_eq!(sizes.first_difference(story), None);
+        fs::write(&file, b"vid").unwrap();
+        let told = sizes.first_difference(story).unwrap();
+        assert!(told.ends_with("has 3 bytes instead of 5"), "{told}");
+        fs::remove_file(&file).unwrap();
+        assert!(sizes.first_difference(story).is_some());
+        fs::create_dir(&file).unwrap();
+        assert!(sizes.first_difference(story).is_some());
+    }
+}

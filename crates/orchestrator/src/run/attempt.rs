@@ -1,0 +1,184 @@
+//! Attempts at a shot: when it is tried again, and what is no failed attempt.
+//!
+//! A shot exists from the moment at which its record does. Trouble after that moment, as with the
+//! names of its files, is trouble of the story: it is waited for, and whoever goes on with the story
+//! finds the record.
+
+use std::time::{Duration, Instant};
+
+use storyloom_memory::CommitRecord;
+use storyloom_story::{ErrorClass, Seed, ShotRequest, Stage};
+use storyloom_telemetry::{AttemptEnd, Event};
+use tracing::field;
+
+use crate::error::RunError;
+use crate::run::engine::ShotEngine;
+use crate::run::lease::Lease;
+use crate::run::lost_record::Lost;
+use crate::run::shot::{Studio, make_shot, tidy_up};
+use crate::run::story::{Chain, plan};
+
+/// Pauses before another try after trouble that may pass.
+const PATIENCE: [Duration; 3] = [
+    Duration::from_millis(100),
+    Duration::from_millis(500),
+    Duration::from_secs(2),
+];
+
+/// Does what can be done again, again after trouble that may pass.
+pub(crate) fn patiently<E, T>(
+    studio: &Studio<E>,
+    mut work: impl FnMut() -> Result<T, RunError>,
+) -> Result<T, RunError> {
+    for pause in PATIENCE {
+        match work() {
+            Err(error) if error.class() == ErrorClass::Transient => {
+                tracing::warn!(%error, pause_ms = pause.as_millis() as u64, "tried again");
+            }
+            result => return result,
+        }
+        std::thread::sleep(pause);
+        if studio.stop.asked().is_some() {
+            return Err(RunError::Stopped);
+        }
+    }
+    work()
+}
+
+/// Tries a shot: again with the same noise after trouble that may pass, with other noise after
+/// trouble with the shot itself.
+pub(crate) fn attempt_shot<E: ShotEngine>(
+    studio: &Studio<E>,
+    lease: &Lease,
+    chain: Chain,
+    request: ShotRequest,
+    run_seed: u64,
+    attempts: u32,
+) -> Result<CommitRecord, RunError> {
+    let mut patience = PATIENCE.iter();
+    let mut attempt = chain.lost.map_or(0, Lost::attempt);
+    loop {
+        let seed = Seed::derive(run_seed, &request.story, request.shot, attempt);
+        let request = ShotRequest {
+            attempt,
+            seed,
+            ..request.clone()
+        };
+        let ShotRequest { story, shot, .. } = &request;
+        let begun = Instant::now();
+        studio.reporter.report(&Event::AttemptBegun {
+            story,
+            shot: *shot,
+            attempt,
+        });
+        let span = tracing::info_span!("shot", %story, %shot, attempt, error = field::Empty);
+        let result = span.in_scope(|| {
+            let plan = plan(studio, chain, request.clone())?;
+            make_shot(studio, lease, &plan)
+        });
+        if let Err(error) = &result {
+            span.record("error", field::display(error));
+        }
+        drop(span);
+        let error = match result {
+            Ok(record) => return after_record(studio, &request, record, begun, Ok(())),
+            Err(error) => error,
+        };
+        if let Some(record) = created(studio, &request, &error) {
+            tracing::warn!(%error, %story, %shot, "there was trouble after the shot was committed");
+            let name = sync_record(studio, &record);
+            return after_record(studio, &request, record, begun, name);
+        }
+        let reason = error.to_string();
+        report_end(studio, &request, end_of(&error), Some(&reason));
+        let failed = Event::AttemptFailed {
+            story,
+            shot: *shot,
+            attempt,
+            reason: &reason,
+        };
+        match error.class() {
+            ErrorClass::Transient => {
+                let Some(wait) = patience.next() else {
+                    return Err(error);
+                };
+                studio.reporter.report(&failed);
+                std::thread::sleep(*wait);
+                if studio.stop.asked().is_some() {
+                    return Err(RunError::Stopped);
+                }
+            }
+            // Other noise makes another record.
+            ErrorClass::Shot if chain.lost.is_none() && attempt + 1 < attempts => {
+                studio.reporter.report(&failed);
+                attempt += 1;
+            }
+            _ => return Err(error),
+        }
+    }
+}
+
+/// The record of a shot whose attempt ended with `error`, if that came after the record.
+fn created<E>(studio: &Studio<E>, request: &ShotRequest, error: &RunError) -> Option<CommitRecord> {
+    if error.class() == ErrorClass::Interrupted {
+        return None;
+    }
+    let read = || Ok(studio.bank.record(&request.story, request.shot)?);
+    // What cannot be read is looked at by whoever tries the shot again.
+    patiently(studio, read).ok().flatten()
+}
+
+/// Makes the name of a record durable, of which nobody knows whether it is.
+fn sync_record<E>(studio: &Studio<E>, record: &CommitRecord) -> Result<(), RunError> {
+    let ShotRequest { story, shot, .. } = &record.request;
+    let path = studio.bank.record_path(story, *shot);
+    let Some(folder) = path.parent() else {
+        return Ok(());
+    };
+    patiently(studio, || Ok(studio.bank.storage().sync_names(folder)?))
+}
+
+/// Ends an attempt whose record is there, `so_far` as its name is; nothing that happens now makes it
+/// a failed one.
+fn after_record<E>(
+    studio: &Studio<E>,
+    request: &ShotRequest,
+    mut record: CommitRecord,
+    attempt_begun: Instant,
+    so_far: Result<(), RunError>,
+) -> Result<CommitRecord, RunError> {
+    let begun = Instant::now();
+    let tidied = so_far.and_then(|()| patiently(studio, || tidy_up(studio, &record)));
+    *record.seconds.entry(Stage::Commit).or_default() += begun.elapsed().as_secs_f64();
+    report_end(studio, request, AttemptEnd::Committed, None);
+    studio.reporter.report(&Event::ShotCommitted {
+        story: &request.story,
+        shot: request.shot,
+        seconds: attempt_begun.elapsed().as_secs_f64(),
+        keyframes: record.keyframes.len(),
+    });
+    tidied.map(|()| record)
+}
+
+pub(crate) fn end_of(error: &RunError) -> AttemptEnd {
+    match error.class() {
+        ErrorClass::Interrupted => AttemptEnd::Stopped,
+        _ => AttemptEnd::Failed,
+    }
+}
+
+/// Says how an attempt ended.
+pub(crate) fn report_end<E>(
+    studio: &Studio<E>,
+    request: &ShotRequest,
+    end: AttemptEnd,
+    reason: Option<&str>,
+) {
+    studio.reporter.report(&Event::AttemptEnded {
+        story: &request.story,
+        shot: request.shot,
+        attempt: request.attempt,
+        end,
+        reason,
+    });
+}

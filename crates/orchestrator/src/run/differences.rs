@@ -1,0 +1,200 @@
+//! What of the settings of a run is not what it was, in the words of its user: by the names that options
+//! have, with both values.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use crate::folder::run_folder::RunFile;
+use crate::run::engine::EngineDescription;
+
+/// Settings that decide what an engine makes: where they stand in the config, and their names.
+const ENGINE_SETTINGS: [(&str, &str); 7] = [
+    ("/engine", "engine"),
+    ("/models/dtype", "models.dtype"),
+    ("/lora/alpha", "lora.alpha"),
+    ("/lora/scaling", "lora.scaling"),
+    ("/lora/merge", "lora.merge"),
+    ("/sampler", "sampler"),
+    ("/memory/rope_stride", "memory.rope_stride"),
+];
+
+/// Settings that have another name in a run's identity than as options.
+const OPTIONS: [(&str, &str); 7] = [
+    ("memory.window.max_images", "memory.max_images"),
+    ("memory.window.sink", "memory.sink"),
+    ("memory.selection.rule", "memory.selection"),
+    ("memory.selection.max_keyframes", "memory.max_keyframes"),
+    (
+        "memory.selection.similarity_start",
+        "memory.similarity_start",
+    ),
+    (
+        "memory.selection.quality_threshold",
+        "memory.quality_threshold",
+    ),
+    ("videos", "simulated.videos"),
+];
+
+/// Everything that decides the results of a run and is another in `now` than in `before`.
+pub(crate) fn differences(before: &RunFile, now: &RunFile) -> Vec<String> {
+    let mut differences = Vec::new();
+    if before.engine.fingerprint != now.engine.fingerprint {
+        differences.push(engine_difference(before, now));
+    }
+    let identities = [&before.identity, &now.identity].map(Value::as_object);
+    let keys = identities.into_iter().flatten().flat_map(|map| map.keys());
+    let mut leaves = Vec::new();
+    for key in keys.collect::<BTreeSet<_>>() {
+        let (old, new) = (&before.identity[key], &now.identity[key]);
+        different_leaves(key, old, new, &mut leaves);
+    }
+    let as_option = |leaf: Leaf| {
+        let option = OPTIONS.iter().find(|(name, _)| *name == leaf.name);
+        let name = option.map_or(leaf.name.as_str(), |(_, option)| *option);
+        // As somebody wrote them: the identity has numbers as they are computed with.
+        let pointer = format!("/{}", name.replace('.', "/"));
+        match [before, now].map(|run| run.config.pointer(&pointer)) {
+            [Some(old), Some(new)] if old != new => told(name, old, new),
+            _ => told(name, &leaf.old, &leaf.new),
+        }
+    };
+    differences.extend(leaves.into_iter().map(as_option));
+    differences
+}
+
+fn told(name: &str, old: &Value, new: &Value) -> String {
+    format!("{name} (was {old}, is {new})")
+}
+
+/// What makes the engine another one, as far as the records know it: settings, the quality score, a
+/// checkpoint or an adapter.
+fn engine_difference(before: &RunFile, now: &RunFile) -> String {
+    let mut leaves = Vec::new();
+    for (pointer, key) in ENGINE_SETTINGS {
+        let [old, new] = [before, now].map(|run| run.config.pointer(pointer));
+        if let (Some(old), Some(new)) = (old, new) {
+            different_leaves(key, old, new, &mut leaves);
+        }
+    }
+    // A setting that an older build did not know has not changed.
+    leaves.retain(|leaf| !leaf.old.is_null());
+    let leaves = leaves.iter();
+    let mut named: Vec<String> = leaves
+        .map(|leaf| told(&leaf.name, &leaf.old, &leaf.new))
+        .collect();
+    // Earlier builds had Pillow's only and did not write it down.
+    let resize = |run: &RunFile| -> Value {
+        let noted = run.config.pointer("/memory/selection_resize");
+        noted.cloned().unwrap_or_else(|| "pillow".into())
+    };
+    let [old, new] = [before, now].map(resize);
+    if old != new {
+        named.push(told("memory.selection_resize", &old, &new));
+    }
+    let [old, new] = [before, now].map(|run| &run.engine.quality_score);
+    if old != new {
+        named.push(format!("the quality score (was {old}, is {new})"));
+    }
+    named.extend(other_weights(&before.engine, &now.engine));
+    match named.is_empty() {
+        true => "the engine (weights, sampler or precision)".to_owned(),
+        false => format!("the engine: {}", named.join(", ")),
+    }
+}
+
+/// The checkpoints and adapters that are not the same.
+fn other_weights(before: &EngineDescription, now: &EngineDescription) -> Vec<String> {
+    let digest = |engine: &EngineDescription, name: &str| {
+        let mut models = engine.models.iter();
+        let found = models.find(|(known, _)| known == name);
+        found.map(|(_, digest)| digest.clone())
+    };
+    let names = before
+        .models
+        .iter()
+        .chain(&now.models)
+        .map(|(name, _)| name);
+    let changed = names
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .filter_map(|name| match (digest(before, name), digest(now, name)) {
+            (Some(old), Some(new)) if old == new => None,
+            (Some(_), Some(_)) => Some(format!("{name} has another content")),
+            (None, _) => Some(format!("{name} was not there")),
+            (_, None) => Some(format!("{name} is not there")),
+        });
+    changed.collect()
+}
+
+/// A single value that is not what it was; `null` where there is none.
+#[derive(Debug, PartialEq)]
+struct Leaf {
+    name: String,
+    old: Value,
+    new: Value,
+}
+
+/// The values at `key` that differ. A value stands for all below it: `steps = 6` is the same as
+/// `steps = { t2v = 6, i2v = 6 }`.
+fn different_leaves(key: &str, old: &Value, new: &Value, leaves: &mut Vec<Leaf>) {
+    let below = |value: &Value| value.as_object().map(|map| map.keys().cloned().collect());
+    let names: [Option<BTreeSet<String>>; 2] = [below(old), below(new)];
+    let at = |value: &Value, name: &String| match value {
+        Value::Object(map) => map.get(name).cloned().unwrap_or_default(),
+        value => value.clone(),
+    };
+    match names {
+        [None, None] if old == new => {}
+        [None, None] => leaves.push(Leaf {
+            name: key.to_owned(),
+            old: old.clone(),
+            new: new.clone(),
+        }),
+        names => {
+            let names: BTreeSet<String> = names.into_iter().flatten().flatten().collect();
+            for name in names {
+                let below = format!("{key}.{name}");
+                different_leaves(&below, &at(old, &name), &at(new, &name), leaves);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn leaves(old: &Value, new: &Value) -> Vec<String> {
+        let mut leaves = Vec::new();
+        different_leaves("sampler", old, new, &mut leaves);
+        let leaves = leaves.iter();
+        leaves
+            .map(|leaf| told(&leaf.name, &leaf.old, &leaf.new))
+            .collect()
+    }
+
+    #[test]
+    fn single_values_are_named() {
+        let old = json!({"name": "unipc", "steps": 6, "shift": {"t2v": 3.0, "i2v": 5.0}});
+        assert!(leaves(&old, &old).is_empty());
+        let same = json!({"name": "unipc", "steps": {"t2v": 6, "i2v": 6}, "shift": {"t2v": 3.0, "i2v": 5.0}});
+        assert!(leaves(&old, &same).is_empty(), "written otherwise");
+        let new = json!({"name": "euler", "steps": {"t2v": 4, "i2v": 6}, "shift": 3.0});
+        let expected = [
+            r#"sampler.name (was "unipc", is "euler")"#,
+            "sampler.shift.i2v (was 5.0, is 3.0)",
+            "sampler.steps.t2v (was 6, is 4)",
+        ];
+        assert_eq!(leaves(&old, &new), expected);
+    }
+
+    #[test]
+    fn what_is_missing_on_one_side_is_null() {
+        let (old, new) = (json!({}), json!({"guidance": 2}));
+        assert_eq!(leaves(&old, &new), ["sampler.guidance (was null, is 2)"]);
+        assert_eq!(leaves(&new, &old), ["sampler.guidance (was 2, is null)"]);
+    }
+}

@@ -1,0 +1,293 @@
+//! The pictures that stories are begun with. They are opened when their story is taken, and then known
+//! by content: a file that was replaced behind the same path is found out, also after the story is done.
+
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use storyloom_memory::MemoryError;
+use storyloom_memory::pictures::decode_picture;
+use storyloom_pictures::{FileProblem, Limits, PictureFolder, PictureProblem, fitted};
+use storyloom_story::{ErrorClass, Resolution, RgbImage};
+
+use crate::config::{FilmShape, RunConfig};
+use crate::error::RunError;
+use crate::folder::run_folder::{RunFolder, StoryFile};
+use crate::run::planning::sound_plan;
+use crate::view::memory::references;
+
+/// A picture as it was when the story was begun.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputFile {
+    /// SHA-256 of its bytes, in hexadecimal.
+    pub sha256: String,
+    /// How many bytes there were.
+    pub bytes: u64,
+    /// What the file system said of the file. A file of which it says the same again need not be read
+    /// again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<Seen>,
+}
+
+/// What a file system says of a file that changes with its content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// The number of the file.
+    inode: u64,
+    /// When its content changed, in nanoseconds since 1970.
+    modified: i64,
+    /// When anything of it changed.
+    changed: i64,
+}
+
+impl Seen {
+    fn of(metadata: &Metadata) -> Self {
+        const BILLION: i64 = 1_000_000_000;
+        let at = |seconds: i64, nanoseconds: i64| {
+            seconds.saturating_mul(BILLION).saturating_add(nanoseconds)
+        };
+        Self {
+            inode: metadata.ino(),
+            modified: at(metadata.mtime(), metadata.mtime_nsec()),
+            changed: at(metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+
+    /// Whether the file was left alone for a while: one that changes again within the same tick of the
+    /// file system's clock looks the same as before.
+    fn is_settled(&self) -> bool {
+        /// The coarsest clock of a file system counts two seconds.
+        const TICK: Duration = Duration::from_secs(3);
+        let last = u64::try_from(self.modified.max(self.changed)).unwrap_or_default();
+        let last = UNIX_EPOCH + Duration::from_nanos(last);
+        let quiet = SystemTime::now().duration_since(last);
+        quiet.is_ok_and(|quiet| quiet > TICK)
+    }
+}
+
+/// Opens a picture of a story, where it may lie.
+fn open(config: &RunConfig, name: &str) -> Result<(File, Metadata), FileProblem> {
+    config.input_folder.open(name, Limits::default().bytes)
+}
+
+/// The path of a picture, for messages.
+fn shown(config: &RunConfig, name: &str) -> PathBuf {
+    config.input_folder.path().join(name)
+}
+
+/// The pictures that a story's line names, as its user sees them, and what their files are.
+///
+/// # Errors
+/// [`RunError::Input`] for one that cannot be used, or that is not the one that its brief names.
+pub(crate) fn open_pictures(
+    config: &RunConfig,
+    file: &StoryFile,
+) -> Result<(Vec<image::RgbImage>, Vec<InputFile>), RunError> {
+    let folder = PictureFolder::new(config.input_folder.clone(), Limits::default());
+    let ground = file.ground.unwrap_or(config.pictures.ground);
+    let read = |name: &String| {
+        let wrong = |problem: PictureProblem| RunError::Input {
+            path: shown(config, name),
+            reason: format!("the reference image cannot be used: {problem}"),
+        };
+        let input = note_input(config, name).map_err(|problem| wrong(problem.into()))?;
+        let picture = folder.load(name, Some(&input.sha256), ground);
+        Ok((picture.map_err(wrong)?.pixels, input))
+    };
+    let names = file.reference_images.iter();
+    let read: Vec<_> = names.map(read).collect::<Result<_, RunError>>()?;
+    let (pictures, inputs): (Vec<_>, Vec<_>) = read.into_iter().unzip();
+    check_promise(config, file, &inputs)?;
+    Ok((pictures, inputs))
+}
+
+/// The picture of a product must be the one that its brief names by digest, if it does.
+fn check_promise(
+    config: &RunConfig,
+    file: &StoryFile,
+    inputs: &[InputFile],
+) -> Result<(), RunError> {
+    let brief = file.brief.as_ref();
+    let wanted = brief.and_then(|brief| brief.product_image_sha256.as_ref());
+    let found = inputs.first().map(|input| &input.sha256);
+    match (wanted, found, file.reference_images.first()) {
+        (Some(wanted), Some(found), Some(name)) if wanted != found => Err(RunError::Input {
+            path: shown(config, name),
+            reason: format!("its SHA-256 is {found}, but the brief says {wanted}"),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// The size of a film whose line does not say it, and whose first picture is `first`.
+pub(crate) fn own_size(config: &RunConfig, first: Option<&image::RgbImage>) -> Resolution {
+    let size = config.video.resolution();
+    match first {
+        Some(first) if config.pictures.shape == FilmShape::Picture => {
+            let (width, height) = first.dimensions();
+            size.shaped_like(Resolution { width, height })
+        }
+        _ => size,
+    }
+}
+
+/// The pictures as frames of `size` pixels, the generated size, filtered once: the memory holds them as
+/// it holds frames.
+pub(crate) fn in_shape(
+    config: &RunConfig,
+    file: &StoryFile,
+    references: &[image::RgbImage],
+    size: Resolution,
+) -> Result<Vec<RgbImage>, RunError> {
+    let fit = file.fit.unwrap_or(config.pictures.fit);
+    let ground = file.ground.unwrap_or(config.pictures.ground);
+    let names = file.reference_images.iter();
+    let shaped = names.zip(references).map(|(name, picture)| {
+        let picture = fitted(picture, size, fit, ground);
+        let (width, height) = picture.dimensions();
+        RgbImage::new(width, height, picture.into_raw())
+            .map_err(|error| MemoryError::damaged(name, error.to_string()).into())
+    });
+    shaped.collect()
+}
+
+/// Takes note of a picture.
+fn note_input(config: &RunConfig, name: &str) -> Result<InputFile, FileProblem> {
+    let (file, before) = open(config, name)?;
+    let (seen, bytes) = (Seen::of(&before), before.len());
+    let sha256 = sha256_of(file)?;
+    let (_, after) = open(config, name)?;
+    let is_one = seen == Seen::of(&after) && bytes == after.len();
+    Ok(InputFile {
+        sha256,
+        bytes,
+        seen: (is_one && seen.is_settled()).then_some(seen),
+    })
+}
+
+fn sha256_of(mut file: File) -> io::Result<String> {
+    let mut hasher = Sha256::new();
+    io::copy(&mut file, &mut hasher)?;
+    Ok(format!("{:x}", hasher.finalize()))
+}
+
+/// What became of a story's pictures.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Pictures {
+    /// They are what they were, as far as anybody knows.
+    Same,
+    /// This one is another.
+    Other(String),
+    /// None is another, but this one cannot be read any more, as in "a.png: no such file".
+    Gone(String),
+}
+
+/// Compares the pictures of a story with those that it was begun with.
+pub(crate) fn compare(
+    folder: &RunFolder,
+    config: &RunConfig,
+    file: &StoryFile,
+) -> Result<Pictures, RunError> {
+    let mut result = Pictures::Same;
+    for (place, name) in file.reference_images.iter().enumerate() {
+        match is_same(folder, config, file, place)? {
+            Ok(true) => {}
+            Ok(false) => return Ok(Pictures::Other(name.clone())),
+            // One of another size cannot be the same.
+            Err(FileProblem::Empty | FileProblem::Bytes { .. }) => {
+                return Ok(Pictures::Other(name.clone()));
+            }
+            Err(problem) => result = Pictures::Gone(format!("{name}: {problem}")),
+        }
+    }
+    Ok(result)
+}
+
+/// Whether the picture at `place` is what it was; the inner error is that it cannot be read.
+fn is_same(
+    folder: &RunFolder,
+    config: &RunConfig,
+    file: &StoryFile,
+    place: usize,
+) -> Result<Result<bool, FileProblem>, RunError> {
+    let Some(name) = file.reference_images.get(place) else {
+        return Ok(Ok(true));
+    };
+    let (picture, metadata) = match open(config, name) {
+        Ok(opened) => opened,
+        Err(problem) => return Ok(Err(problem)),
+    };
+    if let Some(noted) = file.inputs.get(place) {
+        return Ok(noted.is_still(picture, &metadata).map_err(FileProblem::Io));
+    }
+    // What earlier versions have left behind.
+    if file.brief.is_some()
+        && let Some(noted) = sound_plan(folder, &file.id)?.and_then(|plan| plan.picture)
+    {
+        let found = sha256_of(picture).map_err(FileProblem::Io);
+        return Ok(found.map(|found| found == noted));
+    }
+    // A record that is damaged is for `verify` to find, or for whoever goes on with the story.
+    let remembered = references(folder, &file.id).or_else(|error| match error.class() {
+        ErrorClass::Shot => Ok(Vec::new()),
+        _ => Err(error),
+    })?;
+    match remembered.get(place) {
+        Some(kept) => {
+            let kept = folder.story(&file.id).join(&kept.picture.file);
+            let path = shown(config, name);
+            let found = config.input_folder.read(name, Limits::default().bytes);
+            Ok(found.map(|bytes| shows_the_same(config, file, place, (&path, &bytes), &kept)))
+        }
+        None => Ok(Ok(true)),
+    }
+}
+
+/// Whether a picture is the one that is remembered, as earlier versions kept it: with the pixels of its
+/// file, or in the film's shape. One that is remembered and cannot be read is for `verify` to find.
+fn shows_the_same(
+    config: &RunConfig,
+    file: &StoryFile,
+    place: usize,
+    (path, bytes): (&Path, &[u8]),
+    kept: &Path,
+) -> bool {
+    let read = std::fs::read(kept).ok();
+    let Some(kept) = read.and_then(|bytes| decode_picture(kept, &bytes).ok()) else {
+        return true;
+    };
+    if decode_picture(path, bytes).is_ok_and(|picture| picture == kept) {
+        return true;
+    }
+    // A story whose file is lost knows no size; what it remembers has it.
+    let made = file
+        .size
+        .map_or_else(|| size_of(&kept), Resolution::generated);
+    let shaped = open_pictures(config, file).ok();
+    let shaped = shaped.and_then(|(pictures, _)| in_shape(config, file, &pictures, made).ok());
+    shaped.is_some_and(|shaped| shaped.get(place) == Some(&kept))
+}
+
+fn size_of(picture: &RgbImage) -> Resolution {
+    Resolution {
+        width: picture.width(),
+        height: picture.height(),
+    }
+}
+
+impl InputFile {
+    /// Whether a file has this content.
+    fn is_still(&self, file: File, metadata: &Metadata) -> io::Result<bool> {
+        if metadata.len() != self.bytes {
+            return Ok(false);
+        }
+        if self.seen == Some(Seen::of(metadata)) {
+            return Ok(true);
+        }
+        Ok(sha256_of(file)? == self.sha256)
+    }
+}

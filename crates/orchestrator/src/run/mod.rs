@@ -1,0 +1,20 @@
+//! What makes a run: its loop, its stories and shots, who works on what, and what is mended on the way.
+
+pub mod admission;
+pub(crate) mod attempt;
+pub(crate) mod differences;
+pub mod drain;
+pub mod engine;
+pub mod gate;
+pub mod inputs;
+pub mod lease;
+pub(crate) mod lost_record;
+pub(crate) mod mend;
+pub mod planning;
+pub mod quarantine;
+mod run_loop;
+pub mod shot;
+pub mod story;
+pub(crate) mod work;
+
+pub use run_loop::{Makers, RunOutcome, run, run_on, sweep};

@@ -1,0 +1,80 @@
+//! The stages of a shot, timed.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use storyloom_story::{ShotRequest, Stage};
+use storyloom_telemetry::{Event, Reporter};
+use tracing::field;
+
+use super::ShotPlan;
+use crate::error::RunError;
+use crate::run::gate::{Gate, Pass};
+
+/// Times the stages of a shot and reports them.
+pub(super) struct StageClock<'a> {
+    reporter: &'a dyn Reporter,
+    plan: &'a ShotPlan,
+    seconds: BTreeMap<Stage, f64>,
+    /// What the next stage has waited for its turn.
+    waited: f64,
+}
+
+impl<'a> StageClock<'a> {
+    pub(super) fn new(reporter: &'a dyn Reporter, plan: &'a ShotPlan) -> Self {
+        Self {
+            reporter,
+            plan,
+            seconds: BTreeMap::new(),
+            waited: 0.0,
+        }
+    }
+
+    /// What each stage has taken.
+    pub(super) fn into_seconds(self) -> BTreeMap<Stage, f64> {
+        self.seconds
+    }
+
+    /// Waits for its turn. That is not the time of the stage that follows.
+    pub(super) fn enter<'g>(&mut self, gate: &'g Gate) -> Pass<'g> {
+        let came = Instant::now();
+        let pass = gate.enter(self.plan.remaining);
+        self.waited = came.elapsed().as_secs_f64();
+        pass
+    }
+
+    /// Does the work of a stage, behind its gate if it has one.
+    pub(super) fn time<T>(
+        &mut self,
+        stage: Stage,
+        gate: Option<&Gate>,
+        work: impl FnOnce() -> Result<T, RunError>,
+    ) -> Result<T, RunError> {
+        let pass = gate.map(|gate| self.enter(gate));
+        let begun = Instant::now();
+        let waited = std::mem::take(&mut self.waited);
+        let ShotRequest { story, shot, .. } = &self.plan.request;
+        self.reporter.report(&Event::StageBegun {
+            story,
+            shot: *shot,
+            stage,
+            waited,
+        });
+        let span = tracing::info_span!("stage", %stage, waited, error = field::Empty);
+        let result = span.in_scope(work).inspect_err(|error| {
+            span.record("error", field::display(error));
+        })?;
+        drop(span);
+        drop(pass);
+        let seconds = begun.elapsed().as_secs_f64();
+        self.seconds.insert(stage, seconds);
+        self.reporter.report(&Event::StageFinished {
+            story,
+            shot: *shot,
+            stage,
+            seconds,
+            waited,
+        });
+        Ok(result)
+    }
+}

@@ -1,0 +1,511 @@
+//! One story: a chain of shots, each of which sees the ones before.
+
+use std::path::Path;
+use std::time::Instant;
+
+use storyloom_memory::arrays::encode_array;
+use storyloom_memory::commit::RECORD_FORMAT;
+use storyloom_memory::pictures::encode_png;
+use storyloom_memory::storage::{UNFINISHED, move_aside};
+use storyloom_memory::window::{WindowSettings, window};
+use storyloom_memory::{
+    BlobRef, CommitRecord, KeyframeRecord, MemoryError, PictureRecord, ReferencesRecord,
+};
+use storyloom_story::{
+    Continuation, Opening, Resolution, RgbImage, Seed, ShotId, ShotRequest, ShotScript, StoryId,
+    VideoSpec,
+};
+use storyloom_telemetry::{AttemptEnd, Event};
+use tracing::field;
+
+use crate::config::RunConfig;
+use crate::error::RunError;
+use crate::folder::film_size::film_size;
+use crate::folder::no_keyframes::Keeping;
+use crate::folder::output::ClipFile;
+use crate::folder::run_folder::{RunFolder, StoryFile, StoryState};
+use crate::folder::sizes::FileSizes;
+use crate::run::attempt::{attempt_shot, end_of, patiently, report_end};
+use crate::run::engine::ShotEngine;
+use crate::run::inputs::{in_shape, open_pictures, own_size};
+use crate::run::lease::Lease;
+use crate::run::lost_record::{Lost, recorded};
+use crate::run::mend::mend_shot;
+use crate::run::planning::restored::restore_plan;
+use crate::run::shot::{ShotPlan, Studio, check_scores, vector};
+use crate::view::status::Work;
+
+/// The file of a story's whole video.
+pub const WHOLE_VIDEO: &str = "story.mp4";
+
+/// Why a story could not be finished, and at which shot.
+#[derive(Debug)]
+pub struct StoryError {
+    /// The shot; `None` before the first.
+    pub shot: Option<ShotId>,
+    /// What happened.
+    pub error: RunError,
+}
+
+/// Makes what is missing of a story, in order, and its whole video. What exists is not touched.
+///
+/// `lease` is the right to do so; it is looked at again before anything gets its final name.
+pub fn make_story<E: ShotEngine>(
+    studio: &Studio<E>,
+    folder: &RunFolder,
+    config: &RunConfig,
+    lease: &Lease,
+    file: &mut StoryFile,
+) -> Result<(), StoryError> {
+    match make_shots(studio, folder, config, lease, file) {
+        // A clip was damaged since it was made. Looked at again, its shot is made again for it.
+        Err(StoryError {
+            shot: None,
+            error: RunError::Memory(error @ MemoryError::Damaged { .. }),
+        }) => {
+            tracing::warn!(story = %file.id, "{error}");
+            make_shots(studio, folder, config, lease, file)
+        }
+        made => made,
+    }
+}
+
+/// As [`make_story`], once.
+fn make_shots<E: ShotEngine>(
+    studio: &Studio<E>,
+    folder: &RunFolder,
+    config: &RunConfig,
+    lease: &Lease,
+    file: &mut StoryFile,
+) -> Result<(), StoryError> {
+    let before = |error| StoryError { shot: None, error };
+    lease.check().map_err(before)?;
+    restore_plan(folder, file, config.seed).map_err(before)?;
+    let film = begin(studio, folder, config, lease, file).map_err(before)?;
+    let Resolution { width, height } = film.generated();
+    let video = VideoSpec {
+        width,
+        height,
+        ..config.video
+    };
+    let has_references = !file.reference_images.is_empty();
+
+    let story = folder.story(&file.id);
+    let shots: Vec<(ShotId, ShotScript)> =
+        file.shots().map(|(id, shot)| (id, shot.clone())).collect();
+    let there = recorded(studio, &file.id).map_err(before)?;
+    let ids: Vec<ShotId> = shots.iter().map(|(id, _)| *id).collect();
+    let mut done: Vec<ShotId> = Vec::with_capacity(shots.len());
+    let mut clips: Vec<ClipFile> = Vec::with_capacity(shots.len());
+    let mut work = Work::default();
+    let mut keeping = Keeping::new(config);
+    let mut sizes = FileSizes::default();
+    let mut last: Option<CommitRecord> = None;
+    for (id, shot) in &shots {
+        let at = |error: RunError| StoryError {
+            shot: Some(*id),
+            error,
+        };
+        let chain = Chain {
+            done: &done,
+            last: last.as_ref(),
+            story_plan: file.plan.as_deref(),
+            window: config.window,
+            lost: None,
+            film,
+            remaining: shots.len() - done.len(),
+        };
+        let record = match committed(studio, lease, &file.id, *id).map_err(at)? {
+            Some(record) => {
+                keep_whole(studio, lease, chain, &record).map_err(at)?;
+                record
+            }
+            None => {
+                if studio.stop.asked().is_some() {
+                    return Err(at(RunError::Stopped));
+                }
+                let opening = opening(shot, last.is_some(), has_references, config.continuation);
+                let request = ShotRequest {
+                    story: file.id.clone(),
+                    shot: *id,
+                    attempt: 0,
+                    seed: Seed(0),
+                    method: config.method,
+                    opening,
+                    prompt: shot.prompt.clone(),
+                    video,
+                };
+                let run_seed = file.seed.unwrap_or(config.seed);
+                let later = &ids[done.len() + 1..];
+                let lost =
+                    Lost::look(studio, folder, (&file.id, *id), later, &there).map_err(at)?;
+                let chain = Chain {
+                    lost: lost.as_ref(),
+                    ..chain
+                };
+                attempt_shot(studio, lease, chain, request, run_seed, config.attempts)
+                    .map_err(at)?
+            }
+        };
+        done.push(*id);
+        clips.push(ClipFile {
+            path: story.join(format!("{id}.mp4")),
+            frames: record.frame_count,
+            content: record.video.content.clone(),
+        });
+        work.add(&record);
+        keeping.add(&record);
+        sizes.note(&record.pictures());
+        sizes.measure(&story, &format!("commits/{id}.json"));
+        last = Some(record);
+    }
+    if let Some(references) = studio
+        .bank
+        .references(&file.id)
+        .map_err(|error| before(error.into()))?
+    {
+        let pictures = references.pictures.iter().map(|kept| &kept.picture);
+        sizes.note(&pictures.collect::<Vec<_>>());
+    }
+    for record in ["commits/references.json", "plan.json"] {
+        sizes.measure(&story, record);
+    }
+    file.sizes = sizes;
+    file.work = Some(work);
+    file.no_keyframes = keeping.finding();
+    let film = (clips.as_slice(), config.video.fps);
+    patiently(studio, || finish(studio, folder, lease, file, film)).map_err(before)
+}
+
+/// The record of a shot that exists, with all its files under their names: whoever committed it
+/// may not have got to that. A record that says nothing sound moves out of the way.
+fn committed<E>(
+    studio: &Studio<E>,
+    lease: &Lease,
+    story: &StoryId,
+    shot: ShotId,
+) -> Result<Option<CommitRecord>, RunError> {
+    let path = studio.bank.record_path(story, shot);
+    patiently(studio, || {
+        let record = match studio.bank.record(story, shot) {
+            Ok(None) if path.symlink_metadata().is_ok() => {
+                Err(MemoryError::damaged(&path, "is no file"))
+            }
+            record => record,
+        };
+        let record = match record {
+            Err(error @ MemoryError::Damaged { .. }) => {
+                lease.check()?;
+                let aside = move_aside(studio.bank.storage(), &path)?;
+                tracing::warn!(%story, %shot, kept = %aside.display(), "{error}; the shot is made again");
+                None
+            }
+            record => record?,
+        };
+        if let Some(record) = &record {
+            studio.bank.install(story, &record.pictures())?;
+        }
+        Ok(record)
+    })
+}
+
+/// Makes the files of a finished shot again that are gone or damaged.
+fn keep_whole<E: ShotEngine>(
+    studio: &Studio<E>,
+    lease: &Lease,
+    chain: Chain,
+    record: &CommitRecord,
+) -> Result<(), RunError> {
+    let harms = studio.bank.harms(record)?;
+    if harms.is_empty() {
+        return Ok(());
+    }
+    if studio.stop.asked().is_some() {
+        return Err(RunError::Stopped);
+    }
+    let plan = ShotPlan {
+        previous: record.previous.clone(),
+        ..plan(studio, chain, record.request.clone())?
+    };
+    let ShotRequest {
+        story,
+        shot,
+        attempt,
+        ..
+    } = &record.request;
+    let begun = Event::AttemptBegun {
+        story,
+        shot: *shot,
+        attempt: *attempt,
+    };
+    studio.reporter.report(&begun);
+    let span = tracing::info_span!("shot", %story, %shot, attempt, error = field::Empty);
+    let mended =
+        span.in_scope(|| patiently(studio, || mend_shot(studio, lease, &plan, record, &harms)));
+    if let Err(error) = &mended {
+        span.record("error", field::display(error));
+    }
+    drop(span);
+    let (end, reason) = match &mended {
+        Ok(()) => (AttemptEnd::Committed, None),
+        Err(error) => (end_of(error), Some(error.to_string())),
+    };
+    report_end(studio, &record.request, end, reason.as_deref());
+    mended
+}
+
+/// What a shot knows of the shots before it.
+#[derive(Clone, Copy)]
+pub(crate) struct Chain<'a> {
+    done: &'a [ShotId],
+    last: Option<&'a CommitRecord>,
+    story_plan: Option<&'a str>,
+    window: WindowSettings,
+    /// What is known of the record of this shot, if it was there before.
+    pub(crate) lost: Option<&'a Lost>,
+    film: Resolution,
+    remaining: usize,
+}
+
+/// How a shot begins (StoryMem specification, section 3.6).
+pub(crate) fn opening(
+    shot: &ShotScript,
+    has_previous: bool,
+    has_references: bool,
+    continuation: Continuation,
+) -> Opening {
+    match (has_previous, shot.cut, continuation) {
+        (false, _, _) if has_references => Opening::Memory,
+        (false, _, _) => Opening::Text,
+        (true, false, Continuation::Mi2v) => Opening::LastFrame,
+        (true, false, Continuation::Mm2v) => Opening::Motion,
+        _ => Opening::Memory,
+    }
+}
+
+/// Stage `plan`: what the shot sees of the bank.
+pub(crate) fn plan<E: ShotEngine>(
+    studio: &Studio<E>,
+    chain: Chain,
+    request: ShotRequest,
+) -> Result<ShotPlan, RunError> {
+    let history = studio.bank.history(&request.story, chain.done)?;
+    let window = match request.opening {
+        Opening::Text => Vec::new(),
+        _ => window(history.len(), chain.window),
+    };
+    let continued = request.opening.given_frames() > 0;
+    let continues = chain
+        .last
+        .filter(|_| continued)
+        .map(|last| last.tail.clone());
+    let previous = chain.last.map(|last| last.digest.clone());
+    Ok(ShotPlan {
+        request,
+        history,
+        window,
+        continues,
+        previous,
+        story_plan: chain.story_plan.map(str::to_owned),
+        lost: chain.lost.cloned(),
+        film: chain.film,
+        remaining: chain.remaining,
+    })
+}
+
+/// Decides the size of the story's film and puts its reference images into the bank, once.
+fn begin<E: ShotEngine>(
+    studio: &Studio<E>,
+    folder: &RunFolder,
+    config: &RunConfig,
+    lease: &Lease,
+    file: &mut StoryFile,
+) -> Result<Resolution, RunError> {
+    // Once they are in the bank, the files they came from are not needed any more.
+    let stored = file.reference_images.is_empty() || has_references(studio, lease, &file.id)?;
+    let (references, inputs) = if stored {
+        (Vec::new(), file.inputs.clone())
+    } else {
+        open_pictures(config, file)?
+    };
+    let first = references.first();
+    let size = film_size(studio.bank, config, file)?;
+    let size = size.unwrap_or_else(|| own_size(config, first));
+    let goes_on = matches!(file.state, StoryState::Running | StoryState::Done);
+    if file.size != Some(size) || file.inputs != inputs || !goes_on {
+        file.size = Some(size);
+        file.inputs = inputs;
+        file.state = StoryState::Running;
+        lease.check()?;
+        folder.write_story(file)?;
+    }
+    if !references.is_empty() {
+        let made = size.generated();
+        let references = in_shape(config, file, &references, made)?;
+        store_references(studio, file, &references, made)?;
+    }
+    Ok(size)
+}
+
+/// Whether a story has its reference images in its bank, whole. What is damaged of them moves out of the
+/// way, to be made again from the pictures: these make the same record.
+fn has_references<E>(studio: &Studio<E>, lease: &Lease, story: &StoryId) -> Result<bool, RunError> {
+    let bank = studio.bank;
+    let path = bank.references_path(story);
+    if path.symlink_metadata().is_err() {
+        return Ok(false);
+    }
+    let damage = match bank.references(story) {
+        Ok(Some(record)) => {
+            bank.install_references(story)?;
+            let harms = bank.reference_harms(story, &record)?;
+            match harms.first() {
+                None => return Ok(true),
+                Some(harm) => format!("{}: {}", harm.path.display(), harm.reason),
+            }
+        }
+        Ok(None) => "no file stands in its place".to_owned(),
+        Err(error @ MemoryError::Damaged { .. }) => error.to_string(),
+        Err(error) => return Err(error.into()),
+    };
+    lease.check()?;
+    let aside = move_aside(bank.storage(), &path)?;
+    tracing::warn!(%story, kept = %aside.display(), "{damage}; the pictures are looked at again");
+    Ok(false)
+}
+
+fn store_references<E: ShotEngine>(
+    studio: &Studio<E>,
+    file: &StoryFile,
+    references: &[RgbImage],
+    size: Resolution,
+) -> Result<(), RunError> {
+    let pictures: Vec<&RgbImage> = references.iter().collect();
+    let scores = studio.engine.score(&pictures)?;
+    check_scores(&scores, pictures.len())?;
+    let blobs = studio.bank.blobs();
+    let mut records = Vec::with_capacity(references.len());
+    for (position, picture) in references.iter().enumerate() {
+        let name = format!("keyframes/00_00_keyframe{position}.png");
+        records.push(KeyframeRecord {
+            position: position as u32,
+            frame: 0,
+            quality: scores.quality[position],
+            picture: studio.bank.stage(&file.id, name, &encode_png(picture)?)?,
+            latents: blobs.put(&encode_array(&studio.engine.remember(picture, size)?)?)?,
+            embedding: blobs.put(&encode_array(&vector(&scores.embeddings[position])?)?)?,
+        });
+    }
+    let mut record = ReferencesRecord {
+        format: RECORD_FORMAT,
+        engine: studio.engine.describe().fingerprint,
+        pictures: records,
+        digest: String::new(),
+    };
+    studio.engine.check_weights()?;
+    Ok(studio.bank.commit_references(&file.id, &mut record)?)
+}
+
+/// Joins the shots and marks the story as done. It is so in `file` when it is so on disk.
+fn finish<E: ShotEngine>(
+    studio: &Studio<E>,
+    folder: &RunFolder,
+    lease: &Lease,
+    file: &mut StoryFile,
+    (clips, fps): (&[ClipFile], u32),
+) -> Result<(), RunError> {
+    let story = folder.story(&file.id);
+    let name = WHOLE_VIDEO;
+    let joined = clips.iter().map(|clip| clip.content.blake3.clone());
+    let joined: Vec<String> = joined.collect();
+    let is_of_these = file.joined.is_empty() || file.joined == joined;
+    if file.state == StoryState::Done && is_of_these && is_whole(studio, &story.join(name), file) {
+        // A shot of it was missing.
+        return tidy(studio, file);
+    }
+    lease.check()?;
+    let begun = Instant::now();
+    let content: BlobRef = studio.videos.join_clips(&story.join(name), clips, fps)?;
+    let mut done = file.clone();
+    if let Some(work) = &mut done.work {
+        work.end = Some(begun.elapsed().as_secs_f64());
+    }
+    done.video = Some(PictureRecord {
+        file: name.to_owned(),
+        content,
+    });
+    done.joined = joined;
+    done.state = StoryState::Done;
+    lease.check()?;
+    // Before, since nobody looks into a story again that is done.
+    tidy(studio, file)?;
+    folder.write_story(&done)?;
+    *file = done;
+    if let Some(finding) = &file.no_keyframes {
+        tracing::warn!(story = %file.id, "{finding}; its shots do not see each other");
+    }
+    studio
+        .reporter
+        .report(&Event::StoryFinished { story: &file.id });
+    Ok(())
+}
+
+/// Whether the film of a story is the one that it notes.
+fn is_whole<E>(studio: &Studio<E>, film: &Path, file: &StoryFile) -> bool {
+    let noted = file.video.as_ref().map(|video| &video.content);
+    let found = studio.bank.storage().read(film);
+    found.is_ok_and(|found| noted.is_none_or(|noted| *noted == BlobRef::of(&found)))
+}
+
+/// Removes what programs that ended early left behind in a finished story.
+fn tidy<E>(studio: &Studio<E>, file: &StoryFile) -> Result<(), RunError> {
+    let storage = studio.bank.storage();
+    let story = studio.bank.story_folder(&file.id);
+    let staging = studio.bank.staging(&file.id);
+    for name in storage.list(&staging)? {
+        if !staging.join(&name).is_dir() {
+            storage.remove(&staging.join(name))?;
+        }
+    }
+    for part in ["", "commits", "keyframes", "checkpoints"] {
+        let folder = story.join(part);
+        for name in storage.list(&folder)? {
+            let is_left = name.starts_with(UNFINISHED) || part == "checkpoints";
+            // Nobody here makes folders there: one is somebody else's.
+            if is_left && !folder.join(&name).is_dir() {
+                storage.remove(&folder.join(name))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Specification, section 10 item 20.
+    #[test]
+    fn saved_lengths_of_a_shot_list() {
+        let shot = |cut| ShotScript {
+            prompt: "p".to_owned(),
+            first_frame_prompt: None,
+            cut,
+        };
+        let saved = |continuation| {
+            [true, false, false, true]
+                .map(|cut| 81 - opening(&shot(cut), true, false, continuation).given_frames())
+        };
+        assert_eq!(saved(Continuation::Mi2v), [81, 80, 80, 81]);
+        assert_eq!(saved(Continuation::Mm2v), [81, 76, 76, 81]);
+        assert_eq!(saved(Continuation::None), [81, 81, 81, 81]);
+        assert_eq!(
+            opening(&shot(true), false, false, Continuation::Mi2v),
+            Opening::Text
+        );
+        assert_eq!(
+            opening(&shot(true), false, true, Continuation::Mi2v),
+            Opening::Memory
+        );
+    }
+}

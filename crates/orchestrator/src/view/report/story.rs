@@ -1,0 +1,499 @@
+//! The page of one story: everything its records say, ready for the template.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+use storyloom_memory::CommitRecord;
+use storyloom_story::{Opening, Resolution, ShotId, ShotScript, Stage};
+
+use super::attempts::{AttemptView, StoryAttempts};
+use super::brief::{self, BriefView};
+use super::lineage::{self, Column, Kept, Lineage};
+use super::pictures::{Picture, Pictures, keyframe_name, poster};
+use super::text::{duration, film};
+use crate::config::Videos;
+use crate::error::RunError;
+use crate::folder::run_folder::{RunFolder, StoryFile, StoryState};
+use crate::run::quarantine;
+use crate::view::memory::references;
+use crate::view::status::{Looks, Standing, Work, readable_record};
+
+/// What the overview says of a story, kept between two reports.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Row {
+    pub id: String,
+    pub name: Option<String>,
+    pub tenant: Option<String>,
+    /// Where it stands by its own files.
+    pub standing: Standing,
+    pub looks: Looks,
+    pub shots: usize,
+    pub done: usize,
+    /// Seconds of work that made its shots.
+    pub useful: f64,
+    /// Seconds that failed attempts took, by an estimate.
+    pub lost: f64,
+    /// Seconds of film.
+    pub film: f64,
+    /// Attempts that ended in nothing.
+    pub failed_attempts: usize,
+    /// Pictures in its row; 0 if there is none.
+    pub pictures: usize,
+    /// Why it was given up or set aside.
+    pub reason: Option<String>,
+    /// Whether it was to remember and kept no keyframe.
+    pub no_keyframes: bool,
+}
+
+/// A story's page.
+#[derive(Debug, Serialize)]
+pub(super) struct StoryView {
+    pub id: String,
+    pub title: String,
+    pub named: bool,
+    pub overview: Option<String>,
+    pub tenant: Option<String>,
+    pub seed: Option<String>,
+    pub looks: Looks,
+    pub shots_total: usize,
+    pub shots_done: usize,
+    pub film: String,
+    pub work: String,
+    pub video: Option<String>,
+    /// Picture of the first shot, below `report/`.
+    pub poster: Option<String>,
+    pub trouble: Option<Trouble>,
+    /// Why it has kept no keyframe, if it was to.
+    pub no_keyframes: Option<String>,
+    pub brief: Option<BriefView>,
+    pub lineage: Option<Lineage>,
+    pub shots: Vec<ShotView>,
+}
+
+/// Why a story was given up or set aside, and what can be done.
+#[derive(Debug, Serialize)]
+pub(super) struct Trouble {
+    pub is_set_aside: bool,
+    pub shot: Option<String>,
+    pub reason: String,
+    pub commands: Vec<(&'static str, String)>,
+}
+
+/// A shot of a story's page.
+#[derive(Debug, Serialize)]
+pub(super) struct ShotView {
+    pub id: String,
+    pub scene: u32,
+    pub number: u32,
+    pub prompt: String,
+    pub cut: bool,
+    pub made: Option<MadeView>,
+    pub attempts: Vec<AttemptView>,
+}
+
+/// A shot that exists.
+#[derive(Debug, Serialize)]
+pub(super) struct MadeView {
+    pub poster: Option<Picture>,
+    /// Its video below the story's folder, unless the run makes none.
+    pub video: Option<String>,
+    pub opening: &'static str,
+    pub frames: u32,
+    pub length: String,
+    pub width: u32,
+    pub height: u32,
+    pub seconds: String,
+    pub stages: Vec<StageView>,
+    pub saw: Vec<SeenView>,
+    pub kept: Vec<KeptView>,
+    pub recipe: Vec<(&'static str, String)>,
+}
+
+/// A stage of a shot.
+#[derive(Debug, Serialize)]
+pub(super) struct StageView {
+    pub name: &'static str,
+    pub seconds: String,
+    /// Of the whole shot, in percent.
+    pub share: f64,
+}
+
+/// A picture that a shot saw.
+#[derive(Debug, Serialize)]
+pub(super) struct SeenView {
+    pub name: String,
+    /// The shot it comes from.
+    pub shot: Option<String>,
+    pub small: Option<String>,
+    pub file: String,
+}
+
+/// A keyframe that a shot kept.
+#[derive(Debug, Serialize)]
+pub(super) struct KeptView {
+    pub name: String,
+    pub small: Option<String>,
+    pub file: String,
+    pub frame: u32,
+    pub quality: f32,
+}
+
+/// Where a file of the memory comes from.
+struct Origin {
+    column: usize,
+    place: usize,
+    shot: Option<ShotId>,
+    small: Option<String>,
+}
+
+/// What is gathered while the shots are read in order.
+struct Gathering<'a> {
+    folder: &'a RunFolder,
+    pictures: Pictures<'a>,
+    videos: Videos,
+    origins: HashMap<String, Origin>,
+    columns: Vec<Column>,
+    posters: Vec<String>,
+    work: Work,
+    film: f64,
+    aspect: f64,
+}
+
+/// Reads a story's records and makes its small pictures. `looks` says of where a story stands how it looks
+/// then; beside it is why the story is set aside, if it is.
+pub(super) fn view(
+    folder: &RunFolder,
+    file: &StoryFile,
+    videos: Videos,
+    attempts: &StoryAttempts,
+    (looks, set_aside): (&dyn Fn(Standing) -> Looks, Option<&String>),
+) -> Result<(StoryView, Row), RunError> {
+    let mut gathering = Gathering {
+        folder,
+        pictures: Pictures::of(folder, &file.id),
+        videos,
+        origins: HashMap::new(),
+        columns: Vec::new(),
+        posters: Vec::new(),
+        work: Work::default(),
+        film: 0.0,
+        aspect: 16.0 / 9.0,
+    };
+    gathering.references(file)?;
+    let mut shots = Vec::with_capacity(file.shot_count());
+    for (shot, script) in file.shots() {
+        shots.push(gathering.shot(file, shot, script, attempts));
+    }
+    let done = shots.iter().filter(|shot| shot.made.is_some()).count();
+    let standing = Standing::of(&file.state, file.shot_count() - done);
+    let standing = (standing, looks(standing));
+    let row = gathering.row(file, &shots, standing, attempts, set_aside);
+    let video = file.video.as_ref().filter(|_| videos == Videos::Encoded);
+    let script = file.script.as_ref();
+    let view = StoryView {
+        id: file.id.to_string(),
+        title: row.name.clone().unwrap_or_else(|| file.id.to_string()),
+        named: row.name.is_some(),
+        overview: script.and_then(|script| script.overview.clone()),
+        tenant: file.tenant.clone(),
+        seed: file.seed.map(|seed| seed.to_string()),
+        looks: row.looks,
+        shots_total: row.shots,
+        shots_done: row.done,
+        film: film(row.film),
+        work: duration(row.useful),
+        video: video.map(|video| video.file.clone()),
+        poster: gathering.posters.first().cloned(),
+        trouble: match set_aside {
+            Some(reason) => Some(Trouble::of_set_aside(reason)),
+            None => trouble(folder, file),
+        },
+        no_keyframes: file.no_keyframes.map(|finding| finding.to_string()),
+        brief: brief::view(folder, file),
+        lineage: lineage::draw(&gathering.columns, gathering.aspect),
+        shots,
+    };
+    Ok((view, row))
+}
+
+impl Gathering<'_> {
+    fn references(&mut self, file: &StoryFile) -> Result<(), RunError> {
+        let references = references(self.folder, &file.id)?;
+        if references.is_empty() {
+            return Ok(());
+        }
+        let pictures = references.iter().map(|picture| &picture.picture);
+        let small: Vec<_> = pictures
+            .map(|picture| {
+                self.pictures
+                    .keyframe(&picture.file, &picture.content, false)
+            })
+            .collect();
+        let mut column = Column {
+            label: "references".to_owned(),
+            ..Column::default()
+        };
+        for (place, (reference, small)) in references.iter().zip(small).enumerate() {
+            let small = small.map(|picture| picture.small);
+            column.poster = column.poster.or_else(|| small.clone());
+            column.kept.push(Kept {
+                small: small.clone(),
+                name: keyframe_name(None, place),
+            });
+            self.origins.insert(
+                reference.picture.file.clone(),
+                Origin {
+                    column: 0,
+                    place,
+                    shot: None,
+                    small,
+                },
+            );
+        }
+        self.columns.push(column);
+        Ok(())
+    }
+
+    fn shot(
+        &mut self,
+        file: &StoryFile,
+        shot: ShotId,
+        script: &ShotScript,
+        attempts: &StoryAttempts,
+    ) -> ShotView {
+        let record = readable_record(self.folder, &file.id, shot);
+        let mut column = Column {
+            label: shot.to_string(),
+            shot: Some(shot.to_string()),
+            ..Column::default()
+        };
+        let made = record.map(|record| self.made(&record, file.film(&record), &mut column));
+        self.columns.push(column);
+        ShotView {
+            id: shot.to_string(),
+            scene: shot.scene,
+            number: shot.shot,
+            prompt: script.prompt.clone(),
+            cut: script.cut,
+            made,
+            attempts: attempts.of(shot),
+        }
+    }
+
+    fn made(&mut self, record: &CommitRecord, film: Resolution, column: &mut Column) -> MadeView {
+        let shot = record.request.shot;
+        let Resolution { width, height } = film;
+        self.aspect = f64::from(width) / f64::from(height.max(1));
+        self.work.add(record);
+        let length = f64::from(record.frame_count) / f64::from(record.request.video.fps.max(1));
+        self.film += length;
+        let saw = self.saw(record, column);
+        let (kept, small) = self.kept(record, column);
+        let poster = poster(&self.pictures, record, film, &small);
+        column.poster = poster.as_ref().map(|picture| picture.small.clone());
+        self.posters.extend(column.poster.clone());
+        let seconds = record.seconds.values().sum();
+        MadeView {
+            poster,
+            video: (self.videos == Videos::Encoded).then(|| record.video.file.clone()),
+            opening: opening(record.request.opening),
+            frames: record.frame_count,
+            length: format!("{length:.1} s"),
+            width,
+            height,
+            seconds: duration(seconds),
+            stages: stages(record, seconds),
+            saw,
+            kept,
+            recipe: recipe(record, shot),
+        }
+    }
+
+    fn saw(&self, record: &CommitRecord, column: &mut Column) -> Vec<SeenView> {
+        let mut saw = Vec::with_capacity(record.memory_seen.len());
+        for seen in &record.memory_seen {
+            let origin = self.origins.get(&seen.file);
+            column
+                .saw
+                .extend(origin.map(|origin| (origin.column, origin.place)));
+            let shot = origin.and_then(|origin| origin.shot);
+            saw.push(SeenView {
+                name: origin.map_or_else(
+                    || seen.file.clone(),
+                    |origin| keyframe_name(shot, origin.place),
+                ),
+                shot: shot.map(|shot| shot.to_string()),
+                small: origin.and_then(|origin| origin.small.clone()),
+                file: seen.file.clone(),
+            });
+        }
+        saw
+    }
+
+    fn kept(
+        &mut self,
+        record: &CommitRecord,
+        column: &mut Column,
+    ) -> (Vec<KeptView>, Vec<Option<Picture>>) {
+        let shot = record.request.shot;
+        let (mut kept, mut copies) = (Vec::new(), Vec::new());
+        for (place, keyframe) in record.keyframes.iter().enumerate() {
+            let file = &keyframe.picture.file;
+            let copy = self
+                .pictures
+                .keyframe(file, &keyframe.picture.content, place == 0);
+            let small = copy.as_ref().map(|picture| picture.small.clone());
+            let name = keyframe_name(Some(shot), place);
+            column.kept.push(Kept {
+                small: small.clone(),
+                name: name.clone(),
+            });
+            self.origins.insert(
+                file.clone(),
+                Origin {
+                    column: self.columns.len(),
+                    place,
+                    shot: Some(shot),
+                    small: small.clone(),
+                },
+            );
+            kept.push(KeptView {
+                name,
+                small,
+                file: file.clone(),
+                frame: keyframe.frame,
+                quality: keyframe.quality,
+            });
+            copies.push(copy);
+        }
+        (kept, copies)
+    }
+
+    fn row(
+        &self,
+        file: &StoryFile,
+        shots: &[ShotView],
+        (standing, looks): (Standing, Looks),
+        attempts: &StoryAttempts,
+        set_aside: Option<&String>,
+    ) -> Row {
+        let posters: Vec<&str> = self.posters.iter().map(String::as_str).collect();
+        let reason = match &file.state {
+            _ if set_aside.is_some() => set_aside.cloned(),
+            StoryState::Failed { reason, .. } | StoryState::Quarantined { reason, .. } => {
+                Some(reason.clone())
+            }
+            _ => None,
+        };
+        Row {
+            id: file.id.to_string(),
+            name: name(file),
+            tenant: file.tenant.clone(),
+            standing,
+            looks,
+            shots: file.shot_count(),
+            done: shots.iter().filter(|shot| shot.made.is_some()).count(),
+            useful: self.work.useful,
+            lost: self.work.lost,
+            film: self.film,
+            failed_attempts: attempts.failed(),
+            pictures: self.pictures.row(&posters),
+            reason,
+            no_keyframes: file.no_keyframes.is_some(),
+        }
+    }
+}
+
+/// What the story is called: by its script, or by its brief while it has none.
+fn name(file: &StoryFile) -> Option<String> {
+    match (&file.script, &file.brief) {
+        (Some(script), _) => script.name.clone(),
+        (None, Some(brief)) => brief.title.clone(),
+        (None, None) => None,
+    }
+}
+
+impl Trouble {
+    /// The reason says what to do; no command does it.
+    fn of_set_aside(reason: &str) -> Self {
+        Self {
+            is_set_aside: true,
+            shot: None,
+            reason: reason.to_owned(),
+            commands: Vec::new(),
+        }
+    }
+}
+
+fn trouble(folder: &RunFolder, file: &StoryFile) -> Option<Trouble> {
+    let root = std::path::absolute(folder.root()).unwrap_or_else(|_| folder.root().to_owned());
+    // A path with a zero byte in it cannot be, and would not be quoted.
+    let root = root.to_string_lossy();
+    let root = shlex::try_quote(&root).unwrap_or_default();
+    let retry = (
+        "Let it back, then start the run again with its own command:",
+        format!("storyloom retry {root} {}", file.id),
+    );
+    let (shot, reason, mut commands) = match &file.state {
+        StoryState::Failed { shot, reason } => (shot, reason, Vec::new()),
+        StoryState::Quarantined { shot, reason } => {
+            let alone = quarantine::command(folder, &file.id);
+            (
+                shot,
+                reason,
+                vec![("Try it alone, in a folder of its own:", alone)],
+            )
+        }
+        _ => return None,
+    };
+    commands.push(retry);
+    Some(Trouble {
+        is_set_aside: false,
+        shot: shot.map(|shot| shot.to_string()),
+        reason: reason.clone(),
+        commands,
+    })
+}
+
+fn opening(opening: Opening) -> &'static str {
+    match opening {
+        Opening::Text => "from text",
+        Opening::Memory => "cut, from memory",
+        Opening::LastFrame => "continues the last frame",
+        Opening::Motion => "continues the last five frames",
+    }
+}
+
+fn stages(record: &CommitRecord, whole: f64) -> Vec<StageView> {
+    let stages = Stage::ALL.into_iter();
+    stages
+        .filter_map(|stage| {
+            let seconds = *record.seconds.get(&stage)?;
+            Some(StageView {
+                name: stage.name(),
+                seconds: duration(seconds),
+                share: 100.0 * seconds / whole.max(f64::MIN_POSITIVE),
+            })
+        })
+        .collect()
+}
+
+fn recipe(record: &CommitRecord, shot: ShotId) -> Vec<(&'static str, String)> {
+    let request = &record.request;
+    let mut recipe = vec![
+        ("seed", request.seed.0.to_string()),
+        ("attempt", (request.attempt + 1).to_string()),
+        ("method", request.method.to_string()),
+        ("engine", record.engine.clone()),
+    ];
+    if !record.arithmetic.is_empty() {
+        recipe.push(("arithmetic", record.arithmetic.clone()));
+    }
+    if let Some(plan) = &record.plan {
+        recipe.push(("plan blake3", plan.clone()));
+    }
+    recipe.push(("frames blake3", record.frames_blake3.clone()));
+    recipe.push(("record", format!("commits/{shot}.json")));
+    recipe.push(("record blake3", record.digest.clone()));
+    recipe
+}

@@ -1,0 +1,575 @@
+//! The proof: everything that was asked for exists once, is whole, and was made from the memory
+//! that it claims.
+
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use serde::Serialize;
+use storyloom_memory::arrays::decode_array;
+use storyloom_memory::blobs;
+use storyloom_memory::window::{WindowSettings, window};
+use storyloom_memory::{
+    BlobRef, BlobStore, CommitRecord, KeyframeRecord, PictureRecord, ReferencesRecord, Sealed,
+    SeenRecord,
+};
+use storyloom_story::{Continuation, Opening, Resolution, Seed, ShotId, ShotScript, StoryId};
+
+use crate::config::Videos;
+use crate::error::RunError;
+use crate::folder::output::{PLACEHOLDER, decode_frames, is_joined_as_it_is};
+use crate::folder::run_folder::{RunFile, RunFolder, StoryFile, StoryState};
+use crate::folder::set_aside::marks;
+use crate::run::planning::{PlanRecord, PlannerDescription, brief_digest, planners_of, read_plan};
+use crate::run::story::opening;
+
+/// What the check found.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Verdict {
+    /// Whether there is no problem.
+    pub ok: bool,
+    /// Shots asked for.
+    pub shots: usize,
+    /// Shots that exist and are whole.
+    pub shots_proven: usize,
+    /// What is known of the video files.
+    pub videos: VideosProven,
+    /// Digest over latents and frames of all shots in story order; equal for equal results. Only
+    /// there if every shot is.
+    pub content_digest: Option<String>,
+    /// What is wrong.
+    pub problems: Vec<VerifyProblem>,
+}
+
+/// How much a verdict says of the video files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VideosProven {
+    /// Every frame decodes.
+    Decoded,
+    /// They are what was recorded when they were made; nobody looked whether they decode.
+    Content,
+    /// There are none: the run was told to make none.
+    Placeholders,
+}
+
+/// One thing that is wrong with a run folder.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct VerifyProblem {
+    /// The story.
+    pub story: StoryId,
+    /// The shot, where it is one shot's.
+    pub shot: Option<ShotId>,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// How closely videos are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// Their content is what was recorded when they were made.
+    Content,
+    /// Also, every frame decodes.
+    Frames,
+}
+
+/// Checks everything in `folder`, several stories at a time. Errors are only those that keep it from
+/// looking.
+pub fn verify(folder: &RunFolder, depth: Depth) -> Result<Verdict, RunError> {
+    let run = folder.run_file()?;
+    let terms = Terms::of(folder, &run, depth)?;
+    let mut stories = run.stories.clone();
+    // Story order, not the order of making, which priorities may change.
+    stories.sort();
+    let mut hasher = blake3::Hasher::new();
+    let (mut problems, mut shots, mut proven) = (Vec::new(), 0, 0);
+    let checked = stories.par_iter().map(|story| check_story(&terms, story));
+    for found in checked.collect::<Vec<_>>() {
+        problems.extend(found.problems);
+        shots += found.shots;
+        proven += found.proven;
+        hasher.update(&found.content);
+    }
+    for (story, reason) in marks(folder)? {
+        if run.stories.contains(&story) {
+            continue;
+        }
+        problems.push(VerifyProblem {
+            message: format!("it was asked for and is set aside: {reason}"),
+            story,
+            shot: None,
+        });
+    }
+    let complete = problems.is_empty() && proven == shots;
+    Ok(Verdict {
+        ok: complete,
+        shots,
+        shots_proven: proven,
+        videos: terms.videos,
+        content_digest: complete.then(|| hasher.finalize().to_hex().to_string()),
+        problems,
+    })
+}
+
+/// What speaks against stories of a run, by content. Errors are only those that keep it from looking.
+pub(crate) fn check_stories(
+    folder: &RunFolder,
+    run: &RunFile,
+    stories: &[StoryId],
+) -> Result<Vec<VerifyProblem>, RunError> {
+    let terms = Terms::of(folder, run, Depth::Content)?;
+    let found = stories.par_iter().map(|story| check_story(&terms, story));
+    Ok(found.flat_map_iter(|found| found.problems).collect())
+}
+
+fn check_story(terms: &Terms, story: &StoryId) -> Found {
+    let mut check = Check {
+        terms,
+        found: Found::default(),
+    };
+    match terms.folder.story_file(story) {
+        Ok(file) => check.story(&file),
+        Err(error) => check.problem(story, None, error.to_string()),
+    }
+    check.found
+}
+
+fn window_of(run: &RunFile) -> Option<WindowSettings> {
+    serde_json::from_value(run.identity["memory.window"].clone()).ok()
+}
+
+/// What all stories are held against.
+struct Terms<'a> {
+    folder: &'a RunFolder,
+    blobs: BlobStore,
+    window: Option<WindowSettings>,
+    engine: String,
+    continuation: Option<Continuation>,
+    seed: Option<u64>,
+    frames: Option<u32>,
+    videos: VideosProven,
+    /// Who plans the briefs, and earlier versions of that planner.
+    planners: Vec<PlannerDescription>,
+}
+
+impl<'a> Terms<'a> {
+    fn of(folder: &'a RunFolder, run: &RunFile, depth: Depth) -> Result<Self, RunError> {
+        Ok(Self {
+            folder,
+            blobs: BlobStore::new(folder.blobs(), folder.storage().clone()),
+            window: window_of(run),
+            engine: run.engine.fingerprint.clone(),
+            continuation: serde_json::from_value(run.identity["memory.continuation"].clone()).ok(),
+            seed: run.identity["run.seed"].as_u64(),
+            frames: run.identity["video"]["frames"]
+                .as_u64()
+                .map(|frames| frames as u32),
+            videos: match (run.videos(), depth) {
+                (Videos::Placeholders, _) => VideosProven::Placeholders,
+                (Videos::Encoded, Depth::Content) => VideosProven::Content,
+                (Videos::Encoded, Depth::Frames) => VideosProven::Decoded,
+            },
+            planners: planners_of(folder)?,
+        })
+    }
+}
+
+/// What is found of a story.
+#[derive(Default)]
+struct Found {
+    problems: Vec<VerifyProblem>,
+    shots: usize,
+    proven: usize,
+    /// What is digested of it: latents and frames, named by story and shot.
+    content: Vec<u8>,
+}
+
+struct Check<'a> {
+    terms: &'a Terms<'a>,
+    found: Found,
+}
+
+/// The video of a shot that was decoded, and the digest of its frames.
+struct DecodedShot {
+    path: PathBuf,
+    record: CommitRecord,
+    frames: Option<blake3::Hash>,
+}
+
+/// What is known of a story before a shot.
+#[derive(Default)]
+struct Lineage {
+    bank: Vec<SeenRecord>,
+    previous: Option<String>,
+    tail: Option<BlobRef>,
+}
+
+impl Check<'_> {
+    fn problem(&mut self, story: &StoryId, shot: Option<ShotId>, message: impl Into<String>) {
+        self.found.problems.push(VerifyProblem {
+            story: story.clone(),
+            shot,
+            message: message.into(),
+        });
+    }
+
+    fn story(&mut self, file: &StoryFile) {
+        let mut lineage = Lineage::default();
+        if let Err(error) = self.references(file, &mut lineage) {
+            self.problem(&file.id, None, error.to_string());
+        }
+        self.extra_records(file);
+        let plan = self.plan(file);
+        if file.script.is_none() {
+            self.found.shots += file.shot_count();
+        }
+        let mut made = Vec::new();
+        for (shot, script) in file.shots() {
+            self.found.shots += 1;
+            let before = self.found.problems.len();
+            match crate::view::status::read_record(self.terms.folder, &file.id, shot) {
+                Err(error) => self.problem(&file.id, Some(shot), error.to_string()),
+                Ok(None) => self.problem(&file.id, Some(shot), "the shot was not made"),
+                Ok(Some(record)) => {
+                    if record.request.prompt != script.prompt {
+                        self.problem(&file.id, Some(shot), "it was made from another prompt");
+                    }
+                    if record.plan != plan {
+                        self.problem(&file.id, Some(shot), "it does not follow the story's plan");
+                    }
+                    self.recipe(file, shot, script, &record, lineage.previous.is_some());
+                    let frames = self.shot(file, shot, &record, &lineage);
+                    self.extend(&mut lineage, &record);
+                    self.digest(&record);
+                    made.push(DecodedShot {
+                        path: self.terms.folder.story(&file.id).join(&record.video.file),
+                        record,
+                        frames,
+                    });
+                }
+            }
+            self.found.proven += usize::from(self.found.problems.len() == before);
+        }
+        self.whole_video(file, &made);
+    }
+
+    /// The digest of the plan of a story that has a brief; whatever is wrong with it is a problem.
+    fn plan(&mut self, file: &StoryFile) -> Option<String> {
+        file.brief.as_ref()?;
+        let plan = match read_plan(self.terms.folder, &file.id) {
+            Ok(Some(plan)) => plan,
+            Ok(None) => {
+                self.problem(&file.id, None, "its brief was not planned");
+                return None;
+            }
+            Err(error) => {
+                self.problem(&file.id, None, error.to_string());
+                return None;
+            }
+        };
+        for message in self.doubts(file, &plan) {
+            self.problem(&file.id, None, message);
+        }
+        Some(plan.name().clone())
+    }
+
+    /// What speaks against a plan, derived again from the brief and the settings.
+    fn doubts(&self, file: &StoryFile, plan: &PlanRecord) -> Vec<&'static str> {
+        let mut wrong = Vec::new();
+        let asked = file.brief.as_deref().map(brief_digest);
+        if asked.as_ref() != Some(&plan.brief) {
+            wrong.push("it was planned from another brief");
+        }
+        if file.script.as_ref() != Some(&plan.script) || file.plan.as_ref() != Some(plan.name()) {
+            wrong.push("its script is not that of its plan");
+        }
+        if let Some(run_seed) = file.seed.or(self.terms.seed)
+            && plan.seed != Seed::derive_plan(run_seed, &file.id, plan.attempt)
+        {
+            wrong.push("the seed of its plan is not the one that the run gives it");
+        }
+        let mut planners = self.terms.planners.iter();
+        if !planners.any(|planner| planner.is_same_as(&plan.planner)) {
+            wrong.push("it was planned by another planner than the run's");
+        }
+        wrong
+    }
+
+    fn references(&mut self, file: &StoryFile, lineage: &mut Lineage) -> Result<(), RunError> {
+        if file.reference_images.is_empty() || file.state == StoryState::Pending {
+            return Ok(());
+        }
+        let path = self
+            .terms
+            .folder
+            .story(&file.id)
+            .join("commits/references.json");
+        let record = ReferencesRecord::open(&path, &self.terms.folder.storage().read(&path)?)?;
+        for picture in &record.pictures {
+            self.keyframe(file, None, picture);
+            lineage.bank.push(seen(picture));
+        }
+        Ok(())
+    }
+
+    /// Records of shots that nobody asked for.
+    fn extra_records(&mut self, file: &StoryFile) {
+        let folder = self.terms.folder.story(&file.id).join("commits");
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let shot = name
+                .strip_suffix(".json")
+                .and_then(|stem| stem.parse::<ShotId>().ok());
+            if let Some(shot) = shot
+                && !file.shots().any(|(asked, _)| asked == shot)
+            {
+                self.problem(
+                    &file.id,
+                    Some(shot),
+                    "there is a record, but nobody asked for it",
+                );
+            }
+        }
+    }
+
+    /// What the settings and the script ask for, derived again.
+    fn recipe(
+        &mut self,
+        file: &StoryFile,
+        shot: ShotId,
+        script: &ShotScript,
+        record: &CommitRecord,
+        has_previous: bool,
+    ) {
+        let request = &record.request;
+        let references = !file.reference_images.is_empty();
+        let mut wrong = Vec::new();
+        if let Some(continuation) = self.terms.continuation
+            && request.opening != opening(script, has_previous, references, continuation)
+        {
+            wrong.push("it does not begin as the script asks");
+        }
+        if let Some(run_seed) = file.seed.or(self.terms.seed)
+            && request.seed != Seed::derive(run_seed, &file.id, shot, request.attempt)
+        {
+            wrong.push("its seed is not the one that the run gives it");
+        }
+        if Some(request.video.resolution()) != file.size.map(Resolution::generated) {
+            wrong.push("it has another size than its story");
+        }
+        if record.frame_count != request.saved_frames()
+            || self
+                .terms
+                .frames
+                .is_some_and(|frames| frames != request.video.frames)
+        {
+            wrong.push("it has another number of frames than was asked for");
+        }
+        for message in wrong {
+            self.problem(&file.id, Some(shot), message);
+        }
+    }
+
+    /// The digest of its decoded frames, if they were decoded.
+    fn shot(
+        &mut self,
+        file: &StoryFile,
+        shot: ShotId,
+        record: &CommitRecord,
+        lineage: &Lineage,
+    ) -> Option<blake3::Hash> {
+        let mut wrong = Vec::new();
+        if record.request.story != file.id || record.request.shot != shot {
+            let other = format!("{} {}", record.request.story, record.request.shot);
+            wrong.push(format!("it is the record of {other}"));
+        }
+        if record.engine != self.terms.engine {
+            wrong.push("it was made by another engine than the run's".to_owned());
+        }
+        if record.previous != lineage.previous {
+            wrong.push("it was not made after the shot before it".to_owned());
+        }
+        let continued = record.request.opening.given_frames() > 0;
+        let tail = lineage.tail.clone().filter(|_| continued);
+        if record.continues != tail {
+            wrong.push("it does not continue the shot before it".to_owned());
+        }
+        if let Some(settings) = self.terms.window
+            && record.memory_seen != expected_memory(record, lineage, settings)
+        {
+            wrong.push("the memory it claims is not what the bank held".to_owned());
+        }
+        for message in wrong {
+            self.problem(&file.id, Some(shot), message);
+        }
+        self.contents(file, shot, record)
+    }
+
+    /// Every file and blob of a shot, by content; the digest of its decoded frames.
+    fn contents(
+        &mut self,
+        file: &StoryFile,
+        shot: ShotId,
+        record: &CommitRecord,
+    ) -> Option<blake3::Hash> {
+        for (what, blob) in [("latents", &record.latents), ("last frames", &record.tail)] {
+            if let Err(error) = self.terms.blobs.get(blob) {
+                self.problem(&file.id, Some(shot), format!("{what}: {error}"));
+            }
+        }
+        for keyframe in &record.keyframes {
+            self.keyframe(file, Some(shot), keyframe);
+        }
+        let path = self.file(file, Some(shot), &record.video)?;
+        let frames = [u64::from(record.frame_count)];
+        let decoded = self.decodes(file, Some(shot), &path, file.film(record), &frames);
+        decoded.first().copied()
+    }
+
+    fn keyframe(&mut self, file: &StoryFile, shot: Option<ShotId>, keyframe: &KeyframeRecord) {
+        self.file(file, shot, &keyframe.picture);
+        for blob in [&keyframe.latents, &keyframe.embedding] {
+            let content = self.terms.blobs.get(blob);
+            let path = PathBuf::from(&blob.blake3);
+            let array = content.and_then(|bytes| decode_array(&path, &bytes));
+            if let Err(error) = array {
+                self.problem(
+                    &file.id,
+                    shot,
+                    format!("{}: {error}", keyframe.picture.file),
+                );
+            }
+        }
+    }
+
+    /// Checks a file of a story against its record.
+    fn file(
+        &mut self,
+        file: &StoryFile,
+        shot: Option<ShotId>,
+        record: &PictureRecord,
+    ) -> Option<PathBuf> {
+        let path = self.terms.folder.story(&file.id).join(&record.file);
+        let content = self.terms.folder.storage().read(&path);
+        let checked = content.and_then(|content| blobs::check(&path, &content, &record.content));
+        match checked {
+            Ok(()) => Some(path),
+            Err(error) => {
+                self.problem(&file.id, shot, error.to_string());
+                None
+            }
+        }
+    }
+
+    /// Whether a video has as many frames as `parts` say in all; the digests of these parts.
+    fn decodes(
+        &mut self,
+        file: &StoryFile,
+        shot: Option<ShotId>,
+        path: &Path,
+        size: Resolution,
+        parts: &[u64],
+    ) -> Vec<blake3::Hash> {
+        match self.terms.videos {
+            VideosProven::Decoded => {}
+            VideosProven::Content => return Vec::new(),
+            VideosProven::Placeholders => {
+                self.is_placeholder(file, shot, path);
+                return Vec::new();
+            }
+        }
+        let frames: u64 = parts.iter().sum();
+        match decode_frames(path, (size.width, size.height), parts) {
+            Ok(decoded) if decoded.frames == frames => return decoded.parts,
+            Ok(decoded) => {
+                let found = decoded.frames;
+                let message = format!("{} has {found} frames, not {frames}", path.display());
+                self.problem(&file.id, shot, message);
+            }
+            Err(error) => self.problem(&file.id, shot, error.to_string()),
+        }
+        Vec::new()
+    }
+
+    /// In a run without videos, nothing may pass for one.
+    fn is_placeholder(&mut self, file: &StoryFile, shot: Option<ShotId>, path: &Path) {
+        let content = self.terms.folder.storage().read(path);
+        if content.is_ok_and(|content| content != PLACEHOLDER) {
+            let message = format!("{} is no placeholder", path.display());
+            self.problem(&file.id, shot, message);
+        }
+    }
+
+    fn extend(&self, lineage: &mut Lineage, record: &CommitRecord) {
+        lineage.bank.extend(record.keyframes.iter().map(seen));
+        lineage.previous = Some(record.digest.clone());
+        lineage.tail = Some(record.tail.clone());
+    }
+
+    /// Latents and frames, named by story and shot.
+    fn digest(&mut self, record: &CommitRecord) {
+        let name = format!("{}/{}\0", record.request.story, record.request.shot);
+        let parts = [&name, &record.latents.blake3, &record.frames_blake3];
+        for part in parts {
+            self.found.content.extend_from_slice(part.as_bytes());
+        }
+    }
+
+    fn whole_video(&mut self, file: &StoryFile, made: &[DecodedShot]) {
+        match (&file.state, &file.video) {
+            (StoryState::Done, Some(video)) => {
+                if let Some(film) = self.file(file, None, video) {
+                    self.film(file, &film, made);
+                }
+            }
+            (StoryState::Failed { reason, .. } | StoryState::Quarantined { reason, .. }, _) => {
+                self.problem(&file.id, None, format!("the story was given up: {reason}"));
+            }
+            _ => self.problem(&file.id, None, "the story is not finished"),
+        }
+    }
+
+    /// Whether a film is its shots: joined from these files, and with their frames.
+    fn film(&mut self, file: &StoryFile, film: &Path, made: &[DecodedShot]) {
+        let Some(first) = made.first() else { return };
+        let clips = made.iter().map(|shot| &shot.record.video.content.blake3);
+        if !file.joined.is_empty() && !file.joined.iter().eq(clips) {
+            let message = format!(
+                "{} was joined from other videos of its shots",
+                film.display()
+            );
+            self.problem(&file.id, None, message);
+        }
+        let counts = made.iter().map(|shot| u64::from(shot.record.frame_count));
+        let counts: Vec<u64> = counts.collect();
+        let parts = self.decodes(file, None, film, file.film(&first.record), &counts);
+        for (shot, part) in made.iter().zip(parts) {
+            let differs = shot.frames.is_some_and(|own| own != part);
+            if differs && is_joined_as_it_is(film, &shot.path) {
+                let message = format!("{} shows other pictures there", film.display());
+                self.problem(&file.id, Some(shot.record.request.shot), message);
+            }
+        }
+    }
+}
+
+fn seen(keyframe: &KeyframeRecord) -> SeenRecord {
+    SeenRecord {
+        file: keyframe.picture.file.clone(),
+        blake3: keyframe.picture.content.blake3.clone(),
+    }
+}
+
+fn expected_memory(
+    record: &CommitRecord,
+    lineage: &Lineage,
+    settings: WindowSettings,
+) -> Vec<SeenRecord> {
+    if record.request.opening == Opening::Text {
+        return Vec::new();
+    }
+    let positions = window(lineage.bank.len(), settings);
+    positions
+        .into_iter()
+        .map(|position| lineage.bank[position].clone())
+        .collect()
+}
