@@ -10,7 +10,8 @@ use storyloom_models::tiny::folders;
 use storyloom_story::{Continuation, Line};
 
 use crate::config::choices::ScorerKind;
-use crate::config::{Config, paths};
+use crate::config::paths;
+use crate::config::resolved::EngineConfig;
 use crate::exit::{Exit, Failure};
 
 /// The checkpoints that the settings need.
@@ -25,8 +26,8 @@ pub struct CheckpointSet {
 ///
 /// # Errors
 /// It names no folder.
-pub fn of(config: &Config) -> Result<CheckpointSet, Failure> {
-    let dir = &config.models.dir;
+pub fn of(config: &EngineConfig) -> Result<CheckpointSet, Failure> {
+    let dir = &config.models_dir;
     if dir.is_empty() {
         let message = "models.dir is empty; set it to a folder of checkpoints, \
                        or write a tiny one with: storyloom model init-tiny DIR";
@@ -56,7 +57,7 @@ pub fn of(config: &Config) -> Result<CheckpointSet, Failure> {
 ///
 /// # Errors
 /// A shot of the input is to do so.
-pub fn check_continuations(config: &Config, lines: &[Line]) -> Result<(), Failure> {
+pub fn check_continuations(config: &EngineConfig, lines: &[Line]) -> Result<(), Failure> {
     let continues = |line: &&Line| match line {
         // Only the first shot of a story has none before it.
         Line::Story(story) => story.script.shots().skip(1).any(|(_, shot)| !shot.cut),
@@ -75,14 +76,14 @@ pub fn check_continuations(config: &Config, lines: &[Line]) -> Result<(), Failur
         "memory is off and there is no {} in {}, but shots of the story {} continue the one before \
          (\"cut\": false); set memory.continuation = \"none\" to begin all shots from text",
         folders::IMAGE_TO_VIDEO,
-        config.models.dir,
+        config.models_dir,
         line.id()
     );
     Err(Failure::new(Exit::Config, message))
 }
 
 /// How adapters are applied.
-pub fn lora_settings(config: &Config) -> LoraSettings {
+pub fn lora_settings(config: &EngineConfig) -> LoraSettings {
     LoraSettings {
         alpha: (config.lora.alpha > 0.0).then_some(config.lora.alpha),
         scaling: config.lora.scaling,
@@ -91,11 +92,11 @@ pub fn lora_settings(config: &Config) -> LoraSettings {
 }
 
 /// The folder that the config names, or else the one beside the checkpoints, if there is one.
-fn lora_folder(config: &Config) -> Option<PathBuf> {
+fn lora_folder(config: &EngineConfig) -> Option<PathBuf> {
     if !config.lora.dir.is_empty() {
         return Some(PathBuf::from(&config.lora.dir));
     }
-    let beside = Path::new(&config.models.dir).join(folders::LORA);
+    let beside = Path::new(&config.models_dir).join(folders::LORA);
     beside.is_dir().then_some(beside)
 }
 

@@ -8,16 +8,16 @@ use storyloom_models::tiny::folders;
 use storyloom_models::wan::WanConfig;
 use storyloom_orchestrator::RunFolder;
 use storyloom_orchestrator::cost::{
-    CostTable, Observed, PlanCost, ReplicaShape, Sampling, Samplings, Sharing, StageCost,
-    Transformer, measure,
+    CostTable, Observed, PlanCost, Sampling, Samplings, StageCost, Transformer, measure,
 };
 use storyloom_orchestrator::simulated::Pace;
 use storyloom_pictures::text_at_most;
 
 use crate::command::folder;
-use crate::config::options::{Device, Dtype, EngineKind};
+use crate::config::options::{Device, Dtype, EngineKind, Sampler};
+use crate::config::resolved::CostConfig;
 use crate::config::value::PerExpert;
-use crate::config::{self, Config, paths};
+use crate::config::{self, Resolved, paths};
 use crate::exit::{Exit, Failure};
 
 /// `simulated.costs` for the table that is built in.
@@ -48,7 +48,7 @@ pub enum Subject {
 ///
 /// # Errors
 /// The file cannot be read, or is no cost table.
-pub fn table(config: &Config) -> Result<Costs, Failure> {
+pub fn table(config: &CostConfig) -> Result<Costs, Failure> {
     let simulated = &config.simulated;
     let mut costs = Costs {
         table: CostTable::default(),
@@ -56,18 +56,18 @@ pub fn table(config: &Config) -> Result<Costs, Failure> {
         subject: Subject::AsAsked,
     };
     match simulated.costs.as_str() {
-        "" if config.top.engine == EngineKind::Simulated => {
+        "" if config.engine == EngineKind::Simulated => {
             costs.table = CostTable::steps_only(simulated.step_ms as f64 / 1e3);
         }
         "" | BUILT_IN => {
-            costs.table.memory.weight_bytes = match config.models.dtype {
+            costs.table.memory.weight_bytes = match config.compute.dtype {
                 Dtype::F32 => 4.0,
                 Dtype::Bf16 => 2.0,
             };
         }
         path => costs.table = read(Path::new(path))?,
     }
-    match config.top.engine {
+    match config.engine {
         EngineKind::Simulated => {
             costs.table = costs.table.faster(simulated.speed);
             costs.table.shares_gpu = false;
@@ -90,7 +90,7 @@ pub fn table(config: &Config) -> Result<Costs, Failure> {
 ///
 /// # Errors
 /// As [`table`].
-pub fn plan_cost(config: &Config) -> Result<PlanCost, Failure> {
+pub fn plan_cost(config: &CostConfig) -> Result<PlanCost, Failure> {
     match (config.simulated.plan_ms, config.simulated.costs.as_str()) {
         (0, "") => Ok(PlanCost::default()),
         _ => Ok(table(config)?.table.planning),
@@ -101,7 +101,7 @@ pub fn plan_cost(config: &Config) -> Result<PlanCost, Failure> {
 ///
 /// # Errors
 /// It is no run, or nothing in it is finished.
-pub fn measured(config: &Config, folder: &RunFolder) -> Result<Costs, Failure> {
+pub fn measured(config: &CostConfig, folder: &RunFolder) -> Result<Costs, Failure> {
     let run = folder.run_file().map_err(folder::failure)?;
     let name = folder.root().join("run.json").display().to_string();
     let wrong = |reason: String| Failure::new(Exit::Input, format!("{name}: {reason}"));
@@ -110,6 +110,7 @@ pub fn measured(config: &Config, folder: &RunFolder) -> Result<Costs, Failure> {
         let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
         wrong(format!("its settings cannot be read: {}", lines.join("; ")))
     })?;
+    let before = Resolved::new(before).costs;
     let mut base = table(&before).unwrap_or_else(|_| Costs {
         table: CostTable::default(),
         notes: Vec::new(),
@@ -119,20 +120,20 @@ pub fn measured(config: &Config, folder: &RunFolder) -> Result<Costs, Failure> {
     base.notes.clear();
     base.table.stages.record = CostTable::default().stages.record;
     let observed = Observed {
-        samplings: samplings(&before)?,
-        shape: shape(&before),
+        samplings: samplings(&before.sampler)?,
+        shape: before.shape,
     };
     let table = measure(folder, &observed, base.table).map_err(folder::failure)?;
     let mut notes =
         vec!["the start of the programs is not in the records, so not in this".to_owned()];
-    if before.topology.interleave != config.topology.interleave {
+    if before.interleave != config.interleave {
         notes.push(format!(
             "measured with {} stories side by side, asked for {}: where stages share a machine, \
              each takes longer the more of them run at once",
-            before.topology.interleave, config.topology.interleave
+            before.interleave, config.interleave
         ));
     }
-    if before.video_spec() != config.video_spec() {
+    if before.video != config.video {
         notes.push("measured at another size or length; the times are scaled".to_owned());
     }
     Ok(Costs {
@@ -144,8 +145,8 @@ pub fn measured(config: &Config, folder: &RunFolder) -> Result<Costs, Failure> {
 
 impl Costs {
     /// Takes the shape of the transformer from the checkpoint, if it is here.
-    fn note_network(&mut self, config: &Config) -> Result<(), Failure> {
-        if config.top.device == Device::Cpu {
+    fn note_network(&mut self, config: &CostConfig) -> Result<(), Failure> {
+        if config.compute.device == Device::Cpu {
             self.table.memory.gpu_gb = 0.0;
             if matches!(config.simulated.costs.as_str(), "" | BUILT_IN) {
                 self.subject = Subject::Gpus;
@@ -157,9 +158,9 @@ impl Costs {
             );
             self.notes.push(note);
         }
-        let pipeline = Path::new(&config.models.dir).join(folders::IMAGE_TO_VIDEO);
+        let pipeline = Path::new(&config.models_dir).join(folders::IMAGE_TO_VIDEO);
         let transformer = component_folder(&pipeline, "transformer");
-        if config.models.dir.is_empty() || !transformer.is_dir() {
+        if config.models_dir.is_empty() || !transformer.is_dir() {
             self.notes.push(
                 "no checkpoint in models.dir: the transformer of the cost table is assumed"
                     .to_owned(),
@@ -207,27 +208,11 @@ fn read(path: &Path) -> Result<CostTable, Failure> {
     Ok(table)
 }
 
-/// How replicas are made up.
-pub fn shape(config: &Config) -> ReplicaShape {
-    let topology = &config.topology;
-    ReplicaShape {
-        sharing: Sharing {
-            tensor: topology.tensor as usize,
-            sequence: topology.sequence as usize,
-            cfg: topology.cfg as usize,
-        },
-        encoders: topology.encoders as usize,
-        decoders: topology.decoders as usize,
-        share_decode: topology.share_decode,
-    }
-}
-
 /// The sampling loops of a run.
 ///
 /// # Errors
 /// The sampler cannot have these settings.
-pub fn samplings(config: &Config) -> Result<Samplings, Failure> {
-    let sampler = &config.sampler;
+pub fn samplings(sampler: &Sampler) -> Result<Samplings, Failure> {
     let loop_of = |steps: u32, shift: f64, boundary: f64, guidance: PerExpert<f64>| {
         let settings = SamplerSettings {
             kind: sampler.name,
@@ -260,14 +245,14 @@ pub fn samplings(config: &Config) -> Result<Samplings, Failure> {
 ///
 /// # Errors
 /// As [`table`].
-pub fn pace(config: &Config) -> Result<Option<Pace>, Failure> {
+pub fn pace(config: &CostConfig) -> Result<Option<Pace>, Failure> {
     if config.simulated.costs.is_empty() {
         return Ok(None);
     }
     Ok(Some(Pace {
         table: table(config)?.table,
-        shape: shape(config),
-        samplings: samplings(config)?,
+        shape: config.shape,
+        samplings: samplings(&config.sampler)?,
     }))
 }
 
@@ -276,15 +261,15 @@ mod tests {
     use super::*;
     use crate::config::load;
 
-    fn config(sets: &[&str]) -> Config {
+    fn config(sets: &[&str]) -> CostConfig {
         let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
-        load(None, [], &sets).unwrap()
+        Resolved::new(load(None, [], &sets).unwrap()).costs
     }
 
     #[test]
     fn guidance_counts_forwards() {
         let forwards = |sets: &[&str]| {
-            let found = samplings(&config(sets)).unwrap();
+            let found = samplings(&config(sets).sampler).unwrap();
             (found.text.forwards, found.pictures.forwards)
         };
         assert_eq!(forwards(&[]), (2.0, 2.0));

@@ -8,7 +8,7 @@ use storyloom_orchestrator::FilmShape;
 use storyloom_story::video::VideoSpecError;
 use storyloom_story::{Line, Resolution, VideoSpec};
 
-use crate::config::Config;
+use crate::config::resolved::FilmConfig;
 use crate::exit::{Exit, Failure};
 use crate::input::Input;
 
@@ -39,9 +39,9 @@ impl fmt::Display for CroppedFilms {
 }
 
 /// The films of `input` in a run of this config that are cropped, by size.
-pub fn cropped_films(config: &Config, input: &Input) -> Vec<CroppedFilms> {
+pub fn cropped_films(films: &FilmConfig, input: &Input) -> Vec<CroppedFilms> {
     let mut sizes: BTreeMap<Resolution, usize> = BTreeMap::new();
-    for size in input.lines.iter().filter_map(|line| size(config, line)) {
+    for size in input.lines.iter().filter_map(|line| size(films, line)) {
         *sizes.entry(size).or_default() += 1;
     }
     let films = sizes.into_iter().map(|(size, films)| CroppedFilms {
@@ -57,7 +57,7 @@ pub fn cropped_films(config: &Config, input: &Input) -> Vec<CroppedFilms> {
 ///
 /// # Errors
 /// The first of them, by its story and its line.
-pub fn check_pixels(config: &Config, input: &Input) -> Result<(), Failure> {
+pub fn check_pixels(films: &FilmConfig, input: &Input) -> Result<(), Failure> {
     for line in &input.lines {
         let (id, size) = match line {
             Line::Story(story) => (&story.id, story.size),
@@ -69,7 +69,7 @@ pub fn check_pixels(config: &Config, input: &Input) -> Result<(), Failure> {
         let video = VideoSpec {
             width,
             height,
-            ..config.video_spec()
+            ..films.video
         };
         if let Err(problem @ VideoSpecError::Pixels { .. }) = video.check() {
             let place = input.places.get(id);
@@ -82,11 +82,11 @@ pub fn check_pixels(config: &Config, input: &Input) -> Result<(), Failure> {
 }
 
 /// The size of a film, unless it takes it from its first picture.
-fn size(config: &Config, line: &Line) -> Option<Resolution> {
+fn size(films: &FilmConfig, line: &Line) -> Option<Resolution> {
     let (size, has_picture) = match line {
         Line::Story(story) => (story.size, !story.reference_images.is_empty()),
         Line::Brief(brief) => (brief.size, brief.product_image.is_some()),
     };
-    let of_picture = has_picture && config.pictures.shape == FilmShape::Picture;
-    size.or_else(|| (!of_picture).then(|| config.video_spec().resolution()))
+    let of_picture = has_picture && films.shape() == FilmShape::Picture;
+    size.or_else(|| (!of_picture).then(|| films.video.resolution()))
 }

@@ -1,7 +1,6 @@
 //! The one file that plugs the networks of `models` into the trait of the orchestrator.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use storyloom_models::ModelError;
 use storyloom_models::checkpoint::Target;
@@ -18,8 +17,8 @@ use storyloom_story::{
 };
 
 use crate::checkpoints;
-use crate::config::Config;
 use crate::config::options::{Device, Dtype};
+use crate::config::resolved::{Compute, EngineConfig};
 use crate::config::value::PerExpert;
 use crate::exit::{Exit, Failure};
 use crate::world::Place;
@@ -38,7 +37,7 @@ pub struct TorchEngine {
 /// # Errors
 /// There is no checkpoint, or it is not what the config asks for.
 pub fn build_engine(
-    config: &Config,
+    config: &EngineConfig,
     replica: Replica,
     place: &Place,
 ) -> Result<TorchEngine, Failure> {
@@ -63,7 +62,7 @@ pub fn build_engine(
 ///
 /// # Errors
 /// As [`build_engine`], or the world fell apart.
-pub fn follow(config: &Config, replica: Replica, place: &Place) -> Result<(), Failure> {
+pub fn follow(config: &EngineConfig, replica: Replica, place: &Place) -> Result<(), Failure> {
     serve(&paths(config)?, &settings(config, place)?, replica).map_err(at_loading)
 }
 
@@ -76,7 +75,7 @@ fn at_loading(error: ModelError) -> Failure {
 }
 
 /// Where the checkpoints lie, all of which are there.
-fn paths(config: &Config) -> Result<StoryMemPaths, Failure> {
+fn paths(config: &EngineConfig) -> Result<StoryMemPaths, Failure> {
     let set = checkpoints::of(config)?;
     match set.is_whole() {
         true => Ok(set.paths),
@@ -110,9 +109,9 @@ impl TorchEngine {
 ///
 /// # Errors
 /// A GPU is asked for and there is none.
-pub fn target(config: &Config, place: &Place) -> Result<Target, Failure> {
+pub fn target(compute: Compute, place: &Place) -> Result<Target, Failure> {
     let turn = |gpus: usize| tch::Device::Cuda(place.world.found().local_rank % gpus);
-    let device = match config.top.device {
+    let device = match compute.device {
         Device::Cpu => tch::Device::Cpu,
         Device::Cuda => turn(gpus("device = \"cuda\"", "set device = \"cpu\"")?),
         Device::Auto => match cuda::devices() {
@@ -124,7 +123,7 @@ pub fn target(config: &Config, place: &Place) -> Result<Target, Failure> {
             }
         },
     };
-    let kind = match config.models.dtype {
+    let kind = match compute.dtype {
         Dtype::F32 => Kind::Float,
         Dtype::Bf16 => Kind::BFloat16,
     };
@@ -156,7 +155,7 @@ pub fn first_gpu() -> Result<tch::Device, Failure> {
     Ok(tch::Device::Cuda(0))
 }
 
-fn settings(config: &Config, place: &Place) -> Result<StoryMemSettings, Failure> {
+fn settings(config: &EngineConfig, place: &Place) -> Result<StoryMemSettings, Failure> {
     let sampler = &config.sampler;
     let phase = |steps: u32, shift: f64, boundary: f64, guidance: PerExpert<f64>| DenoiseSettings {
         sampler: SamplerSettings {
@@ -173,17 +172,17 @@ fn settings(config: &Config, place: &Place) -> Result<StoryMemSettings, Failure>
     let (boundary, guidance) = (sampler.boundary, sampler.guidance);
     let negative = &sampler.negative_prompt;
     Ok(StoryMemSettings {
-        target: target(config, place)?,
+        target: target(config.compute, place)?,
         text_to_video: phase(steps.t2v, shift.t2v, boundary.t2v, guidance.t2v),
         image_to_video: phase(steps.i2v, shift.i2v, boundary.i2v, guidance.i2v),
         lora: checkpoints::lora_settings(config),
         memory_stride: i64::from(config.memory.rope_stride),
         selection_resize: config.memory.resize(),
         negative_prompt: (!negative.is_empty()).then(|| negative.clone()),
-        threads: place.threads(config),
-        share_decode: config.topology.share_decode,
-        widen: config.topology.widen,
-        patience: Duration::from_secs(u64::from(config.topology.patience)),
+        threads: place.threads(config.threads),
+        share_decode: config.share_decode,
+        widen: config.widen,
+        patience: config.collective_timeout,
     })
 }
 

@@ -12,7 +12,7 @@ use storyloom_story::{
     read_lines, read_scripts,
 };
 
-use crate::config::Config;
+use crate::config::options::Inputs;
 use crate::exit::{Exit, Failure};
 use crate::planner::{Depth, NamedPicture, PictureChecks, Use};
 use crate::prompts::{LongPrompt, Meter};
@@ -104,8 +104,8 @@ pub struct Report {
 ///
 /// # Errors
 /// The outer error is a path that cannot be read, the inner one has the problems of the texts.
-pub fn read(path: &Path, config: &Config) -> Result<Result<Input, Report>, Failure> {
-    read_with(path, config.inputs.root(), Demand::Everything)
+pub fn read(path: &Path, inputs: &Inputs) -> Result<Result<Input, Report>, Failure> {
+    read_with(path, inputs.root(), Demand::Everything)
 }
 
 /// As [`read`], for the run in `out`, which opens the pictures of a story when it takes it: what can be
@@ -116,7 +116,7 @@ pub fn read(path: &Path, config: &Config) -> Result<Result<Input, Report>, Failu
 /// As [`read`].
 pub fn read_for(
     path: &Path,
-    config: &Config,
+    inputs: &Inputs,
     out: &Path,
 ) -> Result<Result<Input, Report>, Failure> {
     let has_begun = out.join("run.json").is_file();
@@ -124,7 +124,7 @@ pub fn read_for(
         true => Demand::GoOn,
         false => Demand::Begin,
     };
-    read_with(path, config.inputs.root(), demand)
+    read_with(path, inputs.root(), demand)
 }
 
 /// What must be right of an input.

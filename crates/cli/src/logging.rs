@@ -19,7 +19,6 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
-use crate::config::Config;
 use crate::config::options::{LogLevel, Logs};
 
 /// The part of the program that says how far a run is.
@@ -120,7 +119,7 @@ pub struct Logging {
 }
 
 /// Lines of a run go to stderr and, once `out` is a run folder, to files in it.
-pub fn of_run(config: &Config, out: &Path) -> Logging {
+pub fn of_run(logs: &Logs, out: &Path) -> Logging {
     let Logs {
         json,
         level,
@@ -128,7 +127,7 @@ pub fn of_run(config: &Config, out: &Path) -> Logging {
         max_total_bytes,
         otlp,
         ..
-    } = &config.logs;
+    } = logs;
     let folder = RunFolder::new(out, std::sync::Arc::new(Disk));
     let settings = LogSettings {
         folder: json.then(|| out.join("logs")),

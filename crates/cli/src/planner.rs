@@ -16,8 +16,9 @@ use storyloom_planner::Planner;
 use storyloom_story::{PlanRequest, Settle, StoryId, StoryScript};
 use storyloom_telemetry::Reporter;
 
-use crate::config::Config;
+use crate::config::Resolved;
 use crate::config::options::PlannerKind;
+use crate::config::resolved::PlannerConfig;
 use crate::costs;
 use crate::exit::Failure;
 use crate::input::Input;
@@ -36,7 +37,7 @@ pub type BoxedPlanner = Box<dyn StoryPlanner>;
 /// # Errors
 /// The settings do not fit together, or a model cannot be loaded.
 pub fn of_rank(
-    config: &Config,
+    config: &Resolved,
     input: &Input,
     place: &Place,
     stop: &StopFlag,
@@ -53,7 +54,7 @@ pub fn of_rank(
 /// # Errors
 /// As for [`build`].
 pub fn alone(
-    config: &Config,
+    config: &PlannerConfig,
     folder: &InputFolder,
     stop: &StopFlag,
 ) -> Result<BoxedPlanner, Failure> {
@@ -63,22 +64,22 @@ pub fn alone(
 }
 
 fn boxed(
-    config: &Config,
+    config: &Resolved,
     folder: &InputFolder,
     place: &Place,
     stop: &StopFlag,
 ) -> Result<BoxedPlanner, Failure> {
-    if config.planner.backend == PlannerKind::Simulated {
+    if config.planner.options.backend == PlannerKind::Simulated {
         return Ok(Box::new(SimulatedPlanner {
-            cost: costs::plan_cost(config)?,
+            cost: costs::plan_cost(&config.costs)?,
             batch: 1,
             stop: stop.clone(),
         }));
     }
-    let home = || Home::of_rank(config, place);
+    let home = || Home::of_rank(&config.planner, place);
     Ok(Box::new(Plugged {
-        planner: build(config, folder, stop, home)?,
-        meter: Meter::of(config),
+        planner: build(&config.planner, folder, stop, home)?,
+        meter: Meter::of(&config.engine),
     }))
 }
 
@@ -132,7 +133,7 @@ impl StoryPlanner for Plugged {
 ///
 /// # Errors
 /// The model cannot be loaded, or the other rank is gone.
-pub fn help(config: &Config, input: &Input, place: &Place) -> Result<(), Failure> {
+pub fn help(config: &PlannerConfig, input: &Input, place: &Place) -> Result<(), Failure> {
     match input.has_briefs() {
         true => build::follow(config, place),
         false => Ok(()),

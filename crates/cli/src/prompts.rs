@@ -1,7 +1,6 @@
 //! Prompts that are longer than what the text encoder reads.
 
 use std::fmt;
-use std::path::Path;
 use std::thread;
 
 use serde::Serialize;
@@ -10,8 +9,8 @@ use storyloom_models::engine::storymem_paths;
 use storyloom_models::text::{PromptTokenizer, TEXT_ROWS, clean_prompt};
 use storyloom_story::{ShotId, StoryId, StoryScript};
 
-use crate::config::Config;
 use crate::config::options::EngineKind;
+use crate::config::resolved::EngineConfig;
 
 /// Tokens that the text encoder reads of a prompt.
 const READ: usize = TEXT_ROWS as usize;
@@ -62,11 +61,11 @@ impl fmt::Display for LongPrompt {
 impl Meter {
     /// The tokenizer of the checkpoint that the settings name, if it is there, or an estimate.
     /// `None` where no text encoder is to read anything.
-    pub fn of(config: &Config) -> Option<Self> {
-        if config.top.engine != EngineKind::Torch {
+    pub fn of(engine: &EngineConfig) -> Option<Self> {
+        if engine.kind != EngineKind::Torch {
             return None;
         }
-        let paths = storymem_paths(Path::new(&config.models.dir), None);
+        let paths = storymem_paths(engine.models(), None);
         let folder = component_folder(paths.shared(), "tokenizer");
         // Nothing is cut here. Why it cannot be opened is told by whoever loads the checkpoint.
         let tokenizer = PromptTokenizer::open(&folder, usize::MAX);
@@ -110,8 +109,8 @@ impl Meter {
     }
 
     /// Says so of the prompt that is given with every shot.
-    pub fn warn_of_negative(&self, config: &Config) {
-        let tokens = self.tokens(&config.sampler.negative_prompt);
+    pub fn warn_of_negative(&self, negative_prompt: &str) {
+        let tokens = self.tokens(negative_prompt);
         if tokens > READ {
             tracing::warn!(
                 "sampler.negative_prompt has {tokens} tokens, of which the text encoder reads {READ}"

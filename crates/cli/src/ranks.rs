@@ -8,8 +8,8 @@ use storyloom_orchestrator::lease::host_name;
 use storyloom_parallel::collective_stats;
 use storyloom_telemetry::metrics::{Gpu, RankPulse, RankReport};
 
-use crate::config::Config;
 use crate::config::options::EngineKind;
+use crate::config::resolved::EngineConfig;
 use crate::engine;
 use crate::exit::Failure;
 use crate::world::Place;
@@ -29,9 +29,9 @@ impl OwnRank {
     ///
     /// # Errors
     /// The config asks for a GPU and there is none.
-    pub fn new(config: &Config, place: &Place) -> Result<Self, Failure> {
-        let device = match config.top.engine {
-            EngineKind::Torch => engine::target(config, place)?.device,
+    pub fn new(config: &EngineConfig, place: &Place) -> Result<Self, Failure> {
+        let device = match config.kind {
+            EngineKind::Torch => engine::target(config.compute, place)?.device,
             EngineKind::Simulated => tch::Device::Cpu,
         };
         let gpu = match device {
@@ -63,7 +63,7 @@ impl OwnRank {
 /// As [`OwnRank::new`].
 pub fn report_to(
     leader: &str,
-    config: &Config,
+    config: &EngineConfig,
     run: &Path,
     place: &Place,
 ) -> Result<RankPulse, Failure> {

@@ -22,9 +22,10 @@ use storyloom_telemetry::metrics::{
 use storyloom_telemetry::process::Process;
 use storyloom_telemetry::shift::{Journal, ShiftEnd, ShiftStart, process_start};
 
-use crate::config::options::EngineKind;
+use crate::config::options::{self, EngineKind};
+use crate::config::resolved::EngineConfig;
 use crate::config::value::name_of;
-use crate::config::{Config, METRICS_TOKEN, paths};
+use crate::config::{METRICS_TOKEN, Resolved, paths};
 use crate::engine;
 use crate::exit::{Exit, Failure};
 use crate::ranks::OwnRank;
@@ -46,20 +47,20 @@ impl Shift {
     /// The config asks for a GPU and there is none, or names a file with a token that cannot be
     /// read.
     pub fn begin(
-        config: &Config,
+        config: &Resolved,
         settings: &RunConfig,
         place: &Place,
         stop: &StopFlag,
     ) -> Result<Self, Failure> {
-        let token = token(config)?;
+        let token = token(&config.metrics)?;
         let start = start(config, settings, place)?;
         let id = settings.worker.as_deref().unwrap_or_default();
         let pulse = Duration::from_millis(u64::from(config.run.note_ms.max(1)));
         let facts = ReplicaFacts {
             version: start.version.clone(),
             replica: start.replica,
-            method: name_of(config.top.method).to_owned(),
-            engine: name_of(config.top.engine).to_owned(),
+            method: name_of(config.engine.method).to_owned(),
+            engine: name_of(config.engine.kind).to_owned(),
             device: start.device.clone(),
             ranks: start.ranks,
         };
@@ -91,7 +92,7 @@ impl Shift {
             watcher: Mutex::new(Watcher::new(folder())),
             names: config.metrics.names,
             stop: stop.clone(),
-            own: Mutex::new(OwnRank::new(config, place)?),
+            own: Mutex::new(OwnRank::new(&config.engine, place)?),
             others: RankReports::gather(&settings.out, id),
         });
         let exporter = metrics
@@ -148,7 +149,7 @@ impl Shift {
     }
 }
 
-fn start(config: &Config, settings: &RunConfig, place: &Place) -> Result<ShiftStart, Failure> {
+fn start(config: &Resolved, settings: &RunConfig, place: &Place) -> Result<ShiftStart, Failure> {
     let found = place.world.found();
     let run = settings.out.canonicalize();
     let run = run.as_deref().unwrap_or(&settings.out).file_name();
@@ -161,7 +162,7 @@ fn start(config: &Config, settings: &RunConfig, place: &Place) -> Result<ShiftSt
         replica: place.seat().replica,
         ranks: place.ranks_of_replica(),
         plans_only: place.plans_only(),
-        device: device(config, place)?.to_owned(),
+        device: device(&config.engine, place)?.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         process: Some(Process::own().clone()),
         patience_s: Some(config.run.patience),
@@ -169,21 +170,18 @@ fn start(config: &Config, settings: &RunConfig, place: &Place) -> Result<ShiftSt
 }
 
 /// What computes.
-fn device(config: &Config, place: &Place) -> Result<&'static str, Failure> {
-    let cuda = config.top.engine == EngineKind::Torch
-        && engine::target(config, place)?.device != tch::Device::Cpu;
+fn device(engine: &EngineConfig, place: &Place) -> Result<&'static str, Failure> {
+    let cuda = engine.kind == EngineKind::Torch
+        && engine::target(engine.compute, place)?.device != tch::Device::Cpu;
     Ok(if cuda { "cuda" } else { "cpu" })
 }
 
 /// The token of those who may ask for changes.
-fn token(config: &Config) -> Result<Option<Token>, Failure> {
+fn token(options: &options::Metrics) -> Result<Option<Token>, Failure> {
     let wrong = |reason: &dyn std::fmt::Display| {
         Failure::new(Exit::Config, format!("metrics.token_file: {reason}"))
     };
-    let text = match (
-        config.metrics.token_file.as_str(),
-        std::env::var(METRICS_TOKEN),
-    ) {
+    let text = match (options.token_file.as_str(), std::env::var(METRICS_TOKEN)) {
         ("", Ok(text)) => text,
         ("", Err(_)) => return Ok(None),
         (file, _) if !Path::new(file).exists() => {

@@ -11,12 +11,11 @@ use storyloom_models::shard::Peers;
 use storyloom_models::wan::WanConfig;
 use storyloom_orchestrator::{StopAt, StopFlag};
 use storyloom_parallel::topology::{Degrees, Layout, Plan, Role, Seat};
-use storyloom_parallel::{CommError, Group, World, WorldOptions};
+use storyloom_parallel::{CommError, Group, World};
 use storyloom_telemetry::bystander;
 
-use crate::config::Config;
 use crate::config::options::EngineKind;
-use crate::config::value::Count;
+use crate::config::resolved::WorldConfig;
 use crate::exit::{Exit, Failure};
 use crate::logging;
 
@@ -53,14 +52,9 @@ pub fn setup(error: CommError) -> Failure {
 ///
 /// # Errors
 /// The world does not come together, or the topology does not fit it or the model.
-pub fn join(config: &Config) -> Result<Place, Failure> {
-    let topology = &config.topology;
-    let patience = Duration::from_secs(u64::from(topology.patience));
-    let options = WorldOptions {
-        patience,
-        encryption: topology.encryption,
-    };
-    let world = World::join(options).map_err(setup)?;
+pub fn join(config: &WorldConfig) -> Result<Place, Failure> {
+    let patience = config.options.patience;
+    let world = World::join(config.options).map_err(setup)?;
     let found = world.found();
     let (rank, size) = (found.rank, found.size);
     if size > 1 {
@@ -80,14 +74,15 @@ pub fn join(config: &Config) -> Result<Place, Failure> {
             _ => Failure::told(Exit::Config),
         }
     };
-    let layout = plan(config).lay_out(size).map_err(|error| wrong(&error))?;
-    if config.top.engine == EngineKind::Simulated && layout.plan.ranks() > 1 {
+    let layout = config.plan.lay_out(size).map_err(|error| wrong(&error))?;
+    if config.engine == EngineKind::Simulated && layout.plan.ranks() > 1 {
         let message = "engine = \"simulated\" has replicas of one rank: leave topology.tensor, \
                        sequence, cfg, encoders and decoders as they are";
         return Err(wrong(&message));
     }
-    if config.top.engine == EngineKind::Torch && layout.plan.degrees != Degrees::ONE {
-        check_models(config, layout.plan.degrees).map_err(|error| wrong(&error.message))?;
+    if config.engine == EngineKind::Torch && layout.plan.degrees != Degrees::ONE {
+        check_models(&config.models_dir, layout.plan.degrees)
+            .map_err(|error| wrong(&error.message))?;
     }
     if rank == 0 && size > 1 {
         tracing::info!(
@@ -124,25 +119,6 @@ fn name(world: &World) -> Result<String, Failure> {
     Ok(format!("{}-{}", name[0], name[1]))
 }
 
-fn plan(config: &Config) -> Plan {
-    let topology = &config.topology;
-    Plan {
-        replicas: match topology.replicas {
-            Count::Auto => None,
-            Count::Exactly(count) => Some(count as usize),
-        },
-        degrees: Degrees {
-            tensor: topology.tensor as usize,
-            sequence: topology.sequence as usize,
-            cfg: topology.cfg as usize,
-        },
-        encoders: topology.encoders as usize,
-        decoders: topology.decoders as usize,
-        planners: topology.planners as usize,
-        planner_tensor: topology.planner_tensor as usize,
-    }
-}
-
 fn describe(plan: Plan) -> String {
     let Degrees {
         tensor,
@@ -156,11 +132,9 @@ fn describe(plan: Plan) -> String {
 }
 
 /// Reads the shapes of the transformers and nothing more.
-fn check_models(config: &Config, degrees: Degrees) -> Result<(), Failure> {
+fn check_models(models: &Path, degrees: Degrees) -> Result<(), Failure> {
     for pipeline in ["t2v", "i2v"] {
-        let folder = Path::new(&config.models.dir)
-            .join(pipeline)
-            .join("transformer");
+        let folder = models.join(pipeline).join("transformer");
         let shape = WanConfig::read(&folder)
             .map_err(|error: ModelError| Failure::new(Exit::Config, error))?;
         let (heads, ffn) = (shape.num_attention_heads as usize, shape.ffn_dim as usize);
@@ -276,10 +250,10 @@ impl Place {
         Ok(mine.to_owned())
     }
 
-    /// Threads for the arithmetic of this rank: as the config says, or its share of the cores.
-    pub fn threads(&self, config: &Config) -> Option<i32> {
+    /// Threads for the arithmetic of this rank: as many as were `asked` for, or its share of the cores.
+    pub fn threads(&self, asked: u32) -> Option<i32> {
         let found = self.world.found();
-        match i32::try_from(config.run.threads) {
+        match i32::try_from(asked) {
             Ok(threads) if threads > 0 => Some(threads),
             _ if found.local_size > 1 => {
                 let cores = std::thread::available_parallelism().map_or(1, usize::from);

@@ -5,7 +5,7 @@ use storyloom_parallel::discovery::discover;
 use storyloom_pictures::text_at_most;
 
 use super::ConfigArguments;
-use crate::config::{self, Config, paths};
+use crate::config::{self, Resolved, paths};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::{print, tell};
 
@@ -31,7 +31,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
 
 /// Loads the config of a command; problems are told before this returns, and what is odd about the
 /// environment.
-pub fn load(arguments: &ConfigArguments) -> Result<Config, Failure> {
+pub fn load(arguments: &ConfigArguments) -> Result<Resolved, Failure> {
     let config = load_quietly(arguments)?;
     warn_of_strays();
     Ok(config)
@@ -56,7 +56,7 @@ fn environment() -> Vec<(String, String)> {
 }
 
 /// As [`load`], for who warns later.
-pub fn load_quietly(arguments: &ConfigArguments) -> Result<Config, Failure> {
+pub fn load_quietly(arguments: &ConfigArguments) -> Result<Resolved, Failure> {
     let file = match &arguments.config {
         Some(path) => {
             let text = text_at_most(path, paths::LARGEST).map_err(|problem| {
@@ -80,5 +80,5 @@ pub fn load_quietly(arguments: &ConfigArguments) -> Result<Config, Failure> {
     for warning in paths::settle(&mut config, arguments.config.as_deref(), &from_file) {
         tell(&format!("warning: {warning}"));
     }
-    Ok(config)
+    Ok(Resolved::new(config))
 }

@@ -15,8 +15,8 @@ use storyloom_orchestrator::forecast::Planners;
 use storyloom_parallel::topology::{Degrees, Plan};
 
 use super::{ConfigArguments, config, folder};
-use crate::config::Config;
-use crate::config::value::Count;
+use crate::config::Resolved;
+use crate::config::options::Memory;
 use crate::costs::{self, Costs, Subject};
 use crate::cropped::cropped_films;
 use crate::diagnose;
@@ -96,7 +96,7 @@ const BRIEFS_NOTE: &str = "stories that are not planned are taken to have as man
 /// Computes and prints.
 pub fn run(arguments: &Arguments) -> Outcome {
     let config = config::load(&arguments.config)?;
-    let mut input = match input::read(&arguments.manifest, &config)? {
+    let mut input = match input::read(&arguments.manifest, &config.inputs)? {
         Ok(input) => input,
         Err(report) => {
             diagnose::show(&report);
@@ -108,8 +108,8 @@ pub fn run(arguments: &Arguments) -> Outcome {
         input.limit(limit);
     }
     let costs = match &arguments.measured {
-        Some(path) => costs::measured(&config, &folder::open(path))?,
-        None => costs::table(&config)?,
+        Some(path) => costs::measured(&config.costs, &folder::open(path))?,
+        None => costs::table(&config.costs)?,
     };
     let settings = shot_settings(&config)?;
     let made = arguments.out.as_deref().map(folder::open);
@@ -121,18 +121,18 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let planner = Planner {
         workload: &workload,
         table: &costs.table,
-        interleave: config.topology.interleave as usize,
+        interleave: config.interleave,
         planning: Planners {
-            ranks: config.topology.planners as usize,
-            together: config.topology.planner_tensor as usize,
-            ahead: config.planner.ahead as usize,
+            ranks: config.world.plan.planners,
+            together: config.world.plan.planner_tensor,
+            ahead: config.planner.options.ahead as usize,
         },
     };
     let mut report = report(arguments, &config, &planner, &costs)?;
     if input.has_briefs() {
         report.notes.push(BRIEFS_NOTE.to_owned());
     }
-    let cropped = cropped_films(&config, &input);
+    let cropped = cropped_films(&config.films, &input);
     let cropped = cropped.iter().map(ToString::to_string);
     report.notes.extend(cropped);
     if arguments.json {
@@ -160,16 +160,13 @@ impl Report<'_> {
 
 fn report<'a>(
     arguments: &Arguments,
-    config: &Config,
+    config: &Resolved,
     planner: &Planner,
     costs: &'a Costs,
 ) -> Result<Report<'a>, Failure> {
-    let shape = costs::shape(config);
+    let shape = config.costs.shape;
     let each = shape.ranks();
-    let wanted = match config.topology.replicas {
-        Count::Auto => 1,
-        Count::Exactly(replicas) => replicas as usize,
-    };
+    let wanted = config.costs.replicas.unwrap_or(1);
     let planners = planner.planning.ranks;
     let gpus = arguments.gpus.unwrap_or(wanted * each + planners);
     if gpus < each + planners {
@@ -180,7 +177,7 @@ fn report<'a>(
         return Err(Failure::new(Exit::Config, message));
     }
     let estimate = planner.try_layout(&shape, (gpus - planners) / each);
-    let shapes = legal_shapes(config, &costs.table, gpus);
+    let shapes = legal_shapes(config.costs.shape, &costs.table, gpus);
     let deadline = arguments.deadline.map(|seconds| Deadline {
         seconds,
         met: estimate.fits && estimate.finish_seconds <= seconds,
@@ -195,7 +192,7 @@ fn report<'a>(
         shots_left_out: workload.left_out,
         idle_gpus: gpus - estimate.layout.gpus,
         estimate,
-        disk: workload.disk(&costs.table, max_keyframes(config)),
+        disk: workload.disk(&costs.table, max_keyframes(&config.engine.memory)),
         soonest: planner.soonest(&shapes, gpus),
         deadline,
         notes: notes.collect(),
@@ -206,8 +203,7 @@ fn report<'a>(
 
 /// Every way to divide a denoiser that the topology and the model allow on one node, with the
 /// config's encoders and decoders.
-fn legal_shapes(config: &Config, table: &CostTable, gpus: usize) -> Vec<ReplicaShape> {
-    let own = costs::shape(config);
+fn legal_shapes(own: ReplicaShape, table: &CostTable, gpus: usize) -> Vec<ReplicaShape> {
     let most = table.links.gpus_per_node.min(gpus);
     let (heads, ffn) = (table.transformer.heads, table.transformer.ffn);
     let mut shapes = vec![own];
@@ -254,23 +250,24 @@ fn degrees_up_to(most: usize) -> impl Iterator<Item = (usize, usize, usize)> {
     all.filter(move |(tensor, sequence, cfg)| tensor * sequence * cfg <= most)
 }
 
-fn max_keyframes(config: &Config) -> usize {
-    match config.memory.selection {
-        SelectionRule::Semantic => config.memory.max_keyframes,
+fn max_keyframes(memory: &Memory) -> usize {
+    match memory.selection {
+        SelectionRule::Semantic => memory.max_keyframes,
         SelectionRule::FirstFrame => 1,
     }
 }
 
-fn shot_settings(config: &Config) -> Result<ShotSettings, Failure> {
+fn shot_settings(config: &Resolved) -> Result<ShotSettings, Failure> {
+    let memory = &config.engine.memory;
     Ok(ShotSettings {
-        video: config.video_spec(),
+        video: config.films.video,
         window: WindowSettings {
-            max_images: config.memory.max_images,
-            sink: config.memory.sink.min(config.memory.max_images),
+            max_images: memory.max_images,
+            sink: memory.sink.min(memory.max_images),
         },
-        max_keyframes: max_keyframes(config),
-        continuation: config.memory.continuation,
-        samplings: costs::samplings(config)?,
+        max_keyframes: max_keyframes(memory),
+        continuation: memory.continuation,
+        samplings: costs::samplings(&config.costs.sampler)?,
     })
 }
 
@@ -454,10 +451,10 @@ mod tests {
 
     #[test]
     fn layouts_are_those_of_the_topology() {
-        let config = Config::default();
+        let config = Resolved::new(crate::config::Config::default());
         let table = CostTable::default();
         let shapes = |gpus: usize| {
-            let shapes = legal_shapes(&config, &table, gpus);
+            let shapes = legal_shapes(config.costs.shape, &table, gpus);
             let mut found: Vec<_> = shapes
                 .iter()
                 .map(|shape| {

@@ -18,8 +18,8 @@ use storyloom_story::{Manifest, VideoSpec};
 use storyloom_telemetry::metrics::{GpuReport, RankReport};
 use storyloom_telemetry::{Event, Reporter, Silent};
 
-use crate::config::Config;
 use crate::config::options::EngineKind;
+use crate::config::{Config, Resolved};
 use crate::exit::{Exit, Failure};
 use crate::shift::Shift;
 use crate::world;
@@ -263,7 +263,8 @@ fn one_run(out: &Path, arguments: &Arguments, with: Option<&Told>) -> Result<Cos
 fn begin(settings: &RunConfig, stop: &StopFlag) -> Result<Shift, Failure> {
     let mut config = Config::default();
     config.top.engine = EngineKind::Simulated;
-    let place = world::join(&config)?;
+    let config = Resolved::new(config);
+    let place = world::join(&config.world)?;
     Shift::begin(&config, settings, &place, stop)
 }
 

@@ -11,8 +11,8 @@ use storyloom_story::{Method, Seed};
 
 use super::{ConfigArguments, config};
 use crate::checkpoints;
-use crate::config::Config;
 use crate::config::options::EngineKind;
+use crate::config::resolved::EngineConfig;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::{print, print_json};
 
@@ -99,7 +99,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
                 .any(|component| component.problem.is_some());
             Ok(if broken { Exit::Config } else { Exit::Done })
         }
-        What::Check(arguments) => check(&config::load(arguments)?),
+        What::Check(arguments) => check(&config::load(arguments)?.engine),
         What::InitTiny {
             folder,
             method,
@@ -130,8 +130,8 @@ pub fn run(arguments: &Arguments) -> Outcome {
 }
 
 /// Prints the list of parts; all that is missing is told at once.
-fn check(config: &Config) -> Outcome {
-    if config.top.engine == EngineKind::Simulated {
+fn check(config: &EngineConfig) -> Outcome {
+    if config.kind == EngineKind::Simulated {
         print("engine = \"simulated\" needs no checkpoints")?;
         return Ok(Exit::Done);
     }

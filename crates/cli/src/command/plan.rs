@@ -14,7 +14,8 @@ use storyloom_pictures::{InputFolder, Limits};
 use storyloom_story::{Brief, Line, StoryEntry, StoryId};
 
 use super::{ConfigArguments, config};
-use crate::config::Config;
+use crate::config::Resolved;
+use crate::config::resolved::EngineConfig;
 use crate::diagnose;
 use crate::exit::{Exit, Failure, Outcome as CommandOutcome};
 use crate::input::{self, Input};
@@ -47,7 +48,7 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> CommandOutcome {
     let config = config::load(&arguments.config)?;
     let stop = signals::stop_flag(&config.run, Work::Now)?;
-    let requests = match input::read(&arguments.briefs, &config)? {
+    let requests = match input::read(&arguments.briefs, &config.inputs)? {
         Ok(requests) => requests,
         Err(report) => {
             diagnose::show(&report);
@@ -63,7 +64,7 @@ pub fn run(arguments: &Arguments) -> CommandOutcome {
         let message = format!("another program is planning {}", arguments.out.display());
         return Err(Failure::new(Exit::Stopped, message));
     };
-    let planner = planner::alone(&config, &requests.folder, &stop)?;
+    let planner = planner::alone(&config.planner, &requests.folder, &stop)?;
     let asked = (&requests, arguments.retry);
     let records = plan_all(&config, asked, planner.as_ref(), &shelf, &stop)?;
     finish(&config, arguments, &requests, &records)
@@ -82,12 +83,12 @@ fn refuse_own_input(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-fn tell_input(config: &Config, arguments: &Arguments, requests: &Input) -> CommandOutcome {
-    if let Some(report) = unwritable(config, &arguments.briefs, requests) {
+fn tell_input(config: &Resolved, arguments: &Arguments, requests: &Input) -> CommandOutcome {
+    if let Some(report) = unwritable(config.planner.options.backend, &arguments.briefs, requests) {
         diagnose::show(&report);
         return Ok(Exit::Input);
     }
-    warn_of_long_prompts(config, requests.stories());
+    warn_of_long_prompts(&config.engine, requests.stories());
     let briefs = requests.briefs().count();
     let stories = requests.lines.len() - briefs;
     let shots: u32 = requests.briefs().map(|brief| brief.shots).sum();
@@ -98,16 +99,19 @@ fn tell_input(config: &Config, arguments: &Arguments, requests: &Input) -> Comma
 }
 
 /// Warns of prompts that the text encoder of the settings will not read to their end.
-fn warn_of_long_prompts<'a>(config: &Config, stories: impl IntoIterator<Item = &'a StoryEntry>) {
+fn warn_of_long_prompts<'a>(
+    engine: &EngineConfig,
+    stories: impl IntoIterator<Item = &'a StoryEntry>,
+) {
     let scripts = stories.into_iter().map(|story| (&story.id, &story.script));
-    if let Some(meter) = Meter::of(config) {
+    if let Some(meter) = Meter::of(engine) {
         diagnose::warn_of_prompts(&meter.all_long_prompts(&scripts.collect::<Vec<_>>()));
     }
 }
 
 /// Settles every brief, and tells how far that is.
 fn plan_all(
-    config: &Config,
+    config: &Resolved,
     (requests, retry): (&Input, bool),
     planner: &dyn StoryPlanner,
     shelf: &Shelf,
@@ -119,7 +123,7 @@ fn plan_all(
         planner,
         shelf,
         seed: config.run.seed,
-        attempts: config.planner.attempts,
+        attempts: config.planner.options.attempts,
         pictures: &requests.pictures,
         retry,
         stop,
@@ -153,7 +157,7 @@ fn tell_progress(briefs: usize, done: &AtomicUsize, pause: Duration, is_over: &R
 
 /// Writes the manifest of all stories that have a script, and says what has none.
 fn finish(
-    config: &Config,
+    config: &Resolved,
     arguments: &Arguments,
     requests: &Input,
     records: &[Kept],
@@ -179,7 +183,7 @@ fn finish(
         text.push('\n');
         stories.push(story);
     }
-    warn_of_long_prompts(config, &stories);
+    warn_of_long_prompts(&config.engine, &stories);
     for (id, reason) in &quarantined {
         tell(&format!("quarantined: {id}: {reason}"));
     }

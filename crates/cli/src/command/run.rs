@@ -12,8 +12,7 @@ use storyloom_orchestrator::lease::new_worker_id;
 use storyloom_orchestrator::run::run_on;
 use storyloom_orchestrator::simulated::SimulatedEngine;
 use storyloom_orchestrator::{
-    CheckpointSettings, Makers, PictureSettings, PlanningSettings, RunConfig, RunOutcome,
-    ShotEngine, StopAt, StopFlag, StoryPlanner, Videos,
+    Makers, PlanningSettings, RunConfig, RunOutcome, ShotEngine, StopAt, StopFlag, StoryPlanner,
 };
 use storyloom_parallel::World;
 use storyloom_story::StoryId;
@@ -21,7 +20,7 @@ use storyloom_telemetry::{EventLog, Reporter};
 
 use super::{ConfigArguments, config, repair};
 use crate::checkpoints;
-use crate::config::Config;
+use crate::config::Resolved;
 use crate::config::options::{EngineKind, OnPreempt};
 use crate::config::value::{name_of, named};
 use crate::costs;
@@ -81,14 +80,14 @@ pub fn run(arguments: &Arguments) -> Outcome {
         .sets
         .extend(action.map(|action| format!("on_preempt={action}")));
     let config = config::load_quietly(&layers)?;
-    if config.top.engine == EngineKind::Torch {
+    if config.engine.kind == EngineKind::Torch {
         environment::settle(Heaps::Own, &signals::all_heard(&config.run)?);
     }
     // Before anything is waited for, read or loaded, which may take minutes.
     let stop = signals::stop_flag(&config.run, Work::Later)?;
-    let logging = Arc::new(logging::of_run(&config, &arguments.out));
+    let logging = Arc::new(logging::of_run(&config.logs, &arguments.out));
     config::warn_of_strays();
-    let place = world::join(&config)?;
+    let place = world::join(&config.world)?;
     signals::begin();
     let asked = stop.clone();
     World::hurry_while(move || asked.asked() == Some(StopAt::Step));
@@ -115,17 +114,17 @@ pub fn run(arguments: &Arguments) -> Outcome {
 /// What this rank does of a run, to its end.
 fn on_this_rank(
     arguments: &Arguments,
-    config: &Config,
+    config: &Resolved,
     place: &Place,
     logging: &Arc<Logging>,
     stop: &StopFlag,
 ) -> Outcome {
-    let loading = LoadingWatch::start(stop, logging, config.top.on_preempt, place)?;
+    let loading = LoadingWatch::start(stop, logging, config.on_preempt, place)?;
     if place.leads() {
-        videos(config).begin_check();
+        config.engine.videos().begin_check();
     }
     let read = match &arguments.manifest {
-        Some(manifest) => input::read_for(manifest, config, &arguments.out)?,
+        Some(manifest) => input::read_for(manifest, &config.inputs, &arguments.out)?,
         None => Ok(repair::input(&arguments.out, &arguments.again)),
     };
     let mut input = match read {
@@ -143,14 +142,18 @@ fn on_this_rank(
     if let Some(limit) = arguments.limit {
         input.limit(limit);
     }
-    check_pixels(config, &input)?;
+    check_pixels(&config.films, &input)?;
     if place.is_first() {
-        storage::check(&arguments.out, &input, !config.memory.path.is_empty())?;
+        storage::check(
+            &arguments.out,
+            &input,
+            !config.engine.memory.path.is_empty(),
+        )?;
     }
     let config = &with_resize(config, arguments, place, stop)?;
     let settings = run_config(config, arguments, &input, place);
-    if config.top.engine == EngineKind::Torch {
-        checkpoints::check_continuations(config, &input.lines)?;
+    if config.engine.kind == EngineKind::Torch {
+        checkpoints::check_continuations(&config.engine, &input.lines)?;
     }
     planner::prepare(&settings, &input, place)?;
     if drain::is_forbidden(&settings, place)? {
@@ -164,14 +167,14 @@ fn on_this_rank(
     if place.helps_to_plan() {
         // Its leader stops for it.
         drop(loading);
-        let _pulse = ranks::report_to(&leader, config, &settings.out, place)?;
-        planner::help(config, &input, place)?;
+        let _pulse = ranks::report_to(&leader, &config.engine, &settings.out, place)?;
+        planner::help(&config.planner, &input, place)?;
         return Ok(Exit::Done);
     }
-    if config.top.engine == EngineKind::Torch && follows {
+    if config.engine.kind == EngineKind::Torch && follows {
         drop(loading);
-        let _pulse = ranks::report_to(&leader, config, &settings.out, place)?;
-        engine::follow(config, place.replica()?, place)?;
+        let _pulse = ranks::report_to(&leader, &config.engine, &settings.out, place)?;
+        engine::follow(&config.engine, place.replica()?, place)?;
         return Ok(Exit::Done);
     }
     if !place.plans_only() {
@@ -198,32 +201,30 @@ fn on_this_rank(
         }
         return Ok(Exit::Stopped);
     }
-    let how = (arguments.out.as_path(), config.top.on_preempt);
+    let how = (arguments.out.as_path(), config.on_preempt);
     Ok(tell(&outcome, how, place))
 }
 
 /// The settings with the resize before selection that this run has. All ranks of a replica take what
 /// their leader finds in the run folder.
 fn with_resize(
-    config: &Config,
+    config: &Resolved,
     arguments: &Arguments,
     place: &Place,
     stop: &StopFlag,
-) -> Result<Config, Failure> {
-    let mut config = config.clone();
-    let mine = config.memory.resize_in(&arguments.out);
+) -> Result<Resolved, Failure> {
+    let mine = config.engine.memory.resize_in(&arguments.out);
     let said = place.as_leader_says(name_of(mine), stop)?;
-    config.memory.selection_resize = named(&said).unwrap_or(mine);
-    Ok(config)
+    Ok(config.with_selection_resize(named(&said).unwrap_or(mine)))
 }
 
 /// Warns of prompts that will not be read to their end, in the log and on stderr.
-fn tell_long_prompts(config: &Config, input: &Input) {
+fn tell_long_prompts(config: &Resolved, input: &Input) {
     const TOLD: usize = 100;
-    let Some(meter) = Meter::of(config) else {
+    let Some(meter) = Meter::of(&config.engine) else {
         return;
     };
-    meter.warn_of_negative(config);
+    meter.warn_of_negative(&config.engine.sampler.negative_prompt);
     let prompts = input.long_prompts(&meter);
     for prompt in prompts.iter().take(TOLD) {
         tracing::warn!(story = %prompt.story, shot = %prompt.shot, "{prompt}");
@@ -238,7 +239,7 @@ fn tell_long_prompts(config: &Config, input: &Input) {
 
 /// What a rank does that makes stories, or plans them.
 fn lead(
-    config: &Config,
+    config: &Resolved,
     settings: &RunConfig,
     input: &Input,
     place: &Place,
@@ -250,17 +251,17 @@ fn lead(
     if place.plans_only() {
         return planner::plan(settings, input, planner, reporters, stop);
     }
-    match config.top.engine {
+    match config.engine.kind {
         EngineKind::Simulated => {
             let engine = SimulatedEngine {
-                steps: config.sampler.steps.i2v as usize,
-                step_time: Duration::from_millis(config.simulated.step_ms),
-                pace: costs::pace(config)?,
+                steps: config.engine.sampler.steps.i2v as usize,
+                step_time: Duration::from_millis(config.costs.simulated.step_ms),
+                pace: costs::pace(&config.costs)?,
             };
             make(settings, input, (&engine, planner), reporters, stop)
         }
         EngineKind::Torch => {
-            let engine = engine::build_engine(config, place.replica()?, place)?;
+            let engine = engine::build_engine(&config.engine, place.replica()?, place)?;
             let outcome = make(settings, input, (&engine, planner), reporters, stop);
             if engine.world_is_broken() {
                 let message = "ranks are gone; everything is saved, run the same command again";
@@ -329,30 +330,18 @@ fn tell(outcome: &RunOutcome, (out, on_preempt): (&Path, OnPreempt), place: &Pla
     }
 }
 
-/// What becomes of the frames of this config.
-fn videos(config: &Config) -> Videos {
-    match config.top.engine {
-        EngineKind::Simulated if !config.simulated.videos => Videos::Placeholders,
-        _ => Videos::Encoded,
-    }
-}
-
-fn run_config(config: &Config, arguments: &Arguments, input: &Input, place: &Place) -> RunConfig {
-    let memory = &config.memory;
+fn run_config(config: &Resolved, arguments: &Arguments, input: &Input, place: &Place) -> RunConfig {
+    let memory = &config.engine.memory;
     RunConfig {
         out: arguments.out.clone(),
         worker: Some(new_worker_id()),
         input_folder: input.folder.clone(),
         left_out: input.left_out.clone(),
         part: arguments.manifest.is_none(),
-        pictures: PictureSettings {
-            fit: config.pictures.fit,
-            ground: config.pictures.ground,
-            shape: config.pictures.shape,
-        },
-        method: config.top.method,
+        pictures: config.films.pictures,
+        method: config.engine.method,
         seed: config.run.seed,
-        video: config.video_spec(),
+        video: config.films.video,
         window: WindowSettings {
             max_images: memory.max_images,
             // With memory off there is nothing to keep first.
@@ -367,17 +356,12 @@ fn run_config(config: &Config, arguments: &Arguments, input: &Input, place: &Pla
         continuation: memory.continuation,
         attempts: config.run.attempts,
         planning: PlanningSettings {
-            ahead: config.planner.ahead as usize,
-            attempts: config.planner.attempts,
+            ahead: config.planner.options.ahead as usize,
+            attempts: config.planner.options.attempts,
         },
-        checkpoint: match config.checkpoint.every_steps {
-            0 => CheckpointSettings::Auto {
-                uptime: Duration::from_secs_f64(60.0 * config.checkpoint.uptime),
-            },
-            steps => CheckpointSettings::Every(steps as usize),
-        },
+        checkpoint: config.checkpoint,
         patience: Duration::from_secs(u64::from(config.run.patience)),
-        interleave: config.topology.interleave as usize,
+        interleave: config.interleave,
         replicas: place.replicas(),
         quarantine_limit: match config.run.quarantine_limit {
             0 => None,
@@ -385,7 +369,7 @@ fn run_config(config: &Config, arguments: &Arguments, input: &Input, place: &Pla
         },
         index: memory.backend,
         index_folder: (!memory.path.is_empty()).then(|| PathBuf::from(&memory.path)),
-        videos: videos(config),
+        videos: config.engine.videos(),
         resolved: config.to_json(),
         config_file: config.to_toml(),
     }

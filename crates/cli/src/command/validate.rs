@@ -7,7 +7,7 @@ use serde::Serialize;
 use storyloom_story::Problem;
 
 use super::{ConfigArguments, config};
-use crate::config::Config;
+use crate::config::{Config, Resolved};
 use crate::cropped::{CroppedFilms, check_pixels, cropped_films};
 use crate::diagnose;
 use crate::exit::{Exit, Failure, Outcome};
@@ -46,7 +46,7 @@ struct Summary {
 }
 
 /// The settings that the input is meant for, if the command line names any.
-fn settings(arguments: &ConfigArguments) -> Result<Option<Config>, Failure> {
+fn settings(arguments: &ConfigArguments) -> Result<Option<Resolved>, Failure> {
     let named = arguments.config.is_some() || !arguments.sets.is_empty();
     named.then(|| config::load(arguments)).transpose()
 }
@@ -54,19 +54,23 @@ fn settings(arguments: &ConfigArguments) -> Result<Option<Config>, Failure> {
 /// Reads the input and tells its problems.
 pub fn run(arguments: &Arguments) -> Outcome {
     let config = settings(&arguments.config)?;
-    let meter = config.as_ref().map_or(Some(Meter::Estimate), Meter::of);
-    let config = config.unwrap_or_default();
-    let found = input::read(&arguments.manifest, &config)?.and_then(|input| {
-        match unwritable(&config, &arguments.manifest, &input) {
-            Some(report) => Err(report),
-            None => Ok(input),
-        }
-    });
+    let meter = config
+        .as_ref()
+        .map_or(Some(Meter::Estimate), |config| Meter::of(&config.engine));
+    let config = config.unwrap_or_else(|| Resolved::new(Config::default()));
+    let planner = config.planner.options.backend;
+    let found =
+        input::read(&arguments.manifest, &config.inputs)?.and_then(|input| {
+            match unwritable(planner, &arguments.manifest, &input) {
+                Some(report) => Err(report),
+                None => Ok(input),
+            }
+        });
     let (exit, summary) = match found {
         Ok(input) => {
-            check_pixels(&config, &input)?;
+            check_pixels(&config.films, &input)?;
             let long_prompts = meter.map_or_else(Vec::new, |meter| input.long_prompts(&meter));
-            let cropped = cropped_films(&config, &input);
+            let cropped = cropped_films(&config.films, &input);
             if !arguments.json {
                 diagnose::warn(&input.warnings);
                 diagnose::warn_of_prompts(&long_prompts);

@@ -11,10 +11,12 @@ mod layers;
 mod limit;
 pub mod options;
 pub mod paths;
+pub mod resolved;
 pub mod value;
 mod variables;
 
 pub use document::markdown;
 pub use layers::{load, load_layers};
 pub use options::Config;
+pub use resolved::Resolved;
 pub use variables::{METRICS_TOKEN, PLANNER_KEY, strays};

@@ -16,8 +16,9 @@ use storyloom_planner::{
 };
 
 use crate::config::options::{Device, Dtype, Planner as Options, PlannerKind};
+use crate::config::resolved::PlannerConfig;
 use crate::config::value::name_of;
-use crate::config::{Config, PLANNER_KEY, paths};
+use crate::config::{PLANNER_KEY, paths};
 use crate::engine;
 use crate::exit::{Exit, Failure};
 use crate::world::Place;
@@ -37,8 +38,8 @@ impl Home {
     ///
     /// # Errors
     /// A GPU is asked for and there is none.
-    pub fn alone(config: &Config) -> Result<Self, Failure> {
-        let device = match config.top.device {
+    pub fn alone(config: &PlannerConfig) -> Result<Self, Failure> {
+        let device = match config.compute.device {
             Device::Cpu => tch::Device::Cpu,
             Device::Cuda => engine::first_gpu()?,
             Device::Auto => engine::first_gpu().unwrap_or(tch::Device::Cpu),
@@ -53,10 +54,10 @@ impl Home {
     ///
     /// # Errors
     /// A GPU is asked for and there is none, or a rank is missing.
-    pub fn of_rank(config: &Config, place: &Place) -> Result<Self, Failure> {
-        let device = engine::target(config, place)?.device;
-        let patience = Duration::from_secs(u64::from(config.topology.patience));
-        let peers = place.planning_peers()?.on_device(device, patience);
+    pub fn of_rank(config: &PlannerConfig, place: &Place) -> Result<Self, Failure> {
+        let device = engine::target(config.compute, place)?.device;
+        let peers = place.planning_peers()?;
+        let peers = peers.on_device(device, config.collective_timeout);
         Ok(Self { device, peers })
     }
 }
@@ -68,12 +69,12 @@ impl Home {
 /// A model or an endpoint is not given or cannot be used, a template is wrong, or the key cannot
 /// be read.
 pub fn build(
-    config: &Config,
+    config: &PlannerConfig,
     folder: &InputFolder,
     stop: &StopFlag,
     home: impl FnOnce() -> Result<Home, Failure>,
 ) -> Result<Planner, Failure> {
-    let options = &config.planner;
+    let options = &config.options;
     if !options.prompts.is_empty() && !Path::new(&options.prompts).exists() {
         let message = paths::missing("planner.prompts", &options.prompts);
         return Err(Failure::new(Exit::Config, message));
@@ -84,7 +85,7 @@ pub fn build(
         repairs: options.repairs,
         prompt_chars: options.prompt_chars,
         images: PictureFolder::new(folder.clone(), Limits::default()),
-        ground: config.pictures.ground,
+        ground: config.ground,
     };
     let stop = stop.clone();
     let stop: Stop = Arc::new(move || stop.asked().is_some());
@@ -141,17 +142,17 @@ fn served(options: &Options, stop: Stop) -> Result<Served, Failure> {
 }
 
 fn native(
-    config: &Config,
+    config: &PlannerConfig,
     stop: Stop,
     home: impl FnOnce() -> Result<Home, Failure>,
 ) -> Result<Native, Failure> {
-    let options = &config.planner;
+    let options = &config.options;
     let (folder, at) = model_of(config, home)?;
     // Wherever it lies: the digest says which one it is.
     let name = folder.file_name().unwrap_or(folder.as_os_str());
     let settings = NativeSettings {
         name: name.to_string_lossy().into_owned(),
-        dtype: name_of(config.models.dtype).to_owned(),
+        dtype: name_of(config.compute.dtype).to_owned(),
         capacity: options.concurrency as usize,
         sampling: sampling(options),
         picture_side: options.picture_side,
@@ -163,17 +164,17 @@ fn native(
 
 /// The folder of the native model of a config, and how it is loaded.
 fn model_of(
-    config: &Config,
+    config: &PlannerConfig,
     home: impl FnOnce() -> Result<Home, Failure>,
 ) -> Result<(PathBuf, LanguageSettings), Failure> {
-    let model = &config.planner.model;
+    let model = &config.options.model;
     required(model, "planner.model", "the folder of a language model")?;
     if !Path::new(model).exists() {
         let message = paths::missing("planner.model", model);
         return Err(Failure::new(Exit::Config, message));
     }
     let Home { device, peers } = home()?;
-    let kind = match config.models.dtype {
+    let kind = match config.compute.dtype {
         Dtype::F32 => tch::Kind::Float,
         Dtype::Bf16 => tch::Kind::BFloat16,
     };
@@ -189,7 +190,7 @@ fn model_of(
 ///
 /// # Errors
 /// The model cannot be loaded, or the other rank is gone.
-pub fn follow(config: &Config, place: &Place) -> Result<(), Failure> {
+pub fn follow(config: &PlannerConfig, place: &Place) -> Result<(), Failure> {
     let (folder, settings) = model_of(config, || Home::of_rank(config, place))?;
     let model = LanguageModel::load(&folder, &settings)
         .map_err(|error| Failure::new(Exit::Config, error))?;

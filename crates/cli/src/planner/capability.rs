@@ -6,14 +6,13 @@ use std::path::Path;
 use storyloom_planner::{BackendKind, CannotWrite};
 use storyloom_story::{Brief, Place, Problem};
 
-use crate::config::Config;
 use crate::config::options::PlannerKind;
 use crate::input::{Input, Report};
 
-/// A problem for every brief of `input`, read from `path`, that the planner of a config cannot
+/// A problem for every brief of `input`, read from `path`, that `planner` cannot
 /// write; none if it can write all of them.
-pub fn unwritable(config: &Config, path: &Path, input: &Input) -> Option<Report> {
-    let kind = kind(config)?;
+pub fn unwritable(planner: PlannerKind, path: &Path, input: &Input) -> Option<Report> {
+    let kind = kind(planner)?;
     let found: Vec<(&Brief, CannotWrite)> = input
         .briefs()
         .filter_map(|brief| Some((brief, kind.can_write(brief).err()?)))
@@ -51,8 +50,8 @@ pub fn unwritable(config: &Config, path: &Path, input: &Input) -> Option<Report>
 }
 
 /// The kind of the planner; none for the stand-in, which writes anything.
-fn kind(config: &Config) -> Option<BackendKind> {
-    match config.planner.backend {
+fn kind(planner: PlannerKind) -> Option<BackendKind> {
+    match planner {
         PlannerKind::Rules => Some(BackendKind::Rules),
         PlannerKind::Served => Some(BackendKind::Served),
         PlannerKind::Native => Some(BackendKind::Native),
