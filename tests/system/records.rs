@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
-use storyloom_models::noise::{Stream, gaussian_values};
+use storyloom_nn::noise::{Stream, gaussian_values};
 use storyloom_story::Seed;
 
 use crate::harness::{Workshop, finish};

@@ -3,10 +3,10 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use storyloom_models::engine::{StoryMemPaths, storymem_paths};
-use storyloom_models::lora::LoraSettings;
-use storyloom_models::parts::{Part, advice, storymem_parts};
+use storyloom_engine::method::storymem::parts::{Part, advice, storymem_parts};
+use storyloom_engine::method::storymem::{StoryMemPaths, storymem_paths};
 use storyloom_models::tiny::folders;
+use storyloom_nn::lora::LoraSettings;
 use storyloom_story::{Continuation, Line};
 
 use crate::config::choices::ScorerKind;

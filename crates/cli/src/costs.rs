@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use storyloom_models::checkpoint::component_folder;
 use storyloom_models::sampler::{Expert, SamplerSettings, Schedule};
 use storyloom_models::tiny::folders;
 use storyloom_models::wan::WanConfig;
+use storyloom_nn::checkpoint::component_folder;
 use storyloom_orchestrator::RunFolder;
 use storyloom_orchestrator::cost::{
     CostTable, Observed, PlanCost, Sampling, Samplings, StageCost, Transformer, measure,

@@ -2,15 +2,15 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use storyloom_models::ModelError;
-use storyloom_models::checkpoint::Target;
-use storyloom_models::cuda;
-use storyloom_models::engine::{StoryMemEngine, StoryMemPaths, StoryMemSettings, serve};
-use storyloom_models::replica::Replica;
+use storyloom_engine::method::storymem::encode::Conditions;
+use storyloom_engine::method::storymem::{StoryMemEngine, StoryMemPaths, StoryMemSettings, serve};
+use storyloom_engine::replica::Replica;
+use storyloom_engine::sampling::{DenoiseSettings, Standing};
 use storyloom_models::sampler::SamplerSettings;
-use storyloom_models::stage::denoise::{DenoiseSettings, Standing};
-use storyloom_models::stage::encode::Conditions;
-use storyloom_models::tch::{self, Kind};
+use storyloom_nn::ModelError;
+use storyloom_nn::checkpoint::Target;
+use storyloom_nn::cuda;
+use storyloom_nn::tch::{self, Kind};
 use storyloom_orchestrator::{EngineDescription, EngineError, Scores, ShotEngine, StepObserver};
 use storyloom_story::{
     Clip, ErrorClass, HostTensor, LoopState, Resolution, RgbImage, ShotInputs, Stage,

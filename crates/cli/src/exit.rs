@@ -162,8 +162,8 @@ impl Failure {
     }
 }
 
-impl From<storyloom_models::ModelError> for Failure {
-    fn from(error: storyloom_models::ModelError) -> Self {
+impl From<storyloom_nn::ModelError> for Failure {
+    fn from(error: storyloom_nn::ModelError) -> Self {
         Self::new(error.class().into(), error)
     }
 }

@@ -4,9 +4,9 @@ use std::fmt;
 use std::thread;
 
 use serde::Serialize;
-use storyloom_models::checkpoint::component_folder;
-use storyloom_models::engine::storymem_paths;
+use storyloom_engine::method::storymem::storymem_paths;
 use storyloom_models::text::{PromptTokenizer, TEXT_ROWS, clean_prompt};
+use storyloom_nn::checkpoint::component_folder;
 use storyloom_story::{ShotId, StoryId, StoryScript};
 
 use crate::config::options::EngineKind;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use storyloom_models::{cuda, tch};
+use storyloom_nn::{cuda, tch};
 use storyloom_orchestrator::lease::host_name;
 use storyloom_parallel::collective_stats;
 use storyloom_telemetry::metrics::{Gpu, RankPulse, RankReport};

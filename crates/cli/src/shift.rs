@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use storyloom_memory::Disk;
-use storyloom_models::tch;
+use storyloom_nn::tch;
 use storyloom_orchestrator::lease::host_name;
 use storyloom_orchestrator::status::{Counts, now};
 use storyloom_orchestrator::watch::{View, Watcher};

@@ -4,14 +4,14 @@ use std::cell::Cell;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use storyloom_models::ModelError;
-use storyloom_models::guard;
-use storyloom_models::replica::Replica;
-use storyloom_models::shard::Peers;
+use storyloom_engine::replica::Replica;
 use storyloom_models::wan::WanConfig;
+use storyloom_nn::ModelError;
+use storyloom_nn::shard::Peers;
 use storyloom_orchestrator::{StopAt, StopFlag};
 use storyloom_parallel::topology::{Degrees, Layout, Plan, Role, Seat};
 use storyloom_parallel::{CommError, Group, World};
+use storyloom_story::guard;
 use storyloom_telemetry::bystander;
 
 use crate::config::options::EngineKind;

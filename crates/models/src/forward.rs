@@ -6,18 +6,18 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use storyloom_nn::checkpoint::{Target, component_folder};
+use storyloom_nn::error::{ModelError, Result};
+use storyloom_nn::tensor_file::{read_tensors, write_tensors};
 use tch::{Kind, Tensor};
 
-use crate::checkpoint::{Target, component_folder};
-use crate::clip::ClipVision;
-use crate::error::{ModelError, Result};
+use crate::autoencoder::AutoencoderKlWan;
 use crate::language::{
     ForwardArgs, ImagePatches, Input, LanguageSettings, embed_with_pictures, open_networks,
     prompt_positions,
 };
-use crate::tensor_file::{read_tensors, write_tensors};
 use crate::text::Umt5Encoder;
-use crate::vae::AutoencoderKlWan;
+use crate::vision::clip::ClipVision;
 use crate::wan::{ForwardInputs, WanTransformer};
 
 /// Names of modules: what is run, and the folder of the component it belongs to.
@@ -274,7 +274,7 @@ pub fn cpu_target(dtype: &str) -> Result<Target> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{golden, relative_error};
+    use storyloom_nn::testing::{golden, relative_error};
 
     /// Runs the module on a golden file, which has inputs and `output` in it.
     #[track_caller]
@@ -311,7 +311,7 @@ mod tests {
     /// The same with the CPU in the place of a GPU, whose kernels a host compiler translates.
     #[test]
     fn the_transformers_reproduce_theirs_through_the_kernels() {
-        crate::layers::stand_in::as_gpu(|| {
+        storyloom_nn::layers::stand_in::as_gpu(|| {
             for case in ["dit-t2v", "dit-ti2v", "dit-wan21-i2v", "storymem-rope"] {
                 reproduces(case, "io.safetensors", "transformer");
             }

@@ -4,15 +4,15 @@
 
 use std::collections::BTreeMap;
 
+use storyloom_nn::checkpoint::Target;
+use storyloom_nn::lora::{LoraScaling, LoraSettings, apply_lora};
+use storyloom_nn::shard::{Peers, Shard};
+use storyloom_nn::testing::{golden, golden_tensors, on_ranks, relative_error};
 use storyloom_parallel::topology::Degrees;
 use tch::{Device, Tensor};
 
-use crate::checkpoint::Target;
-use crate::lora::{LoraScaling, LoraSettings, apply_lora};
-use crate::shard::{Peers, Shard};
-use crate::testing::{golden, golden_tensors, on_ranks, relative_error};
+use crate::autoencoder::AutoencoderKlWan;
 use crate::text::{PromptTokenizer, Umt5Encoder, clean_prompt};
-use crate::vae::AutoencoderKlWan;
 use crate::wan::{ForwardInputs, WanTransformer};
 
 const CPU: Target = Target::CPU_F32;
@@ -136,7 +136,7 @@ fn a_shard_reads_only_its_slices() {
         })
     };
     let whole = read(1)[0];
-    let checkpoint = crate::checkpoint::Checkpoint::open(&folder).unwrap();
+    let checkpoint = storyloom_nn::checkpoint::Checkpoint::open(&folder).unwrap();
     assert_eq!(whole, checkpoint.bytes());
     let split = |name: &&String| {
         let row_bias = name.ends_with("to_out.0.bias") || name.ends_with("ffn.net.2.bias");
@@ -173,7 +173,7 @@ fn degrees_that_do_not_divide_name_those_that_do() {
 fn memory_stride_one_equals_consecutive_positions() {
     let model = WanTransformer::open(&golden("storymem-rope").join("transformer"), CPU).unwrap();
     let mut io = golden_tensors("storymem-rope", "io.safetensors");
-    let positions = crate::method::storymem::temporal_positions(3, 3, 1);
+    let positions = crate::wan::temporal_positions(3, 3, 1);
     io.insert(
         "temporal_positions".to_owned(),
         Tensor::from_slice(&positions),

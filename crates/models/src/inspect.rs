@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::checkpoint::{Checkpoint, is_hidden};
-use crate::error::{ModelError, Result};
+use storyloom_nn::checkpoint::{Checkpoint, is_hidden};
+use storyloom_nn::error::{ModelError, Result};
 
 /// Folders in folders are looked at this deep.
 const DEPTH: usize = 4;
@@ -122,7 +122,7 @@ fn add(component: &mut Component, checkpoint: &Checkpoint) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::golden;
+    use storyloom_nn::testing::golden;
 
     #[test]
     fn components_are_found_and_counted() {

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use storyloom_models::checkpoint::{Checkpoint, Weights};
-use storyloom_models::noise::{Stream, gaussian};
-use storyloom_models::tch::{Device, Kind, Reduction, Tensor};
-use storyloom_models::vae::{AutoencoderKlWan, VaeConfig};
+use storyloom_models::autoencoder::{AutoencoderKlWan, VaeConfig};
+use storyloom_nn::checkpoint::{Checkpoint, Weights};
+use storyloom_nn::noise::{Stream, gaussian};
+use storyloom_nn::tch::{Device, Kind, Reduction, Tensor};
 use storyloom_story::Seed;
 
 use crate::clips::{ClipSource, Window};

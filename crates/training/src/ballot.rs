@@ -4,8 +4,8 @@
 //! The reader does so with squares of a picture, and the text encoder learns from it, with the words
 //! of a caption, which colour belongs to which thing.
 
-use storyloom_models::checkpoint::Weights;
-use storyloom_models::tch::{Kind, Reduction, Tensor};
+use storyloom_nn::checkpoint::Weights;
+use storyloom_nn::tch::{Kind, Reduction, Tensor};
 
 use crate::error::Result;
 use crate::world::{Attribute, Scene};
@@ -52,7 +52,7 @@ pub fn columns(scores: &Tensor) -> Result<Vec<Tensor>> {
 
 impl Ballot {
     /// Takes what [`layout`] lists from `weights`.
-    pub fn load(weights: &Weights, channels: i64) -> storyloom_models::Result<Self> {
+    pub fn load(weights: &Weights, channels: i64) -> storyloom_nn::Result<Self> {
         let [votes, votes_bias, trust, trust_bias] =
             layout(channels).map(|(name, shape)| weights.take(name, &shape));
         Ok(Self {
@@ -134,7 +134,7 @@ impl Answers {
 mod tests {
     use super::*;
     use crate::world::{Sample, Split};
-    use storyloom_models::tch::Device;
+    use storyloom_nn::tch::Device;
 
     const FLOAT: (Kind, Device) = (Kind::Float, Device::Cpu);
 

@@ -6,9 +6,9 @@
 
 use std::path::Path;
 
-use storyloom_models::checkpoint::{Checkpoint, Target, Weights};
-use storyloom_models::tch::{Device, Kind, Tensor, no_grad};
 use storyloom_models::text::{Umt5Config, Umt5Encoder};
+use storyloom_nn::checkpoint::{Checkpoint, Target, Weights};
+use storyloom_nn::tch::{Device, Kind, Tensor, no_grad};
 use storyloom_story::Seed;
 
 use crate::ballot::{Answers, Ballot};
@@ -83,7 +83,7 @@ struct Listener {
 }
 
 impl Listener {
-    fn load(weights: &Weights, config: &Umt5Config) -> storyloom_models::Result<Self> {
+    fn load(weights: &Weights, config: &Umt5Config) -> storyloom_nn::Result<Self> {
         Ok(Self {
             text: Umt5Encoder::load(&weights.sub(parts::TEXT), config.clone())?,
             ballot: Ballot::load(&weights.sub(parts::BALLOT), config.d_model)?,

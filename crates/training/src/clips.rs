@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::path::Path;
 
-use storyloom_models::tch::{Kind, Tensor};
+use storyloom_nn::tch::{Kind, Tensor};
 use storyloom_story::RgbImage;
 
 use crate::draws::Draws;

@@ -3,7 +3,7 @@
 //! A marking is a few dozen pixels and a wall thousands, and yet a product without its marking is
 //! another product. So each thing weighs more the smaller it is seen.
 
-use storyloom_models::tch::Tensor;
+use storyloom_nn::tch::Tensor;
 use storyloom_story::RgbImage;
 
 use crate::clips::{ClipSource, picture};

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use storyloom_models::ModelError;
-use storyloom_models::tch::TchError;
+use storyloom_nn::ModelError;
+use storyloom_nn::tch::TchError;
 
 /// The result of a training function.
 pub type Result<T, E = TrainError> = std::result::Result<T, E>;

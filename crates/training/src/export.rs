@@ -4,10 +4,10 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
-use storyloom_models::tch::{Kind, Tensor};
-use storyloom_models::tensor_file::write_tensors;
 use storyloom_models::tiny::hub::{DIFFUSION, PipelineFiles, TRANSFORMERS, link_files, write_json};
 use storyloom_models::tiny::{folders, write_preprocessor};
+use storyloom_nn::tch::{Kind, Tensor};
+use storyloom_nn::tensor_file::write_tensors;
 
 use crate::error::{Result, TrainError};
 use crate::flow::parts;

@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use storyloom_models::ModelError;
-use storyloom_models::checkpoint::{Checkpoint, Target, Weights};
+use storyloom_models::autoencoder::{AutoencoderKlWan, VaeConfig};
 use storyloom_models::text::Umt5Encoder;
 use storyloom_models::tiny::folders;
 use storyloom_models::tiny::hub::{DIFFUSION, TRANSFORMERS};
-use storyloom_models::vae::{AutoencoderKlWan, VaeConfig};
 use storyloom_models::wan::{WanConfig, WanTransformer};
+use storyloom_nn::ModelError;
+use storyloom_nn::checkpoint::{Checkpoint, Target, Weights};
 
 use crate::error::{Result, TrainError};
 use crate::flow::parts;
@@ -116,7 +116,7 @@ impl Reader {
     fn tensors(
         &mut self,
         path: &Path,
-        load: impl FnOnce(&Weights) -> storyloom_models::Result<()>,
+        load: impl FnOnce(&Weights) -> storyloom_nn::Result<()>,
     ) -> Result<Tensors> {
         self.hash.update(&bytes(path)?);
         let file = Checkpoint::from_files(path, Value::Null, &[path.to_owned()])?;
@@ -141,7 +141,7 @@ impl Reader {
         &mut self,
         part: &str,
         path: &Path,
-        load: impl FnOnce(&Weights) -> storyloom_models::Result<()>,
+        load: impl FnOnce(&Weights) -> storyloom_nn::Result<()>,
     ) -> Result<Tensors> {
         let tensors = self.tensors(path, load)?;
         let named = |(name, tensor)| (format!("{part}.{name}"), tensor);

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use storyloom_models::tch::{Device, Kind, Tensor};
-use storyloom_models::vae::{AutoencoderKlWan, VaeConfig};
+use storyloom_models::autoencoder::{AutoencoderKlWan, VaeConfig};
+use storyloom_nn::tch::{Device, Kind, Tensor};
 
 use crate::clips::ClipSource;
 use crate::emphasis::Emphasis;
@@ -198,8 +198,8 @@ impl LatentCodec {
 const MEASURED: u64 = 8;
 
 /// Forbids gradients as long as it lives.
-fn no_grad_guard() -> storyloom_models::tch::NoGradGuard {
-    storyloom_models::tch::no_grad_guard()
+fn no_grad_guard() -> storyloom_nn::tch::NoGradGuard {
+    storyloom_nn::tch::no_grad_guard()
 }
 
 /// Stories that are used several times, with new noise, before others take their place.

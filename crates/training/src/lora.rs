@@ -4,8 +4,8 @@
 //! attention and feed-forward layers, rank-stabilised with alpha equal to the rank, in the names of
 //! the published files.
 
-use storyloom_models::checkpoint::Weights;
-use storyloom_models::tch::Tensor;
+use storyloom_nn::checkpoint::Weights;
+use storyloom_nn::tch::Tensor;
 
 use crate::error::Result;
 use crate::flow::parts;
@@ -57,7 +57,7 @@ fn adapted(base: &Tensors) -> Vec<Adapted> {
 }
 
 /// Asks `weights` for the adapters of `base`, which a new stage makes so.
-pub fn load(weights: &Weights, base: &Tensors, rank: i64) -> storyloom_models::Result<()> {
+pub fn load(weights: &Weights, base: &Tensors, rank: i64) -> storyloom_nn::Result<()> {
     for layer in adapted(base) {
         drop(pair(weights, &layer, rank)?);
     }
@@ -72,11 +72,7 @@ pub fn start_of(name: &str, shape: &[i64]) -> Start {
     }
 }
 
-fn pair(
-    weights: &Weights,
-    layer: &Adapted,
-    rank: i64,
-) -> storyloom_models::Result<(Tensor, Tensor)> {
+fn pair(weights: &Weights, layer: &Adapted, rank: i64) -> storyloom_nn::Result<(Tensor, Tensor)> {
     let ([down, up], [outputs, inputs]) = (&layer.halves, layer.size);
     Ok((
         weights.take(down, &[rank, inputs])?,
@@ -100,8 +96,8 @@ pub fn applied(base: &Tensors, weights: &Weights, rank: i64) -> Result<Tensors> 
 mod tests {
     use super::*;
     use crate::params::checkpoint_of;
-    use storyloom_models::checkpoint::Target;
-    use storyloom_models::tch::{Device, Kind};
+    use storyloom_nn::checkpoint::Target;
+    use storyloom_nn::tch::{Device, Kind};
 
     #[test]
     fn adapters_are_those_that_the_engine_takes() {

@@ -1,6 +1,6 @@
 //! AdamW with a moving average of the weights.
 
-use storyloom_models::tch::{Tensor, no_grad};
+use storyloom_nn::tch::{Tensor, no_grad};
 
 use crate::error::Result;
 use crate::params::{Params, Tensors, shallow};

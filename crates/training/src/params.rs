@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use storyloom_models::checkpoint::{Checkpoint, Target, Weights};
-use storyloom_models::noise::{Stream, gaussian};
-use storyloom_models::tch::{Device, Kind, Tensor, no_grad};
-use storyloom_models::tensor_file::{read_tensors, write_tensors};
+use storyloom_nn::checkpoint::{Checkpoint, Target, Weights};
+use storyloom_nn::noise::{Stream, gaussian};
+use storyloom_nn::tch::{Device, Kind, Tensor, no_grad};
+use storyloom_nn::tensor_file::{read_tensors, write_tensors};
 use storyloom_story::Seed;
 
 use crate::error::{Result, TrainError};
@@ -50,7 +50,7 @@ impl Start {
     fn tensor(
         self,
         shape: &[i64],
-        normal: impl Fn() -> storyloom_models::Result<Tensor>,
+        normal: impl Fn() -> storyloom_nn::Result<Tensor>,
     ) -> Result<Tensor> {
         let options = (Kind::Float, Device::Cpu);
         let zeros = || Tensor::f_zeros(shape, options);
@@ -104,7 +104,7 @@ impl Params {
         seed: Seed,
         label: &str,
         device: Device,
-        load: impl FnOnce(&Weights) -> storyloom_models::Result<()>,
+        load: impl FnOnce(&Weights) -> storyloom_nn::Result<()>,
         start: impl Fn(&str, &[i64]) -> Start,
     ) -> Result<Self> {
         let mut tensors = Tensors::new();
@@ -188,7 +188,7 @@ pub fn shallow(tensors: &Tensors) -> Tensors {
 
 /// Names and shapes of everything that `load` asks for.
 pub fn layout(
-    load: impl FnOnce(&Weights) -> storyloom_models::Result<()>,
+    load: impl FnOnce(&Weights) -> storyloom_nn::Result<()>,
 ) -> Result<Vec<(String, Vec<i64>)>> {
     let nothing = Checkpoint::from_tensors(Tensors::new(), serde_json::Value::Null);
     let weights = nothing.weights(Target::CPU_F32);

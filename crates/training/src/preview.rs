@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use storyloom_models::method::storymem::{MEMORY_STRIDE, condition_channels, temporal_positions};
-use storyloom_models::noise::{Stream, gaussian};
 use storyloom_models::sampler::{Reference, SamplerKind, SamplerSettings, Schedule, Solver};
-use storyloom_models::tch::{Device, Tensor, no_grad_guard};
+use storyloom_models::wan::{MEMORY_STRIDE, condition_channels, temporal_positions};
+use storyloom_nn::noise::{Stream, gaussian};
+use storyloom_nn::tch::{Device, Tensor, no_grad_guard};
 use storyloom_story::{Opening, Seed};
 
 use crate::error::Result;

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use storyloom_models::tch::Device;
+use storyloom_nn::tch::Device;
 
 use crate::autoencoder::VaeStage;
 use crate::captions::CaptionStage;

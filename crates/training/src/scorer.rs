@@ -6,12 +6,12 @@
 
 use std::path::Path;
 
-use storyloom_models::checkpoint::{Checkpoint, Target, Weights};
-use storyloom_models::clip::{
+use storyloom_models::vision::clip::{
     ClipVision, ClipVisionConfig, PixelRule, SelectionResize, pixel_values,
 };
-use storyloom_models::image::plain_picture;
-use storyloom_models::tch::{Device, Kind, Reduction, Tensor, no_grad};
+use storyloom_nn::checkpoint::{Checkpoint, Target, Weights};
+use storyloom_nn::image::plain_picture;
+use storyloom_nn::tch::{Device, Kind, Reduction, Tensor, no_grad};
 use storyloom_story::Seed;
 
 use crate::clips::{ClipSource, picture};
@@ -69,7 +69,7 @@ impl ScorerStage {
         let params = match params {
             Some(tensors) => Params::of(tensors, device)?,
             None => {
-                let load = |weights: &Weights| -> storyloom_models::Result<()> {
+                let load = |weights: &Weights| -> storyloom_nn::Result<()> {
                     shipped(weights, &config)?;
                     let _ = weights.take(own::WORDS, &[words.rows(), config.projection_dim])?;
                     let _ = weights.take(own::SCALE, &[1])?;
@@ -107,7 +107,7 @@ impl ScorerStage {
 }
 
 /// Asks `weights` for everything that is shipped: the tower and its projection.
-pub fn shipped(weights: &Weights, config: &ClipVisionConfig) -> storyloom_models::Result<()> {
+pub fn shipped(weights: &Weights, config: &ClipVisionConfig) -> storyloom_nn::Result<()> {
     ClipVision::load(weights, config.clone())?;
     let size = [config.projection_dim, config.hidden_size];
     weights.take("visual_projection.weight", &size).map(drop)

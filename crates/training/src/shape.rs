@@ -4,9 +4,9 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use storyloom_models::clip::ClipVisionConfig;
+use storyloom_models::autoencoder::VaeConfig;
 use storyloom_models::text::Umt5Config;
-use storyloom_models::vae::VaeConfig;
+use storyloom_models::vision::clip::ClipVisionConfig;
 use storyloom_models::wan::WanConfig;
 
 use crate::error::{Result, TrainError};

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use storyloom_models::tch::{Device, Kind, Tensor};
+use storyloom_nn::tch::{Device, Kind, Tensor};
 use storyloom_story::RgbImage;
 
 use crate::error::{Result, TrainError};

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use storyloom_models::checkpoint::Checkpoint;
-use storyloom_models::gradients::with_gradients;
-use storyloom_models::tch::{Tensor, no_grad, set_num_threads};
+use storyloom_nn::checkpoint::Checkpoint;
+use storyloom_nn::gradients::with_gradients;
+use storyloom_nn::tch::{Tensor, no_grad, set_num_threads};
 
 use crate::error::{Result, TrainError};
 use crate::optimizer::{AdamSettings, AdamW};

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use storyloom_models::tch::{Device, Kind, Tensor};
 use storyloom_models::text::{PromptTokenizer, TEXT_ROWS, clean_prompt};
 use storyloom_models::tiny::write_tokenizer;
+use storyloom_nn::tch::{Device, Kind, Tensor};
 
 use crate::error::{Result, TrainError};
 use crate::world::vocabulary;

@@ -28,7 +28,7 @@ fn forgive() {
     ONCE.get_or_init(|| {
         let usual = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            if !storyloom_models::guard::is_guarded() {
+            if !storyloom_story::guard::is_guarded() {
                 usual(info);
             }
         }));

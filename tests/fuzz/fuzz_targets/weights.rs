@@ -8,8 +8,8 @@ mod file;
 use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
-use storyloom_models::checkpoint::Checkpoint;
-use storyloom_models::tensor_file::read_tensors;
+use storyloom_nn::checkpoint::Checkpoint;
+use storyloom_nn::tensor_file::read_tensors;
 
 fuzz_target!(|bytes: &[u8]| {
     let path = file::of(bytes);

@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
-use storyloom_memory::IndexKind;
-use storyloom_models::bench::{
+use storyloom_engine::bench::share;
+use storyloom_engine::bench::{
     self, BenchSettings, DenoiseFigures, DenoiseModel, KernelFigures, KernelShape, LanguageBench,
 };
-use storyloom_models::bench_share::share;
-use storyloom_models::tch::Device;
+use storyloom_memory::IndexKind;
 use storyloom_models::wan::WanConfig;
+use storyloom_nn::tch::Device;
 use storyloom_orchestrator::Videos;
 use storyloom_orchestrator::bench::{StoreFigures, store};
 use storyloom_orchestrator::pipeline::{PipelineFigures, PipelineSettings, pipeline};

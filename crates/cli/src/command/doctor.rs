@@ -9,7 +9,7 @@ use clap::Args;
 use serde::Serialize;
 use storyloom_memory::Disk;
 use storyloom_memory::probe::{Footing, nearest_folder, probe};
-use storyloom_models::cuda;
+use storyloom_nn::cuda;
 use storyloom_orchestrator::RunError;
 use storyloom_orchestrator::output::try_encoder;
 

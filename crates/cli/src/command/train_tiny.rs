@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use storyloom_models::tch::{Device, set_num_threads};
+use storyloom_nn::tch::{Device, set_num_threads};
 use storyloom_training::error::TrainError;
 use storyloom_training::{Form, Pace, Preset, Run, StageName};
 

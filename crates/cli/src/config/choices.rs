@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use storyloom_memory::select::SelectionRule;
-use storyloom_models::clip::SelectionResize;
+use storyloom_models::vision::clip::SelectionResize;
 use storyloom_parallel::Encryption;
 
 use super::options::Memory;

@@ -2,8 +2,8 @@
 
 use storyloom_memory::IndexKind;
 use storyloom_memory::select::SelectionRule;
-use storyloom_models::lora::LoraScaling;
 use storyloom_models::sampler::{Reference, SamplerKind};
+use storyloom_nn::lora::LoraScaling;
 use storyloom_orchestrator::FilmShape;
 use storyloom_parallel::Encryption;
 use storyloom_planner::{ResponseFormat, Steps};

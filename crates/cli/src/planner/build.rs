@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use storyloom_models::language::{LanguageModel, LanguageSettings};
-use storyloom_models::shard::Peers;
-use storyloom_models::tch;
+use storyloom_nn::shard::Peers;
+use storyloom_nn::tch;
 use storyloom_orchestrator::StopFlag;
 use storyloom_pictures::{InputFolder, Limits, PictureFolder, text_at_most};
 use storyloom_planner::{

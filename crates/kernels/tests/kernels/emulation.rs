@@ -1,6 +1,6 @@
 //! The kernels on the CPU: their source, translated by a host compiler.
 //!
-//! Also used by the tests of `storyloom-models`.
+//! Also used by the tests of `storyloom-nn`.
 #![allow(clippy::unwrap_used, reason = "only tests use it")]
 
 use std::ffi::{CStr, CString, c_char};

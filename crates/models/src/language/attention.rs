@@ -1,17 +1,17 @@
 //! Attention of a block: grouped heads, rotary positions, cache.
 
+use storyloom_nn::checkpoint::Weights;
+use storyloom_nn::error::{ModelError, Result};
+use storyloom_nn::layers::{
+    Linear, RmsNorm, attend, attend_causally, is_host, merge_heads, repeat_heads, split_heads,
+};
+use storyloom_nn::shard::{Part, Peers};
 use tch::{Kind, Tensor};
 
 use super::cache::CacheSlots;
 use super::config::LanguageConfig;
 use super::heads::{arrange_heads, step_attention};
 use super::rotary::HalfRotary;
-use crate::checkpoint::Weights;
-use crate::error::{ModelError, Result};
-use crate::layers::{
-    Linear, RmsNorm, attend, attend_causally, is_host, merge_heads, repeat_heads, split_heads,
-};
-use crate::shard::{Part, Peers};
 
 /// What all blocks of a forward share.
 pub(super) struct Pass<'a> {

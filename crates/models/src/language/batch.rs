@@ -3,6 +3,8 @@
 
 use std::collections::VecDeque;
 
+use storyloom_nn::error::{ModelError, Result};
+use storyloom_nn::layers::{MOST_FEW_ROWS, is_host};
 use tch::Tensor;
 
 use super::constraint::Constraint;
@@ -10,8 +12,6 @@ use super::crew::Passes;
 use super::model::LanguageModel;
 use super::sampling::Sampling;
 use super::vision::{ImagePatches, prompt_positions};
-use crate::error::{ModelError, Result};
-use crate::layers::{MOST_FEW_ROWS, is_host};
 
 /// A text to be made.
 pub struct Request {

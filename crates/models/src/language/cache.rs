@@ -1,9 +1,9 @@
 //! Keys and values of the tokens that a model has seen.
 
+use storyloom_nn::error::{ModelError, Result};
 use tch::{Device, Kind, Tensor};
 
 use super::config::LanguageConfig;
-use crate::error::{ModelError, Result};
 
 /// Keys and values of several sequences, each in a slot of its own.
 ///

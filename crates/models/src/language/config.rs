@@ -4,11 +4,11 @@ use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::Value;
+use storyloom_nn::checkpoint::Checkpoint;
+use storyloom_nn::error::{ModelError, Result};
 
 use super::rotary::RotaryConfig;
 use super::vision::VisionConfig;
-use crate::checkpoint::Checkpoint;
-use crate::error::{ModelError, Result};
 
 /// The families of checkpoints that are one network here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

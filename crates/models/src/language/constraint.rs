@@ -1,6 +1,6 @@
 //! Which tokens may come next.
 
-use crate::error::{ModelError, Result};
+use storyloom_nn::error::{ModelError, Result};
 
 /// Keeps a text to a form, such as a grammar: asked before every token and told of every choice.
 pub trait Constraint: Send {

@@ -5,14 +5,14 @@
 //! leader at any time and in any order.
 
 use serde::{Deserialize, Serialize};
+use storyloom_nn::error::{ModelError, Result};
+use storyloom_nn::layers::values;
 use tch::Tensor;
 
 use super::cache::{CacheSlots, KvCache};
 use super::decoder::{ForwardArgs, Input};
 use super::model::LanguageModel;
 use super::vision::{ImagePatches, prompt_positions};
-use crate::error::{ModelError, Result};
-use crate::layers::values;
 
 /// The passes of a batch through the model, with its cache; on every rank that has a part of it.
 #[derive(Debug)]

@@ -1,5 +1,10 @@
 //! The network: embedding, blocks, final norm and output layer.
 
+use storyloom_nn::checkpoint::Weights;
+use storyloom_nn::error::{ModelError, Result};
+use storyloom_nn::gradients;
+use storyloom_nn::layers::{Linear, RmsNorm};
+use storyloom_nn::shard::Peers;
 use tch::{Device, Kind, Tensor};
 
 use super::attention::{Attention, Pass, Sight, key_part};
@@ -7,11 +12,6 @@ use super::cache::{CacheSlots, KvCache};
 use super::config::{Family, LanguageConfig};
 use super::feed_forward::FeedForward;
 use super::rotary::Rotary;
-use crate::checkpoint::Weights;
-use crate::error::{ModelError, Result};
-use crate::gradients;
-use crate::layers::{Linear, RmsNorm};
-use crate::shard::Peers;
 
 /// What a forward starts from.
 #[derive(Debug, Clone, Copy)]

@@ -1,13 +1,13 @@
 //! The second half of a block: a gated feed-forward layer, or a mixture of such.
 
 use multiversion::multiversion;
+use storyloom_nn::checkpoint::Weights;
+use storyloom_nn::error::{ModelError, Result};
+use storyloom_nn::layers::{Linear, exp, for_each_row, on_host, values, values_mut};
+use storyloom_nn::shard::{Part, Peers};
 use tch::{Device, Kind, Tensor};
 
 use super::config::{ExpertConfig, LanguageConfig};
-use crate::checkpoint::Weights;
-use crate::error::{ModelError, Result};
-use crate::layers::{Linear, exp, for_each_row, on_host, values, values_mut};
-use crate::shard::{Part, Peers};
 
 /// Either kind.
 #[derive(Debug)]

@@ -4,12 +4,12 @@ use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::Value;
+use storyloom_nn::checkpoint::read_json;
+use storyloom_nn::error::{ModelError, Result};
 use storyloom_story::Seed;
 
 use super::config::token_list;
 use super::sampling::Sampling;
-use crate::checkpoint::read_json;
-use crate::error::{ModelError, Result};
 
 /// What transformers takes where the makers say nothing of `top_k`.
 const SILENT_TOP_K: usize = 50;

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use image::RgbImage;
 use serde::Deserialize;
+use storyloom_nn::error::Result;
+use storyloom_nn::gradients::with_gradients;
+use storyloom_nn::shard::Peers;
+use storyloom_nn::testing::{golden, golden_tensors, on_ranks, relative_error};
 use storyloom_story::Seed;
 use tch::{Kind, Tensor};
 
 use super::*;
-use crate::error::Result;
-use crate::gradients::with_gradients;
-use crate::shard::Peers;
-use crate::testing::{golden, golden_tensors, on_ranks, relative_error};
 
 const TEXT_CASES: [&str; 4] = [
     "language-qwen2",

@@ -2,12 +2,12 @@
 
 use multiversion::multiversion;
 use rayon::prelude::*;
+use storyloom_nn::error::Result;
+use storyloom_nn::layers::{RmsNorm, dot, exp, for_each_row, on_host, sum, values, values_mut};
 use tch::{Kind, Tensor};
 
 use super::cache::KvCache;
 use super::rotary::HalfRotary;
-use crate::error::Result;
-use crate::layers::{RmsNorm, dot, exp, for_each_row, on_host, sum, values, values_mut};
 
 /// `[batch, tokens, heads * dim]` to `[batch, heads, tokens, dim]`: each head normalised, where
 /// there is a norm, and rotated; in f32, rounded to the kind of the input.
@@ -174,7 +174,7 @@ fn attend_group(
 mod tests {
     use super::*;
     use crate::language::rotary::{Rotary, RotaryConfig};
-    use crate::testing::{cosines, relative_error};
+    use storyloom_nn::testing::{cosines, relative_error};
 
     #[test]
     fn one_pass_over_heads_is_the_composition() {
@@ -184,7 +184,7 @@ mod tests {
         let table = rotary.table(&positions).unwrap();
         let input = cosines(&[2, 3, 5 * 24], 0.2) * 2.0;
         let weight = cosines(&[24], 0.4) + 1.2;
-        let norm = crate::testing::weights_of(&[("weight", &weight)], |weights| {
+        let norm = storyloom_nn::testing::weights_of(&[("weight", &weight)], |weights| {
             RmsNorm::load(weights, 24, 1e-6)
         });
         for norm in [None, Some(&norm)] {

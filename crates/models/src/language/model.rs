@@ -3,6 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use image::RgbImage;
+use storyloom_nn::checkpoint::{Checkpoint, Target};
+use storyloom_nn::error::{ModelError, Result};
+use storyloom_nn::shard::Peers;
 use tch::{Device, Kind, Tensor};
 
 use super::chat::{ChatOptions, ChatTemplate, Content, Manner, Message, Role};
@@ -11,9 +14,6 @@ use super::decoder::Decoder;
 use super::generation::GenerationConfig;
 use super::tokenizer::LanguageTokenizer;
 use super::vision::{ImagePatches, PixelLimits, VisionTower};
-use crate::checkpoint::{Checkpoint, Target};
-use crate::error::{ModelError, Result};
-use crate::shard::Peers;
 
 /// Sides of the picture that a template is tried with, in pixels.
 const PROBE_SIDE: u32 = 56;

@@ -4,7 +4,7 @@
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
-use crate::error::{ModelError, Result};
+use storyloom_nn::error::{ModelError, Result};
 
 /// How frequencies are stretched beyond the length that a model was made for.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -308,7 +308,7 @@ mod tests {
     #[test]
     fn rotation_is_relative() {
         let rotary = Rotary::new(&config(json!({})), Device::Cpu).unwrap();
-        let head = crate::testing::cosines(&[1, 1, 1, 8], 0.3);
+        let head = storyloom_nn::testing::cosines(&[1, 1, 1, 8], 0.3);
         let at = |position: i64| {
             let table = rotary
                 .table(&Tensor::from_slice(&[position]).view([1, 1, 1]))

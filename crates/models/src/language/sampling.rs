@@ -2,8 +2,8 @@
 
 use storyloom_story::Seed;
 
-use crate::error::{ModelError, Result};
-use crate::noise::{Stream, uniform};
+use storyloom_nn::error::{ModelError, Result};
+use storyloom_nn::noise::{Stream, uniform};
 
 /// How the tokens of one text are chosen.
 #[derive(Debug, Clone, PartialEq)]

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use storyloom_nn::checkpoint::read_file;
+use storyloom_nn::error::{ModelError, Result};
 use tokenizers::Tokenizer;
 
-use crate::checkpoint::read_file;
-use crate::error::{ModelError, Result};
 use crate::text::outside;
 
 /// The tokenizer of a language model.

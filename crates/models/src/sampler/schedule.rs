@@ -1,9 +1,9 @@
 //! Grids of noise levels (specification `wan22`, section 5.2).
 
 use serde::{Deserialize, Serialize};
+use storyloom_nn::error::{ModelError, Result};
 
 use super::{Reference, SamplerKind};
-use crate::error::{ModelError, Result};
 
 /// Timesteps are noise levels times this.
 const TRAIN_TIMESTEPS: f64 = 1000.0;

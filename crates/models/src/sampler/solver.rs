@@ -1,9 +1,9 @@
 //! The solvers in closed form (specification `wan22`, sections 5.3 to 5.5).
 
+use storyloom_nn::error::{ModelError, Result};
 use tch::{Kind, Tensor};
 
 use super::{SamplerKind, Schedule};
-use crate::error::{ModelError, Result};
 
 /// Walks a [`Schedule`] from noise to clean latents.
 ///

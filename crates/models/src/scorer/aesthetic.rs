@@ -2,16 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
+use storyloom_nn::checkpoint::{Checkpoint, Target};
+use storyloom_nn::error::{ModelError, Result};
+use storyloom_nn::image::plain_picture;
+use storyloom_nn::layers::Linear;
+use storyloom_nn::loaded::Source;
+use storyloom_nn::tensor_file::to_host;
 use storyloom_story::RgbImage;
 
 use super::QualityScorer;
-use crate::checkpoint::{Checkpoint, Target};
-use crate::clip::{ClipVision, ClipVisionConfig, PixelRule, pixel_values};
-use crate::error::{ModelError, Result};
-use crate::image::plain_picture;
-use crate::layers::Linear;
-use crate::loaded::Source;
-use crate::tensor_file::to_host;
+use crate::vision::clip::{ClipVision, ClipVisionConfig, PixelRule, pixel_values};
 
 /// CLIP embedding of unit length, then one linear layer (`sa_0_4_vit_l_14_linear` of LAION, stored
 /// as safetensors with `weight` `[1, width]` and `bias` `[1]`); about 1 to 10.
@@ -109,7 +109,7 @@ impl AestheticHead {
     }
 
     /// Tower and head by the names that they have in recipes.
-    pub(crate) fn parts(folder: &Path) -> [(String, Source); 2] {
+    pub fn parts(folder: &Path) -> [(String, Source); 2] {
         [
             (
                 "aesthetic/clip".to_owned(),
@@ -151,8 +151,8 @@ impl QualityScorer for AestheticHead {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tensor_file::{read_tensors, write_tensors};
     use crate::tiny::{folders, init_tiny};
+    use storyloom_nn::tensor_file::{read_tensors, write_tensors};
     use storyloom_story::{Method, Seed};
     use tch::{Kind, Tensor};
 

@@ -12,8 +12,8 @@ use std::path::Path;
 
 use storyloom_story::RgbImage;
 
-use crate::checkpoint::Target;
-use crate::error::Result;
+use storyloom_nn::checkpoint::Target;
+use storyloom_nn::error::Result;
 
 pub use aesthetic::AestheticHead;
 pub use sharpness::SharpnessExposure;
@@ -28,7 +28,7 @@ pub trait QualityScorer: std::fmt::Debug + Send {
 }
 
 /// What the score is called that [`open`] gives.
-pub(crate) fn name(aesthetic: Option<&Path>) -> &'static str {
+pub fn name(aesthetic: Option<&Path>) -> &'static str {
     match aesthetic {
         Some(_) => AestheticHead::NAME,
         None => SharpnessExposure::NAME,
@@ -39,7 +39,7 @@ pub(crate) fn name(aesthetic: Option<&Path>) -> &'static str {
 ///
 /// # Errors
 /// The predictor cannot be loaded.
-pub(crate) fn open(aesthetic: Option<&Path>, target: Target) -> Result<Box<dyn QualityScorer>> {
+pub fn open(aesthetic: Option<&Path>, target: Target) -> Result<Box<dyn QualityScorer>> {
     Ok(match aesthetic {
         Some(folder) => Box::new(AestheticHead::open(folder, target)?),
         None => Box::new(SharpnessExposure),

@@ -1,9 +1,9 @@
 //! Sharpness and exposure, from the pixels alone.
 
+use storyloom_nn::error::Result;
 use storyloom_story::RgbImage;
 
 use super::QualityScorer;
-use crate::error::Result;
 
 /// A rule of thumb, not a model of taste: how much detail a picture has and how well it uses the
 /// range of brightness, from 0 (flat, black or white) to 10.

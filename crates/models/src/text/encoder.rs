@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
+use storyloom_nn::checkpoint::{Target, component_folder};
+use storyloom_nn::error::{ModelError, Result};
 use tch::{Device, Kind, Tensor};
 
 use super::prompt::clean_prompt;
 use super::tokenizer::PromptTokenizer;
 use super::umt5::Umt5Encoder;
-use crate::checkpoint::{Target, component_folder};
-use crate::error::{ModelError, Result};
 
 /// Rows of text the transformer attends to; shorter prompts are followed by rows of zeros.
 pub const TEXT_ROWS: i64 = 512;

@@ -6,8 +6,8 @@ use std::path::Path;
 use serde::de::IgnoredAny;
 use tokenizers::{Encoding, Tokenizer};
 
-use crate::error::{ModelError, Result};
-use crate::guard::guarded;
+use storyloom_nn::error::{ModelError, Result};
+use storyloom_story::guard::guarded;
 
 /// Reads a `tokenizer.json`; `path` is for messages.
 pub(crate) fn read(path: &Path, bytes: &[u8]) -> Result<Tokenizer> {

@@ -219,7 +219,7 @@ mod tests {
     /// Pairs computed with ftfy 6.3.1; `scripts/parity/make.py prompt_clean`.
     #[test]
     fn equals_the_reference_on_the_golden_pairs() {
-        let path = crate::testing::golden("prompt_clean/pairs.json");
+        let path = storyloom_nn::testing::golden("prompt_clean/pairs.json");
         let pairs: Vec<Pair> = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
         assert!(pairs.len() >= 40);
         for Pair { input, output } in pairs {
@@ -239,11 +239,11 @@ mod tests {
     /// The prompts themselves are not part of the project; their hashes are.
     #[test]
     fn equals_the_reference_on_st_bench() {
-        let Some(bench) = crate::testing::st_bench() else {
+        let Some(bench) = storyloom_nn::testing::st_bench() else {
             eprintln!("skipped: the ST-Bench scripts are not here");
             return;
         };
-        let path = crate::testing::golden("prompt_clean/st_bench.json");
+        let path = storyloom_nn::testing::golden("prompt_clean/st_bench.json");
         let prompts: Vec<BenchPrompt> =
             serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
         let mut changed = 0;

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
+use storyloom_nn::checkpoint::read_file;
+use storyloom_nn::error::{ModelError, Result};
 use tokenizers::{Tokenizer, TruncationParams};
 
 use super::outside;
-use crate::checkpoint::read_file;
-use crate::error::{ModelError, Result};
 
 /// Reads `tokenizer.json` and encodes prompts the way the Wan pipelines do.
 #[derive(Debug)]

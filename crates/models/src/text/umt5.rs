@@ -5,10 +5,10 @@ use std::path::Path;
 use serde::Deserialize;
 use tch::{Kind, Tensor};
 
-use crate::checkpoint::{Checkpoint, Target, Weights};
-use crate::error::{ModelError, Result};
-use crate::gradients;
-use crate::layers::{Activation, Linear, RmsNorm, attend, merge_heads, split_heads};
+use storyloom_nn::checkpoint::{Checkpoint, Target, Weights};
+use storyloom_nn::error::{ModelError, Result};
+use storyloom_nn::gradients;
+use storyloom_nn::layers::{Activation, Linear, RmsNorm, attend, merge_heads, split_heads};
 
 /// Shape of the encoder, `text_encoder/config.json`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -290,7 +290,7 @@ impl Layer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{fill_checkpoint, summary};
+    use storyloom_nn::testing::{fill_checkpoint, summary};
 
     /// Specification `wan22`, section 4.1.
     #[test]
@@ -341,7 +341,7 @@ mod tests {
 
         // Encoding at the true length gives the same rows.
         let short = model.forward(&ids.narrow(1, 0, 9), None).unwrap();
-        assert!(crate::testing::relative_error(&short, &output) < 1e-6);
+        assert!(storyloom_nn::testing::relative_error(&short, &output) < 1e-6);
         assert!(
             model
                 .forward(&Tensor::from_slice(&[70_i64]).view([1, 1]), None)

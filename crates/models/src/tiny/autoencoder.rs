@@ -9,7 +9,7 @@
 use storyloom_story::Seed;
 
 use super::sheet::Sheet;
-use crate::vae::VaeConfig;
+use crate::autoencoder::VaeConfig;
 
 /// `vae/config.json`; the statistics of the latents are those of Wan 2.1.
 pub(super) fn config() -> serde_json::Value {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::error::{ModelError, Result};
+use storyloom_nn::error::{ModelError, Result};
 
 /// The version of diffusers whose layout is written.
 pub const DIFFUSERS: &str = "0.42.1";

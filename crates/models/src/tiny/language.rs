@@ -9,14 +9,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::{Value, json};
+use storyloom_nn::error::{ModelError, Result};
+use storyloom_nn::shard::Peers;
 use storyloom_story::Seed;
 
 use super::hub::{TRANSFORMERS, write_json};
 use super::sheet::Sheet;
 use super::{layout, write_component};
-use crate::error::{ModelError, Result};
 use crate::language::{Decoder, Family, LanguageConfig, letter_of};
-use crate::shard::Peers;
 
 /// Width of the residual stream.
 const WIDTH: i64 = 64;

@@ -17,6 +17,9 @@ mod transformer;
 use std::path::Path;
 
 use serde_json::Value;
+use storyloom_nn::checkpoint::{Checkpoint, Target, Weights};
+use storyloom_nn::error::{ModelError, Result};
+use storyloom_nn::tensor_file::write_tensors;
 use storyloom_story::{Method, Seed};
 use tch::{Kind, Tensor};
 
@@ -26,12 +29,9 @@ use self::hub::{
 pub use self::language::init_tiny_language;
 use self::sheet::Sheet;
 pub use self::text::write_tokenizer;
-use crate::checkpoint::{Checkpoint, Target, Weights};
-use crate::error::{ModelError, Result};
+use crate::autoencoder::AutoencoderKlWan;
 use crate::scorer::AestheticHead;
-use crate::tensor_file::write_tensors;
 use crate::text::Umt5Encoder;
-use crate::vae::AutoencoderKlWan;
 use crate::wan::WanTransformer;
 
 /// Where the parts of a set of checkpoints for StoryMem lie, below its folder.
@@ -215,14 +215,15 @@ fn write_sheets(path: &Path, sheets: &[(String, Sheet)], kind: Kind) -> Result<(
 
 #[cfg(test)]
 mod tests {
+    use storyloom_nn::tensor_file::read_tensors;
+
     use super::*;
     use std::collections::BTreeMap;
     use std::path::PathBuf;
     use tch::Device;
 
-    use crate::clip::ClipVision;
-    use crate::tensor_file::read_tensors;
     use crate::text::PromptEncoder;
+    use crate::vision::clip::ClipVision;
     use crate::wan::ForwardInputs;
 
     fn made(seed: u64) -> tempfile::TempDir {
@@ -329,8 +330,11 @@ mod tests {
         let root = folder.path().join("t2v");
         let prompts = PromptEncoder::open(&root, Target::CPU_F32).unwrap();
         let model = WanTransformer::open(&root.join("transformer"), Target::CPU_F32).unwrap();
-        let noise =
-            crate::noise::gaussian(Seed(9), crate::noise::Stream::Shot, &[1, 16, 3, 12, 20]);
+        let noise = storyloom_nn::noise::gaussian(
+            Seed(9),
+            storyloom_nn::noise::Stream::Shot,
+            &[1, 16, 3, 12, 20],
+        );
         let noise = noise.unwrap();
         let clean = ["a red boat", "an old house in the snow"].map(|prompt| {
             let context = model

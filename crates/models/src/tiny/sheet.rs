@@ -3,8 +3,8 @@
 use storyloom_story::Seed;
 use tch::{Kind, Tensor};
 
-use crate::error::Result;
-use crate::noise::{Stream, gaussian_values};
+use storyloom_nn::error::Result;
+use storyloom_nn::noise::{Stream, gaussian_values};
 
 /// A tensor of f32 values that is being filled.
 #[derive(Debug, Clone)]

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use storyloom_nn::error::{ModelError, Result};
 use storyloom_story::Seed;
 use tokenizers::models::unigram::Unigram;
 use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
@@ -9,7 +10,6 @@ use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{AddedToken, Tokenizer};
 
 use super::sheet::Sheet;
-use crate::error::{ModelError, Result};
 
 /// Width of the text rows.
 pub(super) const WIDTH: i64 = 64;

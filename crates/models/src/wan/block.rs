@@ -1,16 +1,16 @@
 //! One transformer block (specification `wan22`, section 1.3).
 
-use tch::{Kind, Tensor};
-
-use super::WanConfig;
-use crate::checkpoint::Weights;
-use crate::error::Result;
-use crate::gradients;
-use crate::layers::{
+use storyloom_nn::checkpoint::Weights;
+use storyloom_nn::error::Result;
+use storyloom_nn::gradients;
+use storyloom_nn::layers::{
     Activation, LayerMut, LayerNorm, Linear, Part, RmsNorm, RotaryTable, TokenIndex, TokenVectors,
     add_gated, attend, merge_heads, modulated_layer_norm, split_heads, timed,
 };
-use crate::shard::{Peers, PendingSum, Shard};
+use storyloom_nn::shard::{Peers, PendingSum, Shard};
+use tch::{Kind, Tensor};
+
+use super::WanConfig;
 
 /// Self-attention, cross-attention and feed-forward, modulated by the timestep.
 #[derive(Debug)]

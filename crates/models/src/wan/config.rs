@@ -5,9 +5,9 @@ use std::path::Path;
 use serde::Deserialize;
 use storyloom_parallel::topology::Degrees;
 
-use crate::checkpoint::Checkpoint;
-use crate::error::{ModelError, Result};
-use crate::shard::Shard;
+use storyloom_nn::checkpoint::Checkpoint;
+use storyloom_nn::error::{ModelError, Result};
+use storyloom_nn::shard::Shard;
 
 /// Shape of a Wan transformer (specification `wan22`, section 1.1), as diffusers writes it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]

@@ -1,11 +1,11 @@
 //! What stands before the blocks: patches, timesteps, text and image.
 
+use storyloom_nn::checkpoint::Weights;
+use storyloom_nn::error::Result;
+use storyloom_nn::layers::{Activation, LayerMut, LayerNorm, Linear, timestep_sinusoid};
 use tch::{Kind, Tensor};
 
 use super::WanConfig;
-use crate::checkpoint::Weights;
-use crate::error::Result;
-use crate::layers::{Activation, LayerMut, LayerNorm, Linear, timestep_sinusoid};
 
 /// Cuts latents into patches and projects each to a token.
 ///

@@ -1,9 +1,13 @@
 //! The video diffusion transformer of Wan 2.1 and 2.2.
 
 mod block;
+mod conditions;
 mod config;
 mod embed;
 mod transformer;
 
+pub use conditions::{
+    MEMORY_STRIDE, condition_channels, condition_mask, latent_frames, temporal_positions,
+};
 pub use config::{PartFlops, WanConfig};
 pub use transformer::{ForwardInputs, TextContext, WanTransformer};

@@ -2,19 +2,19 @@
 
 use std::path::Path;
 
+use storyloom_nn::checkpoint::{Checkpoint, Target, Weights};
+use storyloom_nn::error::{ModelError, Result};
+use storyloom_nn::gradients;
+use storyloom_nn::layers::{
+    Adaptable, LayerMut, Linear, RotaryAxes, RotaryTable, TokenIndex, TokenVectors,
+    modulated_layer_norm,
+};
+use storyloom_nn::shard::{Peers, Shard};
 use tch::{Kind, Tensor};
 
 use super::block::{BlockContext, Modulation, Positions, WanBlock};
 use super::config::WanConfig;
 use super::embed::{ImageEmbed, PatchEmbed, TextEmbed, TimeEmbed, unpatchify};
-use crate::checkpoint::{Checkpoint, Target, Weights};
-use crate::error::{ModelError, Result};
-use crate::gradients;
-use crate::layers::{
-    Adaptable, LayerMut, Linear, RotaryAxes, RotaryTable, TokenIndex, TokenVectors,
-    modulated_layer_norm,
-};
-use crate::shard::{Peers, Shard};
 
 /// A Wan transformer: text-to-video, image-to-video, per-token timesteps, with or without the
 /// image branch of Wan 2.1, as its config says.
@@ -441,9 +441,9 @@ impl Timesteps {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layers::stand_in::as_gpu;
-    use crate::layers::without_kernels;
-    use crate::testing::{cosines, fill_checkpoint, relative_error, summary};
+    use storyloom_nn::layers::stand_in::as_gpu;
+    use storyloom_nn::layers::without_kernels;
+    use storyloom_nn::testing::{cosines, fill_checkpoint, relative_error, summary};
     use tch::Device;
 
     const TINY: &str = r#"{"_class_name": "WanTransformer3DModel", "patch_size": [1, 2, 2],

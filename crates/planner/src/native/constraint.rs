@@ -5,8 +5,8 @@ use std::sync::Arc;
 use llguidance::api::TopLevelGrammar;
 use llguidance::toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
 use llguidance::{Matcher, ParserFactory};
-use storyloom_models::ModelError;
 use storyloom_models::language::{Constraint, LanguageModel, TokenMask};
+use storyloom_nn::ModelError;
 
 use super::vocabulary::Vocabulary;
 use crate::schema::Schema;

@@ -16,11 +16,11 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use storyloom_models::ModelError;
 use storyloom_models::language::{
     Batch, ChatOptions, Content, Event, Finish, LanguageModel, Message, Request, RequestId,
     Role as ModelRole, Sampling as ModelSampling,
 };
+use storyloom_nn::ModelError;
 use storyloom_story::{ErrorClass, Seed};
 use time::OffsetDateTime;
 

@@ -10,11 +10,11 @@ mod teacher;
 use std::ops::Range;
 use std::path::Path;
 
-use storyloom_models::checkpoint::{Checkpoint, Weights};
-use storyloom_models::noise::{Stream, gaussian};
-use storyloom_models::tch::{Device, Kind, Reduction, Tensor, no_grad};
 use storyloom_models::text::{TEXT_ROWS, Umt5Config, Umt5Encoder};
 use storyloom_models::wan::{ForwardInputs, TextContext, WanConfig, WanTransformer};
+use storyloom_nn::checkpoint::{Checkpoint, Weights};
+use storyloom_nn::noise::{Stream, gaussian};
+use storyloom_nn::tch::{Device, Kind, Reduction, Tensor, no_grad};
 use storyloom_story::Seed;
 
 use crate::ballot::Ballot;
@@ -111,7 +111,7 @@ pub struct FlowModel {
 
 impl FlowModel {
     /// Takes both from `weights`.
-    pub fn load(weights: &Weights, shape: &FlowShape) -> storyloom_models::Result<Self> {
+    pub fn load(weights: &Weights, shape: &FlowShape) -> storyloom_nn::Result<Self> {
         let transformer = weights.sub(parts::TRANSFORMER);
         Ok(Self {
             transformer: WanTransformer::load(&transformer, shape.transformer.clone())?,

@@ -1,7 +1,7 @@
 //! What the transformers are trained on: shots of the pool, their captions and their memory.
 
-use storyloom_models::method::storymem::{MEMORY_STRIDE, condition_channels, temporal_positions};
-use storyloom_models::tch::Tensor;
+use storyloom_models::wan::{MEMORY_STRIDE, condition_channels, temporal_positions};
+use storyloom_nn::tch::Tensor;
 use storyloom_story::Opening;
 
 use super::FlowSettings;

@@ -1,6 +1,6 @@
 //! What the weights of a transformer begin as.
 
-use storyloom_models::tch::{Kind, Tensor, no_grad};
+use storyloom_nn::tch::{Kind, Tensor, no_grad};
 
 use super::parts;
 use crate::error::Result;

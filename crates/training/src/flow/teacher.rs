@@ -1,7 +1,7 @@
 //! Distillation: a student takes one step where its teacher, guided, takes several.
 
 use storyloom_models::sampler::{Reference, SamplerKind, SamplerSettings, Schedule};
-use storyloom_models::tch::Tensor;
+use storyloom_nn::tch::Tensor;
 
 use super::{FlowModel, Work};
 use crate::error::Result;
@@ -107,8 +107,8 @@ impl Work {
 
 #[cfg(test)]
 mod tests {
-    use storyloom_models::noise::{Stream, gaussian};
-    use storyloom_models::tch::Device;
+    use storyloom_nn::noise::{Stream, gaussian};
+    use storyloom_nn::tch::Device;
     use storyloom_story::Seed;
 
     use super::*;

@@ -12,7 +12,7 @@ mod training;
 use std::path::Path;
 
 use safetensors::SafeTensors;
-use storyloom_models::tch::{Device, Kind, Tensor, no_grad};
+use storyloom_nn::tch::{Device, Kind, Tensor, no_grad};
 use storyloom_story::RgbImage;
 
 use crate::ballot;

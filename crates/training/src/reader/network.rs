@@ -3,8 +3,8 @@
 //! Things may stand anywhere. A last layer that knew every place by itself read 74 % of the markings
 //! after as many pictures.
 
-use storyloom_models::noise::{Stream, gaussian};
-use storyloom_models::tch::{Device, Kind, Tensor};
+use storyloom_nn::noise::{Stream, gaussian};
+use storyloom_nn::tch::{Device, Kind, Tensor};
 use storyloom_story::Seed;
 
 use crate::ballot::{self, Ballot};

@@ -4,9 +4,9 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use storyloom_models::checkpoint::{Checkpoint, Target};
-use storyloom_models::noise::{Stream, gaussian};
-use storyloom_models::tch::{Device, Kind, Tensor, no_grad, set_num_threads};
+use storyloom_nn::checkpoint::{Checkpoint, Target};
+use storyloom_nn::noise::{Stream, gaussian};
+use storyloom_nn::tch::{Device, Kind, Tensor, no_grad, set_num_threads};
 use storyloom_story::Seed;
 
 use super::accuracy::{Accuracy, measure};

@@ -3,8 +3,9 @@
 
 use std::borrow::Cow;
 
+use storyloom_nn::error::{ModelError, Result};
+
 use super::{ChatOptions, ChatTemplate, Content, Message, Role};
-use crate::error::{ModelError, Result};
 
 /// How messages are handed to a template.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -14,9 +14,9 @@ use image::RgbImage;
 use minijinja::Environment;
 use minijinja::value::{Serde, Value};
 use serde::{Deserialize, Serialize};
+use storyloom_nn::error::{ModelError, Result};
 use time::OffsetDateTime;
 
-use crate::error::{ModelError, Result};
 pub use manner::{Contents, Manner, SystemPlace};
 use source::Source;
 

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::checkpoint::read_json;
-use crate::error::{ModelError, Result};
+use storyloom_nn::checkpoint::read_json;
+use storyloom_nn::error::{ModelError, Result};
 
 /// A template as it was found.
 pub(super) struct Source {

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::error::{ModelError, Result};
+use storyloom_nn::error::{ModelError, Result};
 
 /// Shape of the vision tower, and the tokens around pictures.
 #[derive(Debug, Clone, PartialEq)]

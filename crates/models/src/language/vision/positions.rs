@@ -1,9 +1,9 @@
 //! Where the tokens of a prompt with pictures stand (M-RoPE).
 
+use storyloom_nn::error::{ModelError, Result};
 use tch::Tensor;
 
 use super::VisionConfig;
-use crate::error::{ModelError, Result};
 
 /// Positions of a prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,14 +4,14 @@ use std::path::Path;
 
 use image::RgbImage;
 use serde_json::Value;
+use storyloom_nn::checkpoint::read_json;
+use storyloom_nn::error::{ModelError, Result};
+use storyloom_nn::image::{Filter, fit_cells, resize, resolution, to_unit_tensor};
 use storyloom_story::Resolution;
 use tch::Tensor;
 
 use super::VisionConfig;
-use crate::checkpoint::read_json;
-use crate::clip::{CLIP_MEAN, CLIP_STD};
-use crate::error::{ModelError, Result};
-use crate::image::{Filter, fit_cells, resize, resolution, to_unit_tensor};
+use crate::vision::clip::{CLIP_MEAN, CLIP_STD};
 
 /// Least and most pixels of a picture that the tower sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

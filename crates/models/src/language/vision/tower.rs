@@ -1,15 +1,15 @@
 //! The tower: patches, blocks with attention in windows or over the whole picture, and the merger.
 
+use storyloom_nn::checkpoint::Weights;
+use storyloom_nn::error::{ModelError, Result};
+use storyloom_nn::gradients;
+use storyloom_nn::layers::{Activation, Linear, RmsNorm, attend, merge_heads, split_heads};
+use storyloom_nn::shard::Peers;
 use tch::{Kind, Tensor};
 
 use super::{ImagePatches, VisionConfig};
-use crate::checkpoint::Weights;
-use crate::error::{ModelError, Result};
-use crate::gradients;
 use crate::language::feed_forward::Gated;
 use crate::language::rotary::HalfRotary;
-use crate::layers::{Activation, Linear, RmsNorm, attend, merge_heads, split_heads};
-use crate::shard::Peers;
 
 /// The vision tower. Ranks that share a language model each have a whole one.
 #[derive(Debug)]

@@ -1,0 +1,3 @@
+//! The methods: how each makes shots with its networks, stage by stage.
+
+pub mod storymem;

@@ -1,0 +1,414 @@
+//! What a set of checkpoints for StoryMem is made of, and what of it is missing.
+//!
+//! Only names and headers are looked at, so that everything that is wrong can be told at once,
+//! before anything is loaded.
+
+use std::path::{Path, PathBuf};
+
+use storyloom_models::scorer::AestheticHead;
+use storyloom_models::tiny::folders;
+use storyloom_nn::checkpoint::{Checkpoint, component_folder};
+use storyloom_nn::error::ModelError;
+use storyloom_nn::lora::{LoraSettings, check_adapter};
+
+use super::adapters::{AdaptedExpert, adapter_file};
+use crate::method::storymem::StoryMemPaths;
+use crate::sampling::has_one_expert;
+
+/// A part of a set of checkpoints.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// Its name below the folder of the set.
+    pub name: String,
+    /// What it is for.
+    pub purpose: &'static str,
+    /// Where it lies, or should.
+    pub place: PathBuf,
+    /// What is wrong with it, if anything is.
+    pub problem: Option<String>,
+}
+
+/// Every part that is needed of the set at `paths`.
+pub fn storymem_parts(paths: &StoryMemPaths, lora: LoraSettings) -> Vec<Part> {
+    let mut parts = experts(folders::TEXT_TO_VIDEO, &paths.text_to_video);
+    let mut shared = (folders::TEXT_TO_VIDEO, paths.text_to_video.as_path());
+    if let Some(folder) = &paths.image_to_video {
+        parts.extend(experts(folders::IMAGE_TO_VIDEO, folder));
+        shared = (folders::IMAGE_TO_VIDEO, folder);
+    }
+    let (pipeline, folder) = shared;
+    parts.push(component(
+        pipeline,
+        folder,
+        "vae",
+        "pictures to latents and back",
+    ));
+    parts.push(component(
+        pipeline,
+        folder,
+        "text_encoder",
+        "what prompts mean",
+    ));
+    parts.push(tokenizer(pipeline, folder));
+    if let Some(clip) = &paths.clip {
+        parts.push(Part {
+            name: folders::CLIP.to_owned(),
+            purpose: "CLIP ViT-B/32, tells keyframes apart",
+            place: clip.clone(),
+            problem: problem_of(clip),
+        });
+    }
+    if let Some(folder) = &paths.aesthetic {
+        parts.extend(predictor(folder));
+    }
+    if let (Some(folder), Some(pipeline)) = (&paths.lora, &paths.image_to_video) {
+        parts.extend(adapters(folder, pipeline, lora));
+    }
+    parts
+}
+
+/// The transformers of a pipeline: two, unless its index says that it has one.
+fn experts(pipeline: &str, folder: &Path) -> Vec<Part> {
+    let high = component(pipeline, folder, "transformer", "its high-noise expert");
+    let low = component(pipeline, folder, "transformer_2", "its low-noise expert");
+    let is_only = !low.place.is_dir() && has_one_expert(folder).unwrap_or(false);
+    match is_only {
+        true => vec![high],
+        false => vec![high, low],
+    }
+}
+
+fn component(pipeline: &str, folder: &Path, name: &str, purpose: &'static str) -> Part {
+    let place = component_folder(folder, name);
+    Part {
+        name: format!("{pipeline}/{name}"),
+        purpose,
+        problem: problem_of(&place),
+        place,
+    }
+}
+
+/// What keeps a component from being opened.
+fn problem_of(folder: &Path) -> Option<String> {
+    match folder.is_dir() {
+        true => Checkpoint::open(folder)
+            .err()
+            .map(|error| error.to_string()),
+        false => Some(format!("there is no folder {}", folder.display())),
+    }
+}
+
+fn tokenizer(pipeline: &str, folder: &Path) -> Part {
+    let place = component_folder(folder, "tokenizer");
+    let file = place.join("tokenizer.json");
+    Part {
+        name: format!("{pipeline}/tokenizer"),
+        purpose: "words to numbers",
+        problem: (!file.is_file()).then(|| format!("there is no file {}", file.display())),
+        place,
+    }
+}
+
+/// Tower and head of the predictor of quality, which must fit each other.
+fn predictor(folder: &Path) -> [Part; 2] {
+    let clip = AestheticHead::check_clip(folder);
+    let head = AestheticHead::check_head(folder, clip.as_ref().ok().copied());
+    let part = |name: &str, purpose, place: &str, problem: Option<String>| Part {
+        name: format!("{}/{name}", folders::AESTHETIC),
+        purpose,
+        place: folder.join(place),
+        problem,
+    };
+    let said = |error: ModelError| error.to_string();
+    [
+        part(
+            "clip",
+            "CLIP ViT-L/14, sees how good a frame is",
+            AestheticHead::CLIP,
+            clip.err().map(said),
+        ),
+        part(
+            "head",
+            "LAION's predictor, says how good it is",
+            AestheticHead::HEAD,
+            head.err().map(said),
+        ),
+    ]
+}
+
+fn adapters(folder: &Path, pipeline: &Path, settings: LoraSettings) -> Vec<Part> {
+    let is_there = |expert: AdaptedExpert| component_folder(pipeline, expert.component()).is_dir();
+    let is_only = !is_there(AdaptedExpert::Low);
+    let experts = AdaptedExpert::ALL.into_iter();
+    let needed = experts.filter(|expert| *expert == AdaptedExpert::High || is_there(*expert));
+    let part = |expert: AdaptedExpert| {
+        let file = adapter_file(folder, expert, is_only);
+        let checked = file.and_then(|file| check_adapter(&file, settings).map(|()| file));
+        let (place, problem) = match checked {
+            Ok(file) => (file, None),
+            Err(error) => (folder.to_owned(), Some(error.to_string())),
+        };
+        Part {
+            name: format!("lora/{}", expert.name()),
+            purpose: "teaches the expert to look at memory",
+            place,
+            problem,
+        }
+    };
+    needed.map(part).collect()
+}
+
+/// What a person should know who has a set at `dir` in which something is missing.
+pub fn advice(dir: &Path, parts: &[Part]) -> Vec<String> {
+    let mut lines = Vec::new();
+    if !dir.is_dir() {
+        let here = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
+        lines.push(format!(
+            "there is no folder {}; models.dir is relative to the current folder",
+            here.display()
+        ));
+    }
+    if looks_like_pipeline(dir) {
+        lines.push(format!(
+            "{} is a pipeline itself; models.dir is the folder above it, which holds {}, {} and {}",
+            dir.display(),
+            folders::TEXT_TO_VIDEO,
+            folders::IMAGE_TO_VIDEO,
+            folders::CLIP
+        ));
+    }
+    for (pipeline, repository) in PIPELINES {
+        let folder = dir.join(pipeline);
+        let prefix = format!("{pipeline}/");
+        let is_broken = |part: &&Part| part.name.starts_with(&prefix) && part.problem.is_some();
+        if !parts.iter().any(|part| is_broken(&part)) {
+            continue;
+        }
+        lines.extend(of_original_layout(&folder, repository));
+        if !folder.exists() {
+            lines.extend(other_names(dir, pipeline));
+        }
+    }
+    let is_broken =
+        |part: &Part| part.problem.is_some() && part.name.starts_with(folders::AESTHETIC);
+    if parts.iter().any(is_broken) {
+        lines.push(format!(
+            "memory.scorer = \"aesthetic\" needs {}; memory.scorer = \"rule\" needs nothing",
+            dir.join(folders::AESTHETIC).display()
+        ));
+    }
+    lines.push("docs/checkpoints.md says where to get every part and where it lies".to_owned());
+    lines
+}
+
+/// The pipelines of a set and the repositories that they are published in.
+const PIPELINES: [(&str, &str); 2] = [
+    (folders::TEXT_TO_VIDEO, "Wan-AI/Wan2.2-T2V-A14B-Diffusers"),
+    (folders::IMAGE_TO_VIDEO, "Wan-AI/Wan2.2-I2V-A14B-Diffusers"),
+];
+
+/// What to tell of a folder in the layout of the original release.
+fn of_original_layout(folder: &Path, repository: &str) -> Option<String> {
+    let pickles = pickles_in(folder);
+    let has_experts = ["high_noise_model", "low_noise_model"]
+        .iter()
+        .any(|name| folder.join(name).is_dir());
+    if !has_experts && pickles.is_empty() {
+        return None;
+    }
+    let pickles = match pickles.is_empty() {
+        true => String::new(),
+        false => format!(" (its pickles {} are not read)", pickles.join(", ")),
+    };
+    Some(format!(
+        "{} is in the original layout of Wan{pickles}; its experts can be used as they are, the rest \
+         comes from {repository}, the same model in the layout of diffusers",
+        folder.display()
+    ))
+}
+
+/// Files that only Python can read, and only by running what is in them.
+fn pickles_in(folder: &Path) -> Vec<String> {
+    let is_pickle = |path: &PathBuf| {
+        let ending = path.extension().and_then(|ending| ending.to_str());
+        ending.is_some_and(|ending| ["pth", "pt", "ckpt", "bin"].contains(&ending))
+    };
+    let mut names: Vec<String> = entries(folder)
+        .into_iter()
+        .filter(is_pickle)
+        .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
+        .collect();
+    names.sort();
+    names
+}
+
+fn looks_like_pipeline(folder: &Path) -> bool {
+    ["model_index.json", "transformer", "high_noise_model"]
+        .iter()
+        .any(|name| folder.join(name).exists())
+}
+
+/// Folders beside the wanted one that look as if they were it.
+fn other_names(dir: &Path, pipeline: &str) -> Option<String> {
+    let looks_so = |path: &PathBuf| {
+        let name = path
+            .file_name()
+            .map(|name| name.to_string_lossy().to_lowercase());
+        path.is_dir() && name.is_some_and(|name| name.contains(pipeline))
+    };
+    let found = entries(dir).into_iter().find(looks_so)?;
+    Some(format!(
+        "{} may be what is wanted: call it {pipeline}, or make a link of that name",
+        found.display()
+    ))
+}
+
+/// What is in a folder; nothing if it cannot be read.
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten();
+    entries.flatten().map(|entry| entry.path()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::method::storymem::storymem_paths;
+    use storyloom_models::tiny::init_tiny;
+    use storyloom_nn::lora::LoraScaling;
+    use storyloom_story::{Method, Seed};
+
+    const SETTINGS: LoraSettings = LoraSettings {
+        alpha: None,
+        scaling: LoraScaling::Files,
+        merge: true,
+    };
+
+    fn tiny() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        init_tiny(folder.path(), Method::StoryMem, Seed(3)).unwrap();
+        folder
+    }
+
+    fn look(dir: &Path) -> (Vec<String>, Vec<String>) {
+        let parts = storymem_parts(&storymem_paths(dir, Some(dir.join("lora"))), SETTINGS);
+        let missing = parts.iter().filter(|part| part.problem.is_some());
+        let missing = missing.map(|part| part.name.clone()).collect();
+        (missing, advice(dir, &parts))
+    }
+
+    #[test]
+    fn a_whole_set_has_every_part() {
+        let folder = tiny();
+        let paths = storymem_paths(folder.path(), Some(folder.path().join("lora")));
+        let parts = storymem_parts(&paths, SETTINGS);
+        assert!(parts.iter().all(|part| part.problem.is_none()), "{parts:?}");
+        let names: Vec<_> = parts.iter().map(|part| part.name.as_str()).collect();
+        assert_eq!(names.len(), 10, "{names:?}");
+        // Without memory the parts that it alone needs are not among them.
+        let alone = StoryMemPaths {
+            image_to_video: None,
+            clip: None,
+            ..paths
+        };
+        let parts = storymem_parts(&alone, SETTINGS);
+        let names: Vec<_> = parts.iter().map(|part| part.name.as_str()).collect();
+        let wanted = [
+            "transformer",
+            "transformer_2",
+            "vae",
+            "text_encoder",
+            "tokenizer",
+        ];
+        assert_eq!(names, wanted.map(|name| format!("t2v/{name}")));
+        assert!(parts.iter().all(|part| part.problem.is_none()), "{parts:?}");
+    }
+
+    #[test]
+    fn everything_that_is_missing_is_told_at_once() {
+        let folder = tiny();
+        for name in ["i2v/vae", "i2v/tokenizer", "t2v/transformer_2", "clip"] {
+            std::fs::remove_dir_all(folder.path().join(name)).unwrap();
+        }
+        std::fs::remove_file(folder.path().join("lora/backbone_low_noise.safetensors")).unwrap();
+        let (missing, lines) = look(folder.path());
+        let wanted = [
+            "t2v/transformer_2",
+            "i2v/vae",
+            "i2v/tokenizer",
+            "clip",
+            "lora/backbone_low_noise",
+        ];
+        assert_eq!(missing, wanted);
+        assert_eq!(lines.len(), 1, "{lines:?}");
+    }
+
+    #[test]
+    fn the_predictor_of_quality_is_looked_at_where_it_is_asked_for() {
+        let folder = tiny();
+        let aesthetic = folder.path().join(folders::AESTHETIC);
+        let paths = StoryMemPaths {
+            aesthetic: Some(aesthetic.clone()),
+            ..storymem_paths(folder.path(), None)
+        };
+        let look = || {
+            let parts = storymem_parts(&paths, SETTINGS);
+            let broken = parts
+                .iter()
+                .filter_map(|part| Some((part.name.clone(), part.problem.clone()?)));
+            (
+                broken.collect::<Vec<_>>(),
+                advice(folder.path(), &parts).join("\n"),
+            )
+        };
+        assert_eq!(look().0, []);
+        std::fs::remove_dir_all(&aesthetic).unwrap();
+        let (broken, lines) = look();
+        let names: Vec<&str> = broken.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["aesthetic/clip", "aesthetic/head"]);
+        assert!(
+            broken[0].1.contains("openai/clip-vit-large-patch14"),
+            "{broken:?}"
+        );
+        assert!(lines.contains("memory.scorer = \"rule\""), "{lines}");
+    }
+
+    #[test]
+    fn the_original_layout_is_known_by_sight() {
+        let folder = tiny();
+        let i2v = folder.path().join("i2v");
+        let rename = |from: &str, to: &str| std::fs::rename(i2v.join(from), i2v.join(to)).unwrap();
+        rename("transformer", "high_noise_model");
+        rename("transformer_2", "low_noise_model");
+        std::fs::create_dir(i2v.join("google")).unwrap();
+        rename("tokenizer", "google/umt5-xxl");
+        // The experts and the tokenizer are used as they are.
+        assert_eq!(look(folder.path()).0, Vec::<String>::new());
+        std::fs::remove_dir_all(i2v.join("vae")).unwrap();
+        std::fs::write(i2v.join("Wan2.1_VAE.pth"), "PK").unwrap();
+        let (missing, lines) = look(folder.path());
+        assert_eq!(missing, ["i2v/vae"]);
+        let said = lines.join("\n");
+        assert!(
+            said.contains("original layout of Wan (its pickles Wan2.1_VAE.pth"),
+            "{said}"
+        );
+        assert!(said.contains("Wan2.2-I2V-A14B-Diffusers"), "{said}");
+    }
+
+    #[test]
+    fn folders_that_are_something_else_are_named() {
+        let folder = tiny();
+        let (missing, lines) = look(&folder.path().join("i2v"));
+        assert!(missing.len() >= 9, "{missing:?}");
+        assert!(lines[0].contains("is a pipeline itself"), "{lines:?}");
+        let nowhere = folder.path().join("nowhere");
+        assert!(look(&nowhere).1[0].contains("there is no folder"));
+        let other = folder.path().join("Wan2.2-T2V-A14B-Diffusers");
+        std::fs::rename(folder.path().join("t2v"), other).unwrap();
+        let said = look(folder.path()).1.join("\n");
+        assert!(
+            said.contains("T2V-A14B-Diffusers may be what is wanted: call it t2v"),
+            "{said}"
+        );
+    }
+}

@@ -1,0 +1,114 @@
+//! The shape of a vision tower, from `config.json`.
+
+use serde::Deserialize;
+
+use storyloom_nn::checkpoint::Checkpoint;
+use storyloom_nn::error::{ModelError, Result};
+use storyloom_nn::layers::Activation;
+
+/// Shape of a CLIP vision tower; the defaults are those of transformers, ViT-B/32.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct ClipVisionConfig {
+    /// Width of the residual stream.
+    pub hidden_size: i64,
+    /// Hidden width of the feed-forward layers.
+    pub intermediate_size: i64,
+    /// Width of the projected embedding.
+    pub projection_dim: i64,
+    /// Number of layers.
+    pub num_hidden_layers: i64,
+    /// Attention heads.
+    pub num_attention_heads: i64,
+    /// Colour channels; 3.
+    pub num_channels: i64,
+    /// Side of the square input, in pixels.
+    pub image_size: i64,
+    /// Side of a patch, in pixels.
+    pub patch_size: i64,
+    /// Activation of the feed-forward layers.
+    pub hidden_act: Activation,
+    /// Epsilon of the norms.
+    pub layer_norm_eps: f64,
+}
+
+impl Default for ClipVisionConfig {
+    fn default() -> Self {
+        Self {
+            hidden_size: 768,
+            intermediate_size: 3072,
+            projection_dim: 512,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            num_channels: 3,
+            image_size: 224,
+            patch_size: 32,
+            hidden_act: Activation::QuickGelu,
+            layer_norm_eps: 1e-5,
+        }
+    }
+}
+
+impl ClipVisionConfig {
+    /// Reads the config of a vision tower, or the `vision_config` inside that of a whole CLIP.
+    pub fn of(checkpoint: &Checkpoint) -> Result<Self> {
+        checkpoint.expect_class(&[
+            "CLIPVisionModelWithProjection",
+            "CLIPVisionModel",
+            "CLIPModel",
+        ])?;
+        let raw = checkpoint.raw_config();
+        let nested = raw.get("vision_config");
+        let bad =
+            |reason: String| ModelError::bad_file(checkpoint.folder().join("config.json"), reason);
+        let mut config: Self = serde_json::from_value(nested.unwrap_or(raw).clone())
+            .map_err(|error| bad(error.to_string()))?;
+        // A whole CLIP states the width of the shared space beside its two towers.
+        if nested.is_some()
+            && let Some(width) = raw
+                .get("projection_dim")
+                .and_then(serde_json::Value::as_i64)
+        {
+            config.projection_dim = width;
+        }
+        config.check().map_err(bad)?;
+        Ok(config)
+    }
+
+    /// Patches along a side.
+    pub fn grid(&self) -> i64 {
+        self.image_size / self.patch_size
+    }
+
+    /// Tokens of a picture: the class token and one per patch.
+    pub fn tokens(&self) -> i64 {
+        1 + self.grid() * self.grid()
+    }
+
+    fn check(&self) -> Result<(), String> {
+        for (key, value) in [
+            ("hidden_size", self.hidden_size),
+            ("intermediate_size", self.intermediate_size),
+            ("projection_dim", self.projection_dim),
+            ("num_hidden_layers", self.num_hidden_layers),
+            ("num_attention_heads", self.num_attention_heads),
+            ("num_channels", self.num_channels),
+            ("patch_size", self.patch_size),
+            (
+                "image_size / patch_size",
+                self.image_size / self.patch_size.max(1),
+            ),
+        ] {
+            if value < 1 {
+                return Err(format!("{key} = {value} must be at least 1"));
+            }
+        }
+        if self.hidden_size % self.num_attention_heads != 0 {
+            let (width, heads) = (self.hidden_size, self.num_attention_heads);
+            return Err(format!(
+                "hidden_size = {width} is not divided by {heads} heads"
+            ));
+        }
+        Ok(())
+    }
+}

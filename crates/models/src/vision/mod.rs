@@ -1,0 +1,3 @@
+//! Networks that look at pictures.
+
+pub mod clip;
