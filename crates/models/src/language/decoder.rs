@@ -58,7 +58,7 @@ pub struct Decoder {
     blocks: Vec<Block>,
     norm: RmsNorm,
     head: Linear,
-    /// Have the other parts of the vocabulary, where it is shared.
+    /// The ranks that hold the other parts of the vocabulary, where it is shared.
     vocabulary: Peers,
     rotary: Rotary,
     key_heads: i64,
@@ -84,6 +84,8 @@ impl Block {
         })
     }
 
+    /// `hidden` `[batch, tokens, width]` f32 to the same; `index` is the number of the block in the cache.
+    /// Two sums over the ranks that share the model.
     fn forward(&self, mut hidden: Tensor, pass: &mut Pass, index: usize) -> Result<Tensor> {
         let normed = self.attention_norm.forward_rows(&hidden)?;
         let attended = self.attention.forward(&normed, pass, index)?;

@@ -132,7 +132,7 @@ pub(super) struct Experts {
     router: Linear,
     experts: Vec<Gated>,
     config: ExpertConfig,
-    /// Have the other parts of every expert.
+    /// The ranks that hold the other parts of every expert.
     peers: Peers,
 }
 
@@ -157,6 +157,8 @@ impl Experts {
         })
     }
 
+    /// `[batch, tokens, width]` to the same, f32: each token by the experts that the router chose; one sum
+    /// over the ranks.
     fn forward(&self, hidden: &Tensor) -> Result<Tensor> {
         let size = hidden.size();
         let hidden = hidden.f_reshape([-1, size.last().copied().unwrap_or(1)])?;

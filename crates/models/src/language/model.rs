@@ -25,7 +25,7 @@ pub struct LanguageSettings {
     pub device: Device,
     /// Element type of the weights. On the CPU bf16 weights compute in f32.
     pub kind: Kind,
-    /// Have the other parts of every layer; alone by default. All of them load the same folder;
+    /// The ranks that hold the other parts of every layer; alone by default. All of them load the same folder;
     /// then the first one makes texts, and the others [follow](LanguageModel::follow).
     pub peers: Peers,
 }

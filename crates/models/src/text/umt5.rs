@@ -252,6 +252,8 @@ impl Layer {
         })
     }
 
+    /// `hidden` `[batch, rows, width]` f32 to the same. `buckets` `[rows, rows]` are those of the
+    /// relative positions, `mask` `[batch, 1, 1, rows]` is added to the scores. Whole on one rank.
     fn forward(
         &self,
         hidden: &Tensor,

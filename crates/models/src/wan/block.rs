@@ -149,7 +149,7 @@ struct Projections {
     key_norm: RmsNorm,
     /// Of this rank.
     heads: i64,
-    /// Have the other heads.
+    /// The ranks that hold the other heads.
     peers: Peers,
 }
 
@@ -205,7 +205,7 @@ impl Projections {
 #[derive(Debug)]
 struct SelfAttention {
     projections: Projections,
-    /// Have the other tokens.
+    /// The ranks that hold the other tokens.
     sequence: Peers,
 }
 
@@ -217,6 +217,9 @@ impl SelfAttention {
         })
     }
 
+    /// `hidden` `[batch, tokens, model]`, normalised, this rank's tokens, to the same in f32. Ranks that
+    /// share the tokens exchange them for heads and back; those that share the layer sum the squares for
+    /// the norms, and the result.
     /// `tokens` is how many there are on all ranks together.
     fn forward(&self, hidden: &Tensor, rotary: &RotaryTable, tokens: i64) -> Result<Tensor> {
         let p = &self.projections;
@@ -373,7 +376,9 @@ impl CrossAttention {
         })
     }
 
-    /// No rotary positions, no mask; text and image are two attentions whose results are added.
+    /// `hidden` `[batch, tokens, model]`, normalised, to the same in f32: this rank's tokens and heads;
+    /// the ranks that share the layer sum the squares for the norms, and the result. No rotary
+    /// positions, no mask; text and image are two attentions whose results are added.
     fn forward(&self, hidden: &Tensor, context: &BlockContext) -> Result<Tensor> {
         let p = &self.projections;
         let query = timed(Part::Inputs, || p.query.forward_rounded(hidden))?;
@@ -406,6 +411,8 @@ impl FeedForward {
         })
     }
 
+    /// `[batch, tokens, model]`, normalised, to the same in f32: this rank's tokens. The hidden
+    /// channels are this rank's part; one sum over the ranks that share the layer.
     fn forward(&self, input: &Tensor) -> Result<Tensor> {
         let product = |linear: &Linear, input: &Tensor| {
             timed(Part::FeedForward, || linear.forward_rounded(input))

@@ -129,6 +129,7 @@ impl TextEmbed {
         }))
     }
 
+    /// `[batch, rows, text]` f32 to `[batch, rows, model]` f32; whole on every rank.
     pub(super) fn forward(&self, text: &Tensor) -> Result<Tensor> {
         let hidden = Activation::GeluTanh.apply(self.first.forward(text)?)?;
         self.second.forward(&hidden)

@@ -28,7 +28,7 @@ pub struct WanTransformer {
     blocks: Vec<WanBlock>,
     head_table: Tensor,
     head: Linear,
-    /// Have the other tokens of each forward.
+    /// The ranks that hold the other tokens of each forward.
     sequence: Peers,
     bytes_read: usize,
 }

@@ -27,6 +27,8 @@ impl ChannelNorm {
         })
     }
 
+    /// `[n, channels, …]` f32, of the rank that the norm was loaded for, to the same. Each position on
+    /// its own: a whole clip, a chunk or a strip of rows; no collective.
     pub(super) fn forward(&self, input: &Tensor) -> Result<Tensor> {
         let length = input.f_norm_scalaropt_dim(2.0, [1_i64].as_slice(), true)?;
         if gradients::are_wanted() {
@@ -63,6 +65,9 @@ impl ResidualBlock {
         })
     }
 
+    /// `[1, inputs, t, h, w]` f32 to the same with `outputs` channels. A whole clip or a chunk: reads
+    /// and replaces two frames of `cache` for each of the two convolutions. Rows may lie on several
+    /// ranks, whose convolutions exchange the rows at their edges.
     pub(super) fn forward(&self, input: &Tensor, cache: &mut StreamCache) -> Result<Tensor> {
         let hidden = self.norm1.forward(input)?.f_silu_()?;
         let hidden = self.conv1.forward(&hidden, cache)?;
@@ -101,6 +106,7 @@ impl CausalConv2d {
         })
     }
 
+    /// `[frames, inputs, h, w]` f32 to the same with `outputs` channels; no collective.
     fn forward(&self, frames: &Tensor) -> Result<Tensor> {
         Ok(frames.f_conv2d(&self.weight, Some(&self.bias), [1, 1], [0, 0], [1, 1], 1)?)
     }
@@ -116,7 +122,9 @@ impl FrameAttention {
         })
     }
 
-    /// Where the rows lie on several ranks, each asks with its own positions about those of all.
+    /// `[1, channels, t, h, w]` f32 to the same; each frame on its own, so that nothing is kept.
+    /// Where the rows lie on several ranks, each asks with its own positions about those of all: keys
+    /// and values are gathered.
     fn forward(&self, input: &Tensor, cache: &StreamCache) -> Result<Tensor> {
         let frames = to_frames(input)?;
         let (count, channels, height, width) = frames.size4()?;
@@ -164,6 +172,7 @@ impl MidBlock {
         })
     }
 
+    /// `[1, channels, t, h, w]` f32 to the same. A whole clip or a chunk, as its parts.
     pub(super) fn forward(&self, input: &Tensor, cache: &mut StreamCache) -> Result<Tensor> {
         let hidden = self.first.forward(input, cache)?;
         self.second

@@ -99,6 +99,8 @@ fn load_stages(weights: &Weights, config: &VaeConfig, widths: &[i64]) -> Result<
 }
 
 impl UpStage {
+    /// `[1, inputs, t, h, w]` f32 to `outputs` channels and, but for the last stage, twice the rows and
+    /// columns, and twice the time where the stage doubles it. A chunk, or a strip of its rows.
     fn forward(&self, input: &Tensor, cache: &mut StreamCache) -> Result<Tensor> {
         let mut hidden = input.shallow_clone();
         for block in &self.blocks {

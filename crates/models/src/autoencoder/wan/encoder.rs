@@ -115,6 +115,8 @@ fn load_stages(weights: &Weights, config: &VaeConfig, widths: &[i64]) -> Result<
 }
 
 impl DownStage {
+    /// `[1, inputs, t, h, w]` f32 to `outputs` channels and, but for the last stage, half the rows and
+    /// columns, and half the time where the stage halves it. A chunk: replaces what its parts keep.
     fn forward(&self, input: &Tensor, cache: &mut StreamCache) -> Result<Tensor> {
         let mut hidden = input.shallow_clone();
         for block in &self.blocks {

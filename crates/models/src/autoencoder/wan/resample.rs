@@ -29,6 +29,9 @@ impl Downsample {
         })
     }
 
+    /// `[1, channels, t, h, w]` f32 to `[1, channels, t', h / 2, w / 2]`, all rows on this rank. Without
+    /// a time convolution `t' = t`; with one the first frame of a clip stays and every two behind it
+    /// become one: reads and replaces one frame of `cache`.
     pub(super) fn forward(&self, input: &Tensor, cache: &mut StreamCache) -> Result<Tensor> {
         let frames = to_frames(input)?.f_constant_pad_nd([0, 1, 0, 1])?;
         let halved = frames.f_conv2d(&self.weight, Some(&self.bias), [2, 2], [0, 0], [1, 1], 1)?;
@@ -80,6 +83,9 @@ impl Upsample {
         })
     }
 
+    /// `[1, inputs, t, h, w]` f32 to `[1, outputs, t', 2h, 2w]`. Without a time convolution `t' = t`;
+    /// with one every frame but the first of a clip becomes two: reads and replaces two frames of
+    /// `cache`. Where the rows lie on several ranks, the neighbours' rows at the edges are fetched.
     pub(super) fn forward(&self, input: &Tensor, cache: &mut StreamCache) -> Result<Tensor> {
         let doubled = match &self.time {
             Some(time) => double_time(input, time, cache)?,
@@ -152,6 +158,7 @@ impl AverageDown {
         })
     }
 
+    /// `[1, inputs, t, h, w]` f32 to `[1, outputs, t / time, h / space, w / space]`, rounded up in time.
     /// Time is padded with zeros in front of a clip's first chunk, the only one of odd length.
     pub(super) fn forward(&self, input: &Tensor) -> Result<Tensor> {
         let missing = (self.time - input.size()[2] % self.time) % self.time;
@@ -193,7 +200,8 @@ impl DuplicateUp {
         })
     }
 
-    /// The first `time - 1` frames of a clip are dropped.
+    /// `[1, inputs, t, h, w]` f32 to `[1, outputs, t * time, h * space, w * space]`; of the first chunk
+    /// of a clip the first `time - 1` frames are dropped. Strips of rows are done on their own.
     pub(super) fn forward(&self, input: &Tensor, first_chunk: bool) -> Result<Tensor> {
         let (batch, _, frames, height, width) = input.size5()?;
         let (ft, fs) = (self.time, self.space);
