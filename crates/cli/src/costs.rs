@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use storyloom_models::sampler::{Expert, SamplerSettings, Schedule};
+use storyloom_models::sampler::{SamplerSettings, Schedule};
 use storyloom_models::tiny::folders;
 use storyloom_models::wan::WanConfig;
 use storyloom_nn::checkpoint::component_folder;
@@ -219,15 +219,16 @@ pub fn samplings(sampler: &Sampler) -> Result<Samplings, Failure> {
             reference: sampler.reference,
             steps: steps as usize,
             shift,
-            boundary: Some(boundary),
         };
         let schedule = Schedule::new(&settings)?;
+        let high = schedule.steps_above(boundary);
+        let parts = [
+            (high, guidance.high),
+            (schedule.steps() - high, guidance.low),
+        ];
         // Guidance of exactly 1 needs no forward with the negative prompt.
-        let guided = |step: usize| match schedule.expert(step) {
-            Expert::High => guidance.high != 1.0,
-            Expert::Low => guidance.low != 1.0,
-        };
-        let twice = (0..schedule.steps()).filter(|&step| guided(step)).count();
+        let guided = parts.into_iter().filter(|(_, scale)| *scale != 1.0);
+        let twice: usize = guided.map(|(steps, _)| steps).sum();
         Ok::<_, Failure>(Sampling {
             steps,
             forwards: 1.0 + twice as f64 / f64::from(steps.max(1)),

@@ -3,9 +3,11 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use storyloom_engine::method::storymem::encode::Conditions;
-use storyloom_engine::method::storymem::{StoryMemEngine, StoryMemPaths, StoryMemSettings, serve};
+use storyloom_engine::method::storymem::{
+    DenoiseSettings, StoryMemEngine, StoryMemPaths, StoryMemSettings, serve,
+};
 use storyloom_engine::replica::Replica;
-use storyloom_engine::sampling::{DenoiseSettings, Standing};
+use storyloom_engine::sampling::LoopProgress;
 use storyloom_models::sampler::SamplerSettings;
 use storyloom_nn::ModelError;
 use storyloom_nn::checkpoint::Target;
@@ -163,8 +165,8 @@ fn settings(config: &EngineConfig, place: &Place) -> Result<StoryMemSettings, Fa
             reference: sampler.reference,
             steps: steps as usize,
             shift,
-            boundary: Some(boundary),
         },
+        boundary: Some(boundary),
         guidance_high: guidance.high,
         guidance_low: guidance.low,
     };
@@ -182,7 +184,7 @@ fn settings(config: &EngineConfig, place: &Place) -> Result<StoryMemSettings, Fa
         threads: place.threads(config.threads),
         share_decode: config.share_decode,
         widen: config.widen,
-        patience: config.collective_timeout,
+        collective_timeout: config.collective_timeout,
     })
 }
 
@@ -212,9 +214,9 @@ impl ShotEngine for TorchEngine {
         resume: Option<LoopState>,
         observer: &mut dyn StepObserver,
     ) -> Result<HostTensor, EngineError> {
-        let mut step = |standing: &Standing| {
-            let save = || standing.save().map_err(self.at(Stage::Denoise));
-            observer.step_finished(standing.done(), standing.total(), &save)
+        let mut step = |progress: &LoopProgress| {
+            let save = || progress.save().map_err(self.at(Stage::Denoise));
+            observer.step_finished(progress.done(), progress.total(), &save)
         };
         self.models
             .denoise(inputs, conditions, resume.as_ref(), &mut step)

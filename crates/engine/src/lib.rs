@@ -2,7 +2,9 @@
 //!
 //! Knows nothing of folders, records and retries.
 
+pub mod backbone;
 pub mod bench;
+pub mod guidance;
 pub mod method;
 pub mod replica;
 pub mod sampling;

@@ -307,7 +307,6 @@ fn schedulers() {
             reference,
             steps,
             shift,
-            boundary: None,
         };
         let schedule = Schedule::new(&settings).unwrap();
         let tensor = |values: &[f64]| Tensor::from_slice(values);
@@ -331,5 +330,56 @@ fn schedulers() {
             sample = solver.step(&velocity, &sample).unwrap();
             assert_close(&name, &sample, &tensor(expected), 1e-5);
         }
+    }
+}
+
+/// TI2V-5B samples with one transformer and a timestep for each token: the tokens of a given
+/// first frame stay at zero.
+#[test]
+fn the_way_of_ti2v_5b() {
+    use crate::sampler::{Reference, SamplerKind, SamplerSettings, Schedule, Solver};
+    let case = "pipeline-ti2v5b";
+    let io = golden_tensors(case, "io.safetensors");
+    let folder = golden(case).join("transformer");
+    let model = WanTransformer::open(&folder, CPU).unwrap();
+    let vae = AutoencoderKlWan::open(&golden("vae22").join("vae"), Device::Cpu).unwrap();
+    let settings = SamplerSettings {
+        kind: SamplerKind::UniPc,
+        reference: Reference::Diffusers,
+        steps: 8,
+        shift: 5.0,
+    };
+    let schedule = Schedule::new(&settings).unwrap();
+    let contexts = ["prompt_embeds", "negative_prompt_embeds"]
+        .map(|name| model.prepare_context(&io[name], None).unwrap());
+    let frame = io["image_tensor"].unsqueeze(2);
+    let given = vae.normalize(&vae.encode(&frame).unwrap()).unwrap();
+    let first = Tensor::zeros_like(&io["latents"]);
+    let _ = first.narrow(2, 0, 1).fill_(1.0);
+    for (with_image, expected) in [(false, "output_latents_t2v"), (true, "output_latents_i2v")] {
+        let placed = |sample: &Tensor| match with_image {
+            true => sample.where_self(&first.eq(0.0), &given.expand_as(sample)),
+            false => sample.shallow_clone(),
+        };
+        let mut solver = Solver::new(settings.kind, &schedule);
+        let mut sample = io["latents"].shallow_clone();
+        for &time in schedule.timesteps() {
+            // Three latent frames of one by two tokens.
+            let still = if with_image { 0.0 } else { time };
+            let times = [still, still, time, time, time, time];
+            let timestep = Tensor::from_slice(&times).unsqueeze(0);
+            let hidden_states = placed(&sample);
+            let inputs = ForwardInputs {
+                hidden_states: &hidden_states,
+                timestep: &timestep,
+                temporal_positions: None,
+            };
+            let [positive, negative] =
+                [0, 1].map(|which: usize| model.forward(&inputs, &contexts[which]).unwrap());
+            let velocity = &negative + (positive - &negative) * 5.0;
+            sample = solver.step(&velocity, &sample).unwrap();
+        }
+        let error = relative_error(&placed(&sample), &io[expected]);
+        assert!(error < 1e-4, "{expected}: {error:.2e}");
     }
 }

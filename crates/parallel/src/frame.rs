@@ -14,7 +14,7 @@ const MARK: [u8; 8] = *b"slranks\x02";
 
 /// The version of this program and of what its ranks say to each other: those of different ones are
 /// no world. Every version since the first hears this much of a greeting, and says so.
-pub(crate) const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (protocol 4)");
+pub(crate) const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (protocol 5)");
 
 /// Longest message that is read of one who may be a stranger.
 pub(crate) const LONGEST_GREETING: usize = 4 << 10;

@@ -31,6 +31,7 @@ pub mod seed;
 pub mod stage;
 mod table;
 pub mod video;
+pub mod work;
 
 pub use brief::{Brief, BriefKind, Language};
 pub use clean::plain_text;
@@ -53,3 +54,4 @@ pub use seed::Seed;
 pub use stage::{ErrorClass, Outlook, Stage};
 pub use table::Separator;
 pub use video::{Resolution, VideoSpec};
+pub use work::{NetworkWork, PartFlops, TransformerShape};

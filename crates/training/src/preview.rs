@@ -142,7 +142,6 @@ fn sample(
         reference: Reference::Wan,
         steps,
         shift,
-        boundary: None,
     };
     let schedule = Schedule::new(&settings)?;
     let mut solver = Solver::new(settings.kind, &schedule);

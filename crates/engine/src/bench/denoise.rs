@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use serde::Serialize;
-use storyloom_models::wan::{ForwardInputs, PartFlops, WanConfig, WanTransformer};
+use storyloom_models::wan::{ForwardInputs, WanConfig, WanTransformer};
 use storyloom_nn::checkpoint::{Checkpoint, Target};
 use storyloom_nn::error::Result;
 use storyloom_nn::layers::{
     AttentionChoice, PartSeconds, attention_choices, kernel_state, measure_parts, without_kernels,
 };
+use storyloom_story::PartFlops;
 use tch::{Device, Kind, Tensor};
 
 use super::{BenchSettings, Timing, noise};
@@ -149,13 +150,13 @@ fn measure(
     settings: &BenchSettings,
     not_fused: Option<String>,
 ) -> Result<DenoiseFigures> {
-    const TEXT_ROWS: i64 = 512;
+    const TEXT_ROWS: u32 = 512;
     let (model, device) = (&subject.model, settings.device);
     let config = model.config();
     let latent = config.latent(settings.clip);
     let [frames, height, width] = latent;
     let hidden_states = noise(device, &[1, config.in_channels, frames, height, width])?;
-    let text = noise(device, &[1, TEXT_ROWS, config.text_dim])?;
+    let text = noise(device, &[1, i64::from(TEXT_ROWS), config.text_dim])?;
     let timestep = Tensor::f_from_slice(&[500_i64])?;
     let context = settings.time(|| model.prepare_context(&text, None).map(drop))?;
     let prepared = model.prepare_context(&text, None)?;

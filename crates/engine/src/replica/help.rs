@@ -1,5 +1,5 @@
-//! The tail of a night: replicas without a story of their own take over the negative prompt of
-//! those that still have one.
+//! The end of a run: replicas without a story of their own take over the negative conditions of those
+//! that still have one.
 //!
 //! An idle leader offers itself to one other leader at a time. A leader that samples looks for
 //! offers between two steps, and from then on lets the other compute half of the guidance until
@@ -9,33 +9,15 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-use storyloom_models::sampler::Expert;
-use storyloom_nn::error::Result;
+use storyloom_nn::error::{ModelError, Result};
 use storyloom_parallel::{CommError, Group};
 use tch::Device;
 
-use crate::replica::Pipeline;
-use crate::replica::wire::{Tensors, pack, unpack};
-
-/// What leaders tell each other.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) enum Help {
-    /// Nothing to do here: may I help?
-    Offer,
-    /// No, thank you.
-    Decline,
-    /// Yes: project this prompt.
-    Prepare { pipeline: Pipeline, expert: Expert },
-    /// One forward with it.
-    Forward { timestep: f64, positions: Vec<i64> },
-    /// The result.
-    Velocity,
-    /// That was all.
-    Release,
-    /// This leader has left.
-    Bye,
-}
+use super::conditions::{Branch, LoopConditions};
+use super::message::{HelpMessage, PREDICTION, SAMPLE};
+use super::team::Team;
+use super::wire::{Tensors, pack, take, unpack};
+use crate::backbone::{NetworkId, Networks, Prepared, Step, StepInput};
 
 /// The leaders of a world, seen from one of them.
 #[derive(Debug)]
@@ -44,28 +26,24 @@ pub(crate) struct Leaders {
     device: Device,
     gone: Mutex<BTreeSet<usize>>,
     /// How long a leader that was asked may take to answer.
-    patience: Duration,
+    timeout: Duration,
 }
 
 /// A message and who sent it.
-pub(crate) type Letter = (usize, Help, Tensors);
+pub(crate) type Received = (usize, HelpMessage, Tensors);
 
 impl Leaders {
-    pub(crate) fn new(group: Option<Group>, device: Device, patience: Duration) -> Self {
+    pub(crate) fn new(group: Option<Group>, device: Device, timeout: Duration) -> Self {
         Self {
             group: group.filter(|group| group.size() > 1),
             device,
             gone: Mutex::default(),
-            patience,
+            timeout,
         }
     }
 
     fn gone(&self) -> MutexGuard<'_, BTreeSet<usize>> {
         self.gone.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn patience(&self) -> Duration {
-        self.patience
     }
 
     /// The leaders that have not left.
@@ -86,28 +64,28 @@ impl Leaders {
         others.find(|other| Some(*other) > asked)
     }
 
-    pub(crate) fn send(&self, to: usize, help: &Help, tensors: &Tensors) -> Result<()> {
+    pub(crate) fn send(&self, to: usize, help: &HelpMessage, tensors: &Tensors) -> Result<()> {
         if let Some(group) = &self.group {
             group.send(to, &pack(help, tensors)?)?;
         }
         Ok(())
     }
 
-    pub(crate) fn say(&self, to: usize, help: &Help) -> Result<()> {
+    pub(crate) fn tell(&self, to: usize, help: &HelpMessage) -> Result<()> {
         self.send(to, help, &Tensors::new())
     }
 
-    /// The next message of a leader, if there is one within `patience`.
-    fn look(&self, from: usize, patience: Duration) -> Result<Option<(Help, Tensors)>> {
+    /// The next message of a leader, if there is one within `timeout`.
+    fn look(&self, from: usize, timeout: Duration) -> Result<Option<(HelpMessage, Tensors)>> {
         let Some(group) = &self.group else {
             return Ok(None);
         };
-        let (help, tensors) = match group.receive(from, Some(patience)) {
+        let (help, tensors) = match group.receive(from, Some(timeout)) {
             Ok(message) => unpack(&message, self.device)?,
             Err(CommError::Late { .. }) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        if help == Help::Bye {
+        if help == HelpMessage::Bye {
             self.gone().insert(from);
         }
         Ok(Some((help, tensors)))
@@ -120,11 +98,11 @@ impl Leaders {
             let Some((help, _)) = self.look(other, Duration::ZERO)? else {
                 continue;
             };
-            if help == Help::Offer {
+            if help == HelpMessage::Offer {
                 if wanted && accepted.is_none() {
                     accepted = Some(other);
                 } else {
-                    self.say(other, &Help::Decline)?;
+                    self.tell(other, &HelpMessage::Decline)?;
                 }
             }
         }
@@ -132,23 +110,23 @@ impl Leaders {
     }
 
     /// What the helper `from` computed. Offers of others are declined at the next step.
-    pub(crate) fn velocity(&self, from: usize) -> Result<Tensors> {
+    pub(crate) fn prediction(&self, from: usize) -> Result<Tensors> {
         let late = || {
-            storyloom_nn::error::ModelError::World(CommError::Late {
+            ModelError::World(CommError::Late {
                 group: "leaders".to_owned(),
                 operation: "half of a guided step".to_owned(),
                 ranks: vec![from],
-                seconds: self.patience.as_secs(),
+                seconds: self.timeout.as_secs(),
             })
         };
-        let (_, tensors) = self.look(from, self.patience)?.ok_or_else(late)?;
+        let (_, tensors) = self.look(from, self.timeout)?.ok_or_else(late)?;
         Ok(tensors)
     }
 
-    /// Waits for a message from anybody; `None` after the patience of all.
-    pub(crate) fn next(&self) -> Result<Option<Letter>> {
+    /// Waits for a message from anybody; `None` after the timeout.
+    pub(crate) fn next(&self) -> Result<Option<Received>> {
         let began = std::time::Instant::now();
-        while began.elapsed() < self.patience {
+        while began.elapsed() < self.timeout {
             for other in self.others() {
                 if let Some((help, tensors)) = self.look(other, Duration::ZERO)? {
                     return Ok(Some((other, help, tensors)));
@@ -164,9 +142,159 @@ impl Drop for Leaders {
     fn drop(&mut self) {
         for other in self.others() {
             // Whoever is gone need not be told.
-            let _ = self.say(other, &Help::Bye);
+            let _ = self.tell(other, &HelpMessage::Bye);
         }
     }
+}
+
+/// The leader of another replica who computes with the negative conditions, while it has nothing else
+/// to do. It is released when the loop ends, however that is.
+pub(crate) struct Helper<'a> {
+    leaders: Option<&'a Leaders>,
+    rank: Option<usize>,
+}
+
+impl<'a> Helper<'a> {
+    /// Nobody so far.
+    pub(crate) fn new(leaders: Option<&'a Leaders>) -> Self {
+        Self {
+            leaders,
+            rank: None,
+        }
+    }
+
+    pub(crate) fn is_there(&self) -> bool {
+        self.rank.is_some()
+    }
+
+    /// Looks for offers; whether one was accepted just now.
+    pub(crate) fn look(&mut self, wanted: bool) -> Result<bool> {
+        let Some(leaders) = self.leaders else {
+            return Ok(false);
+        };
+        let offered = leaders.offers(wanted && self.rank.is_none())?;
+        if let Some(rank) = offered {
+            tracing::info!("the leader of replica {rank} helps with the negative prompt");
+            self.rank = offered;
+        }
+        Ok(offered.is_some())
+    }
+
+    /// Lets the helper prepare conditions.
+    pub(crate) fn prepare(&self, network: NetworkId, conditions: &LoopConditions) -> Result<()> {
+        let tensors = conditions.tensors(false);
+        self.send(&HelpMessage::Prepare { network }, &tensors)
+    }
+
+    /// Lets the helper predict.
+    pub(crate) fn forward(&self, input: &StepInput) -> Result<()> {
+        let sample = Tensors::from([(SAMPLE.to_owned(), input.sample.shallow_clone())]);
+        self.send(&HelpMessage::Forward { step: input.step }, &sample)
+    }
+
+    /// What the helper predicted.
+    pub(crate) fn prediction(&self) -> Result<Tensors> {
+        match (self.leaders, self.rank) {
+            (Some(leaders), Some(rank)) => leaders.prediction(rank),
+            _ => Ok(Tensors::new()),
+        }
+    }
+
+    fn send(&self, help: &HelpMessage, tensors: &Tensors) -> Result<()> {
+        match (self.leaders, self.rank) {
+            (Some(leaders), Some(rank)) => leaders.send(rank, help, tensors),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Helper<'_> {
+    fn drop(&mut self) {
+        // A helper that is gone need not be released.
+        let _ = self.send(&HelpMessage::Release, &Tensors::new());
+    }
+}
+
+/// A leader without a story, who computes for another with its own replica.
+struct HelperSession<'a> {
+    networks: &'a Networks,
+    team: &'a Team,
+    network: NetworkId,
+    prepared: Prepared,
+}
+
+impl<'a> HelperSession<'a> {
+    /// Prepares the conditions in `tensors`.
+    fn prepare(
+        networks: &'a Networks,
+        team: &'a Team,
+        network: NetworkId,
+        tensors: Tensors,
+    ) -> Result<Self> {
+        let conditions = LoopConditions::of(tensors)?;
+        team.prepare(network, &conditions, false)?;
+        let model = networks.get(network)?;
+        Ok(Self {
+            networks,
+            team,
+            network,
+            prepared: model.prepare(&conditions.branch(Branch::Positive))?,
+        })
+    }
+
+    /// One prediction with them.
+    fn predict(&self, step: Step, mut tensors: Tensors) -> Result<Tensors> {
+        let sample = &take(&mut tensors, SAMPLE)?;
+        let input = StepInput { sample, step };
+        self.team.forward(self.network, &input, false)?;
+        let model = self.networks.get(self.network)?;
+        let prediction = model.predict(&input, &self.prepared)?;
+        Ok(Tensors::from([(PREDICTION.to_owned(), prediction)]))
+    }
+}
+
+/// Lets a replica without a story compute for another one, until that has finished its shot. `false`
+/// if nobody needs it.
+pub(crate) fn assist(networks: &Networks, team: &Team) -> Result<bool> {
+    let _guard = tch::no_grad_guard();
+    let Some(leaders) = team.leaders.as_deref() else {
+        return Ok(false);
+    };
+    let Some(mut asked) = leaders.after(None) else {
+        return Ok(false);
+    };
+    leaders.tell(asked, &HelpMessage::Offer)?;
+    let mut session: Option<HelperSession> = None;
+    while let Some((from, help, tensors)) = leaders.next()? {
+        match help {
+            // Idle as well, or late with its offer.
+            HelpMessage::Offer => leaders.tell(from, &HelpMessage::Decline)?,
+            HelpMessage::Prepare { network } => {
+                session = Some(HelperSession::prepare(networks, team, network, tensors)?);
+            }
+            HelpMessage::Forward { step } => {
+                if let Some(session) = &session {
+                    let prediction = session.predict(step, tensors)?;
+                    leaders.send(from, &HelpMessage::Prediction, &prediction)?;
+                }
+            }
+            HelpMessage::Release => return Ok(true),
+            HelpMessage::Decline | HelpMessage::Bye if from == asked && session.is_none() => {
+                let Some(next) = leaders.after(Some(asked)) else {
+                    return Ok(false);
+                };
+                asked = next;
+                leaders.tell(asked, &HelpMessage::Offer)?;
+            }
+            HelpMessage::Decline | HelpMessage::Bye | HelpMessage::Prediction => {}
+        }
+    }
+    Err(ModelError::World(CommError::Late {
+        group: "leaders".to_owned(),
+        operation: "an offer to help".to_owned(),
+        ranks: vec![asked],
+        seconds: leaders.timeout.as_secs(),
+    }))
 }
 
 #[cfg(test)]
@@ -189,10 +317,10 @@ mod tests {
         assert_eq!(last.after(Some(1)), None);
         drop(leaders.remove(1));
         let (from, help, _) = last.next().unwrap().unwrap();
-        assert_eq!((from, help), (1, Help::Bye));
-        leaders[0].say(2, &Help::Decline).unwrap();
+        assert_eq!((from, help), (1, HelpMessage::Bye));
+        leaders[0].tell(2, &HelpMessage::Decline).unwrap();
         let (from, help, _) = last.next().unwrap().unwrap();
-        assert_eq!((from, help), (0, Help::Decline));
+        assert_eq!((from, help), (0, HelpMessage::Decline));
         assert_eq!(last.after(Some(0)), None);
     }
 }

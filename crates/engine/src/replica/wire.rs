@@ -16,7 +16,7 @@ use storyloom_nn::tensor_file::{from_host, raw_bytes, to_host};
 const HEADER: &str = "header";
 
 /// Tensors of a message by name.
-pub(crate) type Tensors = BTreeMap<String, Tensor>;
+pub type Tensors = BTreeMap<String, Tensor>;
 
 fn wrong(error: impl std::fmt::Display) -> ModelError {
     ModelError::input("message between ranks", error.to_string())

@@ -1,14 +1,17 @@
-//! Sampling of flow-matching models: the grid of noise levels and the solvers that walk it.
+//! Sampling of diffusion models: the grid of noise levels and the solver that walks it.
 //!
 //! Throughout, `sigma` in [0, 1] is the share of noise, `alpha = 1 - sigma`,
-//! `lambda = ln(alpha) - ln(sigma)`, the model predicts the velocity `v = noise - clean`, and
-//! `m = x - sigma * v` is its estimate of the clean latents.
+//! `lambda = ln(alpha) - ln(sigma)`, a flow-matching model predicts the velocity
+//! `v = noise - clean`, and `m = x - sigma * v` is its estimate of the clean latents.
+//!
+//! Each grid is a file in `schedule/`, each solver one in `solver/`; a new one is its file and a row
+//! in [`schedule`] or [`solver`].
 
-mod schedule;
-mod solver;
+pub mod schedule;
+pub mod solver;
 
-pub use schedule::{Expert, SamplerSettings, Schedule};
-pub use solver::{Solver, SolverState};
+pub use schedule::{SamplerSettings, Schedule};
+pub use solver::{Solver, SolverMemory};
 
 use serde::{Deserialize, Serialize};
 
@@ -34,4 +37,15 @@ pub enum Reference {
     Wan,
     /// diffusers 0.42.
     Diffusers,
+}
+
+/// What a network predicts of a noisy sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Prediction {
+    /// The velocity of flow matching, `noise - clean`.
+    Velocity,
+    /// The noise in the sample.
+    Noise,
+    /// `v = alpha * noise - sigma * clean` of a variance-preserving process.
+    V,
 }

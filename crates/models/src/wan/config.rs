@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 use storyloom_parallel::topology::Degrees;
+use storyloom_story::{PartFlops, TransformerShape};
 
 use storyloom_nn::checkpoint::Checkpoint;
 use storyloom_nn::error::{ModelError, Result};
@@ -43,21 +44,6 @@ pub struct WanConfig {
     pub pos_embed_seq_len: Option<i64>,
     /// How queries and keys are normalised; only `rms_norm_across_heads` is known.
     pub qk_norm: Option<String>,
-}
-
-/// Floating-point operations of the parts of all blocks together.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct PartFlops {
-    /// What makes queries, keys and values.
-    pub input_products: f64,
-    /// Attention of the tokens to each other.
-    pub self_attention: f64,
-    /// Attention of the tokens to the text.
-    pub cross_attention: f64,
-    /// The products after the attentions.
-    pub output_products: f64,
-    /// The feed-forward layers.
-    pub feed_forward_products: f64,
 }
 
 impl Default for WanConfig {
@@ -241,32 +227,25 @@ impl WanConfig {
         std::array::from_fn(|axis| latent[axis] / self.patch_size[axis])
     }
 
-    /// Floating-point operations of one forward of one sample with prepared text, two per
-    /// multiply-add (specification `wan22`, section 6.1).
-    pub fn forward_flops(&self, latent: [i64; 3], text_rows: i64) -> f64 {
-        let parts = self.part_flops(latent, text_rows);
-        parts.input_products
-            + parts.self_attention
-            + parts.cross_attention
-            + parts.output_products
-            + parts.feed_forward_products
+    /// What decides the work of a forward, with `text_rows` rows of text.
+    pub fn shape(&self, text_rows: u32) -> TransformerShape {
+        let number = |value: i64| u32::try_from(value).unwrap_or(u32::MAX);
+        TransformerShape {
+            blocks: number(self.num_layers),
+            width: number(self.width()),
+            feed_forward: number(self.ffn_dim),
+            text_rows,
+        }
+    }
+
+    /// Floating-point operations of one forward of one sample with prepared text.
+    pub fn forward_flops(&self, latent: [i64; 3], text_rows: u32) -> f64 {
+        self.part_flops(latent, text_rows).sum()
     }
 
     /// The same by the parts of the blocks; only products and attentions count.
-    pub fn part_flops(&self, latent: [i64; 3], text_rows: i64) -> PartFlops {
-        let layers = self.num_layers as f64;
-        let tokens = self.tokens(latent) as f64;
-        let width = self.width() as f64;
-        let square = 2.0 * layers * tokens * width * width;
-        let attention = |keys: f64| 4.0 * layers * tokens * keys * width;
-        PartFlops {
-            // Queries, keys and values, and the queries to the text.
-            input_products: 4.0 * square,
-            self_attention: attention(tokens),
-            cross_attention: attention(text_rows as f64),
-            output_products: 2.0 * square,
-            feed_forward_products: 4.0 * layers * tokens * width * self.ffn_dim as f64,
-        }
+    pub fn part_flops(&self, latent: [i64; 3], text_rows: u32) -> PartFlops {
+        self.shape(text_rows).part_flops(self.tokens(latent) as f64)
     }
 
     fn check(&self) -> Result<(), String> {

@@ -9,5 +9,5 @@ mod transformer;
 pub use conditions::{
     MEMORY_STRIDE, condition_channels, condition_mask, latent_frames, temporal_positions,
 };
-pub use config::{PartFlops, WanConfig};
+pub use config::WanConfig;
 pub use transformer::{ForwardInputs, TextContext, WanTransformer};

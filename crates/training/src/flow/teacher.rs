@@ -32,7 +32,6 @@ impl Distil {
             reference: Reference::Wan,
             steps: self.steps,
             shift: self.shift,
-            boundary: None,
         };
         Ok(Schedule::new(&settings)?.sigmas().to_vec())
     }

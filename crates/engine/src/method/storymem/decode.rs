@@ -1,5 +1,7 @@
 //! Stage `decode`: latents become frames. The networks of `select` are here too.
 
+use std::path::Path;
+
 use storyloom_models::autoencoder::AutoencoderKlWan;
 use storyloom_models::scorer::{self, QualityScorer};
 use storyloom_models::vision::clip::{ClipVision, SelectionResize};
@@ -9,16 +11,27 @@ use storyloom_nn::image::{story_picture, to_pictures};
 use storyloom_nn::shard::Peers;
 use storyloom_nn::tensor_file::{from_host, to_host};
 use storyloom_story::{Clip, HostTensor, Resolution, RgbImage, ShotRequest};
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use super::encode::encode_picture;
-use crate::method::storymem::{StoryMemPaths, StoryMemSettings};
 
 /// Latent frames that go through the decoder at a time.
 const CHUNK: i64 = 1;
 
-/// Name of latents in messages between ranks.
-pub(crate) const LATENTS: &str = "latents";
+/// What the stages `decode` and `select` are made of.
+#[derive(Debug)]
+pub(super) struct DecoderParts<'a> {
+    /// The pipeline whose VAE is used.
+    pub(super) pipeline: &'a Path,
+    /// The vision tower that tells keyframes apart, if that is wanted.
+    pub(super) clip: Option<&'a Path>,
+    /// The predictor of quality; without one the rule serves.
+    pub(super) aesthetic: Option<&'a Path>,
+    /// Whose resize comes before the vision tower.
+    pub(super) resize: SelectionResize,
+    /// Where they are computed, all in f32.
+    pub(super) device: Device,
+}
 
 /// The networks of the stages `decode` and `select`.
 #[derive(Debug)]
@@ -29,31 +42,26 @@ pub struct Decoder {
     pub(super) scorer: Box<dyn QualityScorer>,
     /// What comes before the vision tower.
     pub(super) resize: SelectionResize,
-    /// Have the other rows of every picture.
+    /// The ranks that hold the other rows of every picture.
     rows: Peers,
 }
 
 impl Decoder {
     /// Loads VAE, vision tower and the score of quality. `rows` are the ranks that decode together with this one.
-    pub(crate) fn open(
-        paths: &StoryMemPaths,
-        settings: &StoryMemSettings,
-        rows: Peers,
-    ) -> Result<Self> {
-        let device = settings.target.device;
+    pub(super) fn open(parts: &DecoderParts, rows: Peers) -> Result<Self> {
+        let device = parts.device;
         let target = Target {
             device,
             ..Target::CPU_F32
         };
         Ok(Self {
-            vae: AutoencoderKlWan::open(&paths.shared().join("vae"), device)?,
-            clip: paths
+            vae: AutoencoderKlWan::open(&parts.pipeline.join("vae"), device)?,
+            clip: parts
                 .clip
-                .as_deref()
                 .map(|clip| ClipVision::open(clip, target))
                 .transpose()?,
-            scorer: scorer::open(paths.aesthetic.as_deref(), target)?,
-            resize: settings.selection_resize,
+            scorer: scorer::open(parts.aesthetic, target)?,
+            resize: parts.resize,
             rows,
         })
     }
@@ -80,7 +88,7 @@ impl Decoder {
 }
 
 /// Decodes normalised latents `[C, T, h, w]` together with the ranks that have the other rows.
-pub(crate) fn decode_rows(
+pub(super) fn decode_rows(
     vae: &AutoencoderKlWan,
     latents: &Tensor,
     rows: &Peers,

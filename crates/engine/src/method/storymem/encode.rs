@@ -1,6 +1,7 @@
 //! Stage `encode`: prompt and pictures become conditions.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use storyloom_models::autoencoder::AutoencoderKlWan;
 use storyloom_models::text::{DEFAULT_NEGATIVE_PROMPT, PromptEncoder};
@@ -12,18 +13,42 @@ use storyloom_nn::tensor_file::from_host;
 use storyloom_story::{Opening, Resolution, RgbImage, ShotInputs};
 use tch::{Kind, Tensor};
 
-use crate::method::storymem::{StoryMemPaths, StoryMemSettings, no_image_to_video};
-use crate::sampling::TextPair;
+use super::paths::no_image_to_video;
+
+/// Text rows of both prompts, `[1, rows, text_dim]` in f32, zero after each prompt's end.
+#[derive(Debug)]
+pub struct TextPair {
+    /// The prompt.
+    pub positive: Tensor,
+    /// What the picture should not be.
+    pub negative: Tensor,
+}
 
 /// What the sampling loop of a shot is conditioned on.
 #[derive(Debug)]
 pub struct Conditions {
-    pub(crate) text: TextPair,
-    /// `[1, 4 + C, memory + T, h, w]`; `None` for text to video.
-    pub(crate) pictures: Option<Tensor>,
+    pub(super) text: TextPair,
+    /// `[1, 4 + C, memory + T, h, w]` in f32; `None` for text to video.
+    pub(super) pictures: Option<Tensor>,
     /// Memory slots before the latents of the shot.
-    pub(crate) memory: usize,
-    pub(crate) positions: Vec<i64>,
+    pub(super) memory: usize,
+    /// Temporal positions of the memory slots and the `T` latent frames of the shot.
+    pub(super) positions: Vec<i64>,
+}
+
+/// What stage `encode` is made of.
+#[derive(Debug)]
+pub(super) struct EncoderParts<'a> {
+    /// The pipeline whose text encoder, tokenizer and VAE are used.
+    pub(super) pipeline: &'a Path,
+    /// Whether there is a pipeline for shots that see pictures.
+    pub(super) takes_pictures: bool,
+    /// The negative prompt; `None` takes that of the original Wan code.
+    pub(super) negative_prompt: Option<&'a str>,
+    /// Distance of memory pictures on the temporal axis.
+    pub(super) memory_stride: i64,
+    /// Kind and device of the text encoder; the VAE is f32.
+    pub(super) target: Target,
 }
 
 /// The networks of stage `encode`.
@@ -42,17 +67,17 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// Loads text encoder and VAE of the image-to-video pipeline, which are the other's too.
-    pub(crate) fn open(paths: &StoryMemPaths, settings: &StoryMemSettings) -> Result<Self> {
-        let target = settings.target;
-        let negative = settings.negative_prompt.as_deref();
+    /// Loads text encoder and VAE of a pipeline, which are those of both.
+    pub(super) fn open(parts: &EncoderParts) -> Result<Self> {
+        let negative = parts.negative_prompt.unwrap_or(DEFAULT_NEGATIVE_PROMPT);
+        let (pipeline, target) = (parts.pipeline, parts.target);
         Ok(Self {
             target,
-            memory_stride: settings.memory_stride,
-            negative_prompt: negative.unwrap_or(DEFAULT_NEGATIVE_PROMPT).to_owned(),
-            text: PromptEncoder::open(paths.shared(), target)?,
-            vae: AutoencoderKlWan::open(&paths.shared().join("vae"), target.device)?,
-            takes_pictures: paths.image_to_video.is_some(),
+            memory_stride: parts.memory_stride,
+            negative_prompt: negative.to_owned(),
+            text: PromptEncoder::open(pipeline, target)?,
+            vae: AutoencoderKlWan::open(&pipeline.join("vae"), target.device)?,
+            takes_pictures: parts.takes_pictures,
             negative: None,
             grey: HashMap::new(),
         })
@@ -154,7 +179,7 @@ impl Encoder {
 }
 
 /// A picture as one normalised latent frame `[C, 1, h, w]` at the story's size.
-pub(crate) fn encode_picture(
+pub(super) fn encode_picture(
     vae: &AutoencoderKlWan,
     picture: &RgbImage,
     size: Resolution,

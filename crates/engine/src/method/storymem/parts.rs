@@ -12,8 +12,8 @@ use storyloom_nn::error::ModelError;
 use storyloom_nn::lora::{LoraSettings, check_adapter};
 
 use super::adapters::{AdaptedExpert, adapter_file};
-use crate::method::storymem::StoryMemPaths;
-use crate::sampling::has_one_expert;
+use super::denoise::has_one_expert;
+use super::paths::StoryMemPaths;
 
 /// A part of a set of checkpoints.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -15,10 +15,9 @@ use storyloom_story::{
 };
 
 use crate::method::storymem::{
-    StoryMemEngine, StoryMemPaths, StoryMemSettings, serve, storymem_paths,
+    DenoiseSettings, StoryMemEngine, StoryMemPaths, StoryMemSettings, serve, storymem_paths,
 };
 use crate::replica::Replica;
-use crate::sampling::DenoiseSettings;
 
 const VIDEO: VideoSpec = VideoSpec {
     width: 64,
@@ -34,8 +33,8 @@ fn settings(share_decode: bool) -> StoryMemSettings {
             reference: Reference::Wan,
             steps: 4,
             shift,
-            boundary: Some(boundary),
         },
+        boundary: Some(boundary),
         guidance_high: 3.5,
         // The low-noise expert has no negative prompt here: both ways of a step are tried.
         guidance_low: 1.0,
@@ -56,7 +55,7 @@ fn settings(share_decode: bool) -> StoryMemSettings {
         threads: None,
         share_decode,
         widen: true,
-        patience: std::time::Duration::from_secs(120),
+        collective_timeout: std::time::Duration::from_secs(120),
     }
 }
 

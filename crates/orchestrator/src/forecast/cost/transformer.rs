@@ -1,6 +1,7 @@
 //! Work and traffic of the denoiser, counted (specification `wan22`, sections 6.1 and 6.4).
 
 use serde::{Deserialize, Serialize};
+use storyloom_story::{NetworkWork, TransformerShape};
 
 /// Operations in a TFLOP.
 const TERA: f64 = 1e12;
@@ -44,14 +45,15 @@ impl Transformer {
         f64::from(self.heads) * f64::from(self.head_width)
     }
 
-    /// Operations of one forward on `tokens`, two per multiply-add: matrix products, and
-    /// self-attention, which grows with the square of the tokens.
-    pub fn flops(&self, tokens: f64) -> (f64, f64) {
-        let (width, layers) = (self.width(), f64::from(self.layers));
-        let linear = tokens * width * (12.0 * width + 4.0 * f64::from(self.ffn));
-        let text = 4.0 * tokens * f64::from(self.text_rows) * width;
-        let attention = 4.0 * tokens * tokens * width;
-        (layers * (linear + text), layers * attention)
+    /// What one forward costs.
+    pub fn work(&self) -> NetworkWork {
+        let shape = TransformerShape {
+            blocks: self.layers,
+            width: self.heads.saturating_mul(self.head_width),
+            feed_forward: self.ffn,
+            text_rows: self.text_rows,
+        };
+        shape.work()
     }
 
     /// Parameters of the blocks and of the parts around them that ranks do not share.
@@ -160,7 +162,7 @@ pub fn forward_seconds(
     sharing: Sharing,
     tokens: f64,
 ) -> f64 {
-    let (linear, attention) = transformer.flops(tokens);
+    let (linear, attention) = transformer.work().flops(tokens);
     let work = linear / (rates.matmul_tflops * TERA) + attention / (rates.attention_tflops * TERA);
     let ranks = (sharing.tensor * sharing.sequence) as f64;
     work / ranks + traffic_seconds(transformer, links, sharing, tokens)
@@ -170,12 +172,13 @@ pub fn forward_seconds(
 /// ranks.
 pub fn traffic(transformer: &Transformer, sharing: Sharing, tokens: f64) -> (f64, f64) {
     let [tensor, sequence] = [sharing.tensor, sharing.sequence].map(|ranks| ranks as f64);
-    let layers = f64::from(transformer.layers);
-    let own = tokens / sequence * transformer.width() * BF16;
-    // Ring: the outputs of self-attention, of cross-attention and of the feed-forward.
-    let reduced = layers * 3.0 * own * 2.0 * (tensor - 1.0) / tensor;
-    // Queries, keys and values to the heads, and the result back to the tokens.
-    let exchanged = layers * 4.0 * own / tensor * (sequence - 1.0) / sequence;
+    let work = transformer.work();
+    let blocks = f64::from(work.blocks);
+    let [sums, exchanges] = [work.sums_per_block, work.exchanges_per_block].map(f64::from);
+    let own = tokens / sequence * f64::from(work.width) * BF16;
+    // A ring of ranks.
+    let reduced = blocks * sums * own * 2.0 * (tensor - 1.0) / tensor;
+    let exchanged = blocks * exchanges * own / tensor * (sequence - 1.0) / sequence;
     (reduced, exchanged)
 }
 
@@ -183,8 +186,9 @@ fn traffic_seconds(transformer: &Transformer, links: &Links, sharing: Sharing, t
     let (reduced, exchanged) = traffic(transformer, sharing, tokens);
     let mut seconds = exchanged / (links.all_to_all_gb_s * GIGA);
     if sharing.tensor > 1 {
-        // Two statistics of the query and key norms per block (`wan22`, section 6.3).
-        let small = 2.0 * f64::from(transformer.layers) * links.latency_us * 1e-6;
+        let work = transformer.work();
+        let small = f64::from(work.small_sums_per_block) * f64::from(work.blocks);
+        let small = small * links.latency_us * 1e-6;
         seconds += reduced / links.all_reduce(sharing.tensor) + small;
     }
     seconds
@@ -229,7 +233,7 @@ mod tests {
             (Transformer::default(), 32_760.0, 783.0, 879.0, 1_678.0),
             (Transformer::default(), 75_600.0, 1_807.0, 4_682.0, 6_523.0),
         ] {
-            let (products, squares) = model.flops(tokens);
+            let (products, squares) = model.work().flops(tokens);
             // What is left out (patches, head, time) counts most in the short sequence of the 5B.
             close((products + squares) / TERA, total, 0.007);
             close(squares / TERA, attention, 0.02);
@@ -244,7 +248,7 @@ mod tests {
     /// The 14B at 832x480x81, which everything else is derived from.
     #[test]
     fn work_of_the_14b() {
-        let (products, squares) = Transformer::default().flops(32_760.0);
+        let (products, squares) = Transformer::default().work().flops(32_760.0);
         close(products + squares, 1.678e15, 0.002);
     }
 
@@ -252,7 +256,9 @@ mod tests {
     #[test]
     fn memory_makes_shots_longer() {
         for (memory, petaflops) in [(0.0, 1.68), (3.0, 2.06), (8.0, 2.78), (10.0, 3.09)] {
-            let (linear, attention) = Transformer::default().flops((21.0 + memory) * 30.0 * 52.0);
+            let (linear, attention) = Transformer::default()
+                .work()
+                .flops((21.0 + memory) * 30.0 * 52.0);
             close((linear + attention) / 1e15, petaflops, 0.005);
         }
     }

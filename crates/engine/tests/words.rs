@@ -1,0 +1,63 @@
+//! The sampling loop and the ranks that share it know no method and no network by name: another
+//! method needs no line there.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn sources(path: PathBuf, found: &mut Vec<PathBuf>) {
+    if !path.is_dir() {
+        return found.push(path);
+    }
+    for entry in fs::read_dir(path).unwrap() {
+        sources(entry.unwrap().path(), found);
+    }
+}
+
+/// Words of a text, lower case; those inside of `CamelCase` count as words.
+fn words(text: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut was_lower = false;
+    for letter in text.chars() {
+        if !letter.is_alphanumeric() || (was_lower && letter.is_uppercase()) {
+            words.push(String::new());
+        }
+        was_lower = letter.is_lowercase();
+        if let (true, Some(last)) = (letter.is_alphanumeric(), words.last_mut()) {
+            last.extend(letter.to_lowercase());
+        }
+    }
+    words
+}
+
+#[test]
+fn loop_and_ranks_name_no_method() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    for place in ["sampling.rs", "guidance.rs", "replica"] {
+        sources(root.join(place), &mut files);
+    }
+    assert!(files.len() > 8, "{files:?}");
+    for file in files {
+        let words = words(&fs::read_to_string(&file).unwrap());
+        for forbidden in ["wan", "t2v", "i2v", "storymem", "expert", "experts"] {
+            let is_there = words.iter().any(|word| word == forbidden);
+            assert!(!is_there, "{}: {forbidden}", file.display());
+        }
+        let mem = words
+            .windows(2)
+            .any(|pair| pair[0] == "story" && pair[1] == "mem");
+        assert!(!mem, "{}: StoryMem", file.display());
+    }
+}
+
+#[test]
+fn words_are_found_inside_of_names() {
+    let found = words("WanTransformer, text_to_video; wanted");
+    assert_eq!(
+        found
+            .into_iter()
+            .filter(|word| !word.is_empty())
+            .collect::<Vec<_>>(),
+        ["wan", "transformer", "text", "to", "video", "wanted"]
+    );
+}
