@@ -213,8 +213,11 @@ impl LoopProgress<'_> {
 #[cfg(test)]
 mod tests {
     use storyloom_models::sampler::Reference;
+    use storyloom_nn::layers::{Adaptable, LayerMut};
+    use storyloom_story::NetworkWork;
 
     use super::*;
+    use crate::backbone::{Backbone, Conditioning, Prepared};
 
     fn phase(network: u8, down_to: f64) -> Phase {
         Phase {
@@ -232,6 +235,68 @@ mod tests {
             shift: 12.0,
         };
         LoopPlan::new(&sampler, prediction, phases.to_vec())
+    }
+
+    /// Predicts what it was conditioned on, plus what it is told.
+    #[derive(Debug)]
+    struct Toy;
+
+    impl Adaptable for Toy {
+        fn layer_mut(&mut self, _name: &str) -> Option<LayerMut<'_>> {
+            None
+        }
+    }
+
+    impl Backbone for Toy {
+        fn prepare(&self, conditioning: &Conditioning) -> Result<Prepared> {
+            let value = conditioning.require("value")?;
+            Ok(Prepared::new(value.double_value(&[])))
+        }
+
+        fn predict(&self, input: &StepInput, prepared: &Prepared) -> Result<Tensor> {
+            let value = prepared.get::<f64>()? + input.step.guidance.unwrap_or(0.0);
+            Ok(input.sample.zeros_like() + value)
+        }
+
+        fn work(&self, _text_rows: u32) -> NetworkWork {
+            unreachable!("no test asks")
+        }
+    }
+
+    /// Euler's method walks from noise level 1 to 0, so that all velocities add up to one.
+    #[test]
+    fn each_guidance_reaches_the_network() {
+        let value = |value: f64| Conditioning::default().with("value", Tensor::from(value));
+        let conditions = LoopConditions {
+            positive: value(3.0),
+            negative: value(1.0),
+            ..LoopConditions::default()
+        };
+        let sampler = SamplerSettings {
+            kind: SamplerKind::Euler,
+            reference: Reference::Diffusers,
+            steps: 4,
+            shift: 1.0,
+        };
+        let mut networks = Networks::default();
+        networks.insert(NetworkId(7), Box::new(Toy));
+        let end = |guidance| {
+            let phase = Phase {
+                guidance,
+                ..phase(7, 0.0)
+            };
+            let plan = LoopPlan::new(&sampler, Prediction::Velocity, vec![phase]).unwrap();
+            let start = LoopStart {
+                noise: &Tensor::zeros([1, 2], (Kind::Double, tch::Device::Cpu)),
+                conditions: &conditions,
+                resume: None,
+            };
+            let latents = plan.sample(&networks, &Team::default(), &start, &mut |_| true);
+            latents.unwrap().double_value(&[0, 1])
+        };
+        assert!((end(Guidance::None) + 3.0).abs() < 1e-6);
+        assert!((end(Guidance::Embedded { scale: 0.5 }) + 3.5).abs() < 1e-6);
+        assert!((end(Guidance::Classifier { scale: 2.0 }) + 5.0).abs() < 1e-6);
     }
 
     #[test]

@@ -8,8 +8,8 @@ fn sources(path: PathBuf, found: &mut Vec<PathBuf>) {
     if !path.is_dir() {
         return found.push(path);
     }
-    for entry in fs::read_dir(path).unwrap() {
-        sources(entry.unwrap().path(), found);
+    for entry in fs::read_dir(path).expect("the folder is there") {
+        sources(entry.expect("the folder can be read").path(), found);
     }
 }
 

@@ -87,7 +87,7 @@ impl Peers {
     }
 
     /// Sends a message to all others.
-    pub fn tell(&self, message: &[u8]) -> Result<()> {
+    pub fn broadcast(&self, message: &[u8]) -> Result<()> {
         if let Some(group) = &self.0 {
             for rank in (0..group.size()).filter(|&rank| rank != group.rank()) {
                 group.send(rank, message)?;
@@ -100,7 +100,7 @@ impl Peers {
     ///
     /// # Errors
     /// There is no other rank, or it is gone.
-    pub fn hear(&self) -> Result<Vec<u8>> {
+    pub fn receive(&self) -> Result<Vec<u8>> {
         let alone = || ModelError::input("group", "there is no other rank");
         Ok(self.0.as_ref().ok_or_else(alone)?.receive(0, None)?)
     }

@@ -8,8 +8,8 @@ use storyloom_nn::layers::{MOST_FEW_ROWS, is_host};
 use tch::Tensor;
 
 use super::constraint::Constraint;
-use super::crew::Passes;
 use super::model::LanguageModel;
+use super::passes::Passes;
 use super::sampling::Sampling;
 use super::vision::{ImagePatches, prompt_positions};
 

@@ -89,7 +89,7 @@ impl LanguageModel {
     }
 
     /// The ranks that share this model.
-    pub(super) fn crew(&self) -> &Peers {
+    pub(super) fn peers(&self) -> &Peers {
         &self.peers
     }
 

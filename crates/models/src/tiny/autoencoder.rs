@@ -16,7 +16,7 @@ pub(super) fn config() -> serde_json::Value {
     let defaults = VaeConfig::default();
     serde_json::json!({
         "_class_name": "AutoencoderKLWan",
-        "_diffusers_version": super::DIFFUSERS,
+        "_diffusers_version": super::hub::DIFFUSERS,
         "attn_scales": [],
         "base_dim": 16,
         "dim_mult": [1, 2, 4, 4],

@@ -11,6 +11,7 @@ pub mod hub;
 mod language;
 mod lora;
 mod sheet;
+mod storymem;
 mod text;
 mod transformer;
 
@@ -23,16 +24,10 @@ use storyloom_nn::tensor_file::write_tensors;
 use storyloom_story::{Method, Seed};
 use tch::{Kind, Tensor};
 
-use self::hub::{
-    DIFFUSERS, DIFFUSION, PipelineFiles, TRANSFORMERS, create_dir, link_files, parent, write_json,
-};
+use self::hub::{TRANSFORMERS, create_dir, parent, write_json};
 pub use self::language::init_tiny_language;
 use self::sheet::Sheet;
 pub use self::text::write_tokenizer;
-use crate::autoencoder::AutoencoderKlWan;
-use crate::scorer::AestheticHead;
-use crate::text::Umt5Encoder;
-use crate::wan::WanTransformer;
 
 /// Where the parts of a set of checkpoints for StoryMem lie, below its folder.
 pub mod folders {
@@ -54,101 +49,8 @@ pub mod folders {
 /// pipelines are the same files (hard links where the file system has them).
 pub fn init_tiny(dir: &Path, method: Method, seed: Seed) -> Result<()> {
     match method {
-        Method::StoryMem => init_storymem(dir, seed),
+        Method::StoryMem => storymem::init(dir, seed),
     }
-}
-
-fn init_storymem(dir: &Path, seed: Seed) -> Result<()> {
-    let first = dir.join(folders::TEXT_TO_VIDEO);
-    if first.exists() {
-        let reason = "there is a checkpoint already; remove it or name another folder";
-        return Err(ModelError::bad_file(first, reason));
-    }
-    write_pipeline(&first, seed, &Pipeline::TEXT_TO_VIDEO)?;
-    write_shared(&first, seed)?;
-    let second = dir.join(folders::IMAGE_TO_VIDEO);
-    write_pipeline(&second, seed, &Pipeline::IMAGE_TO_VIDEO)?;
-    for component in ["vae", "text_encoder", "tokenizer"] {
-        link_files(&first.join(component), &second.join(component))?;
-    }
-    let lora = dir.join(folders::LORA);
-    for expert in ["high_noise", "low_noise"] {
-        let file = lora.join(format!("backbone_{expert}.safetensors"));
-        write_sheets(&file, &lora::tensors(seed, expert), Kind::Float)?;
-    }
-    let clip = dir.join(folders::CLIP);
-    write_clip(&clip, seed)?;
-    let predictor = dir.join(folders::AESTHETIC);
-    link_files(&clip, &predictor.join(AestheticHead::CLIP))?;
-    let head = predictor.join(AestheticHead::HEAD);
-    write_sheets(&head, &clip::predictor(seed), Kind::Float)
-}
-
-/// What distinguishes the two pipelines.
-struct Pipeline {
-    name: &'static str,
-    in_channels: i64,
-    files: PipelineFiles,
-}
-
-impl Pipeline {
-    const TEXT_TO_VIDEO: Self = Self {
-        name: "t2v",
-        in_channels: 16,
-        files: PipelineFiles {
-            takes_pictures: false,
-            boundary: Some(0.875),
-            flow_shift: 12.0,
-        },
-    };
-    const IMAGE_TO_VIDEO: Self = Self {
-        name: "i2v",
-        in_channels: 36,
-        files: PipelineFiles {
-            takes_pictures: true,
-            boundary: Some(0.9),
-            flow_shift: 5.0,
-        },
-    };
-}
-
-/// What belongs to one pipeline alone: index, scheduler and the two experts.
-fn write_pipeline(root: &Path, seed: Seed, pipeline: &Pipeline) -> Result<()> {
-    pipeline.files.write(root)?;
-    for component in ["transformer", "transformer_2"] {
-        let config = transformer::config(pipeline.in_channels);
-        let parsed = parse(&root.join(component), &config)?;
-        let layout = layout(&config, |weights| {
-            WanTransformer::load(weights, parsed).map(drop)
-        })?;
-        let expert = format!("{}/{component}", pipeline.name);
-        let fill = |name: &str, shape: &[i64]| transformer::fill(seed, &expert, name, shape);
-        write_component(&root.join(component), DIFFUSION, &config, layout, fill)?;
-    }
-    Ok(())
-}
-
-/// What both pipelines share: VAE, text encoder, tokenizer.
-fn write_shared(root: &Path, seed: Seed) -> Result<()> {
-    let folder = root.join("vae");
-    let config = autoencoder::config();
-    let parsed = parse(&folder, &config)?;
-    let vae_layout = layout(&config, |weights| {
-        AutoencoderKlWan::load(weights, parsed).map(drop)
-    })?;
-    let fill = |name: &str, shape: &[i64]| autoencoder::fill(seed, name, shape);
-    write_component(&folder, DIFFUSION, &config, vae_layout, fill)?;
-
-    let tokenizer = root.join("tokenizer");
-    create_dir(&tokenizer)?;
-    let folder = root.join("text_encoder");
-    let config = text::config(text::write_tokenizer(&tokenizer, &text::words())?);
-    let parsed = parse(&folder, &config)?;
-    let text_layout = layout(&config, |weights| {
-        Umt5Encoder::load(weights, parsed).map(drop)
-    })?;
-    let fill = |name: &str, shape: &[i64]| text::fill(seed, name, shape);
-    write_component(&folder, TRANSFORMERS, &config, text_layout, fill)
 }
 
 /// Writes the vision tower of a set: its embedding follows the colours of a picture.
@@ -215,16 +117,17 @@ fn write_sheets(path: &Path, sheets: &[(String, Sheet)], kind: Kind) -> Result<(
 
 #[cfg(test)]
 mod tests {
-    use storyloom_nn::tensor_file::read_tensors;
-
-    use super::*;
     use std::collections::BTreeMap;
     use std::path::PathBuf;
+
+    use storyloom_nn::tensor_file::read_tensors;
     use tch::Device;
 
+    use super::*;
+    use crate::autoencoder::AutoencoderKlWan;
     use crate::text::PromptEncoder;
     use crate::vision::clip::ClipVision;
-    use crate::wan::ForwardInputs;
+    use crate::wan::{ForwardInputs, WanTransformer};
 
     fn made(seed: u64) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();

@@ -44,7 +44,7 @@ const IDEA_SHARE: [f32; 2] = [0.2, 0.1];
 pub(super) fn config(in_channels: i64) -> serde_json::Value {
     serde_json::json!({
         "_class_name": "WanTransformer3DModel",
-        "_diffusers_version": super::DIFFUSERS,
+        "_diffusers_version": super::hub::DIFFUSERS,
         "added_kv_proj_dim": null,
         "attention_head_dim": HEAD_DIM,
         "cross_attn_norm": true,

@@ -1,16 +1,19 @@
 //! Parity with transformers on the folders `language-…` of `tests/golden`.
 
+mod pictures;
+mod ranks;
+
 use std::collections::BTreeMap;
 
 use image::RgbImage;
 use serde::Deserialize;
 use storyloom_nn::error::Result;
 use storyloom_nn::gradients::with_gradients;
-use storyloom_nn::shard::Peers;
-use storyloom_nn::testing::{golden, golden_tensors, on_ranks, relative_error};
+use storyloom_nn::testing::{golden, golden_tensors, relative_error};
 use storyloom_story::Seed;
 use tch::{Kind, Tensor};
 
+use self::pictures::seen;
 use super::*;
 
 const TEXT_CASES: [&str; 4] = [
@@ -212,119 +215,6 @@ fn chat_templates_render_the_same() {
             assert_eq!(model.tokenizer().encode(&text).unwrap(), ids, "{case}");
         }
     }
-}
-
-/// The pictures of `scripts/parity/language.py`.
-fn picture(width: u32, height: u32) -> RgbImage {
-    RgbImage::from_fn(width, height, |x, y| {
-        image::Rgb([(x * 3 + y * 2) % 256, x * 5 % 256, y * 7 % 256].map(|level| level as u8))
-    })
-}
-
-fn seen(model: &LanguageModel) -> Vec<ImagePatches> {
-    let limits = PixelLimits::open(&golden(SEEING)).unwrap();
-    let config = model.vision().unwrap().config();
-    [picture(150, 90), picture(40, 64)]
-        .iter()
-        .map(|picture| ImagePatches::new(picture, config, limits).unwrap())
-        .collect()
-}
-
-#[test]
-fn pictures_are_cut_and_seen_as_by_transformers() {
-    let (model, io) = (load(SEEING), io(SEEING));
-    let images = seen(&model);
-    let grids: Vec<i64> = images.iter().flat_map(|image| image.grid).collect();
-    assert_eq!(Tensor::from_slice(&grids).view([2, 3]), io["grids"]);
-    let pixels: Vec<&Tensor> = images.iter().map(|image| &image.pixels).collect();
-    let pixels = Tensor::cat(&pixels, 0);
-    let kept = Tensor::arange_start_step(0, pixels.size()[0], 17, (Kind::Int64, tch::Device::Cpu));
-    assert_close("pixels", &pixels.index_select(0, &kept), &io["pixels"]);
-    let tower = model.vision().unwrap();
-    let grids: Vec<_> = images.iter().map(|image| image.grid).collect();
-    let split = ImagePatches::split(&pixels, &grids).unwrap();
-    assert!(ImagePatches::split(&pixels, &grids[..1]).is_err());
-    for (image, split) in images.iter().zip(&split) {
-        assert_eq!(image.pixels, split.pixels);
-    }
-    let features: Vec<Tensor> = images
-        .iter()
-        .map(|image| tower.forward(image).unwrap())
-        .collect();
-    assert_close("features", &Tensor::cat(&features, 0), &io["features"]);
-}
-
-#[test]
-fn prompts_with_pictures() {
-    let (model, io) = (load(SEEING), io(SEEING));
-    let prompt = ids(&io["prompt"]);
-    let images = seen(&model);
-    let grids: Vec<_> = images.iter().map(|image| image.grid).collect();
-    let vision = model.vision().unwrap().config();
-    let positions = prompt_positions(&prompt, &grids, vision).unwrap();
-    assert_eq!(positions.tensor().unwrap(), io["positions"]);
-    let delta = positions.next - prompt.len() as i64;
-    assert_eq!(delta, io["delta"].int64_value(&[0, 0]));
-
-    let embedded = model.embed(&prompt, &images).unwrap();
-    let hidden = model.decoder().forward(ForwardArgs {
-        input: Input::Embeddings(&embedded),
-        positions: Some(&positions.tensor().unwrap()),
-        mask: None,
-        cache: None,
-    });
-    let logits = model
-        .decoder()
-        .logits(&hidden.unwrap())
-        .unwrap()
-        .squeeze_dim(0);
-    let kept = Tensor::arange_start_step(0, logits.size()[0], 3, (Kind::Int64, tch::Device::Cpu));
-    assert_close("logits", &logits.index_select(0, &kept), &io["logits"]);
-
-    let with_pictures = Request {
-        images,
-        ..request(prompt, Sampling::greedy(64))
-    };
-    let plain = request(ids(&io["plain.prompt"]), Sampling::greedy(64));
-    let made = texts(&model, 2, vec![with_pictures, plain]);
-    assert_eq!(made[0].tokens, ids(&io["greedy"]));
-    assert_eq!(made[1].tokens, ids(&io["plain.greedy"]));
-}
-
-/// From messages to tokens: a place for every part of a picture.
-#[test]
-fn messages_with_pictures_become_prompts() {
-    let model = load(SEEING);
-    let parts = vec![
-        Content::Image(picture(150, 90)),
-        Content::Text("What?".to_owned()),
-    ];
-    let mut message = Message {
-        role: Role::User,
-        content: parts,
-    };
-    let prompt = model
-        .prompt(std::slice::from_ref(&message), &ChatOptions::default())
-        .unwrap();
-    let token = model.vision().unwrap().config().image_token;
-    let places = prompt.tokens.iter().filter(|&&id| id == token).count() as i64;
-    assert_eq!(prompt.images[0].grid, [1, 6, 10]);
-    assert_eq!(places, 15);
-    message
-        .content
-        .push(Content::Text("<|image_pad|>".to_owned()));
-    let error = model
-        .prompt(&[message.clone()], &ChatOptions::default())
-        .unwrap_err();
-    assert!(
-        error.to_string().contains("2 places for 1 pictures"),
-        "{error}"
-    );
-    let blind = load("language-qwen3");
-    let error = blind
-        .prompt(&[message], &ChatOptions::default())
-        .unwrap_err();
-    assert!(error.to_string().contains("does not see"), "{error}");
 }
 
 /// Drawn texts depend on their seed and prompt, not on what else is in the batch or on when they
@@ -579,78 +469,6 @@ fn hidden_states_can_be_differentiated() {
             assert!(rows.grad().abs().max().double_value(&[]) > 0.0);
         });
     }
-}
-
-/// Layers shared by columns and rows, key heads split (2 ranks) and held by several (6 ranks):
-/// the same scores on every rank, and the same texts.
-#[test]
-fn ranks_share_a_model() {
-    for (case, ranks) in [
-        ("language-qwen2", 2),
-        ("language-qwen3", 2),
-        ("language-qwen3moe", 2),
-        ("language-qwen3", 6),
-        ("language-qwen3moe", 6),
-        ("language-llama2", 2),
-        ("language-llama2", 3),
-        (SEEING, 2),
-    ] {
-        let greedy = if case == SEEING {
-            "plain.greedy"
-        } else {
-            "greedy.1"
-        };
-        let prompt = if case == SEEING {
-            "plain.prompt"
-        } else {
-            "prompt.1"
-        };
-        let alone = prefill(&load(case), &io(case)[prompt]);
-        for (logits, tokens) in on_ranks(ranks, |group| {
-            let peers = Peers::new(Some(group));
-            let settings = LanguageSettings {
-                peers,
-                ..Default::default()
-            };
-            let model = LanguageModel::load(&golden(case), &settings).unwrap();
-            let io = io(case);
-            let requests = vec![
-                request(vec![3, 4, 5], Sampling::greedy(10)),
-                request(ids(&io[prompt]), Sampling::greedy(64)),
-            ];
-            let logits = prefill(&model, &io[prompt]);
-            if !model.crew().leads() {
-                // One batch of the leader, to its end.
-                model.follow().unwrap();
-                return (logits, None);
-            }
-            let tokens = texts(&model, 2, requests).remove(1).tokens;
-            (logits, Some(tokens))
-        }) {
-            assert_close(case, &logits, &alone);
-            if let Some(tokens) = tokens {
-                assert_eq!(tokens, ids(&io(case)[greedy]), "{case}");
-            }
-        }
-    }
-}
-
-#[test]
-fn ranks_that_cannot_share_say_so() {
-    let errors = on_ranks(5, |group| {
-        let peers = Peers::new(Some(group));
-        let settings = LanguageSettings {
-            peers,
-            ..Default::default()
-        };
-        let model = LanguageModel::load(&golden("language-qwen3"), &settings);
-        model.map(drop).unwrap_err().to_string()
-    });
-    assert!(
-        errors[0].contains("5 ranks cannot share 6 heads"),
-        "{}",
-        errors[0]
-    );
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Ranks that share a language model: the first one leads, the others do as they are told.
+//! Ranks that share a language model: the first one leads, the others follow.
 //!
 //! Texts, sampling and constraints are the leader's alone. What all ranks do together are the passes
 //! through the network, and each is announced before it begins, so that questions may come to the
@@ -23,7 +23,7 @@ pub(super) struct Passes<'m> {
 
 /// What a leader announces.
 #[derive(Debug, Serialize, Deserialize)]
-enum Order {
+enum PassMessage {
     /// A batch begins, with an empty cache for so many stories.
     Begin { slots: usize },
     /// A prompt goes into a slot; its pictures follow, each as its numbers.
@@ -48,7 +48,7 @@ enum Order {
 impl<'m> Passes<'m> {
     /// Begins a batch of at most `slots` stories at once. The leader calls it, or who is alone.
     pub(super) fn begin(model: &'m LanguageModel, slots: usize) -> Result<Self> {
-        tell(model, || Order::Begin { slots })?;
+        announce(model, || PassMessage::Begin { slots })?;
         Self::open(model, slots)
     }
 
@@ -68,16 +68,16 @@ impl<'m> Passes<'m> {
         images: &[ImagePatches],
     ) -> Result<(Tensor, i64)> {
         let picture = |image: &ImagePatches| (image.grid, image.pixels.size());
-        tell(self.model, || Order::Prefill {
+        announce(self.model, || PassMessage::Prefill {
             slot,
             tokens: tokens.to_vec(),
             pictures: images.iter().map(picture).collect(),
         })?;
-        if self.model.crew().leads() {
+        if self.model.peers().leads() {
             for image in images {
                 let pixels = image.pixels.f_contiguous()?;
                 let bytes = values(&pixels).iter().flat_map(|value| value.to_le_bytes());
-                self.model.crew().tell(&bytes.collect::<Vec<u8>>())?;
+                self.model.peers().broadcast(&bytes.collect::<Vec<u8>>())?;
             }
         }
         self.do_prefill(slot, tokens, images)
@@ -119,7 +119,7 @@ impl<'m> Passes<'m> {
         tokens: &[i64],
         positions: &[i64],
     ) -> Result<Tensor> {
-        tell(self.model, || Order::Step {
+        announce(self.model, || PassMessage::Step {
             slots: slots.to_vec(),
             tokens: tokens.to_vec(),
             positions: positions.to_vec(),
@@ -146,24 +146,24 @@ impl<'m> Passes<'m> {
     /// Forgets the story of a slot.
     ///
     /// # Errors
-    /// The other ranks cannot be told.
+    /// The other ranks cannot be reached.
     pub(super) fn free(&mut self, slot: usize) -> Result<()> {
         self.cache.truncate(slot, 0);
-        tell(self.model, || Order::Free { slot })
+        announce(self.model, || PassMessage::Free { slot })
     }
 
     /// Follows the leader's batch to its end.
     fn follow(&mut self) -> Result<()> {
         loop {
-            match hear(self.model)? {
-                Order::End => return Ok(()),
-                Order::Free { slot } => self.cache.truncate(slot, 0),
-                Order::Step {
+            match receive(self.model)? {
+                PassMessage::End => return Ok(()),
+                PassMessage::Free { slot } => self.cache.truncate(slot, 0),
+                PassMessage::Step {
                     slots,
                     tokens,
                     positions,
                 } => drop(self.do_step(&slots, &tokens, &positions)?),
-                Order::Prefill {
+                PassMessage::Prefill {
                     slot,
                     tokens,
                     pictures,
@@ -174,7 +174,7 @@ impl<'m> Passes<'m> {
                     let images: Vec<_> = images.collect::<Result<_>>()?;
                     drop(self.do_prefill(slot, &tokens, &images)?);
                 }
-                order @ Order::Begin { .. } => return Err(unexpected(&order)),
+                other @ PassMessage::Begin { .. } => return Err(unexpected(&other)),
             }
         }
     }
@@ -182,8 +182,8 @@ impl<'m> Passes<'m> {
 
 impl Drop for Passes<'_> {
     fn drop(&mut self) {
-        // A rank that cannot be told is gone.
-        let _ = tell(self.model, || Order::End);
+        // A rank that cannot be reached is gone.
+        let _ = announce(self.model, || PassMessage::End);
     }
 }
 
@@ -194,31 +194,32 @@ impl LanguageModel {
     /// # Errors
     /// The leader is gone, or the model could not be computed.
     pub fn follow(&self) -> Result<()> {
-        match hear(self)? {
-            Order::Begin { slots } => Passes::open(self, slots)?.follow(),
-            order => Err(unexpected(&order)),
+        match receive(self)? {
+            PassMessage::Begin { slots } => Passes::open(self, slots)?.follow(),
+            other => Err(unexpected(&other)),
         }
     }
 }
 
-/// Announces an order, if anybody follows.
-fn tell(model: &LanguageModel, order: impl FnOnce() -> Order) -> Result<()> {
-    if !model.crew().leads() {
+/// Announces a pass, if other ranks follow.
+fn announce(model: &LanguageModel, message: impl FnOnce() -> PassMessage) -> Result<()> {
+    if !model.peers().leads() {
         return Ok(());
     }
-    let bytes = serde_json::to_vec(&order())
-        .map_err(|error| ModelError::input("order", error.to_string()))?;
-    model.crew().tell(&bytes)
+    let bytes = serde_json::to_vec(&message())
+        .map_err(|error| ModelError::input("message between ranks", error.to_string()))?;
+    model.peers().broadcast(&bytes)
 }
 
-fn hear(model: &LanguageModel) -> Result<Order> {
-    let bytes = model.crew().hear()?;
-    serde_json::from_slice(&bytes).map_err(|error| ModelError::input("order", error.to_string()))
+fn receive(model: &LanguageModel) -> Result<PassMessage> {
+    let bytes = model.peers().receive()?;
+    serde_json::from_slice(&bytes)
+        .map_err(|error| ModelError::input("message between ranks", error.to_string()))
 }
 
 /// A picture that is on its way.
 fn picture(model: &LanguageModel, grid: [i64; 3], shape: &[i64]) -> Result<ImagePatches> {
-    let bytes = model.crew().hear()?;
+    let bytes = model.peers().receive()?;
     let pixels: Vec<f32> = bytes
         .as_chunks::<4>()
         .0
@@ -231,6 +232,9 @@ fn picture(model: &LanguageModel, grid: [i64; 3], shape: &[i64]) -> Result<Image
     })
 }
 
-fn unexpected(order: &Order) -> ModelError {
-    ModelError::input("order", format!("{order:?} makes no sense here"))
+fn unexpected(message: &PassMessage) -> ModelError {
+    ModelError::input(
+        "message between ranks",
+        format!("{message:?} makes no sense here"),
+    )
 }
