@@ -1,6 +1,6 @@
 //! What shops, spreadsheets and Macs hand in.
 
-use crate::harness::{Workshop, call, finish, line, storyloom};
+use crate::harness::{Workshop, call, finish, line, storyloom, write_sealed};
 
 const SCRIPT: &str =
     r#"{"scenes": [{"scene_num": 1, "video_prompts": ["A red mug."], "cut": [true]}]}"#;
@@ -105,7 +105,7 @@ fn a_run_of_unclean_words_goes_on() {
         "\"title\": \"<b>Lamp</b> &amp; Shade\"",
     );
     assert_ne!(before, unclean);
-    std::fs::write(&file, unclean).unwrap();
+    write_sealed(&file, serde_json::from_str(&unclean).unwrap());
     let same = shop.write("b.jsonl", brief("<b>Lamp</b> &amp; Shade"));
     finish(&mut shop.run(&same, &[])).ended_with(0);
     let other = shop.write("b.jsonl", brief("Lamp and Shade"));

@@ -14,6 +14,12 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use storyloom_memory::{BlobRef, CommitRecord, Sealed};
 use tempfile::TempDir;
 
+/// Writes a file of a run folder that was changed on purpose: its seal is that of the change.
+pub fn write_sealed(path: &Path, mut file: serde_json::Value) {
+    storyloom_orchestrator::seal::seal(file.as_object_mut().unwrap());
+    fs::write(path, file.to_string()).unwrap();
+}
+
 /// A program that should have finished long ago has hung.
 const PATIENCE: Duration = Duration::from_secs(120);
 

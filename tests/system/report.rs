@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 
 use crate::browser::Browser;
-use crate::harness::{Workshop, finish};
+use crate::harness::{Workshop, finish, write_sealed};
 
 /// Markup in every place where a user may write something.
 const MARKUP: &str =
@@ -44,7 +44,7 @@ fn change(shop: &Workshop, id: &str, change: impl FnOnce(&mut Value)) {
     let path = shop.out().join("stories").join(id).join("story.json");
     let mut story = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     change(&mut story);
-    fs::write(&path, story.to_string()).unwrap();
+    write_sealed(&path, story);
 }
 
 /// Writes the report and returns its first page.
@@ -287,13 +287,13 @@ fn many(count: usize) -> Workshop {
             _ => json!({"state": "pending"}),
         };
         fs::create_dir(stories.join(&id)).unwrap();
-        fs::write(stories.join(&id).join("story.json"), copy.to_string()).unwrap();
+        write_sealed(&stories.join(&id).join("story.json"), copy);
         ids.push(id);
     }
     let path = shop.out().join("run.json");
     let mut run = read(&path);
     run["stories"] = json!(ids);
-    fs::write(&path, run.to_string()).unwrap();
+    write_sealed(&path, run);
     shop
 }
 

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use tempfile::TempDir;
 
-use crate::harness::{Signal, Workshop, call, finish, frames, line, signal_when};
+use crate::harness::{Signal, Workshop, call, finish, frames, line, signal_when, write_sealed};
 
 /// The tiny checkpoints, made once for all tests.
 fn tiny() -> &'static Path {
@@ -245,7 +245,7 @@ fn a_run_goes_on_with_the_resize_that_it_was_begun_with() {
     let mut run = read();
     let memory = run["config"]["memory"].as_object_mut().unwrap();
     assert_eq!(memory.remove("selection_resize").unwrap(), "pillow");
-    fs::write(&file, run.to_string()).unwrap();
+    write_sealed(&file, run);
     begin(&[]).ended_with(0).saying("1 of 1 stories done");
     begin(&[torch])
         .ended_with(78)

@@ -170,9 +170,7 @@ pub trait Sealed: Serialize + for<'de> Deserialize<'de> + Clone {
             let damaged = || MemoryError::damaged(path, reason);
             return Err(newer(path, bytes, RECORD_FORMAT).unwrap_or_else(damaged));
         }
-        let mut copy = record.clone();
-        let stored = std::mem::take(copy.digest_mut());
-        if digest(&copy)? != stored {
+        if !is_as_written(bytes, record.clone().digest_mut()) {
             return Err(MemoryError::damaged(
                 path,
                 "the record was changed after it was written",
@@ -212,6 +210,18 @@ impl Sealed for ReferencesRecord {
     fn digest_mut(&mut self) -> &mut String {
         &mut self.digest
     }
+}
+
+/// Whether the text of a record has the digest that it ends with. The bytes are looked at and not what they
+/// say: a field that is away and one that says nothing are the same value.
+fn is_as_written(bytes: &[u8], stored: &str) -> bool {
+    let end = |digest: &str| format!("\"digest\": \"{digest}\"\n}}\n");
+    let Some(rest) = bytes.strip_suffix(end(stored).as_bytes()) else {
+        return false;
+    };
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(rest).update(end("").as_bytes());
+    hasher.finalize().to_hex().as_str() == stored
 }
 
 fn digest(record: &impl Sealed) -> Result<String> {
@@ -335,6 +345,8 @@ pub(crate) mod tests {
             ("\"frame_count\": 5", "\"frame_count\": 6"),
             ("\"format\": 1", "\"format\": 2"),
             ("\"engine\"", "\"motor\""),
+            ("  \"continues\": null,\n", ""),
+            ("{\n", "{\n\n"),
             ("}", ""),
         ] {
             let changed = text.replacen(from, to, 1);

@@ -89,16 +89,22 @@ impl Default for PlanningSettings {
 }
 
 /// What the video files of a run are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Videos {
     /// H.264, by ffmpeg.
+    #[default]
     Encoded,
     /// A line of text that says so, for tests of everything around the videos.
     Placeholders,
 }
 
 impl Videos {
+    /// Whether they are videos.
+    pub(crate) fn are_encoded(&self) -> bool {
+        *self == Self::Encoded
+    }
+
     /// Begins on a thread of its own what [`check_encoder`](Self::check_encoder) then has to wait for.
     pub fn begin_check(self) {
         // Without a thread it begins when somebody waits for it, who also hears what came of it.
@@ -132,7 +138,7 @@ pub struct PictureSettings {
 }
 
 /// What decides the shape of a film whose line of the manifest has no `size`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FilmShape {
     /// Its first reference image, with about as many pixels as the run's videos.

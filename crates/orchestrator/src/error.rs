@@ -36,6 +36,17 @@ pub enum RunError {
         /// What is wrong, and what to do.
         reason: String,
     },
+    /// A file of the run folder is whole, and says something that this build does not know.
+    #[error(
+        "{path}: {reason}; a later version of the program has written it, use that one",
+        path = path.display()
+    )]
+    Later {
+        /// The file.
+        path: PathBuf,
+        /// What is not known.
+        reason: String,
+    },
     /// The record of a shot is gone, others follow from it, and it cannot be made again as it was.
     #[error(
         "the record {lost} is gone, from which {follower} follows, and {why}; put it back from a copy and \
@@ -109,7 +120,10 @@ impl RunError {
             Self::Engine(error) => error.class,
             Self::Plan(error) => error.class,
             Self::Memory(error) => error.class(),
-            Self::Folder { .. } | Self::Setting(_) | Self::Quarantine { .. } => ErrorClass::Run,
+            Self::Folder { .. }
+            | Self::Later { .. }
+            | Self::Setting(_)
+            | Self::Quarantine { .. } => ErrorClass::Run,
             Self::Input { .. } | Self::LostRecord { .. } => ErrorClass::Shot,
             Self::LeaseLost { .. } => ErrorClass::Interrupted,
             Self::FfmpegAway { .. } | Self::FfmpegUnfit { .. } => ErrorClass::ServiceAway,

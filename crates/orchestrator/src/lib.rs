@@ -17,8 +17,9 @@ pub use config::{
     Videos,
 };
 pub use error::RunError;
+pub use folder::identity::RunIdentity;
 pub use folder::run_folder::{RunFolder, StoryState};
-pub use folder::{no_keyframes, output, run_folder, set_aside, sizes};
+pub use folder::{no_keyframes, output, run_folder, seal, set_aside, sizes};
 pub use forecast::{cost, estimate};
 pub use run::engine::{EngineDescription, EngineError, Scores, ShotEngine, StepObserver};
 pub use run::planning::{PlannerDescription, StoryPlanner};

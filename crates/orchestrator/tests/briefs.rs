@@ -16,6 +16,7 @@ use storyloom_orchestrator::planning::simulated::SimulatedPlanner;
 use storyloom_orchestrator::planning::{is_planned, read_plan};
 use storyloom_orchestrator::repair::{CameTo, Repair, repair};
 use storyloom_orchestrator::run::run_on;
+use storyloom_orchestrator::seal::seal;
 use storyloom_orchestrator::set_aside::marks;
 use storyloom_orchestrator::simulated::SimulatedEngine;
 use storyloom_orchestrator::status::{Plans, status};
@@ -690,7 +691,11 @@ fn verify_finds_plans_that_are_not_what_they_claim() {
         let text = std::fs::read_to_string(&path).unwrap();
         let edited = text.replacen(from, to, 1);
         assert_ne!(text, edited, "{from}");
-        std::fs::write(&path, edited).unwrap();
+        let mut edited: serde_json::Value = serde_json::from_str(&edited).unwrap();
+        if file.ends_with("story.json") {
+            seal(edited.as_object_mut().unwrap());
+        }
+        std::fs::write(&path, edited.to_string()).unwrap();
         let found = said();
         std::fs::write(&path, text).unwrap();
         assert!(
@@ -963,6 +968,7 @@ fn a_script_that_is_not_its_plans_is_read_from_the_plan_again() {
     let text = std::fs::read_to_string(&path).unwrap();
     let mut file: serde_json::Value = serde_json::from_str(&text).unwrap();
     file["script"]["story_overview"] = "Another overview.".into();
+    seal(file.as_object_mut().unwrap());
     std::fs::write(&path, file.to_string()).unwrap();
     assert!(!checked(out.path()).ok);
     let how = Repair {

@@ -13,6 +13,7 @@ use storyloom_memory::window::WindowSettings;
 use storyloom_memory::{BlobRef, BlobStore, Disk, IndexKind, Storage};
 use storyloom_orchestrator::output::decode_frames;
 use storyloom_orchestrator::run::run_on;
+use storyloom_orchestrator::seal::seal;
 use storyloom_orchestrator::simulated::SimulatedEngine;
 use storyloom_orchestrator::status::{Status, status};
 use storyloom_orchestrator::verify::{Depth, Verdict, verify};
@@ -835,7 +836,11 @@ fn a_film_may_be_smaller_than_its_frames() {
     // Nor does verify take one size for the other.
     let path = cropped.path().join("stories/ad/story.json");
     let text = std::fs::read_to_string(&path).unwrap();
-    std::fs::write(&path, text.replace("\"width\": 60", "\"width\": 62")).unwrap();
+    let mut file: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(file["size"]["width"], 60);
+    file["size"]["width"] = 62.into();
+    seal(file.as_object_mut().unwrap());
+    std::fs::write(&path, file.to_string()).unwrap();
     assert!(!checked(cropped.path()).ok);
 }
 

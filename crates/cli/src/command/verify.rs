@@ -52,11 +52,12 @@ pub fn run(arguments: &Arguments) -> Outcome {
 fn text(verdict: &Verdict) -> String {
     let mut text = String::new();
     for problem in &verdict.problems {
-        let shot = problem
-            .shot
-            .map_or_else(String::new, |shot| format!(" {shot}"));
         // Writing to a text cannot fail.
-        let _ = writeln!(text, "{}{shot}: {}", problem.story, problem.message);
+        let _ = match (&problem.story, problem.shot) {
+            (Some(story), Some(shot)) => writeln!(text, "{story} {shot}: {}", problem.message),
+            (Some(story), None) => writeln!(text, "{story}: {}", problem.message),
+            (None, _) => writeln!(text, "{}", problem.message),
+        };
     }
     let _ = writeln!(
         text,

@@ -11,6 +11,18 @@ use storyloom_memory::storage::move_aside;
 
 use crate::error::RunError;
 use crate::folder::run_folder::{FOLDER_FORMAT, RunFolder};
+use crate::folder::seal::{Seal, put_seal, take_seal};
+
+/// A JSON file of the run folder that is no record.
+pub(crate) trait FolderFile: Serialize + for<'de> Deserialize<'de> {
+    /// Whether it is written with a [seal](crate::folder::seal). Files of earlier builds have none.
+    const IS_SEALED: bool = false;
+
+    /// What is wrong with a file that was read and has this seal, but for a broken one.
+    fn check(&self, _seal: Seal) -> Result<(), String> {
+        Ok(())
+    }
+}
 
 /// What stands where a file belongs.
 #[derive(Debug)]
@@ -23,15 +35,30 @@ pub(crate) enum Found<T> {
     Damaged(String),
 }
 
+/// Why the text of a file is not the file.
+enum Unfit {
+    /// It is not what was written there.
+    Damaged(String),
+    /// It is whole, and has something that this build does not know.
+    Later(String),
+}
+
+impl Unfit {
+    fn at(self, path: &Path) -> RunError {
+        let path = path.to_owned();
+        match self {
+            Self::Damaged(reason) => RunError::Folder { path, reason },
+            Self::Later(reason) => RunError::Later { path, reason },
+        }
+    }
+}
+
 impl RunFolder {
     /// Looks what stands at `path`.
     ///
     /// # Errors
     /// It cannot be read now, or a later version of the program has written it.
-    pub(crate) fn find_json<T: for<'de> Deserialize<'de>>(
-        &self,
-        path: &Path,
-    ) -> Result<Found<T>, RunError> {
+    pub(crate) fn find_json<T: FolderFile>(&self, path: &Path) -> Result<Found<T>, RunError> {
         if path.symlink_metadata().is_err() {
             return Ok(Found::Gone);
         }
@@ -45,30 +72,25 @@ impl RunFolder {
         if let Some(error) = newer(path, &bytes, FOLDER_FORMAT) {
             return Err(error.into());
         }
-        Ok(match parse(&bytes) {
-            Ok(value) => Found::Sound(value),
-            Err(reason) => Found::Damaged(reason),
-        })
+        match parse(&bytes) {
+            Ok(value) => Ok(Found::Sound(value)),
+            Err(Unfit::Damaged(reason)) => Ok(Found::Damaged(reason)),
+            Err(later) => Err(later.at(path)),
+        }
     }
 
     /// Reads a file that must be there.
-    pub(crate) fn read_json<T: for<'de> Deserialize<'de>>(
-        &self,
-        path: &Path,
-    ) -> Result<T, RunError> {
+    pub(crate) fn read_json<T: FolderFile>(&self, path: &Path) -> Result<T, RunError> {
         let bytes = self.storage().read(path)?;
         if let Some(error) = newer(path, &bytes, FOLDER_FORMAT) {
             return Err(error.into());
         }
-        parse(&bytes).map_err(|reason| RunError::Folder {
-            path: path.to_owned(),
-            reason,
-        })
+        parse(&bytes).map_err(|unfit| unfit.at(path))
     }
 
     /// Moves what stands at `path` out of the way, unless it is sound by now: another program may have
     /// written it anew meanwhile.
-    pub(crate) fn give_way<T: for<'de> Deserialize<'de>>(
+    pub(crate) fn give_way<T: FolderFile>(
         &self,
         path: &Path,
         reason: &str,
@@ -79,7 +101,7 @@ impl RunFolder {
             aside => aside?,
         };
         if let Ok(bytes) = self.storage().read(&aside)
-            && parse::<T>(&bytes).is_ok()
+            && !matches!(parse::<T>(&bytes), Err(Unfit::Damaged(_)))
         {
             self.storage().create(path, &bytes)?;
             self.storage().remove(&aside)?;
@@ -93,7 +115,7 @@ impl RunFolder {
     }
 
     /// Writes a file durably, over whatever is there.
-    pub(crate) fn write_json(&self, path: &Path, value: &impl Serialize) -> Result<(), RunError> {
+    pub(crate) fn write_json(&self, path: &Path, value: &impl FolderFile) -> Result<(), RunError> {
         Ok(self.storage().write(path, &to_json(path, value)?)?)
     }
 
@@ -101,7 +123,7 @@ impl RunFolder {
     pub(crate) fn create_json(
         &self,
         path: &Path,
-        value: &impl Serialize,
+        value: &impl FolderFile,
     ) -> Result<bool, RunError> {
         if self.storage().exists(path) {
             return Ok(false);
@@ -110,25 +132,46 @@ impl RunFolder {
     }
 }
 
-fn parse<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, String> {
-    let value: Value =
-        serde_json::from_slice(bytes).map_err(|error| format!("the file is damaged: {error}"))?;
+/// Reads the text of a file: its form, its seal if it has one, and then what it says.
+fn parse<T: FolderFile>(bytes: &[u8]) -> Result<T, Unfit> {
+    let damaged = |reason: String| Unfit::Damaged(format!("the file is damaged: {reason}"));
+    let mut value: Value =
+        serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
     if value["format"].as_u64() != Some(u64::from(FOLDER_FORMAT)) {
-        let found = match value.get("format") {
-            Some(format) => format!("format {format}"),
-            None => "no format".to_owned(),
-        };
-        return Err(format!("the file is damaged: it has {found}"));
+        return Err(damaged(match value.get("format") {
+            Some(format) => format!("it has format {format}"),
+            None => "it has no format".to_owned(),
+        }));
     }
-    serde_json::from_value(value).map_err(|error| format!("the file is damaged: {error}"))
+    let seal = match value.as_object_mut() {
+        Some(object) if T::IS_SEALED => take_seal(object),
+        _ => Seal::None,
+    };
+    // What is missing is told by its name.
+    let read = serde_json::from_value(value).map_err(|error| match seal {
+        Seal::Whole => Unfit::Later(error.to_string()),
+        Seal::None | Seal::Broken => damaged(error.to_string()),
+    });
+    let file: T = read?;
+    file.check(seal).map_err(damaged)?;
+    match seal {
+        Seal::Broken => Err(damaged("it was changed after it was written".to_owned())),
+        Seal::None | Seal::Whole => Ok(file),
+    }
 }
 
 /// A file's bytes; errors name `path`.
-pub(crate) fn to_json(path: &Path, value: &impl Serialize) -> Result<Vec<u8>, RunError> {
-    let mut bytes = serde_json::to_vec_pretty(value).map_err(|error| RunError::Folder {
+pub(crate) fn to_json<T: FolderFile>(path: &Path, value: &T) -> Result<Vec<u8>, RunError> {
+    let write = || {
+        let mut bytes = serde_json::to_vec_pretty(value)?;
+        match T::IS_SEALED {
+            true => put_seal(&mut bytes)?,
+            false => bytes.push(b'\n'),
+        }
+        Ok(bytes)
+    };
+    write().map_err(|error: serde_json::Error| RunError::Folder {
         path: path.to_owned(),
         reason: error.to_string(),
-    })?;
-    bytes.push(b'\n');
-    Ok(bytes)
+    })
 }

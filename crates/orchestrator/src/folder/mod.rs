@@ -2,9 +2,11 @@
 
 pub(crate) mod film_size;
 pub(crate) mod folder_file;
+pub mod identity;
 pub(crate) mod lists;
 pub mod no_keyframes;
 pub mod output;
 pub mod run_folder;
+pub mod seal;
 pub mod set_aside;
 pub mod sizes;

@@ -27,16 +27,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use storyloom_memory::soundness::why_unreadable;
 use storyloom_memory::{CommitRecord, MemoryError, PictureRecord, Storage};
 use storyloom_story::{
     Brief, Fit, Ground, Line, Resolution, ShotId, ShotScript, StoryEntry, StoryId, StoryScript,
 };
 
-use crate::config::Videos;
 use crate::error::RunError;
-use crate::folder::folder_file::{Found, to_json};
+use crate::folder::folder_file::{FolderFile, Found, to_json};
+use crate::folder::identity::RunIdentity;
 use crate::folder::lists::Lists;
 use crate::folder::no_keyframes::NoKeyframes;
+use crate::folder::seal::{NO_SEAL, Seal, take_seal};
 use crate::folder::sizes::FileSizes;
 use crate::run::engine::EngineDescription;
 use crate::run::inputs::InputFile;
@@ -46,8 +48,8 @@ use crate::view::status::Work;
 /// The version of the folder's form that this program writes and reads.
 pub const FOLDER_FORMAT: u32 = 1;
 
-/// Where a run's identity says what its video files are.
-pub(crate) const VIDEOS: &str = "videos";
+/// The first version whose `run.json` and `story.json` carry a [seal](crate::folder::seal).
+const SEALED_SINCE: [u64; 3] = [0, 2, 0];
 
 /// What helps where `run.json` does not.
 const BEGIN_AGAIN: &str = "start the run again with its own command, which writes the file anew from \
@@ -65,7 +67,7 @@ pub struct RunFile {
     /// What made the pictures.
     pub engine: EngineDescription,
     /// The settings that decide the pictures; a second start must agree in them.
-    pub identity: serde_json::Value,
+    pub identity: RunIdentity,
     /// All resolved settings of the first start.
     pub config: serde_json::Value,
     /// blake3 over the manifest's stories, in order.
@@ -75,6 +77,24 @@ pub struct RunFile {
     pub lists: Vec<String>,
     /// The stories in the order in which they are made.
     pub stories: Vec<StoryId>,
+}
+
+impl FolderFile for RunFile {
+    const IS_SEALED: bool = true;
+
+    /// Only runs of earlier builds have no seal, and neither a method.
+    fn check(&self, seal: Seal) -> Result<(), String> {
+        let (has_seal, has_method) = (seal != Seal::None, self.identity.method.is_some());
+        match (has_seal, has_method || self.is_of_sealed_build()) {
+            (false, true) => Err(NO_SEAL.to_owned()),
+            (true, _) if !has_method => Err("identity: missing field `method`".to_owned()),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl FolderFile for StoryFile {
+    const IS_SEALED: bool = true;
 }
 
 /// `story.json`.
@@ -158,11 +178,13 @@ pub enum StoryState {
 }
 
 impl RunFile {
-    /// What the video files of the run are.
-    pub fn videos(&self) -> Videos {
-        match self.identity.get(VIDEOS) {
-            None => Videos::Encoded,
-            Some(value) => serde_json::from_value(value.clone()).unwrap_or(Videos::Encoded),
+    /// Whether the build that began the run puts a seal on what it writes. What is no version is none of
+    /// an earlier build.
+    pub(crate) fn is_of_sealed_build(&self) -> bool {
+        let numbers = self.version.split('.').map(str::parse::<u64>);
+        match numbers.collect::<Result<Vec<u64>, _>>() {
+            Ok(numbers) => numbers.as_slice() >= SEALED_SINCE.as_slice(),
+            Err(_) => true,
         }
     }
 }
@@ -330,10 +352,28 @@ impl RunFolder {
         {
             found = Found::Sound(copy);
         }
-        if let Found::Sound(RunFile { lists, .. }) = &found {
-            self.lists.are(lists);
+        if let Found::Sound(run) = &found {
+            self.note_lists(run);
         }
         Ok(found)
+    }
+
+    /// From now on stories without a file of their own are those of the lists that `run` names.
+    pub(crate) fn note_lists(&self, run: &RunFile) {
+        self.lists.are(&run.lists);
+    }
+
+    /// Whether there is a copy of `run.json` that is not what `run.json` is.
+    pub(crate) fn has_other_copy(&self) -> Result<bool, RunError> {
+        let copy = self.run_copy();
+        if copy.symlink_metadata().is_err() {
+            return Ok(false);
+        }
+        let copy = match self.storage().read(&copy) {
+            Err(error) if why_unreadable(&error).is_some() => return Ok(true),
+            copy => copy?,
+        };
+        Ok(copy != self.storage().read(&self.run_path())?)
     }
 
     /// Reads a story's `story.json`, with the script of its plan if it has one. A story that nobody has
@@ -388,6 +428,16 @@ impl RunFolder {
         }
     }
 
+    /// Whether a story has a file of its own that carries no seal.
+    pub(crate) fn is_unsealed(&self, story: &StoryId) -> Result<bool, RunError> {
+        let path = self.story(story).join("story.json");
+        if !self.storage().exists(&path) {
+            return Ok(false);
+        }
+        let file = serde_json::from_slice(&self.storage().read(&path)?);
+        Ok(file.is_ok_and(|mut file| take_seal(&mut file) == Seal::None))
+    }
+
     /// A story that has no file of its own, as it was asked for.
     fn listed(&self, story: &StoryId) -> Result<Option<StoryFile>, RunError> {
         if !self.lists.are_known() && self.run_file().is_err() {
@@ -422,7 +472,11 @@ impl RunFolder {
     }
 
     /// Writes a run of these stories without syncing it, for figures of large runs.
-    pub(crate) fn fill_run(&self, stories: Vec<StoryId>) -> Result<(), RunError> {
+    pub(crate) fn fill_run(
+        &self,
+        identity: RunIdentity,
+        stories: Vec<StoryId>,
+    ) -> Result<(), RunError> {
         let run = RunFile {
             format: FOLDER_FORMAT,
             run_id: "bench".to_owned(),
@@ -434,7 +488,7 @@ impl RunFolder {
                 models: Vec::new(),
                 quality_score: String::new(),
             },
-            identity: serde_json::Value::Null,
+            identity,
             config: serde_json::Value::Null,
             manifest_digest: String::new(),
             lists: Vec::new(),
@@ -443,7 +497,7 @@ impl RunFolder {
         self.fill(&self.root.join("run.json"), &run)
     }
 
-    fn fill(&self, path: &Path, value: &impl Serialize) -> Result<(), RunError> {
+    fn fill(&self, path: &Path, value: &impl FolderFile) -> Result<(), RunError> {
         std::fs::write(path, to_json(path, value)?).map_err(|error| RunError::Folder {
             path: path.to_owned(),
             reason: error.to_string(),

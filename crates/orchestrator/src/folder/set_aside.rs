@@ -17,7 +17,7 @@ use storyloom_story::StoryId;
 use storyloom_telemetry::{Event, Reporter};
 
 use crate::error::RunError;
-use crate::folder::folder_file::Found;
+use crate::folder::folder_file::{FolderFile, Found};
 use crate::folder::run_folder::{FOLDER_FORMAT, RunFolder};
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -26,6 +26,8 @@ struct Mark {
     story: StoryId,
     reason: String,
 }
+
+impl FolderFile for Mark {}
 
 fn place(folder: &RunFolder) -> PathBuf {
     folder.root().join("changed")

@@ -102,15 +102,16 @@ pub fn repair(folder: &RunFolder, repair: &Repair) -> Result<Repaired, RunError>
     stories.retain(|story| seen.insert(story.clone()));
     repaired.stories = stories.len();
     let blobs = BlobStore::new(folder.blobs(), folder.storage().clone());
-    let videos = run.as_ref().map_or(Videos::Encoded, RunFile::videos);
+    let videos = run
+        .as_ref()
+        .map_or(Videos::Encoded, |run| run.identity.videos);
     let healer = Healer {
         folder,
         blobs,
         // Whether ffmpeg is there is asked when it is needed.
         videos: VideoFiles::unchecked(folder.storage().clone(), videos),
-        seed: run
-            .as_ref()
-            .and_then(|run| run.identity["run.seed"].as_u64()),
+        seed: run.as_ref().map(|run| run.identity.seed),
+        is_sealed: run.as_ref().is_some_and(RunFile::is_of_sealed_build),
         anew: repair.anew,
     };
     let looked = stories.par_iter().map(|story| healer.is_healthy(story));
@@ -262,7 +263,15 @@ fn run_file(folder: &RunFolder, repaired: &mut Repaired) -> Result<Option<RunFil
         return Ok(Some(copy));
     }
     let reason = match folder.find_run_file()? {
-        Found::Sound(run) => return Ok(Some(run)),
+        Found::Sound(run) => {
+            if folder.has_other_copy()? {
+                folder.keep_copy(&path)?;
+                let copy = folder.run_copy();
+                let what = format!("{} was not the copy of run.json, and is", copy.display());
+                repaired.of_run(CameTo::Healed, what);
+            }
+            return Ok(Some(run));
+        }
         Found::Gone if !folder.stories().is_dir() => return folder.run_file().map(Some),
         Found::Gone => "it is gone".to_owned(),
         Found::Damaged(reason) => {
@@ -320,7 +329,7 @@ fn doubts(folder: &RunFolder, run: &RunFile, stories: &[&StoryId]) -> Result<Vec
             true => format!("{}; `storyloom retry` lets it back", problem.message),
             false => problem.message,
         },
-        story: Some(problem.story),
+        story: problem.story,
         shot: problem.shot,
         came_to: CameTo::Left,
     };

@@ -26,6 +26,8 @@ pub(super) struct Healer<'a> {
     pub(super) videos: VideoFiles,
     /// The run's; `None` where nobody knows it.
     pub(super) seed: Option<u64>,
+    /// Whether the run was begun by a build that seals each `story.json`.
+    pub(super) is_sealed: bool,
     pub(super) anew: bool,
 }
 
@@ -62,6 +64,7 @@ impl Healer<'_> {
         }
         let path = root.join("story.json");
         let file = match self.folder.find_json::<StoryFile>(&path)? {
+            Found::Sound(_) if self.lacks_seal(story)? => return Ok(false),
             Found::Sound(file) if &file.id == story => file,
             // Of a plan that was made ahead of its story.
             Found::Gone if !self.folder.has_records(story)? => {
@@ -314,6 +317,11 @@ impl Healer<'_> {
         Ok(false)
     }
 
+    /// Whether the story's file carries no seal although the build that wrote it gives one to each.
+    fn lacks_seal(&self, story: &StoryId) -> Result<bool, RunError> {
+        Ok(self.is_sealed && self.folder.is_unsealed(story)?)
+    }
+
     /// The next start goes on with it.
     fn reopen(&self, mut file: StoryFile, lease: &Lease) -> Result<(), RunError> {
         file.state = StoryState::Running;
@@ -327,6 +335,7 @@ impl Healer<'_> {
         let story = deeds.story;
         let path = self.folder.story(story).join("story.json");
         let reason = match self.folder.find_json::<StoryFile>(&path)? {
+            Found::Sound(_) if self.lacks_seal(story)? => "it has no digest".to_owned(),
             Found::Sound(file) if &file.id == story => match self.folder.with_plan(file) {
                 Err(error) if is_damage(&error) => {
                     deeds.note(

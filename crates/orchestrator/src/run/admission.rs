@@ -12,15 +12,15 @@ use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 
 use rayon::prelude::*;
-use serde_json::{Value, json};
 use storyloom_memory::storage::{UNFINISHED, make_way, move_aside};
 use storyloom_story::{Brief, Line, Seed, StoryId};
 
-use crate::config::{PictureSettings, RunConfig, Videos};
+use crate::config::RunConfig;
 use crate::error::RunError;
 use crate::folder::folder_file::Found;
+use crate::folder::identity::RunIdentity;
 use crate::folder::lists::List;
-use crate::folder::run_folder::{FOLDER_FORMAT, RunFile, RunFolder, StoryFile, VIDEOS};
+use crate::folder::run_folder::{FOLDER_FORMAT, RunFile, RunFolder, StoryFile};
 use crate::run::differences::differences;
 use crate::run::engine::EngineDescription;
 use crate::run::planning::{essence, is_planned};
@@ -75,7 +75,7 @@ impl RunFolder {
             run_id: new_run_id(self.root()),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             engine: engine.clone(),
-            identity: identity(config),
+            identity: RunIdentity::new(config),
             config: config.resolved.clone(),
             manifest_digest: list.digest.clone(),
             lists: Vec::new(),
@@ -124,7 +124,7 @@ impl RunFolder {
     }
 
     /// Keeps what `run.json` says now a second time.
-    fn keep_copy(&self, path: &Path) -> Result<(), RunError> {
+    pub(crate) fn keep_copy(&self, path: &Path) -> Result<(), RunError> {
         let bytes = self.storage().read(path)?;
         let copy = self.run_copy();
         if self.storage().read(&copy).is_ok_and(|kept| kept == bytes) {
@@ -140,7 +140,7 @@ impl RunFolder {
         // A damaged one is the matter of those who begin runs.
         if let Found::Sound(before) = self.find_run_file()? {
             let now = RunFile {
-                identity: identity(config),
+                identity: RunIdentity::new(config),
                 ..before.clone()
             };
             self.check_same(&before, &now)?;
@@ -263,18 +263,13 @@ impl RunFolder {
             let record = shots.find_map(|shot| read_record(self, story, shot).ok().flatten());
             let Some(record) = record else { continue };
             let request = &record.request;
-            let seed = StoryFile::pending(line)
-                .seed
-                .or(now.identity["run.seed"].as_u64());
-            let of_seed = seed.map(|seed| Seed::derive(seed, story, request.shot, request.attempt));
-            let video = json!(request.video);
+            let seed = StoryFile::pending(line).seed.unwrap_or(now.identity.seed);
+            let of_seed = Seed::derive(seed, story, request.shot, request.attempt);
+            let (video, asked) = (request.video, now.identity.video);
             let other = match () {
                 () if record.engine != now.engine.fingerprint => "another engine",
-                () if of_seed != Some(request.seed) => "another run.seed",
-                () if ["frames", "fps"]
-                    .iter()
-                    .any(|key| video[key] != now.identity["video"][key]) =>
-                {
+                () if of_seed != request.seed => "another run.seed",
+                () if (video.frames, video.fps) != (asked.frames, asked.fps) => {
                     "other video.frames or video.fps"
                 }
                 () => return Ok(()),
@@ -290,14 +285,14 @@ impl RunFolder {
 
     fn check_same(&self, before: &RunFile, now: &RunFile) -> Result<(), RunError> {
         let whole = RunFile {
-            identity: whole_identity(before),
+            identity: before.identity.completed(&before.config),
             ..before.clone()
         };
         let differences = differences(&whole, now);
         if differences.is_empty() {
             return Ok(());
         }
-        let rates = [before, now].map(|run| &run.identity["video"]["fps"]);
+        let rates = [before, now].map(|run| run.identity.video.fps);
         let rate = match rates[0] == rates[1] {
             true => "",
             false => {
@@ -402,48 +397,4 @@ fn new_run_id(root: &Path) -> String {
     let now = std::time::SystemTime::now();
     let name = format!("{now:?} {} {}", std::process::id(), root.display());
     blake3::hash(name.as_bytes()).to_hex()[..16].to_owned()
-}
-
-/// The settings that decide the pictures beyond the engine.
-fn identity(config: &RunConfig) -> Value {
-    let mut identity = json!({
-        "run.seed": config.seed,
-        "video": config.video,
-        "memory.window": config.window,
-        "memory.selection": config.selection,
-        "memory.continuation": config.continuation,
-    });
-    for (key, _, value) in picture_settings(&config.pictures) {
-        identity[key] = value;
-    }
-    // Not there in runs that have videos, so that those of earlier versions go on.
-    if config.videos == Videos::Placeholders {
-        identity[VIDEOS] = json!(config.videos);
-    }
-    identity
-}
-
-/// How users' pictures are put into the shape of a film: the keys of the identity, where the record of
-/// all settings has them, and the values.
-fn picture_settings(settings: &PictureSettings) -> [(&'static str, &'static str, Value); 3] {
-    let PictureSettings { fit, ground, shape } = settings;
-    [
-        ("pictures.fit", "/pictures/fit", json!(fit)),
-        ("pictures.ground", "/pictures/ground", json!(ground)),
-        ("pictures.shape", "/pictures/shape", json!(shape)),
-    ]
-}
-
-/// The identity of a run, with what those of earlier versions do not say: it was as their first start had
-/// it, or as everybody has it who says nothing.
-fn whole_identity(run: &RunFile) -> Value {
-    let mut identity = run.identity.clone();
-    if identity.is_object() {
-        for (key, pointer, default) in picture_settings(&PictureSettings::default()) {
-            if identity.get(key).is_none() {
-                identity[key] = run.config.pointer(pointer).cloned().unwrap_or(default);
-            }
-        }
-    }
-    identity
 }

@@ -42,12 +42,11 @@ pub(crate) fn differences(before: &RunFile, now: &RunFile) -> Vec<String> {
     if before.engine.fingerprint != now.engine.fingerprint {
         differences.push(engine_difference(before, now));
     }
-    let identities = [&before.identity, &now.identity].map(Value::as_object);
-    let keys = identities.into_iter().flatten().flat_map(|map| map.keys());
+    let [old, new] = [before, now].map(|run| Value::Object(run.identity.settings()));
+    let keys = [&old, &new].into_iter().filter_map(Value::as_object);
     let mut leaves = Vec::new();
-    for key in keys.collect::<BTreeSet<_>>() {
-        let (old, new) = (&before.identity[key], &now.identity[key]);
-        different_leaves(key, old, new, &mut leaves);
+    for key in keys.flat_map(|map| map.keys()).collect::<BTreeSet<_>>() {
+        different_leaves(key, &old[key], &new[key], &mut leaves);
     }
     let as_option = |leaf: Leaf| {
         let option = OPTIONS.iter().find(|(name, _)| *name == leaf.name);

@@ -10,19 +10,30 @@ use serde::Serialize;
 use storyloom_memory::arrays::encode_array;
 use storyloom_memory::commit::RECORD_FORMAT;
 use storyloom_memory::index::open_index;
-use storyloom_memory::select::Selection;
+use storyloom_memory::select::{Selection, SelectionRule, SelectionSettings};
+use storyloom_memory::window::WindowSettings;
 use storyloom_memory::{
     BlobStore, CommitRecord, Disk, IndexKind, KeyframeRecord, MemoryBank, Sealed, Storage,
 };
 use storyloom_story::{
-    HostTensor, Line, Method, Opening, Seed, ShotId, ShotRequest, Stage, StoryEntry, StoryId,
-    VideoSpec,
+    Continuation, HostTensor, Line, Method, Opening, Seed, ShotId, ShotRequest, Stage, StoryEntry,
+    StoryId, VideoSpec,
 };
 
+use crate::config::Videos;
 use crate::error::RunError;
+use crate::folder::identity::RunIdentity;
 use crate::folder::run_folder::{RunFolder, StoryFile, StoryState};
 use crate::run::lease::{Claim, Leases};
 use crate::view::status::status;
+
+/// What the shots that are there look like.
+const VIDEO: VideoSpec = VideoSpec {
+    width: 208,
+    height: 128,
+    frames: 81,
+    fps: 16,
+};
 
 /// Figures of `bench store`.
 #[derive(Debug, Clone, Serialize)]
@@ -238,11 +249,9 @@ impl Bench {
             }
             self.folder.fill_story(&done_story(story)?)?;
         }
-        self.folder.fill_run(
-            (0..stories)
-                .map(|number| name("there", number))
-                .collect::<Result<_, _>>()?,
-        )
+        let ids = (0..stories).map(|number| name("there", number));
+        self.folder
+            .fill_run(identity(), ids.collect::<Result<_, _>>()?)
     }
 
     fn large(&self, stories: usize) -> Result<LargeFigures, RunError> {
@@ -350,12 +359,7 @@ fn record(story: &StoryId, number: usize) -> CommitRecord {
             prompt: "A prompt of the usual length, with a place, somebody, something to do, light \
                      and a movement of the camera, as the scripts of the benchmark have them."
                 .to_owned(),
-            video: VideoSpec {
-                width: 208,
-                height: 128,
-                frames: 81,
-                fps: 16,
-            },
+            video: VIDEO,
         },
         engine: blob.blake3.clone(),
         arithmetic: String::new(),
@@ -388,6 +392,29 @@ fn record(story: &StoryId, number: usize) -> CommitRecord {
         previous: None,
         plan: None,
         digest: String::new(),
+    }
+}
+
+fn identity() -> RunIdentity {
+    RunIdentity {
+        method: Some(Method::StoryMem),
+        seed: 0,
+        video: VIDEO,
+        window: WindowSettings {
+            max_images: 10,
+            sink: 3,
+        },
+        selection: SelectionSettings {
+            rule: SelectionRule::Semantic,
+            max_keyframes: 3,
+            similarity_start: 0.9,
+            quality_threshold: 3.0,
+        },
+        continuation: Continuation::Mi2v,
+        fit: None,
+        ground: None,
+        shape: None,
+        videos: Videos::Placeholders,
     }
 }
 

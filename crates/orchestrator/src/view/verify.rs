@@ -1,6 +1,7 @@
 //! The proof: everything that was asked for exists once, is whole, and was made from the memory
 //! that it claims.
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -12,12 +13,15 @@ use storyloom_memory::{
     BlobRef, BlobStore, CommitRecord, KeyframeRecord, PictureRecord, ReferencesRecord, Sealed,
     SeenRecord,
 };
-use storyloom_story::{Continuation, Opening, Resolution, Seed, ShotId, ShotScript, StoryId};
+use storyloom_story::{Opening, Resolution, Seed, ShotId, ShotScript, StoryId};
 
 use crate::config::Videos;
 use crate::error::RunError;
+use crate::folder::folder_file::Found;
+use crate::folder::identity::RunIdentity;
 use crate::folder::output::{PLACEHOLDER, decode_frames, is_joined_as_it_is};
 use crate::folder::run_folder::{RunFile, RunFolder, StoryFile, StoryState};
+use crate::folder::seal::NO_SEAL;
 use crate::folder::set_aside::marks;
 use crate::run::planning::{PlanRecord, PlannerDescription, brief_digest, planners_of, read_plan};
 use crate::run::story::opening;
@@ -55,8 +59,8 @@ pub enum VideosProven {
 /// One thing that is wrong with a run folder.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct VerifyProblem {
-    /// The story.
-    pub story: StoryId,
+    /// The story; `None` for what is the whole run's.
+    pub story: Option<StoryId>,
     /// The shot, where it is one shot's.
     pub shot: Option<ShotId>,
     /// What is wrong.
@@ -75,13 +79,17 @@ pub enum Depth {
 /// Checks everything in `folder`, several stories at a time. Errors are only those that keep it from
 /// looking.
 pub fn verify(folder: &RunFolder, depth: Depth) -> Result<Verdict, RunError> {
-    let run = folder.run_file()?;
-    let terms = Terms::of(folder, &run, depth)?;
+    let (run, mut problems) = run_to_prove(folder)?;
+    let planners = planners(folder, &mut problems)?;
+    let Some(run) = run else {
+        return Ok(Verdict::of_nothing(problems));
+    };
+    let terms = Terms::of(folder, &run, depth, planners);
     let mut stories = run.stories.clone();
     // Story order, not the order of making, which priorities may change.
     stories.sort();
     let mut hasher = blake3::Hasher::new();
-    let (mut problems, mut shots, mut proven) = (Vec::new(), 0, 0);
+    let (mut shots, mut proven) = (0, 0);
     let checked = stories.par_iter().map(|story| check_story(&terms, story));
     for found in checked.collect::<Vec<_>>() {
         problems.extend(found.problems);
@@ -95,7 +103,7 @@ pub fn verify(folder: &RunFolder, depth: Depth) -> Result<Verdict, RunError> {
         }
         problems.push(VerifyProblem {
             message: format!("it was asked for and is set aside: {reason}"),
-            story,
+            story: Some(story),
             shot: None,
         });
     }
@@ -110,21 +118,85 @@ pub fn verify(folder: &RunFolder, depth: Depth) -> Result<Verdict, RunError> {
     })
 }
 
+impl Verdict {
+    /// Of a run of which nobody can say what it is.
+    fn of_nothing(problems: Vec<VerifyProblem>) -> Self {
+        Self {
+            ok: false,
+            shots: 0,
+            shots_proven: 0,
+            videos: VideosProven::Content,
+            content_digest: None,
+            problems,
+        }
+    }
+}
+
+impl VerifyProblem {
+    /// Of a file that belongs to the run as a whole.
+    fn of_run(file: &str, reason: impl Display) -> Self {
+        Self {
+            story: None,
+            shot: None,
+            message: format!("{file}: {reason}"),
+        }
+    }
+}
+
+/// The run that is to be proven, and what is wrong with what says so. Where `run.json` does not say it, its
+/// copy does, which is a problem all the same.
+fn run_to_prove(folder: &RunFolder) -> Result<(Option<RunFile>, Vec<VerifyProblem>), RunError> {
+    let reason = match folder.find_json::<RunFile>(&folder.run_path())? {
+        Found::Sound(run) => {
+            folder.note_lists(&run);
+            let other = folder.has_other_copy()?.then(|| {
+                let reason = "it is not the copy of run.json; the next start and `storyloom repair` \
+                              put this in order";
+                VerifyProblem::of_run("lists/run.json", reason)
+            });
+            return Ok((Some(run), other.into_iter().collect()));
+        }
+        Found::Damaged(reason) => reason,
+        Found::Gone => "it is gone".to_owned(),
+    };
+    let problem = VerifyProblem::of_run("run.json", &reason);
+    match folder.find_run_file()? {
+        Found::Sound(copy) => Ok((Some(copy), vec![problem])),
+        Found::Damaged(_) => Ok((None, vec![problem])),
+        // Perhaps it is no run folder.
+        Found::Gone => folder.run_file().map(|run| (Some(run), vec![problem])),
+    }
+}
+
+/// Who plans the briefs; a file of them that is damaged is a problem.
+fn planners(
+    folder: &RunFolder,
+    problems: &mut Vec<VerifyProblem>,
+) -> Result<Vec<PlannerDescription>, RunError> {
+    match planners_of(folder) {
+        Err(RunError::Folder { reason, .. }) => {
+            problems.push(VerifyProblem::of_run("planner.json", reason));
+            Ok(Vec::new())
+        }
+        planners => planners,
+    }
+}
+
 /// What speaks against stories of a run, by content. Errors are only those that keep it from looking.
 pub(crate) fn check_stories(
     folder: &RunFolder,
     run: &RunFile,
     stories: &[StoryId],
 ) -> Result<Vec<VerifyProblem>, RunError> {
-    let terms = Terms::of(folder, run, Depth::Content)?;
+    let terms = Terms::of(folder, run, Depth::Content, planners_of(folder)?);
     let found = stories.par_iter().map(|story| check_story(&terms, story));
     Ok(found.flat_map_iter(|found| found.problems).collect())
 }
 
-fn check_story(terms: &Terms, story: &StoryId) -> Found {
+fn check_story(terms: &Terms, story: &StoryId) -> StoryFound {
     let mut check = Check {
         terms,
-        found: Found::default(),
+        found: StoryFound::default(),
     };
     match terms.folder.story_file(story) {
         Ok(file) => check.story(&file),
@@ -133,49 +205,45 @@ fn check_story(terms: &Terms, story: &StoryId) -> Found {
     check.found
 }
 
-fn window_of(run: &RunFile) -> Option<WindowSettings> {
-    serde_json::from_value(run.identity["memory.window"].clone()).ok()
-}
-
 /// What all stories are held against.
 struct Terms<'a> {
     folder: &'a RunFolder,
     blobs: BlobStore,
-    window: Option<WindowSettings>,
-    engine: String,
-    continuation: Option<Continuation>,
-    seed: Option<u64>,
-    frames: Option<u32>,
+    identity: &'a RunIdentity,
+    engine: &'a str,
     videos: VideosProven,
+    /// Whether each `story.json` was written with a seal.
+    is_sealed: bool,
     /// Who plans the briefs, and earlier versions of that planner.
     planners: Vec<PlannerDescription>,
 }
 
 impl<'a> Terms<'a> {
-    fn of(folder: &'a RunFolder, run: &RunFile, depth: Depth) -> Result<Self, RunError> {
-        Ok(Self {
+    fn of(
+        folder: &'a RunFolder,
+        run: &'a RunFile,
+        depth: Depth,
+        planners: Vec<PlannerDescription>,
+    ) -> Self {
+        Self {
             folder,
             blobs: BlobStore::new(folder.blobs(), folder.storage().clone()),
-            window: window_of(run),
-            engine: run.engine.fingerprint.clone(),
-            continuation: serde_json::from_value(run.identity["memory.continuation"].clone()).ok(),
-            seed: run.identity["run.seed"].as_u64(),
-            frames: run.identity["video"]["frames"]
-                .as_u64()
-                .map(|frames| frames as u32),
-            videos: match (run.videos(), depth) {
+            identity: &run.identity,
+            engine: &run.engine.fingerprint,
+            videos: match (run.identity.videos, depth) {
                 (Videos::Placeholders, _) => VideosProven::Placeholders,
                 (Videos::Encoded, Depth::Content) => VideosProven::Content,
                 (Videos::Encoded, Depth::Frames) => VideosProven::Decoded,
             },
-            planners: planners_of(folder)?,
-        })
+            is_sealed: run.is_of_sealed_build(),
+            planners,
+        }
     }
 }
 
 /// What is found of a story.
 #[derive(Default)]
-struct Found {
+struct StoryFound {
     problems: Vec<VerifyProblem>,
     shots: usize,
     proven: usize,
@@ -185,7 +253,7 @@ struct Found {
 
 struct Check<'a> {
     terms: &'a Terms<'a>,
-    found: Found,
+    found: StoryFound,
 }
 
 /// The video of a shot that was decoded, and the digest of its frames.
@@ -206,7 +274,7 @@ struct Lineage {
 impl Check<'_> {
     fn problem(&mut self, story: &StoryId, shot: Option<ShotId>, message: impl Into<String>) {
         self.found.problems.push(VerifyProblem {
-            story: story.clone(),
+            story: Some(story.clone()),
             shot,
             message: message.into(),
         });
@@ -216,6 +284,13 @@ impl Check<'_> {
         let mut lineage = Lineage::default();
         if let Err(error) = self.references(file, &mut lineage) {
             self.problem(&file.id, None, error.to_string());
+        }
+        match self.terms.folder.is_unsealed(&file.id) {
+            Ok(true) if self.terms.is_sealed => {
+                self.problem(&file.id, None, format!("story.json: {NO_SEAL}"));
+            }
+            Err(error) => self.problem(&file.id, None, error.to_string()),
+            Ok(_) => {}
         }
         self.extra_records(file);
         let plan = self.plan(file);
@@ -282,9 +357,8 @@ impl Check<'_> {
         if file.script.as_ref() != Some(&plan.script) || file.plan.as_ref() != Some(plan.name()) {
             wrong.push("its script is not that of its plan");
         }
-        if let Some(run_seed) = file.seed.or(self.terms.seed)
-            && plan.seed != Seed::derive_plan(run_seed, &file.id, plan.attempt)
-        {
+        let run_seed = file.seed.unwrap_or(self.terms.identity.seed);
+        if plan.seed != Seed::derive_plan(run_seed, &file.id, plan.attempt) {
             wrong.push("the seed of its plan is not the one that the run gives it");
         }
         let mut planners = self.terms.planners.iter();
@@ -343,24 +417,19 @@ impl Check<'_> {
         let request = &record.request;
         let references = !file.reference_images.is_empty();
         let mut wrong = Vec::new();
-        if let Some(continuation) = self.terms.continuation
-            && request.opening != opening(script, has_previous, references, continuation)
-        {
+        let continuation = self.terms.identity.continuation;
+        if request.opening != opening(script, has_previous, references, continuation) {
             wrong.push("it does not begin as the script asks");
         }
-        if let Some(run_seed) = file.seed.or(self.terms.seed)
-            && request.seed != Seed::derive(run_seed, &file.id, shot, request.attempt)
-        {
+        let run_seed = file.seed.unwrap_or(self.terms.identity.seed);
+        if request.seed != Seed::derive(run_seed, &file.id, shot, request.attempt) {
             wrong.push("its seed is not the one that the run gives it");
         }
         if Some(request.video.resolution()) != file.size.map(Resolution::generated) {
             wrong.push("it has another size than its story");
         }
         if record.frame_count != request.saved_frames()
-            || self
-                .terms
-                .frames
-                .is_some_and(|frames| frames != request.video.frames)
+            || request.video.frames != self.terms.identity.video.frames
         {
             wrong.push("it has another number of frames than was asked for");
         }
@@ -393,9 +462,7 @@ impl Check<'_> {
         if record.continues != tail {
             wrong.push("it does not continue the shot before it".to_owned());
         }
-        if let Some(settings) = self.terms.window
-            && record.memory_seen != expected_memory(record, lineage, settings)
-        {
+        if record.memory_seen != expected_memory(record, lineage, self.terms.identity.window) {
             wrong.push("the memory it claims is not what the bank held".to_owned());
         }
         for message in wrong {

@@ -9,6 +9,7 @@ use storyloom_orchestrator::pipeline::{PipelineSettings, plain_run};
 use storyloom_orchestrator::quarantine::list;
 use storyloom_orchestrator::report::write_report;
 use storyloom_orchestrator::run::run;
+use storyloom_orchestrator::seal::seal;
 use storyloom_orchestrator::simulated::SimulatedEngine;
 use storyloom_orchestrator::status::status;
 use storyloom_orchestrator::verify::{Depth, Verdict, verify};
@@ -81,6 +82,7 @@ impl Made {
         let mut file: serde_json::Value =
             serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
         change(&mut file);
+        seal(file.as_object_mut().unwrap());
         fs::write(path, file.to_string()).unwrap();
     }
 

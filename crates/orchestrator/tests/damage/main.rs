@@ -12,6 +12,7 @@ use std::sync::Arc;
 use storyloom_memory::Disk;
 use storyloom_memory::pictures::encode_png;
 use storyloom_orchestrator::run::run;
+use storyloom_orchestrator::seal::seal;
 use storyloom_orchestrator::simulated::SimulatedEngine;
 use storyloom_orchestrator::status::status;
 use storyloom_orchestrator::verify::{Depth, VerifyProblem};
@@ -214,6 +215,7 @@ fn a_film_of_other_pictures_is_told() {
     let other = fs::read(made.story(1).join("story.json")).unwrap();
     let other: serde_json::Value = serde_json::from_slice(&other).unwrap();
     file["video"] = other["video"].clone();
+    seal(file.as_object_mut().unwrap());
     fs::write(&path, file.to_string()).unwrap();
     let verdict = made.verdict(Depth::Frames);
     let told = |problem: &&VerifyProblem| problem.message.contains("other pictures");

@@ -146,7 +146,10 @@ fn forget_pictures(studio: &Studio, settings: &Value) {
     let mut run: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     let identity = run["identity"].as_object_mut().unwrap();
     identity.retain(|key, _| !key.starts_with("pictures."));
+    identity.retain(|key, _| !["method", "digest"].contains(&key.as_str()));
     run["config"] = settings.clone();
+    run["version"] = json!("0.1.0");
+    run.as_object_mut().unwrap().remove("digest");
     fs::write(&path, run.to_string()).unwrap();
 }
 

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use storyloom_story::StoryId;
 
 use crate::error::RunError;
+use crate::folder::folder_file::FolderFile;
 use crate::folder::run_folder::{FOLDER_FORMAT, RunFolder};
 
 /// The longest pause between two tries.
@@ -36,6 +37,8 @@ pub(super) struct Told {
     /// Tries that failed since something was planned.
     pub(super) tries: u32,
 }
+
+impl FolderFile for Told {}
 
 fn path(folder: &RunFolder) -> PathBuf {
     folder.root().join("planner-away.json")

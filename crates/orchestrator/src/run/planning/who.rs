@@ -7,7 +7,7 @@ use storyloom_story::StoryId;
 
 use super::{PlannerDescription, StoryPlanner, read_plan};
 use crate::error::RunError;
-use crate::folder::folder_file::Found;
+use crate::folder::folder_file::{FolderFile, Found};
 use crate::folder::run_folder::RunFolder;
 
 /// `planner.json`: who plans the briefs of a run.
@@ -19,6 +19,8 @@ pub(crate) struct PlannerFile {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     earlier: Vec<PlannerDescription>,
 }
+
+impl FolderFile for PlannerFile {}
 
 fn planner_path(folder: &RunFolder) -> PathBuf {
     folder.root().join("planner.json")

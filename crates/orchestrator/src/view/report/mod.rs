@@ -138,7 +138,7 @@ impl Report<'_> {
         let attempts = self.attempts.story(id);
         let set_aside = self.marks.get(id);
         let looks = |standing| self.looks(id, standing);
-        let videos = self.run.videos();
+        let videos = self.run.identity.videos;
         let (view, row) = story::view(self.folder, &file, videos, attempts, (&looks, set_aside))?;
         self.pages.write_story(&view, self.neighbours(place))?;
         Ok(row)

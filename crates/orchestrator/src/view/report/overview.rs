@@ -112,7 +112,7 @@ pub(super) fn view(facts: Facts) -> Overview {
         run: facts.name.to_owned(),
         engine: run.engine.engine.clone(),
         version: run.version.clone(),
-        has_videos: run.videos() == Videos::Encoded,
+        has_videos: run.identity.videos == Videos::Encoded,
         without_keyframes: rows.iter().filter(|row| row.no_keyframes).count(),
         headline: headline(&stories),
         standing: standing(&stories),

@@ -24,10 +24,18 @@ fn begin(root: &Path) -> Watcher {
     let engine = serde_json::json!({
         "engine": "none", "fingerprint": "", "arithmetic": "", "models": [], "quality_score": ""
     });
+    // As earlier builds wrote it, without a digest.
+    let identity = serde_json::json!({
+        "run.seed": 0, "video": {"width": 16, "height": 16, "frames": 5, "fps": 8},
+        "memory.window": {"max_images": 1, "sink": 0}, "memory.continuation": "none",
+        "memory.selection": {
+            "rule": "semantic", "max_keyframes": 1, "similarity_start": 0.5, "quality_threshold": 1
+        }
+    });
     write(
         "run.json",
         serde_json::json!({
-            "format": 1, "run_id": "r", "version": "0", "engine": engine, "identity": {},
+            "format": 1, "run_id": "r", "version": "0.1.0", "engine": engine, "identity": identity,
             "config": {}, "manifest_digest": "", "stories": stories
         }),
     );

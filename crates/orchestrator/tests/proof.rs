@@ -1,0 +1,339 @@
+//! The proof never falls silent: whatever is missing, renamed or of another type in the files that say
+//! what a run is and what was made, `verify` does not call it proven.
+
+#![expect(clippy::unwrap_used, reason = "a test may stop where it stands")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+use storyloom_memory::Disk;
+use storyloom_memory::pictures::encode_png;
+use storyloom_orchestrator::pipeline::{PipelineSettings, plain_run};
+use storyloom_orchestrator::planning::simulated::SimulatedPlanner;
+use storyloom_orchestrator::repair::{CameTo, Repair, repair};
+use storyloom_orchestrator::run::{Makers, run_on};
+use storyloom_orchestrator::simulated::SimulatedEngine;
+use storyloom_orchestrator::verify::{Depth, Verdict, verify};
+use storyloom_orchestrator::{RunConfig, RunFolder, StopFlag, Videos};
+use storyloom_story::{Brief, Line, RgbImage, StoryId};
+use storyloom_telemetry::Silent;
+
+/// A finished run of a story with a reference image and its own seed, and of a brief.
+struct Proven {
+    _root: tempfile::TempDir,
+    config: RunConfig,
+    lines: Vec<Line>,
+}
+
+impl Proven {
+    fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let settings = PipelineSettings {
+            videos: Videos::Placeholders,
+            ..PipelineSettings::instant(root.path(), 3, 3)
+        };
+        let (mut config, mut manifest) = plain_run(&root.path().join("out"), 1, &settings).unwrap();
+        let hero = RgbImage::new(40, 80, vec![90; 40 * 80 * 3]).unwrap();
+        fs::write(root.path().join("hero.png"), encode_png(&hero).unwrap()).unwrap();
+        config.input_folder = root.path().to_owned().into();
+        config.resolved = json!({"run": {"seed": 0}, "pictures": {"fit": "pad"}});
+        let mut story = manifest.stories.remove(0);
+        story.seed = Some(5);
+        story.tenant = Some("north".to_owned());
+        story.reference_images = vec!["hero.png".to_owned()];
+        let brief = Brief {
+            title: Some("A mug".to_owned()),
+            shots: 2,
+            ..Brief::new(StoryId::new("mug").unwrap())
+        };
+        let proven = Self {
+            _root: root,
+            config,
+            lines: vec![Line::Story(story), Line::Brief(brief)],
+        };
+        proven.start();
+        proven
+    }
+
+    fn start(&self) {
+        let (engine, stop) = (SimulatedEngine::default(), StopFlag::default());
+        let makers = Makers {
+            engine: &engine,
+            planner: Some(&SimulatedPlanner::default()),
+        };
+        let disk = Arc::new(Disk);
+        let made = run_on(disk, &self.config, &self.lines, &makers, &Silent, &stop).unwrap();
+        assert_eq!(made.done, 2);
+    }
+
+    fn folder(&self) -> RunFolder {
+        RunFolder::new(&self.config.out, Arc::new(Disk))
+    }
+
+    /// `None` where it says that it cannot look.
+    fn verdict(&self) -> Option<Verdict> {
+        verify(&self.folder(), Depth::Content).ok()
+    }
+
+    fn path(&self, file: &str) -> PathBuf {
+        self.config.out.join(file)
+    }
+
+    fn story(&self, file: &str) -> String {
+        format!("stories/{}/{file}", self.lines[0].id())
+    }
+
+    /// The files that say what the run is and what was made, relative to the folder.
+    fn files(&self) -> Vec<String> {
+        let story = [
+            "story.json",
+            "commits/references.json",
+            "commits/01_01.json",
+        ];
+        let mut files: Vec<String> = story.map(|file| self.story(file)).into();
+        files.extend(["run.json", "planner.json"].map(str::to_owned));
+        let brief = ["story.json", "plan.json", "commits/01_02.json"];
+        files.extend(brief.map(|file| format!("stories/mug/{file}")));
+        files
+    }
+}
+
+fn read(path: &Path) -> Value {
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+/// Every object in `value` by the pointer to it, the outermost first.
+fn objects(value: &Value, place: &str, found: &mut Vec<(String, Vec<String>)>) {
+    match value {
+        Value::Object(object) => {
+            found.push((place.to_owned(), object.keys().cloned().collect()));
+            for (key, inner) in object {
+                objects(inner, &format!("{place}/{key}"), found);
+            }
+        }
+        Value::Array(items) => {
+            for (number, item) in items.iter().enumerate() {
+                objects(item, &format!("{place}/{number}"), found);
+            }
+        }
+        _ => {}
+    }
+}
+
+type Change = fn(&mut Map<String, Value>, &str);
+
+/// What can become of a key.
+const CHANGES: [(&str, Change); 4] = [
+    ("removed", |object, key| drop(object.remove(key))),
+    ("renamed", |object, key| {
+        let value = object.remove(key).unwrap();
+        object.insert(format!("{key}_"), value);
+    }),
+    ("of another type", |object, key| {
+        object[key] = match &object[key] {
+            Value::Bool(_) => json!("text"),
+            _ => json!(true),
+        };
+    }),
+    ("null", |object, key| {
+        object[key] = match &object[key] {
+            Value::Null => json!(0),
+            _ => Value::Null,
+        };
+    }),
+];
+
+/// Every way to change one key of a file, each with its name.
+fn changed(file: &Value) -> Vec<(String, Value)> {
+    let mut found = Vec::new();
+    objects(file, "", &mut found);
+    let keys = found
+        .iter()
+        .flat_map(|(place, keys)| keys.iter().map(move |key| (place, key)));
+    let keys = keys.flat_map(|key| CHANGES.iter().map(move |change| (key, change)));
+    let changed = keys.map(|((place, key), (what, change))| {
+        let mut other = file.clone();
+        change(
+            other.pointer_mut(place).unwrap().as_object_mut().unwrap(),
+            key,
+        );
+        (format!("{place}/{key} {what}"), other)
+    });
+    changed.collect()
+}
+
+#[test]
+fn no_key_can_go_or_change_without_a_word() {
+    let proven = Proven::new();
+    assert!(proven.verdict().unwrap().ok, "{:?}", proven.verdict());
+    for file in proven.files() {
+        let path = proven.path(&file);
+        let before = fs::read(&path).unwrap();
+        let changes = changed(&read(&path));
+        assert!(changes.len() >= 12, "{file} has hardly a key");
+        for (what, other) in changes {
+            fs::write(&path, other.to_string()).unwrap();
+            if let Some(verdict) = proven.verdict() {
+                assert!(!verdict.ok, "{file}: {what}");
+                assert_eq!(verdict.content_digest, None, "{file}: {what}");
+                let name = file.rsplit('/').next().unwrap();
+                let problems = verdict.problems.iter();
+                let mut told = problems.map(|problem| &problem.message);
+                assert!(
+                    told.any(|message| message.contains(name)) || file == "planner.json",
+                    "{file}: {what}: {:?}",
+                    verdict.problems
+                );
+            }
+        }
+        fs::write(&path, before).unwrap();
+        assert!(proven.verdict().unwrap().ok, "{file}");
+    }
+}
+
+/// Its copy takes the place of a damaged `run.json` for whoever looks on; the proof says so all the same.
+#[test]
+fn run_json_is_told_with_and_without_its_copy() {
+    let proven = Proven::new();
+    let (run, copy) = (proven.path("run.json"), proven.path("lists/run.json"));
+    let (before, whole) = (fs::read(&run).unwrap(), read(&run));
+    for has_copy in [true, false] {
+        if !has_copy {
+            fs::remove_file(&copy).unwrap();
+            assert!(proven.verdict().unwrap().ok, "the copy is only a copy");
+        }
+        for (what, other) in changed(&whole) {
+            fs::write(&run, other.to_string()).unwrap();
+            let verdict = proven.verdict().unwrap();
+            assert!(!verdict.ok, "{what}");
+            let first = &verdict.problems[0];
+            assert_eq!((&first.story, first.shot), (&None, None), "{what}");
+            assert!(first.message.starts_with("run.json: "), "{what}: {first:?}");
+            assert_eq!(verdict.shots > 0, has_copy, "{what}");
+        }
+        fs::write(&run, &before).unwrap();
+    }
+    // Another file in the place of the copy.
+    let mut other = whole;
+    other["run_id"] = json!("another");
+    fs::write(&copy, other.to_string()).unwrap();
+    let verdict = proven.verdict().unwrap();
+    assert!(!verdict.ok && verdict.problems[0].message.starts_with("lists/run.json: "));
+    let how = Repair {
+        stories: &[],
+        anew: false,
+        patience: std::time::Duration::from_secs(1),
+    };
+    assert!(
+        repair(&proven.folder(), &how)
+            .unwrap()
+            .came_to(CameTo::Healed)
+    );
+    assert_eq!(fs::read(&copy).unwrap(), before);
+    assert!(proven.verdict().unwrap().ok);
+}
+
+/// What is missing is named.
+#[test]
+fn what_is_missing_in_run_json_has_its_name() {
+    let proven = Proven::new();
+    let path = proven.path("run.json");
+    let whole = read(&path);
+    for (place, key) in [
+        ("", "identity"),
+        ("", "digest"),
+        ("", "engine"),
+        ("/identity", "method"),
+        ("/identity", "memory.window"),
+        ("/identity", "run.seed"),
+        ("/identity", "digest"),
+    ] {
+        let mut other = whole.clone();
+        let object = other.pointer_mut(place).unwrap().as_object_mut().unwrap();
+        object.remove(key).unwrap();
+        fs::write(&path, other.to_string()).unwrap();
+        let told = &proven.verdict().unwrap().problems[0].message;
+        assert!(told.contains(&format!("`{key}`")), "{told}");
+    }
+}
+
+/// A file of this build without all that seals it is not one of an earlier build.
+#[test]
+fn nobody_passes_for_an_earlier_build() {
+    let proven = Proven::new();
+    fs::remove_file(proven.path("lists/run.json")).unwrap();
+    let path = proven.path("run.json");
+    let before = fs::read(&path).unwrap();
+    let mut run = read(&path);
+    run.as_object_mut().unwrap().remove("digest");
+    let identity = run["identity"].as_object_mut().unwrap();
+    identity.retain(|key, _| !["method", "digest"].contains(&key.as_str()));
+    fs::write(&path, run.to_string()).unwrap();
+    let verdict = proven.verdict().unwrap();
+    assert!(
+        verdict.problems[0].message.contains("`digest`"),
+        "{verdict:?}"
+    );
+    fs::write(&path, before).unwrap();
+
+    // Nor does a story.
+    let path = proven.path(&proven.story("story.json"));
+    let mut story = read(&path);
+    for key in ["digest", "seed", "joined"] {
+        story.as_object_mut().unwrap().remove(key).unwrap();
+    }
+    fs::write(&path, story.to_string()).unwrap();
+    assert!(!proven.verdict().unwrap().ok);
+    let how = Repair {
+        stories: &[],
+        anew: false,
+        patience: std::time::Duration::from_secs(1),
+    };
+    assert!(
+        repair(&proven.folder(), &how)
+            .unwrap()
+            .came_to(CameTo::ToMake)
+    );
+    proven.start();
+    let verdict = proven.verdict().unwrap();
+    assert!(verdict.ok, "{:?}", verdict.problems);
+}
+
+/// Runs of earlier builds have no method and no seals, and verify; what they do have must be there.
+#[test]
+fn runs_of_earlier_builds_verify_and_lack_nothing_that_decides() {
+    let proven = Proven::new();
+    fs::remove_file(proven.path("lists/run.json")).unwrap();
+    let path = proven.path("run.json");
+    let mut run = read(&path);
+    run["version"] = json!("0.1.0");
+    run.as_object_mut().unwrap().remove("digest");
+    let identity = run["identity"].as_object_mut().unwrap();
+    identity.retain(|key, _| !["method", "digest"].contains(&key.as_str()));
+    for story in ["mug", proven.lines[0].id().as_str()] {
+        let path = proven.path(&format!("stories/{story}/story.json"));
+        let mut file = read(&path);
+        file.as_object_mut().unwrap().remove("digest").unwrap();
+        fs::write(path, file.to_string()).unwrap();
+    }
+    fs::write(&path, run.to_string()).unwrap();
+    let verdict = proven.verdict().unwrap();
+    assert!(verdict.ok, "{:?}", verdict.problems);
+    for (what, other) in changed(&run["identity"]) {
+        // What the earliest builds did not write.
+        if what.starts_with("/pictures.") && what.ends_with("removed") || what == "/videos removed"
+        {
+            continue;
+        }
+        let mut changed = run.clone();
+        changed["identity"] = other;
+        fs::write(&path, changed.to_string()).unwrap();
+        let verdict = proven.verdict().unwrap();
+        assert!(!verdict.ok, "{what}");
+    }
+    fs::write(&path, run.to_string()).unwrap();
+    proven.start();
+    assert!(proven.verdict().unwrap().ok);
+}
