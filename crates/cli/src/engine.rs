@@ -13,9 +13,11 @@ use storyloom_nn::ModelError;
 use storyloom_nn::checkpoint::Target;
 use storyloom_nn::cuda;
 use storyloom_nn::tch::{self, Kind};
-use storyloom_orchestrator::{EngineDescription, EngineError, Scores, ShotEngine, StepObserver};
+use storyloom_orchestrator::{
+    Encoded, EngineDescription, EngineError, Pass, Scores, ShotEngine, StepObserver,
+};
 use storyloom_story::{
-    Clip, ErrorClass, HostTensor, LoopState, Resolution, RgbImage, ShotInputs, Stage,
+    Capacities, Clip, ErrorClass, HostTensor, LoopState, Resolution, RgbImage, ShotInputs, Stage,
 };
 
 use crate::checkpoints;
@@ -189,13 +191,11 @@ fn settings(config: &EngineConfig, place: &Place) -> Result<StoryMemSettings, Fa
 }
 
 impl ShotEngine for TorchEngine {
-    type Conditions = Conditions;
-
     fn describe(&self) -> EngineDescription {
         self.description.clone()
     }
 
-    fn capacities(&self) -> [usize; 3] {
+    fn capacities(&self) -> Capacities {
         self.models.capacities()
     }
 
@@ -203,14 +203,15 @@ impl ShotEngine for TorchEngine {
         self.models.assist().map_err(self.at(Stage::Denoise))
     }
 
-    fn encode(&self, inputs: &ShotInputs) -> Result<Conditions, EngineError> {
-        self.models.encode(inputs).map_err(self.at(Stage::Encode))
+    fn encode(&self, inputs: &ShotInputs, _pass: Pass) -> Result<Encoded, EngineError> {
+        let conditions = self.models.encode(inputs);
+        conditions.map(Encoded::new).map_err(self.at(Stage::Encode))
     }
 
     fn denoise(
         &self,
         inputs: &ShotInputs,
-        conditions: &Conditions,
+        encoded: &Encoded,
         resume: Option<LoopState>,
         observer: &mut dyn StepObserver,
     ) -> Result<HostTensor, EngineError> {
@@ -219,11 +220,21 @@ impl ShotEngine for TorchEngine {
             observer.step_finished(progress.done(), progress.total(), &save)
         };
         self.models
-            .denoise(inputs, conditions, resume.as_ref(), &mut step)
+            .denoise(
+                inputs,
+                encoded.conditions::<Conditions>()?,
+                resume.as_ref(),
+                &mut step,
+            )
             .map_err(self.at(Stage::Denoise))
     }
 
-    fn decode(&self, inputs: &ShotInputs, latents: &HostTensor) -> Result<Clip, EngineError> {
+    fn decode(
+        &self,
+        inputs: &ShotInputs,
+        _pass: Pass,
+        latents: &HostTensor,
+    ) -> Result<Clip, EngineError> {
         self.models
             .decode(inputs, latents)
             .map_err(self.at(Stage::Decode))

@@ -8,7 +8,7 @@ use storyloom_models::sampler::{
 };
 use storyloom_nn::error::{ModelError, Result};
 use storyloom_nn::tensor_file::{from_host, to_host};
-use storyloom_story::LoopState;
+use storyloom_story::{LoopState, PassName};
 use tch::{Kind, Tensor};
 
 use crate::backbone::{NetworkId, Networks, Step, StepInput};
@@ -202,6 +202,7 @@ impl LoopProgress<'_> {
         let arrays = memory.arrays.into_iter();
         let arrays = arrays.map(|(name, tensor)| Ok((name, to_host(&tensor)?)));
         Ok(LoopState {
+            pass: PassName::SHOT,
             done: self.done(),
             total: self.steps,
             order: memory.order,

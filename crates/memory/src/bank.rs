@@ -291,6 +291,7 @@ impl MemoryBank {
         let bytes = self.blobs.get(&record.arrays);
         let arrays = bytes.and_then(|bytes| decode_arrays(name, &bytes));
         Ok(Some(LoopState {
+            pass: record.pass,
             done: record.done,
             total: record.total,
             order: record.order,

@@ -1,7 +1,7 @@
 //! A shot that is being made, saved between two steps of its sampling loop.
 
 use serde::{Deserialize, Serialize};
-use storyloom_story::{LoopState, ShotRequest};
+use storyloom_story::{LoopState, PassName, ShotRequest};
 
 use crate::blobs::BlobRef;
 use crate::commit::{RECORD_FORMAT, Sealed, SeenRecord};
@@ -14,6 +14,9 @@ pub struct StepCheckpoint {
     pub format: u32,
     /// What the shot is made of.
     pub basis: Basis,
+    /// Which of the shot's loops it is. Not written where the shot has one, as earlier builds did.
+    #[serde(default, skip_serializing_if = "PassName::is_shot")]
+    pub pass: PassName,
     /// Steps finished.
     pub done: usize,
     /// Steps in all.
@@ -64,6 +67,7 @@ impl StepCheckpoint {
         Self {
             format: RECORD_FORMAT,
             basis,
+            pass: state.pass.clone(),
             done: state.done,
             total: state.total,
             order: state.order,

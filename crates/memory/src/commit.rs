@@ -241,7 +241,7 @@ fn to_json(record: &impl Serialize) -> Result<Vec<u8>> {
 pub(crate) mod tests {
     use super::*;
     use crate::checkpoint::{Basis, StepCheckpoint};
-    use storyloom_story::{LoopState, Method, Opening, Seed, ShotId, StoryId, VideoSpec};
+    use storyloom_story::{LoopState, Method, Opening, PassName, Seed, ShotId, StoryId, VideoSpec};
 
     pub(crate) fn record(shot: ShotId) -> CommitRecord {
         let story = StoryId::new("a").unwrap();
@@ -385,6 +385,7 @@ pub(crate) mod tests {
             previous: None,
         };
         let state = LoopState {
+            pass: PassName::SHOT,
             done: 3,
             total: 8,
             order: 2,

@@ -21,10 +21,12 @@ pub use folder::identity::RunIdentity;
 pub use folder::run_folder::{RunFolder, StoryState};
 pub use folder::{no_keyframes, output, run_folder, seal, set_aside, sizes};
 pub use forecast::{cost, estimate};
-pub use run::engine::{EngineDescription, EngineError, Scores, ShotEngine, StepObserver};
+pub use run::engine::{
+    Encoded, EngineDescription, EngineError, Pass, PassOutput, Scores, ShotEngine, StepObserver,
+};
 pub use run::planning::{PlannerDescription, StoryPlanner};
 pub use run::{
-    Makers, RunOutcome, admission, drain, engine, gate, inputs, lease, planning, quarantine, run,
+    Engines, RunOutcome, admission, drain, engine, gate, inputs, lease, planning, quarantine, run,
     shot, story,
 };
 pub use testing::{bench, pipeline, simulated};

@@ -22,7 +22,7 @@ use storyloom_orchestrator::simulated::SimulatedEngine;
 use storyloom_orchestrator::status::{Plans, status};
 use storyloom_orchestrator::verify::{Depth, Verdict, verify};
 use storyloom_orchestrator::{
-    Makers, PlannerDescription, RunConfig, RunError, RunFolder, RunOutcome, StopAt, StopFlag,
+    Engines, PlannerDescription, RunConfig, RunError, RunFolder, RunOutcome, StopAt, StopFlag,
     StoryPlanner, StoryState, quarantine,
 };
 use storyloom_story::{
@@ -91,11 +91,11 @@ fn make(
     stop: &StopFlag,
 ) -> Result<RunOutcome, RunError> {
     let engine = SimulatedEngine::default();
-    let makers = Makers {
+    let engines = Engines {
         engine: &engine,
         planner,
     };
-    run_on(Arc::new(Disk), config, lines, &makers, reporter, stop)
+    run_on(Arc::new(Disk), config, lines, &engines, reporter, stop)
 }
 
 /// As [`make`], one story at a time, with shots that take a second.
@@ -109,7 +109,7 @@ fn make_slowly(
         step_time: Duration::from_millis(250),
         ..SimulatedEngine::default()
     };
-    let makers = Makers {
+    let engines = Engines {
         engine: &engine,
         planner,
     };
@@ -118,7 +118,7 @@ fn make_slowly(
         ..config.clone()
     };
     let stop = StopFlag::default();
-    run_on(Arc::new(Disk), &config, lines, &makers, &Silent, &stop)
+    run_on(Arc::new(Disk), &config, lines, &engines, &Silent, &stop)
 }
 
 fn make_with(

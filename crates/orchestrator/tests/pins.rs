@@ -1,8 +1,6 @@
 //! What earlier builds wrote is still proven: `tests/fixtures/run-v1`. The whole of it, with resuming, is in
 //! `tests/system/pins.rs`.
 
-#![expect(clippy::unwrap_used, reason = "a test may stop where it stands")]
-
 use std::path::Path;
 use std::sync::Arc;
 

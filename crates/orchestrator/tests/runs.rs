@@ -18,9 +18,9 @@ use storyloom_orchestrator::simulated::SimulatedEngine;
 use storyloom_orchestrator::status::{Status, status};
 use storyloom_orchestrator::verify::{Depth, Verdict, verify};
 use storyloom_orchestrator::{
-    CheckpointSettings, EngineDescription, EngineError, Makers, PictureSettings, PlanningSettings,
-    RunConfig, RunError, RunFolder, RunOutcome, Scores, ShotEngine, StepObserver, StopAt, StopFlag,
-    Videos, memory_view, quarantine, report, run,
+    CheckpointSettings, Encoded, EngineDescription, EngineError, Engines, Pass, PictureSettings,
+    PlanningSettings, RunConfig, RunError, RunFolder, RunOutcome, Scores, ShotEngine, StepObserver,
+    StopAt, StopFlag, Videos, memory_view, quarantine, report, run,
 };
 use storyloom_story::{
     Clip, Continuation, ErrorClass, HostTensor, Line, LoopState, Manifest, Method, Opening,
@@ -98,7 +98,7 @@ fn config(out: &Path) -> RunConfig {
     }
 }
 
-fn begin(out: &Path, engine: &impl ShotEngine) -> Result<RunOutcome, RunError> {
+fn begin(out: &Path, engine: &dyn ShotEngine) -> Result<RunOutcome, RunError> {
     run(
         &config(out),
         &manifest(),
@@ -155,32 +155,35 @@ impl Meddling {
 }
 
 impl ShotEngine for Meddling {
-    type Conditions = [u8; 32];
-
     fn describe(&self) -> EngineDescription {
         self.inner.describe()
     }
 
-    fn encode(&self, inputs: &ShotInputs) -> Result<[u8; 32], EngineError> {
-        self.inner.encode(inputs)
+    fn encode(&self, inputs: &ShotInputs, pass: Pass) -> Result<Encoded, EngineError> {
+        self.inner.encode(inputs, pass)
     }
 
     fn denoise(
         &self,
         inputs: &ShotInputs,
-        conditions: &[u8; 32],
+        encoded: &Encoded,
         resume: Option<LoopState>,
         observer: &mut dyn StepObserver,
     ) -> Result<HostTensor, EngineError> {
         let number = self.shots.fetch_add(1, Ordering::SeqCst);
         match (self.on_denoise)(number, inputs) {
             Some(result) => result,
-            None => self.inner.denoise(inputs, conditions, resume, observer),
+            None => self.inner.denoise(inputs, encoded, resume, observer),
         }
     }
 
-    fn decode(&self, inputs: &ShotInputs, latents: &HostTensor) -> Result<Clip, EngineError> {
-        self.inner.decode(inputs, latents)
+    fn decode(
+        &self,
+        inputs: &ShotInputs,
+        pass: Pass,
+        latents: &HostTensor,
+    ) -> Result<Clip, EngineError> {
+        self.inner.decode(inputs, pass, latents)
     }
 
     fn score(&self, pictures: &[&RgbImage]) -> Result<Scores, EngineError> {
@@ -295,12 +298,12 @@ fn every_failing_call_is_recovered_from() {
         config.checkpoint = CheckpointSettings::Every(2);
         let engine = SimulatedEngine::default();
         let stop = StopFlag::default();
-        let makers = Makers {
+        let engines = Engines {
             engine: &engine,
             planner: None,
         };
         let lines: Vec<Line> = manifest.stories.iter().cloned().map(Line::Story).collect();
-        run_on(storage, &config, &lines, &makers, &Silent, &stop)
+        run_on(storage, &config, &lines, &engines, &Silent, &stop)
     };
     let calm = tempfile::tempdir().unwrap();
     let counting = Arc::new(FaultyDisk::after(u64::MAX, Fault::Die));
@@ -427,7 +430,7 @@ fn nothing_saved_outlives_its_story() {
         std::fs::copy(saved.join("01_02.json"), saved.join("01_01.json")).unwrap();
 
         let engine = SimulatedEngine::default();
-        let makers = Makers {
+        let engines = Engines {
             engine: &engine,
             planner: None,
         };
@@ -435,7 +438,7 @@ fn nothing_saved_outlives_its_story() {
         let disk = Arc::new(FaultyDisk::after(at, full));
         let make = |storage, config: &RunConfig| {
             let stop = StopFlag::default();
-            run_on(storage, config, &lines, &makers, &Silent, &stop)
+            run_on(storage, config, &lines, &engines, &Silent, &stop)
         };
         // A full disk ends a program at once.
         let _ = make(disk.clone(), &config);

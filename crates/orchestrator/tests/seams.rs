@@ -15,7 +15,7 @@ use storyloom_orchestrator::run::run_on;
 use storyloom_orchestrator::simulated::SimulatedEngine;
 use storyloom_orchestrator::verify::{Depth, verify};
 use storyloom_orchestrator::{
-    CheckpointSettings, Makers, RunConfig, RunError, RunFolder, RunOutcome, StopFlag,
+    CheckpointSettings, Engines, RunConfig, RunError, RunFolder, RunOutcome, StopFlag,
 };
 use storyloom_story::{ErrorClass, Line};
 use storyloom_telemetry::{AttemptEnd, Event, Reporter};
@@ -154,12 +154,12 @@ impl Run {
 
     fn start(&self, storage: Arc<dyn Storage>) -> Result<RunOutcome, RunError> {
         let (engine, stop) = (SimulatedEngine::default(), StopFlag::default());
-        let makers = Makers {
+        let engines = Engines {
             engine: &engine,
             planner: None,
         };
         let (config, lines) = (&self.config, &self.lines);
-        run_on(storage, config, lines, &makers, &self.heard, &stop)
+        run_on(storage, config, lines, &engines, &self.heard, &stop)
     }
 
     fn counts(&self) -> Counts {

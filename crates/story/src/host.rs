@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::pass::PassName;
 use crate::video::Resolution;
 
 /// A dense row-major `f32` array in host memory.
@@ -64,6 +65,8 @@ impl HostTensor {
 /// A sampling loop between two steps: enough to go on elsewhere with the same bits.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoopState {
+    /// Which of the shot's loops it is.
+    pub pass: PassName,
     /// Steps finished.
     pub done: usize,
     /// Steps in all.

@@ -21,6 +21,7 @@ mod json;
 pub mod manifest;
 pub mod manifest_reader;
 pub mod method;
+pub mod pass;
 pub mod plan;
 pub mod problem;
 pub mod request;
@@ -44,6 +45,7 @@ pub use manifest_reader::{
     InputFiles, Layout, parse_lines, parse_manifest, read_briefs, read_lines,
 };
 pub use method::{Continuation, Method, Opening};
+pub use pass::{Capacities, PassName};
 pub use plan::{PlanError, PlanRequest, PlannedScript, Settle, TokenCount};
 pub use problem::{Findings, Place, Problem, nearest};
 pub use request::{MemoryFrame, ShotInputs, ShotRequest};

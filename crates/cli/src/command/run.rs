@@ -12,7 +12,7 @@ use storyloom_orchestrator::lease::new_worker_id;
 use storyloom_orchestrator::run::run_on;
 use storyloom_orchestrator::simulated::SimulatedEngine;
 use storyloom_orchestrator::{
-    Makers, PlanningSettings, RunConfig, RunOutcome, ShotEngine, StopAt, StopFlag, StoryPlanner,
+    Engines, PlanningSettings, RunConfig, RunOutcome, ShotEngine, StopAt, StopFlag, StoryPlanner,
 };
 use storyloom_parallel::World;
 use storyloom_story::StoryId;
@@ -272,16 +272,16 @@ fn lead(
     }
 }
 
-fn make<E: ShotEngine>(
+fn make(
     settings: &RunConfig,
     input: &Input,
-    (engine, planner): (&E, Option<&dyn StoryPlanner>),
+    (engine, planner): (&dyn ShotEngine, Option<&dyn StoryPlanner>),
     reporter: &dyn Reporter,
     stop: &StopFlag,
 ) -> Result<RunOutcome, Failure> {
-    let makers = Makers { engine, planner };
+    let engines = Engines { engine, planner };
     let disk = Arc::new(Disk);
-    run_on(disk, settings, &input.lines, &makers, reporter, stop).map_err(Failure::from)
+    run_on(disk, settings, &input.lines, &engines, reporter, stop).map_err(Failure::from)
 }
 
 fn tell(outcome: &RunOutcome, (out, on_preempt): (&Path, OnPreempt), place: &Place) -> Exit {

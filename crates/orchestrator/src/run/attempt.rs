@@ -12,25 +12,24 @@ use storyloom_telemetry::{AttemptEnd, Event};
 use tracing::field;
 
 use crate::error::RunError;
-use crate::run::engine::ShotEngine;
 use crate::run::lease::Lease;
 use crate::run::lost_record::Lost;
-use crate::run::shot::{Studio, make_shot, tidy_up};
+use crate::run::shot::{ShotContext, make_shot, tidy_up};
 use crate::run::story::{Chain, plan};
 
 /// Pauses before another try after trouble that may pass.
-const PATIENCE: [Duration; 3] = [
+const RETRY_DELAYS: [Duration; 3] = [
     Duration::from_millis(100),
     Duration::from_millis(500),
     Duration::from_secs(2),
 ];
 
 /// Does what can be done again, again after trouble that may pass.
-pub(crate) fn patiently<E, T>(
-    studio: &Studio<E>,
+pub(crate) fn with_retries<T>(
+    context: &ShotContext,
     mut work: impl FnMut() -> Result<T, RunError>,
 ) -> Result<T, RunError> {
-    for pause in PATIENCE {
+    for pause in RETRY_DELAYS {
         match work() {
             Err(error) if error.class() == ErrorClass::Transient => {
                 tracing::warn!(%error, pause_ms = pause.as_millis() as u64, "tried again");
@@ -38,7 +37,7 @@ pub(crate) fn patiently<E, T>(
             result => return result,
         }
         std::thread::sleep(pause);
-        if studio.stop.asked().is_some() {
+        if context.stop.asked().is_some() {
             return Err(RunError::Stopped);
         }
     }
@@ -47,15 +46,15 @@ pub(crate) fn patiently<E, T>(
 
 /// Tries a shot: again with the same noise after trouble that may pass, with other noise after
 /// trouble with the shot itself.
-pub(crate) fn attempt_shot<E: ShotEngine>(
-    studio: &Studio<E>,
+pub(crate) fn attempt_shot(
+    context: &ShotContext,
     lease: &Lease,
     chain: Chain,
     request: ShotRequest,
     run_seed: u64,
     attempts: u32,
 ) -> Result<CommitRecord, RunError> {
-    let mut patience = PATIENCE.iter();
+    let mut patience = RETRY_DELAYS.iter();
     let mut attempt = chain.lost.map_or(0, Lost::attempt);
     loop {
         let seed = Seed::derive(run_seed, &request.story, request.shot, attempt);
@@ -66,31 +65,31 @@ pub(crate) fn attempt_shot<E: ShotEngine>(
         };
         let ShotRequest { story, shot, .. } = &request;
         let begun = Instant::now();
-        studio.reporter.report(&Event::AttemptBegun {
+        context.reporter.report(&Event::AttemptBegun {
             story,
             shot: *shot,
             attempt,
         });
         let span = tracing::info_span!("shot", %story, %shot, attempt, error = field::Empty);
         let result = span.in_scope(|| {
-            let plan = plan(studio, chain, request.clone())?;
-            make_shot(studio, lease, &plan)
+            let plan = plan(context, chain, request.clone())?;
+            make_shot(context, lease, &plan)
         });
         if let Err(error) = &result {
             span.record("error", field::display(error));
         }
         drop(span);
         let error = match result {
-            Ok(record) => return after_record(studio, &request, record, begun, Ok(())),
+            Ok(record) => return after_record(context, &request, record, begun, Ok(())),
             Err(error) => error,
         };
-        if let Some(record) = created(studio, &request, &error) {
+        if let Some(record) = created(context, &request, &error) {
             tracing::warn!(%error, %story, %shot, "there was trouble after the shot was committed");
-            let name = sync_record(studio, &record);
-            return after_record(studio, &request, record, begun, name);
+            let name = sync_record(context, &record);
+            return after_record(context, &request, record, begun, name);
         }
         let reason = error.to_string();
-        report_end(studio, &request, end_of(&error), Some(&reason));
+        report_end(context, &request, end_of(&error), Some(&reason));
         let failed = Event::AttemptFailed {
             story,
             shot: *shot,
@@ -102,15 +101,15 @@ pub(crate) fn attempt_shot<E: ShotEngine>(
                 let Some(wait) = patience.next() else {
                     return Err(error);
                 };
-                studio.reporter.report(&failed);
+                context.reporter.report(&failed);
                 std::thread::sleep(*wait);
-                if studio.stop.asked().is_some() {
+                if context.stop.asked().is_some() {
                     return Err(RunError::Stopped);
                 }
             }
             // Other noise makes another record.
             ErrorClass::Shot if chain.lost.is_none() && attempt + 1 < attempts => {
-                studio.reporter.report(&failed);
+                context.reporter.report(&failed);
                 attempt += 1;
             }
             _ => return Err(error),
@@ -119,39 +118,39 @@ pub(crate) fn attempt_shot<E: ShotEngine>(
 }
 
 /// The record of a shot whose attempt ended with `error`, if that came after the record.
-fn created<E>(studio: &Studio<E>, request: &ShotRequest, error: &RunError) -> Option<CommitRecord> {
+fn created(context: &ShotContext, request: &ShotRequest, error: &RunError) -> Option<CommitRecord> {
     if error.class() == ErrorClass::Interrupted {
         return None;
     }
-    let read = || Ok(studio.bank.record(&request.story, request.shot)?);
+    let read = || Ok(context.bank.record(&request.story, request.shot)?);
     // What cannot be read is looked at by whoever tries the shot again.
-    patiently(studio, read).ok().flatten()
+    with_retries(context, read).ok().flatten()
 }
 
 /// Makes the name of a record durable, of which nobody knows whether it is.
-fn sync_record<E>(studio: &Studio<E>, record: &CommitRecord) -> Result<(), RunError> {
+fn sync_record(context: &ShotContext, record: &CommitRecord) -> Result<(), RunError> {
     let ShotRequest { story, shot, .. } = &record.request;
-    let path = studio.bank.record_path(story, *shot);
+    let path = context.bank.record_path(story, *shot);
     let Some(folder) = path.parent() else {
         return Ok(());
     };
-    patiently(studio, || Ok(studio.bank.storage().sync_names(folder)?))
+    with_retries(context, || Ok(context.bank.storage().sync_names(folder)?))
 }
 
 /// Ends an attempt whose record is there, `so_far` as its name is; nothing that happens now makes it
 /// a failed one.
-fn after_record<E>(
-    studio: &Studio<E>,
+fn after_record(
+    context: &ShotContext,
     request: &ShotRequest,
     mut record: CommitRecord,
     attempt_begun: Instant,
     so_far: Result<(), RunError>,
 ) -> Result<CommitRecord, RunError> {
     let begun = Instant::now();
-    let tidied = so_far.and_then(|()| patiently(studio, || tidy_up(studio, &record)));
+    let tidied = so_far.and_then(|()| with_retries(context, || tidy_up(context, &record)));
     *record.seconds.entry(Stage::Commit).or_default() += begun.elapsed().as_secs_f64();
-    report_end(studio, request, AttemptEnd::Committed, None);
-    studio.reporter.report(&Event::ShotCommitted {
+    report_end(context, request, AttemptEnd::Committed, None);
+    context.reporter.report(&Event::ShotCommitted {
         story: &request.story,
         shot: request.shot,
         seconds: attempt_begun.elapsed().as_secs_f64(),
@@ -168,13 +167,13 @@ pub(crate) fn end_of(error: &RunError) -> AttemptEnd {
 }
 
 /// Says how an attempt ended.
-pub(crate) fn report_end<E>(
-    studio: &Studio<E>,
+pub(crate) fn report_end(
+    context: &ShotContext,
     request: &ShotRequest,
     end: AttemptEnd,
     reason: Option<&str>,
 ) {
-    studio.reporter.report(&Event::AttemptEnded {
+    context.reporter.report(&Event::AttemptEnded {
         story: &request.story,
         shot: request.shot,
         attempt: request.attempt,

@@ -1,26 +1,32 @@
 //! What the orchestrator needs of whatever makes the pictures.
 
+use std::any::Any;
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use storyloom_story::{
-    Clip, ErrorClass, HostTensor, LoopState, Resolution, RgbImage, ShotInputs, Stage,
+    Capacities, Clip, ErrorClass, HostTensor, LoopState, PassName, Resolution, RgbImage,
+    ShotInputs, Stage,
 };
 
 /// The stages of one shot that need networks.
 ///
-/// The orchestrator calls them in the order encode, denoise, decode, score, remember. An engine
+/// The orchestrator calls them in the order encode, denoise, decode for each of the [passes](Self::passes),
+/// then score, remember. An engine
 /// holds its models for its whole life; nothing is loaded per shot. Several threads call it, each
 /// with its own shot; what it can do at once it says in [`capacities`](Self::capacities).
 pub trait ShotEngine: Sync {
-    /// Prompt embeddings and picture conditions in the engine's own form.
-    type Conditions;
-
     /// What the engine is and what it would compute; part of every recipe.
     fn describe(&self) -> EngineDescription;
 
-    /// Shots that each of the stages encode, denoise and decode can work on at the same time;
-    /// further ones wait.
-    fn capacities(&self) -> [usize; 3] {
-        [1; 3]
+    /// Shots that each stage can work on at the same time; further ones wait.
+    fn capacities(&self) -> Capacities {
+        Capacities::ONE
+    }
+
+    /// The sampling loops of a shot, in order, at least one. The shot is what the last one makes.
+    fn passes(&self, _inputs: &ShotInputs) -> Vec<PassName> {
+        vec![PassName::SHOT]
     }
 
     /// Called while there is no story to make but others of the run make some: helps them, if it
@@ -29,10 +35,10 @@ pub trait ShotEngine: Sync {
         Ok(false)
     }
 
-    /// Stage `encode`: prompt and pictures become conditions.
-    fn encode(&self, inputs: &ShotInputs) -> Result<Self::Conditions, EngineError>;
+    /// Stage `encode`: prompt, pictures and what earlier passes have made become conditions of a pass.
+    fn encode(&self, inputs: &ShotInputs, pass: Pass) -> Result<Encoded, EngineError>;
 
-    /// Stage `denoise`: the whole sampling loop. Returns normalised latents of the shot
+    /// Stage `denoise`: the whole sampling loop of a pass, as `encoded` says. Returns normalised latents of the shot
     /// `[channels, frames, height, width]`, memory slots removed.
     ///
     /// `observer` hears of every finished step, may save the loop and may stop it. `resume` is a
@@ -40,13 +46,19 @@ pub trait ShotEngine: Sync {
     fn denoise(
         &self,
         inputs: &ShotInputs,
-        conditions: &Self::Conditions,
+        encoded: &Encoded,
         resume: Option<LoopState>,
         observer: &mut dyn StepObserver,
     ) -> Result<HostTensor, EngineError>;
 
-    /// Stage `decode`: latents become the saved frames, given frames already dropped.
-    fn decode(&self, inputs: &ShotInputs, latents: &HostTensor) -> Result<Clip, EngineError>;
+    /// Stage `decode`: latents of a pass become frames, given frames already dropped. A picture is one
+    /// frame.
+    fn decode(
+        &self,
+        inputs: &ShotInputs,
+        pass: Pass,
+        latents: &HostTensor,
+    ) -> Result<Clip, EngineError>;
 
     /// First half of stage `select`: an embedding and a quality score for each picture.
     fn score(&self, pictures: &[&RgbImage]) -> Result<Scores, EngineError>;
@@ -58,6 +70,65 @@ pub trait ShotEngine: Sync {
     /// every record that names them.
     fn check_weights(&self) -> Result<(), EngineError> {
         Ok(())
+    }
+}
+
+/// One sampling loop of a shot.
+#[derive(Debug, Clone, Copy)]
+pub struct Pass<'a> {
+    /// Which one.
+    pub name: &'a PassName,
+    /// What the loops before it have made.
+    pub before: &'a [PassOutput],
+}
+
+/// What one sampling loop of a shot has made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PassOutput {
+    /// Which one.
+    pub name: PassName,
+    /// The latents that stage `denoise` returned.
+    pub latents: HostTensor,
+    /// The frames that stage `decode` made of them.
+    pub clip: Clip,
+}
+
+/// What stage `encode` makes of one pass.
+pub struct Encoded {
+    /// What the shot sees, as places in [`ShotInputs::memory`], where the networks choose among what is
+    /// offered; `None` where they see all of it.
+    pub seen: Option<Vec<usize>>,
+    conditions: Box<dyn Any + Send>,
+}
+
+impl Encoded {
+    /// Conditions in the engine's own form; all of the memory is seen.
+    pub fn new(conditions: impl Any + Send) -> Self {
+        Self {
+            seen: None,
+            conditions: Box::new(conditions),
+        }
+    }
+
+    /// The conditions, in the form in which the engine made them.
+    ///
+    /// # Errors
+    /// They have another form, so another engine made them.
+    pub fn conditions<C: Any>(&self) -> Result<&C, EngineError> {
+        self.conditions.downcast_ref().ok_or_else(|| EngineError {
+            stage: Stage::Denoise,
+            class: ErrorClass::Run,
+            message: "the conditions were made by another engine".to_owned(),
+        })
+    }
+}
+
+impl fmt::Debug for Encoded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seen = &self.seen;
+        f.debug_struct("Encoded")
+            .field("seen", seen)
+            .finish_non_exhaustive()
     }
 }
 

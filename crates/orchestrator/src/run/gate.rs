@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use storyloom_story::Capacities;
+
 /// The stages that networks limit. A shot waits here while others use them, so that no more than
 /// the stories in flight are ever held in memory.
 #[derive(Debug)]
@@ -19,11 +21,11 @@ pub struct Gates {
 
 impl Gates {
     /// Gates that let so many shots in at once.
-    pub fn new([encode, denoise, decode]: [usize; 3]) -> Self {
+    pub fn new(capacities: Capacities) -> Self {
         Self {
-            encode: Gate::new(encode),
-            denoise: Gate::new(denoise),
-            decode: Gate::new(decode),
+            encode: Gate::new(capacities.encode),
+            denoise: Gate::new(capacities.denoise),
+            decode: Gate::new(capacities.decode),
         }
     }
 }
@@ -48,7 +50,7 @@ type Ticket = (Reverse<usize>, u64);
 
 /// The right to be inside; given back when dropped.
 #[derive(Debug)]
-pub struct Pass<'a> {
+pub struct Permit<'a> {
     gate: &'a Gate,
     since: Instant,
 }
@@ -69,7 +71,7 @@ impl Gate {
     }
 
     /// Waits for its turn. Larger `urgency` goes first; among equals, who came first.
-    pub fn enter(&self, urgency: usize) -> Pass<'_> {
+    pub fn enter(&self, urgency: usize) -> Permit<'_> {
         let mut state = self.lock();
         state.tickets += 1;
         let ticket = (Reverse(urgency), state.tickets);
@@ -85,7 +87,7 @@ impl Gate {
         drop(state);
         // More places may be free for the next one.
         self.changed.notify_all();
-        Pass {
+        Permit {
             gate: self,
             since: Instant::now(),
         }
@@ -102,7 +104,7 @@ impl Gate {
     }
 }
 
-impl Drop for Pass<'_> {
+impl Drop for Permit<'_> {
     fn drop(&mut self) {
         let mut state = self.gate.lock();
         state.free += 1;
@@ -122,18 +124,18 @@ mod tests {
         let gate = Gate::new(1);
         let order = Mutex::new(Vec::new());
         std::thread::scope(|scope| {
-            let pass = gate.enter(0);
+            let permit = gate.enter(0);
             for (waiting, urgency) in [1, 5, 3, 5].into_iter().enumerate() {
                 let (gate, order) = (&gate, &order);
                 scope.spawn(move || {
-                    let _pass = gate.enter(urgency);
+                    let _permit = gate.enter(urgency);
                     order.lock().unwrap().push((urgency, waiting));
                 });
                 while gate.lock().waiting.len() <= waiting {
                     std::thread::yield_now();
                 }
             }
-            drop(pass);
+            drop(permit);
         });
         assert_eq!(
             order.into_inner().unwrap(),
@@ -149,7 +151,7 @@ mod tests {
                 let (gate, inside, most) = (&gate, &inside, &most);
                 scope.spawn(move || {
                     for _ in 0..50 {
-                        let _pass = gate.enter(urgency);
+                        let _permit = gate.enter(urgency);
                         most.fetch_max(inside.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                         std::thread::yield_now();
                         inside.fetch_sub(1, Ordering::SeqCst);

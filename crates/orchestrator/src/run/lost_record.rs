@@ -16,7 +16,7 @@ use storyloom_telemetry::shift::{Attempt, read_shifts};
 
 use crate::error::RunError;
 use crate::folder::run_folder::RunFolder;
-use crate::run::shot::Studio;
+use crate::run::shot::ShotContext;
 
 /// A record that is gone, and what is known of it.
 #[derive(Debug, Clone)]
@@ -48,8 +48,8 @@ impl Lost {
     /// # Errors
     /// No journal says how long its stages took: it cannot be made again as it was. A record or the
     /// journals cannot be read.
-    pub(crate) fn look<E>(
-        studio: &Studio<E>,
+    pub(crate) fn look(
+        context: &ShotContext,
         folder: &RunFolder,
         (story, shot): (&StoryId, ShotId),
         later: &[ShotId],
@@ -59,7 +59,7 @@ impl Lost {
         let is_sound = |shot: &&ShotId| {
             there.contains(shot)
                 && !matches!(
-                    studio.bank.record(story, **shot),
+                    context.bank.record(story, **shot),
                     Err(MemoryError::Damaged { .. })
                 )
         };
@@ -67,21 +67,21 @@ impl Lost {
             return Ok(None);
         };
         let mut lost = Self {
-            path: studio.bank.record_path(story, shot),
-            follower: studio.bank.record_path(story, follower),
+            path: context.bank.record_path(story, shot),
+            follower: context.bank.record_path(story, follower),
             wanted: None,
             arithmetics: Vec::new(),
             video: None,
             tales: tales(folder, story, shot),
         };
-        if let Some(record) = studio.bank.record(story, follower)? {
+        if let Some(record) = context.bank.record(story, follower)? {
             if later.first() == Some(&follower) {
                 lost.wanted = Some(record.previous.unwrap_or_default());
             }
             lost.arithmetics.push(record.arithmetic);
         }
-        let video = studio.bank.story_folder(story).join(format!("{shot}.mp4"));
-        let storage = studio.bank.storage();
+        let video = context.bank.story_folder(story).join(format!("{shot}.mp4"));
+        let storage = context.bank.storage();
         if storage.exists(&video) {
             lost.video = Some(BlobRef::of(&storage.read(&video)?));
         }
@@ -134,12 +134,12 @@ impl Lost {
 }
 
 /// The shots of a story that have their records.
-pub(crate) fn recorded<E>(
-    studio: &Studio<E>,
+pub(crate) fn recorded(
+    context: &ShotContext,
     story: &StoryId,
 ) -> Result<BTreeSet<ShotId>, RunError> {
-    let folder = studio.bank.story_folder(story).join("commits");
-    let names = studio.bank.storage().list(&folder)?;
+    let folder = context.bank.story_folder(story).join("commits");
+    let names = context.bank.storage().list(&folder)?;
     let shot = |name: &String| name.strip_suffix(".json")?.parse().ok();
     Ok(names.iter().filter_map(shot).collect())
 }

@@ -8,19 +8,19 @@ use std::path::Path;
 use storyloom_memory::arrays::decode_array;
 use storyloom_memory::soundness::Harm;
 use storyloom_memory::{CommitRecord, MemoryError};
+use storyloom_story::PassName;
 
 use crate::error::RunError;
-use crate::run::engine::ShotEngine;
 use crate::run::lease::Lease;
-use crate::run::shot::{ShotPlan, Studio, make_files};
+use crate::run::shot::{ShotContext, ShotPlan, make_files};
 
 /// Makes `harms`, which are those of `record`, good.
 ///
 /// # Errors
 /// The shot comes out otherwise: other hardware, or other programs. What was made is kept out of sight,
 /// and what the record names stays as it was found.
-pub(crate) fn mend_shot<E: ShotEngine>(
-    studio: &Studio<E>,
+pub(crate) fn mend_shot(
+    context: &ShotContext,
     lease: &Lease,
     plan: &ShotPlan,
     record: &CommitRecord,
@@ -33,7 +33,7 @@ pub(crate) fn mend_shot<E: ShotEngine>(
         tracing::warn!(%story, %shot, "{path}: {}; the shot is made again for it", harm.reason);
     }
     let other = |what: &str| {
-        let path = studio.bank.record_path(story, shot);
+        let path = context.bank.record_path(story, shot);
         let reason = format!(
             "files that it names are gone or damaged ({}), and made again the shot has {what} than it \
              says: on another device or with other programs than then. Put the files back from a copy \
@@ -51,15 +51,17 @@ pub(crate) fn mend_shot<E: ShotEngine>(
         return Err(other("seen another memory"));
     }
     // Whoever has the latents need not denoise.
-    let kept = studio.bank.blobs().get(&record.latents);
+    let kept = context.bank.blobs().get(&record.latents);
     let latents = kept.and_then(|bytes| decode_array(Path::new(&record.latents.blake3), &bytes));
-    let made = make_files(studio, plan, latents.ok())?;
+    // Of a shot with several passes these are of the last one, which begins with what the others make.
+    let finished = latents.ok().map(|latents| (PassName::SHOT, latents));
+    let made = make_files(context, plan, finished.into_iter().collect())?;
     if let Some(what) = difference(&made, record) {
         return Err(other(what));
     }
     lease.check()?;
-    studio.bank.install(story, &record.pictures())?;
-    studio.bank.forget_step(story, shot)?;
+    context.bank.install(story, &record.pictures())?;
+    context.bank.forget_step(story, shot)?;
     tracing::info!(%story, %shot, "the files of the shot are what its record says again");
     Ok(())
 }

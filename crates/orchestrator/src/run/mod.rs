@@ -17,4 +17,4 @@ pub mod shot;
 pub mod story;
 pub(crate) mod work;
 
-pub use run_loop::{Makers, RunOutcome, run, run_on, sweep};
+pub use run_loop::{Engines, RunOutcome, run, run_on, sweep};

@@ -17,7 +17,7 @@ use crate::folder::run_folder::{RunFolder, StoryFile, StoryState};
 use crate::folder::set_aside::{self, changed, marks};
 use crate::folder::sizes::missing;
 use crate::run::admission::Asked;
-use crate::run::attempt::patiently;
+use crate::run::attempt::with_retries;
 use crate::run::engine::ShotEngine;
 use crate::run::gate::Gates;
 use crate::run::inputs::{self, Pictures};
@@ -26,7 +26,7 @@ use crate::run::planning::desk::Desk;
 use crate::run::planning::ranks::priority;
 use crate::run::planning::{StoryPlanner, settle_planner};
 use crate::run::quarantine;
-use crate::run::shot::{Checkpoints, Studio};
+use crate::run::shot::{Checkpoints, ShotContext};
 use crate::run::story::{StoryError, make_story};
 use crate::run::work::{MOMENT, Next, Rank, Ranked, Unplanned, Work};
 use crate::view::memory::references;
@@ -55,9 +55,9 @@ pub struct RunOutcome {
 }
 
 /// Who makes the stories of a run.
-pub struct Makers<'a, E> {
+pub struct Engines<'a> {
     /// Makes the pictures.
-    pub engine: &'a E,
+    pub engine: &'a dyn ShotEngine,
     /// Makes scripts of briefs, on a thread of its own; `None` where the run has none, or where
     /// [others](crate::run::planning::ranks) plan them.
     pub planner: Option<&'a dyn StoryPlanner>,
@@ -67,46 +67,46 @@ pub struct Makers<'a, E> {
 ///
 /// A story that cannot be made is given up and the run goes on; a full disk, a wrong folder or a
 /// missing program ends it. What is committed stays in any case.
-pub fn run<E: ShotEngine>(
+pub fn run(
     config: &RunConfig,
     manifest: &Manifest,
-    engine: &E,
+    engine: &dyn ShotEngine,
     reporter: &dyn Reporter,
     stop: &StopFlag,
 ) -> Result<RunOutcome, RunError> {
     let stories = manifest.stories.iter().cloned();
     let lines: Vec<Line> = stories.map(Line::Story).collect();
-    let makers = Makers {
+    let engines = Engines {
         engine,
         planner: None,
     };
-    run_on(Arc::new(Disk), config, &lines, &makers, reporter, stop)
+    run_on(Arc::new(Disk), config, &lines, &engines, reporter, stop)
 }
 
 /// As [`run`], of stories and briefs, on any storage.
 ///
 /// Several programs may run on one folder at once, on one machine or on many: each story is planned
 /// and made by whoever holds its lease, and every program returns when there is nothing left to do.
-pub fn run_on<E: ShotEngine>(
+pub fn run_on(
     storage: Arc<dyn Storage>,
     config: &RunConfig,
     lines: &[Line],
-    makers: &Makers<E>,
+    engines: &Engines,
     reporter: &dyn Reporter,
     stop: &StopFlag,
 ) -> Result<RunOutcome, RunError> {
     check_lengths(config, lines)?;
-    let engine = makers.engine;
+    let engine = engines.engine;
     let videos = VideoFiles::new(storage.clone(), config.videos)?;
     let folder = RunFolder::new(&config.out, storage.clone());
     let asked = folder.begin(config, &engine.describe(), lines)?;
-    if let Some(planner) = makers.planner {
+    if let Some(planner) = engines.planner {
         settle_planner(&folder, planner)?;
     }
     let worker = config.worker.clone().unwrap_or_else(new_worker_id);
     let leases = Leases::join_as(worker, folder.leases(), storage.clone(), config.patience)?;
     let bank = open_bank(config, &folder, storage, reporter)?;
-    let studio = Studio {
+    let context = ShotContext {
         engine,
         bank: &bank,
         videos: &videos,
@@ -116,13 +116,13 @@ pub fn run_on<E: ShotEngine>(
         checkpoints: Checkpoints::new(config.checkpoint),
         gates: Gates::new(engine.capacities()),
     };
-    let work = Mutex::new(sort(&studio, config, &asked, lines));
+    let work = Mutex::new(sort(&context, config, &asked, lines));
     let finished = asked
         .into_iter()
         .map(|asked| Some(asked).filter(is_finished));
     let marked = marked(&folder, config, lines)?;
-    let night = Night {
-        studio: &studio,
+    let run_loop = RunLoop {
+        context: &context,
         folder: &folder,
         config,
         lines,
@@ -137,15 +137,15 @@ pub fn run_on<E: ShotEngine>(
         lines,
         leases: &leases,
         config,
-        planner: makers.planner,
+        planner: engines.planner,
         reporter,
         stop,
         work: &work,
         ahead: config.planning.ahead.max(1),
     };
-    night.leave_out()?;
-    let outcome = night.make_all(&desk)?;
-    night.tell_gone();
+    run_loop.leave_out()?;
+    let outcome = run_loop.make_all(&desk)?;
+    run_loop.tell_gone();
     if outcome.stopped {
         reporter.report(&Event::RunStopped {
             shots_done: shots_done(&folder, lines)?,
@@ -176,8 +176,8 @@ fn marked(
 
 /// All stories of a run, as far as this program makes them: several threads, each with one story
 /// at a time.
-struct Night<'a, E> {
-    studio: &'a Studio<'a, E>,
+struct RunLoop<'a> {
+    context: &'a ShotContext<'a>,
     folder: &'a RunFolder,
     config: &'a RunConfig,
     lines: &'a [Line],
@@ -192,7 +192,7 @@ struct Night<'a, E> {
 }
 
 /// What became of a story.
-enum Turn {
+enum StoryOutcome {
     /// It is done, given up, in quarantine or set aside.
     Over,
     /// Another program works on it.
@@ -201,7 +201,7 @@ enum Turn {
     Stopped,
 }
 
-impl<E: ShotEngine> Night<'_, E> {
+impl RunLoop<'_> {
     fn work(&self) -> MutexGuard<'_, Work> {
         // Nothing panics while holding it.
         self.work.lock().unwrap_or_else(PoisonError::into_inner)
@@ -259,7 +259,7 @@ impl<E: ShotEngine> Night<'_, E> {
                     self.wait();
                     let seconds = begun.elapsed().as_secs_f64();
                     let awaited = Event::PlanAwaited { seconds };
-                    self.studio.reporter.report(&awaited);
+                    self.context.reporter.report(&awaited);
                     continue;
                 }
                 Next::Take(story) => story,
@@ -269,12 +269,12 @@ impl<E: ShotEngine> Night<'_, E> {
             let mut work = self.work();
             work.in_hand -= 1;
             match turn {
-                Ok(Turn::Over) => {}
-                Ok(Turn::Elsewhere) => work.leave_to_others(story, Instant::now()),
-                Ok(Turn::Stopped) => work.outcome.stopped = true,
+                Ok(StoryOutcome::Over) => {}
+                Ok(StoryOutcome::Elsewhere) => work.leave_to_others(story, Instant::now()),
+                Ok(StoryOutcome::Stopped) => work.outcome.stopped = true,
                 Err(error) => {
                     // The other threads save what they are at.
-                    self.studio.stop.set(StopAt::Step);
+                    self.context.stop.set(StopAt::Step);
                     if work.error.is_none() || matches!(work.error, Some(RunError::Stopped)) {
                         work.error = Some(error);
                     }
@@ -290,7 +290,7 @@ impl<E: ShotEngine> Night<'_, E> {
         drop(work);
         if let Some(stories) = stories {
             let ahead = Event::PlansAhead { stories };
-            self.studio.reporter.report(&ahead);
+            self.context.reporter.report(&ahead);
         }
     }
 
@@ -299,7 +299,7 @@ impl<E: ShotEngine> Night<'_, E> {
         self.offer_help();
         std::thread::sleep(MOMENT);
         // Somebody may ask to stop meanwhile.
-        if self.studio.stop.asked().is_some() {
+        if self.context.stop.asked().is_some() {
             self.work().outcome.stopped = true;
         }
     }
@@ -317,7 +317,7 @@ impl<E: ShotEngine> Night<'_, E> {
             }
             work.offered = Some(Instant::now());
         }
-        if let Err(error) = self.studio.engine.assist() {
+        if let Err(error) = self.context.engine.assist() {
             let mut work = self.work();
             match error.class {
                 ErrorClass::Interrupted => work.outcome.stopped = true,
@@ -326,7 +326,7 @@ impl<E: ShotEngine> Night<'_, E> {
         }
     }
 
-    fn turn(&self, story: &Ranked) -> Result<Turn, RunError> {
+    fn turn(&self, story: &Ranked) -> Result<StoryOutcome, RunError> {
         let place = story.rank.place();
         let line = &self.lines[place];
         let known = self.known_finished(place);
@@ -337,16 +337,16 @@ impl<E: ShotEngine> Night<'_, E> {
         };
         if self.is_over(&asked)? {
             self.work().outcome.finished_before += usize::from(is_known);
-            return Ok(Turn::Over);
+            return Ok(StoryOutcome::Over);
         }
-        if self.studio.stop.asked().is_some() {
-            return Ok(Turn::Stopped);
+        if self.context.stop.asked().is_some() {
+            return Ok(StoryOutcome::Stopped);
         }
         let story = line.id();
         let Claim::Held { lease, taken_from } = self.leases.claim(story)? else {
-            return Ok(Turn::Elsewhere);
+            return Ok(StoryOutcome::Elsewhere);
         };
-        let reporter = self.studio.reporter;
+        let reporter = self.context.reporter;
         reporter.report(&Event::StoryTaken { story });
         let turn = self.hold(line, lease, taken_from);
         reporter.report(&Event::StoryLeft { story });
@@ -365,30 +365,30 @@ impl<E: ShotEngine> Night<'_, E> {
         line: &Line,
         lease: Lease,
         taken_from: Option<String>,
-    ) -> Result<Turn, RunError> {
+    ) -> Result<StoryOutcome, RunError> {
         let story = line.id();
         if let Some(from) = &taken_from {
-            let reporter = self.studio.reporter;
+            let reporter = self.context.reporter;
             reporter.report(&Event::LeaseTaken { story, from });
         }
         // Looked at again: its last holder may have gone on with it.
         let asked = self.folder.take_on(line)?;
         let turn = if self.is_over(&asked)? {
-            Turn::Over
+            StoryOutcome::Over
         } else {
             self.go_on(&lease, line, asked)?
         };
-        patiently(self.studio, || lease.release())?;
+        with_retries(self.context, || lease.release())?;
         Ok(turn)
     }
 
     /// Makes what is missing of a story that is not over.
-    fn go_on(&self, lease: &Lease, line: &Line, asked: Asked) -> Result<Turn, RunError> {
+    fn go_on(&self, lease: &Lease, line: &Line, asked: Asked) -> Result<StoryOutcome, RunError> {
         let is_new = matches!(asked, Asked::New(_));
         let mut file = asked.into_file();
         if !is_new && !self.has_its_pictures(&file)? {
             if self.folder.has_results(&file.id)? {
-                return Ok(Turn::Over);
+                return Ok(StoryOutcome::Over);
             }
             // Whatever was noted of pictures that nothing was made of.
             file = StoryFile::pending(line);
@@ -415,7 +415,7 @@ impl<E: ShotEngine> Night<'_, E> {
         };
         match &file.state {
             StoryState::Done => {
-                if let Some(missing) = missing(self.studio.bank, self.folder, file) {
+                if let Some(missing) = missing(self.context.bank, self.folder, file) {
                     tracing::warn!(story = %file.id, "finished, but {missing}; it is looked after");
                     return Ok(false);
                 }
@@ -487,7 +487,7 @@ impl<E: ShotEngine> Night<'_, E> {
     }
 
     fn set_aside(&self, story: &StoryId, reason: &str) -> Result<(), RunError> {
-        set_aside::set_aside(self.folder, self.studio.reporter, story, reason)?;
+        set_aside::set_aside(self.folder, self.context.reporter, story, reason)?;
         self.work().outcome.set_aside += 1;
         Ok(())
     }
@@ -500,24 +500,24 @@ impl<E: ShotEngine> Night<'_, E> {
         }
     }
 
-    fn make(&self, lease: &Lease, file: &mut StoryFile) -> Result<Turn, RunError> {
-        let made = make_story(self.studio, self.folder, self.config, lease, file);
+    fn make(&self, lease: &Lease, file: &mut StoryFile) -> Result<StoryOutcome, RunError> {
+        let made = make_story(self.context, self.folder, self.config, lease, file);
         let Err(StoryError { shot, error }) = made else {
             self.count_done(file);
-            return Ok(Turn::Over);
+            return Ok(StoryOutcome::Over);
         };
         let reason = error.to_string();
-        let (story, reporter) = (file.id.clone(), self.studio.reporter);
+        let (story, reporter) = (file.id.clone(), self.context.reporter);
         if let RunError::Input { .. } = error {
             self.set_aside(&story, &reason)?;
-            return Ok(Turn::Over);
+            return Ok(StoryOutcome::Over);
         }
         match error.class() {
             ErrorClass::Interrupted if matches!(error, RunError::LeaseLost { .. }) => {
                 tracing::warn!(%error);
-                return Ok(Turn::Elsewhere);
+                return Ok(StoryOutcome::Elsewhere);
             }
-            ErrorClass::Interrupted => return Ok(Turn::Stopped),
+            ErrorClass::Interrupted => return Ok(StoryOutcome::Stopped),
             ErrorClass::Run | ErrorClass::ServiceAway => return Err(error),
             ErrorClass::Transient => {
                 reporter.report(&Event::StoryFailed {
@@ -541,7 +541,7 @@ impl<E: ShotEngine> Night<'_, E> {
         self.folder.write_story(file)?;
         let count = self.work().outcome.quarantined;
         quarantine::check_limit(self.folder, self.config, count)?;
-        Ok(Turn::Over)
+        Ok(StoryOutcome::Over)
     }
 }
 
@@ -626,13 +626,13 @@ fn open_bank(
 }
 
 /// Puts everything in order: stories with a script are ready, briefs wait to be planned.
-fn sort<E>(studio: &Studio<E>, config: &RunConfig, asked: &[Asked], lines: &[Line]) -> Work {
+fn sort(context: &ShotContext, config: &RunConfig, asked: &[Asked], lines: &[Line]) -> Work {
     let mut work = Work::new(config.replicas);
     work.outcome.stories = asked.len() + config.left_out.len();
     let (mut shots, mut shots_done) = (0, 0);
     for (place, (asked, line)) in asked.iter().zip(lines).enumerate() {
         let file = asked.file();
-        let is_there = |shot: ShotId| studio.bank.is_committed(&file.id, shot);
+        let is_there = |shot: ShotId| context.bank.is_committed(&file.id, shot);
         let committed = match asked {
             Asked::New(_) => 0,
             // Whether its files are there is looked at when its turn comes.
@@ -652,7 +652,7 @@ fn sort<E>(studio: &Studio<E>, config: &RunConfig, asked: &[Asked], lines: &[Lin
             (None, _) => work.add_brief(rank, Unplanned::new(id)),
         }
     }
-    studio.reporter.report(&Event::RunStarted {
+    context.reporter.report(&Event::RunStarted {
         stories: work.outcome.stories,
         shots,
         shots_done,

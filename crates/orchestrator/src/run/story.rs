@@ -25,14 +25,13 @@ use crate::folder::no_keyframes::Keeping;
 use crate::folder::output::ClipFile;
 use crate::folder::run_folder::{RunFolder, StoryFile, StoryState};
 use crate::folder::sizes::FileSizes;
-use crate::run::attempt::{attempt_shot, end_of, patiently, report_end};
-use crate::run::engine::ShotEngine;
+use crate::run::attempt::{attempt_shot, end_of, report_end, with_retries};
 use crate::run::inputs::{in_shape, open_pictures, own_size};
 use crate::run::lease::Lease;
 use crate::run::lost_record::{Lost, recorded};
 use crate::run::mend::mend_shot;
 use crate::run::planning::restored::restore_plan;
-use crate::run::shot::{ShotPlan, Studio, check_scores, vector};
+use crate::run::shot::{ShotContext, ShotPlan, check_scores, vector};
 use crate::view::status::Work;
 
 /// The file of a story's whole video.
@@ -50,29 +49,29 @@ pub struct StoryError {
 /// Makes what is missing of a story, in order, and its whole video. What exists is not touched.
 ///
 /// `lease` is the right to do so; it is looked at again before anything gets its final name.
-pub fn make_story<E: ShotEngine>(
-    studio: &Studio<E>,
+pub fn make_story(
+    context: &ShotContext,
     folder: &RunFolder,
     config: &RunConfig,
     lease: &Lease,
     file: &mut StoryFile,
 ) -> Result<(), StoryError> {
-    match make_shots(studio, folder, config, lease, file) {
+    match make_shots(context, folder, config, lease, file) {
         // A clip was damaged since it was made. Looked at again, its shot is made again for it.
         Err(StoryError {
             shot: None,
             error: RunError::Memory(error @ MemoryError::Damaged { .. }),
         }) => {
             tracing::warn!(story = %file.id, "{error}");
-            make_shots(studio, folder, config, lease, file)
+            make_shots(context, folder, config, lease, file)
         }
         made => made,
     }
 }
 
 /// As [`make_story`], once.
-fn make_shots<E: ShotEngine>(
-    studio: &Studio<E>,
+fn make_shots(
+    context: &ShotContext,
     folder: &RunFolder,
     config: &RunConfig,
     lease: &Lease,
@@ -81,7 +80,7 @@ fn make_shots<E: ShotEngine>(
     let before = |error| StoryError { shot: None, error };
     lease.check().map_err(before)?;
     restore_plan(folder, file, config.seed).map_err(before)?;
-    let film = begin(studio, folder, config, lease, file).map_err(before)?;
+    let film = begin(context, folder, config, lease, file).map_err(before)?;
     let Resolution { width, height } = film.generated();
     let video = VideoSpec {
         width,
@@ -93,7 +92,7 @@ fn make_shots<E: ShotEngine>(
     let story = folder.story(&file.id);
     let shots: Vec<(ShotId, ShotScript)> =
         file.shots().map(|(id, shot)| (id, shot.clone())).collect();
-    let there = recorded(studio, &file.id).map_err(before)?;
+    let there = recorded(context, &file.id).map_err(before)?;
     let ids: Vec<ShotId> = shots.iter().map(|(id, _)| *id).collect();
     let mut done: Vec<ShotId> = Vec::with_capacity(shots.len());
     let mut clips: Vec<ClipFile> = Vec::with_capacity(shots.len());
@@ -115,13 +114,13 @@ fn make_shots<E: ShotEngine>(
             film,
             remaining: shots.len() - done.len(),
         };
-        let record = match committed(studio, lease, &file.id, *id).map_err(at)? {
+        let record = match committed(context, lease, &file.id, *id).map_err(at)? {
             Some(record) => {
-                keep_whole(studio, lease, chain, &record).map_err(at)?;
+                keep_whole(context, lease, chain, &record).map_err(at)?;
                 record
             }
             None => {
-                if studio.stop.asked().is_some() {
+                if context.stop.asked().is_some() {
                     return Err(at(RunError::Stopped));
                 }
                 let opening = opening(shot, last.is_some(), has_references, config.continuation);
@@ -138,12 +137,12 @@ fn make_shots<E: ShotEngine>(
                 let run_seed = file.seed.unwrap_or(config.seed);
                 let later = &ids[done.len() + 1..];
                 let lost =
-                    Lost::look(studio, folder, (&file.id, *id), later, &there).map_err(at)?;
+                    Lost::look(context, folder, (&file.id, *id), later, &there).map_err(at)?;
                 let chain = Chain {
                     lost: lost.as_ref(),
                     ..chain
                 };
-                attempt_shot(studio, lease, chain, request, run_seed, config.attempts)
+                attempt_shot(context, lease, chain, request, run_seed, config.attempts)
                     .map_err(at)?
             }
         };
@@ -159,7 +158,7 @@ fn make_shots<E: ShotEngine>(
         sizes.measure(&story, &format!("commits/{id}.json"));
         last = Some(record);
     }
-    if let Some(references) = studio
+    if let Some(references) = context
         .bank
         .references(&file.id)
         .map_err(|error| before(error.into()))?
@@ -174,20 +173,20 @@ fn make_shots<E: ShotEngine>(
     file.work = Some(work);
     file.no_keyframes = keeping.finding();
     let film = (clips.as_slice(), config.video.fps);
-    patiently(studio, || finish(studio, folder, lease, file, film)).map_err(before)
+    with_retries(context, || finish(context, folder, lease, file, film)).map_err(before)
 }
 
 /// The record of a shot that exists, with all its files under their names: whoever committed it
 /// may not have got to that. A record that says nothing sound moves out of the way.
-fn committed<E>(
-    studio: &Studio<E>,
+fn committed(
+    context: &ShotContext,
     lease: &Lease,
     story: &StoryId,
     shot: ShotId,
 ) -> Result<Option<CommitRecord>, RunError> {
-    let path = studio.bank.record_path(story, shot);
-    patiently(studio, || {
-        let record = match studio.bank.record(story, shot) {
+    let path = context.bank.record_path(story, shot);
+    with_retries(context, || {
+        let record = match context.bank.record(story, shot) {
             Ok(None) if path.symlink_metadata().is_ok() => {
                 Err(MemoryError::damaged(&path, "is no file"))
             }
@@ -196,36 +195,36 @@ fn committed<E>(
         let record = match record {
             Err(error @ MemoryError::Damaged { .. }) => {
                 lease.check()?;
-                let aside = move_aside(studio.bank.storage(), &path)?;
+                let aside = move_aside(context.bank.storage(), &path)?;
                 tracing::warn!(%story, %shot, kept = %aside.display(), "{error}; the shot is made again");
                 None
             }
             record => record?,
         };
         if let Some(record) = &record {
-            studio.bank.install(story, &record.pictures())?;
+            context.bank.install(story, &record.pictures())?;
         }
         Ok(record)
     })
 }
 
 /// Makes the files of a finished shot again that are gone or damaged.
-fn keep_whole<E: ShotEngine>(
-    studio: &Studio<E>,
+fn keep_whole(
+    context: &ShotContext,
     lease: &Lease,
     chain: Chain,
     record: &CommitRecord,
 ) -> Result<(), RunError> {
-    let harms = studio.bank.harms(record)?;
+    let harms = context.bank.harms(record)?;
     if harms.is_empty() {
         return Ok(());
     }
-    if studio.stop.asked().is_some() {
+    if context.stop.asked().is_some() {
         return Err(RunError::Stopped);
     }
     let plan = ShotPlan {
         previous: record.previous.clone(),
-        ..plan(studio, chain, record.request.clone())?
+        ..plan(context, chain, record.request.clone())?
     };
     let ShotRequest {
         story,
@@ -238,10 +237,10 @@ fn keep_whole<E: ShotEngine>(
         shot: *shot,
         attempt: *attempt,
     };
-    studio.reporter.report(&begun);
+    context.reporter.report(&begun);
     let span = tracing::info_span!("shot", %story, %shot, attempt, error = field::Empty);
-    let mended =
-        span.in_scope(|| patiently(studio, || mend_shot(studio, lease, &plan, record, &harms)));
+    let mended = span
+        .in_scope(|| with_retries(context, || mend_shot(context, lease, &plan, record, &harms)));
     if let Err(error) = &mended {
         span.record("error", field::display(error));
     }
@@ -250,7 +249,7 @@ fn keep_whole<E: ShotEngine>(
         Ok(()) => (AttemptEnd::Committed, None),
         Err(error) => (end_of(error), Some(error.to_string())),
     };
-    report_end(studio, &record.request, end, reason.as_deref());
+    report_end(context, &record.request, end, reason.as_deref());
     mended
 }
 
@@ -284,12 +283,12 @@ pub(crate) fn opening(
 }
 
 /// Stage `plan`: what the shot sees of the bank.
-pub(crate) fn plan<E: ShotEngine>(
-    studio: &Studio<E>,
+pub(crate) fn plan(
+    context: &ShotContext,
     chain: Chain,
     request: ShotRequest,
 ) -> Result<ShotPlan, RunError> {
-    let history = studio.bank.history(&request.story, chain.done)?;
+    let history = context.bank.history(&request.story, chain.done)?;
     let window = match request.opening {
         Opening::Text => Vec::new(),
         _ => window(history.len(), chain.window),
@@ -314,22 +313,22 @@ pub(crate) fn plan<E: ShotEngine>(
 }
 
 /// Decides the size of the story's film and puts its reference images into the bank, once.
-fn begin<E: ShotEngine>(
-    studio: &Studio<E>,
+fn begin(
+    context: &ShotContext,
     folder: &RunFolder,
     config: &RunConfig,
     lease: &Lease,
     file: &mut StoryFile,
 ) -> Result<Resolution, RunError> {
     // Once they are in the bank, the files they came from are not needed any more.
-    let stored = file.reference_images.is_empty() || has_references(studio, lease, &file.id)?;
+    let stored = file.reference_images.is_empty() || has_references(context, lease, &file.id)?;
     let (references, inputs) = if stored {
         (Vec::new(), file.inputs.clone())
     } else {
         open_pictures(config, file)?
     };
     let first = references.first();
-    let size = film_size(studio.bank, config, file)?;
+    let size = film_size(context.bank, config, file)?;
     let size = size.unwrap_or_else(|| own_size(config, first));
     let goes_on = matches!(file.state, StoryState::Running | StoryState::Done);
     if file.size != Some(size) || file.inputs != inputs || !goes_on {
@@ -342,15 +341,15 @@ fn begin<E: ShotEngine>(
     if !references.is_empty() {
         let made = size.generated();
         let references = in_shape(config, file, &references, made)?;
-        store_references(studio, file, &references, made)?;
+        store_references(context, file, &references, made)?;
     }
     Ok(size)
 }
 
 /// Whether a story has its reference images in its bank, whole. What is damaged of them moves out of the
 /// way, to be made again from the pictures: these make the same record.
-fn has_references<E>(studio: &Studio<E>, lease: &Lease, story: &StoryId) -> Result<bool, RunError> {
-    let bank = studio.bank;
+fn has_references(context: &ShotContext, lease: &Lease, story: &StoryId) -> Result<bool, RunError> {
+    let bank = context.bank;
     let path = bank.references_path(story);
     if path.symlink_metadata().is_err() {
         return Ok(false);
@@ -374,16 +373,16 @@ fn has_references<E>(studio: &Studio<E>, lease: &Lease, story: &StoryId) -> Resu
     Ok(false)
 }
 
-fn store_references<E: ShotEngine>(
-    studio: &Studio<E>,
+fn store_references(
+    context: &ShotContext,
     file: &StoryFile,
     references: &[RgbImage],
     size: Resolution,
 ) -> Result<(), RunError> {
     let pictures: Vec<&RgbImage> = references.iter().collect();
-    let scores = studio.engine.score(&pictures)?;
+    let scores = context.engine.score(&pictures)?;
     check_scores(&scores, pictures.len())?;
-    let blobs = studio.bank.blobs();
+    let blobs = context.bank.blobs();
     let mut records = Vec::with_capacity(references.len());
     for (position, picture) in references.iter().enumerate() {
         let name = format!("keyframes/00_00_keyframe{position}.png");
@@ -391,24 +390,24 @@ fn store_references<E: ShotEngine>(
             position: position as u32,
             frame: 0,
             quality: scores.quality[position],
-            picture: studio.bank.stage(&file.id, name, &encode_png(picture)?)?,
-            latents: blobs.put(&encode_array(&studio.engine.remember(picture, size)?)?)?,
+            picture: context.bank.stage(&file.id, name, &encode_png(picture)?)?,
+            latents: blobs.put(&encode_array(&context.engine.remember(picture, size)?)?)?,
             embedding: blobs.put(&encode_array(&vector(&scores.embeddings[position])?)?)?,
         });
     }
     let mut record = ReferencesRecord {
         format: RECORD_FORMAT,
-        engine: studio.engine.describe().fingerprint,
+        engine: context.engine.describe().fingerprint,
         pictures: records,
         digest: String::new(),
     };
-    studio.engine.check_weights()?;
-    Ok(studio.bank.commit_references(&file.id, &mut record)?)
+    context.engine.check_weights()?;
+    Ok(context.bank.commit_references(&file.id, &mut record)?)
 }
 
 /// Joins the shots and marks the story as done. It is so in `file` when it is so on disk.
-fn finish<E: ShotEngine>(
-    studio: &Studio<E>,
+fn finish(
+    context: &ShotContext,
     folder: &RunFolder,
     lease: &Lease,
     file: &mut StoryFile,
@@ -419,13 +418,13 @@ fn finish<E: ShotEngine>(
     let joined = clips.iter().map(|clip| clip.content.blake3.clone());
     let joined: Vec<String> = joined.collect();
     let is_of_these = file.joined.is_empty() || file.joined == joined;
-    if file.state == StoryState::Done && is_of_these && is_whole(studio, &story.join(name), file) {
+    if file.state == StoryState::Done && is_of_these && is_whole(context, &story.join(name), file) {
         // A shot of it was missing.
-        return tidy(studio, file);
+        return tidy(context, file);
     }
     lease.check()?;
     let begun = Instant::now();
-    let content: BlobRef = studio.videos.join_clips(&story.join(name), clips, fps)?;
+    let content: BlobRef = context.videos.join_clips(&story.join(name), clips, fps)?;
     let mut done = file.clone();
     if let Some(work) = &mut done.work {
         work.end = Some(begun.elapsed().as_secs_f64());
@@ -438,30 +437,30 @@ fn finish<E: ShotEngine>(
     done.state = StoryState::Done;
     lease.check()?;
     // Before, since nobody looks into a story again that is done.
-    tidy(studio, file)?;
+    tidy(context, file)?;
     folder.write_story(&done)?;
     *file = done;
     if let Some(finding) = &file.no_keyframes {
         tracing::warn!(story = %file.id, "{finding}; its shots do not see each other");
     }
-    studio
+    context
         .reporter
         .report(&Event::StoryFinished { story: &file.id });
     Ok(())
 }
 
 /// Whether the film of a story is the one that it notes.
-fn is_whole<E>(studio: &Studio<E>, film: &Path, file: &StoryFile) -> bool {
+fn is_whole(context: &ShotContext, film: &Path, file: &StoryFile) -> bool {
     let noted = file.video.as_ref().map(|video| &video.content);
-    let found = studio.bank.storage().read(film);
+    let found = context.bank.storage().read(film);
     found.is_ok_and(|found| noted.is_none_or(|noted| *noted == BlobRef::of(&found)))
 }
 
 /// Removes what programs that ended early left behind in a finished story.
-fn tidy<E>(studio: &Studio<E>, file: &StoryFile) -> Result<(), RunError> {
-    let storage = studio.bank.storage();
-    let story = studio.bank.story_folder(&file.id);
-    let staging = studio.bank.staging(&file.id);
+fn tidy(context: &ShotContext, file: &StoryFile) -> Result<(), RunError> {
+    let storage = context.bank.storage();
+    let story = context.bank.story_folder(&file.id);
+    let staging = context.bank.staging(&file.id);
     for name in storage.list(&staging)? {
         if !staging.join(&name).is_dir() {
             storage.remove(&staging.join(name))?;

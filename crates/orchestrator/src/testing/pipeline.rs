@@ -25,7 +25,7 @@ use crate::forecast::cost::{CostTable, PlanCost, ReplicaShape, Sampling, Samplin
 use crate::run::planning::StoryPlanner;
 use crate::run::planning::ranks::plan_briefs;
 use crate::run::planning::simulated::SimulatedPlanner;
-use crate::run::{Makers, run, run_on};
+use crate::run::{Engines, run, run_on};
 use crate::testing::simulated::{Pace, SimulatedEngine};
 
 /// What is measured.
@@ -257,11 +257,11 @@ fn of_briefs(
             let (config, lines, planner, stop) = (&config, &lines, &planner, &stop);
             scope.spawn(move || plan_briefs(disk(), config, lines, planner, &Silent, stop))
         });
-        let makers = Makers {
+        let engines = Engines {
             engine: &engine,
             planner: (by == PlannedOn::Thread).then_some(&planner as &dyn StoryPlanner),
         };
-        let made = run_on(disk(), &config, &lines, &makers, &stopwatch, &stop);
+        let made = run_on(disk(), &config, &lines, &engines, &stopwatch, &stop);
         // One that panicked has said so.
         let planned = other.map(|other| other.join());
         match planned {

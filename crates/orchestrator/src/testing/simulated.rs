@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use storyloom_story::{
-    Clip, ErrorClass, HostTensor, LoopState, Resolution, RgbImage, ShotInputs, Stage,
+    Clip, ErrorClass, HostTensor, LoopState, PassName, Resolution, RgbImage, ShotInputs, Stage,
 };
 
 use crate::forecast::cost::{CostTable, ReplicaShape, Samplings, ShotWork, StageSeconds};
-use crate::run::engine::{EngineDescription, EngineError, Scores, ShotEngine, StepObserver};
+use crate::run::engine::{
+    Encoded, EngineDescription, EngineError, Pass, Scores, ShotEngine, StepObserver,
+};
 
 /// Draws test patterns.
 #[derive(Debug, Clone)]
@@ -111,9 +113,6 @@ fn noise(inputs: &ShotInputs, conditions: &[u8; 32]) -> Result<HostTensor, Engin
 }
 
 impl ShotEngine for SimulatedEngine {
-    /// A digest of the request and of every picture it sees.
-    type Conditions = [u8; 32];
-
     fn describe(&self) -> EngineDescription {
         EngineDescription {
             engine: "simulated".to_owned(),
@@ -124,7 +123,8 @@ impl ShotEngine for SimulatedEngine {
         }
     }
 
-    fn encode(&self, inputs: &ShotInputs) -> Result<Self::Conditions, EngineError> {
+    /// Its conditions are a digest of the request and of every picture it sees.
+    fn encode(&self, inputs: &ShotInputs, _pass: Pass) -> Result<Encoded, EngineError> {
         let begun = Instant::now();
         let mut hasher = blake3::Hasher::new();
         hasher.update(inputs.request.prompt.as_bytes());
@@ -136,18 +136,18 @@ impl ShotEngine for SimulatedEngine {
             hasher.update(frame.data());
         }
         self.keep_pace(begun, inputs, |seconds| seconds.encode);
-        Ok(*hasher.finalize().as_bytes())
+        Ok(Encoded::new(*hasher.finalize().as_bytes()))
     }
 
     fn denoise(
         &self,
         inputs: &ShotInputs,
-        conditions: &Self::Conditions,
+        encoded: &Encoded,
         resume: Option<LoopState>,
         observer: &mut dyn StepObserver,
     ) -> Result<HostTensor, EngineError> {
         let (first, mut sample) = match resume {
-            None => (0, noise(inputs, conditions)?),
+            None => (0, noise(inputs, encoded.conditions()?)?),
             Some(mut state) => (
                 state.done,
                 state
@@ -169,6 +169,7 @@ impl ShotEngine for SimulatedEngine {
             self.keep_pace(begun, inputs, |seconds| seconds.denoise / steps);
             let state = || {
                 Ok(LoopState {
+                    pass: PassName::SHOT,
                     done: step + 1,
                     total: self.steps,
                     order: 0,
@@ -186,7 +187,12 @@ impl ShotEngine for SimulatedEngine {
         Ok(sample)
     }
 
-    fn decode(&self, inputs: &ShotInputs, latents: &HostTensor) -> Result<Clip, EngineError> {
+    fn decode(
+        &self,
+        inputs: &ShotInputs,
+        _pass: Pass,
+        latents: &HostTensor,
+    ) -> Result<Clip, EngineError> {
         let begun = Instant::now();
         let wrong = |message: &str| failed(Stage::Decode, ErrorClass::Shot, message);
         let request = &inputs.request;

@@ -13,7 +13,7 @@ use storyloom_orchestrator::simulated::SimulatedEngine;
 use storyloom_orchestrator::status::{Status, status};
 use storyloom_orchestrator::verify::{Depth, Verdict, verify};
 use storyloom_orchestrator::{
-    Makers, RunConfig, RunFolder, RunOutcome, ShotEngine, StopFlag, StoryPlanner,
+    Engines, RunConfig, RunFolder, RunOutcome, ShotEngine, StopFlag, StoryPlanner,
 };
 use storyloom_story::{Brief, Line, RgbImage, Scene, ShotScript, StoryEntry, StoryId, StoryScript};
 use storyloom_telemetry::Silent;
@@ -50,12 +50,12 @@ impl Studio {
 
     pub fn make(&self, lines: &[Line]) -> RunOutcome {
         let (engine, planner) = (SimulatedEngine::default(), SimulatedPlanner::default());
-        let makers = Makers {
+        let engines = Engines {
             engine: &engine,
             planner: Some(&planner as &dyn StoryPlanner),
         };
         let (disk, stop) = (Arc::new(Disk), StopFlag::default());
-        run_on(disk, &self.config, lines, &makers, &Silent, &stop).unwrap()
+        run_on(disk, &self.config, lines, &engines, &Silent, &stop).unwrap()
     }
 
     pub fn begin(&self, lines: &[Line]) -> Vec<Asked> {

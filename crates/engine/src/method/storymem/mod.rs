@@ -23,7 +23,9 @@ use storyloom_nn::error::Result;
 use storyloom_nn::loaded::LoadedFiles;
 use storyloom_nn::shard::Peers;
 use storyloom_parallel::topology::Role;
-use storyloom_story::{Clip, HostTensor, LoopState, Resolution, RgbImage, ShotInputs, Stage};
+use storyloom_story::{
+    Capacities, Clip, HostTensor, LoopState, Resolution, RgbImage, ShotInputs, Stage,
+};
 use tch::Device;
 
 use self::decode::{Decoder, DecoderParts, decode_rows};
@@ -134,9 +136,13 @@ impl StoryMemEngine {
         self.loaded.check()
     }
 
-    /// Shots that each of the stages encode, denoise and decode can work on at once.
-    pub fn capacities(&self) -> [usize; 3] {
-        [self.encoder.capacity(), 1, self.decoder.capacity()]
+    /// Shots that each stage can work on at once.
+    pub fn capacities(&self) -> Capacities {
+        Capacities {
+            encode: self.encoder.capacity(),
+            denoise: 1,
+            decode: self.decoder.capacity(),
+        }
     }
 
     /// libtorch keeps the number of threads per thread.

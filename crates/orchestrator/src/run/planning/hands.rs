@@ -15,7 +15,7 @@ use crate::run::quarantine;
 use crate::run::work::Unplanned;
 
 /// Pauses before the same attempt is made again after trouble that may pass.
-const PATIENCE: [Duration; 3] = [
+const RETRY_DELAYS: [Duration; 3] = [
     Duration::from_millis(500),
     Duration::from_secs(2),
     Duration::from_secs(10),
@@ -220,7 +220,7 @@ impl Desk<'_> {
                 self.leave(&brief.id, lease)?;
                 self.work().put_back(rank, brief);
             }
-            ErrorClass::Transient => match PATIENCE.get(brief.troubles) {
+            ErrorClass::Transient => match RETRY_DELAYS.get(brief.troubles) {
                 Some(pause) => {
                     brief.troubles += 1;
                     self.leave(&brief.id, lease)?;

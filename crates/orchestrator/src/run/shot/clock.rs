@@ -9,7 +9,7 @@ use tracing::field;
 
 use super::ShotPlan;
 use crate::error::RunError;
-use crate::run::gate::{Gate, Pass};
+use crate::run::gate::{Gate, Permit};
 
 /// Times the stages of a shot and reports them.
 pub(super) struct StageClock<'a> {
@@ -30,17 +30,17 @@ impl<'a> StageClock<'a> {
         }
     }
 
-    /// What each stage has taken.
+    /// What each stage has taken, in all passes.
     pub(super) fn into_seconds(self) -> BTreeMap<Stage, f64> {
         self.seconds
     }
 
     /// Waits for its turn. That is not the time of the stage that follows.
-    pub(super) fn enter<'g>(&mut self, gate: &'g Gate) -> Pass<'g> {
+    pub(super) fn enter<'g>(&mut self, gate: &'g Gate) -> Permit<'g> {
         let came = Instant::now();
-        let pass = gate.enter(self.plan.remaining);
+        let permit = gate.enter(self.plan.remaining);
         self.waited = came.elapsed().as_secs_f64();
-        pass
+        permit
     }
 
     /// Does the work of a stage, behind its gate if it has one.
@@ -50,7 +50,7 @@ impl<'a> StageClock<'a> {
         gate: Option<&Gate>,
         work: impl FnOnce() -> Result<T, RunError>,
     ) -> Result<T, RunError> {
-        let pass = gate.map(|gate| self.enter(gate));
+        let permit = gate.map(|gate| self.enter(gate));
         let begun = Instant::now();
         let waited = std::mem::take(&mut self.waited);
         let ShotRequest { story, shot, .. } = &self.plan.request;
@@ -65,9 +65,9 @@ impl<'a> StageClock<'a> {
             span.record("error", field::display(error));
         })?;
         drop(span);
-        drop(pass);
+        drop(permit);
         let seconds = begun.elapsed().as_secs_f64();
-        self.seconds.insert(stage, seconds);
+        *self.seconds.entry(stage).or_default() += seconds;
         self.reporter.report(&Event::StageFinished {
             story,
             shot: *shot,

@@ -17,14 +17,15 @@ use storyloom_memory::{
     SeenRecord,
 };
 use storyloom_story::{
-    Clip, ErrorClass, HostTensor, Resolution, RgbImage, ShotInputs, ShotRequest, Stage, StoryId,
+    Clip, ErrorClass, HostTensor, PassName, Resolution, RgbImage, ShotInputs, ShotRequest, Stage,
+    StoryId,
 };
 use storyloom_telemetry::Reporter;
 
 use crate::config::{StopAt, StopFlag};
 use crate::error::RunError;
 use crate::folder::output::{ClipForm, VideoFiles};
-use crate::run::engine::{EngineError, Scores, ShotEngine};
+use crate::run::engine::{EngineError, Pass, PassOutput, Scores, ShotEngine};
 use crate::run::gate::Gates;
 use crate::run::lease::Lease;
 use crate::run::lost_record::Lost;
@@ -33,9 +34,9 @@ pub use steps::Checkpoints;
 use steps::Steps;
 
 /// What every shot of a run is made with.
-pub struct Studio<'a, E> {
+pub struct ShotContext<'a> {
     /// Makes the pictures.
-    pub engine: &'a E,
+    pub engine: &'a dyn ShotEngine,
     /// What is remembered.
     pub bank: &'a MemoryBank,
     /// Writes videos.
@@ -98,19 +99,19 @@ impl ShotPlan {
 ///
 /// Only the holder of the story's lease commits; if another program did so before, its record is
 /// the answer.
-pub fn make_shot<E: ShotEngine>(
-    studio: &Studio<E>,
+pub fn make_shot(
+    context: &ShotContext,
     lease: &Lease,
     plan: &ShotPlan,
 ) -> Result<CommitRecord, RunError> {
-    let mut record = make_files(studio, plan, None)?;
+    let mut record = make_files(context, plan, BTreeMap::new())?;
     if let Some(lost) = &plan.lost {
         lost.restore(&mut record)?;
     }
     let begun = Instant::now();
-    studio.engine.check_weights()?;
+    context.engine.check_weights()?;
     lease.check()?;
-    let mut record = match studio.bank.commit(&mut record)? {
+    let mut record = match context.bank.commit(&mut record)? {
         Committed::New => record,
         Committed::Before(theirs) => *theirs,
     };
@@ -121,34 +122,55 @@ pub fn make_shot<E: ShotEngine>(
 
 /// The stages of a shot up to what its record names, durably; the record itself is not written.
 ///
-/// `latents` are those of a shot that was denoised before.
-pub(crate) fn make_files<E: ShotEngine>(
-    studio: &Studio<E>,
+/// `finished` has the latents of passes that were denoised before.
+pub(crate) fn make_files(
+    context: &ShotContext,
     plan: &ShotPlan,
-    latents: Option<HostTensor>,
+    mut finished: BTreeMap<PassName, HostTensor>,
 ) -> Result<CommitRecord, RunError> {
-    let mut clock = StageClock::new(studio.reporter, plan);
-    let (engine, gates) = (studio.engine, &studio.gates);
+    let mut clock = StageClock::new(context.reporter, plan);
+    let (engine, gates) = (context.engine, &context.gates);
 
-    let inputs = clock.time(Stage::Plan, None, || load_inputs(studio.bank, plan))?;
-    let latents = match latents {
-        Some(latents) => latents,
-        None => denoise(studio, plan, &inputs, &mut clock)?,
-    };
-    // One way in for both: a decoded shot need not wait for another one's decoding, and what comes
-    // next of its story waits for it.
-    let decoding = clock.enter(&gates.decode);
-    let clip = clock.time(Stage::Decode, None, || {
-        let clip = engine.decode(&inputs, &latents)?;
-        expect_frames(&plan.request, &clip)?;
-        Ok(clip)
-    })?;
+    let inputs = clock.time(Stage::Plan, None, || load_inputs(context.bank, plan))?;
+    let passes = engine.passes(&inputs);
+    finished.extend(steps::finished_passes(context, plan, &passes));
+    let mut made: Vec<PassOutput> = Vec::with_capacity(passes.len());
+    let mut decoding = None;
+    for (at, name) in passes.iter().enumerate() {
+        // Only the last decoded pass goes on to `select` in the same turn.
+        drop(decoding.take());
+        let pass = Pass {
+            name,
+            before: &made,
+        };
+        let latents = match finished.remove(name) {
+            Some(latents) => latents,
+            None => denoise(context, plan, &inputs, pass, &mut clock)?,
+        };
+        // One way in for both: a decoded shot need not wait for another one's decoding, and what comes
+        // next of its story waits for it.
+        decoding = Some(clock.enter(&gates.decode));
+        let clip = clock.time(Stage::Decode, None, || {
+            let clip = engine.decode(&inputs, pass, &latents)?;
+            if at + 1 == passes.len() {
+                expect_frames(&plan.request, &clip)?;
+            }
+            Ok(clip)
+        })?;
+        made.push(PassOutput {
+            name: name.clone(),
+            latents,
+            clip,
+        });
+    }
+    // The shot is what the last pass has made.
+    let shot = made.last().ok_or_else(no_passes)?;
     let chosen = clock.time(Stage::Select, None, || {
-        choose_keyframes(studio, plan, &clip)
+        choose_keyframes(context, plan, &shot.clip)
     })?;
     drop(decoding);
     let record = clock.time(Stage::Commit, None, || {
-        store_outputs(studio, plan, &latents, &clip, &chosen)
+        store_outputs(context, plan, shot, &chosen)
     })?;
     Ok(CommitRecord {
         seconds: clock.into_seconds(),
@@ -156,24 +178,26 @@ pub(crate) fn make_files<E: ShotEngine>(
     })
 }
 
-/// Stages `encode` and `denoise`.
-fn denoise<E: ShotEngine>(
-    studio: &Studio<E>,
+/// Stages `encode` and `denoise` of a pass.
+fn denoise(
+    context: &ShotContext,
     plan: &ShotPlan,
     inputs: &ShotInputs,
+    pass: Pass,
     clock: &mut StageClock,
 ) -> Result<HostTensor, RunError> {
-    let (engine, gates) = (studio.engine, &studio.gates);
-    let conditions = clock.time(Stage::Encode, Some(&gates.encode), || {
-        Ok(engine.encode(inputs)?)
+    let (engine, gates) = (context.engine, &context.gates);
+    let encoded = clock.time(Stage::Encode, Some(&gates.encode), || {
+        Ok(engine.encode(inputs, pass)?)
     })?;
     clock.time(Stage::Denoise, Some(&gates.denoise), || {
-        if studio.stop.asked() == Some(StopAt::Step) {
+        if context.stop.asked() == Some(StopAt::Step) {
             return Err(RunError::Stopped);
         }
-        let mut steps = Steps::new(studio, plan.basis(engine.describe().fingerprint));
+        let basis = plan.basis(engine.describe().fingerprint);
+        let mut steps = Steps::new(context, basis, pass);
         let resume = steps.resume();
-        let latents = engine.denoise(inputs, &conditions, resume, &mut steps);
+        let latents = engine.denoise(inputs, &encoded, resume, &mut steps);
         steps.end()?;
         let latents = latents?;
         finite(Stage::Denoise, &latents)?;
@@ -183,10 +207,10 @@ fn denoise<E: ShotEngine>(
 
 /// What follows the record of a shot: its files get their names, and nobody needs the saved step.
 /// All of it can be done again.
-pub(crate) fn tidy_up<E>(studio: &Studio<E>, record: &CommitRecord) -> Result<(), RunError> {
+pub(crate) fn tidy_up(context: &ShotContext, record: &CommitRecord) -> Result<(), RunError> {
     let ShotRequest { story, shot, .. } = &record.request;
-    studio.bank.install(story, &record.pictures())?;
-    Ok(studio.bank.forget_step(story, *shot)?)
+    context.bank.install(story, &record.pictures())?;
+    Ok(context.bank.forget_step(story, *shot)?)
 }
 
 /// Stage `plan`: reads the pictures that the shot sees, checked against their records.
@@ -227,20 +251,20 @@ struct Admitted {
 }
 
 /// Stage `select`: scores every frame once, chooses, and keeps what is new to the bank.
-fn choose_keyframes<E: ShotEngine>(
-    studio: &Studio<E>,
+fn choose_keyframes(
+    context: &ShotContext,
     plan: &ShotPlan,
     clip: &Clip,
 ) -> Result<Chosen, RunError> {
     let frames: Vec<&RgbImage> = clip.frames().iter().collect();
-    let scores = studio.engine.score(&frames)?;
+    let scores = context.engine.score(&frames)?;
     check_scores(&scores, frames.len())?;
-    let selection = select(&scores.embeddings, &scores.quality, &studio.selection);
+    let selection = select(&scores.embeddings, &scores.quality, &context.selection);
     // The whole history counts, also what the window no longer shows.
     let bank: Vec<Vec<f32>> = plan
         .history
         .iter()
-        .map(|remembered| studio.bank.embedding(remembered))
+        .map(|remembered| context.bank.embedding(remembered))
         .collect::<Result<_, _>>()?;
     let mut admitted = Vec::new();
     for (position, &frame) in selection.frames.iter().enumerate() {
@@ -249,7 +273,7 @@ fn choose_keyframes<E: ShotEngine>(
             continue;
         }
         let size = plan.request.video.resolution();
-        let latents = studio.engine.remember(frames[frame], size)?;
+        let latents = context.engine.remember(frames[frame], size)?;
         finite(Stage::Select, &latents)?;
         admitted.push(Admitted {
             position,
@@ -266,25 +290,24 @@ fn choose_keyframes<E: ShotEngine>(
 }
 
 /// First half of stage `commit`: everything the record names becomes durable.
-fn store_outputs<E: ShotEngine>(
-    studio: &Studio<E>,
+fn store_outputs(
+    context: &ShotContext,
     plan: &ShotPlan,
-    latents: &HostTensor,
-    clip: &Clip,
+    PassOutput { latents, clip, .. }: &PassOutput,
     chosen: &Chosen,
 ) -> Result<CommitRecord, RunError> {
     /// Enough for every way to continue a shot.
     const TAIL: usize = 5;
     let request = &plan.request;
-    let blobs = studio.bank.blobs();
+    let blobs = context.bank.blobs();
     let video = format!("{}.mp4", request.shot);
-    let staging = studio.bank.staging(&request.story);
-    let name = |content: &BlobRef| studio.bank.staged(&request.story, &video, content);
+    let staging = context.bank.staging(&request.story);
+    let name = |content: &BlobRef| context.bank.staged(&request.story, &video, content);
     let form = ClipForm {
         size: plan.film,
         fps: request.video.fps,
     };
-    let content = studio.videos.write_clip(&staging, clip, form, name)?;
+    let content = context.videos.write_clip(&staging, clip, form, name)?;
     let keyframes = chosen
         .admitted
         .iter()
@@ -294,10 +317,10 @@ fn store_outputs<E: ShotEngine>(
                 request.shot, admitted.position
             );
             let picture = &clip.frames()[admitted.frame];
-            store_keyframe(studio.bank, &request.story, file, picture, admitted)
+            store_keyframe(context.bank, &request.story, file, picture, admitted)
         })
         .collect::<Result<_, _>>()?;
-    let engine = studio.engine.describe();
+    let engine = context.engine.describe();
     Ok(CommitRecord {
         format: RECORD_FORMAT,
         request: request.clone(),
@@ -371,6 +394,14 @@ fn finite(stage: Stage, array: &HostTensor) -> Result<(), EngineError> {
                  check the checkpoint with `storyloom model inspect`"
             ),
         }),
+    }
+}
+
+fn no_passes() -> EngineError {
+    EngineError {
+        stage: Stage::Plan,
+        class: ErrorClass::Run,
+        message: "the engine names no pass that makes the shot".to_owned(),
     }
 }
 

@@ -1,16 +1,17 @@
 //! Between the steps of denoising: when a shot that is being made is saved, and how it goes on.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use storyloom_memory::Basis;
-use storyloom_story::{ErrorClass, LoopState, ShotRequest};
+use storyloom_story::{ErrorClass, HostTensor, LoopState, PassName, ShotRequest};
 use storyloom_telemetry::Event;
 
-use super::Studio;
+use super::{ShotContext, ShotPlan};
 use crate::config::{CheckpointSettings, StopAt};
 use crate::error::RunError;
-use crate::run::engine::{SaveLoop, StepObserver};
+use crate::run::engine::{Pass, SaveLoop, StepObserver};
 
 /// Decides when a shot that is being made is saved.
 #[derive(Debug)]
@@ -49,22 +50,51 @@ impl Checkpoints {
     }
 }
 
+/// The name under which a saved step keeps the latents of an earlier pass, beside the arrays of its own
+/// loop.
+fn latents_of(pass: &PassName) -> String {
+    format!("latents.{pass}")
+}
+
+/// The latents of passes that were finished when the shot was saved in a later one.
+pub(super) fn finished_passes(
+    context: &ShotContext,
+    plan: &ShotPlan,
+    passes: &[PassName],
+) -> BTreeMap<PassName, HostTensor> {
+    // What is saved of the only pass is no finished one.
+    let [_, _, ..] = passes else {
+        return BTreeMap::new();
+    };
+    let basis = plan.basis(context.engine.describe().fingerprint);
+    // Why a saved step does not fit is told by the pass that would go on with it.
+    let Ok(Some(mut saved)) = context.bank.saved_step(&basis) else {
+        return BTreeMap::new();
+    };
+    let earlier = passes.iter().take_while(|name| **name != saved.pass);
+    earlier
+        .filter_map(|name| Some((name.clone(), saved.arrays.remove(&latents_of(name))?)))
+        .collect()
+}
+
 /// Between two steps: reports, saves and stops.
-pub(super) struct Steps<'a, E> {
-    studio: &'a Studio<'a, E>,
+pub(super) struct Steps<'a> {
+    context: &'a ShotContext<'a>,
     basis: Basis,
+    pass: Pass<'a>,
     /// When the shot was begun or saved last.
     saved: Instant,
     /// Why the loop was stopped, if not because somebody asked.
     trouble: Option<RunError>,
 }
 
-impl<'a, E> Steps<'a, E> {
-    /// Before the first step of a shot that `basis` decides.
-    pub(super) fn new(studio: &'a Studio<'a, E>, basis: Basis) -> Self {
+impl<'a> Steps<'a> {
+    /// Before the first step of a pass of the shot that `basis` decides.
+    pub(super) fn new(context: &'a ShotContext<'a>, basis: Basis, pass: Pass<'a>) -> Self {
         Self {
-            studio,
+            context,
             basis,
+            pass,
             saved: Instant::now(),
             trouble: None,
         }
@@ -78,9 +108,11 @@ impl<'a, E> Steps<'a, E> {
     /// The loop as it was saved, if it was and still fits.
     pub(super) fn resume(&self) -> Option<LoopState> {
         let ShotRequest { story, shot, .. } = &self.basis.request;
-        let saved = self.studio.bank.saved_step(&self.basis);
+        let saved = self.context.bank.saved_step(&self.basis);
         let (state, report) = match &saved {
             Ok(None) => return None,
+            // Of an earlier pass, which is over, or of one that is still to come.
+            Ok(Some(state)) if state.pass != *self.pass.name => return None,
             Ok(Some(state)) => {
                 let (done, total) = (state.done, state.total);
                 (
@@ -102,8 +134,20 @@ impl<'a, E> Steps<'a, E> {
                 },
             ),
         };
-        self.studio.reporter.report(&report);
+        self.context.reporter.report(&report);
         state
+    }
+
+    /// The state of the loop with what goes on with it needs of the passes before.
+    fn with_passes(&self, mut state: LoopState) -> LoopState {
+        let earlier = self.pass.before.iter();
+        state
+            .arrays
+            .extend(earlier.map(|made| (latents_of(&made.name), made.latents.clone())));
+        LoopState {
+            pass: self.pass.name.clone(),
+            ..state
+        }
     }
 
     /// Saves the loop. Trouble that may pass costs only what a kill would cost now.
@@ -111,15 +155,16 @@ impl<'a, E> Steps<'a, E> {
         let begun = Instant::now();
         let ShotRequest { story, shot, .. } = &self.basis.request;
         let saved = state().map_err(RunError::from).and_then(|state| {
-            self.studio.bank.save_step(&self.basis, &state)?;
+            let state = self.with_passes(state);
+            self.context.bank.save_step(&self.basis, &state)?;
             Ok(state.done)
         });
         self.saved = Instant::now();
         match saved {
             Ok(done) => {
                 let seconds = begun.elapsed().as_secs_f64();
-                self.studio.checkpoints.note_cost(seconds);
-                self.studio.reporter.report(&Event::CheckpointSaved {
+                self.context.checkpoints.note_cost(seconds);
+                self.context.reporter.report(&Event::CheckpointSaved {
                     story,
                     shot: *shot,
                     done,
@@ -134,17 +179,17 @@ impl<'a, E> Steps<'a, E> {
     }
 }
 
-impl<E> StepObserver for Steps<'_, E> {
+impl StepObserver for Steps<'_> {
     fn step_finished(&mut self, done: usize, total: usize, state: &SaveLoop) -> bool {
         let ShotRequest { story, shot, .. } = &self.basis.request;
-        self.studio.reporter.report(&Event::StepFinished {
+        self.context.reporter.report(&Event::StepFinished {
             story,
             shot: *shot,
             done,
             total,
         });
-        let stop = self.studio.stop.asked() == Some(StopAt::Step);
-        let due = done < total && self.studio.checkpoints.is_due(done, self.saved.elapsed());
+        let stop = self.context.stop.asked() == Some(StopAt::Step);
+        let due = done < total && self.context.checkpoints.is_due(done, self.saved.elapsed());
         if stop || due {
             self.save(state);
         }

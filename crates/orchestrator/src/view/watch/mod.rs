@@ -385,8 +385,8 @@ impl Watcher {
             true => now,
             false => shift.until(),
         };
-        let makers = |shift: &&Shift| !shift.start.plans_only;
-        let shifts: Vec<&Shift> = self.follower.shifts().filter(makers).collect();
+        let engines = |shift: &&Shift| !shift.start.plans_only;
+        let shifts: Vec<&Shift> = self.follower.shifts().filter(engines).collect();
         let pace = pace(shifts.iter().copied(), until, now)?;
         let replicas = alive(workers).filter(|worker| !worker.plans_only).count();
         status.shots_per_hour = Some(pace.per_replica * replicas.max(1) as f64 * 3600.0);
