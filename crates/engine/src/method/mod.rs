@@ -1,3 +1,4 @@
 //! The methods: how each makes shots with its networks, stage by stage.
 
+pub mod fingerprint;
 pub mod storymem;

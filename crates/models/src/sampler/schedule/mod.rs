@@ -5,8 +5,9 @@ mod diffusers_unipc;
 mod wan_linear;
 mod wan_unipc;
 
-use super::{Reference, SamplerKind};
 use storyloom_nn::error::{ModelError, Result};
+
+use super::kind::{Reference, SamplerKind};
 
 /// Timesteps are noise levels times this.
 const TRAIN_TIMESTEPS: f64 = 1000.0;

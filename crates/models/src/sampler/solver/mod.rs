@@ -13,7 +13,8 @@ use std::fmt::Debug;
 use storyloom_nn::error::{ModelError, Result};
 use tch::{Kind, Tensor};
 
-use super::{Prediction, SamplerKind, Schedule};
+use super::kind::{Prediction, SamplerKind};
+use super::schedule::Schedule;
 
 /// Walks a [`Schedule`] from noise to clean latents.
 ///

@@ -1,5 +1,5 @@
-//! The sampling loop and the ranks that share it know no method and no network by name: another
-//! method needs no line there.
+//! Who may know whom: the sampling loop and the ranks that share it know no method and no network by
+//! name, so that another method needs no line there; and crates depend in one direction.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -60,4 +60,45 @@ fn words_are_found_inside_of_names() {
             .collect::<Vec<_>>(),
         ["wan", "transformer", "text", "to", "video", "wanted"]
     );
+}
+
+/// What the manifest of a crate names below `[dependencies]`.
+fn dependencies(name: &str) -> Vec<String> {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../{name}/Cargo.toml"));
+    let text = fs::read_to_string(manifest).expect("the crate is there");
+    let lines = text
+        .lines()
+        .skip_while(|line| *line != "[dependencies]")
+        .skip(1);
+    let named = lines
+        .take_while(|line| !line.starts_with('['))
+        .filter_map(|line| {
+            let end = line.find(['.', ' ', '='])?;
+            Some(line[..end].to_owned())
+        });
+    named.collect()
+}
+
+/// A change of a method compiles its crate and the program: nothing else depends on it.
+#[test]
+fn crates_depend_in_one_direction() {
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let (mut on_tch, mut on_engine) = (Vec::new(), Vec::new());
+    for entry in fs::read_dir(crates).expect("the folder is there") {
+        let name = entry.expect("the folder can be read").file_name();
+        let name = name.into_string().expect("names are plain");
+        let dependencies = dependencies(&name);
+        let has = |wanted: &str| dependencies.iter().any(|found| found == wanted);
+        if has("tch") {
+            on_tch.push(name.clone());
+        }
+        if has("storyloom-engine") {
+            on_engine.push(name);
+        }
+    }
+    on_tch.sort();
+    assert_eq!(on_tch, ["engine", "models", "nn"]);
+    assert_eq!(on_engine, ["cli"]);
+    assert!(dependencies("models").contains(&"storyloom-nn".to_owned()));
+    assert!(!dependencies("nn").contains(&"storyloom-models".to_owned()));
 }
