@@ -13,7 +13,7 @@ use storyloom_memory::pictures::encode_png;
 use storyloom_orchestrator::pipeline::{PipelineSettings, plain_run};
 use storyloom_orchestrator::planning::simulated::SimulatedPlanner;
 use storyloom_orchestrator::repair::{CameTo, Repair, repair};
-use storyloom_orchestrator::run::{Makers, run_on};
+use storyloom_orchestrator::run::{Engines, run_on};
 use storyloom_orchestrator::simulated::SimulatedEngine;
 use storyloom_orchestrator::verify::{Depth, Verdict, verify};
 use storyloom_orchestrator::{RunConfig, RunFolder, StopFlag, Videos};
@@ -59,12 +59,12 @@ impl Proven {
 
     fn start(&self) {
         let (engine, stop) = (SimulatedEngine::default(), StopFlag::default());
-        let makers = Makers {
+        let engines = Engines {
             engine: &engine,
             planner: Some(&SimulatedPlanner::default()),
         };
         let disk = Arc::new(Disk);
-        let made = run_on(disk, &self.config, &self.lines, &makers, &Silent, &stop).unwrap();
+        let made = run_on(disk, &self.config, &self.lines, &engines, &Silent, &stop).unwrap();
         assert_eq!(made.done, 2);
     }
 
