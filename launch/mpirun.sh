@@ -7,7 +7,7 @@
 # RANKS                   processes of the world, one per GPU
 # HOSTFILE                hosts of the world, one a line; without it all ranks are on this one
 #
-# Arguments go to `storyloom run`, for example --set run.patience=120. Ends with the exit code of
+# Arguments go to `storyloom run`, for example --set run.lease_timeout=120. Ends with the exit code of
 # the run: 75 means stopped early, or that a rank or mpirun was killed, run me again. Works with Open MPI
 # and MPICH.
 

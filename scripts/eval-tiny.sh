@@ -32,14 +32,14 @@ run() {
 }
 
 # Every shot stands alone: the per-shot baseline.
-run none memory.max_images=0 memory.sink=0
+run none storymem.max_images=0 storymem.sink=0
 run memory
 # A shot sees only the newest pictures.
-run window memory.sink=0
+run window storymem.sink=0
 # The first frame of every shot is remembered, whatever it shows.
-run first-frame memory.selection=first-frame
+run first-frame storymem.selection=first-frame
 # The similarity below which a frame is new never falls: as many keyframes as there are frames stay.
-run no-decay memory.max_keyframes=9
+run no-decay storymem.max_keyframes=9
 
 echo "memory against none"
 "$STORYLOOM" eval "$OUT/none" "$OUT/memory" --out "$OUT/memory-against-none" --sheet "$OUT/memory-against-none.png"

@@ -25,8 +25,8 @@ for number in range(stories):
 PYTHON
 
 STORYLOOM_LOG=warn "$STORYLOOM" run --manifest "$PLACE/manifest.jsonl" --out "$PLACE/run" \
-  --set engine=simulated --set simulated.videos=false --set sampler.steps=1 \
-  --set memory.quality_threshold=0 --set video.frames=9 \
+  --set engine=simulated --set simulated.videos=false --set storymem.steps=1 \
+  --set storymem.quality_threshold=0 --set video.frames=9 \
   --set "video.width=$WIDTH" --set "video.height=$HEIGHT" >/dev/null
 
 TIMEFORMAT='%1R s'

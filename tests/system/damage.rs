@@ -142,7 +142,7 @@ impl Interrupted {
         shop.write("hero.png", BLUE);
         let sets = vec![
             "simulated.videos=false",
-            "run.patience=2",
+            "run.lease_timeout=2",
             "topology.interleave=2",
         ];
         let slow = ["simulated.step_ms=80", "checkpoint.every_steps=1"];
@@ -174,7 +174,7 @@ impl Interrupted {
         let sets = vec![
             "simulated.videos=false",
             "memory.backend=redb",
-            "run.patience=2",
+            "run.lease_timeout=2",
         ];
         let manifest = shop.write("manifest.jsonl", lines("Shot 1"));
         ended(&mut shop.run(&manifest, &sets)).ended_with(1);

@@ -51,7 +51,7 @@ fn torture(kills: usize, stories: usize) {
         .collect();
     let calm = Workshop::new();
     let manifest = calm.manifest(&stories);
-    finish(&mut calm.run(&manifest, &["sampler.steps=4"])).ended_with(0);
+    finish(&mut calm.run(&manifest, &["storymem.steps=4"])).ended_with(0);
     let calm = calm.digest();
 
     let mut dice = Dice(20_261_121);
@@ -60,7 +60,7 @@ fn torture(kills: usize, stories: usize) {
     while killed.iter().sum::<usize>() < kills {
         let shop = Workshop::new();
         log += &kill_at_random(&shop, &manifest, &mut dice, &mut killed, kills);
-        finish(&mut shop.run(&manifest, &["sampler.steps=4"])).ended_with(0);
+        finish(&mut shop.run(&manifest, &["storymem.steps=4"])).ended_with(0);
         assert_eq!(shop.digest(), calm);
         for name in &names {
             let folder = shop.out().join("stories").join(name);
@@ -93,7 +93,7 @@ fn kill_at_random(
     let sets = [
         "simulated.step_ms=25",
         "checkpoint.every_steps=1",
-        "sampler.steps=4",
+        "storymem.steps=4",
     ];
     let log = shop.path("log");
     let said = || fs::read_to_string(&log).unwrap();
@@ -173,13 +173,13 @@ fn a_stopped_program_is_taken_over() {
     let shop = Workshop::new();
     let manifest = shop.manifest(&[("ad", &[true; 20])]);
     let log = shop.path("log");
-    let sets = ["simulated.step_ms=200", "run.patience=1"];
+    let sets = ["simulated.step_ms=200", "run.lease_timeout=1"];
     let mut sleeper = start(&mut shop.run(&manifest, &sets), &log);
     wait_until(&mut sleeper, || shop.commits() > 0);
     send(Signal::STOP, sleeper.id());
     let made = || fs::read_to_string(&log).unwrap().matches("made in").count();
     let before = made();
-    let successor = finish(&mut shop.run(&manifest, &["run.patience=1"]));
+    let successor = finish(&mut shop.run(&manifest, &["run.lease_timeout=1"]));
     successor.ended_with(0).saying("taken over");
     send(Signal::CONT, sleeper.id());
     let output = sleeper.wait_with_output().unwrap();
@@ -196,7 +196,7 @@ fn a_stopped_program_is_taken_over() {
 /// Shots that take long and are saved at every step.
 const SAVED_SLOWLY: [&str; 3] = [
     "simulated.step_ms=150",
-    "sampler.steps=24",
+    "storymem.steps=24",
     "checkpoint.every_steps=1",
 ];
 
@@ -225,10 +225,10 @@ fn a_stop_saves_the_running_step() {
     let begun = || shop.commits() > 0 && is_in_a_shot(&shop);
     signal_when(&mut shop.run(&manifest, &SAVED_SLOWLY), Signal::USR1, begun).ended_with(75);
     assert!(is_in_a_shot(&shop));
-    let again = finish(&mut shop.run(&manifest, &["sampler.steps=24"]));
+    let again = finish(&mut shop.run(&manifest, &["storymem.steps=24"]));
     again.ended_with(0).saying("goes on after step");
     let calm = Workshop::new();
-    finish(&mut calm.run(&manifest, &["sampler.steps=24"])).ended_with(0);
+    finish(&mut calm.run(&manifest, &["storymem.steps=24"])).ended_with(0);
     assert_eq!(shop.digest(), calm.digest());
 }
 
@@ -314,7 +314,7 @@ fn clocks_may_jump() {
     let shop = Workshop::new();
     let manifest = shop.manifest(&STORIES);
     let log = shop.path("log");
-    let slow = &["simulated.step_ms=100", "run.patience=30"];
+    let slow = &["simulated.step_ms=100", "run.lease_timeout=30"];
     let tells = ("STORYLOOM_LOG", "debug");
     let first = start(shop.run(&manifest, slow).env(tells.0, tells.1), &log);
     let second = shop.run(&manifest, slow);

@@ -250,7 +250,7 @@ fn a_story_of_many_shots_is_proven() {
     const SHOTS: usize = 60;
     let shop = Workshop::new();
     let manifest = shop.manifest(&[("long", &[true; SHOTS])]);
-    let sets = ["video.frames=5", "video.fps=30", "sampler.steps=1"];
+    let sets = ["video.frames=5", "video.fps=30", "storymem.steps=1"];
     finish(&mut shop.run(&manifest, &sets)).ended_with(0);
     let proof = shop.ask(&["verify", "--json"]).ended_with(0).json();
     assert_eq!(proof["shots_proven"], SHOTS);

@@ -199,8 +199,8 @@ impl Workshop {
             "video.height=48",
             "video.frames=9",
             "video.fps=8",
-            "sampler.steps=2",
-            "memory.quality_threshold=0",
+            "storymem.steps=2",
+            "storymem.quality_threshold=0",
         ];
         for set in small.iter().chain(sets) {
             command.args(["--set", set]);

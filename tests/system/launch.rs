@@ -108,7 +108,7 @@ impl Farm {
         let bin = self.shop.path("bin").display().to_string();
         command
             .arg(folder().join(self.name))
-            .args(["--set", "run.patience=9"])
+            .args(["--set", "run.lease_timeout=9"])
             .stdin(Stdio::null())
             .env("PATH", format!("{bin}:{path}"))
             .env("CONFIG", self.shop.path("config.toml"))
@@ -930,7 +930,7 @@ fn the_commands_of_the_shell_files_are_understood() {
         assert_eq!(command[place.unwrap() + 1], "exit", "{name}");
         let mut words = command.iter();
         assert!(words.any(|word| word.ends_with("/a manifest.jsonl")));
-        assert!(command.ends_with(&["--set".to_owned(), "run.patience=9".to_owned()]));
+        assert!(command.ends_with(&["--set".to_owned(), "run.lease_timeout=9".to_owned()]));
     }
 }
 

@@ -257,10 +257,10 @@ fn left_alone(shop: &Workshop, patience: &str) -> (Child, Child) {
             &manifest,
             &[
                 "simulated.step_ms=100",
-                "run.patience=2",
+                "run.lease_timeout=2",
                 "simulated.videos=false",
                 "on_preempt=exit",
-                &format!("topology.patience={patience}"),
+                &format!("topology.collective_timeout={patience}"),
             ],
         );
         command
@@ -424,7 +424,7 @@ fn send_to_group(signal: Signal, child: &Child) {
 }
 
 /// A few shots of a second each: work is left after the first.
-const SLOW: [&str; 2] = ["simulated.step_ms=100", "sampler.steps=5"];
+const SLOW: [&str; 2] = ["simulated.step_ms=100", "storymem.steps=5"];
 
 #[test]
 fn ignored_signals_stay_ignored() {

@@ -121,7 +121,7 @@ fn the_time_of_all_ranks_adds_up() {
             &manifest,
             &[
                 &format!("simulated.step_ms={}", (STEP * 1e3) as u32),
-                &format!("sampler.steps={STEPS}"),
+                &format!("storymem.steps={STEPS}"),
                 "simulated.videos=false",
                 "checkpoint.every_steps=2",
                 "run.note_ms=50",
@@ -166,7 +166,7 @@ fn long_run(shop: &Workshop) -> String {
 
 const SLOW: [&str; 3] = [
     "simulated.step_ms=150",
-    "sampler.steps=4",
+    "storymem.steps=4",
     "simulated.videos=false",
 ];
 
@@ -204,7 +204,7 @@ fn a_drained_run_finishes_its_shots_and_begins_no_new_ones() {
         .saying("--undo");
     assert_eq!(lines(&shop).len(), shifts);
     shop.ask(&["drain", "--undo"]).ended_with(0);
-    finish(&mut shop.run(&manifest, &["sampler.steps=4", "simulated.videos=false"])).ended_with(0);
+    finish(&mut shop.run(&manifest, &["storymem.steps=4", "simulated.videos=false"])).ended_with(0);
     shop.ask(&["verify"]).ended_with(0);
 }
 
@@ -426,7 +426,7 @@ fn a_killed_program_leaves_nothing_running_and_no_target() {
         .json();
     assert_eq!(failed["list"], serde_json::json!([]));
 
-    finish(&mut shop.run(&manifest, &["sampler.steps=4", "simulated.videos=false"])).ended_with(0);
+    finish(&mut shop.run(&manifest, &["storymem.steps=4", "simulated.videos=false"])).ended_with(0);
     assert!(targets(&shop).is_empty());
     let done = status();
     assert_eq!(

@@ -132,8 +132,8 @@ fn simulated_runs_keep_the_pace_of_their_table() {
         "video.height=48",
         "video.frames=9",
         "video.fps=8",
-        "sampler.steps=2",
-        "memory.quality_threshold=0",
+        "storymem.steps=2",
+        "storymem.quality_threshold=0",
         "topology.interleave=1",
     ];
     let planned = |more: &[&str]| {

@@ -144,17 +144,17 @@ fn a_run_folder_belongs_to_its_settings_and_stories() {
         .saying("run.seed (was 0, is 1)");
     for (setting, told) in [
         (
-            "sampler.steps=3",
-            "the engine: sampler.steps (was 2, is 3);",
+            "storymem.steps=3",
+            "the engine: storymem.steps (was 2, is 3);",
         ),
         ("video.height=64", "settings: video.height (was 48, is 64);"),
         (
-            "memory.similarity_start=0.8",
-            "settings: memory.similarity_start (was 0.9, is 0.8);",
+            "storymem.similarity_start=0.8",
+            "settings: storymem.similarity_start (was 0.9, is 0.8);",
         ),
         (
-            "memory.selection=first-frame",
-            "settings: memory.selection (was \"semantic\", is \"first-frame\");",
+            "storymem.selection=first-frame",
+            "settings: storymem.selection (was \"semantic\", is \"first-frame\");",
         ),
     ] {
         finish(&mut shop.run(&manifest, &[setting]))
@@ -197,7 +197,7 @@ fn continuations_follow_the_settings() {
     for (continuation, saved) in [("mm2v", 4), ("none", 9)] {
         let shop = Workshop::new();
         let manifest = shop.manifest(&STORIES[..1]);
-        let set = format!("memory.continuation={continuation}");
+        let set = format!("storymem.continuation={continuation}");
         finish(&mut shop.run(&manifest, &[&set])).ended_with(0);
         assert_eq!(frames(&shop.out().join("stories/ad/01_02.mp4")), saved);
     }

@@ -55,7 +55,7 @@ fn unknown_options_suggest_the_nearest() {
         .saying("c.toml:3: there is no option \"video.widht\"; did you mean \"video.width\"?");
     call(&["config", "--set", "memroy.sink=2"])
         .ended_with(78)
-        .saying("\"memory.sink\"");
+        .saying("\"storymem.sink\"");
     finish(storyloom(["config"]).env("STORYLOOM_ENGIN", "torch"))
         .ended_with(78)
         .saying("STORYLOOM_ENGINE");

@@ -46,10 +46,10 @@ fn what_was_trained_in_seconds_tells_a_story() {
             "video.width=48".to_owned(),
             "video.height=32".to_owned(),
             "video.frames=5".to_owned(),
-            "sampler.name=euler".to_owned(),
-            "sampler.steps=2".to_owned(),
-            "sampler.guidance=1".to_owned(),
-            "memory.quality_threshold=-1000".to_owned(),
+            "storymem.solver=euler".to_owned(),
+            "storymem.steps=2".to_owned(),
+            "storymem.guidance=1".to_owned(),
+            "storymem.quality_threshold=-1000".to_owned(),
         ];
         let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
         let shop = Workshop::new();

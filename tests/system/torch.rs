@@ -178,7 +178,7 @@ fn not_a_number_costs_the_story_and_nothing_else() {
 
 #[test]
 fn another_scorer_is_another_run_and_its_parts_are_looked_for() {
-    const SCORER: &str = "memory.scorer=aesthetic";
+    const SCORER: &str = "storymem.scorer=aesthetic";
     let shop = Workshop::new();
     let manifest = shop.manifest(&[("ad", &[true, true])]);
     finish(&mut shop.run_with("torch", &manifest, &[&models(), SCORER])).ended_with(0);
@@ -221,7 +221,7 @@ fn another_scorer_is_another_run_and_its_parts_are_looked_for() {
     finish(&mut other.run_with("torch", &manifest, &[&broken, SCORER]))
         .ended_with(78)
         .saying("aesthetic/head (LAION's predictor")
-        .saying("memory.scorer = \"rule\" needs nothing");
+        .saying("storymem.scorer = \"rule\" needs nothing");
 }
 
 #[test]
@@ -237,27 +237,27 @@ fn a_run_goes_on_with_the_resize_that_it_was_begun_with() {
     let read =
         || -> serde_json::Value { serde_json::from_slice(&fs::read(&file).unwrap()).unwrap() };
     let (pillow, torch) = (
-        "memory.selection_resize=pillow",
-        "memory.selection_resize=torch",
+        "storymem.selection_resize=pillow",
+        "storymem.selection_resize=torch",
     );
     begin(&[pillow]).ended_with(0);
     // As an earlier build left it.
     let mut run = read();
-    let memory = run["config"]["memory"].as_object_mut().unwrap();
+    let memory = run["config"]["storymem"].as_object_mut().unwrap();
     assert_eq!(memory.remove("selection_resize").unwrap(), "pillow");
     write_sealed(&file, run);
     begin(&[]).ended_with(0).saying("1 of 1 stories done");
     begin(&[torch])
         .ended_with(78)
-        .saying("memory.selection_resize (was \"pillow\", is \"torch\")");
+        .saying("storymem.selection_resize (was \"pillow\", is \"torch\")");
 
     fs::remove_dir_all(shop.out()).unwrap();
     begin(&[]).ended_with(0);
-    assert_eq!(read()["config"]["memory"]["selection_resize"], "torch");
+    assert_eq!(read()["config"]["storymem"]["selection_resize"], "torch");
     begin(&[torch]).ended_with(0);
     begin(&[pillow])
         .ended_with(78)
-        .saying("memory.selection_resize");
+        .saying("storymem.selection_resize");
 }
 
 #[test]

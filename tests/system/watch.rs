@@ -107,7 +107,7 @@ fn logs_of_a_long_run_stay_small() {
     let shop = Workshop::new();
     let manifest = shop.manifest(&STORIES);
     let most = format!("logs.max_bytes={MOST}");
-    let sets = ["logs.level=trace", "sampler.steps=50", &most];
+    let sets = ["logs.level=trace", "storymem.steps=50", &most];
     finish(&mut shop.run(&manifest, &sets)).ended_with(0);
     let files = log_files(&shop);
     let names: Vec<_> = files.keys().map(String::as_str).collect();
@@ -253,7 +253,7 @@ fn progress_is_a_line_now_and_then() {
     let sets = [
         "logs.progress_s=1",
         "simulated.step_ms=200",
-        "sampler.steps=10",
+        "storymem.steps=10",
     ];
     let mut command = shop.run_on(Ranks::Launch(2), "simulated", &manifest, &sets);
     let begun = Instant::now();
@@ -340,7 +340,7 @@ fn rows_of(bytes: &[u8], rows: u16, columns: u16) -> Vec<String> {
 fn bars_and_lines_share_a_terminal() {
     let shop = Workshop::new();
     let manifest = shop.manifest(&STORIES);
-    let sets = ["simulated.step_ms=100", "sampler.steps=10"];
+    let sets = ["simulated.step_ms=100", "storymem.steps=10"];
     let command = shop.run_on(Ranks::Launch(2), "simulated", &manifest, &sets);
     // Few rows, so that it scrolls.
     let (ended, bytes) = on_terminal(&command, 12, 200);
@@ -434,9 +434,9 @@ fn status_watches_all_worlds() {
     let manifest = shop.manifest(&stories);
     let sets = [
         "simulated.step_ms=150",
-        "sampler.steps=20",
+        "storymem.steps=20",
         "topology.interleave=1",
-        "run.patience=300",
+        "run.lease_timeout=300",
     ];
     let start = || {
         let mut command = shop.run(&manifest, &sets);

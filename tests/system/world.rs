@@ -112,7 +112,7 @@ fn a_run_goes_on_with_other_ranks() {
 fn saved_steps_fit_another_plan() {
     let shop = Workshop::new();
     let manifest = shop.manifest(&[("ad", &[true])]);
-    let sets = [&models(), "sampler.steps=300", "checkpoint.every_steps=1"];
+    let sets = [&models(), "storymem.steps=300", "checkpoint.every_steps=1"];
     let start = |ranks, more: &str| {
         let sets: Vec<&str> = sets.iter().copied().chain([more]).collect();
         shop.run_on(ranks, "torch", &manifest, &sets)
@@ -230,7 +230,7 @@ fn idle_replicas_help_at_the_tail() {
     // So many shots that none of the ranks comes too late, whatever it waits for.
     const ONE: [(&str, &[bool]); 1] = [("ad", &[true; 60])];
     let models = models();
-    let sets = [models.as_str(), "sampler.steps=12"];
+    let sets = [models.as_str(), "storymem.steps=12"];
     for ranks in [2, 3] {
         let shop = Workshop::new();
         let manifest = shop.manifest(&ONE);
@@ -273,7 +273,11 @@ fn latents(shop: &Workshop, shots: usize) -> Vec<Value> {
 fn a_rank_that_hangs_is_named() {
     let shop = Workshop::new();
     let manifest = shop.manifest(&MORE);
-    let sets = [&models(), "topology.tensor=2", "topology.patience=8"];
+    let sets = [
+        &models(),
+        "topology.tensor=2",
+        "topology.collective_timeout=8",
+    ];
     let mut command = shop.run_on(Ranks::Launch(2), "torch", &manifest, &sets);
     let (mut program, _) = disturb(&shop, &mut command, Signal::STOP, 1);
     assert_eq!(program.wait().unwrap().code(), Some(75));

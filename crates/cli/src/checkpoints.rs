@@ -40,12 +40,12 @@ pub fn of(config: &EngineConfig) -> Result<CheckpointSet, Failure> {
     }
     let dir = PathBuf::from(dir);
     let mut paths = storymem_paths(&dir, lora_folder(config));
-    if config.memory.max_images == 0 {
+    if config.storymem.max_images == 0 {
         let is_there = |folder: &PathBuf| folder.is_dir();
         paths.image_to_video = paths.image_to_video.filter(is_there);
         paths.clip = paths.clip.filter(is_there);
     }
-    if config.memory.scorer == ScorerKind::Aesthetic {
+    if config.storymem.scorer == ScorerKind::Aesthetic {
         paths.aesthetic = Some(dir.join(folders::AESTHETIC));
     }
     let parts = storymem_parts(&paths, lora_settings(config));
@@ -63,7 +63,7 @@ pub fn check_continuations(config: &EngineConfig, lines: &[Line]) -> Result<(), 
         Line::Story(story) => story.script.shots().skip(1).any(|(_, shot)| !shot.cut),
         Line::Brief(_) => false,
     };
-    if config.memory.continuation == Continuation::None || config.memory.max_images > 0 {
+    if config.storymem.continuation == Continuation::None || config.storymem.max_images > 0 {
         return Ok(());
     }
     let Some(line) = lines.iter().find(continues) else {
@@ -74,7 +74,7 @@ pub fn check_continuations(config: &EngineConfig, lines: &[Line]) -> Result<(), 
     }
     let message = format!(
         "memory is off and there is no {} in {}, but shots of the story {} continue the one before \
-         (\"cut\": false); set memory.continuation = \"none\" to begin all shots from text",
+         (\"cut\": false); set storymem.continuation = \"none\" to begin all shots from text",
         folders::IMAGE_TO_VIDEO,
         config.models_dir,
         line.id()

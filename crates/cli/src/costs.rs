@@ -14,7 +14,7 @@ use storyloom_orchestrator::simulated::Pace;
 use storyloom_pictures::text_at_most;
 
 use crate::command::folder;
-use crate::config::options::{Device, Dtype, EngineKind, Sampler};
+use crate::config::options::{Device, Dtype, EngineKind, StoryMem};
 use crate::config::resolved::CostConfig;
 use crate::config::value::PerExpert;
 use crate::config::{self, Resolved, paths};
@@ -120,7 +120,7 @@ pub fn measured(config: &CostConfig, folder: &RunFolder) -> Result<Costs, Failur
     base.notes.clear();
     base.table.stages.record = CostTable::default().stages.record;
     let observed = Observed {
-        samplings: samplings(&before.sampler)?,
+        samplings: samplings(&before.storymem)?,
         shape: before.shape,
     };
     let table = measure(folder, &observed, base.table).map_err(folder::failure)?;
@@ -212,10 +212,10 @@ fn read(path: &Path) -> Result<CostTable, Failure> {
 ///
 /// # Errors
 /// The sampler cannot have these settings.
-pub fn samplings(sampler: &Sampler) -> Result<Samplings, Failure> {
+pub fn samplings(sampler: &StoryMem) -> Result<Samplings, Failure> {
     let loop_of = |steps: u32, shift: f64, boundary: f64, guidance: PerExpert<f64>| {
         let settings = SamplerSettings {
-            kind: sampler.name,
+            kind: sampler.solver,
             reference: sampler.reference,
             steps: steps as usize,
             shift,
@@ -253,7 +253,7 @@ pub fn pace(config: &CostConfig) -> Result<Option<Pace>, Failure> {
     Ok(Some(Pace {
         table: table(config)?.table,
         shape: config.shape,
-        samplings: samplings(&config.sampler)?,
+        samplings: samplings(&config.storymem)?,
     }))
 }
 
@@ -270,13 +270,13 @@ mod tests {
     #[test]
     fn guidance_counts_forwards() {
         let forwards = |sets: &[&str]| {
-            let found = samplings(&config(sets).sampler).unwrap();
+            let found = samplings(&config(sets).storymem).unwrap();
             (found.text.forwards, found.pictures.forwards)
         };
         assert_eq!(forwards(&[]), (2.0, 2.0));
-        assert_eq!(forwards(&["sampler.guidance=1"]), (1.0, 1.0));
+        assert_eq!(forwards(&["storymem.guidance=1"]), (1.0, 1.0));
         // Of 40 steps, 26 and 13 are above the boundary (specifications, 5.2 and 5.5).
-        let high = forwards(&["sampler.guidance.low=1"]);
+        let high = forwards(&["storymem.guidance.low=1"]);
         assert_eq!(high, (1.0 + 26.0 / 40.0, 1.0 + 13.0 / 40.0));
     }
 

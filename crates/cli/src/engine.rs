@@ -160,10 +160,10 @@ pub fn first_gpu() -> Result<tch::Device, Failure> {
 }
 
 fn settings(config: &EngineConfig, place: &Place) -> Result<StoryMemSettings, Failure> {
-    let sampler = &config.sampler;
+    let sampler = &config.storymem;
     let phase = |steps: u32, shift: f64, boundary: f64, guidance: PerExpert<f64>| DenoiseSettings {
         sampler: SamplerSettings {
-            kind: sampler.name,
+            kind: sampler.solver,
             reference: sampler.reference,
             steps: steps as usize,
             shift,
@@ -180,8 +180,8 @@ fn settings(config: &EngineConfig, place: &Place) -> Result<StoryMemSettings, Fa
         text_to_video: phase(steps.t2v, shift.t2v, boundary.t2v, guidance.t2v),
         image_to_video: phase(steps.i2v, shift.i2v, boundary.i2v, guidance.i2v),
         lora: checkpoints::lora_settings(config),
-        memory_stride: i64::from(config.memory.rope_stride),
-        selection_resize: config.memory.resize(),
+        memory_stride: i64::from(config.storymem.rope_stride),
+        selection_resize: config.storymem.resize(),
         negative_prompt: (!negative.is_empty()).then(|| negative.clone()),
         threads: place.threads(config.threads),
         share_decode: config.share_decode,

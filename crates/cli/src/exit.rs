@@ -223,18 +223,4 @@ mod tests {
             assert_eq!(text, Exit::markdown(), "run this test with UPDATE_EXPECT=1");
         }
     }
-
-    /// The table of what launchers make of each code has all of them.
-    #[test]
-    fn the_launch_files_name_every_code() {
-        let text = std::fs::read_to_string(format!("{ROOT}/launch/README.md")).unwrap();
-        let table = text.split("## Exit codes").nth(1).unwrap();
-        let rows = table.lines().skip_while(|line| !line.starts_with('|'));
-        let rows = rows.take_while(|line| line.starts_with('|')).skip(2);
-        let codes: Vec<u8> = rows
-            .filter_map(|row| row.split('|').nth(1)?.trim().trim_matches('*').parse().ok())
-            .collect();
-        let known: Vec<u8> = Exit::ALL.iter().map(|&exit| exit as u8).collect();
-        assert_eq!(codes, known);
-    }
 }

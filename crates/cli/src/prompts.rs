@@ -113,7 +113,7 @@ impl Meter {
         let tokens = self.tokens(negative_prompt);
         if tokens > READ {
             tracing::warn!(
-                "sampler.negative_prompt has {tokens} tokens, of which the text encoder reads {READ}"
+                "storymem.negative_prompt has {tokens} tokens, of which the text encoder reads {READ}"
             );
         }
     }

@@ -165,7 +165,7 @@ fn start(config: &Resolved, settings: &RunConfig, place: &Place) -> Result<Shift
         device: device(&config.engine, place)?.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         process: Some(Process::own().clone()),
-        patience_s: Some(config.run.patience),
+        patience_s: Some(config.run.lease_timeout),
     })
 }
 

@@ -273,7 +273,7 @@ impl Place {
     /// the whole world at the first code that is not 0, so all must be the same.
     ///
     /// Ranks are waited for as long as they live. Once this program was asked to stop, it has
-    /// `topology.patience` for that, and a rank of which nothing is heard a few seconds.
+    /// `topology.collective_timeout` for that, and a rank of which nothing is heard a few seconds.
     ///
     /// # Errors
     /// A rank died meanwhile, or does not end; the code is the most severe of those that are known.
@@ -348,7 +348,7 @@ impl<'a> Ending<'a> {
         heard.map_err(setup)?.ok_or_else(|| {
             let seconds = self.patience.as_secs();
             let message = format!(
-                "rank {from} has not stopped within {seconds} s (topology.patience); run the same \
+                "rank {from} has not stopped within {seconds} s (topology.collective_timeout); run the same \
                  command again"
             );
             Failure::new(Exit::Stopped, message)

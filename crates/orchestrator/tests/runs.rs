@@ -910,7 +910,7 @@ fn stories_that_keep_no_keyframe_are_told() {
         let path = written.page.with_file_name(format!("stories/{id}.html"));
         std::fs::read_to_string(path).unwrap()
     };
-    let said = "memory.quality_threshold = 20, the best scored 5.0000";
+    let said = "storymem.quality_threshold = 20, the best scored 5.0000";
     assert!(page("ad").contains(said) && !page("single").contains(said));
     assert!(checked(out.path()).ok);
 }

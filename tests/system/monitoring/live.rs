@@ -38,7 +38,7 @@ impl Watched {
         let sets = [
             "metrics.listen=127.0.0.1:0",
             "simulated.step_ms=6000",
-            "sampler.steps=3",
+            "storymem.steps=3",
         ];
         let mut command = shop.run_on(Ranks::Launch(2), "simulated", &manifest, &sets);
         let run = command

@@ -139,7 +139,7 @@ fn command(arguments: &Arguments, manifest: &Path, out: &Path) -> Result<Command
         "video.width=16".to_owned(),
         "video.height=16".to_owned(),
         "video.frames=5".to_owned(),
-        "sampler.steps=1".to_owned(),
+        "storymem.steps=1".to_owned(),
         format!("topology.interleave={}", arguments.interleave.max(1)),
     ];
     let mut command = Command::new(env::current_exe().map_err(failed)?);

@@ -16,7 +16,7 @@ use storyloom_parallel::topology::{Degrees, Plan};
 
 use super::{ConfigArguments, config, folder};
 use crate::config::Resolved;
-use crate::config::options::Memory;
+use crate::config::options::StoryMem;
 use crate::costs::{self, Costs, Subject};
 use crate::cropped::cropped_films;
 use crate::diagnose;
@@ -192,7 +192,7 @@ fn report<'a>(
         shots_left_out: workload.left_out,
         idle_gpus: gpus - estimate.layout.gpus,
         estimate,
-        disk: workload.disk(&costs.table, max_keyframes(&config.engine.memory)),
+        disk: workload.disk(&costs.table, max_keyframes(&config.engine.storymem)),
         soonest: planner.soonest(&shapes, gpus),
         deadline,
         notes: notes.collect(),
@@ -250,24 +250,24 @@ fn degrees_up_to(most: usize) -> impl Iterator<Item = (usize, usize, usize)> {
     all.filter(move |(tensor, sequence, cfg)| tensor * sequence * cfg <= most)
 }
 
-fn max_keyframes(memory: &Memory) -> usize {
-    match memory.selection {
-        SelectionRule::Semantic => memory.max_keyframes,
+fn max_keyframes(storymem: &StoryMem) -> usize {
+    match storymem.selection {
+        SelectionRule::Semantic => storymem.max_keyframes,
         SelectionRule::FirstFrame => 1,
     }
 }
 
 fn shot_settings(config: &Resolved) -> Result<ShotSettings, Failure> {
-    let memory = &config.engine.memory;
+    let storymem = &config.engine.storymem;
     Ok(ShotSettings {
         video: config.films.video,
         window: WindowSettings {
-            max_images: memory.max_images,
-            sink: memory.sink.min(memory.max_images),
+            max_images: storymem.max_images,
+            sink: storymem.sink.min(storymem.max_images),
         },
-        max_keyframes: max_keyframes(memory),
-        continuation: memory.continuation,
-        samplings: costs::samplings(&config.costs.sampler)?,
+        max_keyframes: max_keyframes(storymem),
+        continuation: storymem.continuation,
+        samplings: costs::samplings(&config.costs.storymem)?,
     })
 }
 

@@ -187,7 +187,7 @@ impl Bench<'_> {
             "video.width=64".to_owned(),
             "video.height=48".to_owned(),
             "video.frames=9".to_owned(),
-            format!("sampler.steps={steps}"),
+            format!("storymem.steps={steps}"),
             format!("simulated.step_ms={}", self.arguments.step_ms),
             format!("checkpoint.every_steps={every}"),
             format!("checkpoint.uptime={}", mean / 60.0),

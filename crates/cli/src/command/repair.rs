@@ -13,6 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use storyloom_orchestrator::RunFolder;
+use storyloom_orchestrator::recorded;
 use storyloom_orchestrator::repair::{CameTo, Repair, Repaired, lines, repair};
 use storyloom_story::StoryId;
 
@@ -90,7 +91,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
 fn patience(folder: &RunFolder) -> Duration {
     const USUAL: u64 = 60;
     let run = folder.run_file().ok();
-    let noted = run.and_then(|run| run.config.pointer("/run/patience")?.as_u64());
+    let noted = run.and_then(|run| recorded(&run.config, "run.lease_timeout")?.as_u64());
     Duration::from_secs(noted.unwrap_or(USUAL))
 }
 
@@ -232,11 +233,11 @@ mod tests {
     fn the_settings_of_a_run_come_back() {
         let given = [
             "run.seed=7",
-            "sampler.boundary.i2v=0.8",
-            "sampler.negative_prompt=\"a 'b' = c\", d",
+            "storymem.boundary.i2v=0.8",
+            "storymem.negative_prompt=\"a 'b' = c\", d",
             "pictures.ground=#f4f4f0",
             "metrics.names=true",
-            "memory.similarity_start=0.85",
+            "storymem.similarity_start=0.85",
         ];
         let config = load(None, [], &given.map(str::to_owned)).unwrap();
         let mut sets = Vec::new();

@@ -144,11 +144,7 @@ fn on_this_rank(
     }
     check_pixels(&config.films, &input)?;
     if place.is_first() {
-        storage::check(
-            &arguments.out,
-            &input,
-            !config.engine.memory.path.is_empty(),
-        )?;
+        storage::check(&arguments.out, &input, !config.engine.index.path.is_empty())?;
     }
     let config = &with_resize(config, arguments, place, stop)?;
     let settings = run_config(config, arguments, &input, place);
@@ -213,7 +209,7 @@ fn with_resize(
     place: &Place,
     stop: &StopFlag,
 ) -> Result<Resolved, Failure> {
-    let mine = config.engine.memory.resize_in(&arguments.out);
+    let mine = config.engine.storymem.resize_in(&arguments.out);
     let said = place.as_leader_says(name_of(mine), stop)?;
     Ok(config.with_selection_resize(named(&said).unwrap_or(mine)))
 }
@@ -224,7 +220,7 @@ fn tell_long_prompts(config: &Resolved, input: &Input) {
     let Some(meter) = Meter::of(&config.engine) else {
         return;
     };
-    meter.warn_of_negative(&config.engine.sampler.negative_prompt);
+    meter.warn_of_negative(&config.engine.storymem.negative_prompt);
     let prompts = input.long_prompts(&meter);
     for prompt in prompts.iter().take(TOLD) {
         tracing::warn!(story = %prompt.story, shot = %prompt.shot, "{prompt}");
@@ -254,7 +250,7 @@ fn lead(
     match config.engine.kind {
         EngineKind::Simulated => {
             let engine = SimulatedEngine {
-                steps: config.engine.sampler.steps.i2v as usize,
+                steps: config.engine.storymem.steps.i2v as usize,
                 step_time: Duration::from_millis(config.costs.simulated.step_ms),
                 pace: costs::pace(&config.costs)?,
             };
@@ -331,7 +327,7 @@ fn tell(outcome: &RunOutcome, (out, on_preempt): (&Path, OnPreempt), place: &Pla
 }
 
 fn run_config(config: &Resolved, arguments: &Arguments, input: &Input, place: &Place) -> RunConfig {
-    let memory = &config.engine.memory;
+    let (storymem, index) = (&config.engine.storymem, &config.engine.index);
     RunConfig {
         out: arguments.out.clone(),
         worker: Some(new_worker_id()),
@@ -343,32 +339,32 @@ fn run_config(config: &Resolved, arguments: &Arguments, input: &Input, place: &P
         seed: config.run.seed,
         video: config.films.video,
         window: WindowSettings {
-            max_images: memory.max_images,
+            max_images: storymem.max_images,
             // With memory off there is nothing to keep first.
-            sink: memory.sink.min(memory.max_images),
+            sink: storymem.sink.min(storymem.max_images),
         },
         selection: SelectionSettings {
-            rule: memory.selection,
-            max_keyframes: memory.max_keyframes,
-            similarity_start: memory.similarity_start as f32,
-            quality_threshold: memory.quality_threshold as f32,
+            rule: storymem.selection,
+            max_keyframes: storymem.max_keyframes,
+            similarity_start: storymem.similarity_start as f32,
+            quality_threshold: storymem.quality_threshold as f32,
         },
-        continuation: memory.continuation,
+        continuation: storymem.continuation,
         attempts: config.run.attempts,
         planning: PlanningSettings {
             ahead: config.planner.options.ahead as usize,
             attempts: config.planner.options.attempts,
         },
         checkpoint: config.checkpoint,
-        patience: Duration::from_secs(u64::from(config.run.patience)),
+        patience: Duration::from_secs(u64::from(config.run.lease_timeout)),
         interleave: config.interleave,
         replicas: place.replicas(),
         quarantine_limit: match config.run.quarantine_limit {
             0 => None,
             limit => Some(limit as usize),
         },
-        index: memory.backend,
-        index_folder: (!memory.path.is_empty()).then(|| PathBuf::from(&memory.path)),
+        index: index.backend,
+        index_folder: (!index.path.is_empty()).then(|| PathBuf::from(&index.path)),
         videos: config.engine.videos(),
         resolved: config.to_json(),
         config_file: config.to_toml(),

@@ -57,11 +57,11 @@ impl Config {
                 broken.push((key, format!("{key} {reason}")));
             }
         };
-        let (memory, topology) = (&self.memory, &self.topology);
+        let (storymem, topology) = (&self.storymem, &self.topology);
         rule(
-            memory.max_images == 0 || memory.sink <= memory.max_images,
-            "memory.sink",
-            "must not be larger than memory.max_images",
+            storymem.max_images == 0 || storymem.sink <= storymem.max_images,
+            "storymem.sink",
+            "must not be larger than storymem.max_images",
         );
         rule(
             !(topology.share_decode && topology.decoders > 0),
@@ -135,12 +135,12 @@ mod tests {
                 "video.height must be 16 to 4096, but is 2",
             ),
             (
-                "sampler.steps.i2v=0",
-                "sampler.steps must be 1 to 1000, but is 0",
+                "storymem.steps.i2v=0",
+                "storymem.steps must be 1 to 1000, but is 0",
             ),
             (
-                "sampler.shift.t2v=0",
-                "sampler.shift must be above 0 and at most 1000, but is 0",
+                "storymem.shift.t2v=0",
+                "storymem.shift must be above 0 and at most 1000, but is 0",
             ),
             ("topology.cfg=3", "topology.cfg must be 1 or 2, but is 3"),
             (

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use storyloom_memory::select::SelectionRule;
 use storyloom_models::vision::clip::SelectionResize;
+use storyloom_orchestrator::recorded;
 use storyloom_parallel::Encryption;
 
-use super::options::Memory;
+use super::options::StoryMem;
 use super::value::{Choice, named};
 
 /// What says how good a frame is.
@@ -48,7 +49,7 @@ impl Choice for Encryption {
         &[("none", Self::None), ("noise", Self::Noise)];
 }
 
-impl Memory {
+impl StoryMem {
     /// Whose resize a new run has with these settings.
     pub fn resize(&self) -> SelectionResize {
         match (self.selection_resize, self.selection) {
@@ -67,7 +68,7 @@ impl Memory {
         let files = ["run.json", "lists/run.json"].map(|file| out.join(file));
         let read = |file: &PathBuf| serde_json::from_slice(&std::fs::read(file).ok()?).ok();
         let begun = files.iter().find_map(read).map(|run: Value| {
-            let noted = run.pointer("/config/memory/selection_resize");
+            let noted = recorded(&run["config"], "storymem.selection_resize");
             let noted = noted.and_then(Value::as_str).and_then(named);
             noted.unwrap_or(ResizeChoice::Pillow)
         });
@@ -89,10 +90,10 @@ mod tests {
     fn a_run_goes_on_with_the_resize_that_it_was_begun_with() {
         use ResizeChoice::{Auto, Pillow, Torch};
         use SelectionRule::{FirstFrame, Semantic};
-        let memory = |selection_resize, selection| Memory {
+        let memory = |selection_resize, selection| StoryMem {
             selection_resize,
             selection,
-            ..Memory::default()
+            ..StoryMem::default()
         };
         let out = tempfile::tempdir().unwrap();
         let in_out = |choice, rule| memory(choice, rule).resize_in(out.path());
@@ -107,7 +108,7 @@ mod tests {
                 Pillow,
             ),
             (
-                r#"{"config":{"memory":{"selection_resize":"torch"}}}"#,
+                r#"{"config":{"storymem":{"selection_resize":"torch"}}}"#,
                 Torch,
             ),
             ("not JSON", Torch),

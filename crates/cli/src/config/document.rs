@@ -15,7 +15,7 @@ pub fn markdown() -> String {
          `--set key=value`.\nThe variable of `video.width` is `STORYLOOM_VIDEO_WIDTH`. Unknown keys \
          are errors (exit code 78).\nOf variables only those are that are a few letters from one \
          of ours; others get a warning, and those\nthat Kubernetes makes for services \
-         (`STORYLOOM_PORT=tcp://…`) not even that.\n\n\
+         (`STORYLOOM_PORT=tcp://…`) not even that. A former key works wherever the present one does.\n\n\
          A relative path in a config file counts from the folder of that file, one of `--set` or of the \
          environment from the current\nfolder. What is found only from the current folder is taken \
          from there, with a warning.\n\n\
@@ -40,6 +40,9 @@ pub fn markdown() -> String {
             },
             option.to_toml(),
             doc.join(" ")
+                + &info
+                    .former
+                    .map_or(String::new(), |former| format!(" Formerly `{former}`."))
         );
     }
     text
@@ -99,7 +102,7 @@ mod tests {
 
     #[test]
     fn resolved_settings_give_themselves() {
-        let sets = ["sampler.shift.t2v=3".to_owned(), "run.seed=7".to_owned()];
+        let sets = ["storymem.shift.t2v=3".to_owned(), "run.seed=7".to_owned()];
         let config = load(None, [], &sets).unwrap();
         let again = load(Some(("c", &config.to_toml())), [], &[]).unwrap();
         assert_eq!(config, again);

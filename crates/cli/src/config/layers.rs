@@ -68,6 +68,8 @@ struct Layers {
     config: Config,
     /// Which layer each key was last set by.
     places: Vec<(String, String)>,
+    /// What the layer that is being read has set.
+    of_layer: BTreeSet<String>,
     /// The keys that no layer has set since the file did.
     of_file: BTreeSet<String>,
     problems: Vec<ConfigProblem>,
@@ -127,9 +129,9 @@ impl Layers {
             let Some(value) = table.get(name.get_ref().as_ref()) else {
                 continue;
             };
-            match (self.config.option(&key).is_some(), value, part.get_ref()) {
-                (true, _, _) => self.assign(&key, at, |option| option.update(value)),
-                (false, Value::Table(inner), DeValue::Table(inner_spans)) if is_group(&key) => {
+            match (Config::key_now(&key), value, part.get_ref()) {
+                (Some(_), ..) => self.assign_once(&key, at, |option| option.update(value)),
+                (None, Value::Table(inner), DeValue::Table(inner_spans)) if is_group(&key) => {
                     self.table(&format!("{key}."), inner, inner_spans, place);
                 }
                 _ => self.unknown(&key, at),
@@ -138,13 +140,14 @@ impl Layers {
     }
 
     fn environment(&mut self, variables: impl IntoIterator<Item = (String, String)>) {
+        self.of_layer.clear();
         let mut variables: Vec<_> = variables.into_iter().collect();
         variables.sort();
         for (name, text) in variables {
             let place = format!("the environment variable {name}");
             match meaning(&name, &text) {
                 Meaning::Option(key) => {
-                    self.assign(&key, place, |option| option.update_text(&text));
+                    self.assign_once(&key, place, |option| option.update_text(&text));
                 }
                 Meaning::Mistake(meant) => {
                     self.problem(place, format!("is no option; did you mean {meant:?}?"));
@@ -160,12 +163,12 @@ impl Layers {
             return self.problem(place, "must be of the form key=value");
         };
         let (key, text) = (key.trim(), text.trim());
-        if self.config.option(key).is_some() {
+        if Config::key_now(key).is_some() {
             return self.assign(key, place, |option| option.update_text(text));
         }
         // A part of an option, as in sampler.shift.t2v=12.
         let mut parts = key.match_indices('.').map(|(at, _)| at);
-        let option = parts.find(|&at| self.config.option(&key[..at]).is_some());
+        let option = parts.find(|&at| Config::key_now(&key[..at]).is_some());
         match option {
             Some(at) => {
                 let table = format!("{} = {text}", &key[at + 1..]).parse::<toml::Table>();
@@ -176,19 +179,38 @@ impl Layers {
         }
     }
 
+    /// As [`assign`](Self::assign), in a layer that names each option once: by its present key or by its
+    /// former one.
+    fn assign_once(
+        &mut self,
+        key: &str,
+        place: String,
+        update: impl FnOnce(&mut dyn OptionValue) -> Result<(), String>,
+    ) {
+        let now = Config::key_now(key).unwrap_or_default();
+        if self.of_layer.insert(now.clone()) {
+            return self.assign(key, place, update);
+        }
+        let message = format!("{now} is set twice, once by its former name; leave one out");
+        self.problem(place, message);
+    }
+
     fn assign(
         &mut self,
         key: &str,
         place: String,
         update: impl FnOnce(&mut dyn OptionValue) -> Result<(), String>,
     ) {
-        match self.config.option(key).map(update) {
+        let Some(now) = Config::key_now(key) else {
+            return self.unknown(key, place);
+        };
+        match self.config.option(&now).map(update) {
             Some(Ok(())) => {
-                self.of_file.remove(key);
-                self.places.push((key.to_owned(), place));
+                self.of_file.remove(&now);
+                self.places.push((now, place));
             }
             Some(Err(expected)) => {
-                let possible = possible(key);
+                let possible = possible(&now);
                 self.problem(place, format!("{key} {expected}{possible}"));
             }
             None => self.unknown(key, place),
@@ -196,14 +218,14 @@ impl Layers {
     }
 
     fn unknown(&mut self, key: &str, place: String) {
-        let keys: Vec<String> = Config::options().into_iter().map(|info| info.key).collect();
-        let hint = hint(key, keys.iter().map(String::as_str));
+        let options = Config::options();
+        let formers = options.iter().filter_map(|info| info.former);
+        let known = options.iter().map(|info| info.key.as_str()).chain(formers);
+        // A former key that was meant is told as the present one.
+        let meant = nearest(key, known).and_then(Config::key_now);
+        let hint = meant.map_or_else(String::new, |meant| format!("; did you mean {meant:?}?"));
         self.problem(place, format!("there is no option {key:?}{hint}"));
     }
-}
-
-fn hint<'k>(key: &str, known: impl IntoIterator<Item = &'k str>) -> String {
-    nearest(key, known).map_or_else(String::new, |near| format!("; did you mean {near:?}?"))
 }
 
 /// What a number may be, where the option is one.
@@ -218,7 +240,10 @@ fn possible(key: &str) -> String {
 fn is_group(key: &str) -> bool {
     let prefix = format!("{key}.");
     let mut options = Config::options().into_iter();
-    options.any(|info| info.key.starts_with(&prefix))
+    options.any(|info| {
+        let former = info.former.unwrap_or_default();
+        info.key.starts_with(&prefix) || former.starts_with(&prefix)
+    })
 }
 
 fn line_of(text: &str, at: usize) -> usize {
@@ -227,6 +252,9 @@ fn line_of(text: &str, at: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use storyloom_models::sampler::SamplerKind;
+    use storyloom_orchestrator::folder::recorded::FORMER_KEYS;
+
     use super::*;
 
     fn file(text: &str) -> Result<Config, String> {
@@ -327,9 +355,9 @@ mod tests {
             "--set video.frames=80: video.frames = 80 must be 4n + 1; the nearest is 81"
         );
         assert!(
-            file("[memory]\nsink = 11")
+            file("[storymem]\nsink = 11")
                 .unwrap_err()
-                .contains("c.toml:2: memory.sink must not be larger")
+                .contains("c.toml:2: storymem.sink must not be larger")
         );
         assert!(
             file("[topology]\ntensor = 0")
@@ -340,14 +368,14 @@ mod tests {
 
     #[test]
     fn values_per_phase_are_merged() {
-        let text = "[sampler]\nshift = { t2v = 12, i2v = 5 }\n[sampler.steps]\ni2v = 7";
+        let text = "[storymem]\nshift = { t2v = 12, i2v = 5 }\n[storymem.steps]\ni2v = 7";
         let config = all(
             text,
-            &[("STORYLOOM_SAMPLER_GUIDANCE", "{ high = 4 }")],
-            &["sampler.shift.i2v=4"],
+            &[("STORYLOOM_STORYMEM_GUIDANCE", "{ high = 4 }")],
+            &["storymem.shift.i2v=4"],
         )
         .unwrap();
-        let sampler = &config.sampler;
+        let sampler = &config.storymem;
         assert_eq!((sampler.shift.t2v, sampler.shift.i2v), (12.0, 4.0));
         assert_eq!((sampler.steps.t2v, sampler.steps.i2v), (40, 7));
         assert_eq!(
@@ -355,9 +383,63 @@ mod tests {
             (4.0, 3.5)
         );
         assert!(
-            all("", &[], &["sampler.shift.t3v=4"])
+            all("", &[], &["storymem.shift.t3v=4"])
                 .unwrap_err()
                 .contains("\"t2v\"")
+        );
+    }
+
+    /// Files, variables and command lines of earlier builds mean what they meant.
+    #[test]
+    fn former_keys_mean_the_present_ones_in_every_layer() {
+        let mut formers = 0;
+        for info in Config::options() {
+            let Some(former) = info.former else { continue };
+            formers += 1;
+            assert_eq!(Config::key_now(former), Some(info.key.clone()));
+            assert!(Config::default().option(former).is_none(), "{former}");
+        }
+        assert_eq!(formers, FORMER_KEYS.len());
+        for (now, former) in FORMER_KEYS {
+            assert_eq!(Config::key_now(former).as_deref(), Some(now), "{former}");
+        }
+
+        let text = "[sampler]\nname = 'euler'\nshift = { t2v = 9 }\n[sampler.steps]\ni2v = 7\n\
+                    [memory]\nsink = 2\nbackend = 'redb'\n[run]\npatience = 5";
+        let environment = [
+            ("STORYLOOM_MEMORY_MAX_IMAGES", "4"),
+            ("STORYLOOM_TOPOLOGY_PATIENCE", "9"),
+        ];
+        let config = all(text, &environment, &["sampler.boundary.i2v=0.5"]).unwrap();
+        let storymem = &config.storymem;
+        assert_eq!(storymem.solver, SamplerKind::Euler);
+        assert_eq!((storymem.shift.t2v, storymem.shift.i2v), (9.0, 4.0));
+        assert_eq!((storymem.steps.t2v, storymem.steps.i2v), (40, 7));
+        assert_eq!((storymem.sink, storymem.max_images), (2, 4));
+        assert_eq!(storymem.boundary.i2v, 0.5);
+        let timeouts = (config.run.lease_timeout, config.topology.collective_timeout);
+        assert_eq!(timeouts, (5, 9));
+        // It is written down by the present keys.
+        let again = file(&config.to_toml()).unwrap();
+        assert_eq!(again, config);
+        assert!(!config.to_toml().contains("[sampler]"));
+    }
+
+    #[test]
+    fn an_option_is_not_set_by_both_of_its_keys() {
+        let said = file("[memory]\nsink = 1\n[storymem]\nsink = 2").unwrap_err();
+        assert!(said.contains("storymem.sink is set twice"), "{said}");
+        assert!(said.starts_with("c.toml:"), "{said}");
+        // Another layer may have the other, and the same command line too.
+        let sets = ["memory.sink=2", "storymem.sink=3", "memory.sink=1"];
+        let config = all("[storymem]\nsink = 4", &[], &sets).unwrap();
+        assert_eq!(config.storymem.sink, 1);
+        let said = all("", &[], &["memroy.sink=2"]).unwrap_err();
+        assert!(said.contains("did you mean \"storymem.sink\"?"), "{said}");
+        let said = file("[memory]\nsink = 'x'").unwrap_err();
+        assert!(
+            said.contains("memory.sink must be a whole number"),
+            "{said}"
         );
     }
 }

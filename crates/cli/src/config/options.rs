@@ -20,6 +20,8 @@ pub struct OptionInfo {
     pub key: String,
     /// What its value may be, beyond its type. Every number has bounds.
     pub limit: Option<Limit>,
+    /// The key that it had in earlier builds, which still works.
+    pub former: Option<&'static str>,
     /// Its documentation, one entry per line.
     pub doc: &'static [&'static str],
 }
@@ -36,14 +38,15 @@ fn key_of(group: &str, name: &str) -> String {
 }
 
 // An option says behind its default what it may be: `steps: u32 = 40, in 1..=1000` or, for a text,
-// `deadline: String = String::new(), in forms::TIME`.
+// `deadline: String = String::new(), in forms::TIME`. An option that had another key says it, and the
+// former key works wherever the present one does: `, was "sampler.steps"`.
 macro_rules! options {
     ($(
         $(#[doc = $group_doc:literal])*
         $group:ident: $Group:ident {
             $(
                 $(#[doc = $doc:literal])+
-                $name:ident: $type:ty = $default:expr $(, in $limit:expr)?,
+                $name:ident: $type:ty = $default:expr $(, in $limit:expr)? $(, was $former:literal)?,
             )+
         }
     )+) => {
@@ -74,12 +77,24 @@ macro_rules! options {
                     OptionInfo {
                         key: key_of(stringify!($group), stringify!($name)),
                         limit: [$(Limit::from($limit))?].first().copied(),
+                        former: [$($former)?].first().copied(),
                         doc: &[$($doc),+],
                     },
                 )+)+]
             }
 
-            /// The value of the option `key`, if there is one.
+            /// The present key of the option that is, or was, called `key`.
+            pub fn key_now(key: &str) -> Option<String> {
+                $($(
+                    let now = key_of(stringify!($group), stringify!($name));
+                    if key == now $(|| key == $former)? {
+                        return Some(now);
+                    }
+                )+)+
+                None
+            }
+
+            /// The value of the option `key`, if there is one. Former keys are none.
             pub fn option(&mut self, key: &str) -> Option<&mut dyn OptionValue> {
                 $($(
                     if key == key_of(stringify!($group), stringify!($name)) {
@@ -125,7 +140,7 @@ options! {
         quarantine_limit: u32 = 0, in 0..=1_000_000_000,
         /// Seconds without a sign of life after which a program's stories are taken over by
         /// others on the same run folder. All programs of a run use the same.
-        patience: u32 = 60, in 1..=YEAR,
+        lease_timeout: u32 = 60, in 1..=YEAR, was "run.patience",
         /// Signals that stop a run after the running step, its state saved.
         stop_signals: String = "TERM,INT,USR1".to_owned(), in forms::SIGNALS,
         /// Signals that stop a run after the running shot.
@@ -173,26 +188,6 @@ options! {
         /// Frames per second of the files.
         fps: u32 = 16, in 1..=1000,
     }
-    /// The way from noise to latents. `t2v` is the first shot of a story, `i2v` every other.
-    sampler: Sampler {
-        /// Solver.
-        name: SamplerKind = SamplerKind::UniPc,
-        /// Steps of the solver.
-        steps: PerPhase<u32> = PerPhase { t2v: 40, i2v: 40 }, in 1..=1000,
-        /// Flow shift: larger spends more steps at high noise.
-        shift: PerPhase<f64> = PerPhase { t2v: 12.0, i2v: 4.0 }, in Bounds::above(0.0, 1000.0),
-        /// Strength of classifier-free guidance, also per expert.
-        guidance: PerPhase<PerExpert<f64>> = PerPhase {
-            t2v: PerExpert { high: 3.5, low: 3.5 },
-            i2v: PerExpert { high: 3.5, low: 3.5 },
-        }, in -1000.0..=1000.0,
-        /// Noise level from which the high-noise expert works, as a share of 1.
-        boundary: PerPhase<f64> = PerPhase { t2v: 0.875, i2v: 0.9 }, in 0.0..=1.0,
-        /// Whose noise levels are used: those of the original code, or those of diffusers.
-        reference: Reference = Reference::Wan,
-        /// What no shot should look like; empty for the text that Wan2.2 was published with.
-        negative_prompt: String = String::new(),
-    }
     /// The files that a manifest names. See docs/inputs.md.
     inputs: Inputs {
         /// Folder below which the files lie that a manifest names: scripts, reference images, pictures
@@ -214,37 +209,58 @@ options! {
         /// films of a campaign have one shape.
         shape: FilmShape = FilmShape::Picture,
     }
-    /// What a shot sees of the shots before it.
-    memory: Memory {
+    /// StoryMem on Wan2.2 (`method = "storymem"`): the way from noise to latents, and what a shot sees of
+    /// the shots before it. `t2v` is the first shot of a story, `i2v` every other.
+    storymem: StoryMem {
+        /// Solver.
+        solver: SamplerKind = SamplerKind::UniPc, was "sampler.name",
+        /// Steps of the solver.
+        steps: PerPhase<u32> = PerPhase { t2v: 40, i2v: 40 }, in 1..=1000, was "sampler.steps",
+        /// Flow shift: larger spends more steps at high noise.
+        shift: PerPhase<f64> = PerPhase { t2v: 12.0, i2v: 4.0 }, in Bounds::above(0.0, 1000.0), was "sampler.shift",
+        /// Strength of classifier-free guidance, also per expert.
+        guidance: PerPhase<PerExpert<f64>> = PerPhase {
+            t2v: PerExpert { high: 3.5, low: 3.5 },
+            i2v: PerExpert { high: 3.5, low: 3.5 },
+        }, in -1000.0..=1000.0, was "sampler.guidance",
+        /// Noise level from which the high-noise expert works, as a share of 1.
+        boundary: PerPhase<f64> = PerPhase { t2v: 0.875, i2v: 0.9 }, in 0.0..=1.0, was "sampler.boundary",
+        /// Whose noise levels are used: those of the original code, or those of diffusers.
+        reference: Reference = Reference::Wan, was "sampler.reference",
+        /// What no shot should look like; empty for the text that Wan2.2 was published with.
+        negative_prompt: String = String::new(), was "sampler.negative_prompt",
         /// Most pictures a shot sees; 0 turns memory off: then `i2v` and `clip` in `models.dir` are
         /// not needed, as long as no shot continues the one before.
-        max_images: usize = 10, in 0..=102,
+        max_images: usize = 10, in 0..=102, was "memory.max_images",
         /// The first so many pictures of a story are always among them.
-        sink: usize = 3, in 0..=102,
+        sink: usize = 3, in 0..=102, was "memory.sink",
         /// How keyframes are chosen: frames unlike the ones before, or only the first good frame.
-        selection: SelectionRule = SelectionRule::Semantic,
+        selection: SelectionRule = SelectionRule::Semantic, was "memory.selection",
         /// Whose resize of 8-bit frames comes before they are compared: `torch`, as in StoryMem's own
         /// code, or `pillow`, as in earlier versions, which differ by one level here and there.
         /// `auto` is `torch` for `semantic` selection and `pillow` else; a run that is there goes on
         /// with what it was begun with.
-        selection_resize: ResizeChoice = ResizeChoice::Auto,
+        selection_resize: ResizeChoice = ResizeChoice::Auto, was "memory.selection_resize",
         /// Most keyframes that are kept of one shot.
-        max_keyframes: usize = 3, in 1..=1000,
+        max_keyframes: usize = 3, in 1..=1000, was "memory.max_keyframes",
         /// Similarity below which a frame counts as new; falls by 0.01 until few enough remain.
-        similarity_start: f64 = 0.9, in -10.0..=10.0,
+        similarity_start: f64 = 0.9, in -10.0..=10.0, was "memory.similarity_start",
         /// What says how good a frame is: a `rule` of sharpness and exposure without a network, 0 to
         /// 10, or the `aesthetic` predictor of LAION on CLIP ViT-L/14, about 1 to 10, from
         /// `aesthetic` in `models.dir`. See docs/checkpoints.md.
-        scorer: ScorerKind = ScorerKind::Rule,
-        /// Least quality score of a keyframe, on the scale of `memory.scorer`. 3.0 is StoryMem's, on
+        scorer: ScorerKind = ScorerKind::Rule, was "memory.scorer",
+        /// Least quality score of a keyframe, on the scale of `storymem.scorer`. 3.0 is StoryMem's, on
         /// the scale of HPSv3; for either scorer here it only keeps out what can hardly be seen.
-        quality_threshold: f64 = 3.0, in -1e6..=1e6,
+        quality_threshold: f64 = 3.0, in -1e6..=1e6, was "memory.quality_threshold",
         /// What a shot continues from when its `cut` is false: the last frame, the last five
         /// frames, or nothing.
-        continuation: Continuation = Continuation::Mi2v,
+        continuation: Continuation = Continuation::Mi2v, was "memory.continuation",
         /// Distance in time between remembered pictures, as the transformer sees it: 5 as in the
         /// paper, 1 as in the first release.
-        rope_stride: u32 = 5, in 1..=5,
+        rope_stride: u32 = 5, in 1..=5, was "memory.rope_stride",
+    }
+    /// The index of the memory bank.
+    memory: Memory {
         /// Database of the memory bank's index. The index can be rebuilt from the run folder.
         backend: IndexKind = IndexKind::Sled,
         /// Folder of the index, for example on a fast local disk; empty for the run folder.
@@ -359,7 +375,7 @@ options! {
         /// other stages.
         interleave: u32 = 3, in 1..=256,
         /// Seconds that ranks wait for each other before the world ends, to be started again.
-        patience: u32 = 300, in 1..=YEAR,
+        collective_timeout: u32 = 300, in 1..=YEAR, was "topology.patience",
         /// Whether ranks without MPI encrypt what they send each other, with a key made of
         /// `STORYLOOM_TOKEN`; all ranks of a world say the same. See docs/worlds.md.
         encryption: Encryption = Encryption::None,

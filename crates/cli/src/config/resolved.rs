@@ -14,7 +14,7 @@ use storyloom_story::{Ground, Method, VideoSpec};
 use super::choices::ResizeChoice;
 use super::options::{
     Device, Dtype, EngineKind, Inputs, Logs, Lora, Memory, Metrics, OnPreempt, Planner, Run,
-    Sampler, Simulated, Topology,
+    Simulated, StoryMem, Topology,
 };
 use super::value::Count;
 use super::{Config, options};
@@ -80,10 +80,10 @@ pub struct EngineConfig {
     pub models_dir: String,
     /// The adapter.
     pub lora: Lora,
-    /// The sampling loop.
-    pub sampler: Sampler,
-    /// What a shot sees of the shots before it.
-    pub memory: Memory,
+    /// The options of its method.
+    pub storymem: StoryMem,
+    /// The index of the memory bank.
+    pub index: Memory,
     /// Threads for the arithmetic; 0 takes one per core.
     pub threads: u32,
     /// Whether the ranks of the denoiser divide the rows of pictures to decode.
@@ -134,7 +134,7 @@ pub struct CostConfig {
     /// The cost table and its speed.
     pub simulated: Simulated,
     /// The sampling loops.
-    pub sampler: Sampler,
+    pub storymem: StoryMem,
     /// How replicas are made up.
     pub shape: ReplicaShape,
     /// Replicas that are asked for; `None` for as many as there are ranks for.
@@ -149,7 +149,7 @@ impl Resolved {
     /// Divides `config` among its users.
     pub fn new(config: Config) -> Self {
         let (top, topology) = (&config.top, &config.topology);
-        let collective_timeout = Duration::from_secs(u64::from(topology.patience));
+        let collective_timeout = Duration::from_secs(u64::from(topology.collective_timeout));
         let compute = Compute {
             device: top.device,
             dtype: config.models.dtype,
@@ -173,8 +173,8 @@ impl Resolved {
                 compute,
                 models_dir: config.models.dir.clone(),
                 lora: config.lora.clone(),
-                sampler: config.sampler.clone(),
-                memory: config.memory.clone(),
+                storymem: config.storymem.clone(),
+                index: config.memory.clone(),
                 threads: config.run.threads,
                 share_decode: topology.share_decode,
                 widen: topology.widen,
@@ -201,7 +201,7 @@ impl Resolved {
                 compute,
                 models_dir: config.models.dir.clone(),
                 simulated: config.simulated.clone(),
-                sampler: config.sampler.clone(),
+                storymem: config.storymem.clone(),
                 shape: shape(topology),
                 replicas: plan(topology).replicas,
                 interleave: topology.interleave as usize,
@@ -218,7 +218,7 @@ impl Resolved {
     /// The same settings with another resize before keyframes are told apart.
     pub fn with_selection_resize(&self, resize: ResizeChoice) -> Self {
         let mut config = self.config.clone();
-        config.memory.selection_resize = resize;
+        config.storymem.selection_resize = resize;
         Self::new(config)
     }
 
@@ -304,11 +304,11 @@ mod tests {
     /// What a run writes down is what its parts were given.
     #[test]
     fn a_resize_that_was_found_out_is_in_the_part_and_in_the_record() {
-        let sets = ["topology.tensor=2", "topology.patience=7"].map(str::to_owned);
+        let sets = ["topology.tensor=2", "topology.collective_timeout=7"].map(str::to_owned);
         let before = Resolved::new(load(None, [], &sets).unwrap());
         let after = before.with_selection_resize(ResizeChoice::Pillow);
-        assert_eq!(after.engine.memory.selection_resize, ResizeChoice::Pillow);
-        assert_eq!(after.to_json()["memory"]["selection_resize"], "pillow");
+        assert_eq!(after.engine.storymem.selection_resize, ResizeChoice::Pillow);
+        assert_eq!(after.to_json()["storymem"]["selection_resize"], "pillow");
         assert!(after.to_toml().contains("selection_resize = \"pillow\""));
         // Each part that needs an option has the same.
         assert_eq!(after.world.plan.degrees.tensor, 2);

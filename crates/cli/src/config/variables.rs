@@ -27,7 +27,7 @@ const OF_OTHER_PROGRAMS: [&str; 2] = ["STORYLOOM_RUN", "STORYLOOM_IMAGE"];
 /// What a variable is to the config.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Meaning {
-    /// It sets the option of this key.
+    /// It sets the option that is, or was, called so.
     Option(String),
     /// Nearly the name of something that this program reads, which is given.
     Mistake(String),
@@ -47,16 +47,19 @@ pub(super) fn meaning(name: &str, value: &str) -> Meaning {
     let Some(own) = name.strip_prefix(PREFIX) else {
         return Meaning::Nothing;
     };
-    let keys: Vec<String> = Config::options().into_iter().map(|info| info.key).collect();
-    if let Some(key) = keys.iter().find(|key| variable(key) == name) {
-        return Meaning::Option(key.clone());
+    let options = Config::options();
+    let formers = options.iter().filter_map(|info| info.former);
+    let mut known = options.iter().map(|info| info.key.as_str()).chain(formers);
+    if let Some(key) = known.find(|key| variable(key) == name) {
+        return Meaning::Option(key.to_owned());
     }
     let is_known = NOT_OPTIONS.contains(&name) || OF_OTHER_PROGRAMS.contains(&name);
     if is_known || is_of_service(own, value) {
         return Meaning::Nothing;
     }
-    let options = keys.iter().map(|key| variable(key));
     let known: Vec<String> = options
+        .iter()
+        .map(|info| variable(&info.key))
         .chain(NOT_OPTIONS.map(str::to_owned))
         .map(|known| known[PREFIX.len()..].to_owned())
         .collect();
@@ -168,7 +171,7 @@ mod tests {
             ("STORYLOOM_VIDEO_WIDHT", "STORYLOOM_VIDEO_WIDTH"),
             ("STORYLOOM_ENGIN", "STORYLOOM_ENGINE"),
             ("STORYLOOM_VIDEOWIDTH", "STORYLOOM_VIDEO_WIDTH"),
-            ("STORYLOOM_MEMROY_SNIK", "STORYLOOM_MEMORY_SINK"),
+            ("STORYLOOM_STORYMEN_SNIK", "STORYLOOM_STORYMEM_SINK"),
             ("STORYLOOM_LOGS", LOG),
             ("STORYLOOM_PLANNER_KEYS", PLANNER_KEY),
             ("STORYLOOM_METRICS_TOKN", METRICS_TOKEN),
@@ -202,8 +205,10 @@ mod tests {
 
     #[test]
     fn names_are_unambiguous() {
-        let keys = Config::options().into_iter();
-        let mut names: Vec<_> = keys.map(|info| variable(&info.key)).collect();
+        let options = Config::options();
+        let keys = options.iter().map(|info| info.key.as_str());
+        let formers = options.iter().filter_map(|info| info.former);
+        let mut names: Vec<_> = keys.chain(formers).map(variable).collect();
         names.extend(NOT_OPTIONS.map(str::to_owned));
         names.extend(OF_OTHER_PROGRAMS.map(str::to_owned));
         let count = names.len();

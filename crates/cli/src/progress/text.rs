@@ -168,7 +168,7 @@ pub fn without_keyframes(stories: usize) -> Option<String> {
         count => format!("{count} stories have kept no keyframe"),
     };
     Some(format!(
-        "{who}: no frame of theirs reached memory.quality_threshold, so that their shots do not see \
+        "{who}: no frame of theirs reached storymem.quality_threshold, so that their shots do not see \
          each other; `storyloom report` tells the best score of each"
     ))
 }

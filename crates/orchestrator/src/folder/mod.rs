@@ -6,6 +6,7 @@ pub mod identity;
 pub(crate) mod lists;
 pub mod no_keyframes;
 pub mod output;
+pub mod recorded;
 pub mod run_folder;
 pub mod seal;
 pub mod set_aside;

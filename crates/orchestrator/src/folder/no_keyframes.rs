@@ -10,7 +10,7 @@ use crate::config::RunConfig;
 /// Of a story of several shots with memory on: no frame of any shot was good enough.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct NoKeyframes {
-    /// The quality that was asked for, `memory.quality_threshold`.
+    /// The quality that was asked for, `storymem.quality_threshold`.
     pub threshold: f32,
     /// The best quality of a frame; `None` where an earlier version made the shots, which did not note
     /// it.
@@ -23,7 +23,7 @@ impl fmt::Display for NoKeyframes {
         let Self { threshold, best } = self;
         write!(
             f,
-            "no keyframe was kept: no frame reached memory.quality_threshold = {threshold}"
+            "no keyframe was kept: no frame reached storymem.quality_threshold = {threshold}"
         )?;
         match best {
             Some(best) => write!(f, ", the best scored {best:.4}"),

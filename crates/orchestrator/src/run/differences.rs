@@ -5,33 +5,41 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use crate::folder::recorded::recorded;
 use crate::folder::run_folder::RunFile;
 use crate::run::engine::EngineDescription;
 
-/// Settings that decide what an engine makes: where they stand in the config, and their names.
-const ENGINE_SETTINGS: [(&str, &str); 7] = [
-    ("/engine", "engine"),
-    ("/models/dtype", "models.dtype"),
-    ("/lora/alpha", "lora.alpha"),
-    ("/lora/scaling", "lora.scaling"),
-    ("/lora/merge", "lora.merge"),
-    ("/sampler", "sampler"),
-    ("/memory/rope_stride", "memory.rope_stride"),
+/// Settings that decide what an engine makes.
+const ENGINE_SETTINGS: [&str; 13] = [
+    "engine",
+    "models.dtype",
+    "lora.alpha",
+    "lora.scaling",
+    "lora.merge",
+    "storymem.boundary",
+    "storymem.guidance",
+    "storymem.negative_prompt",
+    "storymem.reference",
+    "storymem.shift",
+    "storymem.solver",
+    "storymem.steps",
+    "storymem.rope_stride",
 ];
 
 /// Settings that have another name in a run's identity than as options.
-const OPTIONS: [(&str, &str); 7] = [
-    ("memory.window.max_images", "memory.max_images"),
-    ("memory.window.sink", "memory.sink"),
-    ("memory.selection.rule", "memory.selection"),
-    ("memory.selection.max_keyframes", "memory.max_keyframes"),
+const OPTIONS: [(&str, &str); 8] = [
+    ("memory.continuation", "storymem.continuation"),
+    ("memory.window.max_images", "storymem.max_images"),
+    ("memory.window.sink", "storymem.sink"),
+    ("memory.selection.rule", "storymem.selection"),
+    ("memory.selection.max_keyframes", "storymem.max_keyframes"),
     (
         "memory.selection.similarity_start",
-        "memory.similarity_start",
+        "storymem.similarity_start",
     ),
     (
         "memory.selection.quality_threshold",
-        "memory.quality_threshold",
+        "storymem.quality_threshold",
     ),
     ("videos", "simulated.videos"),
 ];
@@ -52,8 +60,7 @@ pub(crate) fn differences(before: &RunFile, now: &RunFile) -> Vec<String> {
         let option = OPTIONS.iter().find(|(name, _)| *name == leaf.name);
         let name = option.map_or(leaf.name.as_str(), |(_, option)| *option);
         // As somebody wrote them: the identity has numbers as they are computed with.
-        let pointer = format!("/{}", name.replace('.', "/"));
-        match [before, now].map(|run| run.config.pointer(&pointer)) {
+        match [before, now].map(|run| recorded(&run.config, name)) {
             [Some(old), Some(new)] if old != new => told(name, old, new),
             _ => told(name, &leaf.old, &leaf.new),
         }
@@ -70,8 +77,8 @@ fn told(name: &str, old: &Value, new: &Value) -> String {
 /// checkpoint or an adapter.
 fn engine_difference(before: &RunFile, now: &RunFile) -> String {
     let mut leaves = Vec::new();
-    for (pointer, key) in ENGINE_SETTINGS {
-        let [old, new] = [before, now].map(|run| run.config.pointer(pointer));
+    for key in ENGINE_SETTINGS {
+        let [old, new] = [before, now].map(|run| recorded(&run.config, key));
         if let (Some(old), Some(new)) = (old, new) {
             different_leaves(key, old, new, &mut leaves);
         }
@@ -84,12 +91,12 @@ fn engine_difference(before: &RunFile, now: &RunFile) -> String {
         .collect();
     // Earlier builds had Pillow's only and did not write it down.
     let resize = |run: &RunFile| -> Value {
-        let noted = run.config.pointer("/memory/selection_resize");
+        let noted = recorded(&run.config, "storymem.selection_resize");
         noted.cloned().unwrap_or_else(|| "pillow".into())
     };
     let [old, new] = [before, now].map(resize);
     if old != new {
-        named.push(told("memory.selection_resize", &old, &new));
+        named.push(told("storymem.selection_resize", &old, &new));
     }
     let [old, new] = [before, now].map(|run| &run.engine.quality_score);
     if old != new {

@@ -5,7 +5,7 @@ use super::Shift;
 use crate::process::Process;
 
 /// Seconds without a sign of life after which a program counts as dead whose journal does not tell
-/// the `run.patience` of its run: the default of that.
+/// the `run.lease_timeout` of its run: the default of that.
 pub const PATIENCE_S: f64 = 60.0;
 /// Seconds without a sign of life after which a program may be gone. Many times the pause between two
 /// signs.

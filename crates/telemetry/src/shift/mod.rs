@@ -70,7 +70,7 @@ pub struct ShiftStart {
     /// The process, as those of the same machine find it; older versions did not note it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process: Option<Process>,
-    /// Seconds without a sign of life after which others take its stories over (`run.patience`).
+    /// Seconds without a sign of life after which others take its stories over (`run.lease_timeout`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub patience_s: Option<u32>,
 }

@@ -193,7 +193,7 @@ pub fn advice(dir: &Path, parts: &[Part]) -> Vec<String> {
         |part: &Part| part.problem.is_some() && part.name.starts_with(folders::AESTHETIC);
     if parts.iter().any(is_broken) {
         lines.push(format!(
-            "memory.scorer = \"aesthetic\" needs {}; memory.scorer = \"rule\" needs nothing",
+            "storymem.scorer = \"aesthetic\" needs {}; storymem.scorer = \"rule\" needs nothing",
             dir.join(folders::AESTHETIC).display()
         ));
     }
@@ -369,7 +369,7 @@ mod tests {
             broken[0].1.contains("openai/clip-vit-large-patch14"),
             "{broken:?}"
         );
-        assert!(lines.contains("memory.scorer = \"rule\""), "{lines}");
+        assert!(lines.contains("storymem.scorer = \"rule\""), "{lines}");
     }
 
     #[test]

@@ -104,6 +104,6 @@ pub(super) fn loaded(
 /// What to say where the pipeline for pictures is needed after all.
 pub(super) fn no_image_to_video() -> ModelError {
     let reason = "no i2v checkpoint is loaded, so that no shot can continue the one before; set \
-                  memory.continuation = \"none\", or put i2v into models.dir";
+                  storymem.continuation = \"none\", or put i2v into models.dir";
     ModelError::bad_file("i2v", reason)
 }

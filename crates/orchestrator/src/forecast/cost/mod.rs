@@ -291,7 +291,7 @@ pub struct CostTable {
     /// Whether encode, decode and select take their time from the GPU that denoises, if no other
     /// rank does them. Times that were measured side by side have that in them already.
     pub shares_gpu: bool,
-    /// Keyframes that a shot adds to the bank, on average; at most `memory.max_keyframes` count.
+    /// Keyframes that a shot adds to the bank, on average; at most `storymem.max_keyframes` count.
     pub keyframes_per_shot: f64,
     /// Pictures that the first, second, … shot of a story saw on average, where known; of longer
     /// stories the last holds.
