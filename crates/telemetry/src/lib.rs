@@ -5,6 +5,8 @@
 
 pub mod bystander;
 mod event_log;
+#[cfg(test)]
+mod event_pins;
 pub mod logs;
 pub mod metrics;
 pub mod process;
