@@ -27,7 +27,7 @@ use storyloom_story::{
     Continuation, Line, Manifest, Method, Scene, ShotScript, Stage, StoryEntry, StoryId,
     StoryScript, VideoSpec,
 };
-use storyloom_telemetry::{Event, Reporter, Silent};
+use storyloom_telemetry::{Event, Reporter, ShotEvent, Silent};
 
 const STEPS: u32 = 4;
 
@@ -155,8 +155,10 @@ struct Order(Mutex<Vec<String>>);
 
 impl Reporter for Order {
     fn report(&self, event: &Event) {
-        if let Event::StageFinished {
-            story, shot, stage, ..
+        if let Event::Shot {
+            story,
+            shot,
+            event: ShotEvent::StageFinished { stage, .. },
         } = event
             && *stage == Stage::Denoise
         {

@@ -27,7 +27,7 @@ use storyloom_story::{
     Resolution, RgbImage, Scene, ShotInputs, ShotScript, Stage, StoryEntry, StoryId, StoryScript,
     VideoSpec,
 };
-use storyloom_telemetry::{Event, Reporter, Silent};
+use storyloom_telemetry::{Event, Reporter, ShotEvent, Silent};
 
 fn story(id: &str, cuts: &[bool]) -> StoryEntry {
     let shot = |(number, &cut): (usize, &bool)| ShotScript {
@@ -458,7 +458,11 @@ struct TooLate(StopFlag);
 
 impl Reporter for TooLate {
     fn report(&self, event: &Event) {
-        if let Event::StageBegun { stage, shot, .. } = event
+        if let Event::Shot {
+            shot,
+            event: ShotEvent::StageBegun { stage, .. },
+            ..
+        } = event
             && (*stage, shot.shot) == (Stage::Commit, 2)
         {
             self.0.set(StopAt::Step);
@@ -494,16 +498,15 @@ impl Heard {
 impl Reporter for Heard {
     fn report(&self, event: &Event) {
         let line = match event {
-            Event::ShotResumed {
+            Event::Shot {
                 story,
                 shot,
-                done,
-                total,
+                event: ShotEvent::Resumed { done, total },
             } => format!("{story} {shot} resumed {done} of {total}"),
-            Event::CheckpointIgnored {
+            Event::Shot {
                 story,
                 shot,
-                reason,
+                event: ShotEvent::CheckpointIgnored { reason },
             } => format!("{story} {shot} ignored: {reason}"),
             Event::LeaseTaken { story, .. } => format!("{story} taken"),
             _ => return,
@@ -626,7 +629,11 @@ struct Counting<'a>(&'a AtomicUsize);
 
 impl Reporter for Counting<'_> {
     fn report(&self, event: &Event) {
-        if let Event::ShotCommitted { .. } = event {
+        if let Event::Shot {
+            event: ShotEvent::Committed { .. },
+            ..
+        } = event
+        {
             self.0.fetch_add(1, Ordering::SeqCst);
         }
     }

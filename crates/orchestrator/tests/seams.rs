@@ -18,7 +18,7 @@ use storyloom_orchestrator::{
     CheckpointSettings, Engines, RunConfig, RunError, RunFolder, RunOutcome, StopFlag,
 };
 use storyloom_story::{ErrorClass, Line};
-use storyloom_telemetry::{AttemptEnd, Event, Reporter};
+use storyloom_telemetry::{AttemptEnd, Event, Reporter, ShotEvent};
 
 /// The real file system, until the record of the first shot is there: of the calls after that, those
 /// from `from` on fail, at most `most`, with trouble that may pass.
@@ -109,13 +109,25 @@ impl Reporter for Attempts {
     fn report(&self, event: &Event) {
         let mut counts = self.0.lock().unwrap();
         match event {
-            Event::AttemptBegun { .. } => counts.begun += 1,
-            Event::AttemptEnded { end, .. } => match end {
+            Event::Shot {
+                event: ShotEvent::AttemptBegun { .. },
+                ..
+            } => counts.begun += 1,
+            Event::Shot {
+                event: ShotEvent::AttemptEnded { end, .. },
+                ..
+            } => match end {
                 AttemptEnd::Committed => counts.committed += 1,
                 AttemptEnd::Failed | AttemptEnd::Stopped => counts.failed += 1,
             },
-            Event::AttemptFailed { .. } => counts.failed += 1,
-            Event::ShotCommitted { .. } => counts.shots += 1,
+            Event::Shot {
+                event: ShotEvent::AttemptFailed { .. },
+                ..
+            } => counts.failed += 1,
+            Event::Shot {
+                event: ShotEvent::Committed { .. },
+                ..
+            } => counts.shots += 1,
             _ => {}
         }
     }

@@ -1,7 +1,9 @@
 //! Events as log lines. What everybody should know is `info`, what somebody should look at `warn` or
 //! worse, and single shots and steps are `debug` and `trace`: a run has a hundred thousand of them.
 
-use crate::{AttemptEnd, Event, Reporter};
+use storyloom_story::{ShotId, StoryId};
+
+use crate::{AttemptEnd, Event, Reporter, ShotEvent};
 
 /// Writes events to the log, through `tracing`.
 #[derive(Debug, Default, Clone, Copy)]
@@ -17,12 +19,9 @@ impl Reporter for EventLog {
             } => {
                 tracing::info!("{stories} stories, {shots} shots, {shots_done} already made");
             }
+            Event::Shot { story, shot, event } => log_shot(story, *shot, event),
             // Spans say when these end, and how.
-            Event::AttemptBegun { .. }
-            | Event::StageBegun { .. }
-            | Event::StageFinished { .. }
-            | Event::AttemptEnded { .. }
-            | Event::PlanBegun { .. }
+            Event::PlanBegun { .. }
             | Event::PlansAhead { .. }
             | Event::PlanAwaited { .. }
             | Event::StoryTaken { .. }
@@ -46,47 +45,6 @@ impl Reporter for EventLog {
                 }
                 (AttemptEnd::Stopped, _) => {}
             },
-            Event::CheckpointSaved {
-                story,
-                shot,
-                done,
-                seconds,
-            } => {
-                tracing::debug!(%story, %shot, seconds, "saved after step {done}");
-            }
-            Event::StepFinished {
-                story,
-                shot,
-                done,
-                total,
-            } => tracing::trace!(%story, %shot, "step {done} of {total}"),
-            Event::ShotCommitted {
-                story,
-                shot,
-                seconds,
-                ..
-            } => {
-                tracing::debug!(%story, %shot, "made in {seconds:.1} s");
-            }
-            Event::AttemptFailed {
-                story,
-                shot,
-                attempt,
-                reason,
-            } => {
-                tracing::warn!(%story, %shot, attempt, "{reason}");
-            }
-            Event::ShotResumed {
-                story,
-                shot,
-                done,
-                total,
-            } => tracing::info!(%story, %shot, "goes on after step {done} of {total}"),
-            Event::CheckpointIgnored {
-                story,
-                shot,
-                reason,
-            } => tracing::warn!(%story, %shot, "what was saved of it is not used: {reason}"),
             Event::LeaseTaken { story, from } => {
                 tracing::warn!(%story, from, "taken over from a worker that is dead");
             }
@@ -106,5 +64,33 @@ impl Reporter for EventLog {
                 tracing::warn!("stopped early, {shots_done} shots are saved; run the same again");
             }
         }
+    }
+}
+
+fn log_shot(story: &StoryId, shot: ShotId, event: &ShotEvent) {
+    match event {
+        ShotEvent::CheckpointSaved { done, seconds } => {
+            tracing::debug!(%story, %shot, seconds, "saved after step {done}");
+        }
+        ShotEvent::StepFinished { done, total } => {
+            tracing::trace!(%story, %shot, "step {done} of {total}");
+        }
+        ShotEvent::Committed { seconds, .. } => {
+            tracing::debug!(%story, %shot, "made in {seconds:.1} s");
+        }
+        ShotEvent::AttemptFailed { attempt, reason } => {
+            tracing::warn!(%story, %shot, attempt, "{reason}");
+        }
+        ShotEvent::Resumed { done, total } => {
+            tracing::info!(%story, %shot, "goes on after step {done} of {total}");
+        }
+        ShotEvent::CheckpointIgnored { reason } => {
+            tracing::warn!(%story, %shot, "what was saved of it is not used: {reason}");
+        }
+        // Spans say when these end, and how.
+        ShotEvent::AttemptBegun { .. }
+        | ShotEvent::StageBegun { .. }
+        | ShotEvent::StageFinished { .. }
+        | ShotEvent::AttemptEnded { .. } => {}
     }
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use storyloom_story::{ShotId, Stage, StoryId};
 
 use crate::shift::{Journal, ShiftEnd, ShiftStart};
-use crate::{AttemptEnd, Event, EventLog, Reporter};
+use crate::{AttemptEnd, Event, EventLog, Reporter, ShotEvent};
 
 const SHOT: ShotId = ShotId { scene: 1, shot: 2 };
 
@@ -53,65 +53,72 @@ fn all(story: &StoryId) -> Vec<Event<'_>> {
         Event::PlanAwaited { seconds: 1.5 },
         Event::StoryTaken { story },
         Event::LeaseTaken { story, from: "w0" },
-        Event::AttemptBegun {
+        Event::Shot {
             story,
             shot,
-            attempt,
+            event: ShotEvent::AttemptBegun { attempt },
         },
-        Event::StageBegun {
+        Event::Shot {
             story,
             shot,
-            stage: Stage::Denoise,
-            waited: 0.5,
+            event: ShotEvent::StageBegun {
+                stage: Stage::Denoise,
+                waited: 0.5,
+            },
         },
-        Event::ShotResumed {
+        Event::Shot {
             story,
             shot,
-            done: 3,
-            total: 9,
+            event: ShotEvent::Resumed { done: 3, total: 9 },
         },
-        Event::StepFinished {
+        Event::Shot {
             story,
             shot,
-            done: 4,
-            total: 9,
+            event: ShotEvent::StepFinished { done: 4, total: 9 },
         },
-        Event::CheckpointSaved {
+        Event::Shot {
             story,
             shot,
-            done: 4,
-            seconds: 0.25,
+            event: ShotEvent::CheckpointSaved {
+                done: 4,
+                seconds: 0.25,
+            },
         },
-        Event::CheckpointIgnored {
+        Event::Shot {
             story,
             shot,
-            reason,
+            event: ShotEvent::CheckpointIgnored { reason },
         },
-        Event::StageFinished {
+        Event::Shot {
             story,
             shot,
-            stage: Stage::Denoise,
-            seconds: 2.5,
-            waited: 0.5,
+            event: ShotEvent::StageFinished {
+                stage: Stage::Denoise,
+                seconds: 2.5,
+                waited: 0.5,
+            },
         },
-        Event::AttemptFailed {
+        Event::Shot {
             story,
             shot,
-            attempt,
-            reason,
+            event: ShotEvent::AttemptFailed { attempt, reason },
         },
-        Event::AttemptEnded {
+        Event::Shot {
             story,
             shot,
-            attempt,
-            end: AttemptEnd::Failed,
-            reason: Some(reason),
+            event: ShotEvent::AttemptEnded {
+                attempt,
+                end: AttemptEnd::Failed,
+                reason: Some(reason),
+            },
         },
-        Event::ShotCommitted {
+        Event::Shot {
             story,
             shot,
-            seconds: 4.25,
-            keyframes: 3,
+            event: ShotEvent::Committed {
+                seconds: 4.25,
+                keyframes: 3,
+            },
         },
         Event::StoryFinished { story },
         Event::StoryFailed { story, reason },
@@ -215,7 +222,9 @@ fn journal_lines_stay_as_they_are() {
         line
     });
     let found: Vec<Value> = lines.collect();
-    let expected = JOURNAL.lines().map(|line| serde_json::from_str(line).unwrap());
+    let expected = JOURNAL
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap());
     assert_eq!(found, expected.collect::<Vec<Value>>());
 }
 

@@ -67,80 +67,14 @@ pub enum Event<'a> {
         /// Seconds.
         seconds: f64,
     },
-    /// An attempt at a shot begins. It ends with [`Event::AttemptEnded`], whatever happens.
-    AttemptBegun {
+    /// Something happened to a shot.
+    Shot {
         /// The story.
         story: &'a StoryId,
         /// The shot.
         shot: ShotId,
-        /// Which attempt, from 0.
-        attempt: u32,
-    },
-    /// A stage of a shot begins to work; it has waited for its turn.
-    StageBegun {
-        /// The story.
-        story: &'a StoryId,
-        /// The shot.
-        shot: ShotId,
-        /// The stage.
-        stage: Stage,
-        /// How long it waited for its turn before, in seconds.
-        waited: f64,
-    },
-    /// A stage of a shot ended well.
-    StageFinished {
-        /// The story.
-        story: &'a StoryId,
-        /// The shot.
-        shot: ShotId,
-        /// The stage.
-        stage: Stage,
-        /// How long it took.
-        seconds: f64,
-        /// How long it waited for its turn before.
-        waited: f64,
-    },
-    /// One step of a sampling loop ended.
-    StepFinished {
-        /// The story.
-        story: &'a StoryId,
-        /// The shot.
-        shot: ShotId,
-        /// Steps done.
-        done: usize,
-        /// Steps in all.
-        total: usize,
-    },
-    /// A shot goes on where it was saved.
-    ShotResumed {
-        /// The story.
-        story: &'a StoryId,
-        /// The shot.
-        shot: ShotId,
-        /// Steps that need not be done again.
-        done: usize,
-        /// Steps in all.
-        total: usize,
-    },
-    /// A shot that is being made was saved: a kill now loses only what comes after.
-    CheckpointSaved {
-        /// The story.
-        story: &'a StoryId,
-        /// The shot.
-        shot: ShotId,
-        /// Steps that are saved.
-        done: usize,
-        /// How long saving took.
-        seconds: f64,
-    },
-    /// What was saved of a shot does not fit; it is made from the start.
-    CheckpointIgnored {
-        /// The story.
-        story: &'a StoryId,
-        /// The shot.
-        shot: ShotId,
-        /// Why.
-        reason: &'a str,
+        /// What happened.
+        event: ShotEvent<'a>,
     },
     /// The program holds a story now.
     StoryTaken {
@@ -158,41 +92,6 @@ pub enum Event<'a> {
         story: &'a StoryId,
         /// The worker.
         from: &'a str,
-    },
-    /// A shot exists now.
-    ShotCommitted {
-        /// The story.
-        story: &'a StoryId,
-        /// The shot.
-        shot: ShotId,
-        /// From plan to commit.
-        seconds: f64,
-        /// Keyframes of it that went into the memory bank.
-        keyframes: usize,
-    },
-    /// An attempt at a shot ended.
-    AttemptEnded {
-        /// The story.
-        story: &'a StoryId,
-        /// The shot.
-        shot: ShotId,
-        /// Which attempt, from 0.
-        attempt: u32,
-        /// How it ended.
-        end: AttemptEnd,
-        /// Why, unless it was committed.
-        reason: Option<&'a str>,
-    },
-    /// An attempt at a shot failed, and there will be another.
-    AttemptFailed {
-        /// The story.
-        story: &'a StoryId,
-        /// The shot.
-        shot: ShotId,
-        /// Which attempt, from 0.
-        attempt: u32,
-        /// Why.
-        reason: &'a str,
     },
     /// All shots of a story exist, and its whole video.
     StoryFinished {
@@ -235,6 +134,81 @@ pub enum Event<'a> {
     RunStopped {
         /// Shots that exist.
         shots_done: usize,
+    },
+}
+
+/// Something that happened to a shot.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ShotEvent<'a> {
+    /// An attempt at a shot begins. It ends with [`ShotEvent::AttemptEnded`], whatever happens.
+    AttemptBegun {
+        /// Which attempt, from 0.
+        attempt: u32,
+    },
+    /// A stage of a shot begins to work; it has waited for its turn.
+    StageBegun {
+        /// The stage.
+        stage: Stage,
+        /// How long it waited for its turn before, in seconds.
+        waited: f64,
+    },
+    /// A stage of a shot ended well.
+    StageFinished {
+        /// The stage.
+        stage: Stage,
+        /// How long it took.
+        seconds: f64,
+        /// How long it waited for its turn before.
+        waited: f64,
+    },
+    /// One step of a sampling loop ended.
+    StepFinished {
+        /// Steps done.
+        done: usize,
+        /// Steps in all.
+        total: usize,
+    },
+    /// A shot goes on where it was saved.
+    Resumed {
+        /// Steps that need not be done again.
+        done: usize,
+        /// Steps in all.
+        total: usize,
+    },
+    /// A shot that is being made was saved: a kill now loses only what comes after.
+    CheckpointSaved {
+        /// Steps that are saved.
+        done: usize,
+        /// How long saving took.
+        seconds: f64,
+    },
+    /// What was saved of a shot does not fit; it is made from the start.
+    CheckpointIgnored {
+        /// Why.
+        reason: &'a str,
+    },
+    /// A shot exists now.
+    Committed {
+        /// From plan to commit.
+        seconds: f64,
+        /// Keyframes of it that went into the memory bank.
+        keyframes: usize,
+    },
+    /// An attempt at a shot ended.
+    AttemptEnded {
+        /// Which attempt, from 0.
+        attempt: u32,
+        /// How it ended.
+        end: AttemptEnd,
+        /// Why, unless it was committed.
+        reason: Option<&'a str>,
+    },
+    /// An attempt at a shot failed, and there will be another.
+    AttemptFailed {
+        /// Which attempt, from 0.
+        attempt: u32,
+        /// Why.
+        reason: &'a str,
     },
 }
 

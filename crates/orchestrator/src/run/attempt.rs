@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use storyloom_memory::CommitRecord;
 use storyloom_story::{ErrorClass, Seed, ShotRequest, Stage};
-use storyloom_telemetry::{AttemptEnd, Event};
+use storyloom_telemetry::{AttemptEnd, Event, ShotEvent};
 use tracing::field;
 
 use crate::error::RunError;
@@ -65,10 +65,10 @@ pub(crate) fn attempt_shot(
         };
         let ShotRequest { story, shot, .. } = &request;
         let begun = Instant::now();
-        context.reporter.report(&Event::AttemptBegun {
+        context.reporter.report(&Event::Shot {
             story,
             shot: *shot,
-            attempt,
+            event: ShotEvent::AttemptBegun { attempt },
         });
         let span = tracing::info_span!("shot", %story, %shot, attempt, error = field::Empty);
         let result = span.in_scope(|| {
@@ -90,11 +90,13 @@ pub(crate) fn attempt_shot(
         }
         let reason = error.to_string();
         report_end(context, &request, end_of(&error), Some(&reason));
-        let failed = Event::AttemptFailed {
+        let failed = Event::Shot {
             story,
             shot: *shot,
-            attempt,
-            reason: &reason,
+            event: ShotEvent::AttemptFailed {
+                attempt,
+                reason: &reason,
+            },
         };
         match error.class() {
             ErrorClass::Transient => {
@@ -150,11 +152,13 @@ fn after_record(
     let tidied = so_far.and_then(|()| with_retries(context, || tidy_up(context, &record)));
     *record.seconds.entry(Stage::Commit).or_default() += begun.elapsed().as_secs_f64();
     report_end(context, request, AttemptEnd::Committed, None);
-    context.reporter.report(&Event::ShotCommitted {
+    context.reporter.report(&Event::Shot {
         story: &request.story,
         shot: request.shot,
-        seconds: attempt_begun.elapsed().as_secs_f64(),
-        keyframes: record.keyframes.len(),
+        event: ShotEvent::Committed {
+            seconds: attempt_begun.elapsed().as_secs_f64(),
+            keyframes: record.keyframes.len(),
+        },
     });
     tidied.map(|()| record)
 }
@@ -173,11 +177,13 @@ pub(crate) fn report_end(
     end: AttemptEnd,
     reason: Option<&str>,
 ) {
-    context.reporter.report(&Event::AttemptEnded {
+    context.reporter.report(&Event::Shot {
         story: &request.story,
         shot: request.shot,
-        attempt: request.attempt,
-        end,
-        reason,
+        event: ShotEvent::AttemptEnded {
+            attempt: request.attempt,
+            end,
+            reason,
+        },
     });
 }

@@ -15,7 +15,7 @@ use storyloom_story::{
     Continuation, Opening, Resolution, RgbImage, Seed, ShotId, ShotRequest, ShotScript, StoryId,
     VideoSpec,
 };
-use storyloom_telemetry::{AttemptEnd, Event};
+use storyloom_telemetry::{AttemptEnd, Event, ShotEvent};
 use tracing::field;
 
 use crate::config::RunConfig;
@@ -232,10 +232,10 @@ fn keep_whole(
         attempt,
         ..
     } = &record.request;
-    let begun = Event::AttemptBegun {
+    let begun = Event::Shot {
         story,
         shot: *shot,
-        attempt: *attempt,
+        event: ShotEvent::AttemptBegun { attempt: *attempt },
     };
     context.reporter.report(&begun);
     let span = tracing::info_span!("shot", %story, %shot, attempt, error = field::Empty);

@@ -15,7 +15,7 @@ use storyloom_story::{
     Brief, Continuation, Line, Manifest, Method, Scene, ShotScript, Stage, StoryEntry, StoryId,
     StoryScript, VideoSpec,
 };
-use storyloom_telemetry::{Event, Reporter, Silent};
+use storyloom_telemetry::{Event, Reporter, ShotEvent, Silent};
 
 use crate::config::{
     CheckpointSettings, PictureSettings, PlanningSettings, RunConfig, StopFlag, Videos,
@@ -147,7 +147,11 @@ impl Reporter for Stopwatch {
         if let Event::PlanAwaited { seconds } = event {
             *self.awaited.lock().unwrap_or_else(PoisonError::into_inner) += seconds;
         }
-        if let Event::StageFinished { stage, seconds, .. } = event {
+        if let Event::Shot {
+            event: ShotEvent::StageFinished { stage, seconds, .. },
+            ..
+        } = event
+        {
             let time = Duration::try_from_secs_f64(*seconds).unwrap_or_default();
             let begun = now.checked_sub(time).unwrap_or(now);
             let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);

@@ -11,7 +11,7 @@ use super::machine::{Disk, MachineFigures, RankReport};
 use super::replica::{ReplicaFacts, ReplicaFigures};
 use super::run::{RunFigures, RunView};
 use crate::shift::Journal;
-use crate::{Event, Reporter};
+use crate::{Event, Reporter, ShotEvent};
 
 /// All metrics of the leader of a replica. It counts what is reported to it; what has to be asked
 /// for it asks its journal at every scrape, and is given by whoever watches the run folder.
@@ -122,8 +122,14 @@ impl Reporter for Metrics {
     fn report(&self, event: &Event) {
         match event {
             Event::RunStarted { .. }
-            | Event::StageFinished { .. }
-            | Event::StepFinished { .. }
+            | Event::Shot {
+                event: ShotEvent::StageFinished { .. },
+                ..
+            }
+            | Event::Shot {
+                event: ShotEvent::StepFinished { .. },
+                ..
+            }
             | Event::PlanEnded { .. } => {
                 self.progress.store(now().to_bits(), Ordering::Relaxed);
             }

@@ -12,7 +12,7 @@ use super::families::{Families, Result};
 use super::labels::{AttemptEnd, CheckpointAction, LabelValue};
 use super::run::{raise_split, set};
 use crate::shift::{Live, Split};
-use crate::{Event, Reporter};
+use crate::{Event, Reporter, ShotEvent};
 
 /// What a replica is, for its labels.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -144,53 +144,7 @@ impl ReplicaFigures {
 
     fn count(&self, event: &Event) -> Result<()> {
         match event {
-            Event::StageBegun {
-                story,
-                shot,
-                stage,
-                waited,
-            } => {
-                let stage_wait = &self.stage_wait;
-                let wait = stage_wait.get_metric_with_label_values(&[stage.text()])?;
-                wait.observe(*waited);
-                if *stage == Stage::Denoise {
-                    let key = ((*story).clone(), *shot);
-                    self.steps().insert(key, Instant::now());
-                }
-            }
-            Event::StageFinished { stage, seconds, .. } => {
-                let stage_time = &self.stage_time;
-                let time = stage_time.get_metric_with_label_values(&[stage.text()])?;
-                time.observe(*seconds);
-            }
-            Event::StepFinished { story, shot, .. } => {
-                if let Some(seconds) = self.step(story, *shot) {
-                    let times = self.step_time.get_metric_with_label_values::<&str>(&[])?;
-                    times.observe(seconds);
-                }
-            }
-            Event::ShotResumed { .. } => self.checkpoint(CheckpointAction::Resumed)?,
-            Event::CheckpointSaved { story, shot, .. } => {
-                self.checkpoint(CheckpointAction::Saved)?;
-                // Saving is no part of the next step.
-                self.step(story, *shot);
-            }
-            Event::CheckpointIgnored { .. } => self.checkpoint(CheckpointAction::Ignored)?,
-            Event::AttemptEnded {
-                story, shot, end, ..
-            } => {
-                let ended = |(of, at): &(StoryId, ShotId)| at == shot && &of == story;
-                self.steps().retain(|key, _| !ended(key));
-                one(&self.attempts, &[attempt_end(*end).text()])?;
-            }
-            Event::ShotCommitted {
-                seconds, keyframes, ..
-            } => {
-                let times = self.shot_time.get_metric_with_label_values::<&str>(&[])?;
-                times.observe(*seconds);
-                let known = self.keyframes.get_metric_with_label_values::<&str>(&[])?;
-                known.add(*keyframes as f64);
-            }
+            Event::Shot { story, shot, event } => self.count_shot(story, *shot, event)?,
             Event::PlanEnded {
                 end,
                 seconds,
@@ -218,12 +172,54 @@ impl ReplicaFigures {
             Event::StoryQuarantined { .. } => one(&self.stories_quarantined, &[])?,
             Event::IndexRebuilt { .. } => one(&self.rebuilds, &[])?,
             Event::RunStarted { .. }
-            | Event::AttemptBegun { .. }
             | Event::PlanBegun { .. }
-            | Event::AttemptFailed { .. }
             | Event::StorySetAside { .. }
             | Event::IndexOpened { .. }
             | Event::RunStopped { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn count_shot(&self, story: &StoryId, shot: ShotId, event: &ShotEvent) -> Result<()> {
+        match event {
+            ShotEvent::StageBegun { stage, waited } => {
+                let stage_wait = &self.stage_wait;
+                let wait = stage_wait.get_metric_with_label_values(&[stage.text()])?;
+                wait.observe(*waited);
+                if *stage == Stage::Denoise {
+                    self.steps().insert((story.clone(), shot), Instant::now());
+                }
+            }
+            ShotEvent::StageFinished { stage, seconds, .. } => {
+                let stage_time = &self.stage_time;
+                let time = stage_time.get_metric_with_label_values(&[stage.text()])?;
+                time.observe(*seconds);
+            }
+            ShotEvent::StepFinished { .. } => {
+                if let Some(seconds) = self.step(story, shot) {
+                    let times = self.step_time.get_metric_with_label_values::<&str>(&[])?;
+                    times.observe(seconds);
+                }
+            }
+            ShotEvent::Resumed { .. } => self.checkpoint(CheckpointAction::Resumed)?,
+            ShotEvent::CheckpointSaved { .. } => {
+                self.checkpoint(CheckpointAction::Saved)?;
+                // Saving is no part of the next step.
+                self.step(story, shot);
+            }
+            ShotEvent::CheckpointIgnored { .. } => self.checkpoint(CheckpointAction::Ignored)?,
+            ShotEvent::AttemptEnded { end, .. } => {
+                let ended = |(of, at): &(StoryId, ShotId)| *at == shot && of == story;
+                self.steps().retain(|key, _| !ended(key));
+                one(&self.attempts, &[attempt_end(*end).text()])?;
+            }
+            ShotEvent::Committed { seconds, keyframes } => {
+                let times = self.shot_time.get_metric_with_label_values::<&str>(&[])?;
+                times.observe(*seconds);
+                let known = self.keyframes.get_metric_with_label_values::<&str>(&[])?;
+                known.add(*keyframes as f64);
+            }
+            ShotEvent::AttemptBegun { .. } | ShotEvent::AttemptFailed { .. } => {}
         }
         Ok(())
     }

@@ -16,7 +16,7 @@ use super::*;
 use crate::metrics::catalogue::ALL;
 use crate::process::Process;
 use crate::shift::{Journal, ShiftEnd, ShiftStart, Split};
-use crate::{AttemptEnd, Event, Reporter};
+use crate::{AttemptEnd, Event, Reporter, ShotEvent};
 
 const SHOT: ShotId = ShotId { scene: 1, shot: 1 };
 const HOUR: Duration = Duration::from_secs(3600);
@@ -46,12 +46,14 @@ fn make_shot(metrics: &Metrics, story: &str) {
     let (shot, attempt) = (SHOT, 0);
     let stage = |stage| {
         let (seconds, waited) = (3.0, 0.5);
-        Event::StageFinished {
+        Event::Shot {
             story,
             shot,
-            stage,
-            seconds,
-            waited,
+            event: ShotEvent::StageFinished {
+                stage,
+                seconds,
+                waited,
+            },
         }
     };
     let events = [
@@ -74,42 +76,49 @@ fn make_shot(metrics: &Metrics, story: &str) {
         Event::PlanAwaited { seconds: 1.5 },
         Event::StoryTaken { story },
         Event::LeaseTaken { story, from: "w0" },
-        Event::AttemptBegun {
+        Event::Shot {
             story,
             shot,
-            attempt,
+            event: ShotEvent::AttemptBegun { attempt },
         },
-        Event::StageBegun {
+        Event::Shot {
             story,
             shot,
-            stage: Stage::Denoise,
-            waited: 0.5,
+            event: ShotEvent::StageBegun {
+                stage: Stage::Denoise,
+                waited: 0.5,
+            },
         },
-        Event::StepFinished {
+        Event::Shot {
             story,
             shot,
-            done: 1,
-            total: 2,
+            event: ShotEvent::StepFinished { done: 1, total: 2 },
         },
-        Event::CheckpointSaved {
+        Event::Shot {
             story,
             shot,
-            done: 1,
-            seconds: 0.1,
+            event: ShotEvent::CheckpointSaved {
+                done: 1,
+                seconds: 0.1,
+            },
         },
         stage(Stage::Denoise),
-        Event::AttemptEnded {
+        Event::Shot {
             story,
             shot,
-            attempt,
-            end: AttemptEnd::Committed,
-            reason: None,
+            event: ShotEvent::AttemptEnded {
+                attempt,
+                end: AttemptEnd::Committed,
+                reason: None,
+            },
         },
-        Event::ShotCommitted {
+        Event::Shot {
             story,
             shot,
-            seconds: 4.0,
-            keyframes: 3,
+            event: ShotEvent::Committed {
+                seconds: 4.0,
+                keyframes: 3,
+            },
         },
         Event::StoryFinished { story },
         Event::StoryLeft { story },

@@ -15,13 +15,13 @@ use super::{
     Attempt, Entry, Incident, Line, Live, LivePlan, LiveShot, Own, PlanAttempt, Saved, ShiftEnd,
     ShiftStart, Split, StageSpan, shifts_folder,
 };
-use crate::{AttemptEnd, Event, Reporter};
+use crate::{AttemptEnd, Event, Reporter, ShotEvent};
 
 /// Writes the journal of a shift.
 ///
-/// Whatever goes wrong with its files, the run goes on: the first trouble is a warning, and what
+/// Whatever goes wrong with its files, the run goes on: the first error is a warning, and what
 /// could not be written is missing from the journal. Nothing is synced to disk: a journal explains
-/// a night, it does not prove it.
+/// a run, it does not prove it.
 #[derive(Debug)]
 pub struct Journal {
     inner: Arc<Inner>,
@@ -315,18 +315,7 @@ impl Reporter for Journal {
                 let seconds = now - self.inner.begun;
                 state.write(now, Entry::Own(Own::Loaded { seconds }));
             }
-            Event::AttemptBegun {
-                story,
-                shot,
-                attempt,
-            } => state.begin_attempt(now, story, *shot, *attempt),
-            Event::AttemptEnded {
-                story,
-                shot,
-                end,
-                reason,
-                ..
-            } => state.end_attempt(now, (story, *shot), *end, *reason),
+            Event::Shot { story, shot, event } => state.follow(now, (story, *shot), event),
             Event::PlanBegun { story, attempt } => state.begin_plan(now, story, *attempt),
             Event::PlanEnded {
                 story,
@@ -350,14 +339,14 @@ impl Reporter for Journal {
                 },
             ),
             _ => {
-                state.follow(now, event);
                 if let Some(incident) = incident(event) {
                     state.incident(now, incident);
                 }
             }
         }
         drop(state);
-        if matches!(event, Event::CheckpointSaved { .. }) {
+        let is_saved = |event: &ShotEvent| matches!(event, ShotEvent::CheckpointSaved { .. });
+        if matches!(event, Event::Shot { event, .. } if is_saved(event)) {
             // Others may go on from it, so it is noted before a kill can lose it.
             self.inner.write_live();
         }
@@ -365,58 +354,41 @@ impl Reporter for Journal {
 }
 
 impl State {
-    /// What changes of an attempt that goes on.
-    fn follow(&mut self, now: f64, event: &Event) {
+    /// Takes note of an attempt at a shot: that it begins, goes on, or ends.
+    fn follow(&mut self, now: f64, (story, shot): (&StoryId, ShotId), event: &ShotEvent) {
         match event {
-            Event::StageBegun {
-                story,
-                shot,
-                stage,
-                waited,
-            } => {
-                if let Some(open) = self.attempt(story, *shot) {
-                    open.begin_stage(now, *stage, *waited);
-                }
+            ShotEvent::AttemptBegun { attempt } => {
+                return self.begin_attempt(now, story, shot, *attempt);
             }
-            Event::StageFinished {
-                story,
-                shot,
+            ShotEvent::AttemptEnded { end, reason, .. } => {
+                return self.end_attempt(now, (story, shot), *end, *reason);
+            }
+            ShotEvent::CheckpointIgnored { reason } => {
+                let incident = Incident::CheckpointIgnored {
+                    story: story.clone(),
+                    shot,
+                    reason: (*reason).to_owned(),
+                };
+                return self.incident(now, incident);
+            }
+            _ => {}
+        }
+        let Some(open) = self.attempt(story, shot) else {
+            return;
+        };
+        match event {
+            ShotEvent::StageBegun { stage, waited } => open.begin_stage(now, *stage, *waited),
+            ShotEvent::StageFinished {
                 stage,
                 seconds,
                 waited,
-            } => {
-                if let Some(open) = self.attempt(story, *shot) {
-                    open.end_stage(now, *stage, *seconds, *waited);
-                }
+            } => open.end_stage(now, *stage, *seconds, *waited),
+            ShotEvent::StepFinished { done, total } => (open.step, open.steps) = (*done, *total),
+            ShotEvent::Resumed { done, total } => {
+                open.resumed_step = Some(*done);
+                (open.step, open.steps) = (*done, *total);
             }
-            Event::StepFinished {
-                story,
-                shot,
-                done,
-                total,
-            } => {
-                if let Some(open) = self.attempt(story, *shot) {
-                    (open.step, open.steps) = (*done, *total);
-                }
-            }
-            Event::ShotResumed {
-                story,
-                shot,
-                done,
-                total,
-            } => {
-                if let Some(open) = self.attempt(story, *shot) {
-                    open.resumed_step = Some(*done);
-                    (open.step, open.steps) = (*done, *total);
-                }
-            }
-            Event::CheckpointSaved {
-                story, shot, done, ..
-            } => {
-                if let Some(open) = self.attempt(story, *shot) {
-                    open.save(now, *done);
-                }
-            }
+            ShotEvent::CheckpointSaved { done, .. } => open.save(now, *done),
             _ => {}
         }
     }
@@ -427,15 +399,6 @@ fn incident(event: &Event) -> Option<Incident> {
         Event::LeaseTaken { story, from } => Incident::LeaseTaken {
             story: (*story).clone(),
             from: (*from).to_owned(),
-        },
-        Event::CheckpointIgnored {
-            story,
-            shot,
-            reason,
-        } => Incident::CheckpointIgnored {
-            story: (*story).clone(),
-            shot: *shot,
-            reason: (*reason).to_owned(),
         },
         Event::StoryQuarantined { story, reason } => Incident::Quarantined {
             story: (*story).clone(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use storyloom_story::{ShotId, Stage, StoryId};
 
 use super::*;
-use crate::{AttemptEnd, Event, Reporter};
+use crate::{AttemptEnd, Event, Reporter, ShotEvent};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const SHOT: ShotId = ShotId { scene: 1, shot: 2 };
@@ -39,53 +39,56 @@ fn begin(run: &Path) -> Journal {
 
 fn stage(journal: &Journal, stage: Stage, seconds: f64) {
     let (story, shot) = (&story(), SHOT);
-    journal.report(&Event::StageBegun {
+    journal.report(&Event::Shot {
         story,
         shot,
-        stage,
-        waited: 0.5,
+        event: ShotEvent::StageBegun { stage, waited: 0.5 },
     });
-    journal.report(&Event::StageFinished {
+    journal.report(&Event::Shot {
         story,
         shot,
-        stage,
-        seconds,
-        waited: 0.5,
+        event: ShotEvent::StageFinished {
+            stage,
+            seconds,
+            waited: 0.5,
+        },
     });
 }
 
 /// Up to the middle of the sampling loop.
 fn half_a_shot(journal: &Journal) {
     let (story, shot) = (&story(), SHOT);
-    journal.report(&Event::AttemptBegun {
+    journal.report(&Event::Shot {
         story,
         shot,
-        attempt: 1,
+        event: ShotEvent::AttemptBegun { attempt: 1 },
     });
     stage(journal, Stage::Plan, 0.0);
-    journal.report(&Event::StageBegun {
+    journal.report(&Event::Shot {
         story,
         shot,
-        stage: Stage::Denoise,
-        waited: 0.25,
+        event: ShotEvent::StageBegun {
+            stage: Stage::Denoise,
+            waited: 0.25,
+        },
     });
-    journal.report(&Event::ShotResumed {
+    journal.report(&Event::Shot {
         story,
         shot,
-        done: 3,
-        total: 8,
+        event: ShotEvent::Resumed { done: 3, total: 8 },
     });
-    journal.report(&Event::CheckpointSaved {
+    journal.report(&Event::Shot {
         story,
         shot,
-        done: 4,
-        seconds: 0.1,
+        event: ShotEvent::CheckpointSaved {
+            done: 4,
+            seconds: 0.1,
+        },
     });
-    journal.report(&Event::StepFinished {
+    journal.report(&Event::Shot {
         story,
         shot,
-        done: 5,
-        total: 8,
+        event: ShotEvent::StepFinished { done: 5, total: 8 },
     });
 }
 
@@ -150,12 +153,14 @@ fn a_shift_reads_as_it_was_written() {
     assert_eq!(read_shifts(folder.path()).unwrap(), []);
     let journal = begin(folder.path());
     half_a_shot(&journal);
-    journal.report(&Event::AttemptEnded {
+    journal.report(&Event::Shot {
         story: &story(),
         shot: SHOT,
-        attempt: 1,
-        end: AttemptEnd::Failed,
-        reason: Some("not finite"),
+        event: ShotEvent::AttemptEnded {
+            attempt: 1,
+            end: AttemptEnd::Failed,
+            reason: Some("not finite"),
+        },
     });
     journal.report(&Event::LeaseTaken {
         story: &story(),

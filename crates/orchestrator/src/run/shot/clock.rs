@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use storyloom_story::{ShotRequest, Stage};
-use storyloom_telemetry::{Event, Reporter};
+use storyloom_telemetry::{Event, Reporter, ShotEvent};
 use tracing::field;
 
 use super::ShotPlan;
@@ -54,11 +54,10 @@ impl<'a> StageClock<'a> {
         let begun = Instant::now();
         let waited = std::mem::take(&mut self.waited);
         let ShotRequest { story, shot, .. } = &self.plan.request;
-        self.reporter.report(&Event::StageBegun {
+        self.reporter.report(&Event::Shot {
             story,
             shot: *shot,
-            stage,
-            waited,
+            event: ShotEvent::StageBegun { stage, waited },
         });
         let span = tracing::info_span!("stage", %stage, waited, error = field::Empty);
         let result = span.in_scope(work).inspect_err(|error| {
@@ -68,12 +67,14 @@ impl<'a> StageClock<'a> {
         drop(permit);
         let seconds = begun.elapsed().as_secs_f64();
         *self.seconds.entry(stage).or_default() += seconds;
-        self.reporter.report(&Event::StageFinished {
+        self.reporter.report(&Event::Shot {
             story,
             shot: *shot,
-            stage,
-            seconds,
-            waited,
+            event: ShotEvent::StageFinished {
+                stage,
+                seconds,
+                waited,
+            },
         });
         Ok(result)
     }

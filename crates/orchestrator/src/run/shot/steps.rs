@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use storyloom_memory::Basis;
 use storyloom_story::{ErrorClass, HostTensor, LoopState, PassName, ShotRequest};
-use storyloom_telemetry::Event;
+use storyloom_telemetry::{Event, ShotEvent};
 
 use super::{ShotContext, ShotPlan};
 use crate::config::{CheckpointSettings, StopAt};
@@ -117,20 +117,19 @@ impl<'a> Steps<'a> {
                 let (done, total) = (state.done, state.total);
                 (
                     saved.clone().ok().flatten(),
-                    Event::ShotResumed {
+                    Event::Shot {
                         story,
                         shot: *shot,
-                        done,
-                        total,
+                        event: ShotEvent::Resumed { done, total },
                     },
                 )
             }
             Err(reason) => (
                 None,
-                Event::CheckpointIgnored {
+                Event::Shot {
                     story,
                     shot: *shot,
-                    reason,
+                    event: ShotEvent::CheckpointIgnored { reason },
                 },
             ),
         };
@@ -164,11 +163,10 @@ impl<'a> Steps<'a> {
             Ok(done) => {
                 let seconds = begun.elapsed().as_secs_f64();
                 self.context.checkpoints.note_cost(seconds);
-                self.context.reporter.report(&Event::CheckpointSaved {
+                self.context.reporter.report(&Event::Shot {
                     story,
                     shot: *shot,
-                    done,
-                    seconds,
+                    event: ShotEvent::CheckpointSaved { done, seconds },
                 });
             }
             Err(error) if error.class() == ErrorClass::Transient => {
@@ -182,11 +180,10 @@ impl<'a> Steps<'a> {
 impl StepObserver for Steps<'_> {
     fn step_finished(&mut self, done: usize, total: usize, state: &SaveLoop) -> bool {
         let ShotRequest { story, shot, .. } = &self.basis.request;
-        self.context.reporter.report(&Event::StepFinished {
+        self.context.reporter.report(&Event::Shot {
             story,
             shot: *shot,
-            done,
-            total,
+            event: ShotEvent::StepFinished { done, total },
         });
         let stop = self.context.stop.asked() == Some(StopAt::Step);
         let due = done < total && self.context.checkpoints.is_due(done, self.saved.elapsed());

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use storyloom_memory::Disk;
 use storyloom_telemetry::AttemptEnd;
 use storyloom_telemetry::shift::{Journal, ShiftEnd, ShiftStart};
-use storyloom_telemetry::{Event, Reporter};
+use storyloom_telemetry::{Event, Reporter, ShotEvent};
 
 use super::*;
 
@@ -79,22 +79,23 @@ fn worker(root: &Path, name: &str, story: &str) -> Journal {
     });
     let (story, shot) = (&id(story), shot(1));
     for event in [
-        Event::AttemptBegun {
+        Event::Shot {
             story,
             shot,
-            attempt: 1,
+            event: ShotEvent::AttemptBegun { attempt: 1 },
         },
-        Event::StageBegun {
+        Event::Shot {
             story,
             shot,
-            stage: Stage::Denoise,
-            waited: 0.0,
+            event: ShotEvent::StageBegun {
+                stage: Stage::Denoise,
+                waited: 0.0,
+            },
         },
-        Event::StepFinished {
+        Event::Shot {
             story,
             shot,
-            done: 7,
-            total: 40,
+            event: ShotEvent::StepFinished { done: 7, total: 40 },
         },
     ] {
         journal.report(&event);
@@ -185,19 +186,23 @@ fn made_shots_tell_the_pace() {
     let view = watcher.look().unwrap();
     assert_eq!(view.eta_range_seconds, None);
     let story = &id("ad");
-    journal.report(&Event::StageFinished {
+    journal.report(&Event::Shot {
         story,
         shot: shot(1),
-        stage: Stage::Denoise,
-        seconds: 3.0,
-        waited: 0.0,
+        event: ShotEvent::StageFinished {
+            stage: Stage::Denoise,
+            seconds: 3.0,
+            waited: 0.0,
+        },
     });
-    journal.report(&Event::AttemptEnded {
+    journal.report(&Event::Shot {
         story,
         shot: shot(1),
-        attempt: 1,
-        end: AttemptEnd::Committed,
-        reason: None,
+        event: ShotEvent::AttemptEnded {
+            attempt: 1,
+            end: AttemptEnd::Committed,
+            reason: None,
+        },
     });
     note(folder.path(), "w1", &journal);
     let view = watcher.look_at(now() + 5.0).unwrap();
