@@ -9,11 +9,11 @@ use storyloom_nn::tch::{Device, Kind, Reduction, Tensor};
 use storyloom_story::Seed;
 
 use crate::clips::{ClipSource, Window};
-use crate::draws::Draws;
 use crate::error::Result;
 use crate::params::{Params, Start, Tensors, checkpoint_of, plain_on};
 use crate::sheet;
 use crate::stage::{Job, Stage};
+use storyloom_tinyworld::draws::Draws;
 
 /// What the autoencoder is trained with.
 #[derive(Debug, Clone, Copy, PartialEq)]

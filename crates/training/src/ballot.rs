@@ -8,7 +8,7 @@ use storyloom_nn::checkpoint::Weights;
 use storyloom_nn::tch::{Kind, Reduction, Tensor};
 
 use crate::error::Result;
-use crate::world::{Attribute, Scene};
+use storyloom_tinyworld::{Attribute, Scene};
 
 /// Class of what is not to be seen or not told.
 const NOTHING: i64 = -100;
@@ -133,8 +133,8 @@ impl Answers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::world::{Sample, Split};
     use storyloom_nn::tch::Device;
+    use storyloom_tinyworld::{Sample, Split};
 
     const FLOAT: (Kind, Device) = (Kind::Float, Device::Cpu);
 

@@ -12,14 +12,14 @@ use storyloom_nn::tch::{Device, Kind, Tensor, no_grad};
 use storyloom_story::Seed;
 
 use crate::ballot::{Answers, Ballot};
-use crate::draws::Draws;
 use crate::error::Result;
 use crate::flow::{parts, start_of};
 use crate::params::{Params, Tensors, checkpoint_of};
 use crate::reader::{Tally, shares};
 use crate::stage::{Job, Stage};
 use crate::words::{Tokens, Words};
-use crate::world::{News, Sample, Scene, Split, caption};
+use storyloom_tinyworld::draws::Draws;
+use storyloom_tinyworld::{News, Sample, Scene, Split, caption};
 
 /// What the text encoder is trained with.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -6,9 +6,9 @@ use std::path::Path;
 use storyloom_nn::tch::{Kind, Tensor};
 use storyloom_story::RgbImage;
 
-use crate::draws::Draws;
 use crate::error::{Result, TrainError};
-use crate::world::{Sample, Scene, Split, Story};
+use storyloom_tinyworld::draws::Draws;
+use storyloom_tinyworld::{Sample, Scene, Split, Story};
 
 /// A piece of a clip: so many frames and pixels.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -8,7 +8,7 @@ use storyloom_story::RgbImage;
 
 use crate::clips::{ClipSource, picture};
 use crate::error::Result;
-use crate::world::{Owner, Scene, Story};
+use storyloom_tinyworld::{Owner, Scene, Story};
 
 /// Weights of the latents of a story, 1 where nothing is to be remembered.
 #[derive(Debug)]
@@ -114,7 +114,7 @@ fn shares(a: &RgbImage, b: &RgbImage, [columns, rows]: [usize; 2]) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::world::{Attribute, Sample, Split};
+    use storyloom_tinyworld::{Attribute, Sample, Split};
 
     #[test]
     fn things_weigh_alike_but_for_tiny_ones() {

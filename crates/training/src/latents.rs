@@ -11,7 +11,7 @@ use crate::emphasis::Emphasis;
 use crate::error::{Result, TrainError};
 use crate::params::{Tensors, checkpoint_of, plain_on, shallow};
 use crate::stage::in_parallel;
-use crate::world::{Split, Story};
+use storyloom_tinyworld::{Split, Story};
 
 /// Mean and deviation of each latent channel.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -1,18 +1,16 @@
-//! A drawn world of product ads and little stories, and the training of a small model on it.
+//! The training of a small model, and of the reader of its pictures, on the drawn world.
 
 pub mod autoencoder;
 pub mod ballot;
 pub mod captions;
 pub mod clips;
 pub mod curve;
-pub mod draws;
 pub mod emphasis;
 pub mod error;
-pub mod eval;
 pub mod export;
 pub mod flow;
 pub mod given;
-mod json;
+pub mod json;
 pub mod latents;
 pub mod lora;
 pub mod optimizer;
@@ -26,7 +24,6 @@ pub mod shape;
 pub mod sheet;
 pub mod stage;
 pub mod words;
-pub mod world;
 
 pub use preset::Preset;
 pub use run::{Form, Pace, Run, StageName};

@@ -14,7 +14,7 @@ use crate::latents::{LatentCodec, Length};
 use crate::params::{Tensors, checkpoint_of, plain_on};
 use crate::sheet;
 use crate::words::Words;
-use crate::world::{News, Split, Story, caption};
+use storyloom_tinyworld::{News, Split, Story, caption};
 
 /// A model and what it is used with.
 pub struct Model<'a> {

@@ -15,12 +15,12 @@ use storyloom_nn::tch::{Device, Kind, Reduction, Tensor, no_grad};
 use storyloom_story::Seed;
 
 use crate::clips::{ClipSource, picture};
-use crate::draws::Draws;
 use crate::error::Result;
 use crate::params::{Params, Start, Tensors, checkpoint_of};
 use crate::stage::{Job, Stage};
 use crate::words::{Tokens, Words};
-use crate::world::{News, Sample, Scene, Split, Story, caption};
+use storyloom_tinyworld::draws::Draws;
+use storyloom_tinyworld::{News, Sample, Scene, Split, Story, caption};
 
 /// What the tower is trained with.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -6,7 +6,7 @@ use storyloom_nn::tch::{Device, Kind, Tensor};
 use storyloom_story::RgbImage;
 
 use crate::error::{Result, TrainError};
-use crate::world::grid;
+use storyloom_tinyworld::grid;
 
 /// Writes rows of pictures `[3, height, width]` in [-1, 1], all of one size, as a PNG; nothing if
 /// there are none.

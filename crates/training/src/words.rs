@@ -8,7 +8,7 @@ use storyloom_models::tiny::write_tokenizer;
 use storyloom_nn::tch::{Device, Kind, Tensor};
 
 use crate::error::{Result, TrainError};
-use crate::world::vocabulary;
+use storyloom_tinyworld::vocabulary;
 
 /// The tokenizer of the world.
 #[derive(Debug)]

@@ -3,10 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use storyloom_eval::{EvalError, Evaluation, evaluate, run_sheet, shots_csv, stories_csv, text};
 use storyloom_training::error::TrainError;
-use storyloom_training::eval::{
-    EvalError, Evaluation, evaluate, run_sheet, shots_csv, stories_csv, text,
-};
 use storyloom_training::reader::Reader;
 
 use crate::exit::{Exit, Failure, Outcome};

@@ -11,9 +11,9 @@ use clap::{Args, Subcommand, ValueEnum};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use storyloom_parallel::ignored::not_ignored;
+use storyloom_tinyworld::{Split, Story, manifest, sheet};
 use storyloom_training::error::TrainError;
 use storyloom_training::reader::train_reader;
-use storyloom_training::world::{Split, Story, manifest, sheet};
 
 use crate::command::train_tiny;
 use crate::environment::{self, Heaps};

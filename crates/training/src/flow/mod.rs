@@ -18,7 +18,6 @@ use storyloom_nn::tch::{Device, Kind, Reduction, Tensor, no_grad};
 use storyloom_story::Seed;
 
 use crate::ballot::Ballot;
-use crate::draws::Draws;
 use crate::error::Result;
 use crate::latents::{LatentCodec, Length, Pool};
 use crate::lora;
@@ -26,6 +25,7 @@ use crate::params::{Params, Tensors, plain_on};
 use crate::preview;
 use crate::stage::{Job, Stage};
 use crate::words::{Tokens, Words};
+use storyloom_tinyworld::draws::Draws;
 
 pub use samples::Batch;
 pub(crate) use start::start_of;

@@ -6,10 +6,10 @@ use storyloom_story::Opening;
 
 use super::FlowSettings;
 use crate::ballot::Answers;
-use crate::draws::Draws;
 use crate::error::Result;
 use crate::latents::{Entry, Length};
-use crate::world::{News, Scene, Story, caption};
+use storyloom_tinyworld::draws::Draws;
+use storyloom_tinyworld::{News, Scene, Story, caption};
 
 /// Share of the parts with one or two memory pictures at most.
 const FEW: f64 = 0.5;

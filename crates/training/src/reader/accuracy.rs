@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{Reader, Reading, network};
 use crate::clips::picture;
 use crate::error::Result;
-use crate::world::{Attribute, Scene, Split, Story};
+use storyloom_tinyworld::{Attribute, Scene, Split, Story};
 
 /// The share of right readings.
 #[derive(Debug, Clone, PartialEq, Serialize)]

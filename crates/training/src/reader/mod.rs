@@ -18,7 +18,7 @@ use storyloom_story::RgbImage;
 use crate::ballot;
 use crate::error::{Result, TrainError};
 use crate::params::{self, Tensors};
-use crate::world::Attribute;
+use storyloom_tinyworld::Attribute;
 
 pub(crate) use accuracy::Tally;
 pub use accuracy::{Accuracy, measure};
@@ -56,11 +56,12 @@ impl Reader {
         Self::of(&params::read(path)?)
     }
 
-    /// One that reads nothing right.
-    #[cfg(test)]
-    pub(crate) fn untrained() -> Self {
-        let weights = network::start(storyloom_story::Seed(0)).unwrap();
-        Self::of(&weights).unwrap()
+    /// One that reads nothing right, for tests of what uses a reader.
+    ///
+    /// # Errors
+    /// libtorch fails.
+    pub fn untrained() -> Result<Self> {
+        Self::of(&network::start(storyloom_story::Seed(0))?)
     }
 
     fn of(weights: &Tensors) -> Result<Self> {
@@ -138,9 +139,9 @@ impl Reading {
             .map_or(0, |(class, _)| class)
     }
 
-    /// What a perfect reader sees of `scene`; nothing in particular of what it does not show.
-    #[cfg(test)]
-    pub(crate) fn certain(scene: &crate::world::Scene) -> Self {
+    /// What a perfect reader sees of `scene`; nothing in particular of what it does not show. For tests of
+    /// what uses a reader.
+    pub fn certain(scene: &storyloom_tinyworld::Scene) -> Self {
         let shares = |attribute: &Attribute| {
             let mut shares = vec![0.0; attribute.classes().len()];
             shares[attribute.of(scene).unwrap_or(0)] = 1.0;

@@ -1,7 +1,7 @@
 //! Tests of the shipped reader.
 
 use super::*;
-use crate::world::{Sample, Split};
+use storyloom_tinyworld::{Sample, Split};
 
 #[test]
 fn the_shipped_reader_reads_drawn_pictures() {
@@ -22,7 +22,7 @@ fn the_shipped_weights_are_small() {
 fn pictures_of_other_sizes_are_read_too() {
     let scene = Sample::draw(1, 1, Split::HeldOut).scene;
     let sizes = [(160, 96), (320, 192)].map(|(w, h)| scene.render_at(0.5, w, h).unwrap());
-    let readings = Reader::untrained().read(&sizes).unwrap();
+    let readings = Reader::untrained().unwrap().read(&sizes).unwrap();
     for &attribute in Attribute::ALL {
         let sums = [0, 1].map(|at| readings[at].shares(attribute).iter().sum::<f32>());
         assert!(sums.iter().all(|sum| (sum - 1.0).abs() < 1e-4), "{sums:?}");

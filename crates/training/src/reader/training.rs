@@ -13,13 +13,13 @@ use super::accuracy::{Accuracy, measure};
 use super::{Reader, input, network};
 use crate::ballot::Answers;
 use crate::clips::picture;
-use crate::draws::Draws;
 use crate::error::Result;
 use crate::json;
 use crate::optimizer::AdamSettings;
 use crate::params::{self, Params, Tensors};
 use crate::stage::{Job, Rhythm, Stage, StageFiles, train};
-use crate::world::{Sample, Split};
+use storyloom_tinyworld::draws::Draws;
+use storyloom_tinyworld::{Sample, Split};
 
 /// Stories that a preview reads.
 const PREVIEW_STORIES: u64 = 12;

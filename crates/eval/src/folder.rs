@@ -7,10 +7,10 @@ use serde::Deserialize;
 use storyloom_story::{RgbImage, StoryId, StoryScript};
 
 use super::EvalError;
-use crate::error::TrainError;
-use crate::json;
-use crate::reader::{Reader, Reading};
-use crate::world::{Story, grid};
+use storyloom_tinyworld::{Story, grid};
+use storyloom_training::error::TrainError;
+use storyloom_training::json;
+use storyloom_training::reader::{Reader, Reading};
 
 /// The size at which pictures are read; those of another size are scaled.
 const SIZE: (u32, u32) = (160, 96);
@@ -170,8 +170,8 @@ mod tests {
 
     use super::super::score::tests::forgetful;
     use super::*;
-    use crate::eval::{Metric, evaluate};
-    use crate::world::{Draw, Scene, Split};
+    use crate::{Metric, evaluate};
+    use storyloom_tinyworld::{Draw, Scene, Split};
 
     /// Writes a video as a run does.
     fn write_video(path: &Path, scene: &Scene) {
@@ -227,7 +227,7 @@ mod tests {
         assert!(gain.difference.low > 0.2, "{gain:?}");
         let sheet = run_sheet(&runs, 2).unwrap().unwrap();
         assert_eq!((sheet.width(), sheet.height()), (8 * 163 - 3, 4 * 99 - 3));
-        let csv = crate::eval::shots_csv(&readings);
+        let csv = crate::shots_csv(&readings);
         let line = "1,tiny-held-out-0,01_01,subject,true,";
         assert!(csv.contains(line), "{csv}");
     }
@@ -237,7 +237,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let stories = folder.path().join("stories");
         std::fs::create_dir_all(stories.join("lighthouse-keeper")).unwrap();
-        let reader = Reader::untrained();
+        let reader = Reader::untrained().unwrap();
         let failed = read_run(&reader, folder.path());
         assert!(
             matches!(failed, Err(EvalError::NoStories { .. })),

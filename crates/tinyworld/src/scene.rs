@@ -381,7 +381,7 @@ fn rise(time: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::world::{Sample, Split};
+    use crate::{Sample, Split};
 
     fn mean_difference(a: &RgbImage, b: &RgbImage) -> f64 {
         let pairs = a.data().iter().zip(b.data());

@@ -278,7 +278,7 @@ fn title(cast: &Cast, ad: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::world::Attribute;
+    use crate::Attribute;
 
     #[test]
     fn a_story_is_its_id() {

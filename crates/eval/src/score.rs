@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::folder::StoryReading;
 use super::interval::Interval;
-use crate::world::{Attribute, Owner, Shot};
+use storyloom_tinyworld::{Attribute, Owner, Shot};
 
 /// Pairs of shots that count as the most related ones of a story.
 const RELATED: usize = 10;
@@ -283,8 +283,8 @@ pub fn score_run(run: &Path, readings: &[StoryReading]) -> RunScores {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::reader::Reading;
-    use crate::world::{Draw, Scene, Split, Story, Subject};
+    use storyloom_tinyworld::{Draw, Scene, Split, Story, Subject};
+    use storyloom_training::reader::Reading;
 
     /// The same shot with things of the same kinds that are random otherwise: what a model without
     /// memory makes of a caption that only names them.

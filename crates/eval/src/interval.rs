@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::world::Draw;
+use storyloom_tinyworld::Draw;
 
 /// Resamples of a bootstrap.
 const RESAMPLES: usize = 10_000;

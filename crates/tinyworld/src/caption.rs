@@ -148,7 +148,7 @@ fn words_of<T: Copy>(values: &[T], word: impl Fn(T) -> &'static str) -> Vec<&'st
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::world::{Sample, Split, Story};
+    use crate::{Sample, Split, Story};
 
     /// The words and marks of a caption.
     fn pieces(caption: &str) -> Vec<String> {

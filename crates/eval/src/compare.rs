@@ -88,7 +88,7 @@ fn change(pairs: &[(f64, f64)]) -> Option<Change> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::eval::StoryScores;
+    use crate::StoryScores;
 
     fn run(name: &str, scores: &[(u32, f64)]) -> RunScores {
         let by_story = scores.iter().map(|(story, score)| StoryScores {

@@ -9,6 +9,7 @@ mod canvas;
 mod caption;
 mod character_art;
 mod draw;
+pub mod draws;
 mod manifest;
 mod place_art;
 mod product_art;

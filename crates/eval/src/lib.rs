@@ -1,7 +1,7 @@
 //! How consistent the stories of a run are, and how well they follow their prompts.
 //!
-//! Made for runs of stories of the [drawn world](crate::world): the id of a story says what its
-//! pictures should show, and a [`Reader`](crate::reader::Reader) says what they do show.
+//! Made for runs of stories of the [drawn world](storyloom_tinyworld): the id of a story says what its
+//! pictures should show, and a [`Reader`](storyloom_training::reader::Reader) says what they do show.
 
 mod compare;
 mod folder;
@@ -13,8 +13,8 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::error::TrainError;
-use crate::reader::Reader;
+use storyloom_training::error::TrainError;
+use storyloom_training::reader::Reader;
 
 pub use compare::{Comparison, compare};
 pub use folder::{StoryReading, read_run, run_sheet};

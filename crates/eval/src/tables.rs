@@ -6,7 +6,7 @@ use super::folder::StoryReading;
 use super::interval::Interval;
 use super::score::{Metric, RunScores, is_told};
 use super::{Evaluation, compare::Comparison};
-use crate::world::Attribute;
+use storyloom_tinyworld::Attribute;
 
 /// One line per story, one column per metric.
 pub fn stories_csv(runs: &[RunScores]) -> String {

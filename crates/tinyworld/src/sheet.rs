@@ -48,7 +48,7 @@ pub fn grid(rows: &[Vec<story::RgbImage>]) -> Option<RgbImage> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::world::Split;
+    use crate::Split;
 
     #[test]
     fn a_sheet_has_a_row_for_each_story() {
