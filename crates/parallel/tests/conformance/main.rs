@@ -6,7 +6,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test without the harness")]
 
-#[path = "conformance/gpus.rs"]
 mod gpus;
 
 use std::ffi::OsString;
