@@ -5,12 +5,12 @@ use std::process::{Command, Stdio};
 
 use serde::Deserialize;
 use storyloom_story::{RgbImage, StoryId, StoryScript};
-
-use super::EvalError;
 use storyloom_tinyworld::{Story, grid};
 use storyloom_training::error::TrainError;
 use storyloom_training::json;
 use storyloom_training::reader::{Reader, Reading};
+
+use super::EvalError;
 
 /// The size at which pictures are read; those of another size are scaled.
 const SIZE: (u32, u32) = (160, 96);
@@ -168,10 +168,11 @@ fn frames(video: &Path) -> Result<Vec<RgbImage>, EvalError> {
 mod tests {
     use std::io::Write as _;
 
+    use storyloom_tinyworld::{Draw, Scene, Split};
+
     use super::super::score::tests::forgetful;
     use super::*;
     use crate::{Metric, evaluate};
-    use storyloom_tinyworld::{Draw, Scene, Split};
 
     /// Writes a video as a run does.
     fn write_video(path: &Path, scene: &Scene) {

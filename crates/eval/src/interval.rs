@@ -1,7 +1,6 @@
 //! Means with bootstrap intervals.
 
 use serde::Serialize;
-
 use storyloom_tinyworld::Draw;
 
 /// Resamples of a bootstrap.

@@ -12,7 +12,6 @@ mod tables;
 use std::path::PathBuf;
 
 use serde::Serialize;
-
 use storyloom_training::error::TrainError;
 use storyloom_training::reader::Reader;
 

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use storyloom_tinyworld::{Attribute, Owner, Shot};
 
 use super::folder::StoryReading;
 use super::interval::Interval;
-use storyloom_tinyworld::{Attribute, Owner, Shot};
 
 /// Pairs of shots that count as the most related ones of a story.
 const RELATED: usize = 10;
@@ -282,9 +282,10 @@ pub fn score_run(run: &Path, readings: &[StoryReading]) -> RunScores {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::*;
     use storyloom_tinyworld::{Draw, Scene, Split, Story, Subject};
     use storyloom_training::reader::Reading;
+
+    use super::*;
 
     /// The same shot with things of the same kinds that are random otherwise: what a model without
     /// memory makes of a caption that only names them.

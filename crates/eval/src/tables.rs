@@ -2,11 +2,12 @@
 
 use std::fmt::Write as _;
 
+use storyloom_tinyworld::Attribute;
+
 use super::folder::StoryReading;
 use super::interval::Interval;
 use super::score::{Metric, RunScores, is_told};
 use super::{Evaluation, compare::Comparison};
-use storyloom_tinyworld::Attribute;
 
 /// One line per story, one column per metric.
 pub fn stories_csv(runs: &[RunScores]) -> String {

@@ -6,9 +6,9 @@
 
 use storyloom_nn::checkpoint::Weights;
 use storyloom_nn::tch::{Kind, Reduction, Tensor};
+use storyloom_tinyworld::{Attribute, Scene};
 
 use crate::error::Result;
-use storyloom_tinyworld::{Attribute, Scene};
 
 /// Class of what is not to be seen or not told.
 const NOTHING: i64 = -100;

@@ -5,10 +5,10 @@ use std::path::Path;
 
 use storyloom_nn::tch::{Kind, Tensor};
 use storyloom_story::RgbImage;
-
-use crate::error::{Result, TrainError};
 use storyloom_tinyworld::draws::Draws;
 use storyloom_tinyworld::{Sample, Scene, Split, Story};
+
+use crate::error::{Result, TrainError};
 
 /// A piece of a clip: so many frames and pixels.
 #[derive(Debug, Clone, Copy, PartialEq)]

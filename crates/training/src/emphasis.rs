@@ -5,10 +5,10 @@
 
 use storyloom_nn::tch::Tensor;
 use storyloom_story::RgbImage;
+use storyloom_tinyworld::{Owner, Scene, Story};
 
 use crate::clips::{ClipSource, picture};
 use crate::error::Result;
-use storyloom_tinyworld::{Owner, Scene, Story};
 
 /// Weights of the latents of a story, 1 where nothing is to be remembered.
 #[derive(Debug)]
@@ -113,8 +113,9 @@ fn shares(a: &RgbImage, b: &RgbImage, [columns, rows]: [usize; 2]) -> Vec<f32> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use storyloom_tinyworld::{Attribute, Sample, Split};
+
+    use super::*;
 
     #[test]
     fn things_weigh_alike_but_for_tiny_ones() {

@@ -12,8 +12,8 @@ use storyloom_nn::tensor_file::write_tensors;
 use crate::error::{Result, TrainError};
 use crate::flow::parts;
 use crate::params::Tensors;
-use crate::scorer::vision_tower;
 use crate::shape::SCORED;
+use crate::stages::scorer::vision_tower;
 
 /// What a set is made of.
 #[derive(Debug)]

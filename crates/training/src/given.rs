@@ -22,8 +22,8 @@ use crate::flow::parts;
 use crate::json;
 use crate::latents::Statistics;
 use crate::params::{Tensors, layout};
-use crate::scorer::shipped;
 use crate::shape::Shape;
+use crate::stages::scorer::shipped;
 
 /// What a run notes of the set it goes on from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,13 +5,13 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use storyloom_models::autoencoder::{AutoencoderKlWan, VaeConfig};
 use storyloom_nn::tch::{Device, Kind, Tensor};
+use storyloom_tinyworld::{Split, Story};
 
 use crate::clips::ClipSource;
 use crate::emphasis::Emphasis;
 use crate::error::{Result, TrainError};
 use crate::params::{Tensors, checkpoint_of, plain_on, shallow};
 use crate::stage::in_parallel;
-use storyloom_tinyworld::{Split, Story};
 
 /// Mean and deviation of each latent channel.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -1,8 +1,6 @@
 //! The training of a small model, and of the reader of its pictures, on the drawn world.
 
-pub mod autoencoder;
 pub mod ballot;
-pub mod captions;
 pub mod clips;
 pub mod curve;
 pub mod emphasis;
@@ -19,11 +17,12 @@ pub mod preset;
 mod preview;
 pub mod reader;
 pub mod run;
-pub mod scorer;
 pub mod shape;
 pub mod sheet;
 pub mod stage;
+pub mod stages;
 pub mod words;
 
 pub use preset::Preset;
-pub use run::{Form, Pace, Run, StageName};
+pub use run::{Form, Pace, Run};
+pub use stages::StageName;

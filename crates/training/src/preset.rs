@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use crate::autoencoder::VaeSettings;
-use crate::captions::CaptionSettings;
 use crate::clips::ClipSource;
 use crate::flow::{Distil, FlowSettings};
 use crate::latents::Length;
 use crate::optimizer::AdamSettings;
-use crate::scorer::ScorerSettings;
 use crate::shape::Shape;
+use crate::stages::captions::CaptionSettings;
+use crate::stages::scorer::ScorerSettings;
+use crate::stages::vae::VaeSettings;
 
 /// Sizes, data and lengths of all stages.
 #[derive(Debug, Clone, Copy, PartialEq)]

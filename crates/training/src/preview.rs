@@ -7,6 +7,7 @@ use storyloom_models::wan::{MEMORY_STRIDE, condition_channels, temporal_position
 use storyloom_nn::noise::{Stream, gaussian};
 use storyloom_nn::tch::{Device, Tensor, no_grad_guard};
 use storyloom_story::{Opening, Seed};
+use storyloom_tinyworld::{News, Split, Story, caption};
 
 use crate::error::Result;
 use crate::flow::{Distil, FlowModel, FlowShape};
@@ -14,7 +15,6 @@ use crate::latents::{LatentCodec, Length};
 use crate::params::{Tensors, checkpoint_of, plain_on};
 use crate::sheet;
 use crate::words::Words;
-use storyloom_tinyworld::{News, Split, Story, caption};
 
 /// A model and what it is used with.
 pub struct Model<'a> {

@@ -6,97 +6,20 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use storyloom_nn::tch::Device;
 
-use crate::autoencoder::VaeStage;
-use crate::captions::CaptionStage;
 use crate::curve;
 use crate::error::{Result, TrainError};
 use crate::export::{Parts, write_set};
-use crate::flow::{
-    FlowSettings, FlowShape, FlowStage, FlowStart, carried_over, text_encoder, transformer, widened,
-};
+use crate::flow::{text_encoder, widened};
 use crate::given::{Given, Origin};
 use crate::json;
 use crate::latents::{LatentCodec, Statistics};
-use crate::optimizer::AdamSettings;
 use crate::params::{self, Tensors};
 use crate::preset::Preset;
-use crate::scorer::ScorerStage;
-use crate::stage::{Point, Rhythm, Stage, StageFiles, train};
+use crate::stage::{Point, Rhythm, StageFiles, train};
+use crate::stages::StageName;
 use crate::words::Words;
-
-/// The stages, in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum StageName {
-    /// The vision tower that selects keyframes.
-    Scorer,
-    /// The autoencoder.
-    Vae,
-    /// The text encoder, from captions alone.
-    Captions,
-    /// Text to a picture: transformer and text encoder.
-    Pictures,
-    /// Text to video.
-    Clips,
-    /// Memory pictures and text to video.
-    Memory,
-    /// The same as adapters of the text-to-video model, which stays as it is.
-    MemoryLora,
-    /// Text to video in few steps.
-    FastClips,
-    /// Memory pictures and text to video in few steps.
-    FastMemory,
-}
-
-impl StageName {
-    /// All, in order.
-    pub const ALL: [Self; 9] = [
-        Self::Scorer,
-        Self::Vae,
-        Self::Captions,
-        Self::Pictures,
-        Self::Clips,
-        Self::Memory,
-        Self::MemoryLora,
-        Self::FastClips,
-        Self::FastMemory,
-    ];
-
-    /// Those of the model that is shipped, in order.
-    pub fn shipped() -> Vec<Self> {
-        let mut stages = Self::ALL.to_vec();
-        stages.retain(|&stage| stage != Self::MemoryLora);
-        stages
-    }
-
-    /// As it is written, also the name of its folder.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Scorer => "scorer",
-            Self::Vae => "vae",
-            Self::Captions => "captions",
-            Self::Pictures => "pictures",
-            Self::Clips => "clips",
-            Self::Memory => "memory",
-            Self::MemoryLora => "memory-lora",
-            Self::FastClips => "fast-clips",
-            Self::FastMemory => "fast-memory",
-        }
-    }
-
-    /// Whether a set of checkpoints has its result for good: what comes after is used to it.
-    const fn comes_finished(self) -> bool {
-        matches!(self, Self::Scorer | Self::Vae | Self::Captions)
-    }
-
-    /// The stage of that name.
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|stage| stage.name() == name)
-    }
-}
 
 /// How long and how fast a stage is trained, where it is not as the preset says.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -155,9 +78,12 @@ Trained on from there (`storyloom train tiny --from`):
 #[derive(Debug)]
 pub struct Run {
     folder: PathBuf,
-    preset: Preset,
-    seed: u64,
-    device: Device,
+    /// Shapes and settings.
+    pub(crate) preset: Preset,
+    /// What all random choices follow from.
+    pub(crate) seed: u64,
+    /// Where networks are trained.
+    pub(crate) device: Device,
 }
 
 impl Run {
@@ -191,7 +117,7 @@ impl Run {
             }
             None => {}
         }
-        for stage in StageName::ALL {
+        for &stage in StageName::ALL {
             if self.files(stage)?.average()?.is_some() {
                 let reason = format!(
                     "stage {} of this run has begun without a set; name another folder",
@@ -224,43 +150,7 @@ impl Run {
             return Err(TrainError::Finished { stage });
         }
         let files = self.files(stage)?;
-        let (mut network, mut settings): (Box<dyn Stage>, AdamSettings) = match stage {
-            StageName::Scorer => {
-                let (settings, adam) = self.preset.scorer;
-                let words = Words::write(&self.folder.join("tokenizer"))?;
-                let config = self.preset.shape.clip()?;
-                let (source, saved) = (self.preset.source, files.params()?);
-                let (seed, device) = (self.seed, self.device);
-                let stage = ScorerStage::new(config, settings, words, source, seed, device, saved)?;
-                (Box::new(stage), adam)
-            }
-            StageName::Vae => {
-                let (settings, adam) = self.preset.vae;
-                let config = self.preset.shape.vae()?;
-                let source = self.preset.source;
-                let saved = files.params()?;
-                let stage = VaeStage::new(config, settings, source, self.seed, self.device, saved)?;
-                (Box::new(stage), adam)
-            }
-            StageName::Captions => {
-                let (settings, adam) = self.preset.captions;
-                let words = Words::write(&self.folder.join("tokenizer"))?;
-                let config = self.preset.shape.text_encoder(words.rows())?;
-                let (seed, device, saved) = (self.seed, self.device, files.params()?);
-                let stage = CaptionStage::new(config, settings, words, seed, device, saved)?;
-                (Box::new(stage), adam)
-            }
-            StageName::Pictures => self.flow(stage, &files, self.preset.pictures)?,
-            StageName::Clips => self.flow(stage, &files, self.preset.clips)?,
-            StageName::Memory => self.flow(stage, &files, self.preset.memory)?,
-            StageName::MemoryLora => self.flow(stage, &files, self.preset.lora())?,
-            StageName::FastClips => {
-                self.flow(stage, &files, self.preset.fast(self.preset.clips))?
-            }
-            StageName::FastMemory => {
-                self.flow(stage, &files, self.preset.fast(self.preset.memory))?
-            }
-        };
+        let (mut network, mut settings) = stage.open(self, &files)?;
         settings.steps = pace.steps.unwrap_or(settings.steps);
         settings.rate = pace.rate.unwrap_or(settings.rate);
         let rhythm = Rhythm {
@@ -273,109 +163,17 @@ impl Run {
         train(network.as_mut(), &files, settings, rhythm, stop)
     }
 
-    fn flow(
-        &self,
-        stage: StageName,
-        files: &StageFiles,
-        (settings, adam): (FlowSettings, AdamSettings),
-    ) -> Result<(Box<dyn Stage>, AdamSettings)> {
-        let words = Words::write(&self.folder.join("tokenizer"))?;
-        let shape = self.flow_shape(stage, &words)?;
-        let mut start = FlowStart {
-            params: files.params()?,
-            begun: Tensors::new(),
-            frozen: None,
-            teacher: None,
-            state: files.state()?,
-        };
-        let channels = shape.transformer.in_channels;
-        let first = match stage {
-            StageName::Scorer | StageName::Vae | StageName::Captions => None,
-            StageName::Pictures => match self.files(StageName::Clips)?.given()? {
-                Some(given) => {
-                    start.frozen = Some(text_encoder(&given));
-                    Some(transformer(&given))
-                }
-                None => {
-                    if start.params.is_none() {
-                        start.begun = self.average(StageName::Captions, stage)?;
-                    }
-                    None
-                }
-            },
-            StageName::Clips => {
-                let given = self.files(StageName::Clips)?.given()?;
-                start.frozen = given.as_ref().map(text_encoder);
-                Some(self.average(StageName::Pictures, stage)?)
-            }
-            StageName::Memory => {
-                let text_to_video = self.text_to_video(stage)?;
-                start.frozen = Some(text_encoder(&text_to_video));
-                let first = widened(&text_to_video, channels)?;
-                let [clips, memory] = [StageName::Clips, StageName::Memory]
-                    .map(|stage| self.files(stage).and_then(|files| files.given()));
-                Some(match (clips?, memory?) {
-                    (Some(clips), Some(memory)) => {
-                        carried_over(&first, &memory, &widened(&clips, channels)?)?
-                    }
-                    _ => first,
-                })
-            }
-            StageName::MemoryLora => {
-                start.frozen = Some(self.adapted(stage, channels)?);
-                None
-            }
-            StageName::FastClips | StageName::FastMemory => {
-                let teacher = self.complete(stage)?;
-                start.frozen = Some(text_encoder(&teacher));
-                start.teacher = Some(params::shallow(&teacher));
-                Some(widened(&teacher, channels)?)
-            }
-        };
-        start.params = start.params.or(first);
-        let codec = self.codec()?;
-        let name = stage.name();
-        let stage = FlowStage::new(name, shape, settings, codec, words, start, self.seed)?;
-        Ok((Box::new(stage), adam))
-    }
-
-    /// The shapes of transformer and text encoder in `stage`.
-    fn flow_shape(&self, stage: StageName, words: &Words) -> Result<FlowShape> {
-        let takes_pictures = matches!(
-            stage,
-            StageName::Memory | StageName::MemoryLora | StageName::FastMemory
-        );
-        Ok(FlowShape {
-            transformer: self.preset.shape.transformer(takes_pictures)?,
-            text: self.preset.shape.text_encoder(words.rows())?,
-        })
-    }
-
-    /// Transformer with room for `channels`, and text encoder, that the adapters of `stage` change.
-    fn adapted(&self, stage: StageName, channels: i64) -> Result<Tensors> {
-        let text_to_video = self.text_to_video(stage)?;
-        let mut tensors = text_encoder(&text_to_video);
-        tensors.extend(widened(&text_to_video, channels)?);
-        Ok(tensors)
-    }
-
-    /// Transformer and text encoder that the fast `stage` learns from.
-    fn complete(&self, stage: StageName) -> Result<Tensors> {
-        let text_to_video = self.text_to_video(stage)?;
-        if stage == StageName::FastClips {
-            return Ok(text_to_video);
-        }
-        let mut tensors = self.average(StageName::Memory, stage)?;
-        tensors.extend(text_encoder(&text_to_video));
-        Ok(tensors)
-    }
-
-    fn files(&self, stage: StageName) -> Result<StageFiles> {
+    pub(crate) fn files(&self, stage: StageName) -> Result<StageFiles> {
         StageFiles::new(&self.folder, stage.name())
     }
 
+    /// The words of the world; their tokenizer is written beside the stages.
+    pub(crate) fn words(&self) -> Result<Words> {
+        Words::write(&self.folder.join("tokenizer"))
+    }
+
     /// Transformer and text encoder of stage `clips`, which `wants` starts from.
-    fn text_to_video(&self, wants: StageName) -> Result<Tensors> {
+    pub(crate) fn text_to_video(&self, wants: StageName) -> Result<Tensors> {
         self.text_to_video_for(wants.name())
     }
 
@@ -389,7 +187,7 @@ impl Run {
     }
 
     /// The averaged weights of `stage`, which `wants` starts from.
-    fn average(&self, stage: StageName, wants: StageName) -> Result<Tensors> {
+    pub(crate) fn average(&self, stage: StageName, wants: StageName) -> Result<Tensors> {
         self.average_for(stage, wants.name())
     }
 
@@ -405,7 +203,7 @@ impl Run {
     /// Writes the loss curves of all stages that have begun, as `curve-STAGE.svg` in `folder`.
     pub fn draw_curves(&self, folder: &Path) -> Result<()> {
         fs::create_dir_all(folder).map_err(|error| TrainError::io(folder, error))?;
-        for stage in StageName::ALL {
+        for &stage in StageName::ALL {
             let curve = self.folder.join(stage.name()).join("curve.jsonl");
             let points = curve::read(&curve)?;
             if points.is_empty() {
@@ -474,7 +272,7 @@ impl Run {
             Some(origin) => origin.card + FURTHER + TABLE,
             None => format!("{CARD}{TABLE}"),
         };
-        for stage in StageName::ALL {
+        for &stage in StageName::ALL {
             let points = curve::read(&self.files(stage)?.curve())?;
             if let Some(last) = points.last() {
                 let Point {
@@ -562,7 +360,7 @@ mod tests {
             time: Some(Duration::ZERO),
             ..Pace::default()
         };
-        for stage in StageName::ALL {
+        for &stage in StageName::ALL {
             assert!(
                 whole.train(stage, Pace::default(), &STILL).unwrap(),
                 "{stage:?}"

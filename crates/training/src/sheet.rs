@@ -4,9 +4,9 @@ use std::path::Path;
 
 use storyloom_nn::tch::{Device, Kind, Tensor};
 use storyloom_story::RgbImage;
+use storyloom_tinyworld::grid;
 
 use crate::error::{Result, TrainError};
-use storyloom_tinyworld::grid;
 
 /// Writes rows of pictures `[3, height, width]` in [-1, 1], all of one size, as a PNG; nothing if
 /// there are none.

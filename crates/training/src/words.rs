@@ -6,9 +6,9 @@ use std::path::Path;
 use storyloom_models::text::{PromptTokenizer, TEXT_ROWS, clean_prompt};
 use storyloom_models::tiny::write_tokenizer;
 use storyloom_nn::tch::{Device, Kind, Tensor};
+use storyloom_tinyworld::vocabulary;
 
 use crate::error::{Result, TrainError};
-use storyloom_tinyworld::vocabulary;
 
 /// The tokenizer of the world.
 #[derive(Debug)]

@@ -82,7 +82,7 @@ enum DeviceName {
 
 fn stage(name: &str) -> Result<StageName, String> {
     StageName::named(name).ok_or_else(|| {
-        let names = StageName::ALL.map(StageName::name);
+        let names: Vec<&str> = StageName::ALL.iter().map(|stage| stage.name()).collect();
         format!("the stages are {}", names.join(", "))
     })
 }

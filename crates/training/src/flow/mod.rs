@@ -16,6 +16,7 @@ use storyloom_nn::checkpoint::{Checkpoint, Weights};
 use storyloom_nn::noise::{Stream, gaussian};
 use storyloom_nn::tch::{Device, Kind, Reduction, Tensor, no_grad};
 use storyloom_story::Seed;
+use storyloom_tinyworld::draws::Draws;
 
 use crate::ballot::Ballot;
 use crate::error::Result;
@@ -25,7 +26,6 @@ use crate::params::{Params, Tensors, plain_on};
 use crate::preview;
 use crate::stage::{Job, Stage};
 use crate::words::{Tokens, Words};
-use storyloom_tinyworld::draws::Draws;
 
 pub use samples::Batch;
 pub(crate) use start::start_of;

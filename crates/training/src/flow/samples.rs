@@ -3,13 +3,13 @@
 use storyloom_models::wan::{MEMORY_STRIDE, condition_channels, temporal_positions};
 use storyloom_nn::tch::Tensor;
 use storyloom_story::Opening;
+use storyloom_tinyworld::draws::Draws;
+use storyloom_tinyworld::{News, Scene, Story, caption};
 
 use super::FlowSettings;
 use crate::ballot::Answers;
 use crate::error::Result;
 use crate::latents::{Entry, Length};
-use storyloom_tinyworld::draws::Draws;
-use storyloom_tinyworld::{News, Scene, Story, caption};
 
 /// Share of the parts with one or two memory pictures at most.
 const FEW: f64 = 0.5;

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use storyloom_tinyworld::{Attribute, Scene, Split, Story};
 
 use super::{Reader, Reading, network};
 use crate::clips::picture;
 use crate::error::Result;
-use storyloom_tinyworld::{Attribute, Scene, Split, Story};
 
 /// The share of right readings.
 #[derive(Debug, Clone, PartialEq, Serialize)]

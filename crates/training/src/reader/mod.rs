@@ -14,11 +14,11 @@ use std::path::Path;
 use safetensors::SafeTensors;
 use storyloom_nn::tch::{Device, Kind, Tensor, no_grad};
 use storyloom_story::RgbImage;
+use storyloom_tinyworld::Attribute;
 
 use crate::ballot;
 use crate::error::{Result, TrainError};
 use crate::params::{self, Tensors};
-use storyloom_tinyworld::Attribute;
 
 pub(crate) use accuracy::Tally;
 pub use accuracy::{Accuracy, measure};

@@ -1,7 +1,8 @@
 //! Tests of the shipped reader.
 
-use super::*;
 use storyloom_tinyworld::{Sample, Split};
+
+use super::*;
 
 #[test]
 fn the_shipped_reader_reads_drawn_pictures() {

@@ -8,6 +8,8 @@ use storyloom_nn::checkpoint::{Checkpoint, Target};
 use storyloom_nn::noise::{Stream, gaussian};
 use storyloom_nn::tch::{Device, Kind, Tensor, no_grad, set_num_threads};
 use storyloom_story::Seed;
+use storyloom_tinyworld::draws::Draws;
+use storyloom_tinyworld::{Sample, Split};
 
 use super::accuracy::{Accuracy, measure};
 use super::{Reader, input, network};
@@ -18,8 +20,6 @@ use crate::json;
 use crate::optimizer::AdamSettings;
 use crate::params::{self, Params, Tensors};
 use crate::stage::{Job, Rhythm, Stage, StageFiles, train};
-use storyloom_tinyworld::draws::Draws;
-use storyloom_tinyworld::{Sample, Split};
 
 /// Stories that a preview reads.
 const PREVIEW_STORIES: u64 = 12;

@@ -7,13 +7,15 @@ use storyloom_nn::checkpoint::{Checkpoint, Weights};
 use storyloom_nn::noise::{Stream, gaussian};
 use storyloom_nn::tch::{Device, Kind, Reduction, Tensor};
 use storyloom_story::Seed;
+use storyloom_tinyworld::draws::Draws;
 
+use super::Opened;
 use crate::clips::{ClipSource, Window};
 use crate::error::Result;
 use crate::params::{Params, Start, Tensors, checkpoint_of, plain_on};
+use crate::run::Run;
 use crate::sheet;
-use crate::stage::{Job, Stage};
-use storyloom_tinyworld::draws::Draws;
+use crate::stage::{Job, Stage, StageFiles};
 
 /// What the autoencoder is trained with.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -254,4 +256,12 @@ fn differences(video: &Tensor, axis: i64) -> Result<Tensor> {
     let length = video.size()[axis as usize] - 1;
     let next = video.f_narrow(axis, 1, length)?;
     Ok(next.f_sub(&video.f_narrow(axis, 0, length)?)?)
+}
+
+pub(super) fn open(run: &Run, files: &StageFiles) -> Result<Opened> {
+    let (settings, adam) = run.preset.vae;
+    let config = run.preset.shape.vae()?;
+    let (source, saved) = (run.preset.source, files.params()?);
+    let stage = VaeStage::new(config, settings, source, run.seed, run.device, saved)?;
+    Ok((Box::new(stage), adam))
 }

@@ -13,14 +13,16 @@ use storyloom_nn::checkpoint::{Checkpoint, Target, Weights};
 use storyloom_nn::image::plain_picture;
 use storyloom_nn::tch::{Device, Kind, Reduction, Tensor, no_grad};
 use storyloom_story::Seed;
+use storyloom_tinyworld::draws::Draws;
+use storyloom_tinyworld::{News, Sample, Scene, Split, Story, caption};
 
+use super::Opened;
 use crate::clips::{ClipSource, picture};
 use crate::error::Result;
 use crate::params::{Params, Start, Tensors, checkpoint_of};
-use crate::stage::{Job, Stage};
+use crate::run::Run;
+use crate::stage::{Job, Stage, StageFiles};
 use crate::words::{Tokens, Words};
-use storyloom_tinyworld::draws::Draws;
-use storyloom_tinyworld::{News, Sample, Scene, Split, Story, caption};
 
 /// What the tower is trained with.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -254,3 +256,12 @@ fn told_apart(scores: &Tensor) -> Result<Tensor> {
 
 /// A class that is not counted; there is none.
 const NOBODY: i64 = -100;
+
+pub(super) fn open(run: &Run, files: &StageFiles) -> Result<Opened> {
+    let (settings, adam) = run.preset.scorer;
+    let words = run.words()?;
+    let config = run.preset.shape.clip()?;
+    let (source, saved) = (run.preset.source, files.params()?);
+    let stage = ScorerStage::new(config, settings, words, source, run.seed, run.device, saved)?;
+    Ok((Box::new(stage), adam))
+}

@@ -10,16 +10,18 @@ use storyloom_models::text::{Umt5Config, Umt5Encoder};
 use storyloom_nn::checkpoint::{Checkpoint, Target, Weights};
 use storyloom_nn::tch::{Device, Kind, Tensor, no_grad};
 use storyloom_story::Seed;
+use storyloom_tinyworld::draws::Draws;
+use storyloom_tinyworld::{News, Sample, Scene, Split, caption};
 
+use super::Opened;
 use crate::ballot::{Answers, Ballot};
 use crate::error::Result;
 use crate::flow::{parts, start_of};
 use crate::params::{Params, Tensors, checkpoint_of};
 use crate::reader::{Tally, shares};
-use crate::stage::{Job, Stage};
+use crate::run::Run;
+use crate::stage::{Job, Stage, StageFiles};
 use crate::words::{Tokens, Words};
-use storyloom_tinyworld::draws::Draws;
-use storyloom_tinyworld::{News, Sample, Scene, Split, caption};
 
 /// What the text encoder is trained with.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -147,4 +149,13 @@ impl Stage for CaptionStage {
         tracing::info!(stage = "captions", step, least, mean, "held out");
         Ok(())
     }
+}
+
+pub(super) fn open(run: &Run, files: &StageFiles) -> Result<Opened> {
+    let (settings, adam) = run.preset.captions;
+    let words = run.words()?;
+    let config = run.preset.shape.text_encoder(words.rows())?;
+    let (seed, device, saved) = (run.seed, run.device, files.params()?);
+    let stage = CaptionStage::new(config, settings, words, seed, device, saved)?;
+    Ok((Box::new(stage), adam))
 }

@@ -1,0 +1,43 @@
+//! The same in few steps: a student learns from the finished model.
+
+use super::flow::FlowParts;
+use super::{Opened, StageName};
+use crate::error::Result;
+use crate::flow::{FlowSettings, text_encoder, widened};
+use crate::optimizer::AdamSettings;
+use crate::params::{self, Tensors};
+use crate::run::Run;
+use crate::stage::StageFiles;
+
+/// Text to video.
+pub(super) fn open_clips(run: &Run, files: &StageFiles) -> Result<Opened> {
+    let stage = StageName::FastClips;
+    let parts = FlowParts::begin(run, files, false)?;
+    let teacher = run.text_to_video(stage)?;
+    let settings = run.preset.fast(run.preset.clips);
+    student(run, stage, parts, &teacher, settings)
+}
+
+/// Memory pictures and text to video.
+pub(super) fn open_memory(run: &Run, files: &StageFiles) -> Result<Opened> {
+    let stage = StageName::FastMemory;
+    let parts = FlowParts::begin(run, files, true)?;
+    let text_to_video = run.text_to_video(stage)?;
+    let mut teacher = run.average(StageName::Memory, stage)?;
+    teacher.extend(text_encoder(&text_to_video));
+    let settings = run.preset.fast(run.preset.memory);
+    student(run, stage, parts, &teacher, settings)
+}
+
+fn student(
+    run: &Run,
+    stage: StageName,
+    mut parts: FlowParts,
+    teacher: &Tensors,
+    settings: (FlowSettings, AdamSettings),
+) -> Result<Opened> {
+    parts.start.frozen = Some(text_encoder(teacher));
+    parts.start.teacher = Some(params::shallow(teacher));
+    let first = widened(teacher, parts.channels())?;
+    parts.finish(run, stage, settings, Some(first))
+}

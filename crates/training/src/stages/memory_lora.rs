@@ -1,0 +1,18 @@
+//! Memory pictures and text to video as adapters of the text-to-video model, which stays as it is.
+
+use super::flow::FlowParts;
+use super::{Opened, StageName};
+use crate::error::Result;
+use crate::flow::{text_encoder, widened};
+use crate::run::Run;
+use crate::stage::StageFiles;
+
+pub(super) fn open(run: &Run, files: &StageFiles) -> Result<Opened> {
+    let stage = StageName::MemoryLora;
+    let mut parts = FlowParts::begin(run, files, true)?;
+    let text_to_video = run.text_to_video(stage)?;
+    let mut adapted = text_encoder(&text_to_video);
+    adapted.extend(widened(&text_to_video, parts.channels())?);
+    parts.start.frozen = Some(adapted);
+    parts.finish(run, stage, run.preset.lora(), None)
+}
