@@ -148,7 +148,7 @@ impl ChatError {
 /// How answers are drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Sampling {
-    /// 0 takes the likeliest token every time; larger is more daring.
+    /// Sampling temperature; 0 is greedy.
     pub temperature: f64,
     /// Share of the probability that is drawn from, from 0 to 1.
     pub top_p: f64,

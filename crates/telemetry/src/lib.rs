@@ -50,19 +50,19 @@ pub enum Event<'a> {
         end: AttemptEnd,
         /// How long it took, with the others of its batch beside it.
         seconds: f64,
-        /// Times the planner was asked to mend what it had written.
+        /// Times the planner was asked to correct what it had written.
         repairs: u32,
         /// Tokens that it wrote.
         tokens: u64,
         /// Why, unless it was committed.
         reason: Option<&'a str>,
     },
-    /// So many planned stories wait to be made, as far as the program knows.
+    /// Planned stories that wait to be made, as far as the program knows.
     PlansAhead {
         /// Stories.
         stories: usize,
     },
-    /// A place for a story was free for so long, since no story was planned yet.
+    /// How long a slot for a story was idle since no story was planned yet.
     PlanAwaited {
         /// Seconds.
         seconds: f64,
@@ -224,13 +224,13 @@ pub enum AttemptEnd {
     Stopped,
 }
 
-/// Hears of events.
+/// Takes events.
 pub trait Reporter: Sync {
     /// Called for every event, from the threads that run the stories.
     fn report(&self, event: &Event);
 }
 
-/// Hears and says nothing.
+/// Ignores events.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Silent;
 

@@ -138,8 +138,8 @@ options! {
         /// Stories in quarantine that a run accepts before it ends with code 65; 0 accepts any
         /// number.
         quarantine_limit: u32 = 0, in 0..=1_000_000_000,
-        /// Seconds without a sign of life after which a program's stories are taken over by
-        /// others on the same run folder. All programs of a run use the same.
+        /// Seconds without a heartbeat after which the lease on a story expires and other programs on
+        /// the same run folder take it over. All programs of a run use the same.
         lease_timeout: u32 = 60, in 1..=YEAR, was "run.patience",
         /// Signals that stop a run after the running step, its state saved.
         stop_signals: String = "TERM,INT,USR1".to_owned(), in forms::SIGNALS,
@@ -232,7 +232,7 @@ options! {
         /// Most pictures a shot sees; 0 turns memory off: then `i2v` and `clip` in `models.dir` are
         /// not needed, as long as no shot continues the one before.
         max_images: usize = 10, in 0..=102, was "memory.max_images",
-        /// The first so many pictures of a story are always among them.
+        /// Attention sink: the first `sink` pictures of a story are always among them.
         sink: usize = 3, in 0..=102, was "memory.sink",
         /// How keyframes are chosen: frames unlike the ones before, or only the first good frame.
         selection: SelectionRule = SelectionRule::Semantic, was "memory.selection",
@@ -286,7 +286,7 @@ options! {
     }
     /// Saving inside a shot.
     checkpoint: Checkpoint {
-        /// Save a shot that is being made every so many steps; 0 saves it whenever the work that a
+        /// Save a shot that is being made every `every_steps` steps; 0 saves it whenever the work that a
         /// kill would lose is worth more than saving takes. A run that is asked to stop saves in
         /// any case.
         every_steps: u32 = 0, in 0..=1_000_000,
@@ -320,7 +320,7 @@ options! {
         per_minute: u32 = 0, in 0..=1_000_000,
         /// Seconds that a served model has for an answer.
         timeout_s: u32 = 180, in 1..=86_400,
-        /// How often a question is sent again when the server is busy, away or talks nonsense.
+        /// How often a question is sent again when the server is busy, cannot be reached or answers what cannot be read.
         retries: u32 = 5, in 0..=1000,
         /// How a served model is told the form of its answers, besides in words: by a JSON schema,
         /// as any JSON object, or not at all, for servers that refuse the others.
@@ -333,11 +333,11 @@ options! {
         prompts: String = String::new(),
         /// Most characters of the prompt of a shot.
         prompt_chars: u32 = 1200, in 200..=4000,
-        /// How daring a model writes; 0 takes the likeliest word every time.
+        /// Sampling temperature of the model; 0 is greedy.
         temperature: f64 = 0.7, in 0.0..=2.0,
-        /// Share of the probability that words are drawn from, above 0 and at most 1.
+        /// Nucleus sampling: share of the probability that tokens are drawn from.
         top_p: f64 = 0.9, in Bounds::above(0.0, 1.0),
-        /// Number of likeliest words that are drawn from; 0 for all.
+        /// Number of likeliest tokens that are drawn from; 0 for all.
         top_k: u32 = 0, in 0..=1_000_000,
         /// Most tokens of one answer.
         max_tokens: u32 = 8192, in 1..=262_144,
@@ -368,13 +368,13 @@ options! {
         planner_tensor: u32 = 1, in 0..=1024,
         /// Divide the rows of pictures to decode among the ranks of the denoiser.
         share_decode: bool = false,
-        /// Let replicas that have run out of stories compute the negative prompt of others, which
-        /// shortens the tail of a night.
+        /// Let idle replicas compute the negative prompt of others, which shortens the end of a run.
         widen: bool = true,
         /// Stories that a replica makes side by side, so that its denoiser need not wait for the
         /// other stages.
         interleave: u32 = 3, in 1..=256,
-        /// Seconds that ranks wait for each other before the world ends, to be started again.
+        /// Timeout of collectives, in seconds: how long ranks wait for each other before the world ends,
+        /// to be started again.
         collective_timeout: u32 = 300, in 1..=YEAR, was "topology.patience",
         /// Whether ranks without MPI encrypt what they send each other, with a key made of
         /// `STORYLOOM_TOKEN`; all ranks of a world say the same. See docs/worlds.md.
@@ -384,7 +384,7 @@ options! {
     logs: Logs {
         /// Write log lines as JSON to `logs/WORLD.rank-N.jsonl` in the run folder.
         json: bool = true,
-        /// Least grave lines that are written there.
+        /// Least severe lines that are written there.
         level: LogLevel = LogLevel::Info,
         /// Most bytes of the log files of one rank: four files, the oldest goes when the latest is
         /// full.
@@ -511,7 +511,7 @@ impl Choice for OnPreempt {
     ];
 }
 
-/// How grave a log line is.
+/// Severity of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogLevel {
     /// What could not be done.

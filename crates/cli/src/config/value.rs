@@ -136,12 +136,12 @@ macro_rules! whole_numbers {
 }
 whole_numbers!(u32, u64, usize);
 
-/// A number, or as many as there is room for.
+/// A number, or as large a number as there is room for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Count {
-    /// As many as there is room for.
+    /// The largest number that there is room for.
     Auto,
-    /// So many.
+    /// This number.
     Exactly(u32),
 }
 

@@ -10,7 +10,7 @@ use super::context::Context;
 pub struct Line {
     /// When, in UTC (RFC 3339).
     pub at: String,
-    /// How grave.
+    /// Severity.
     pub level: &'static str,
     /// What happened.
     pub message: String,

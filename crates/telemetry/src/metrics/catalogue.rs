@@ -185,11 +185,11 @@ metrics! {
     RUN_ETA: Run Gauge Seconds "storyloom_run_eta_seconds",
         "Time until the run is done, as a range.", by [Bound::LABEL], when Known;
     RUN_DEADLINE: Run Gauge Timestamp "storyloom_run_deadline_timestamp_seconds",
-        "When the run is to be done.", when Deadline;
+        "Deadline of the run.", when Deadline;
     RUN_LAST_PROGRESS: Run Gauge Timestamp "storyloom_run_last_progress_timestamp_seconds",
-        "When the run last got a shot, or else when it was begun.";
+        "When a shot of the run was last committed, or else when the run began.";
     RUN_DEVICE_TIME: Run Counter Seconds "storyloom_run_device_seconds_total",
-        "Time of all ranks of all programs that worked on the run, by what it went into. The last attempts of programs that still run are not in it.",
+        "Time of all ranks of all programs that worked on the run, by use. The last attempts of programs that still run are not in it.",
         by [Device::LABEL, Use::LABEL];
     RUN_LOST_TIME: Run Counter Seconds "storyloom_run_lost_seconds_total",
         "The wasted time of all ranks by the reason for which the work was lost.", by [LossCause::LABEL];
@@ -198,9 +198,9 @@ metrics! {
 
     // What a replica is.
     BUILD_INFO: Replica Gauge Info "storyloom_build_info",
-        "The program.", by [VERSION];
+        "Version of the program.", by [VERSION];
     REPLICA_INFO: Replica Gauge Info "storyloom_replica_info",
-        "The replica and what it works with.", by [REPLICA, METHOD, ENGINE, Device::LABEL];
+        "Method, engine and device of the replica.", by [REPLICA, METHOD, ENGINE, Device::LABEL];
     RANKS: Replica Gauge Count "storyloom_ranks",
         "Ranks of the replica, its leader among them.";
     LOADED: Replica Gauge Count "storyloom_loaded",
@@ -212,27 +212,27 @@ metrics! {
 
     // What it makes.
     STAGE_TIME: Replica Histogram(BUCKETS_S) Seconds "storyloom_stage_duration_seconds",
-        "How long stages of shots took.", by [Stage::LABEL];
+        "Duration of stages of shots.", by [Stage::LABEL];
     STAGE_WAIT: Replica Histogram(BUCKETS_S) Seconds "storyloom_stage_wait_seconds",
-        "How long shots waited for their turn in a stage.", by [Stage::LABEL];
+        "Queueing time of shots before a stage.", by [Stage::LABEL];
     SHOTS_IN_STAGE: Replica Gauge Count "storyloom_shots_in_stage",
         "Shots that are in a stage now.", by [Stage::LABEL];
     STEP_TIME: Replica Histogram(BUCKETS_S) Seconds "storyloom_denoise_step_seconds",
-        "How long denoising steps took.";
+        "Duration of denoising steps.";
     SHOT_TIME: Replica Histogram(BUCKETS_S) Seconds "storyloom_shot_duration_seconds",
-        "How long committed shots took from plan to commit, in their last attempt.";
+        "Duration of committed shots from plan to commit, in their last attempt.";
     ATTEMPTS: Replica Counter Count "storyloom_attempts_total",
         "Attempts at shots by how they ended.", by [AttemptEnd::LABEL];
     PLANS: Replica Counter Count "storyloom_plans_total",
         "Attempts at plans of stories by how they ended.", by [AttemptEnd::LABEL];
     PLAN_TIME: Replica Histogram(BUCKETS_S) Seconds "storyloom_plan_duration_seconds",
-        "How long stories took to be planned, with the others of their batch beside them.";
+        "Duration of plans of stories, with the others of their batch beside them.";
     PLAN_TOKENS: Replica Counter Count "storyloom_plan_tokens_total",
-        "Tokens that the planner wrote.";
+        "Tokens that the planner generated.";
     PLANS_AHEAD: Replica Gauge Count "storyloom_plans_ahead",
-        "Planned stories that nobody has begun to make, as far as the replica knows.";
+        "Planned stories in the queue, as far as the replica knows.";
     PLAN_WAIT: Replica Counter Seconds "storyloom_plan_wait_seconds_total",
-        "Time in which a place for a story was free because no story was planned yet, added up over places.";
+        "Time in which a slot for a story was idle because no story was planned yet, added up over slots.";
     STORIES_DONE: Replica Counter Count "storyloom_stories_done_total",
         "Stories finished.";
     STORIES_FAILED: Replica Counter Count "storyloom_stories_failed_total",
@@ -242,7 +242,7 @@ metrics! {
 
     // Where its time goes.
     DEVICE_TIME: Replica Counter Seconds "storyloom_device_seconds_total",
-        "Time of the replica's ranks by what it went into. The time of an attempt is added when the attempt ends.",
+        "Time of the replica's ranks by use. The time of an attempt is added when the attempt ends.",
         by [Device::LABEL, Use::LABEL];
     COLLECTIVES: Replica Counter Count "storyloom_collectives_total",
         "Collective operations of a rank.", by [RANK];
@@ -256,9 +256,9 @@ metrics! {
     UNSAVED_TIME: Replica Gauge Seconds "storyloom_unsaved_seconds",
         "Time since denoising began or was last saved, the longest of the shots that are being denoised; 0 if there is none.";
     LEASES: Replica Gauge Count "storyloom_leases",
-        "Stories that the replica holds.";
+        "Stories on which the replica holds a lease.";
     LEASE_TAKEOVERS: Replica Counter Count "storyloom_lease_takeovers_total",
-        "Stories taken over from programs that are dead.";
+        "Stories whose lease had expired and that were taken over.";
 
     // Storage.
     BANK_KEYFRAMES: Replica Gauge Count "storyloom_bank_keyframes",
@@ -279,7 +279,7 @@ metrics! {
         "Energy that the GPU of a rank took since the replica started. Divided by the shots of the same time it is the energy per shot.",
         by [RANK], when Nvml;
     GPU_MEMORY_USED: Replica Gauge Bytes "storyloom_gpu_memory_used_bytes",
-        "Memory in use on the GPU of a rank, by anybody.", by [RANK], when Nvml;
+        "Memory in use on the GPU of a rank, by all programs.", by [RANK], when Nvml;
     GPU_MEMORY: Replica Gauge Bytes "storyloom_gpu_memory_bytes",
         "Memory of the GPU of a rank.", by [RANK], when Nvml;
     GPU_TEMPERATURE: Replica Gauge Celsius "storyloom_gpu_temperature_celsius",
