@@ -8,6 +8,8 @@ mod config;
 mod costs;
 mod cropped;
 mod diagnose;
+#[cfg(test)]
+mod documents;
 mod drain;
 mod engine;
 mod environment;

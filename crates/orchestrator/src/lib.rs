@@ -17,8 +17,8 @@ pub use config::{
     Videos,
 };
 pub use error::RunError;
-pub use folder::recorded::recorded;
 pub use folder::identity::RunIdentity;
+pub use folder::recorded::recorded;
 pub use folder::run_folder::{RunFolder, StoryState};
 pub use folder::{no_keyframes, output, run_folder, seal, set_aside, sizes};
 pub use forecast::{cost, estimate};
