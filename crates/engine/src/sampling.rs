@@ -20,6 +20,7 @@ use crate::replica::team::Team;
 /// How a loop walks from noise to latents.
 #[derive(Debug, Clone)]
 pub struct LoopPlan {
+    pass: PassName,
     solver: SamplerKind,
     schedule: Schedule,
     phases: Vec<Phase>,
@@ -38,12 +39,13 @@ pub struct Phase {
 }
 
 impl LoopPlan {
-    /// A loop over `phases`, from the highest noise levels to the lowest.
+    /// The loop `pass` of a shot over `phases`, from the highest noise levels to the lowest.
     ///
     /// # Errors
     /// The sampler cannot have these settings, or cannot walk with what the networks predict, or the
     /// phases do not fall to 0.
     pub fn new(
+        pass: PassName,
         sampler: &SamplerSettings,
         prediction: Prediction,
         phases: Vec<Phase>,
@@ -55,6 +57,7 @@ impl LoopPlan {
             return Err(ModelError::input("phases", reason));
         }
         Ok(Self {
+            pass,
             solver: sampler.kind,
             schedule: Schedule::new(sampler)?,
             phases,
@@ -113,6 +116,7 @@ impl LoopPlan {
             sample = solver.step(&prediction, &sample)?;
             current = Some((at, ready));
             let progress = LoopProgress {
+                pass: &self.pass,
                 solver: &solver,
                 sample: &sample,
                 steps,
@@ -137,6 +141,9 @@ impl LoopPlan {
 
     fn restore(&self, state: &LoopState, like: &Tensor) -> Result<(Solver, Tensor)> {
         let wrong = |reason: String| ModelError::input("loop state", reason);
+        if state.pass != self.pass {
+            return Err(wrong(format!("saved in the loop {}", state.pass)));
+        }
         if state.total != self.schedule.steps() {
             return Err(wrong(format!("saved in a loop of {} steps", state.total)));
         }
@@ -175,6 +182,7 @@ const SAMPLE: &str = "sample";
 
 /// Where a sampling loop stands between two steps.
 pub struct LoopProgress<'a> {
+    pass: &'a PassName,
     solver: &'a Solver,
     sample: &'a Tensor,
     steps: usize,
@@ -202,7 +210,7 @@ impl LoopProgress<'_> {
         let arrays = memory.arrays.into_iter();
         let arrays = arrays.map(|(name, tensor)| Ok((name, to_host(&tensor)?)));
         Ok(LoopState {
-            pass: PassName::SHOT,
+            pass: self.pass.clone(),
             done: self.done(),
             total: self.steps,
             order: memory.order,
@@ -235,7 +243,7 @@ mod tests {
             steps: 40,
             shift: 12.0,
         };
-        LoopPlan::new(&sampler, prediction, phases.to_vec())
+        LoopPlan::new(PassName::SHOT, &sampler, prediction, phases.to_vec())
     }
 
     /// Predicts what it was conditioned on, plus what it is told.
@@ -286,7 +294,8 @@ mod tests {
                 guidance,
                 ..phase(7, 0.0)
             };
-            let plan = LoopPlan::new(&sampler, Prediction::Velocity, vec![phase]).unwrap();
+            let plan =
+                LoopPlan::new(PassName::SHOT, &sampler, Prediction::Velocity, vec![phase]).unwrap();
             let start = LoopStart {
                 noise: &Tensor::zeros([1, 2], (Kind::Double, tch::Device::Cpu)),
                 conditions: &conditions,

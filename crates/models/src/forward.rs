@@ -311,7 +311,7 @@ mod tests {
     /// The same with the CPU in the place of a GPU, whose kernels a host compiler translates.
     #[test]
     fn the_transformers_reproduce_theirs_through_the_kernels() {
-        storyloom_nn::layers::stand_in::as_gpu(|| {
+        storyloom_nn::stand_in::as_gpu(|| {
             for case in ["dit-t2v", "dit-ti2v", "dit-wan21-i2v", "storymem-rope"] {
                 reproduces(case, "io.safetensors", "transformer");
             }

@@ -9,7 +9,7 @@ use storyloom_parallel::{Dtype, Group, Pending, Reduction};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{ModelError, Result};
-use crate::layers::{on_host, values, values_mut};
+use crate::host::{on_host, values, values_mut};
 
 /// One of several equal parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use storyloom_story::HostTensor;
 use tch::{Device, Kind, Tensor};
 
 use crate::checkpoint::{Checkpoint, Target};
+use crate::dtype::raw_bytes;
 use crate::error::{ModelError, Result};
 
 /// Reads every tensor of a safetensors file to the CPU, in the kind it is stored in.
@@ -64,33 +64,6 @@ pub fn from_host(array: &HostTensor, device: Device) -> Result<Tensor> {
     Ok(Tensor::f_from_slice(array.data())?
         .f_reshape(&shape)?
         .f_to_device(device)?)
-}
-
-/// Element type and bytes of a tensor in host memory, rows first.
-///
-/// # Errors
-/// The kind has no place in a safetensors file.
-pub fn raw_bytes(tensor: &Tensor) -> Result<(Dtype, Vec<u8>)> {
-    let dtype = match tensor.f_kind()? {
-        Kind::Float => Dtype::F32,
-        Kind::Double => Dtype::F64,
-        Kind::BFloat16 => Dtype::BF16,
-        Kind::Half => Dtype::F16,
-        Kind::Int64 => Dtype::I64,
-        Kind::Int => Dtype::I32,
-        Kind::Uint8 => Dtype::U8,
-        other => {
-            return Err(ModelError::input(
-                "tensor to write",
-                format!("kind {other:?}"),
-            ));
-        }
-    };
-    let flat = tensor.f_to_device(Device::Cpu)?.f_contiguous()?;
-    let elements = flat.numel();
-    let mut bytes = vec![0_u8; elements * flat.kind().elt_size_in_bytes()];
-    flat.f_copy_data_u8(&mut bytes, elements)?;
-    Ok((dtype, bytes))
 }
 
 #[cfg(test)]

@@ -217,7 +217,7 @@ fn parameters(checkpoint: &Checkpoint) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use storyloom_nn::layers::stand_in::as_gpu;
+    use storyloom_nn::stand_in::as_gpu;
 
     fn settings(dtype: &str) -> BenchSettings {
         BenchSettings {

@@ -5,10 +5,12 @@ use std::time::Instant;
 use serde::Serialize;
 use storyloom_nn::cuda::synchronize;
 use storyloom_nn::error::{ModelError, Result};
-use storyloom_nn::layers::fused::{self, Runner};
+use storyloom_nn::host::is_host;
+use storyloom_nn::layers::fused;
 use storyloom_nn::layers::{
-    RotaryTable, TokenIndex, TokenVectors, is_host, kernel_state, layer_norm, split_heads,
+    RotaryTable, TokenIndex, TokenVectors, kernel_state, layer_norm, split_heads,
 };
+use storyloom_nn::runner::Runner;
 use tch::{Device, Kind, Tensor};
 
 use super::name_of;
@@ -403,7 +405,7 @@ fn largest_error(found: &Tensor, expected: &Tensor) -> Result<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use storyloom_nn::layers::stand_in::as_gpu;
+    use storyloom_nn::stand_in::as_gpu;
 
     #[test]
     fn every_kernel_is_checked_on_every_pair_of_kinds() {

@@ -13,11 +13,10 @@ use storyloom_nn::error::{ModelError, Result};
 use storyloom_parallel::{CommError, Group};
 use tch::Device;
 
-use super::conditions::{Branch, LoopConditions};
-use super::message::{HelpMessage, PREDICTION, SAMPLE};
-use super::team::Team;
-use super::wire::{Tensors, pack, take, unpack};
-use crate::backbone::{NetworkId, Networks, Prepared, Step, StepInput};
+use super::conditions::LoopConditions;
+use super::message::{HelpMessage, SAMPLE};
+use super::wire::{Tensors, pack, unpack};
+use crate::backbone::{NetworkId, StepInput};
 
 /// The leaders of a world, seen from one of them.
 #[derive(Debug)]
@@ -26,7 +25,7 @@ pub(crate) struct Leaders {
     device: Device,
     gone: Mutex<BTreeSet<usize>>,
     /// How long a leader that was asked may take to answer.
-    timeout: Duration,
+    pub(super) timeout: Duration,
 }
 
 /// A message and who sent it.
@@ -213,88 +212,6 @@ impl Drop for Helper<'_> {
         // A helper that is gone need not be released.
         let _ = self.send(&HelpMessage::Release, &Tensors::new());
     }
-}
-
-/// A leader without a story, who computes for another with its own replica.
-struct HelperSession<'a> {
-    networks: &'a Networks,
-    team: &'a Team,
-    network: NetworkId,
-    prepared: Prepared,
-}
-
-impl<'a> HelperSession<'a> {
-    /// Prepares the conditions in `tensors`.
-    fn prepare(
-        networks: &'a Networks,
-        team: &'a Team,
-        network: NetworkId,
-        tensors: Tensors,
-    ) -> Result<Self> {
-        let conditions = LoopConditions::of(tensors)?;
-        team.prepare(network, &conditions, false)?;
-        let model = networks.get(network)?;
-        Ok(Self {
-            networks,
-            team,
-            network,
-            prepared: model.prepare(&conditions.branch(Branch::Positive))?,
-        })
-    }
-
-    /// One prediction with them.
-    fn predict(&self, step: Step, mut tensors: Tensors) -> Result<Tensors> {
-        let sample = &take(&mut tensors, SAMPLE)?;
-        let input = StepInput { sample, step };
-        self.team.forward(self.network, &input, false)?;
-        let model = self.networks.get(self.network)?;
-        let prediction = model.predict(&input, &self.prepared)?;
-        Ok(Tensors::from([(PREDICTION.to_owned(), prediction)]))
-    }
-}
-
-/// Lets a replica without a story compute for another one, until that has finished its shot. `false`
-/// if nobody needs it.
-pub(crate) fn assist(networks: &Networks, team: &Team) -> Result<bool> {
-    let _guard = tch::no_grad_guard();
-    let Some(leaders) = team.leaders.as_deref() else {
-        return Ok(false);
-    };
-    let Some(mut asked) = leaders.after(None) else {
-        return Ok(false);
-    };
-    leaders.tell(asked, &HelpMessage::Offer)?;
-    let mut session: Option<HelperSession> = None;
-    while let Some((from, help, tensors)) = leaders.next()? {
-        match help {
-            // Idle as well, or late with its offer.
-            HelpMessage::Offer => leaders.tell(from, &HelpMessage::Decline)?,
-            HelpMessage::Prepare { network } => {
-                session = Some(HelperSession::prepare(networks, team, network, tensors)?);
-            }
-            HelpMessage::Forward { step } => {
-                if let Some(session) = &session {
-                    let prediction = session.predict(step, tensors)?;
-                    leaders.send(from, &HelpMessage::Prediction, &prediction)?;
-                }
-            }
-            HelpMessage::Release => return Ok(true),
-            HelpMessage::Decline | HelpMessage::Bye if from == asked && session.is_none() => {
-                let Some(next) = leaders.after(Some(asked)) else {
-                    return Ok(false);
-                };
-                asked = next;
-                leaders.tell(asked, &HelpMessage::Offer)?;
-            }
-            HelpMessage::Decline | HelpMessage::Bye | HelpMessage::Prediction => {}
-        }
-    }
-    Err(ModelError::World(CommError::Late {
-        group: "leaders".to_owned(),
-        operation: "an offer to help".to_owned(),
-        ranks: vec![asked],
-        seconds: leaders.timeout.as_secs(),
-    }))
 }
 
 #[cfg(test)]

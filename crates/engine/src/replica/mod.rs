@@ -4,6 +4,7 @@
 //! of its networks, or the networks of one stage, and answer commands in the order in which they come.
 //! A shot can therefore go on with other ranks, or more or fewer of them, from what its leader saved.
 
+pub(crate) mod assist;
 pub mod conditions;
 pub(crate) mod follower;
 pub(crate) mod forwards;

@@ -9,9 +9,9 @@ use serde::de::DeserializeOwned;
 use storyloom_story::{HostTensor, RgbImage};
 use tch::{Device, Kind, Tensor};
 
-use storyloom_nn::checkpoint::kind_of;
+use storyloom_nn::dtype::{kind_of, raw_bytes};
 use storyloom_nn::error::{ModelError, Result};
-use storyloom_nn::tensor_file::{from_host, raw_bytes, to_host};
+use storyloom_nn::tensor_file::{from_host, to_host};
 
 const HEADER: &str = "header";
 

@@ -2,8 +2,9 @@
 
 use storyloom_nn::checkpoint::Weights;
 use storyloom_nn::error::{ModelError, Result};
+use storyloom_nn::host::is_host;
 use storyloom_nn::layers::{
-    Linear, RmsNorm, attend, attend_causally, is_host, merge_heads, repeat_heads, split_heads,
+    Linear, RmsNorm, attend, attend_causally, merge_heads, repeat_heads, split_heads,
 };
 use storyloom_nn::shard::{Part, Peers};
 use tch::{Kind, Tensor};

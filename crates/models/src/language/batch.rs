@@ -4,7 +4,8 @@
 use std::collections::VecDeque;
 
 use storyloom_nn::error::{ModelError, Result};
-use storyloom_nn::layers::{MOST_FEW_ROWS, is_host};
+use storyloom_nn::host::is_host;
+use storyloom_nn::layers::MOST_FEW_ROWS;
 use tch::Tensor;
 
 use super::constraint::Constraint;

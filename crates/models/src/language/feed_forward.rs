@@ -3,7 +3,8 @@
 use multiversion::multiversion;
 use storyloom_nn::checkpoint::Weights;
 use storyloom_nn::error::{ModelError, Result};
-use storyloom_nn::layers::{Linear, exp, for_each_row, on_host, values, values_mut};
+use storyloom_nn::host::{on_host, values, values_mut};
+use storyloom_nn::layers::{Linear, exp, for_each_row};
 use storyloom_nn::shard::{Part, Peers};
 use tch::{Device, Kind, Tensor};
 

@@ -3,7 +3,8 @@
 use multiversion::multiversion;
 use rayon::prelude::*;
 use storyloom_nn::error::Result;
-use storyloom_nn::layers::{RmsNorm, dot, exp, for_each_row, on_host, sum, values, values_mut};
+use storyloom_nn::host::{on_host, values, values_mut};
+use storyloom_nn::layers::{RmsNorm, dot, exp, for_each_row, sum};
 use tch::{Kind, Tensor};
 
 use super::cache::KvCache;

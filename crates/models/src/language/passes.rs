@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 use storyloom_nn::error::{ModelError, Result};
-use storyloom_nn::layers::values;
+use storyloom_nn::host::values;
 use tch::Tensor;
 
 use super::cache::{CacheSlots, KvCache};

@@ -1,8 +1,8 @@
 //! Tests of `transformer.rs`.
 
 use super::*;
-use storyloom_nn::layers::stand_in::as_gpu;
 use storyloom_nn::layers::without_kernels;
+use storyloom_nn::stand_in::as_gpu;
 use storyloom_nn::testing::{cosines, fill_checkpoint, relative_error, summary};
 use tch::Device;
 

@@ -7,18 +7,19 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::SafeTensors;
 use serde::de::DeserializeOwned;
 use tch::{Device, Kind, Tensor};
 
 use super::counts;
+use super::entry::TensorEntry;
 use super::leftovers::is_leftover;
-use super::places::{refuse_stand_in, weight_files};
+use super::places::weight_files;
+use super::read::{read_json, refuse_stand_in};
 use super::stamps::Stamps;
 use super::{KeyMap, Target, Weights, float8};
+use crate::dtype::{kind_of, raw_bytes};
 use crate::error::{ModelError, Result};
-use crate::shard::Part;
-use crate::tensor_file::raw_bytes;
 
 /// A component folder of a checkpoint, opened: its config and where each tensor lies.
 #[derive(Debug)]
@@ -46,39 +47,6 @@ pub(super) struct WeightFile {
     file: File,
     map: Mmap,
     whole: OnceCell<Option<Tensor>>,
-}
-
-/// Where one tensor lies.
-#[derive(Debug, Clone)]
-pub struct TensorEntry {
-    /// Index of the file inside the checkpoint.
-    pub(super) file: usize,
-    /// Name of the tensor in the file.
-    pub name: String,
-    /// Element type in the file.
-    pub kind: Kind,
-    /// Axis lengths, slowest first.
-    pub shape: Vec<i64>,
-    /// Byte range inside the file.
-    pub(super) range: std::ops::Range<usize>,
-}
-
-impl TensorEntry {
-    /// Size of the tensor in the file, in bytes.
-    pub fn bytes(&self) -> usize {
-        self.range.len()
-    }
-
-    /// The entry of one part of the first axis.
-    pub(super) fn rows(&self, part: Part) -> Self {
-        let mut entry = self.clone();
-        let (first, share) = part.range(self.shape[0]);
-        let row = self.range.len() / self.shape[0].max(1) as usize;
-        let start = self.range.start + first as usize * row;
-        entry.range = start..start + share as usize * row;
-        entry.shape[0] = share;
-        entry
-    }
 }
 
 impl Checkpoint {
@@ -425,42 +393,4 @@ impl WeightFile {
         }
         Ok(entries)
     }
-}
-
-/// The libtorch kind of a safetensors dtype, where there is one.
-pub fn kind_of(dtype: Dtype) -> Option<Kind> {
-    Some(match dtype {
-        Dtype::BOOL => Kind::Bool,
-        Dtype::U8 => Kind::Uint8,
-        Dtype::I8 => Kind::Int8,
-        Dtype::I16 => Kind::Int16,
-        Dtype::I32 => Kind::Int,
-        Dtype::I64 => Kind::Int64,
-        Dtype::F16 => Kind::Half,
-        Dtype::BF16 => Kind::BFloat16,
-        Dtype::F32 => Kind::Float,
-        Dtype::F64 => Kind::Double,
-        Dtype::F8_E4M3 => Kind::Float8e4m3fn,
-        Dtype::F8_E5M2 => Kind::Float8e5m2,
-        _ => return None,
-    })
-}
-
-/// Reads a small file of a checkpoint.
-///
-/// # Errors
-/// It cannot be read, or something else stands in its place.
-pub fn read_file(path: &Path) -> Result<Vec<u8>> {
-    let bytes = std::fs::read(path).map_err(|error| ModelError::io(path, error))?;
-    refuse_stand_in(path, &bytes)?;
-    Ok(bytes)
-}
-
-/// Reads a JSON file of a checkpoint.
-///
-/// # Errors
-/// The file cannot be read or is not JSON.
-pub fn read_json(path: &Path) -> Result<serde_json::Value> {
-    let bytes = read_file(path)?;
-    serde_json::from_slice(&bytes).map_err(|error| ModelError::bad_file(path, error.to_string()))
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use tch::{Kind, Tensor};
 
-use super::files::TensorEntry;
+use super::entry::TensorEntry;
 
 /// Names of the factor of `X.weight`, with `X.` before them.
 const SCALES: [&str; 4] = [

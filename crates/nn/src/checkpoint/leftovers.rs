@@ -3,7 +3,7 @@
 
 use tch::Kind;
 
-use super::files::TensorEntry;
+use super::entry::TensorEntry;
 
 /// What such a tensor looks like. A weight that happens to have the name of one does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

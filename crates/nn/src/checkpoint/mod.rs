@@ -6,19 +6,22 @@
 //! Wan layout are translated by a [`KeyMap`].
 
 mod counts;
+mod entry;
 mod files;
 mod float8;
 mod folders;
 mod keys;
 mod leftovers;
 mod places;
+mod read;
 mod stamps;
 mod weights;
 
-pub use files::{Checkpoint, TensorEntry};
-pub use files::{kind_of, read_file, read_json};
+pub use entry::TensorEntry;
+pub use files::Checkpoint;
 pub use folders::component_folder;
 pub use keys::KeyMap;
 pub use places::is_hidden;
+pub use read::{read_file, read_json};
 pub use stamps::{Change, Stamps};
 pub use weights::{Target, Weights};

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use super::files::read_json;
+use super::read::read_json;
 use crate::error::{ModelError, Result};
 
 /// Names of weight files, as diffusers and transformers write them.
@@ -40,27 +40,6 @@ pub(super) fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
             Err(ModelError::bad_file(folder, reason))
         }
     }
-}
-
-/// Refuses what is sometimes found in the place of a file that should have been downloaded.
-pub(super) fn refuse_stand_in(path: &Path, bytes: &[u8]) -> Result<()> {
-    let start = bytes.trim_ascii_start();
-    let has = |tag: &[u8]| {
-        let start = start.get(..tag.len());
-        start.is_some_and(|start| start.eq_ignore_ascii_case(tag))
-    };
-    let reason = if has(b"version https://git-lfs.github.com/") {
-        "this is a git-lfs pointer and not the file itself; run `git lfs pull` where it was cloned, \
-         or download the file"
-    } else if has(b"<!doctype html") || has(b"<html") {
-        "this is a web page and not the file itself; a download was answered with it (is a login \
-         needed?); download the file again"
-    } else if has(b"/annex/objects/") || has(b"../.git/annex/") {
-        "this is a git-annex pointer and not the file itself; run `git annex get` where it was cloned"
-    } else {
-        return Ok(());
-    };
-    Err(ModelError::bad_file(path, reason))
 }
 
 /// Names of the files of a folder, without hidden ones: these are notes of the operating system
@@ -186,6 +165,7 @@ fn shards(folder: &Path, index: &Path) -> Result<Vec<PathBuf>> {
 mod tests {
     use std::fs;
 
+    use super::super::read::refuse_stand_in;
     use super::*;
 
     fn folder(names: &[&str]) -> tempfile::TempDir {

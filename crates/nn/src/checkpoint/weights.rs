@@ -7,7 +7,8 @@ use std::rc::Rc;
 
 use tch::{Device, Kind, Tensor};
 
-use super::files::{Checkpoint, TensorEntry};
+use super::entry::TensorEntry;
+use super::files::Checkpoint;
 use super::float8;
 use crate::error::{ModelError, Result};
 use crate::shard::Part;

@@ -8,8 +8,9 @@ use multiversion::multiversion;
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
-use super::{is_host, rows};
+use super::rows;
 use crate::error::Result;
+use crate::host::is_host;
 
 /// Rows above which libtorch's product is faster.
 pub const MOST_ROWS: usize = 16;

@@ -7,35 +7,19 @@
 use std::sync::OnceLock;
 
 use storyloom_kernels::{
-    Buffer, Dtype, Gate, KernelError, Kernels, Launch, MAX_NORM_WIDTH, Modulate, NormHeads, Rotary,
-    SpreadRows, SquareSums,
+    Buffer, Dtype, Gate, Kernels, MAX_NORM_WIDTH, Modulate, NormHeads, Rotary, SpreadRows,
+    SquareSums,
 };
 use tch::{Device, Kind, Tensor};
 
-use super::norm::TokenVectors;
 use super::rotary::RotaryTable;
-use super::stand_in;
+use super::token_vectors::TokenVectors;
 use crate::cuda;
 use crate::error::{ModelError, Result};
 use crate::flag::{Flag, with_flag};
 use crate::gradients;
-
-/// Puts kernels into the queue of a device, behind what libtorch has put there.
-pub trait Runner: Sync {
-    /// Does not wait until the kernel has run.
-    ///
-    /// # Safety
-    /// That of [`Kernels::run`].
-    unsafe fn run(&self, launch: &Launch) -> Result<(), KernelError>;
-}
-
-impl Runner for Kernels {
-    unsafe fn run(&self, launch: &Launch) -> Result<(), KernelError> {
-        // SAFETY: as the caller promises. The null stream is the one that libtorch works in and
-        // its allocator counts on: nothing here ever chooses another one.
-        unsafe { Self::run(self, launch, std::ptr::null_mut()) }
-    }
-}
+use crate::runner::Runner;
+use crate::stand_in;
 
 /// GPUs of one machine that kernels are kept for; any others do without.
 const MOST_DEVICES: usize = 64;
@@ -51,12 +35,6 @@ thread_local! {
 /// Does `work` on this thread by compositions of libtorch alone, to compare.
 pub fn without_kernels<T>(work: impl FnOnce() -> T) -> T {
     with_flag(&WANTED, false, work)
-}
-
-/// Whether layers work on tensors of `device` with loops of their own, all in f32; not where
-/// gradients are wanted.
-pub fn is_host(device: Device) -> bool {
-    device == Device::Cpu && !stand_in::is_gpu() && !gradients::are_wanted()
 }
 
 /// What computes with tensors of this kind on this device, if there are kernels for them.

@@ -1,10 +1,10 @@
 //! Tests of `fused.rs`.
 
-use super::super::stand_in::as_gpu;
 use super::super::{
     LayerNorm, RmsNorm, RotaryAxes, TokenIndex, add_gated as gated_residual, modulated_layer_norm,
 };
 use super::*;
+use crate::stand_in::as_gpu;
 use crate::testing::{cosines, relative_error, weights_of};
 
 const BATCH: i64 = 2;
@@ -179,5 +179,5 @@ fn there_are_kernels_for_gpus_only() {
         assert!(without_kernels(|| kernels(&input).is_none()));
         assert!(kernels(&input).is_some());
     });
-    assert!(is_host(Device::Cpu));
+    assert!(crate::host::is_host(Device::Cpu));
 }

@@ -3,7 +3,7 @@
 use tch::{Kind, Tensor};
 
 use super::adapt::add_difference;
-use super::{few_rows, is_host};
+use super::few_rows;
 use crate::checkpoint::Weights;
 use crate::error::Result;
 use crate::shard::{Part, Peers};
@@ -302,7 +302,7 @@ impl Linear {
 }
 
 fn product_kind(weight: &Tensor) -> Kind {
-    if is_host(weight.device()) {
+    if crate::host::is_host(weight.device()) {
         Kind::Float
     } else {
         weight.kind()

@@ -16,12 +16,8 @@ mod norm;
 mod parts;
 mod rotary;
 mod rows;
-#[cfg(not(any(test, feature = "testing")))]
-mod stand_in;
-#[cfg(any(test, feature = "testing"))]
-#[path = "stand_in_tests.rs"]
-pub mod stand_in;
 mod timestep;
+mod token_vectors;
 
 pub use activation::Activation;
 pub use adapt::{Adaptable, LayerMut};
@@ -34,13 +30,11 @@ pub use conv::{
     with_history,
 };
 pub use few_rows::MOST_ROWS as MOST_FEW_ROWS;
-pub use fused::{is_host, kernel_state, without_kernels};
+pub use fused::{kernel_state, without_kernels};
 pub use linear::{Linear, LowRank};
-pub use norm::{
-    LayerNorm, RmsNorm, TokenIndex, TokenVectors, add_gated, layer_norm, modulated_layer_norm,
-};
+pub use norm::{LayerNorm, RmsNorm, add_gated, layer_norm, modulated_layer_norm};
 pub use parts::{Part, PartSeconds, measure_parts, timed};
 pub use rotary::{RotaryAxes, RotaryTable};
 pub use rows::{dot, exp, for_each_row, sum};
-pub use rows::{on_host, values, values_mut};
 pub use timestep::timestep_sinusoid;
+pub use token_vectors::{TokenIndex, TokenVectors};

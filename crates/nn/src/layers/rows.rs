@@ -8,42 +8,13 @@ use rayon::prelude::*;
 use tch::{Kind, Tensor};
 
 use crate::error::Result;
+pub use crate::host::{on_host, values, values_mut};
 
 /// Elements below which a second thread costs more than it brings.
 const WORTH_A_THREAD: usize = 1 << 15;
 
 /// Partial sums of one row, so that the compiler may add them side by side.
 const LANES: usize = 16;
-
-/// Whether the functions of this module take `tensor`.
-pub fn on_host(tensor: &Tensor) -> bool {
-    super::is_host(tensor.device()) && tensor.kind() == Kind::Float
-}
-
-/// The elements of a contiguous f32 tensor in host memory.
-///
-/// # Panics
-/// The tensor is not such a one; see [`on_host`].
-pub fn values(tensor: &Tensor) -> &[f32] {
-    assert!(on_host(tensor) && tensor.is_contiguous());
-    // SAFETY: the tensor is dense, of f32, in host memory, and lives as long as the slice. Layers
-    // never write to a tensor while it is borrowed: `values_mut` wants it exclusively.
-    unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<f32>(), tensor.numel()) }
-}
-
-/// The elements of a contiguous f32 tensor in host memory, for writing.
-///
-/// No other handle on the same storage may be in use: layers call this on tensors that they have
-/// just made.
-///
-/// # Panics
-/// The tensor is not such a one; see [`on_host`].
-pub fn values_mut(tensor: &mut Tensor) -> &mut [f32] {
-    assert!(on_host(tensor) && tensor.is_contiguous());
-    // SAFETY: dense, of f32, in host memory, and alive as long as the slice; the caller made the
-    // tensor and holds its only handle.
-    unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<f32>(), tensor.numel()) }
-}
 
 /// A tensor of the same shape without values.
 pub fn empty_like(tensor: &Tensor) -> Result<Tensor> {

@@ -11,7 +11,7 @@ use storyloom_nn::lora::{LoraSettings, apply_lora};
 use storyloom_nn::noise::{Stream, gaussian};
 use storyloom_nn::shard::Shard;
 use storyloom_nn::tensor_file::to_host;
-use storyloom_story::{HostTensor, LoopState, ShotInputs};
+use storyloom_story::{HostTensor, LoopState, PassName, ShotInputs};
 use tch::{Device, Tensor};
 
 use super::adapters::{AdaptedExpert, adapter_file};
@@ -94,7 +94,12 @@ impl Experts {
             ],
             _ => vec![phase(self.high, settings.guidance_high, 0.0)],
         };
-        LoopPlan::new(&settings.sampler, Prediction::Velocity, phases)
+        LoopPlan::new(
+            PassName::SHOT,
+            &settings.sampler,
+            Prediction::Velocity,
+            phases,
+        )
     }
 
     /// Fails if a pipeline of this name needs other channels with an autoencoder of `z_dim`.

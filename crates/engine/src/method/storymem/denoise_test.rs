@@ -113,6 +113,9 @@ fn whole_pipelines() {
         let mut other = saved[2].clone();
         other.total = 9;
         assert!(sample(Some(&other), &mut |_| true).is_err());
+        let mut other = saved[2].clone();
+        other.pass = PassName::new("keyframe");
+        assert!(sample(Some(&other), &mut |_| true).is_err());
         let mut cut = saved[2].clone();
         cut.arrays.remove("sample");
         assert!(sample(Some(&cut), &mut |_| true).is_err());

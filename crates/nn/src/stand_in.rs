@@ -1,6 +1,6 @@
 //! No other device stands in for a GPU; the tests have another file under this name.
 
-use super::fused::Runner;
+use crate::runner::Runner;
 
 /// Whether the CPU plays a GPU.
 pub fn is_gpu() -> bool {

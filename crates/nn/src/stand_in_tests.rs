@@ -1,7 +1,7 @@
 //! The CPU in the place of a GPU, for tests: layers leave their loops for the host aside and
 //! compute in the kind of their weights, and the kernels run as a host compiler translates them.
 
-#[path = "../../../kernels/tests/kernels/emulation.rs"]
+#[path = "../../kernels/tests/kernels/emulation.rs"]
 mod emulation;
 
 use std::cell::Cell;
@@ -9,7 +9,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use storyloom_kernels::{KernelError, Launch};
 
-use super::fused::Runner;
+use crate::runner::Runner;
 use emulation::Emulation;
 
 thread_local! {
