@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use super::EvalError;
 use super::interval::Interval;
-use super::score::{Metric, RunScores};
+use super::metric::Metric;
+use super::score::RunScores;
 
 /// How a run differs from another in one metric, with paired bootstrap intervals.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]

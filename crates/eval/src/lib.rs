@@ -6,6 +6,7 @@
 mod compare;
 mod folder;
 mod interval;
+mod metric;
 mod score;
 mod tables;
 
@@ -18,7 +19,8 @@ use storyloom_training::reader::Reader;
 pub use compare::{Comparison, compare};
 pub use folder::{StoryReading, read_run, run_sheet};
 pub use interval::Interval;
-pub use score::{Metric, RunScores, StoryScores, score_run, score_story};
+pub use metric::Metric;
+pub use score::{RunScores, StoryScores, score_run, score_story};
 pub use tables::{shots_csv, stories_csv, text};
 
 /// Why a run cannot be measured.

@@ -6,7 +6,8 @@ use storyloom_tinyworld::Attribute;
 
 use super::folder::StoryReading;
 use super::interval::Interval;
-use super::score::{Metric, RunScores, is_told};
+use super::metric::{Metric, is_told};
+use super::score::RunScores;
 use super::{Evaluation, compare::Comparison};
 
 /// One line per story, one column per metric.
