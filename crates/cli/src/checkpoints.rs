@@ -144,3 +144,81 @@ impl CheckpointSet {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use storyloom_story::{StoryId, parse_script};
+
+    use super::*;
+    use crate::config::{Resolved, load};
+
+    fn config(sets: &[&str]) -> EngineConfig {
+        let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
+        Resolved::new(load(None, [], &sets).unwrap()).engine
+    }
+
+    fn refusal(found: Result<CheckpointSet, Failure>) -> String {
+        let failure = found.err().unwrap();
+        assert_eq!(failure.exit, Exit::Config);
+        failure.message
+    }
+
+    #[test]
+    fn a_folder_that_is_not_named_or_not_there_is_told_with_its_option() {
+        let said = refusal(of(&config(&[])));
+        assert!(
+            said.contains("models.dir is empty") && said.contains("init-tiny"),
+            "{said}"
+        );
+        let said = refusal(of(&config(&["models.dir=no/such/folder"])));
+        assert!(said.contains("models.dir = \"no/such/folder\""), "{said}");
+        let set = ["models.dir=src", "lora.dir=no/adapters"];
+        assert!(refusal(of(&config(&set))).contains("lora.dir = \"no/adapters\""));
+    }
+
+    /// All that is missing is told at once, each with what it is for.
+    #[test]
+    fn an_empty_folder_lacks_every_part_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = format!("models.dir={}", folder.path().display());
+        let set = of(&config(&[&dir])).unwrap();
+        assert!(!set.is_whole());
+        let told = set.missing();
+        for part in ["t2v", "i2v", "clip"] {
+            assert!(told.contains(part), "{part}: {told}");
+            assert!(set.table().contains(part), "{part}");
+        }
+        // Without memory nothing looks at pictures.
+        let set = of(&config(&[&dir, "storymem.max_images=0", "storymem.sink=0"])).unwrap();
+        assert!(set.paths.clip.is_none() && set.paths.image_to_video.is_none());
+    }
+
+    #[test]
+    fn without_memory_a_shot_that_continues_needs_the_pipeline_for_pictures() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = format!("models.dir={}", folder.path().display());
+        let line = |cut: bool| {
+            let text = format!(
+                r#"{{"scenes":[{{"scene_num":1,"video_prompts":["A cat.","It sits."],"cut":[true,{cut}]}}]}}"#
+            );
+            let script = parse_script("s", &text).unwrap();
+            let id = StoryId::new("cat").unwrap();
+            vec![Line::Story(storyloom_story::StoryEntry::new(id, script))]
+        };
+        let off = [dir.as_str(), "storymem.max_images=0", "storymem.sink=0"];
+        let failure = check_continuations(&config(&off), &line(false)).unwrap_err();
+        assert!(
+            failure.message.contains("the story cat"),
+            "{}",
+            failure.message
+        );
+        assert!(check_continuations(&config(&off), &line(true)).is_ok());
+        let none = [&off[..], &["storymem.continuation=none"]].concat();
+        assert!(check_continuations(&config(&none), &line(false)).is_ok());
+        assert!(check_continuations(&config(&[&dir]), &line(false)).is_ok());
+        fs::create_dir(folder.path().join("i2v")).unwrap();
+        assert!(check_continuations(&config(&off), &line(false)).is_ok());
+    }
+}

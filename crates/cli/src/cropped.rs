@@ -90,3 +90,57 @@ fn size(films: &FilmConfig, line: &Line) -> Option<Resolution> {
     let of_picture = has_picture && films.shape() == FilmShape::Picture;
     size.or_else(|| (!of_picture).then(|| films.video.resolution()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::config::options::Inputs;
+    use crate::config::{Resolved, load};
+    use crate::input;
+
+    const SCRIPT: &str =
+        r#""script":{"scenes":[{"scene_num":1,"video_prompts":["A cat."],"cut":[true]}]}"#;
+
+    fn films(sets: &[&str]) -> FilmConfig {
+        let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
+        Resolved::new(load(None, [], &sets).unwrap()).films
+    }
+
+    fn input(keys: &[&str]) -> Input {
+        let lines = keys.iter().enumerate();
+        let lines: Vec<String> = lines
+            .map(|(number, keys)| format!(r#"{{"id":"s{number}",{keys}{SCRIPT}}}"#))
+            .collect();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.jsonl");
+        fs::write(&path, lines.join("\n")).unwrap();
+        let read = input::read(&path, &Inputs::default()).unwrap();
+        read.map_err(|report| report.problems).unwrap()
+    }
+
+    #[test]
+    fn films_of_one_size_are_told_together_and_only_if_they_are_cropped() {
+        let films = films(&["video.width=160", "video.height=90"]);
+        let found = cropped_films(&films, &input(&["", "", r#""size":[160,96],"#]));
+        let told: Vec<String> = found.iter().map(ToString::to_string).collect();
+        assert_eq!(told, ["2 films are made at 160x96 and cropped to 160x90"]);
+    }
+
+    /// Sides and length are possible each by itself, and all together are more than any memory has.
+    #[test]
+    fn a_film_that_no_memory_holds_is_refused_by_its_line() {
+        let films = films(&["video.frames=4097"]);
+        let fits = input(&["", r#""size":[64,64],"#]);
+        assert!(check_pixels(&films, &fits).is_ok());
+        let large = input(&["", r#""size":[4096,4096],"#]);
+        let failure = check_pixels(&films, &large).unwrap_err();
+        assert_eq!(failure.exit, Exit::Input);
+        let said = failure.message;
+        assert!(
+            said.starts_with("line 2: the story s1 is too large"),
+            "{said}"
+        );
+    }
+}

@@ -100,7 +100,39 @@ impl StageName {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use storyloom_nn::tch::Device;
+
     use super::*;
+    use crate::error::TrainError;
+    use crate::preset::Preset;
+    use crate::run::Pace;
+
+    /// A stage that is asked for too early says which one comes first, and leaves nothing behind that a
+    /// later start would take for a beginning.
+    #[test]
+    fn a_stage_out_of_order_names_the_one_that_it_needs() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = Run::new(folder.path(), Preset::test(), 3, Device::Cpu).unwrap();
+        let never = AtomicBool::new(false);
+        for (stage, first) in [
+            (StageName::Pictures, "captions"),
+            (StageName::Clips, "pictures"),
+            (StageName::Memory, "clips"),
+            (StageName::MemoryLora, "clips"),
+            (StageName::FastClips, "clips"),
+            (StageName::FastMemory, "clips"),
+        ] {
+            match run.train(stage, Pace::default(), &never).unwrap_err() {
+                TrainError::TooEarly { stage: said, needs } => {
+                    assert_eq!((said, needs), (stage.name(), first));
+                }
+                other => panic!("{other}"),
+            }
+            assert!(run.files(stage).unwrap().average().unwrap().is_none());
+        }
+    }
 
     /// Folders of runs have these names, and users write them.
     #[test]
