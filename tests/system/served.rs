@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use storyloom_planner::recital;
+use storyloom_planner::stub_models;
 
 use crate::harness::{Finished, Ranks, Workshop, call, finish};
 
@@ -120,7 +120,7 @@ fn planned(shop: &Workshop, name: &str) -> (Vec<Value>, Value) {
 fn a_native_model_plans_and_its_recipe_is_kept() {
     let shop = Workshop::new();
     let model = shop.path("model");
-    recital::write(&model, SCRIPT).unwrap();
+    stub_models::write(&model, SCRIPT).unwrap();
     plan(&shop, "n.jsonl", &native(&model)).ended_with(0);
     let (scripts, record) = planned(&shop, "n.jsonl");
     assert_eq!(scripts.len(), 2);
@@ -168,7 +168,7 @@ fn a_tiny_language_model_plans_the_shipped_briefs() {
 fn a_run_plans_with_a_native_model() {
     let shop = Workshop::new();
     let (model, moved) = (shop.path("model"), shop.path("elsewhere/model"));
-    recital::write(&model, SCRIPT).unwrap();
+    stub_models::write(&model, SCRIPT).unwrap();
     let picture = image::RgbImage::from_pixel(32, 32, image::Rgb([9, 9, 200]));
     picture.save(shop.path("kettle.png")).unwrap();
     let brief = BRIEFS.lines().next().unwrap();
@@ -196,7 +196,7 @@ fn ranks_that_plan_share_a_native_model() {
     let digest = |ranks: Ranks, sharing: &[&str]| {
         let shop = Workshop::new();
         let model = shop.path("model");
-        recital::write(&model, SCRIPT).unwrap();
+        stub_models::write(&model, SCRIPT).unwrap();
         let briefs = shop.write("b.jsonl", BRIEFS);
         let native = native(&model);
         let mut sets: Vec<&str> = native.iter().map(String::as_str).collect();
@@ -219,7 +219,7 @@ fn ranks_that_plan_share_a_native_model() {
 fn a_babbling_model_is_quarantined_with_what_it_said() {
     let shop = Workshop::new();
     let model = shop.path("model");
-    recital::write_babble(&model, 3).unwrap();
+    stub_models::write_babble(&model, 3).unwrap();
     let few = [
         "planner.attempts=1",
         "planner.repairs=0",
@@ -245,7 +245,7 @@ fn a_real_server_plans_as_the_same_model_in_this_program() {
     };
     let shop = Workshop::new();
     let model = shop.path("model");
-    recital::write(&model, SCRIPT).unwrap();
+    stub_models::write(&model, SCRIPT).unwrap();
     let (_server, endpoint) = start(&program, &model, &shop.path("server.log"));
     let served = [
         "planner.backend=served".to_owned(),

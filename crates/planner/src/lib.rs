@@ -13,10 +13,10 @@ mod naming;
 pub mod native;
 pub mod planner;
 pub mod prompts;
-pub mod recital;
 pub mod rules;
 pub mod schema;
 pub mod served;
+pub mod stub_models;
 
 pub use capability::CannotWrite;
 pub use chat::{

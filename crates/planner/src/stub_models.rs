@@ -1,5 +1,5 @@
-//! Language models to try planners with, without a checkpoint: one that says one text and nothing
-//! else, and one that knows nothing and babbles.
+//! Stub language models, to test planners without a checkpoint: one that generates one fixed text, and
+//! one that generates random tokens.
 //!
 //! Their folders have the layout of the hub: a LLaMA of one layer that does nothing, whose last
 //! matrix leads from every token to the one that follows it. Anything that runs LLaMAs can run

@@ -15,7 +15,7 @@ const NOTHING: i64 = -100;
 
 /// Two affine maps of the features of a place.
 #[derive(Debug)]
-pub struct Ballot {
+pub struct AttributeHead {
     /// To a score for every class of all attributes, `[classes, channels]` and `[classes]`.
     votes: [Tensor; 2],
     /// To a score of the place itself for every attribute.
@@ -50,7 +50,7 @@ pub fn columns(scores: &Tensor) -> Result<Vec<Tensor>> {
     Ok(scores.f_split_with_sizes(counts.collect::<Vec<_>>(), 1)?)
 }
 
-impl Ballot {
+impl AttributeHead {
     /// Takes what [`layout`] lists from `weights`.
     pub fn load(weights: &Weights, channels: i64) -> storyloom_nn::Result<Self> {
         let [votes, votes_bias, trust, trust_bias] =
@@ -139,8 +139,8 @@ mod tests {
     const FLOAT: (Kind, Device) = (Kind::Float, Device::Cpu);
 
     /// Features are scores themselves; place 1 is trusted, where it may vote.
-    fn ballot() -> Ballot {
-        Ballot::of(|name| match name {
+    fn head() -> AttributeHead {
+        AttributeHead::of(|name| match name {
             "votes.weight" => Tensor::eye(classes(), FLOAT),
             "votes.bias" => Tensor::zeros([classes()], FLOAT),
             "trust.weight" => Tensor::ones([Attribute::ALL.len() as i64, classes()], FLOAT),
@@ -153,11 +153,11 @@ mod tests {
         let features = Tensor::zeros([1, 3, classes()], FLOAT);
         let _ = features.get(0).get(1).fill_(1.0);
         let _ = features.get(0).get(2).fill_(-1.0);
-        let all = ballot().scores(&features, None).unwrap();
+        let all = head().scores(&features, None).unwrap();
         assert_eq!(all.size(), [1, classes()]);
         assert!(all.min().double_value(&[]) > 0.99);
         let mask = Tensor::from_slice(&[1_i64, 0, 1]).view([1, 3]);
-        let others = ballot().scores(&features, Some(&mask)).unwrap();
+        let others = head().scores(&features, Some(&mask)).unwrap();
         assert!(others.abs().max().double_value(&[]) < 0.01);
     }
 

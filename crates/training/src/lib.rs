@@ -1,6 +1,6 @@
 //! The training of a small model, and of the reader of its pictures, on the drawn world.
 
-pub mod ballot;
+pub mod attribute_head;
 pub mod clips;
 pub mod curve;
 pub mod emphasis;

@@ -10,8 +10,8 @@ use storyloom_story::{Brief, Language, StoryId};
 
 use super::*;
 use crate::planner::{BackendKind, PlanRequest, Planner, PlannerSettings};
-use crate::recital;
 use crate::schema::{Bounds, Draft, DraftShot, read_answer};
+use crate::stub_models;
 
 fn sampling() -> Sampling {
     Sampling {
@@ -97,7 +97,7 @@ fn requests(briefs: &[Brief]) -> Vec<PlanRequest<'_>> {
 #[test]
 fn a_model_that_says_a_script_plans_it_for_several_at_once() {
     let folder = tempfile::tempdir().unwrap();
-    recital::write(folder.path(), &script()).unwrap();
+    stub_models::write(folder.path(), &script()).unwrap();
     let planner = planner(folder.path(), 3, 0);
     let briefs: Vec<_> = (0..5).map(|number| brief(&format!("a{number}"))).collect();
     for planned in planner.plan(&requests(&briefs)) {
@@ -117,7 +117,7 @@ fn a_model_that_says_a_script_plans_it_for_several_at_once() {
 fn a_model_is_kept_inside_the_schema_even_where_it_would_not_stay() {
     let folder = tempfile::tempdir().unwrap();
     // It wants to say something else than what the schema allows after the first token.
-    recital::write(folder.path(), "Hello, I am a poet and not a planner.").unwrap();
+    stub_models::write(folder.path(), "Hello, I am a poet and not a planner.").unwrap();
     let native = start(folder.path(), 1, Arc::new(|| false)).unwrap();
     let bounds = Bounds {
         shots: 1,
@@ -141,7 +141,7 @@ fn a_model_is_kept_inside_the_schema_even_where_it_would_not_stay() {
 #[test]
 fn a_babbling_model_writes_scripts_that_can_be_read() {
     let folder = tempfile::tempdir().unwrap();
-    recital::write_babble(folder.path(), 1).unwrap();
+    stub_models::write_babble(folder.path(), 1).unwrap();
     let planner = planner(folder.path(), 2, 1);
     let mut briefs: Vec<_> = (0..2).map(|number| brief(&format!("b{number}"))).collect();
     // No letter that is drawn by chance is likely to be one of these.
@@ -167,7 +167,7 @@ fn a_babbling_model_writes_scripts_that_can_be_read() {
 #[test]
 fn a_stop_ends_questions() {
     let folder = tempfile::tempdir().unwrap();
-    recital::write_babble(folder.path(), 2).unwrap();
+    stub_models::write_babble(folder.path(), 2).unwrap();
     let stopped = Arc::new(AtomicBool::new(true));
     let flag = Arc::clone(&stopped);
     let native = start(
@@ -193,11 +193,11 @@ fn a_stop_ends_questions() {
 
 /// Replaces the template of a model that says `script()`.
 fn with_template(folder: &Path, template: &str) {
-    recital::write(folder, &script()).unwrap();
+    stub_models::write(folder, &script()).unwrap();
     std::fs::write(folder.join("chat_template.jinja"), template).unwrap();
 }
 
-/// How the model of [`recital`] wants its turn to open.
+/// How the model of [`stub_models`] wants its turn to open.
 const OPENING: &str = "{% if add_generation_prompt %}<|assistant|>{% endif %}";
 
 #[test]

@@ -395,7 +395,7 @@ mod tests {
             begun,
             loaded: Some(begun + 1.0),
             attempts,
-            unsaid: Vec::new(),
+            recovered: Vec::new(),
             plans: Vec::new(),
             incidents: Vec::new(),
             end: Some((until, ShiftEnd::Done)),

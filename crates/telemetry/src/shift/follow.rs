@@ -6,7 +6,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use super::read::{ids, lines_of, live_of};
-use super::unsaid::hear_others;
+use super::recovered::recover_attempts;
 use super::{Shift, shifts_folder};
 
 /// Reads the journals of a run again and again, each time only what is new in them.
@@ -53,7 +53,7 @@ impl Follower {
             }
         }
         let known = self.known.values_mut();
-        hear_others(known.filter_map(|known| known.shift.as_mut()));
+        recover_attempts(known.filter_map(|known| known.shift.as_mut()));
         Ok(())
     }
 

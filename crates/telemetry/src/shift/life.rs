@@ -70,7 +70,7 @@ mod tests {
             begun: 0.0,
             loaded: None,
             attempts: Vec::new(),
-            unsaid: Vec::new(),
+            recovered: Vec::new(),
             plans: Vec::new(),
             incidents: Vec::new(),
             end: None,

@@ -18,9 +18,9 @@ mod ledger;
 mod life;
 mod moment;
 mod read;
+mod recovered;
 #[cfg(test)]
 mod tests;
-mod unsaid;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -295,7 +295,7 @@ pub struct Shift {
     /// Attempts that have ended, in that order.
     pub attempts: Vec<Attempt>,
     /// Attempts that committed their shot, and whose program was killed before it could say so.
-    pub unsaid: Vec<Attempt>,
+    pub recovered: Vec<Attempt>,
     /// Attempts at plans that have ended, in that order.
     pub plans: Vec<PlanAttempt>,
     /// What else happened, each with its moment in seconds since 1970.
@@ -318,7 +318,7 @@ impl Shift {
     pub fn all_attempts(&self) -> Vec<Attempt> {
         let mut all = self.attempts.clone();
         let open = self.open_attempts().into_iter().map(|open| {
-            let said = self.unsaid.iter().find(|unsaid| unsaid.is(&open));
+            let said = self.recovered.iter().find(|recovered| recovered.is(&open));
             said.cloned().unwrap_or(open)
         });
         all.extend(open);
@@ -327,7 +327,7 @@ impl Shift {
 
     /// Attempts that made a shot.
     pub fn committed(&self) -> impl Iterator<Item = &Attempt> {
-        let all = self.attempts.iter().chain(&self.unsaid);
+        let all = self.attempts.iter().chain(&self.recovered);
         all.filter(|attempt| attempt.end == Some(AttemptEnd::Committed))
     }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::unsaid::hear_others;
+use super::recovered::recover_attempts;
 use super::{Entry, Line, Live, Own, Shift, shifts_folder};
 
 /// Reads all journals of the run folder `run`, in the order in which the shifts began. A line that
@@ -18,7 +18,7 @@ pub fn read_shifts(run: &Path) -> io::Result<Vec<Shift>> {
         shifts.extend(read_shift(run, &id)?);
     }
     shifts.sort_by(|one, two| one.begun.total_cmp(&two.begun).then(one.id.cmp(&two.id)));
-    hear_others(shifts.iter_mut());
+    recover_attempts(shifts.iter_mut());
     Ok(shifts)
 }
 
@@ -78,7 +78,7 @@ impl Shift {
             begun: first.at,
             loaded: None,
             attempts: Vec::new(),
-            unsaid: Vec::new(),
+            recovered: Vec::new(),
             plans: Vec::new(),
             incidents: Vec::new(),
             end: None,

@@ -7,20 +7,20 @@ use storyloom_story::StoryId;
 use super::{Attempt, Incident, Shift};
 use crate::AttemptEnd;
 
-/// Fills [`Shift::unsaid`] of all shifts of a run.
-pub(super) fn hear_others<'a>(shifts: impl Iterator<Item = &'a mut Shift>) {
+/// Fills [`Shift::recovered`] of all shifts of a run.
+pub(super) fn recover_attempts<'a>(shifts: impl Iterator<Item = &'a mut Shift>) {
     let mut shifts: Vec<&mut Shift> = shifts.collect();
-    let found = unsaid(shifts.iter().map(|shift| &**shift));
-    for (shift, unsaid) in shifts.iter_mut().zip(found) {
-        shift.unsaid = unsaid;
+    let found = recovered(shifts.iter().map(|shift| &**shift));
+    for (shift, recovered) in shifts.iter_mut().zip(found) {
+        shift.recovered = recovered;
     }
 }
 
 /// Of each of `shifts`, the attempts whose programs were killed between the record of their shot
-/// and the line in their journal ([`Shift::unsaid`]): the story went on after them, with another
+/// and the line in their journal ([`Shift::recovered`]): the story went on after them, with another
 /// shot or to its end, and nobody made their shot again. The shots of a story are made one after
 /// the other.
-fn unsaid<'a>(shifts: impl Iterator<Item = &'a Shift> + Clone) -> Vec<Vec<Attempt>> {
+fn recovered<'a>(shifts: impl Iterator<Item = &'a Shift> + Clone) -> Vec<Vec<Attempt>> {
     let mut result: Vec<Vec<Attempt>> = Vec::new();
     let mut open: HashMap<StoryId, Vec<Open>> = HashMap::new();
     for (place, shift) in shifts.clone().enumerate() {
@@ -120,7 +120,7 @@ mod tests {
             begun: 0.0,
             loaded: Some(0.0),
             attempts: Vec::new(),
-            unsaid: Vec::new(),
+            recovered: Vec::new(),
             plans: Vec::new(),
             incidents: Vec::new(),
             end: None,
@@ -142,7 +142,7 @@ mod tests {
     /// Expects that the first of `shifts` has made these shots without saying so.
     #[track_caller]
     fn expect(shifts: &[&Shift], made: &[u32]) {
-        let first = unsaid(shifts.iter().copied()).swap_remove(0);
+        let first = recovered(shifts.iter().copied()).swap_remove(0);
         let committed = |attempt: &Attempt| attempt.end == Some(AttemptEnd::Committed);
         assert!(first.iter().all(committed));
         let found: Vec<u32> = first.iter().map(|attempt| attempt.shot.shot).collect();

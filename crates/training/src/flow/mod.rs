@@ -18,7 +18,7 @@ use storyloom_nn::tch::{Device, Kind, Reduction, Tensor, no_grad};
 use storyloom_story::Seed;
 use storyloom_tinyworld::draws::Draws;
 
-use crate::ballot::Ballot;
+use crate::attribute_head::AttributeHead;
 use crate::error::Result;
 use crate::latents::{LatentCodec, Length, Pool};
 use crate::lora;
@@ -91,7 +91,7 @@ pub mod parts {
     /// The text encoder.
     pub const TEXT: &str = "text_encoder";
     /// What reads attributes from the words of the text encoder; trained along, and not shipped.
-    pub const BALLOT: &str = "ballot";
+    pub const ATTRIBUTE_HEAD: &str = "ballot";
 }
 
 /// The shapes of transformer and text encoder.
@@ -223,7 +223,8 @@ impl FlowStage {
                 device,
                 |weights| {
                     FlowModel::load(weights, &shape)?;
-                    Ballot::load(&weights.sub(parts::BALLOT), shape.text.d_model).map(drop)
+                    AttributeHead::load(&weights.sub(parts::ATTRIBUTE_HEAD), shape.text.d_model)
+                        .map(drop)
                 },
                 start_of,
             )?
@@ -358,10 +359,11 @@ struct Work {
 
 impl Work {
     /// The networks with the trained `weights`, and what reads captions where that is trained.
-    fn model(&self, weights: &Weights) -> Result<(FlowModel, Option<Ballot>)> {
+    fn model(&self, weights: &Weights) -> Result<(FlowModel, Option<AttributeHead>)> {
         if self.frozen.is_empty() {
-            let ballot = Ballot::load(&weights.sub(parts::BALLOT), self.shape.text.d_model)?;
-            return Ok((FlowModel::load(weights, &self.shape)?, Some(ballot)));
+            let head =
+                AttributeHead::load(&weights.sub(parts::ATTRIBUTE_HEAD), self.shape.text.d_model)?;
+            return Ok((FlowModel::load(weights, &self.shape)?, Some(head)));
         }
         let target = weights.target();
         if let Some(rank) = self.adapters {
@@ -381,7 +383,7 @@ impl Work {
     }
 
     fn loss(self, checkpoint: &Checkpoint) -> Result<Tensor> {
-        let (model, ballot) = self.model(&checkpoint.weights(plain_on(self.device)))?;
+        let (model, head) = self.model(&checkpoint.weights(plain_on(self.device)))?;
         let clean = self.batch.clean.f_to_device(self.device)?;
         let mut velocity = self.noise.f_sub(&clean)?;
         let noisy = self.noisy(&clean, &velocity, &self.sigmas)?;
@@ -393,9 +395,9 @@ impl Work {
         let positions = &self.batch.positions;
         let found = model.velocity(&self.hidden(&noisy)?, &self.sigmas, positions, &context)?;
         let loss = self.error(&found, &velocity)?;
-        Ok(match ballot {
-            Some(ballot) => {
-                let scores = ballot.scores(&words, Some(&self.tokens.mask))?;
+        Ok(match head {
+            Some(head) => {
+                let scores = head.scores(&words, Some(&self.tokens.mask))?;
                 let heard = self.batch.told.loss(&scores)?;
                 loss.f_add(&heard.f_mul_scalar(HEARD)?)?
             }

@@ -7,7 +7,7 @@ use storyloom_tinyworld::draws::Draws;
 use storyloom_tinyworld::{News, Scene, Story, caption};
 
 use super::FlowSettings;
-use crate::ballot::Answers;
+use crate::attribute_head::Answers;
 use crate::error::Result;
 use crate::latents::{Entry, Length};
 

@@ -111,7 +111,7 @@ mod tests {
     use storyloom_story::Seed;
 
     use super::*;
-    use crate::ballot::Answers;
+    use crate::attribute_head::Answers;
     use crate::flow::{Batch, FlowShape};
     use crate::preset::Preset;
     use crate::words::Words;

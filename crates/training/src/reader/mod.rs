@@ -16,7 +16,7 @@ use storyloom_nn::tch::{Device, Kind, Tensor, no_grad};
 use storyloom_story::RgbImage;
 use storyloom_tinyworld::Attribute;
 
-use crate::ballot;
+use crate::attribute_head;
 use crate::error::{Result, TrainError};
 use crate::params::{self, Tensors};
 
@@ -108,7 +108,7 @@ fn input(picture: &RgbImage) -> Result<Tensor> {
 /// Scores `[pictures, classes of all attributes]` as shares of each attribute's classes.
 pub(crate) fn shares(scores: &Tensor) -> Result<Vec<Reading>> {
     let mut columns = Vec::with_capacity(Attribute::ALL.len());
-    for scores in ballot::columns(scores)? {
+    for scores in attribute_head::columns(scores)? {
         let shares = scores.f_softmax(1, Kind::Float)?;
         columns.push(Vec::<Vec<f32>>::try_from(&shares.f_contiguous()?)?);
     }

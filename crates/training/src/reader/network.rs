@@ -1,4 +1,4 @@
-//! The network: convolutions down to squares of eight pixels, and a ballot among these.
+//! The network: convolutions down to squares of eight pixels, and a head among these.
 //!
 //! Things may stand anywhere. A last layer that knew every place by itself read 74 % of the markings
 //! after as many pictures.
@@ -7,7 +7,7 @@ use storyloom_nn::noise::{Stream, gaussian};
 use storyloom_nn::tch::{Device, Kind, Tensor};
 use storyloom_story::Seed;
 
-use crate::ballot::{self, Ballot};
+use crate::attribute_head::{self, AttributeHead};
 use crate::error::{Result, TrainError};
 use crate::params::Tensors;
 
@@ -73,7 +73,7 @@ pub fn layout() -> Vec<(String, Vec<i64>)> {
         layout.push((format!("norm{number}.weight"), vec![layer.outputs]));
         layout.push((format!("norm{number}.bias"), vec![layer.outputs]));
     }
-    layout.extend(ballot::layout(FEATURES).map(|(name, shape)| (name.to_owned(), shape)));
+    layout.extend(attribute_head::layout(FEATURES).map(|(name, shape)| (name.to_owned(), shape)));
     layout
 }
 
@@ -134,5 +134,5 @@ pub fn forward(weights: &Tensors, pictures: &Tensor) -> Result<Tensor> {
     }
     // [pictures, squares, channels]
     let squares = x.f_flatten(2, -1)?.f_transpose(1, 2)?;
-    Ballot::of(|name| weights[name].shallow_clone()).scores(&squares, None)
+    AttributeHead::of(|name| weights[name].shallow_clone()).scores(&squares, None)
 }

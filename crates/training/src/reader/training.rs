@@ -13,7 +13,7 @@ use storyloom_tinyworld::{Sample, Split};
 
 use super::accuracy::{Accuracy, measure};
 use super::{Reader, input, network};
-use crate::ballot::Answers;
+use crate::attribute_head::Answers;
 use crate::clips::picture;
 use crate::error::Result;
 use crate::json;

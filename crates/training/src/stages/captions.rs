@@ -2,7 +2,7 @@
 //!
 //! In the published models the text encoder comes trained; ours starts from nothing. What it is told
 //! by pictures alone does not bind colours to things in any time that we have, and words are cheap: the
-//! attributes of a scene are read from its caption by a [`Ballot`], which is left behind.
+//! attributes of a scene are read from its caption by a [`AttributeHead`], which is left behind.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use storyloom_tinyworld::draws::Draws;
 use storyloom_tinyworld::{News, Sample, Scene, Split, caption};
 
 use super::Opened;
-use crate::ballot::{Answers, Ballot};
+use crate::attribute_head::{Answers, AttributeHead};
 use crate::error::Result;
 use crate::flow::{parts, start_of};
 use crate::params::{Params, Tensors, checkpoint_of};
@@ -78,17 +78,17 @@ impl CaptionStage {
     }
 }
 
-/// Text encoder and ballot.
+/// Text encoder and head.
 struct Listener {
     text: Umt5Encoder,
-    ballot: Ballot,
+    head: AttributeHead,
 }
 
 impl Listener {
     fn load(weights: &Weights, config: &Umt5Config) -> storyloom_nn::Result<Self> {
         Ok(Self {
             text: Umt5Encoder::load(&weights.sub(parts::TEXT), config.clone())?,
-            ballot: Ballot::load(&weights.sub(parts::BALLOT), config.d_model)?,
+            head: AttributeHead::load(&weights.sub(parts::ATTRIBUTE_HEAD), config.d_model)?,
         })
     }
 
@@ -103,7 +103,7 @@ impl Listener {
     /// Scores `[captions, classes]`.
     fn scores(&self, tokens: &Tokens) -> Result<Tensor> {
         let words = self.text.forward(&tokens.ids, Some(&tokens.mask))?;
-        self.ballot.scores(&words, Some(&tokens.mask))
+        self.head.scores(&words, Some(&tokens.mask))
     }
 }
 

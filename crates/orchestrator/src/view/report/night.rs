@@ -309,7 +309,7 @@ mod tests {
             begun: START + begun,
             loaded: Some(START + begun + 1.0),
             attempts: Vec::new(),
-            unsaid: Vec::new(),
+            recovered: Vec::new(),
             plans: Vec::new(),
             incidents: Vec::new(),
             end: end.map(|how| (START + until, how)),

@@ -198,7 +198,7 @@ mod tests {
             begun: 0.0,
             loaded: Some(0.0),
             attempts,
-            unsaid: Vec::new(),
+            recovered: Vec::new(),
             plans: Vec::new(),
             incidents: Vec::new(),
             end: None,
