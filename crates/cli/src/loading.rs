@@ -127,7 +127,7 @@ impl State {
         let mut stage = self.lock();
         while !stage.is_over {
             if ending.is_due() {
-                // With the lock in hand: whoever has loaded meanwhile begins nothing.
+                // With the lock in hand: a rank that has loaded meanwhile begins nothing.
                 ending.end(stage.shift.as_deref());
             }
             let waited = self.loaded.wait_timeout(stage, PAUSE);

@@ -67,7 +67,7 @@ impl Meter {
         }
         let paths = storymem_paths(engine.models(), None);
         let folder = component_folder(paths.shared(), "tokenizer");
-        // Nothing is cut here. Why it cannot be opened is told by whoever loads the checkpoint.
+        // Nothing is cut here. Why it cannot be opened is told by the code that loads the checkpoint.
         let tokenizer = PromptTokenizer::open(&folder, usize::MAX);
         Some(tokenizer.map_or(Self::Estimate, |tokenizer| Self::Exact(Box::new(tokenizer))))
     }

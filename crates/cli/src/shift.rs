@@ -1,4 +1,4 @@
-//! What a leader tells those who look on: its journal, its metrics, its pages.
+//! What a leader reports to operators: its journal, its metrics, its pages.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -31,7 +31,7 @@ use crate::exit::{Exit, Failure};
 use crate::ranks::OwnRank;
 use crate::world::Place;
 
-/// The life of a leader, for those who look on.
+/// The life of a leader, as operators see it.
 #[derive(Debug)]
 pub struct Shift {
     journal: Arc<Journal>,

@@ -21,7 +21,7 @@ pub const LOCAL_INDEX: &str = "set memory.path to a folder on a local disk";
 ///
 /// # Errors
 /// It cannot do what a run needs, or would take two of the stories for one. What only a full disk or a
-/// lost server explains is left to whoever writes there first.
+/// lost server explains is left to the code that writes there first.
 pub fn check(out: &Path, input: &Input, has_own_index: bool) -> Result<(), Failure> {
     let refuse = |reason: String| Failure::new(Exit::Storage, reason);
     match probe(&Disk, &nearest_folder(out)) {

@@ -27,7 +27,7 @@ pub struct Place {
     pub name: String,
     layout: Layout,
     /// How long ranks wait for each other.
-    patience: Duration,
+    collective_timeout: Duration,
 }
 
 /// Time that the first rank has to say what all would say: launchers end the others, and throw
@@ -53,7 +53,7 @@ pub fn setup(error: CommError) -> Failure {
 /// # Errors
 /// The world does not come together, or the topology does not fit it or the model.
 pub fn join(config: &WorldConfig) -> Result<Place, Failure> {
-    let patience = config.options.patience;
+    let collective_timeout = config.options.collective_timeout;
     let world = World::join(config.options).map_err(setup)?;
     let found = world.found();
     let (rank, size) = (found.rank, found.size);
@@ -103,7 +103,7 @@ pub fn join(config: &WorldConfig) -> Result<Place, Failure> {
         name: name(&world)?,
         world,
         layout,
-        patience,
+        collective_timeout,
     })
 }
 
@@ -250,7 +250,7 @@ impl Place {
         Ok(mine.to_owned())
     }
 
-    /// Threads for the arithmetic of this rank: as many as were `asked` for, or its share of the cores.
+    /// Threads for the arithmetic of this rank: `asked`, or its share of the cores.
     pub fn threads(&self, asked: u32) -> Option<i32> {
         let found = self.world.found();
         match i32::try_from(asked) {
@@ -317,7 +317,7 @@ impl Place {
 struct Ending<'a> {
     group: &'a Group,
     stop: &'a StopFlag,
-    patience: Duration,
+    collective_timeout: Duration,
     /// When this program was first seen to be asked to stop.
     asked: Cell<Option<Instant>>,
 }
@@ -327,7 +327,7 @@ impl<'a> Ending<'a> {
         Self {
             group: place.world.group(),
             stop,
-            patience: place.patience,
+            collective_timeout: place.collective_timeout,
             asked: Cell::new(None),
         }
     }
@@ -339,14 +339,14 @@ impl<'a> Ending<'a> {
         }
         let asked = self.asked.get().unwrap_or_else(Instant::now);
         self.asked.set(Some(asked));
-        asked.elapsed() > self.patience
+        asked.elapsed() > self.collective_timeout
     }
 
     /// The next message of a rank.
     fn hear(&self, from: usize) -> Result<Vec<u8>, Failure> {
         let heard = self.group.receive_unless(from, &|| self.is_over());
         heard.map_err(setup)?.ok_or_else(|| {
-            let seconds = self.patience.as_secs();
+            let seconds = self.collective_timeout.as_secs();
             let message = format!(
                 "rank {from} has not stopped within {seconds} s (topology.collective_timeout); run the same \
                  command again"

@@ -44,9 +44,9 @@ impl Peers {
     }
 
     /// The same with their GPUs, of which this rank's is number `device`. All members call it.
-    fn on_gpu(mut self, device: usize, patience: Duration) -> Self {
+    fn on_gpu(mut self, device: usize, collective_timeout: Duration) -> Self {
         if let Some(group) = &self.0 {
-            match NcclGroup::new(group, device, patience) {
+            match NcclGroup::new(group, device, collective_timeout) {
                 Ok(nccl) => self.1 = Some(Arc::new(nccl)),
                 Err(error) => {
                     tracing::warn!(
@@ -60,9 +60,9 @@ impl Peers {
     }
 
     /// The same with the ranks' GPUs, where tensors are on these. All members call it.
-    pub fn on_device(self, device: Device, patience: Duration) -> Self {
+    pub fn on_device(self, device: Device, collective_timeout: Duration) -> Self {
         match device {
-            Device::Cuda(device) => self.on_gpu(device, patience),
+            Device::Cuda(device) => self.on_gpu(device, collective_timeout),
             _ => self,
         }
     }
@@ -315,10 +315,10 @@ pub struct Shard {
 
 impl Shard {
     /// The same with the ranks' GPUs, where tensors are on these. All ranks of the denoiser call it.
-    pub fn on_device(self, device: Device, patience: Duration) -> Self {
+    pub fn on_device(self, device: Device, collective_timeout: Duration) -> Self {
         Self {
-            tensor: self.tensor.on_device(device, patience),
-            sequence: self.sequence.on_device(device, patience),
+            tensor: self.tensor.on_device(device, collective_timeout),
+            sequence: self.sequence.on_device(device, collective_timeout),
         }
     }
 

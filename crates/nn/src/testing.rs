@@ -107,9 +107,9 @@ pub fn st_bench() -> Option<PathBuf> {
 
 /// What each rank of a world of threads makes of its end of it.
 pub fn on_ranks<T: Send>(size: usize, role: impl Fn(Group) -> T + Sync) -> Vec<T> {
-    let patience = std::time::Duration::from_secs(120);
+    let collective_timeout = std::time::Duration::from_secs(120);
     std::thread::scope(|scope| {
-        let ranks: Vec<_> = storyloom_parallel::threads::world(size, patience)
+        let ranks: Vec<_> = storyloom_parallel::threads::world(size, collective_timeout)
             .into_iter()
             .map(|group| scope.spawn(|| role(group)))
             .collect();

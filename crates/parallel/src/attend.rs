@@ -23,9 +23,12 @@ const LAUNCHER_IS_GONE: Duration = Duration::from_secs(2);
 /// Listens where the ranks meet, as the first of them.
 ///
 /// # Errors
-/// No port can be had: for good, or while others hold them, which may pass.
-pub(crate) fn hold(meeting: &Meeting, patience: Duration) -> Result<TcpListener, CommError> {
-    let deadline = Instant::now() + patience;
+/// No port can be had: for good, or while others hold them, which is transient.
+pub(crate) fn hold(
+    meeting: &Meeting,
+    collective_timeout: Duration,
+) -> Result<TcpListener, CommError> {
+    let deadline = Instant::now() + collective_timeout;
     loop {
         let error = match first_port(meeting) {
             Ok(listener) => return Ok(listener),
@@ -73,10 +76,10 @@ fn first_port(meeting: &Meeting) -> io::Result<TcpListener> {
 pub(crate) fn attend(
     meeting: &Meeting,
     me: &Greeting,
-    patience: Duration,
+    collective_timeout: Duration,
 ) -> Result<Vec<SocketAddr>, CommError> {
     let begun = Instant::now();
-    let deadline = begun + patience;
+    let deadline = begun + collective_timeout;
     let mut last = Attempt::default();
     let mut heard = begun;
     let mut is_told = false;
@@ -88,7 +91,7 @@ pub(crate) fn attend(
         for &port in &meeting.ports {
             for address in last.addresses(meeting, port) {
                 if let Some((stream, conversation)) = last.greet(address, meeting, me)? {
-                    return wait_for_all(&stream, &conversation, meeting, me, patience);
+                    return wait_for_all(&stream, &conversation, meeting, me, collective_timeout);
                 }
             }
         }
@@ -109,7 +112,7 @@ pub(crate) fn attend(
         "rank {} of {} waited {} s for {who} at {}: {}; see what it says, then start the run again",
         me.rank,
         me.size,
-        patience.as_secs(),
+        collective_timeout.as_secs(),
         meeting.place(),
         last.reason
     )))
@@ -178,7 +181,7 @@ impl Attempt {
 
 /// What comes of a greeting.
 pub(crate) enum Introduced {
-    /// The rank belongs there, and so does whoever it called; with the keys of the connection, where it
+    /// The rank belongs there, and so does the rank that it called; with the keys of the connection, where it
     /// is encrypted.
     Welcome(Conversation, Option<Seal>),
     /// It does not.
@@ -278,7 +281,7 @@ fn wait_for_all(
     conversation: &Conversation,
     meeting: &Meeting,
     me: &Greeting,
-    patience: Duration,
+    collective_timeout: Duration,
 ) -> Result<Vec<SocketAddr>, CommError> {
     let place = meeting.place();
     let ended = |error: io::Error| {
@@ -286,7 +289,7 @@ fn wait_for_all(
         let reason = match error.kind() {
             io::ErrorKind::TimedOut => format!(
                 "rank {rank} waited {} s at {place}, and not all ranks came; start the run again",
-                patience.as_secs()
+                collective_timeout.as_secs()
             ),
             _ => format!(
                 "the rendezvous at {place} ended before all ranks were there; start the run again"
@@ -295,7 +298,7 @@ fn wait_for_all(
         CommError::Absent(reason)
     };
     let there = stream.peer_addr().map_err(ended)?.ip();
-    let deadline = Instant::now() + patience + GRACE;
+    let deadline = Instant::now() + collective_timeout + GRACE;
     let is_genuine =
         |list: &str, proof: &str| conversation.is_proof(Claim::Said(list.as_bytes()), proof);
     match frame::read(stream, LONGEST_LIST, deadline).map_err(ended)? {

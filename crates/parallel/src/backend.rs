@@ -36,8 +36,8 @@ pub(crate) trait Backend: Debug + Send + Sync {
     /// A message of any length. `Ok` when the buffer may be used again, which may be before the
     /// other end asks for it.
     fn send(&self, to: usize, message: &[u8]) -> Result<()>;
-    /// `patience` of `None` waits as long as the other end lives.
-    fn receive(&self, from: usize, patience: Option<Duration>) -> Result<Vec<u8>>;
+    /// `collective_timeout` of `None` waits as long as the other end lives.
+    fn receive(&self, from: usize, collective_timeout: Option<Duration>) -> Result<Vec<u8>>;
     /// Whether a rank may still say something; always true where that is not known.
     fn lives(&self, _member: usize) -> bool {
         true

@@ -34,8 +34,9 @@ pub(crate) struct Greeting {
     pub(crate) rank: usize,
     /// The port at which it listens.
     pub(crate) port: u16,
-    /// Seconds that it gives the others to come.
-    pub(crate) patience: u64,
+    /// Seconds that it gives the others to come. The name on the wire is that of protocol 2.
+    #[serde(rename = "patience")]
+    pub(crate) collective_timeout: u64,
     /// A number that no other greeting has. Protocol 2 had none.
     #[serde(default)]
     pub(crate) nonce: String,
@@ -82,7 +83,7 @@ pub(crate) enum Message {
         /// That it is from who said welcome.
         proof: String,
     },
-    /// These ranks did not come within so many seconds.
+    /// These ranks did not come within this number of seconds.
     Missing {
         /// The ranks.
         ranks: Vec<usize>,
@@ -168,7 +169,7 @@ mod tests {
 
     fn greeting() -> impl Strategy<Value = Message> {
         let numbers = (any::<u32>(), any::<u32>(), any::<u16>(), any::<u32>());
-        (".{0,40}", numbers).prop_map(|(nonce, (size, rank, port, patience))| {
+        (".{0,40}", numbers).prop_map(|(nonce, (size, rank, port, collective_timeout))| {
             Message::Greeting(Greeting {
                 version: VERSION.to_owned(),
                 world: String::new(),
@@ -176,7 +177,7 @@ mod tests {
                 size: size as usize,
                 rank: rank as usize,
                 port,
-                patience: patience.into(),
+                collective_timeout: collective_timeout.into(),
                 encryption: Encryption::Noise,
             })
         })

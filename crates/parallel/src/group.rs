@@ -29,7 +29,7 @@ pub fn collective_stats() -> CollectiveStats {
 }
 
 /// The first error of a group's collectives. Its ranks are at different calls then, so that every
-/// later one fails with it at once: one rank that hangs costs a world the patience once, however many
+/// later one fails with it at once: one rank that hangs costs a world the collective_timeout once, however many
 /// stories are under way.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Failure(Arc<OnceLock<CommError>>);
@@ -172,10 +172,10 @@ impl Group {
         self.backend.send(to, message)
     }
 
-    /// The next message from rank `from`. `patience` of `None` waits as long as that rank lives.
-    pub fn receive(&self, from: usize, patience: Option<Duration>) -> Result<Vec<u8>> {
+    /// The next message from rank `from`. `collective_timeout` of `None` waits as long as that rank lives.
+    pub fn receive(&self, from: usize, collective_timeout: Option<Duration>) -> Result<Vec<u8>> {
         self.check_rank("receive", from)?;
-        self.backend.receive(from, patience)
+        self.backend.receive(from, collective_timeout)
     }
 
     /// The next message from rank `from`, as long as that rank lives and `give_up` says no: it is asked

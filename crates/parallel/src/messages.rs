@@ -24,7 +24,7 @@ pub(crate) struct MessageGroup {
     rank: usize,
     place: Place,
     channel: u64,
-    patience: Duration,
+    collective_timeout: Duration,
     calls: Arc<AtomicU64>,
 }
 
@@ -40,7 +40,7 @@ impl MessageGroup {
         transport: Arc<dyn Transport>,
         rank: usize,
         size: usize,
-        patience: Duration,
+        collective_timeout: Duration,
     ) -> Self {
         Self {
             transport,
@@ -50,7 +50,7 @@ impl MessageGroup {
                 members: (0..size).collect(),
             },
             channel: 0,
-            patience,
+            collective_timeout,
             calls: Arc::default(),
         }
     }
@@ -84,7 +84,7 @@ impl MessageGroup {
         call: &Call,
         length: impl Fn(usize) -> usize,
     ) -> Result<Vec<(usize, Vec<u8>)>> {
-        let deadline = Instant::now() + self.patience;
+        let deadline = Instant::now() + self.collective_timeout;
         let mut collected = Vec::with_capacity(self.size());
         for member in self.others() {
             let payload = self.take(call, member, length(member), deadline);
@@ -115,7 +115,7 @@ impl MessageGroup {
             }
             Ok(message) => Ok(message.payload),
             Err(Missing::Gone(why)) => Err(self.gone(call, member, why)),
-            Err(Missing::Late) => Err(self.place.late(call, &[member], self.patience)),
+            Err(Missing::Late) => Err(self.place.late(call, &[member], self.collective_timeout)),
         }
     }
 
@@ -124,7 +124,8 @@ impl MessageGroup {
         match why {
             Parting::Ended => self.place.lost(call, &[member]),
             Parting::Silent(silence) => {
-                self.place.late(call, &[member], silence.min(self.patience))
+                self.place
+                    .late(call, &[member], silence.min(self.collective_timeout))
             }
             Parting::Broken(reason) => CommError::Backend {
                 operation: call.to_string(),
@@ -146,7 +147,7 @@ impl MessageGroup {
                     || member > first && !mailbox.has(self.place.members[member], self.channel)
             })
             .collect();
-        self.place.late(call, &missing, self.patience)
+        self.place.late(call, &missing, self.collective_timeout)
     }
 
     /// Sends `chunk(n)` to each other rank `n` and receives theirs, `length(n)` bytes.
@@ -266,7 +267,12 @@ impl Backend for MessageGroup {
             }
             return Ok(());
         }
-        let payload = self.take(&call, root, data.len(), Instant::now() + self.patience)?;
+        let payload = self.take(
+            &call,
+            root,
+            data.len(),
+            Instant::now() + self.collective_timeout,
+        )?;
         data.copy_from_slice(&payload);
         Ok(())
     }
@@ -281,9 +287,10 @@ impl Backend for MessageGroup {
         self.post(call, to, self.channel ^ POST, message.to_vec())
     }
 
-    fn receive(&self, from: usize, patience: Option<Duration>) -> Result<Vec<u8>> {
+    fn receive(&self, from: usize, collective_timeout: Option<Duration>) -> Result<Vec<u8>> {
         let call = Call::new(Kind::Message, Dtype::Bytes, 0);
-        let deadline = patience.map(|patience| Instant::now() + patience);
+        let deadline =
+            collective_timeout.map(|collective_timeout| Instant::now() + collective_timeout);
         let channel = self.channel ^ POST;
         let taken = self
             .transport
@@ -295,7 +302,7 @@ impl Backend for MessageGroup {
             Err(Missing::Late) => {
                 Err(self
                     .place
-                    .late(&call, &[from], patience.unwrap_or_default()))
+                    .late(&call, &[from], collective_timeout.unwrap_or_default()))
             }
         }
     }
@@ -334,7 +341,7 @@ impl Backend for MessageGroup {
                 members: world,
             },
             channel,
-            patience: self.patience,
+            collective_timeout: self.collective_timeout,
             calls: Arc::default(),
         }))
     }

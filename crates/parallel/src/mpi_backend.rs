@@ -1,7 +1,7 @@
 //! Groups over MPI, through its C interface: `mpi`'s safe calls drop the error codes.
 //!
 //! All calls are made under one lock, so that the library needs to support only one thread at a
-//! time, and whoever waits gives the lock back between two looks. A collective first exchanges
+//! time, and a thread that waits gives the lock back between two looks. A collective first exchanges
 //! what each rank is about to call. That costs a few microseconds and brings two things: a rank
 //! that is late or at something else is named, and the blocking call that follows is only made
 //! when all ranks are there.
@@ -49,7 +49,7 @@ impl Drop for Library {
 }
 
 /// Starts MPI and joins its world.
-pub(crate) fn start(patience: Duration) -> Result<(Library, Group, Found)> {
+pub(crate) fn start(collective_timeout: Duration) -> Result<(Library, Group, Found)> {
     let wanted = mpi::Threading::Serialized;
     let (universe, threading) = mpi::initialize_with_threading(wanted)
         .ok_or_else(|| CommError::Setup("MPI was started before".to_owned()))?;
@@ -83,7 +83,7 @@ pub(crate) fn start(patience: Duration) -> Result<(Library, Group, Found)> {
             members: (0..comm.size).collect(),
         },
         comm: Arc::new(comm),
-        patience,
+        collective_timeout,
         calls: Arc::default(),
         own: Arc::default(),
     };
@@ -207,12 +207,12 @@ impl Comm {
 
 /// Looks again and again, less often with time: a rank that waits must not keep others from the
 /// processor, and one that waits for a microsecond must not sleep.
-struct Patience {
+struct Backoff {
     began: Instant,
     looks: u32,
 }
 
-impl Patience {
+impl Backoff {
     fn new() -> Self {
         Self {
             began: Instant::now(),
@@ -319,9 +319,9 @@ impl Drop for Transfer {
 /// Finishes all transfers or names the peers of those that are late.
 fn finish(
     transfers: &mut [Transfer],
-    patience: Option<Duration>,
+    collective_timeout: Option<Duration>,
 ) -> Result<Result<(), Vec<usize>>> {
-    let mut rest = Patience::new();
+    let mut rest = Backoff::new();
     loop {
         let mut open = Vec::new();
         {
@@ -336,7 +336,7 @@ fn finish(
             return Ok(Ok(()));
         }
         let waited = rest.rest();
-        if patience.is_some_and(|patience| waited > patience) {
+        if collective_timeout.is_some_and(|collective_timeout| waited > collective_timeout) {
             open.sort_unstable();
             open.dedup();
             return Ok(Err(open));
@@ -349,7 +349,7 @@ fn finish(
 struct MpiGroup {
     comm: Arc<Comm>,
     place: Place,
-    patience: Duration,
+    collective_timeout: Duration,
     calls: Arc<AtomicU64>,
     /// Messages to oneself, which MPICH does not show to a probe.
     own: Arc<Mutex<VecDeque<Vec<u8>>>>,
@@ -395,8 +395,8 @@ impl MpiGroup {
             }
             transfers
         };
-        finish(&mut calls, Some(self.patience))?
-            .map_err(|missing| self.place.late(&call, &missing, self.patience))?;
+        finish(&mut calls, Some(self.collective_timeout))?
+            .map_err(|missing| self.place.late(&call, &missing, self.collective_timeout))?;
         for theirs in &calls[..self.comm.size - 1] {
             let found = theirs.buffer.first_chunk().and_then(Call::from_bytes);
             if found != Some(call) {
@@ -566,12 +566,12 @@ impl Backend for MpiGroup {
             Transfer::send(&self.comm, to, tag::MESSAGE, message.to_vec())?
         };
         let call = Call::new(Kind::Message, Dtype::Bytes, message.len());
-        finish(&mut [transfer], Some(self.patience))?
-            .map_err(|missing| self.place.late(&call, &missing, self.patience))
+        finish(&mut [transfer], Some(self.collective_timeout))?
+            .map_err(|missing| self.place.late(&call, &missing, self.collective_timeout))
     }
 
-    fn receive(&self, from: usize, patience: Option<Duration>) -> Result<Vec<u8>> {
-        let mut rest = Patience::new();
+    fn receive(&self, from: usize, collective_timeout: Option<Duration>) -> Result<Vec<u8>> {
+        let mut rest = Backoff::new();
         loop {
             let found = if from == self.comm.rank {
                 self.own().pop_front()
@@ -582,9 +582,11 @@ impl Backend for MpiGroup {
                 return Ok(message);
             }
             let waited = rest.rest();
-            if let Some(patience) = patience.filter(|&patience| waited > patience) {
+            if let Some(collective_timeout) =
+                collective_timeout.filter(|&collective_timeout| waited > collective_timeout)
+            {
                 let call = Call::new(Kind::Message, Dtype::Bytes, 0);
-                return Err(self.place.late(&call, &[from], patience));
+                return Err(self.place.late(&call, &[from], collective_timeout));
             }
         }
     }
@@ -644,7 +646,7 @@ impl Backend for MpiGroup {
                 group: format!("{world:?}"),
                 members: world,
             },
-            patience: self.patience,
+            collective_timeout: self.collective_timeout,
             calls: Arc::default(),
             own: Arc::default(),
         }))
@@ -706,8 +708,11 @@ struct MpiExchange {
 impl PendingExchange for MpiExchange {
     fn wait(mut self: Box<Self>) -> Result<Vec<Vec<u8>>> {
         let group = &self.group;
-        finish(&mut self.transfers, Some(group.patience))?
-            .map_err(|missing| group.place.late(&self.call, &missing, group.patience))?;
+        finish(&mut self.transfers, Some(group.collective_timeout))?.map_err(|missing| {
+            group
+                .place
+                .late(&self.call, &missing, group.collective_timeout)
+        })?;
         let mut all = vec![Vec::new(); group.comm.size];
         for theirs in self.transfers.drain(..).take(group.comm.size - 1) {
             let mut theirs = theirs;

@@ -1,6 +1,6 @@
-//! Proof that two who meet know the same secret, without telling it to whoever listens.
+//! Proof that two who meet know the same secret, without telling it to anyone who listens.
 //!
-//! A rank greets with a random number; whoever it calls answers with another. Both then send a keyed
+//! A rank greets with a random number; the rank that it calls answers with another. Both then send a keyed
 //! hash over the whole greeting and both numbers, which nobody can make, or use a second time, who does
 //! not know the secret. Rank, port and size of the world are part of the greeting.
 
@@ -27,7 +27,7 @@ pub(crate) fn nonce() -> io::Result<String> {
 pub(crate) enum Claim<'a> {
     /// The caller is the rank of its greeting.
     IsRank,
-    /// Whoever was called belongs to the same world.
+    /// Anyone who was called belongs to the same world.
     IsOfTheWorld,
     /// These bytes are from it.
     Said(&'a [u8]),

@@ -30,10 +30,10 @@ fn is_hurried() -> bool {
 }
 
 /// How long a rank may be silent.
-fn longest(patience: Duration, is_hurried: bool) -> Duration {
+fn longest(collective_timeout: Duration, is_hurried: bool) -> Duration {
     match is_hurried {
-        true => HURRIED.min(patience + MARGIN),
-        false => patience + MARGIN,
+        true => HURRIED.min(collective_timeout + MARGIN),
+        false => collective_timeout + MARGIN,
     }
 }
 
@@ -66,19 +66,19 @@ impl Silence {
 pub(crate) fn keep_watch(
     peers: &[Option<Arc<Connection>>],
     mailbox: &Mailbox,
-    patience: Duration,
+    collective_timeout: Duration,
     over: &Receiver<()>,
 ) {
     let mut silences = vec![Silence::default(); peers.len()];
     while over.recv_timeout(PULSE) == Err(RecvTimeoutError::Timeout) {
-        let longest = longest(patience, is_hurried());
+        let longest = longest(collective_timeout, is_hurried());
         for (rank, (peer, silence)) in peers.iter().zip(&mut silences).enumerate() {
             let Some(peer) = peer else { continue };
             peer.tell_to_live();
             silence.look(peer.heard());
             if silence.lasts() > longest {
                 mailbox.close(rank, Parting::Silent(silence.lasts()));
-                // Whoever writes to it or reads from it gets an error.
+                // Anyone who writes to it or reads from it gets an error.
                 peer.hang_up();
             }
         }
@@ -100,9 +100,9 @@ mod tests {
 
     #[test]
     fn who_was_asked_to_stop_waits_for_the_dead_no_more() {
-        let patience = Duration::from_secs(300);
-        assert!(longest(patience, false) > patience);
-        assert_eq!(longest(patience, true), HURRIED);
+        let collective_timeout = Duration::from_secs(300);
+        assert!(longest(collective_timeout, false) > collective_timeout);
+        assert_eq!(longest(collective_timeout, true), HURRIED);
         assert!(longest(Duration::from_secs(1), true) <= longest(Duration::from_secs(1), false));
     }
 }

@@ -133,7 +133,7 @@ impl Desk {
                     std::thread::sleep(PAUSE);
                 }
                 Err(error) => {
-                    // Whoever waits for calls is told; nobody waits any more if not.
+                    // Anyone who waits for calls is told; nobody waits any more if not.
                     let _ = self.heard.send(Err(error));
                     return;
                 }
@@ -204,7 +204,7 @@ fn is_passing(error: &io::Error) -> bool {
     )
 }
 
-/// This process or the system has no file or memory left for a connection, which may pass.
+/// This process or the system has no file or memory left for a connection, which is transient.
 fn is_shortage(error: &io::Error) -> bool {
     let code = error.raw_os_error();
     [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM]
@@ -271,7 +271,7 @@ mod tests {
     use std::io::{Read, Write};
 
     /// What takes longer has hung.
-    const PATIENCE: Duration = Duration::from_secs(60);
+    const TIMEOUT: Duration = Duration::from_secs(60);
 
     fn listener() -> TcpListener {
         TcpListener::bind("127.0.0.1:0").unwrap()
@@ -287,7 +287,7 @@ mod tests {
             size: 2,
             rank: 1,
             port: 1001,
-            patience: 60,
+            collective_timeout: 60,
             nonce: nonce().unwrap(),
             ..Greeting::default()
         }
@@ -297,7 +297,7 @@ mod tests {
     fn introduce(stream: &TcpStream, world: &str) -> Conversation {
         let me = greeting();
         frame::write(stream, &Message::Greeting(me.clone())).unwrap();
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let Message::Challenge(nonce) = frame::read(stream, 4096, deadline).unwrap() else {
             panic!("no challenge");
         };
@@ -314,7 +314,7 @@ mod tests {
         let strangers: Vec<_> = (0..3 * STRANGERS).map(|_| connect(&listener)).collect();
         let stream = connect(&listener);
         introduce(&stream, "secret");
-        let caller = reception.next(PATIENCE).unwrap().unwrap();
+        let caller = reception.next(TIMEOUT).unwrap().unwrap();
         assert_eq!((caller.greeting.rank, caller.greeting.port), (1, 1001));
         // Most of them have been sent away meanwhile, long before their time was over.
         let mut gone = strangers.iter().take(STRANGERS);
@@ -327,7 +327,7 @@ mod tests {
         let reception = Reception::open(&listener, "secret", 2).unwrap();
         let stream = connect(&listener);
         introduce(&stream, "guess");
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let answer = frame::read(&stream, 4096, deadline).unwrap();
         assert_eq!(answer, Message::Refused(Refusal::OtherWorld));
         // A proof that was heard elsewhere is none here.
@@ -338,7 +338,7 @@ mod tests {
         frame::write(&second, &Message::Proof(heard)).unwrap();
         let answer = frame::read(&second, 4096, deadline).unwrap();
         assert_eq!(answer, Message::Refused(Refusal::OtherWorld));
-        assert!(reception.next(PATIENCE).unwrap().is_some(), "the first");
+        assert!(reception.next(TIMEOUT).unwrap().is_some(), "the first");
         assert!(reception.next(Duration::ZERO).unwrap().is_none());
     }
 
@@ -365,7 +365,7 @@ mod tests {
         };
         let there = copy(rank.try_clone().unwrap(), calls.try_clone().unwrap());
         let back = copy(calls, rank);
-        let caller = reception.next(PATIENCE).unwrap().unwrap();
+        let caller = reception.next(TIMEOUT).unwrap().unwrap();
         client.join().unwrap();
         drop((caller, reception));
         for bytes in [there.join().unwrap(), back.join().unwrap()] {

@@ -104,11 +104,12 @@ impl<'a> Gathering<'a> {
             let Greeting {
                 rank,
                 port,
-                patience,
+                collective_timeout,
                 ..
             } = caller.greeting;
-            let patience = Duration::from_secs(patience.min(1 << 20));
-            self.deadline.get_or_insert(Instant::now() + patience);
+            let collective_timeout = Duration::from_secs(collective_timeout.min(1 << 20));
+            self.deadline
+                .get_or_insert(Instant::now() + collective_timeout);
             let encryption = caller.greeting.encryption;
             self.expected.encryption.get_or_insert(encryption);
             let address = SocketAddr::new(caller.peer.ip().to_canonical(), port);

@@ -11,7 +11,7 @@ use crate::frame::VERSION;
 use crate::meeting::{Holder, Meeting};
 
 /// What takes longer has hung.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 fn meeting(port: u16) -> Meeting {
     Meeting {
@@ -28,7 +28,7 @@ fn greeting(rank: usize, size: usize) -> Greeting {
         size,
         rank,
         port: 1000 + rank as u16,
-        patience: PATIENCE.as_secs(),
+        collective_timeout: TIMEOUT.as_secs(),
         ..Greeting::default()
     }
 }
@@ -36,7 +36,7 @@ fn greeting(rank: usize, size: usize) -> Greeting {
 /// A rank that is welcome and then says nothing more.
 fn introduced(at: &Meeting, me: &Greeting) -> TcpStream {
     let stream = TcpStream::connect(("127.0.0.1", at.ports[0])).unwrap();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     let answer = introduce(&stream, &at.world, me, deadline).unwrap();
     assert!(matches!(answer, Introduced::Welcome(..)));
     stream
@@ -73,7 +73,7 @@ fn gather_with<T>(
 /// Ranks that come one after the other, in this order; what each is told.
 fn come(at: &Meeting, greetings: &[Greeting]) -> Vec<Result<Vec<SocketAddr>, CommError>> {
     std::thread::scope(|scope| {
-        let come = |me| scope.spawn(move || attend(at, me, PATIENCE));
+        let come = |me| scope.spawn(move || attend(at, me, TIMEOUT));
         let ranks: Vec<_> = greetings.iter().map(come).collect();
         ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
     })
@@ -112,7 +112,7 @@ fn strangers_keep_nobody_waiting() {
 #[test]
 fn who_did_not_come_is_named_to_all() {
     let hurried = |rank| Greeting {
-        patience: 1,
+        collective_timeout: 1,
         ..greeting(rank, 4)
     };
     let (served, told) = gather(4, |at| come(at, &[hurried(0), hurried(2)]));
@@ -141,7 +141,7 @@ fn who_does_not_belong_is_told_why() {
     for (other, wanted) in others {
         let (served, told) = gather(2, |at| {
             let _first = introduced(at, &greeting(0, 2));
-            let refused = attend(at, &other, PATIENCE).unwrap_err();
+            let refused = attend(at, &other, TIMEOUT).unwrap_err();
             // The place is still there for who belongs to it.
             (refused, come(at, &[greeting(1, 2)]).remove(0))
         });
@@ -153,7 +153,7 @@ fn who_does_not_belong_is_told_why() {
     }
 }
 
-/// Whoever holds the place says which it is, or the first that comes where a launcher holds it.
+/// Anyone who holds the place says which it is, or the first that comes where a launcher holds it.
 #[test]
 fn who_encrypts_otherwise_is_sent_away_with_both_settings() {
     let me = |rank, encryption| Greeting {
@@ -167,7 +167,7 @@ fn who_encrypts_otherwise_is_sent_away_with_both_settings() {
         for held in [Some(mine), None] {
             let (served, told) = gather_with(held, 2, |at| {
                 let _first = introduced(at, &me(0, mine));
-                let refused = attend(at, &me(1, theirs), PATIENCE).unwrap_err();
+                let refused = attend(at, &me(1, theirs), TIMEOUT).unwrap_err();
                 (refused, come(at, &[me(1, mine)]).remove(0))
             });
             served.unwrap();
@@ -210,7 +210,7 @@ fn another_world_is_passed_by() {
                 ports: vec![taken, at.ports[0]],
                 ..at.clone()
             };
-            attend(&both, &greeting(0, 1), PATIENCE)
+            attend(&both, &greeting(0, 1), TIMEOUT)
         });
         served.unwrap();
         assert_eq!(told.unwrap().len(), 1);
@@ -229,7 +229,7 @@ fn the_first_rank_takes_the_first_free_port() {
         ports: ports.to_vec(),
         ..meeting(0)
     };
-    let held = hold(&both, PATIENCE).unwrap();
+    let held = hold(&both, TIMEOUT).unwrap();
     assert_eq!(held.local_addr().unwrap().port(), ports[1]);
     // All are taken: that may pass.
     let error = hold(&both, Duration::ZERO).unwrap_err();
@@ -259,10 +259,10 @@ fn a_launcher_that_is_gone_is_not_waited_for() {
     };
     drop(free);
     let began = Instant::now();
-    let error = attend(&at, &greeting(1, 2), PATIENCE).unwrap_err();
+    let error = attend(&at, &greeting(1, 2), TIMEOUT).unwrap_err();
     assert!(error.is_resumable());
     assert!(error.to_string().contains("launcher has ended"), "{error}");
-    assert!(began.elapsed() < PATIENCE);
+    assert!(began.elapsed() < TIMEOUT);
 }
 
 /// One letter now and then, and a hundred who say nothing.
@@ -300,7 +300,7 @@ fn earlier_versions_are_told_so() {
             ..greeting(0, 1)
         };
         frame::write(&old, &Message::Greeting(old_greeting)).unwrap();
-        let answer = frame::read(&old, 4096, Instant::now() + PATIENCE).unwrap();
+        let answer = frame::read(&old, 4096, Instant::now() + TIMEOUT).unwrap();
         (answer, come(at, &[greeting(0, 1)]).remove(0))
     });
     served.unwrap();
@@ -309,7 +309,7 @@ fn earlier_versions_are_told_so() {
     told.1.unwrap();
 }
 
-/// Whoever holds the port without knowing the secret learns nothing, and is not believed.
+/// Anyone who holds the port without knowing the secret learns nothing, and is not believed.
 #[test]
 fn who_squats_at_the_place_is_not_believed() {
     let squatter = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -318,7 +318,7 @@ fn who_squats_at_the_place_is_not_believed() {
         ..meeting(squatter.local_addr().unwrap().port())
     };
     let rank = std::thread::spawn(move || attend(&at, &greeting(1, 2), Duration::from_millis(300)));
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     let (stream, _) = squatter.accept().unwrap();
     let greeted = frame::read(&stream, 4096, deadline).unwrap();
     frame::write(&stream, &Message::Challenge("00".to_owned())).unwrap();

@@ -38,13 +38,13 @@ pub(crate) struct Address<'a> {
 
 impl Address<'_> {
     /// How this rank introduces itself.
-    fn greeting(&self, port: u16, patience: Duration) -> Greeting {
+    fn greeting(&self, port: u16, collective_timeout: Duration) -> Greeting {
         Greeting {
             version: VERSION.to_owned(),
             size: self.size,
             rank: self.rank,
             port,
-            patience: patience.as_secs(),
+            collective_timeout: collective_timeout.as_secs(),
             encryption: self.encryption,
             ..Greeting::default()
         }
@@ -58,15 +58,15 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// Attempts to be heard by a rank that is there: strangers may be in the way.
 const ATTEMPTS: usize = 5;
 
-/// How long ranks wait for each other at the beginning; `patience` is that of their collectives.
-pub(crate) fn gathering(patience: Duration) -> Duration {
-    patience.max(GATHERING)
+/// How long ranks wait for each other at the beginning; `collective_timeout` is that of their collectives.
+pub(crate) fn gathering(collective_timeout: Duration) -> Duration {
+    collective_timeout.max(GATHERING)
 }
 
-/// Joins the world that gathers at a meeting. `patience` is that of its collectives; to gather,
+/// Joins the world that gathers at a meeting. `collective_timeout` is that of its collectives; to gather,
 /// ranks have a minute at least.
-pub(crate) fn join(address: Address, patience: Duration) -> Result<Group, CommError> {
-    let gathering = gathering(patience);
+pub(crate) fn join(address: Address, collective_timeout: Duration) -> Result<Group, CommError> {
+    let gathering = gathering(collective_timeout);
     let failed = |error: io::Error| CommError::Setup(format!("connecting the world: {error}"));
     let Address { rank, size, .. } = address;
     let listener = listen(address.meeting).map_err(failed)?;
@@ -75,10 +75,10 @@ pub(crate) fn join(address: Address, patience: Duration) -> Result<Group, CommEr
     let addresses = attend(address.at, &me, gathering)?;
     let world = &address.meeting.world;
     let streams = connect(&listener, &addresses, (&me, world), gathering)?;
-    let transport = Sockets::start(rank, streams, patience).map_err(failed)?;
+    let transport = Sockets::start(rank, streams, collective_timeout).map_err(failed)?;
     let transport = Arc::new(transport);
     *WORLD.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&transport);
-    let group = MessageGroup::world(transport, rank, size, patience);
+    let group = MessageGroup::world(transport, rank, size, collective_timeout);
     Ok(Group::new(Box::new(group), "world"))
 }
 
@@ -87,7 +87,7 @@ fn listen(meeting: &Meeting) -> io::Result<TcpListener> {
     let local = meeting.is_local();
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for address in meeting.listening(0) {
-        // Whoever calls a place on loopback is seen to come from the first address there.
+        // Anyone who calls a place on loopback is seen to come from the first address there.
         let host: IpAddr = match (local, address) {
             (true, SocketAddr::V4(_)) => Ipv4Addr::LOCALHOST.into(),
             (true, SocketAddr::V6(_)) => Ipv6Addr::LOCALHOST.into(),
@@ -225,7 +225,7 @@ struct Pen {
 const BATCH: usize = 256 << 10;
 
 impl Connection {
-    fn new((stream, seal): Line, patience: Duration) -> io::Result<Self> {
+    fn new((stream, seal): Line, collective_timeout: Duration) -> io::Result<Self> {
         /// A connection on which nothing is said is looked after by the system as well.
         const IDLE: Duration = Duration::from_secs(15);
         const BETWEEN: Duration = Duration::from_secs(5);
@@ -238,7 +238,7 @@ impl Connection {
         let socket = SockRef::from(&stream);
         let alive = TcpKeepalive::new().with_time(IDLE).with_interval(BETWEEN);
         socket.set_tcp_keepalive(&alive)?;
-        socket.set_tcp_user_timeout(Some(patience.saturating_add(LATER)))?;
+        socket.set_tcp_user_timeout(Some(collective_timeout.saturating_add(LATER)))?;
         Ok(Self {
             stream,
             seal,
@@ -301,7 +301,7 @@ impl Connection {
         self.heard.load(Ordering::Relaxed)
     }
 
-    /// Ends the connection for whoever reads or writes.
+    /// Ends the connection for all that read or write.
     pub(crate) fn hang_up(&self) {
         // It may be at its end already.
         let _ = self.stream.shutdown(Shutdown::Both);
@@ -358,10 +358,14 @@ pub(crate) fn told() -> Option<i32> {
 impl Sockets {
     /// A thread per connection reads, so that two ranks may write to each other at once; one more
     /// watches over all.
-    fn start(rank: usize, streams: Vec<Option<Line>>, patience: Duration) -> io::Result<Self> {
+    fn start(
+        rank: usize,
+        streams: Vec<Option<Line>>,
+        collective_timeout: Duration,
+    ) -> io::Result<Self> {
         let mailbox = Arc::new(Mailbox::default());
         let connect = |stream: Option<Line>| {
-            let connection = stream.map(|stream| Connection::new(stream, patience));
+            let connection = stream.map(|stream| Connection::new(stream, collective_timeout));
             connection.transpose().map(|found| found.map(Arc::new))
         };
         let peers: Vec<_> = streams
@@ -385,7 +389,7 @@ impl Sockets {
         let (watched, told) = (Arc::clone(&peers), Arc::clone(&mailbox));
         std::thread::Builder::new()
             .name("ranks".to_owned())
-            .spawn(move || pulse::keep_watch(&watched, &told, patience, &is_over))?;
+            .spawn(move || pulse::keep_watch(&watched, &told, collective_timeout, &is_over))?;
         Ok(Self {
             rank,
             mailbox,

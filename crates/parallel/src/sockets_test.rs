@@ -9,7 +9,7 @@ use super::*;
 use crate::element::Reduction;
 
 /// What takes longer has hung.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Both ends of a connection.
 fn pair() -> (TcpStream, TcpStream) {
@@ -19,11 +19,11 @@ fn pair() -> (TcpStream, TcpStream) {
 }
 
 /// Rank `rank` of a world of two.
-fn end(rank: usize, stream: TcpStream, patience: Duration) -> Group {
+fn end(rank: usize, stream: TcpStream, collective_timeout: Duration) -> Group {
     let mut streams = vec![None, None];
     streams[1 - rank] = Some((stream, None));
-    let transport = Arc::new(Sockets::start(rank, streams, patience).unwrap());
-    let group = MessageGroup::world(transport, rank, 2, patience);
+    let transport = Arc::new(Sockets::start(rank, streams, collective_timeout).unwrap());
+    let group = MessageGroup::world(transport, rank, 2, collective_timeout);
     Group::new(Box::new(group), "world")
 }
 
@@ -31,7 +31,7 @@ fn end(rank: usize, stream: TcpStream, patience: Duration) -> Group {
 fn a_length_that_nobody_has_ends_the_world_and_nothing_else() {
     for length in [1 << 40, 1 << 62, u64::MAX] {
         let (here, mut there) = pair();
-        let group = end(0, here, PATIENCE);
+        let group = end(0, here, TIMEOUT);
         let mut call = Call::new(Kind::Message, Dtype::Bytes, 0);
         call.count = length;
         let mut header = wire::header(0, &call, 0);
@@ -50,8 +50,8 @@ fn a_length_that_nobody_has_ends_the_world_and_nothing_else() {
 #[test]
 fn a_buffer_of_another_length_is_a_disagreement() {
     let (here, there) = pair();
-    let group = end(0, here, PATIENCE);
-    let there = Connection::new((there, None), PATIENCE).unwrap();
+    let group = end(0, here, TIMEOUT);
+    let there = Connection::new((there, None), TIMEOUT).unwrap();
     let call = Call {
         sequence: 1,
         ..Call::new(Kind::Broadcast, Dtype::Bytes, 8)
@@ -78,12 +78,15 @@ fn a_rank_that_gives_no_sign_of_life_is_given_up() {
     );
 }
 
-/// A rank that works and says nothing is waited for, longer than the patience of all.
+/// A rank that works and says nothing is waited for, longer than the collective_timeout of all.
 #[test]
 fn a_rank_that_lives_is_waited_for() {
-    let patience = Duration::from_secs(2);
+    let collective_timeout = Duration::from_secs(2);
     let (here, there) = pair();
-    let (group, other) = (end(0, here, patience), end(1, there, patience));
+    let (group, other) = (
+        end(0, here, collective_timeout),
+        end(1, there, collective_timeout),
+    );
     let looks = Cell::new(0);
     let give_up = || looks.replace(looks.get() + 1) == 50;
     assert_eq!(group.receive_unless(1, &give_up).unwrap(), None);
@@ -130,8 +133,8 @@ fn world(size: usize, encryption: Encryption) -> Vec<Group> {
             scope.spawn(move || {
                 let me = greeting(rank, size, encryption);
                 let streams = connected(listener, lower, (&me, "w")).unwrap();
-                let transport = Arc::new(Sockets::start(rank, streams, PATIENCE).unwrap());
-                let group = MessageGroup::world(transport, rank, size, PATIENCE);
+                let transport = Arc::new(Sockets::start(rank, streams, TIMEOUT).unwrap());
+                let group = MessageGroup::world(transport, rank, size, TIMEOUT);
                 Group::new(Box::new(group), "world")
             })
         };
@@ -221,8 +224,8 @@ fn watched(encryption: Encryption) -> ([Group; 2], Between) {
             scope.spawn(move || {
                 let me = greeting(rank, 2, encryption);
                 let streams = connected(listener, lower, (&me, "w")).unwrap();
-                let transport = Arc::new(Sockets::start(rank, streams, PATIENCE).unwrap());
-                let group = MessageGroup::world(transport, rank, 2, PATIENCE);
+                let transport = Arc::new(Sockets::start(rank, streams, TIMEOUT).unwrap());
+                let group = MessageGroup::world(transport, rank, 2, TIMEOUT);
                 Group::new(Box::new(group), "world")
             })
         };
@@ -275,7 +278,7 @@ fn nobody_falls_back() {
         std::thread::scope(|scope| {
             let first = scope.spawn(|| {
                 let me = Greeting {
-                    patience: 1,
+                    collective_timeout: 1,
                     ..greeting(0, 2, mine)
                 };
                 connect(&listeners[0], &[], (&me, "w"), Duration::from_millis(1500))

@@ -9,15 +9,15 @@ use crate::messages::{MessageGroup, Transport};
 
 /// The ends of a world of `size` ranks, one for each thread.
 ///
-/// A call waits for `patience` before it gives up.
-pub fn world(size: usize, patience: Duration) -> Vec<Group> {
+/// A call waits for `collective_timeout` before it gives up.
+pub fn world(size: usize, collective_timeout: Duration) -> Vec<Group> {
     let mailboxes: Arc<[Mailbox]> = (0..size).map(|_| Mailbox::default()).collect();
     let end = |rank| {
         let transport = Arc::new(Threads {
             rank,
             mailboxes: Arc::clone(&mailboxes),
         });
-        let group = MessageGroup::world(transport, rank, size, patience);
+        let group = MessageGroup::world(transport, rank, size, collective_timeout);
         Group::new(Box::new(group), "world")
     };
     (0..size).map(end).collect()

@@ -10,7 +10,7 @@ use crate::error::LayoutError;
 /// What a config asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Plan {
-    /// Copies of the networks; `None`: as many as the world has room for.
+    /// Copies of the networks; `None`: all that the world has room for.
     pub replicas: Option<usize>,
     /// How the denoiser of a replica is divided.
     pub degrees: Degrees,

@@ -16,7 +16,7 @@ use crate::{attend, pulse, sockets, threads};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WorldOptions {
     /// How long a rank waits for the others in a collective.
-    pub patience: Duration,
+    pub collective_timeout: Duration,
     /// Whether ranks without MPI encrypt what they send each other.
     pub encryption: Encryption,
 }
@@ -24,7 +24,7 @@ pub struct WorldOptions {
 impl Default for WorldOptions {
     fn default() -> Self {
         Self {
-            patience: Duration::from_secs(300),
+            collective_timeout: Duration::from_secs(300),
             encryption: Encryption::None,
         }
     }
@@ -55,7 +55,7 @@ impl World {
             if options.encryption != Encryption::None {
                 return Err(not_by_mpi(found.rank));
             }
-            let (library, group, found) = crate::mpi_backend::start(options.patience)?;
+            let (library, group, found) = crate::mpi_backend::start(options.collective_timeout)?;
             return Ok(Self {
                 found,
                 group,
@@ -72,7 +72,7 @@ impl World {
             follow_parent(&found, &variable)?;
         }
         let group = match &found.rendezvous {
-            _ if found.size == 1 => alone(options.patience),
+            _ if found.size == 1 => alone(options.collective_timeout),
             Some(meeting) => meet(&found, meeting, options)?,
             None => return Err(no_meeting(&found, Build::OF_THIS)),
         };
@@ -88,7 +88,7 @@ impl World {
     pub fn alone() -> Self {
         Self {
             found: Found::alone(),
-            group: alone(WorldOptions::default().patience),
+            group: alone(WorldOptions::default().collective_timeout),
             #[cfg(feature = "mpi")]
             _library: None,
         }
@@ -111,7 +111,7 @@ impl World {
     }
 
     /// From now on, ranks of whom nothing is heard are given up within seconds while `ask` says that
-    /// this process was asked to stop, and not only after the patience of all. Only the first call
+    /// this process was asked to stop, and not only after the collective_timeout of all. Only the first call
     /// counts. Worlds of MPI are ended by their launcher.
     pub fn hurry_while(ask: impl Fn() -> bool + Send + Sync + 'static) {
         pulse::hurry_while(ask);
@@ -126,9 +126,9 @@ impl World {
     }
 }
 
-fn alone(patience: Duration) -> Group {
+fn alone(collective_timeout: Duration) -> Group {
     // `world(1)` has one end.
-    threads::world(1, patience).remove(0)
+    threads::world(1, collective_timeout).remove(0)
 }
 
 /// What this program was built with.
@@ -224,7 +224,7 @@ fn follow_parent(found: &Found, variable: discovery::Variables) -> Result<(), Co
 fn meet(found: &Found, meeting: &Meeting, options: WorldOptions) -> Result<Group, CommError> {
     let (rank, size) = (found.rank, found.size);
     let WorldOptions {
-        patience,
+        collective_timeout,
         encryption,
     } = options;
     let join = |at: &Meeting| {
@@ -235,12 +235,12 @@ fn meet(found: &Found, meeting: &Meeting, options: WorldOptions) -> Result<Group
             size,
             encryption,
         };
-        sockets::join(address, patience)
+        sockets::join(address, collective_timeout)
     };
     if rank > 0 || meeting.holder == Holder::Launcher {
         return join(meeting);
     }
-    let listener = attend::hold(meeting, sockets::gathering(patience))?;
+    let listener = attend::hold(meeting, sockets::gathering(collective_timeout))?;
     let own = own_meeting(meeting, &listener)?;
     let over = AtomicBool::new(false);
     let stop = || over.load(Ordering::Relaxed);
@@ -327,7 +327,7 @@ mod tests {
         follow(None).unwrap();
         let error = follow(Some(i32::MAX.to_string())).unwrap_err();
         assert!(error.is_resumable(), "{error}");
-        // The tests outlive whoever started them.
+        // The tests outlive the program that started them.
         rustix::process::set_parent_process_death_signal(None).unwrap();
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A manifest names files beside it or below it. Anything else is refused: absolute paths, `..`,
 //! links that lead outside, what is not a plain file, URLs of any kind, and files beyond their bound.
-//! Whoever runs the program may [widen](InputFolder::within) the folder, the manifest cannot. Nothing is
+//! Anyone who runs the program may [widen](InputFolder::within) the folder, the manifest cannot. Nothing is
 //! fetched from a network, nothing waits for the other end of a pipe, and what is refused is not read.
 
 use std::fs::{File, Metadata, OpenOptions};

@@ -138,7 +138,7 @@ impl ChatError {
         }
     }
 
-    /// Whoever asks has been told to stop.
+    /// Anyone who asks has been told to stop.
     pub(crate) fn stopped() -> Self {
         let message = "asked to stop before the model answered";
         Self::new(ErrorClass::Interrupted, message)
@@ -186,7 +186,7 @@ pub trait Chat: Send + Sync {
     /// Questions that it likes to work on at once.
     fn capacity(&self) -> usize;
 
-    /// Forgets that it could not be reached: whoever asks now has waited.
+    /// Forgets that it could not be reached: a caller that asks now has waited.
     fn try_anew(&self) {}
 
     /// Answers one question; called from several threads.

@@ -10,7 +10,7 @@ use storyloom_tinyworld::{Sample, Scene, Split, Story};
 
 use crate::error::{Result, TrainError};
 
-/// A piece of a clip: so many frames and pixels.
+/// A piece of a clip, in frames and pixels.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Window {
     /// Frames.

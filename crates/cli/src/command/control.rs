@@ -169,7 +169,7 @@ fn commit_times(out: &Path, begun: SystemTime) -> Result<Vec<f64>, Failure> {
     Ok(times)
 }
 
-/// Events in a second in each of so many windows of equal length, from the first to the last.
+/// Events in a second in each of `n` windows of equal length, from the first to the last.
 fn rates(times: &[f64], windows: usize) -> Vec<f64> {
     let (Some(first), Some(last)) = (times.first(), times.last()) else {
         return Vec::new();

@@ -33,7 +33,7 @@ pub struct Arguments {
     /// Manifest or briefs (JSONL, CSV or TSV), story script (.json), or folder of scripts.
     #[arg(long, value_name = "M")]
     manifest: PathBuf,
-    /// GPUs there are; without it as many as the topology of the config needs.
+    /// GPUs there are; without it the number that the topology of the config needs.
     #[arg(long, value_name = "N")]
     gpus: Option<usize>,
     /// Time there is, as in 8h, 90m, 1d12h or 300s: the layout that needs the fewest GPU-hours.

@@ -259,7 +259,7 @@ fn one_run(out: &Path, arguments: &Arguments, with: Option<&Told>) -> Result<Cos
     })
 }
 
-/// Everything that `storyloom run` tells those who look on.
+/// Everything that `storyloom run` reports to operators.
 fn begin(settings: &RunConfig, stop: &StopFlag) -> Result<Shift, Failure> {
     let mut config = Config::default();
     config.top.engine = EngineKind::Simulated;
@@ -268,7 +268,7 @@ fn begin(settings: &RunConfig, stop: &StopFlag) -> Result<Shift, Failure> {
     Shift::begin(&config, settings, &place, stop)
 }
 
-/// What those who look on have after some shots of small pictures.
+/// What operators see after some shots of small pictures.
 fn after_a_run(out: &Path, arguments: &Arguments) -> Result<Shift, Failure> {
     let (mut settings, manifest) = plan(out, arguments)?;
     settings.video.width = 64;

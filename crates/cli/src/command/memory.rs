@@ -24,7 +24,7 @@ pub struct Arguments {
     /// running programs, with a grace of at least ten minutes.
     #[arg(value_parser = |text: &str| StoryId::new(text))]
     story: StoryId,
-    /// With `gc`: leave blobs alone that are younger than so many seconds.
+    /// With `gc`: leave blobs alone that are younger than this number of seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
     grace: u64,
     /// Only this shot, as in 01_02.

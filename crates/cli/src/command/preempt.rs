@@ -38,7 +38,7 @@ pub struct Arguments {
     /// Seed of the drawn intervals.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// A level is given up when it has taken so many times the undisturbed time.
+    /// A level is given up when it has taken this multiple of the undisturbed time.
     #[arg(long, default_value_t = 6.0)]
     limit: f64,
 }

@@ -109,7 +109,7 @@ struct ReaderArguments {
     /// Steps in all.
     #[arg(long, default_value_t = 5000)]
     steps: u64,
-    /// Stop after so many minutes, resumable.
+    /// Stop after this number of minutes, resumable.
     #[arg(long)]
     minutes: Option<u64>,
 }

@@ -37,7 +37,7 @@ pub struct Arguments {
     /// Learning rate of the stages named with --stage, instead of the preset's.
     #[arg(long, requires = "stages", value_parser = rate)]
     rate: Option<f64>,
-    /// Go to the next stage, or stop, after so many minutes of each.
+    /// Go to the next stage, or stop, after this number of minutes of each.
     #[arg(long)]
     minutes: Option<u64>,
     /// Equal seeds give equal models.

@@ -347,7 +347,7 @@ options! {
     /// How the ranks of a world are divided. A replica is a copy of the networks that makes stories:
     /// `tensor * sequence * cfg` ranks that share a denoiser, and those of `encoders` and `decoders`.
     topology: Topology {
-        /// Number of replicas, or as many as there are ranks for.
+        /// Number of replicas; `auto` takes all ranks that there are.
         replicas: Count = Count::Auto, in 1..=65_536,
         /// Ranks that share each layer, by heads: a divisor of the model's heads and feed-forward
         /// channels.
@@ -408,7 +408,7 @@ options! {
         listen: String = "127.0.0.1:0".to_owned(), in forms::LISTEN_ADDRESS,
         /// Name or address by which other machines reach this one; empty for its host name.
         host: String = String::new(),
-        /// Name stories, shots and tenants on the page `/status`, for whoever can reach it.
+        /// Name stories, shots and tenants on the page `/status`, for anyone who can reach it.
         names: bool = false,
         /// File with the token of those who may ask for changes: `POST /drain`. The environment
         /// variable `STORYLOOM_METRICS_TOKEN` may hold the token itself. Without one nobody may.

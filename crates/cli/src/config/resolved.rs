@@ -137,7 +137,7 @@ pub struct CostConfig {
     pub storymem: StoryMem,
     /// How replicas are made up.
     pub shape: ReplicaShape,
-    /// Replicas that are asked for; `None` for as many as there are ranks for.
+    /// Replicas that are asked for; `None` takes all ranks that there are.
     pub replicas: Option<usize>,
     /// Stories that a replica makes side by side.
     pub interleave: usize,
@@ -184,7 +184,7 @@ impl Resolved {
             world: WorldConfig {
                 plan: plan(topology),
                 options: WorldOptions {
-                    patience: collective_timeout,
+                    collective_timeout,
                     encryption: topology.encryption,
                 },
                 engine: top.engine,
@@ -314,7 +314,7 @@ mod tests {
         assert_eq!(after.world.plan.degrees.tensor, 2);
         assert_eq!(after.costs.shape.sharing.tensor, 2);
         for timeout in [
-            after.world.options.patience,
+            after.world.options.collective_timeout,
             after.engine.collective_timeout,
             after.planner.collective_timeout,
         ] {

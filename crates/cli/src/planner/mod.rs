@@ -49,7 +49,7 @@ pub fn of_rank(
     boxed(config, &input.folder, place, stop).map(Some)
 }
 
-/// The planner of a program that makes no stories. Whoever asks looks at the prompts.
+/// The planner of a program that makes no stories. Anyone who asks looks at the prompts.
 ///
 /// # Errors
 /// As for [`build`].

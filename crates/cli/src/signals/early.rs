@@ -1,7 +1,7 @@
 //! Signals that come before `main`.
 //!
 //! The loader of the system runs the constructors of libtorch before `main`, which takes some tenths of a
-//! second. A signal to stop would kill the program there, and whoever started it would see a crash where
+//! second. A signal to stop would kill the program there, and anyone who started it would see a crash where
 //! nothing had been begun. So handlers are set before these constructors: all they do is to end the program
 //! with the code that says "run me again". What is left is the time in which the loader maps the libraries.
 

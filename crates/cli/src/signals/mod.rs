@@ -96,7 +96,7 @@ pub fn begin() {
     HEARD.has_begun.store(true, Ordering::SeqCst);
 }
 
-/// Leaves all signals to whoever sets handlers of its own.
+/// Leaves all signals to code that sets handlers of its own.
 pub fn leave_to_others() {
     early::forget_others(&[]);
 }

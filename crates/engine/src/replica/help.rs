@@ -223,10 +223,10 @@ mod tests {
     /// The last leader waits for the answer of the first while the one between them ends.
     #[test]
     fn nobody_who_has_left_is_asked() {
-        let patience = Duration::from_secs(20);
-        let mut leaders: Vec<Leaders> = threads::world(3, patience)
+        let collective_timeout = Duration::from_secs(20);
+        let mut leaders: Vec<Leaders> = threads::world(3, collective_timeout)
             .into_iter()
-            .map(|group| Leaders::new(Some(group), Device::Cpu, patience))
+            .map(|group| Leaders::new(Some(group), Device::Cpu, collective_timeout))
             .collect();
         let last = leaders.remove(2);
         assert_eq!(last.after(None), Some(0));

@@ -8,7 +8,7 @@
 //!
 //! Nothing on the device says that another rank does not come: a kernel waits there for ever. A
 //! thread of the group therefore looks at the library's errors and at the age of the oldest
-//! operation. When there is trouble it aborts what waits on the device and asks the other ranks
+//! operation. On a fault it aborts what waits on the device and asks the other ranks
 //! over the host where they stand; the error names those that are missing, and every later call
 //! returns it. After a wait for the device the results are only good if [`NcclGroup::check`] is.
 //!
@@ -38,7 +38,7 @@ use crate::group::Group;
 use device::{Device, Event, Memory, Stream, default_stream};
 use library::{Code, Comm, Nccl, config, datatype, operation};
 use queue::Operation;
-use verdict::Trouble;
+use verdict::Fault;
 use watch::{Post, Shared, lock, watch};
 
 /// Whether there is a driver, a GPU and NCCL. Never panics.
@@ -170,14 +170,14 @@ impl Prepared {
 
 impl NcclGroup {
     /// The group of the ranks of `host`, each with a device of its own. All ranks of `host` call
-    /// it. An operation that waits for longer than `patience` for other ranks fails; so does the
+    /// it. An operation that waits for longer than `collective_timeout` for other ranks fails; so does the
     /// set-up.
     ///
     /// # Errors
     /// A rank has no GPU or no NCCL, or another NCCL than the others, or did not come.
-    pub fn new(host: &Group, device: usize, patience: Duration) -> Result<Self> {
+    pub fn new(host: &Group, device: usize, collective_timeout: Duration) -> Result<Self> {
         let (watch, prepared) = Self::meet(host, device)?;
-        Self::start(watch, prepared, patience)
+        Self::start(watch, prepared, collective_timeout)
     }
 
     /// All that is done before NCCL itself connects the ranks.
@@ -208,7 +208,7 @@ impl NcclGroup {
     }
 
     /// Connects the ranks.
-    fn start(watch_over: Group, prepared: Prepared, patience: Duration) -> Result<Self> {
+    fn start(watch_over: Group, prepared: Prepared, collective_timeout: Duration) -> Result<Self> {
         let Prepared {
             nccl,
             device,
@@ -231,7 +231,7 @@ impl NcclGroup {
         let begun = nccl.check("ncclCommInitRankConfig", code);
         let comm = (!comm.is_null()).then_some(Comm(comm));
         let device = Arc::clone(&device);
-        let shared = Shared::new(nccl, place, rank, patience, comm, stream, device);
+        let shared = Shared::new(nccl, place, rank, collective_timeout, comm, stream, device);
         let mut group = Self {
             shared: Arc::new(shared),
             watcher: None,
@@ -241,7 +241,7 @@ impl NcclGroup {
         };
         // The others are told by the watcher too.
         if let Err(reason) = begun {
-            group.shared.raise(Trouble::Said(reason));
+            group.shared.raise(Fault::Said(reason));
         }
         let (shared, post) = (Arc::clone(&group.shared), Post::new(watch_over));
         let watcher = std::thread::Builder::new().name("nccl watch".to_owned());
@@ -657,11 +657,11 @@ mod tests {
     /// Without a GPU, and on a GPU that does not exist, all ranks get an error and none waits.
     #[test]
     fn nobody_waits_for_a_rank_without_a_gpu() {
-        let patience = Duration::from_secs(20);
+        let collective_timeout = Duration::from_secs(20);
         std::thread::scope(|scope| {
-            for host in threads::world(3, patience) {
+            for host in threads::world(3, collective_timeout) {
                 scope.spawn(move || {
-                    let error = NcclGroup::new(&host, 1_000, patience).unwrap_err();
+                    let error = NcclGroup::new(&host, 1_000, collective_timeout).unwrap_err();
                     assert!(matches!(error, CommError::Setup(_)), "{error}");
                     host.barrier().unwrap();
                 });
@@ -675,13 +675,13 @@ mod tests {
         if let Err(reason) = is_available() {
             return eprintln!("skipped: {reason}");
         }
-        let patience = Duration::from_secs(3);
+        let collective_timeout = Duration::from_secs(3);
         std::thread::scope(|scope| {
             for host in threads::world(2, Duration::from_secs(30)) {
                 scope.spawn(move || {
                     let (watch, prepared) = NcclGroup::meet(&host, 0).unwrap();
                     if host.rank() == 0 {
-                        match NcclGroup::start(watch, prepared, patience).unwrap_err() {
+                        match NcclGroup::start(watch, prepared, collective_timeout).unwrap_err() {
                             CommError::Late { ranks, .. } => assert_eq!(ranks, [1]),
                             error => panic!("{error}"),
                         }

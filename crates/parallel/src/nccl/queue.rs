@@ -54,7 +54,7 @@ impl<E> Queue<E> {
     /// Takes out what is over and starts the clock of what comes first.
     ///
     /// The clock does not run while the device still computes the inputs: that may take as long as
-    /// it likes, and it is the other ranks that may run out of patience.
+    /// it likes, and it is the other ranks that may run out of collective_timeout.
     pub(super) fn look(
         &mut self,
         now: Instant,
@@ -99,12 +99,12 @@ impl<E> Queue<E> {
 
 /// How long an operation may wait for other ranks. Nobody waits long for a rank that has ended;
 /// what it sent before may still arrive.
-pub(super) fn limit(patience: Duration, someone_is_gone: bool) -> Duration {
+pub(super) fn limit(collective_timeout: Duration, someone_is_gone: bool) -> Duration {
     const GRACE: Duration = Duration::from_secs(2);
     if someone_is_gone {
-        patience.min(GRACE)
+        collective_timeout.min(GRACE)
     } else {
-        patience
+        collective_timeout
     }
 }
 

@@ -11,19 +11,19 @@ use crate::error::CommError;
 
 /// Why a rank gives the group up.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Trouble {
+pub(super) enum Fault {
     /// An operation waited for so long.
     Late { seconds: u64 },
     /// The library or the device said something.
     Said(String),
-    /// Another rank told of trouble.
+    /// Another rank told of a fault.
     Told,
 }
 
 /// Where a rank stands when the group fails.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Report {
-    pub(super) trouble: Trouble,
+    pub(super) fault: Fault,
     /// The last collective its device came to.
     pub(super) entered: u64,
     pub(super) waiting: Option<Waiting>,
@@ -51,10 +51,10 @@ const HEAD: usize = 26;
 
 impl Report {
     pub(super) fn to_bytes(&self) -> Vec<u8> {
-        let (tag, seconds, text) = match &self.trouble {
-            Trouble::Late { seconds } => (0_u8, *seconds, ""),
-            Trouble::Said(text) => (1, 0, text.as_str()),
-            Trouble::Told => (2, 0, ""),
+        let (tag, seconds, text) = match &self.fault {
+            Fault::Late { seconds } => (0_u8, *seconds, ""),
+            Fault::Said(text) => (1, 0, text.as_str()),
+            Fault::Told => (2, 0, ""),
         };
         let peer = self.waiting.and_then(|waiting| waiting.peer);
         let mut bytes = vec![tag, u8::from(self.waiting.is_some())];
@@ -87,14 +87,14 @@ impl Report {
                     .filter(|&peer| peer != usize::MAX),
             });
         }
-        let trouble = match head[0] {
-            0 => Trouble::Late { seconds: number(2) },
-            1 => Trouble::Said(String::from_utf8_lossy(rest).into_owned()),
-            2 => Trouble::Told,
+        let fault = match head[0] {
+            0 => Fault::Late { seconds: number(2) },
+            1 => Fault::Said(String::from_utf8_lossy(rest).into_owned()),
+            2 => Fault::Told,
             _ => return None,
         };
         Some(Self {
-            trouble,
+            fault,
             entered: number(10),
             waiting,
         })
@@ -118,8 +118,8 @@ pub(super) fn verdict(place: &Place, rank: usize, answers: &[Answer], listened: 
             ranks: gone,
         };
     }
-    let late = reports(answers).filter_map(|(_, report)| match report.trouble {
-        Trouble::Late { seconds } => Some(seconds),
+    let late = reports(answers).filter_map(|(_, report)| match report.fault {
+        Fault::Late { seconds } => Some(seconds),
         _ => None,
     });
     let late = late.max();
@@ -156,7 +156,7 @@ pub(super) fn verdict(place: &Place, rank: usize, answers: &[Answer], listened: 
     let said = own_first
         .chain(reports(answers))
         .find_map(|(member, report)| {
-            let Trouble::Said(text) = &report.trouble else {
+            let Fault::Said(text) = &report.fault else {
                 return None;
             };
             let who = place.members[member];
@@ -246,7 +246,7 @@ mod tests {
     use crate::call::Kind;
     use crate::element::Dtype;
 
-    const LATE: Trouble = Trouble::Late { seconds: 30 };
+    const LATE: Fault = Fault::Late { seconds: 30 };
 
     fn call(kind: Kind, sequence: u64) -> Call {
         Call {
@@ -256,21 +256,21 @@ mod tests {
     }
 
     /// In a collective, or after it if `waits` is false.
-    fn at(trouble: Trouble, sequence: u64, waits: bool) -> Answer {
+    fn at(fault: Fault, sequence: u64, waits: bool) -> Answer {
         let waiting = waits.then(|| Waiting {
             call: call(Kind::AllReduce, sequence),
             peer: None,
         });
         Answer::Said(Report {
-            trouble,
+            fault,
             entered: sequence,
             waiting,
         })
     }
 
-    fn message(trouble: Trouble, peer: usize) -> Answer {
+    fn message(fault: Fault, peer: usize) -> Answer {
         Answer::Said(Report {
-            trouble,
+            fault,
             entered: 4,
             waiting: Some(Waiting {
                 call: call(Kind::Message, 0),
@@ -279,8 +279,8 @@ mod tests {
         })
     }
 
-    fn said(text: &str) -> Trouble {
-        Trouble::Said(text.to_owned())
+    fn said(text: &str) -> Fault {
+        Fault::Said(text.to_owned())
     }
 
     /// The verdict of each rank of a group whose ranks of the world are 10, 11, ...
@@ -308,10 +308,10 @@ mod tests {
 
     #[test]
     fn reports_survive_the_wire() {
-        for trouble in [LATE, said("größer"), said(""), Trouble::Told] {
+        for fault in [LATE, said("größer"), said(""), Fault::Told] {
             for waiting in [None, Some(None), Some(Some(0)), Some(Some(7))] {
                 let report = Report {
-                    trouble: trouble.clone(),
+                    fault: fault.clone(),
                     entered: 1 << 40,
                     waiting: waiting.map(|peer| Waiting {
                         call: call(Kind::Barrier, 12),
@@ -356,8 +356,8 @@ mod tests {
     fn who_answers_and_did_not_come_is_late() {
         let answers = [
             at(LATE, 5, true),
-            at(Trouble::Told, 4, false),
-            at(Trouble::Told, 5, true),
+            at(Fault::Told, 4, false),
+            at(Fault::Told, 5, true),
         ];
         assert_late(&answers, &[11], 30);
         let texts: Vec<String> = verdicts(&answers).iter().map(ToString::to_string).collect();
@@ -374,15 +374,15 @@ mod tests {
         // 10 waits for 11, which waits for 12, which computes.
         let answers = [
             message(LATE, 1),
-            message(Trouble::Told, 2),
-            at(Trouble::Told, 4, false),
+            message(Fault::Told, 2),
+            at(Fault::Told, 4, false),
         ];
         assert_late(&answers, &[12], 30);
         // 11 did not come to the collective because of a message from 12.
         let answers = [
             at(LATE, 5, true),
-            message(Trouble::Told, 2),
-            at(Trouble::Told, 5, false),
+            message(Fault::Told, 2),
+            at(Fault::Told, 5, false),
         ];
         assert_late(&answers, &[12], 30);
         // Each waits for the other.
@@ -396,14 +396,14 @@ mod tests {
     #[test]
     fn other_collectives_are_named() {
         let barrier = Answer::Said(Report {
-            trouble: Trouble::Told,
+            fault: Fault::Told,
             entered: 5,
             waiting: Some(Waiting {
                 call: call(Kind::Barrier, 5),
                 peer: None,
             }),
         });
-        let answers = [at(LATE, 5, true), barrier, at(Trouble::Told, 5, true)];
+        let answers = [at(LATE, 5, true), barrier, at(Fault::Told, 5, true)];
         let found: Vec<usize> = verdicts(&answers)
             .into_iter()
             .map(|error| match error {
@@ -417,7 +417,7 @@ mod tests {
     #[test]
     fn what_the_library_says_is_passed_on() {
         let answers = [
-            at(Trouble::Told, 5, true),
+            at(Fault::Told, 5, true),
             at(said("unhandled system error"), 4, false),
         ];
         let texts: Vec<String> = verdicts(&answers).iter().map(ToString::to_string).collect();
@@ -426,7 +426,7 @@ mod tests {
             "all-reduce of 8 f32 (call 5) in group world: rank 11 says: unhandled system error"
         );
         assert!(texts[1].ends_with("world: unhandled system error"));
-        // Two have trouble: each tells its own.
+        // Two have a fault: each tells its own.
         let answers = [at(said("one"), 5, true), at(said("two"), 5, true)];
         let texts: Vec<String> = verdicts(&answers).iter().map(ToString::to_string).collect();
         assert!(texts[0].ends_with(": one") && texts[1].ends_with(": two"));
@@ -434,7 +434,7 @@ mod tests {
 
     #[test]
     fn all_are_there_and_nothing_moves() {
-        let answers = [at(LATE, 5, true), at(Trouble::Told, 5, true)];
+        let answers = [at(LATE, 5, true), at(Fault::Told, 5, true)];
         for error in verdicts(&answers) {
             assert!(
                 error.to_string().contains("does not end within 30 s"),

@@ -1,7 +1,7 @@
 //! What a group's callers share with the thread that watches over it.
 //!
 //! The watcher looks at the library and at the age of the oldest operation, and listens to the
-//! watchers of the other ranks. When there is trouble it does everything: it tells the others once
+//! watchers of the other ranks. On a fault it does everything: it tells the others once
 //! where this rank stands, aborts the communicator, which ends the kernels that wait on the device,
 //! hears where the others stand, and stores the error that is to be returned from then on.
 
@@ -16,7 +16,7 @@ use crate::group::Group;
 use super::device::{Device, Event, Stream};
 use super::library::{Code, Comm, Nccl, Progress};
 use super::queue::{Queue, limit};
-use super::verdict::{Answer, Report, Trouble, Waiting, verdict};
+use super::verdict::{Answer, Fault, Report, Waiting, verdict};
 
 /// Between two looks of the watcher while something is under way.
 const BUSY: Duration = Duration::from_millis(20);
@@ -39,7 +39,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Debug, Default)]
 struct State {
     /// Why the group fails. The error is known a little later.
-    trouble: Option<Trouble>,
+    fault: Option<Fault>,
     error: Option<CommError>,
     is_ending: bool,
 }
@@ -50,7 +50,7 @@ pub(super) struct Shared {
     pub(super) nccl: &'static Nccl,
     pub(super) place: Place,
     pub(super) rank: usize,
-    patience: Duration,
+    collective_timeout: Duration,
     /// No call of the library blocks, so that this is never held for long.
     comm: Mutex<Option<Comm>>,
     pub(super) queue: Mutex<Queue<Arc<Event>>>,
@@ -66,7 +66,7 @@ impl Shared {
         nccl: &'static Nccl,
         place: Place,
         rank: usize,
-        patience: Duration,
+        collective_timeout: Duration,
         comm: Option<Comm>,
         stream: Stream,
         device: Arc<Device>,
@@ -75,7 +75,7 @@ impl Shared {
             nccl,
             place,
             rank,
-            patience,
+            collective_timeout,
             comm: Mutex::new(comm),
             queue: Mutex::new(Queue::new()),
             state: Mutex::default(),
@@ -99,7 +99,7 @@ impl Shared {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(self.backend(format!("{:?}", state.trouble)));
+                return Err(self.backend(format!("{:?}", state.fault)));
             }
             let waited = self.changed.wait_timeout(state, left);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -110,16 +110,16 @@ impl Shared {
         self.is_healthy.load(Ordering::Acquire)
     }
 
-    /// Gives the group up. The first trouble counts.
-    pub(super) fn raise(&self, trouble: Trouble) {
-        lock(&self.state).trouble.get_or_insert(trouble);
+    /// Gives the group up. The first fault counts.
+    pub(super) fn raise(&self, fault: Fault) {
+        lock(&self.state).fault.get_or_insert(fault);
         self.is_healthy.store(false, Ordering::Release);
         self.changed.notify_all();
     }
 
     /// As `raise`, and waits for what comes of it.
     pub(super) fn fail(&self, reason: String) -> CommError {
-        self.raise(Trouble::Said(reason.clone()));
+        self.raise(Fault::Said(reason.clone()));
         match self.check() {
             Err(error) => error,
             Ok(()) => self.backend(reason),
@@ -186,23 +186,23 @@ impl Shared {
     }
 
     /// What is wrong, seen from here.
-    fn examine(&self, someone_is_gone: bool) -> Option<Trouble> {
+    fn examine(&self, someone_is_gone: bool) -> Option<Fault> {
         if let Err(reason) = self.progress() {
-            return Some(Trouble::Said(reason));
+            return Some(Fault::Said(reason));
         }
         if let Err(reason) = self.look() {
-            return Some(Trouble::Said(reason));
+            return Some(Fault::Said(reason));
         }
         let age = lock(&self.queue).age(Instant::now())?;
-        (age > limit(self.patience, someone_is_gone)).then_some(Trouble::Late {
+        (age > limit(self.collective_timeout, someone_is_gone)).then_some(Fault::Late {
             seconds: age.as_secs(),
         })
     }
 
-    fn report(&self, trouble: Trouble) -> Report {
+    fn report(&self, fault: Fault) -> Report {
         let queue = lock(&self.queue);
         Report {
-            trouble,
+            fault,
             entered: queue.entered(),
             waiting: queue.waiting().map(|first| Waiting {
                 call: first.call,
@@ -211,14 +211,14 @@ impl Shared {
         }
     }
 
-    /// Waits for a change; whether the group is to end, and the trouble that a caller has.
-    fn rest(&self, pace: Duration) -> (bool, Option<Trouble>) {
+    /// Waits for a change; whether the group is to end, and the fault that a caller has.
+    fn rest(&self, pace: Duration) -> (bool, Option<Fault>) {
         let state = lock(&self.state);
         let waited = self.changed.wait_timeout_while(state, pace, |state| {
-            !state.is_ending && state.trouble.is_none()
+            !state.is_ending && state.fault.is_none()
         });
         let state = waited.unwrap_or_else(PoisonError::into_inner).0;
-        (state.is_ending, state.trouble.clone())
+        (state.is_ending, state.fault.clone())
     }
 
     /// Lets the watcher end.
@@ -275,7 +275,7 @@ impl Shared {
     }
 
     fn wait_for_farewell(&self) -> std::result::Result<(), String> {
-        let deadline = Instant::now() + FAREWELL.min(self.patience);
+        let deadline = Instant::now() + FAREWELL.min(self.collective_timeout);
         while self.progress()? == Progress::UnderWay {
             if Instant::now() > deadline {
                 return Err("the other ranks do not end it".to_owned());
@@ -331,7 +331,7 @@ impl Post {
             }
             self.answers[member] = match self.host.receive(member, Some(Duration::ZERO)) {
                 Ok(bytes) => Answer::Said(Report::from_bytes(&bytes).unwrap_or(Report {
-                    trouble: Trouble::Told,
+                    fault: Fault::Told,
                     entered: 0,
                     waiting: None,
                 })),
@@ -372,14 +372,14 @@ impl Post {
 /// The watcher's life.
 pub(super) fn watch(shared: &Arc<Shared>, mut post: Post) {
     let mut pace = BUSY;
-    let trouble = loop {
-        let (is_ending, trouble) = shared.rest(pace);
-        if trouble.is_some() {
-            break trouble;
+    let fault = loop {
+        let (is_ending, fault) = shared.rest(pace);
+        if fault.is_some() {
+            break fault;
         }
         post.listen();
         if post.someone(|answer| matches!(answer, Answer::Said(_))) {
-            break Some(Trouble::Told);
+            break Some(Fault::Told);
         }
         if is_ending {
             break None;
@@ -389,7 +389,7 @@ pub(super) fn watch(shared: &Arc<Shared>, mut post: Post) {
         let entered = shared.device.enter();
         let found = match &entered {
             Ok(_) => shared.examine(someone_is_gone),
-            Err(reason) => Some(Trouble::Said(reason.clone())),
+            Err(reason) => Some(Fault::Said(reason.clone())),
         };
         if found.is_some() {
             break found;
@@ -397,17 +397,17 @@ pub(super) fn watch(shared: &Arc<Shared>, mut post: Post) {
         let is_busy = lock(&shared.queue).len() > 0;
         pace = if is_busy { BUSY } else { IDLE };
     };
-    let Some(trouble) = trouble else {
+    let Some(fault) = fault else {
         return;
     };
     // Before the abort: what waits on the device ends with it, and looks as if it were done.
-    shared.raise(trouble.clone());
+    shared.raise(fault.clone());
     if let Ok(_entered) = shared.device.enter()
         && let Err(reason) = shared.look()
     {
         tracing::debug!("{reason}");
     }
-    post.tell(shared.report(trouble));
+    post.tell(shared.report(fault));
     shared.abort();
     post.collect();
     let listened = LISTENING.as_secs();

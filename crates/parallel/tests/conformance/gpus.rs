@@ -282,7 +282,7 @@ fn twice(world: &Group, first: &OnDevice) {
     collectives::<i64>(first);
 }
 
-/// The last rank does not come: all say so after their patience, itself too.
+/// The last rank does not come: all say so after their collective_timeout, itself too.
 pub fn one_is_late(world: &Group) {
     let group = OnDevice::new(world);
     let last = world.size() - 1;
@@ -313,7 +313,7 @@ pub fn one_is_late(world: &Group) {
     world.barrier().unwrap();
 }
 
-/// A rank is killed in the middle: the others learn of it long before they lose patience.
+/// A rank is killed in the middle: the others learn of it long before they lose collective_timeout.
 pub fn one_dies(world: &Group) {
     let group = OnDevice::new(world);
     group.group.barrier().unwrap().synchronize().unwrap();

@@ -22,15 +22,15 @@ const ROLE: &str = "STORYLOOM_CONFORMANCE";
 /// How long ranks wait for one that is late on purpose.
 const SHORT: Duration = Duration::from_secs(3);
 /// How long ranks wait for each other otherwise; what takes longer has hung.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 fn main() -> ExitCode {
     match std::env::var(ROLE).as_deref() {
-        Ok("suite") => rank(suite, PATIENCE),
-        Ok("sealed") => sealed(suite, PATIENCE),
-        Ok("sealed dies") => sealed(one_dies, PATIENCE),
+        Ok("suite") => rank(suite, TIMEOUT),
+        Ok("sealed") => sealed(suite, TIMEOUT),
+        Ok("sealed dies") => sealed(one_dies, TIMEOUT),
         Ok("late") => rank(one_is_late, SHORT),
-        Ok("dies") => rank(one_dies, PATIENCE),
+        Ok("dies") => rank(one_dies, TIMEOUT),
         Ok("gpus") => rank(gpus::suite, SHORT),
         Ok("gpus late") => rank(gpus::one_is_late, SHORT),
         Ok("gpus dies") => rank(gpus::one_dies, SHORT),
@@ -41,18 +41,18 @@ fn main() -> ExitCode {
 }
 
 /// The life of one rank of a world that a launcher started.
-fn rank(role: fn(&Group), patience: Duration) -> ExitCode {
-    rank_with(role, patience, Encryption::None)
+fn rank(role: fn(&Group), collective_timeout: Duration) -> ExitCode {
+    rank_with(role, collective_timeout, Encryption::None)
 }
 
 /// The same where ranks encrypt what they say.
-fn sealed(role: fn(&Group), patience: Duration) -> ExitCode {
-    rank_with(role, patience, Encryption::Noise)
+fn sealed(role: fn(&Group), collective_timeout: Duration) -> ExitCode {
+    rank_with(role, collective_timeout, Encryption::Noise)
 }
 
-fn rank_with(role: fn(&Group), patience: Duration, encryption: Encryption) -> ExitCode {
+fn rank_with(role: fn(&Group), collective_timeout: Duration, encryption: Encryption) -> ExitCode {
     let options = WorldOptions {
-        patience,
+        collective_timeout,
         encryption,
     };
     let world = World::join(options).unwrap();
@@ -62,7 +62,7 @@ fn rank_with(role: fn(&Group), patience: Duration, encryption: Encryption) -> Ex
 
 fn all_backends() -> ExitCode {
     for size in 1..=4 {
-        on_threads(size, suite, PATIENCE);
+        on_threads(size, suite, TIMEOUT);
         println!("threads, {size} ranks: ok");
     }
     on_threads(3, one_is_late, SHORT);
@@ -73,23 +73,23 @@ fn all_backends() -> ExitCode {
     assert_eq!(on_sockets(3, "late"), Ended::Code(0));
     let began = Instant::now();
     assert_eq!(on_sockets(3, "dies"), Ended::Killed(9));
-    assert!(began.elapsed() < PATIENCE / 2);
+    assert!(began.elapsed() < TIMEOUT / 2);
     println!("sockets, a rank that is late and one that dies: ok");
     for size in [2, 3] {
         assert_eq!(on_sockets(size, "sealed"), Ended::Code(0));
     }
     let began = Instant::now();
     assert_eq!(on_sockets(3, "sealed dies"), Ended::Killed(9));
-    assert!(began.elapsed() < PATIENCE / 2);
+    assert!(began.elapsed() < TIMEOUT / 2);
     println!("sockets with encryption, 2 and 3 ranks, and one that dies: ok");
     on_mpi();
     gpus::on_nccl();
     ExitCode::SUCCESS
 }
 
-fn on_threads(size: usize, role: fn(&Group), patience: Duration) {
+fn on_threads(size: usize, role: fn(&Group), collective_timeout: Duration) {
     std::thread::scope(|scope| {
-        let ranks: Vec<_> = threads::world(size, patience)
+        let ranks: Vec<_> = threads::world(size, collective_timeout)
             .into_iter()
             .map(|group| scope.spawn(move || role(&group)))
             .collect();
@@ -135,7 +135,7 @@ fn on_mpi() {
     assert!(start(3, "late").unwrap().success());
     let began = Instant::now();
     assert!(!start(3, "dies").unwrap().success());
-    assert!(began.elapsed() < PATIENCE / 2);
+    assert!(began.elapsed() < TIMEOUT / 2);
     println!("MPI, a rank that is late and one that dies: ok");
 }
 
@@ -278,7 +278,7 @@ fn messages(group: &Group) {
     for length in [0, 1, 5_000, 3_000_001] {
         let message = vec![rank as u8; length];
         // Half of the ring talks while the other listens, since large messages may wait for that.
-        let receive = || group.receive(last, Some(PATIENCE)).unwrap();
+        let receive = || group.receive(last, Some(TIMEOUT)).unwrap();
         let theirs = if rank % 2 == 0 {
             group.send(next, &message).unwrap();
             receive()
@@ -362,7 +362,7 @@ fn subgroups(world: &Group) {
     if group.rank() == 0 {
         for from in 0..group.size() {
             for (number, twin) in twins.iter().enumerate().rev() {
-                assert_eq!(twin.receive(from, Some(PATIENCE)).unwrap(), [number as u8]);
+                assert_eq!(twin.receive(from, Some(TIMEOUT)).unwrap(), [number as u8]);
             }
         }
     }
@@ -402,7 +402,7 @@ fn disagreement(world: &Group) {
     world.barrier().unwrap();
 }
 
-/// The last rank does not come: the others say so after their patience.
+/// The last rank does not come: the others say so after their collective_timeout.
 fn one_is_late(world: &Group) {
     let all: Vec<usize> = (0..world.size()).collect();
     let group = world.subgroup(&all, "late").unwrap().unwrap();
@@ -410,7 +410,7 @@ fn one_is_late(world: &Group) {
     if world.rank() == last {
         // When all others have given up.
         for other in 0..last {
-            world.receive(other, Some(PATIENCE)).unwrap();
+            world.receive(other, Some(TIMEOUT)).unwrap();
         }
         group.barrier().unwrap();
         for other in 0..last {
@@ -427,7 +427,7 @@ fn one_is_late(world: &Group) {
         // Nobody waits again: this call is the same as the one that failed.
         assert_eq!(group.barrier().unwrap_err(), error);
         world.send(last, b"given up").unwrap();
-        world.receive(last, Some(PATIENCE)).unwrap();
+        world.receive(last, Some(TIMEOUT)).unwrap();
     }
     world.barrier().unwrap();
 }

@@ -149,7 +149,7 @@ impl Served {
     fn attempt(&self, body: &Arc<str>) -> Result<Result<ChatReply, Fault>, ChatError> {
         let (answer, answered) = sync_channel(1);
         let (line, body) = (Arc::clone(&self.line), Arc::clone(body));
-        // Whoever asked may be gone by the time of the answer.
+        // Anyone who asked may be gone by the time of the answer.
         let ask = move || drop(answer.send(line.ask(&body)));
         thread::Builder::new()
             .name("question".to_owned())

@@ -22,7 +22,7 @@ pub(super) struct Complaint {
 pub(super) enum Meaning {
     /// A part of the question that may be left out.
     Option(Knob),
-    /// The answer would have too many tokens; so many are allowed, if it says so.
+    /// The answer would have too many tokens; the number that is allowed, if it is given.
     Less(Option<u32>),
     /// Question and answer do not fit into the model's window.
     Window {

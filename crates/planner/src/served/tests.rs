@@ -124,7 +124,7 @@ impl Story {
         if let Some(Act::Slow(time, _)) = &act {
             std::thread::sleep(*time);
         }
-        // Before the answer: whoever has it may let the next question in.
+        // Before the answer: the thread that has it may let the next question in.
         self.inside.fetch_sub(1, Ordering::SeqCst);
         match act {
             Some(Act::Answer(text)) => reply(stream, 200, "", &completion(&text)),

@@ -33,7 +33,7 @@ const DELAY: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest answer of a collector that is read, in bytes.
 const LONGEST_ANSWER: u64 = 1 << 20;
-/// Spans that wait at most; what comes when so many wait is dropped.
+/// Spans that wait at most; what comes when the queue is full is dropped.
 const MOST_WAITING: usize = 4096;
 
 /// A span that has ended.

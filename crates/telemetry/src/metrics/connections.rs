@@ -1,4 +1,4 @@
-//! Connections to the pages: few at a time and none for long, so that whoever opens many of them, or
+//! Connections to the pages: few at a time and none for long, so that anyone who opens many of them, or
 //! sends a letter now and then, takes nothing from the run.
 
 use std::collections::VecDeque;
@@ -28,7 +28,7 @@ pub(super) struct Limits {
 
 /// Connections at a time where there are files enough: more than scrape a leader.
 const CONNECTIONS: u64 = 64;
-/// One part in so many of the files that this process may open.
+/// The fraction (1 / n) of the files that this process may open.
 const SHARE: u64 = 16;
 /// Longest head of a request in bytes.
 const LONGEST_HEAD: usize = 32 << 10;
@@ -82,7 +82,7 @@ async fn answer(stream: TcpStream, routes: Router, limits: Limits) {
         .keep_alive(false)
         .max_buf_size(LONGEST_HEAD)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
-    // Whoever leaves in the middle, or takes too long, knows it himself.
+    // Anyone who leaves in the middle, or takes too long, knows it himself.
     let _ = timeout(limits.whole, connection).await;
 }
 

@@ -1,4 +1,4 @@
-//! Gives the metrics of a leader to whoever wants them: pages, targets, a file, a gateway.
+//! Gives the metrics of a leader to anyone who wants them: pages, targets, a file, a gateway.
 
 use std::fs;
 use std::io;
@@ -194,7 +194,7 @@ impl Shared {
     fn keep_looking(&self, target: Option<&Target>) {
         /// Time between two looks at least.
         const PAUSE: Duration = Duration::from_secs(2);
-        /// Looking takes at most one part in so many of a core's time. What it waits for others
+        /// Looking takes at most this fraction (1 / n) of a core's time. What it waits for others
         /// does not count: one slow answer must not make everybody blind for minutes.
         const SHARE: u32 = 100;
         /// Time between two pushes.
@@ -273,7 +273,7 @@ impl Shared {
         self.push();
     }
 
-    /// Tells the first trouble.
+    /// Warns of the first error.
     fn warn(&self, error: &str) {
         if !std::mem::replace(&mut self.lock().warned, true) {
             tracing::warn!("figures are not complete, the run goes on: {error}");

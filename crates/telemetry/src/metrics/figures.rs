@@ -14,7 +14,7 @@ use crate::shift::Journal;
 use crate::{Event, Reporter, ShotEvent};
 
 /// All metrics of the leader of a replica. It counts what is reported to it; what has to be asked
-/// for it asks its journal at every scrape, and is given by whoever watches the run folder.
+/// for it asks its journal at every scrape, and is given by the code that watches the run folder.
 #[derive(Debug)]
 pub struct Metrics {
     families: Families,

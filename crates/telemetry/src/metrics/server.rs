@@ -1,7 +1,7 @@
 //! The pages of a leader: `/metrics`, `/healthz`, `/readyz`, `/status` and `POST /drain`.
 //!
 //! Requests may say whose pages they want: `?run=NAME` or `?worker=ID`, as the list of targets does.
-//! Whoever got the address of another answers those with 404.
+//! Anyone who got the address of another answers those with 404.
 //!
 //! They are served by one thread with a runtime of its own, which asks values that others keep and
 //! never a disk, a network or a GPU. Nothing that comes in by the network ends that thread, takes the

@@ -67,7 +67,7 @@ fn answer(server: &Server, head: &str) -> String {
     let mut stream = connect(server);
     stream.write_all(head.as_bytes()).unwrap();
     let mut text = String::new();
-    // Whoever is cut off has heard what there was to hear.
+    // Anyone who is cut off has heard what there was to hear.
     let _ = stream.read_to_string(&mut text);
     text
 }

@@ -5,7 +5,7 @@
 //! DIR/metrics/targets.json          all entries, in the form of Prometheus's file_sd_configs
 //! ```
 //!
-//! The second file follows from the first ones: whoever adds or removes an entry makes it anew, and
+//! The second file follows from the first ones: any program that adds or removes an entry makes it anew, and
 //! again until it agrees with what is there, so that no lock is needed between machines.
 
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ use super::figures::now;
 use crate::shift::read_shift;
 
 /// Seconds without a sign of life after which the entry of a leader is removed by others while they
-/// work: so long that whoever watches the list learns of its death. One that lives puts it back.
+/// work: so long that any program that watches the list learns of its death. One that lives puts it back.
 const PATIENCE_S: f64 = 120.0;
 
 /// The parameters of requests by which a target names its leader, and so its run. Another leader that

@@ -472,7 +472,7 @@ fn the_killed_of_this_machine_are_removed_at_once() {
     assert_eq!(found(), 1, "who comes tidies");
     kill("second");
     target.tend().unwrap();
-    assert_eq!(found(), 2, "whoever watches the list learns of it");
+    assert_eq!(found(), 2, "a program that watches the list learns of it");
     target.remove();
     assert_eq!(found(), 0, "who leaves last tidies");
 }

@@ -347,7 +347,7 @@ pub(super) fn split((begun, until): (f64, f64), loaded: f64, pieces: &[Piece]) -
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::{PATIENCE_S, Saved, ShiftEnd, ShiftStart, StageSpan};
+    use super::super::{LEASE_TIMEOUT_S, Saved, ShiftEnd, ShiftStart, StageSpan};
     use super::*;
 
     const RANKS: usize = 2;
@@ -564,7 +564,7 @@ mod tests {
         let settled = of(10.0, Extent::Settled);
         assert_eq!((settled.useful, settled.total()), (0.0, 2.0));
         for extent in [Extent::Everything, Extent::Settled] {
-            let dead = of(10.0 + PATIENCE_S, extent);
+            let dead = of(10.0 + LEASE_TIMEOUT_S, extent);
             assert_eq!((dead.useful, dead.lost_to_preemption), (0.0, 16.0));
         }
     }

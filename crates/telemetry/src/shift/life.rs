@@ -6,7 +6,7 @@ use crate::process::Process;
 
 /// Seconds without a sign of life after which a program counts as dead whose journal does not tell
 /// the `run.lease_timeout` of its run: the default of that.
-pub const PATIENCE_S: f64 = 60.0;
+pub const LEASE_TIMEOUT_S: f64 = 60.0;
 /// Seconds without a sign of life after which a program may be gone. Many times the pause between two
 /// signs.
 pub const SILENT_S: f64 = 10.0;
@@ -37,9 +37,9 @@ impl Shift {
         if self.end.is_some() {
             return Life::Ended;
         }
-        let patience = self.start.patience_s.map_or(PATIENCE_S, f64::from);
+        let lease_timeout = self.start.patience_s.map_or(LEASE_TIMEOUT_S, f64::from);
         let process = self.start.process.as_ref();
-        if silence > patience || process.and_then(Process::lives) == Some(false) {
+        if silence > lease_timeout || process.and_then(Process::lives) == Some(false) {
             Life::Dead
         } else if silence > SILENT_S {
             Life::Silent
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn silence_is_measured_by_the_patience_of_the_run() {
-        for (patience, silence, life) in [
+        for (lease_timeout, silence, life) in [
             (None, 5.0, Life::Alive),
             (None, 11.0, Life::Silent),
             (None, 61.0, Life::Dead),
@@ -90,9 +90,9 @@ mod tests {
             (Some(300), 200.0, Life::Silent),
         ] {
             assert_eq!(
-                shift(None, patience).life(silence),
+                shift(None, lease_timeout).life(silence),
                 life,
-                "{patience:?} {silence}"
+                "{lease_timeout:?} {silence}"
             );
         }
         let mut over = shift(None, None);

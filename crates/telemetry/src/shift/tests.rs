@@ -211,7 +211,7 @@ fn a_killed_shift_ends_where_it_was_heard_of_last() {
     assert_eq!(shift.end, None);
     let live = shift.live.clone().unwrap();
     assert_eq!(shift.until(), live.at);
-    assert!(shift.goes_on(live.at + 1.0) && !shift.goes_on(live.at + PATIENCE_S + 1.0));
+    assert!(shift.goes_on(live.at + 1.0) && !shift.goes_on(live.at + LEASE_TIMEOUT_S + 1.0));
     assert_eq!((live.now[0].step, live.now[0].saved_step), (5, Some(4)));
     let [attempt] = shift.all_attempts().try_into().unwrap();
     assert_eq!((attempt.end, attempt.ended), (None, live.at));
@@ -255,7 +255,7 @@ fn a_journal_that_cannot_be_written_is_no_trouble() {
     assert!(read_shifts(folder.path()).is_err());
 }
 
-/// Whoever follows a journal knows at each moment what one knows who reads it from the start.
+/// Anyone who follows a journal knows at each moment what one knows who reads it from the start.
 /// Of a journal whose beginning was damaged, or went to another place.
 #[test]
 fn a_journal_begins_with_its_first_beginning() {

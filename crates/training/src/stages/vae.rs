@@ -24,7 +24,7 @@ pub struct VaeSettings {
     pub parts: usize,
     /// Steps of pictures alone, before clips come in.
     pub still: u64,
-    /// After these, every so many steps are of pictures.
+    /// After these, every n-th step is of pictures.
     pub still_every: u64,
     /// Pictures per part.
     pub pictures: usize,
