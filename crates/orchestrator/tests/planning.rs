@@ -15,7 +15,7 @@ use storyloom_orchestrator::cost::{
     StageSeconds, measure,
 };
 use storyloom_orchestrator::estimate::{Planner, Progress, ShotSettings, Workload, progress_in};
-use storyloom_orchestrator::forecast::{Farm, Planners, forecast};
+use storyloom_orchestrator::forecast::{Farm, Planners, SharedGpu, forecast};
 use storyloom_orchestrator::pipeline::{PipelineSettings, pipeline};
 use storyloom_orchestrator::simulated::{Pace, SimulatedEngine};
 use storyloom_orchestrator::verify::{Depth, VideosProven, verify};
@@ -212,7 +212,7 @@ fn a_run_goes_in_the_order_of_its_forecast() {
         replicas: 1,
         interleave: config.interleave,
         capacities: shape.capacities(),
-        shared: [false; 2],
+        shared: SharedGpu::NONE,
         story_end: 0.0,
         planning: PLANNING,
     };

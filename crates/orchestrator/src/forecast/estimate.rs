@@ -16,7 +16,7 @@ use crate::folder::run_folder::{RunFolder, StoryState};
 use crate::forecast::cost::{
     CostTable, ReplicaShape, Samplings, ShotBytes, ShotWork, StageSeconds,
 };
-use crate::forecast::{ChainOfKinds, Farm, Planners, forecast_of_briefs, lower_bound};
+use crate::forecast::{ChainOfKinds, Farm, Planners, SharedGpu, forecast_of_briefs, lower_bound};
 use crate::run::planning::ranks::priority;
 use crate::run::story::opening;
 
@@ -468,7 +468,10 @@ impl Planner<'_> {
             replicas,
             interleave: self.interleave,
             capacities: shape.capacities(),
-            shared: [shares && shape.encoders == 0, shares && shape.decoders == 0],
+            shared: SharedGpu {
+                encode: shares && shape.encoders == 0,
+                decode: shares && shape.decoders == 0,
+            },
             story_end: self.table.stages.story.seconds,
             planning: self.planning,
         }

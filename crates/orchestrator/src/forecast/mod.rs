@@ -5,5 +5,6 @@ pub mod estimate;
 mod simulation;
 
 pub use simulation::{
-    ChainOfKinds, Farm, Forecast, Planners, Watch, forecast, forecast_of_briefs, lower_bound,
+    ChainOfKinds, Farm, Forecast, Planners, SharedGpu, Watch, forecast, forecast_of_briefs,
+    lower_bound,
 };

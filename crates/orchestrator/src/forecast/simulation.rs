@@ -4,7 +4,7 @@
 //! The rules, and where the run has them:
 //! - stories are taken in order, by whichever place of whichever replica is free (`run::Work`);
 //! - a replica has `interleave` places, each with one story at a time from its first missing shot
-//!   to its end (`run::Night`);
+//!   to its end (`run::RunLoop`);
 //! - the stages encode, denoise and decode with select have gates, which let the story with the
 //!   longest way to go in first, among equals the one that came first (`gate::Gate`); plan, commit
 //!   and the end of a story wait for nobody;
@@ -15,10 +15,10 @@
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeSet, BinaryHeap, VecDeque};
 
-use storyloom_story::Stage;
+use storyloom_story::{Capacities, Stage};
 
 use crate::forecast::cost::StageSeconds;
-use crate::run::work::fair_share;
+use crate::run::admission_policy::{GateName, PerGate, Queue, fair_share, may_plan_ahead};
 
 /// One story as far as it is missing: the kinds of its shots, in order, as places in a list of
 /// [`StageSeconds`].
@@ -31,14 +31,31 @@ pub struct Farm {
     pub replicas: usize,
     /// Stories that each makes side by side.
     pub interleave: usize,
-    /// Shots that encode, denoise and decode of a replica can work on at once.
-    pub capacities: [usize; 3],
-    /// Whether encode and decode take their time from the GPU that denoises.
-    pub shared: [bool; 2],
+    /// Shots that the stages of a replica can work on at once.
+    pub capacities: Capacities,
+    /// Which stages take their time from the GPU that denoises.
+    pub shared: SharedGpu,
     /// Seconds at the end of every story.
     pub story_end: f64,
     /// Who plans briefs.
     pub planning: Planners,
+}
+
+/// Which stages take their time from the GPU that denoises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SharedGpu {
+    /// Stage `encode`.
+    pub encode: bool,
+    /// Stages `decode` and `select`.
+    pub decode: bool,
+}
+
+impl SharedGpu {
+    /// Every stage has a device of its own.
+    pub const NONE: Self = Self {
+        encode: false,
+        decode: false,
+    };
 }
 
 /// Who plans the briefs of a farm.
@@ -95,7 +112,7 @@ pub fn forecast_of_briefs(
 ) -> Forecast {
     let plan = |chain: &usize| plans.get(*chain).is_some_and(|seconds| *seconds > 0.0);
     let (unplanned, ready): (Vec<usize>, Vec<usize>) = (0..chains.len()).partition(plan);
-    let mut night = Night {
+    let mut simulation = Simulation {
         chains,
         plans,
         kinds,
@@ -110,8 +127,8 @@ pub fn forecast_of_briefs(
         due: BinaryHeap::new(),
         forecast: Forecast::default(),
     };
-    night.run();
-    night.forecast
+    simulation.run();
+    simulation.forecast
 }
 
 /// Seconds below which no farm of this kind finishes: the longest chain, the work of the busiest
@@ -137,12 +154,13 @@ pub fn lower_bound(
         each.map(|(&count, seconds)| count as f64 * of(seconds))
             .sum::<f64>()
     };
-    let [encode, denoise, decode] = farm.capacities.map(|places| places as f64);
-    let [encode_shares, decode_shares] = farm.shared.map(f64::from);
+    let places = farm.capacities;
+    let encode_shares = f64::from(farm.shared.encode);
+    let decode_shares = f64::from(farm.shared.decode);
     let stations = [
-        sum(&|kind| kind.encode) / encode,
-        sum(&|kind| kind.denoise) / denoise,
-        sum(&|kind| kind.decode + kind.select) / decode,
+        sum(&|kind| kind.encode) / places.encode as f64,
+        sum(&|kind| kind.denoise) / places.denoise as f64,
+        sum(&|kind| kind.decode + kind.select) / places.decode as f64,
         sum(&|kind| {
             encode_shares * kind.encode + kind.denoise + decode_shares * (kind.decode + kind.select)
         }),
@@ -154,7 +172,7 @@ pub fn lower_bound(
         .max(planning)
 }
 
-struct Night<'a> {
+struct Simulation<'a> {
     chains: &'a [ChainOfKinds],
     kinds: &'a [StageSeconds],
     farm: &'a Farm,
@@ -167,7 +185,7 @@ struct Night<'a> {
     unplanned: VecDeque<usize>,
     /// What each planner is at.
     planning: Vec<Option<usize>>,
-    /// Planners that are at nothing.
+    /// Idle planners.
     idle: Vec<usize>,
     /// Chains of `ready` that were planned.
     ahead: BTreeSet<usize>,
@@ -216,30 +234,17 @@ enum Phase {
 }
 
 impl Phase {
-    /// The gate before it.
-    fn enters(self) -> Option<usize> {
+    fn stage(self) -> Option<Stage> {
         match self {
-            Self::Shot(Stage::Encode) => Some(0),
-            Self::Shot(Stage::Denoise) => Some(1),
-            Self::Shot(Stage::Decode) => Some(2),
-            Self::Shot(Stage::Plan | Stage::Select | Stage::Commit) | Self::End => None,
-        }
-    }
-
-    /// The gate whose place it gives back at its end.
-    fn leaves(self) -> Option<usize> {
-        match self {
-            // Decoding and selecting have one way in.
-            Self::Shot(Stage::Decode) => None,
-            Self::Shot(Stage::Select) => Some(2),
-            other => other.enters(),
+            Self::Shot(stage) => Some(stage),
+            Self::End => None,
         }
     }
 }
 
 /// A place of a replica with its story.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct StorySlot {
     chain: usize,
     shot: usize,
     phase: Phase,
@@ -255,21 +260,12 @@ struct Job {
     shared: bool,
 }
 
-/// Who waits: the shots it has to go, its number, its place.
-type Ticket = (Reverse<usize>, u64, usize);
-
-#[derive(Debug, Clone, Default)]
-struct GateState {
-    free: usize,
-    waiting: Vec<Ticket>,
-}
-
 #[derive(Debug, Clone)]
 struct Replica {
-    places: Vec<Option<Place>>,
+    places: Vec<Option<StorySlot>>,
     jobs: Vec<Job>,
-    gates: [GateState; 3],
-    tickets: u64,
+    /// Slots that wait, at each gate.
+    gates: PerGate<Queue<usize>>,
     /// Up to when the work that is left has been counted down.
     now: f64,
     change: u64,
@@ -277,15 +273,10 @@ struct Replica {
 
 impl Replica {
     fn new(farm: &Farm) -> Self {
-        let gate = |places: usize| GateState {
-            free: places.max(1),
-            waiting: Vec::new(),
-        };
         Self {
             places: vec![None; farm.interleave.max(1)],
             jobs: Vec::new(),
-            gates: farm.capacities.map(gate),
-            tickets: 0,
+            gates: PerGate::of(farm.capacities, Queue::new),
             now: 0.0,
             change: 0,
         }
@@ -317,7 +308,7 @@ impl Replica {
     }
 }
 
-impl Night<'_> {
+impl Simulation<'_> {
     fn run(&mut self) {
         // No more replicas than stories ever have anything to do.
         let busy = self.farm.replicas.min(self.chains.len());
@@ -361,9 +352,8 @@ impl Night<'_> {
         let most = self.farm.planning.ahead.max(1) * self.farm.replicas.max(1);
         while let (Some(&planner), Some(&chain)) = (self.idle.last(), self.unplanned.front()) {
             let at_work = self.planning.len() - self.idle.len();
-            // Nobody hurries to plan what comes after many that are ready.
-            let before = self.ready.range(..chain).take(most).count();
-            if self.ahead.len() + at_work >= most || before + at_work >= most {
+            let before = self.ready.range(..chain).take(most).count() + at_work;
+            if !may_plan_ahead(most, self.ahead.len() + at_work, before) {
                 return;
             }
             self.unplanned.pop_front();
@@ -445,37 +435,25 @@ impl Night<'_> {
     fn enter(&mut self, replica: &mut Replica, place: usize, chain: usize, shot: usize, to: Phase) {
         let chain_is_over = shot >= self.chains[chain].len();
         let phase = if chain_is_over { Phase::End } else { to };
-        replica.places[place] = Some(Place {
+        replica.places[place] = Some(StorySlot {
             chain,
             shot,
             phase,
             since: replica.now,
         });
-        match phase.enters() {
+        match phase.stage().and_then(GateName::before) {
             None => self.begin(replica, place),
             Some(gate) => {
-                replica.tickets += 1;
                 let remaining = self.chains[chain].len() - shot;
-                let ticket = (Reverse(remaining), replica.tickets, place);
-                replica.gates[gate].waiting.push(ticket);
+                replica.gates.at_mut(gate).join(remaining, place);
                 self.open(replica, gate);
             }
         }
     }
 
     /// Lets in who may.
-    fn open(&mut self, replica: &mut Replica, gate: usize) {
-        while replica.gates[gate].free > 0 {
-            let waiting = &mut replica.gates[gate].waiting;
-            let first = waiting
-                .iter()
-                .enumerate()
-                .min_by_key(|(_, ticket)| **ticket);
-            let Some((index, _)) = first else {
-                return;
-            };
-            let (_, _, place) = waiting.swap_remove(index);
-            replica.gates[gate].free -= 1;
+    fn open(&mut self, replica: &mut Replica, gate: GateName) {
+        while let Some(place) = replica.gates.at_mut(gate).admit() {
             self.begin(replica, place);
         }
     }
@@ -486,17 +464,17 @@ impl Night<'_> {
             return;
         };
         at.since = now;
-        let [encode_shares, decode_shares] = self.farm.shared;
+        let shared = self.farm.shared;
         let (left, shared) = match at.phase {
             Phase::End => (self.farm.story_end, false),
             Phase::Shot(stage) => {
                 let kind = &self.kinds[self.chains[at.chain][at.shot] as usize];
                 match stage {
                     Stage::Plan => (kind.plan, false),
-                    Stage::Encode => (kind.encode, encode_shares),
-                    Stage::Denoise => (kind.denoise, encode_shares || decode_shares),
-                    Stage::Decode => (kind.decode, decode_shares),
-                    Stage::Select => (kind.select, decode_shares),
+                    Stage::Encode => (kind.encode, shared.encode),
+                    Stage::Denoise => (kind.denoise, shared.encode || shared.decode),
+                    Stage::Decode => (kind.decode, shared.decode),
+                    Stage::Select => (kind.select, shared.decode),
                     Stage::Commit => (kind.commit, false),
                 }
             }
@@ -514,8 +492,8 @@ impl Night<'_> {
             return;
         };
         let now = replica.now;
-        if let Some(gate) = at.phase.leaves() {
-            replica.gates[gate].free += 1;
+        if let Some(gate) = at.phase.stage().and_then(GateName::after) {
+            replica.gates.at_mut(gate).leave();
             self.open(replica, gate);
         }
         let Phase::Shot(stage) = at.phase else {
@@ -548,8 +526,8 @@ mod tests {
     const ONE: Farm = Farm {
         replicas: 1,
         interleave: 1,
-        capacities: [1; 3],
-        shared: [false; 2],
+        capacities: Capacities::ONE,
+        shared: SharedGpu::NONE,
         story_end: 0.0,
         planning: Planners {
             ranks: 0,
@@ -739,13 +717,16 @@ mod tests {
         };
         let farm = Farm {
             interleave: 2,
-            shared: [true; 2],
+            shared: SharedGpu {
+                encode: true,
+                decode: true,
+            },
             ..ONE
         };
         let chains = [vec![0, 0], vec![0, 0]];
         assert_eq!(finish(&chains, &[kind], &farm), 4.0 * 14.0);
         let own = Farm {
-            shared: [false; 2],
+            shared: SharedGpu::NONE,
             ..farm
         };
         assert_eq!(finish(&chains, &[kind], &own), 4.0 * 10.0 + 4.0);
@@ -770,8 +751,14 @@ mod tests {
             |(replicas, interleave, decoders, shared, end)| Farm {
                 replicas,
                 interleave,
-                capacities: [1, 1, decoders],
-                shared: [shared, shared && decoders == 1],
+                capacities: Capacities {
+                    decode: decoders,
+                    ..Capacities::ONE
+                },
+                shared: SharedGpu {
+                    encode: shared,
+                    decode: shared && decoders == 1,
+                },
                 story_end: f64::from(end),
                 ..ONE
             },
@@ -826,7 +813,7 @@ mod tests {
             let denoise = chains.iter().flatten().map(|&kind| kinds[kind as usize].denoise);
             let denoise = denoise.sum::<f64>();
             prop_assert!(found.denoising >= denoise - 1e-6);
-            prop_assert!(farm.shared[0] || found.denoising <= denoise + 1e-6);
+            prop_assert!(farm.shared.encode || found.denoising <= denoise + 1e-6);
         }
 
         #[test]

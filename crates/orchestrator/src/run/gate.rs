@@ -1,32 +1,20 @@
 //! The way into a stage: a few shots at a time, those with the longest way to go first.
 
-use std::cmp::Reverse;
-use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use storyloom_story::Capacities;
 
+use super::admission_policy::{PerGate, Queue};
+
 /// The stages that networks limit. A shot waits here while others use them, so that no more than
 /// the stories in flight are ever held in memory.
-#[derive(Debug)]
-pub struct Gates {
-    /// Stage `encode`.
-    pub encode: Gate,
-    /// Stage `denoise`.
-    pub denoise: Gate,
-    /// Stages `decode` and `select`.
-    pub decode: Gate,
-}
+pub type Gates = PerGate<Gate>;
 
-impl Gates {
+impl PerGate<Gate> {
     /// Gates that let so many shots in at once.
     pub fn new(capacities: Capacities) -> Self {
-        Self {
-            encode: Gate::new(capacities.encode),
-            denoise: Gate::new(capacities.denoise),
-            decode: Gate::new(capacities.decode),
-        }
+        Self::of(capacities, Gate::new)
     }
 }
 
@@ -39,14 +27,9 @@ pub struct Gate {
 
 #[derive(Debug)]
 struct State {
-    free: usize,
-    waiting: BTreeSet<Ticket>,
-    tickets: u64,
+    queue: Queue<()>,
     busy: Duration,
 }
-
-/// How urgent, and in which order they came.
-type Ticket = (Reverse<usize>, u64);
 
 /// The right to be inside; given back when dropped.
 #[derive(Debug)]
@@ -59,9 +42,7 @@ impl Gate {
     /// A gate for `places` at a time, at least one.
     pub fn new(places: usize) -> Self {
         let state = State {
-            free: places.max(1),
-            waiting: BTreeSet::new(),
-            tickets: 0,
+            queue: Queue::new(places),
             busy: Duration::ZERO,
         };
         Self {
@@ -73,17 +54,14 @@ impl Gate {
     /// Waits for its turn. Larger `urgency` goes first; among equals, who came first.
     pub fn enter(&self, urgency: usize) -> Permit<'_> {
         let mut state = self.lock();
-        state.tickets += 1;
-        let ticket = (Reverse(urgency), state.tickets);
-        state.waiting.insert(ticket);
-        while state.free == 0 || state.waiting.first() != Some(&ticket) {
+        let ticket = state.queue.join(urgency, ());
+        while state.queue.next() != Some(ticket) {
             state = self
                 .changed
                 .wait(state)
                 .unwrap_or_else(PoisonError::into_inner);
         }
-        state.waiting.remove(&ticket);
-        state.free -= 1;
+        state.queue.admit();
         drop(state);
         // More places may be free for the next one.
         self.changed.notify_all();
@@ -107,7 +85,7 @@ impl Gate {
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
         let mut state = self.gate.lock();
-        state.free += 1;
+        state.queue.leave();
         state.busy += self.since.elapsed();
         drop(state);
         self.gate.changed.notify_all();
@@ -131,7 +109,7 @@ mod tests {
                     let _permit = gate.enter(urgency);
                     order.lock().unwrap().push((urgency, waiting));
                 });
-                while gate.lock().waiting.len() <= waiting {
+                while gate.lock().queue.waiting() <= waiting {
                     std::thread::yield_now();
                 }
             }

@@ -1,6 +1,7 @@
 //! What makes a run: its loop, its stories and shots, who works on what, and what is mended on the way.
 
 pub mod admission;
+pub mod admission_policy;
 pub(crate) mod attempt;
 pub(crate) mod differences;
 pub mod drain;

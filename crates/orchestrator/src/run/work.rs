@@ -9,6 +9,7 @@ use storyloom_story::StoryId;
 
 use crate::error::RunError;
 use crate::run::RunOutcome;
+use crate::run::admission_policy::{fair_share, may_plan_ahead};
 use crate::run::planning::away::pause;
 
 /// The order of stories: larger priorities first, then more missing shots, since a chain is made
@@ -118,12 +119,6 @@ pub(crate) struct Work {
     away: (u32, Option<Instant>),
     /// How often others had found their planner away when this program had nothing else to do.
     pub(crate) heard: Option<u32>,
-}
-
-/// Stories that a program takes at most, of so many that are not over: none shall have all places
-/// full while another has nothing to do.
-pub(crate) fn fair_share(unfinished: usize, replicas: usize) -> usize {
-    unfinished.div_ceil(replicas.max(1)).max(1)
 }
 
 /// Time between two looks at stories that others work on, and what each adds to it.
@@ -252,14 +247,11 @@ impl Work {
         if self.away.1.is_some_and(|at| at > now) && !self.is_alone() {
             return Briefs::Wait;
         }
-        let room = ahead.saturating_sub(self.ahead.len() + self.planning);
         let mut taken = Vec::new();
         for (rank, brief) in self.unplanned.iter().take(window) {
-            if taken.len() >= most.min(room) {
-                break;
-            }
-            let before = self.ready.range(..rank).take(ahead).count();
-            if before + taken.len() >= ahead {
+            let in_flight = self.ahead.len() + self.planning + taken.len();
+            let before = self.ready.range(..rank).take(ahead).count() + taken.len();
+            if taken.len() >= most || !may_plan_ahead(ahead, in_flight, before) {
                 break;
             }
             if brief.not_before.is_none_or(|at| at <= now) {

@@ -5,7 +5,7 @@ mod measured;
 mod transformer;
 
 use serde::{Deserialize, Serialize};
-use storyloom_story::{Opening, VideoSpec};
+use storyloom_story::{Capacities, Opening, VideoSpec};
 
 pub use measured::{Observed, Sampling, Samplings, measure};
 pub use transformer::{Links, Rates, Sharing, Transformer, forward_seconds, traffic};
@@ -367,9 +367,13 @@ impl ReplicaShape {
         self.sharing.ranks() + self.encoders + self.decoders
     }
 
-    /// Shots that encode, denoise and decode can work on at once.
-    pub fn capacities(&self) -> [usize; 3] {
-        [self.encoders.max(1), 1, self.decoders.max(1)]
+    /// Shots that each stage can work on at once.
+    pub fn capacities(&self) -> Capacities {
+        Capacities {
+            encode: self.encoders.max(1),
+            denoise: 1,
+            decode: self.decoders.max(1),
+        }
     }
 }
 
