@@ -50,8 +50,27 @@ pub trait Storage: Debug + Send + Sync {
     /// Whether the file is there.
     fn exists(&self, path: &Path) -> bool;
 
+    /// What is known of the file or the folder at `path` without reading it; `None` where there is none.
+    fn metadata(&self, path: &Path) -> Option<Metadata>;
+
+    /// Whether anything has this name, also what is neither a file nor a folder.
+    fn is_taken(&self, path: &Path) -> bool;
+
     /// Names of the files in a folder, in order; none if there is no folder.
     fn list(&self, folder: &Path) -> Result<Vec<String>>;
+}
+
+/// What is known of a file or a folder without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metadata {
+    /// Whether it is a file that can be read.
+    pub is_file: bool,
+    /// Whether it is a folder.
+    pub is_folder: bool,
+    /// Size of a file in bytes.
+    pub bytes: u64,
+    /// When it was written last, where the storage knows.
+    pub modified: Option<SystemTime>,
 }
 
 /// The calls that change a file system.
@@ -249,6 +268,20 @@ impl<C: Calls> Storage for C {
 
     fn exists(&self, path: &Path) -> bool {
         path.is_file()
+    }
+
+    fn metadata(&self, path: &Path) -> Option<Metadata> {
+        let found = fs::metadata(path).ok()?;
+        Some(Metadata {
+            is_file: found.is_file(),
+            is_folder: found.is_dir(),
+            bytes: found.len(),
+            modified: found.modified().ok(),
+        })
+    }
+
+    fn is_taken(&self, path: &Path) -> bool {
+        path.symlink_metadata().is_ok()
     }
 
     fn list(&self, folder: &Path) -> Result<Vec<String>> {

@@ -43,6 +43,17 @@ pub enum Continuation {
     Mm2v,
 }
 
+impl Continuation {
+    /// How a shot begins whose `cut` is false.
+    pub fn opening(self) -> Opening {
+        match self {
+            Self::None => Opening::Memory,
+            Self::Mi2v => Opening::LastFrame,
+            Self::Mm2v => Opening::Motion,
+        }
+    }
+}
+
 /// How one shot begins; decides its condition and how many decoded frames are dropped.
 ///
 /// StoryMem specification, section 3.6.

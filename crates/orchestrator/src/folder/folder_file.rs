@@ -59,7 +59,7 @@ impl RunFolder {
     /// # Errors
     /// It cannot be read now, or a later version of the program has written it.
     pub(crate) fn find_json<T: FolderFile>(&self, path: &Path) -> Result<Found<T>, RunError> {
-        if path.symlink_metadata().is_err() {
+        if !self.storage().is_taken(path) {
             return Ok(Found::Gone);
         }
         let bytes = match self.storage().read(path) {
@@ -97,7 +97,7 @@ impl RunFolder {
     ) -> Result<(), RunError> {
         let aside = match move_aside(self.storage().as_ref(), path) {
             // Another program was faster.
-            Err(_) if path.symlink_metadata().is_err() => return Ok(()),
+            Err(_) if !self.storage().is_taken(path) => return Ok(()),
             aside => aside?,
         };
         if let Ok(bytes) = self.storage().read(&aside)

@@ -326,7 +326,7 @@ impl RunFolder {
                 path: self.run_path(),
                 reason: format!("{reason}; {BEGIN_AGAIN}"),
             }),
-            Found::Gone if self.stories().is_dir() => {
+            Found::Gone if self.storage().is_taken(&self.stories()) => {
                 Err(self.wrong(format!("its run.json is gone; {BEGIN_AGAIN}")))
             }
             Found::Gone => {
@@ -366,7 +366,7 @@ impl RunFolder {
     /// Whether there is a copy of `run.json` that is not what `run.json` is.
     pub(crate) fn has_other_copy(&self) -> Result<bool, RunError> {
         let copy = self.run_copy();
-        if copy.symlink_metadata().is_err() {
+        if !self.storage().is_taken(&copy) {
             return Ok(false);
         }
         let copy = match self.storage().read(&copy) {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use storyloom_memory::{MemoryBank, PictureRecord};
+use storyloom_memory::{MemoryBank, PictureRecord, Storage};
 use storyloom_story::ShotId;
 
 use crate::folder::run_folder::{RunFolder, StoryFile};
@@ -30,20 +30,18 @@ impl FileSizes {
     }
 
     /// Notes a file as it is; one that is not there has no size.
-    pub(crate) fn measure(&mut self, story: &Path, file: &str) {
-        if let Ok(found) = std::fs::metadata(story.join(file)) {
-            self.0.insert(file.to_owned(), found.len());
+    pub(crate) fn measure(&mut self, storage: &dyn Storage, story: &Path, file: &str) {
+        if let Some(found) = storage.metadata(&story.join(file)) {
+            self.0.insert(file.to_owned(), found.bytes);
         }
     }
 
     /// The first file of the story in the folder `story` that has another size, and how.
-    pub(crate) fn first_difference(&self, story: &Path) -> Option<String> {
+    pub(crate) fn first_difference(&self, storage: &dyn Storage, story: &Path) -> Option<String> {
         self.0.iter().find_map(|(file, bytes)| {
             let path = story.join(file);
-            let found = std::fs::metadata(&path)
-                .ok()
-                .filter(|found| found.is_file());
-            let found = found.map(|found| found.len());
+            let found = storage.metadata(&path).filter(|found| found.is_file);
+            let found = found.map(|found| found.bytes);
             match found {
                 Some(found) if found == *bytes => None,
                 Some(found) => Some(format!(
@@ -60,11 +58,12 @@ impl FileSizes {
 /// matter.
 pub(crate) fn missing(bank: &MemoryBank, folder: &RunFolder, file: &StoryFile) -> Option<String> {
     let story = folder.story(&file.id);
+    let storage = folder.storage().as_ref();
     if file.script.is_none() {
         return Some("its script is gone".to_owned());
     }
     let is_there = |shot: ShotId| {
-        bank.is_committed(&file.id, shot) && story.join(format!("{shot}.mp4")).is_file()
+        bank.is_committed(&file.id, shot) && storage.exists(&story.join(format!("{shot}.mp4")))
     };
     let found = match file.sizes.is_empty() {
         // Earlier builds have noted no sizes.
@@ -72,23 +71,25 @@ pub(crate) fn missing(bank: &MemoryBank, folder: &RunFolder, file: &StoryFile) -
             .shots()
             .find(|(shot, _)| !is_there(*shot))
             .map(|(shot, _)| format!("the record or the video of its shot {shot} is gone")),
-        false => file.sizes.first_difference(&story),
+        false => file.sizes.first_difference(storage, &story),
     };
-    let film = || (!has_film(&story, file)).then(|| format!("its {WHOLE_VIDEO} is gone or cut"));
+    let film =
+        || (!has_film(storage, &story, file)).then(|| format!("its {WHOLE_VIDEO} is gone or cut"));
     found.or_else(film)
 }
 
 /// Whether a story has the whole video that it notes, or one that is as long.
-fn has_film(story: &Path, file: &StoryFile) -> bool {
+fn has_film(storage: &dyn Storage, story: &Path, file: &StoryFile) -> bool {
     let bytes = file.video.as_ref().map(|video| video.content.bytes);
-    let found = std::fs::metadata(story.join(WHOLE_VIDEO));
-    found.is_ok_and(|found| found.is_file() && bytes.is_none_or(|bytes| bytes == found.len()))
+    let found = storage.metadata(&story.join(WHOLE_VIDEO));
+    found.is_some_and(|found| found.is_file && bytes.is_none_or(|bytes| bytes == found.bytes))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::fs;
+    use storyloom_memory::Disk;
 
     #[test]
     fn a_file_that_is_gone_cut_or_a_folder_is_found() {
@@ -96,15 +97,15 @@ mod tests {
         let (story, file) = (root.path(), root.path().join("01_01.mp4"));
         fs::write(&file, b"video").unwrap();
         let mut sizes = FileSizes::default();
-        sizes.measure(story, "01_01.mp4");
-        sizes.measure(story, "never.mp4");
-        assert_eq!(sizes.first_difference(story), None);
+        sizes.measure(&Disk, story, "01_01.mp4");
+        sizes.measure(&Disk, story, "never.mp4");
+        assert_eq!(sizes.first_difference(&Disk, story), None);
         fs::write(&file, b"vid").unwrap();
-        let told = sizes.first_difference(story).unwrap();
+        let told = sizes.first_difference(&Disk, story).unwrap();
         assert!(told.ends_with("has 3 bytes instead of 5"), "{told}");
         fs::remove_file(&file).unwrap();
-        assert!(sizes.first_difference(story).is_some());
+        assert!(sizes.first_difference(&Disk, story).is_some());
         fs::create_dir(&file).unwrap();
-        assert!(sizes.first_difference(story).is_some());
+        assert!(sizes.first_difference(&Disk, story).is_some());
     }
 }

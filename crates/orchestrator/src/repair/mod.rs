@@ -272,7 +272,9 @@ fn run_file(folder: &RunFolder, repaired: &mut Repaired) -> Result<Option<RunFil
             }
             return Ok(Some(run));
         }
-        Found::Gone if !folder.stories().is_dir() => return folder.run_file().map(Some),
+        Found::Gone if !folder.storage().is_taken(&folder.stories()) => {
+            return folder.run_file().map(Some);
+        }
         Found::Gone => "it is gone".to_owned(),
         Found::Damaged(reason) => {
             folder.give_way::<RunFile>(&path, &reason)?;

@@ -59,7 +59,7 @@ impl Healer<'_> {
     /// Whether everything of a story that is there is what its records say. Nothing is changed.
     pub(super) fn is_healthy(&self, story: &StoryId) -> Result<bool, RunError> {
         let root = self.folder.story(story);
-        if root.symlink_metadata().is_err() {
+        if !self.folder.storage().is_taken(&root) {
             return Ok(true);
         }
         let path = root.join("story.json");
@@ -141,12 +141,13 @@ impl Healer<'_> {
 
     fn references(&self, story: &StoryId) -> Result<Option<ReferencesRecord>, RunError> {
         let path = self.folder.story(story).join("commits/references.json");
-        match path.symlink_metadata() {
-            Err(_) => return Ok(None),
-            Ok(found) if !found.is_file() => {
+        let storage = self.folder.storage();
+        match storage.is_taken(&path) {
+            false => return Ok(None),
+            true if !storage.exists(&path) => {
                 return Err(MemoryError::damaged(path, "no file stands in its place").into());
             }
-            Ok(_) => {}
+            true => {}
         }
         let bytes = self.folder.storage().read(&path)?;
         Ok(Some(ReferencesRecord::open(&path, &bytes)?))
@@ -154,13 +155,14 @@ impl Healer<'_> {
 
     fn standing(&self, story: &StoryId, shot: ShotId) -> Result<Standing, RunError> {
         let path = self.record_path(story, shot);
-        match path.symlink_metadata() {
-            Err(_) => return Ok(Standing::Gone),
-            Ok(found) if !found.is_file() => {
+        let storage = self.folder.storage();
+        match storage.is_taken(&path) {
+            false => return Ok(Standing::Gone),
+            true if !storage.exists(&path) => {
                 let reason = format!("{}: no file stands in its place", path.display());
                 return Ok(Standing::Damaged(reason));
             }
-            Ok(_) => {}
+            true => {}
         }
         match CommitRecord::open(&path, &self.folder.storage().read(&path)?) {
             Ok(record) if record.request.story == *story && record.request.shot == shot => {
@@ -525,9 +527,9 @@ impl Healer<'_> {
     /// Moves what stands at `path` aside, if anything does, and says where it is now.
     fn put_aside(&self, path: &Path) -> Result<Option<PathBuf>, RunError> {
         let storage = self.folder.storage().as_ref();
-        match path.symlink_metadata() {
-            Ok(_) => Ok(Some(move_aside(storage, path)?)),
-            Err(_) => Ok(None),
+        match storage.is_taken(path) {
+            true => Ok(Some(move_aside(storage, path)?)),
+            false => Ok(None),
         }
     }
 

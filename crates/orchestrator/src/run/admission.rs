@@ -217,14 +217,15 @@ impl RunFolder {
     /// file at all.
     fn has_damaged_file(&self, story: &StoryId) -> bool {
         let path = self.story(story).join("story.json");
-        let Ok(found) = path.symlink_metadata() else {
+        let storage = self.storage();
+        if !storage.is_taken(&path) {
             return false;
-        };
+        }
         match self.read_story(story) {
             Ok(_) => false,
             Err(RunError::Folder { .. }) => true,
             // A file that cannot be read may be readable tomorrow.
-            Err(_) => !found.is_file(),
+            Err(_) => !storage.exists(&path),
         }
     }
 

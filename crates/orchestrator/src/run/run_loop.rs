@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use storyloom_memory::blobs::Sweep;
 use storyloom_memory::index::open_index;
 use storyloom_memory::{BlobStore, Disk, MemoryBank, MemoryError, Storage};
-use storyloom_story::{Continuation, ErrorClass, LeftOut, Line, Manifest, ShotId, StoryId};
+use storyloom_story::{ErrorClass, LeftOut, Line, Manifest, ShotId, StoryId};
 use storyloom_telemetry::{Event, Reporter};
 
 use crate::config::{RunConfig, StopAt, StopFlag};
@@ -566,11 +566,7 @@ fn check_lengths(config: &RunConfig, lines: &[Line]) -> Result<(), RunError> {
         .video
         .check()
         .map_err(|error| RunError::Setting(error.to_string()))?;
-    let given = match config.continuation {
-        Continuation::None => 0,
-        Continuation::Mi2v => 1,
-        Continuation::Mm2v => 5,
-    };
+    let given = config.continuation.opening().given_frames() as u32;
     let continues = lines.iter().any(|line| match line {
         Line::Story(entry) => entry.script.shots().any(|(_, shot)| !shot.cut),
         // Nobody knows yet.
@@ -665,16 +661,19 @@ fn is_finished(asked: &Asked) -> bool {
     matches!(asked, Asked::Known(file) if file.state == StoryState::Done)
 }
 
-/// Shots that have their record.
+/// Shots that have their record. Records are looked for by their names.
 fn shots_done(folder: &RunFolder, lines: &[Line]) -> Result<usize, RunError> {
     let storage = folder.storage();
-    let there: BTreeSet<String> = storage.list(&folder.stories())?.into_iter().collect();
-    let begun = lines.iter().map(Line::id);
     let mut done = 0;
-    for story in begun.filter(|story| there.contains(story.as_str())) {
-        let records = storage.list(&folder.story(story).join("commits"))?;
-        let shot = |name: &String| name.strip_suffix(".json")?.parse::<ShotId>().ok();
-        done += records.iter().filter_map(shot).count();
+    for line in lines {
+        // Of a story that nobody has taken there is nothing to look for.
+        if !storage.is_taken(&folder.story(line.id())) {
+            continue;
+        }
+        let file = folder.asked(line)?.into_file();
+        let commits = folder.story(&file.id).join("commits");
+        let is_there = |shot: &ShotId| storage.exists(&commits.join(format!("{shot}.json")));
+        done += file.shots().filter(|(shot, _)| is_there(shot)).count();
     }
     Ok(done)
 }

@@ -155,7 +155,11 @@ fn make_shots(
         work.add(&record);
         keeping.add(&record);
         sizes.note(&record.pictures());
-        sizes.measure(&story, &format!("commits/{id}.json"));
+        sizes.measure(
+            folder.storage().as_ref(),
+            &story,
+            &format!("commits/{id}.json"),
+        );
         last = Some(record);
     }
     if let Some(references) = context
@@ -167,7 +171,7 @@ fn make_shots(
         sizes.note(&pictures.collect::<Vec<_>>());
     }
     for record in ["commits/references.json", "plan.json"] {
-        sizes.measure(&story, record);
+        sizes.measure(folder.storage().as_ref(), &story, record);
     }
     file.sizes = sizes;
     file.work = Some(work);
@@ -187,7 +191,7 @@ fn committed(
     let path = context.bank.record_path(story, shot);
     with_retries(context, || {
         let record = match context.bank.record(story, shot) {
-            Ok(None) if path.symlink_metadata().is_ok() => {
+            Ok(None) if context.bank.storage().is_taken(&path) => {
                 Err(MemoryError::damaged(&path, "is no file"))
             }
             record => record,
@@ -266,19 +270,18 @@ pub(crate) struct Chain<'a> {
     remaining: usize,
 }
 
-/// How a shot begins (StoryMem specification, section 3.6).
+/// How a shot begins.
 pub(crate) fn opening(
     shot: &ShotScript,
     has_previous: bool,
     has_references: bool,
     continuation: Continuation,
 ) -> Opening {
-    match (has_previous, shot.cut, continuation) {
-        (false, _, _) if has_references => Opening::Memory,
-        (false, _, _) => Opening::Text,
-        (true, false, Continuation::Mi2v) => Opening::LastFrame,
-        (true, false, Continuation::Mm2v) => Opening::Motion,
-        _ => Opening::Memory,
+    match (has_previous, shot.cut) {
+        (false, _) if has_references => Opening::Memory,
+        (false, _) => Opening::Text,
+        (true, false) => continuation.opening(),
+        (true, true) => Opening::Memory,
     }
 }
 
@@ -351,7 +354,7 @@ fn begin(
 fn has_references(context: &ShotContext, lease: &Lease, story: &StoryId) -> Result<bool, RunError> {
     let bank = context.bank;
     let path = bank.references_path(story);
-    if path.symlink_metadata().is_err() {
+    if !bank.storage().is_taken(&path) {
         return Ok(false);
     }
     let damage = match bank.references(story) {
@@ -461,8 +464,12 @@ fn tidy(context: &ShotContext, file: &StoryFile) -> Result<(), RunError> {
     let storage = context.bank.storage();
     let story = context.bank.story_folder(&file.id);
     let staging = context.bank.staging(&file.id);
+    let is_folder = |path: &Path| {
+        let found = storage.metadata(path);
+        found.is_some_and(|found| found.is_folder)
+    };
     for name in storage.list(&staging)? {
-        if !staging.join(&name).is_dir() {
+        if !is_folder(&staging.join(&name)) {
             storage.remove(&staging.join(name))?;
         }
     }
@@ -471,7 +478,7 @@ fn tidy(context: &ShotContext, file: &StoryFile) -> Result<(), RunError> {
         for name in storage.list(&folder)? {
             let is_left = name.starts_with(UNFINISHED) || part == "checkpoints";
             // Nobody here makes folders there: one is somebody else's.
-            if is_left && !folder.join(&name).is_dir() {
+            if is_left && !is_folder(&folder.join(&name)) {
                 storage.remove(&folder.join(name))?;
             }
         }

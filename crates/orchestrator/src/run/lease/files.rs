@@ -86,7 +86,7 @@ impl LeaseFiles {
 
     fn read<T: for<'de> Deserialize<'de>>(&self, path: &Path) -> Seen<T> {
         // Also of what is no file, and of a link that leads nowhere.
-        let is_there = || path.symlink_metadata().is_ok();
+        let is_there = || self.storage.is_taken(path);
         if !is_there() {
             return Seen::Gone;
         }
@@ -103,7 +103,8 @@ impl LeaseFiles {
 
     /// Removes a file. What is no file is moved out of the way: nobody knows whose it is.
     pub(super) fn clear(&self, path: &Path) -> Result<(), RunError> {
-        if path.symlink_metadata().is_ok_and(|found| found.is_dir()) {
+        let found = self.storage.metadata(path);
+        if found.is_some_and(|found| found.is_folder) {
             return Ok(self.storage.give_name(path, &temporary_name(path))?);
         }
         Ok(self.storage.remove(path)?)

@@ -190,7 +190,7 @@ pub(crate) fn measure(folder: &RunFolder, file: &StoryFile) -> (StoryStatus, Wor
         _ => {
             let mut work = Work::default();
             // Of ten thousand stories that nobody has taken, nothing else is to be looked for.
-            let begun = folder.story(&file.id).is_dir();
+            let begun = folder.storage().is_taken(&folder.story(&file.id));
             let shots = file.shots().filter(|_| begun);
             let records = shots.filter_map(|(shot, _)| readable_record(folder, &file.id, shot));
             (records.inspect(|record| work.add(record)).count(), work)
