@@ -1,31 +1,24 @@
 //! The memory bank of storyloom.
 //!
-//! What a story remembers lies in plain files: content-addressed [`blobs`], keyframe pictures and
-//! one [`CommitRecord`] per shot, which is the only proof that the shot exists. The [`index`]
+//! What a story remembers lies in plain files, the [`ledger`]: content-addressed [`blobs`], keyframe
+//! pictures and one [`CommitRecord`] per shot, which is the only proof that the shot exists. The [`index`]
 //! (sled or redb) answers quickly and can be rebuilt from the records at any time.
 //!
-//! Which keyframes are chosen ([`select`]), admitted and seen ([`window`]) are pure functions.
+//! What is kept of a shot and what a later one sees decides a [`policy`]: pure functions, one set for each
+//! method.
 
-pub mod arrays;
-pub mod bank;
-pub mod blobs;
-pub mod checkpoint;
-pub mod commit;
 pub mod error;
-pub mod index;
-pub mod pictures;
-pub mod probe;
-pub mod select;
-pub mod soundness;
-pub mod storage;
-pub mod window;
+pub mod ledger;
+pub mod policy;
 
-pub use bank::{Committed, MemoryBank, Remembered};
-pub use blobs::{BlobRef, BlobStore};
-pub use checkpoint::{Basis, StepCheckpoint};
-pub use commit::{
+pub use error::{MemoryError, Result};
+pub use ledger::bank::{Committed, MemoryBank, Remembered};
+pub use ledger::blobs::{BlobRef, BlobStore};
+pub use ledger::index::{IndexKind, MemoryIndex};
+pub use ledger::record::{
     CommitRecord, KeyframeRecord, PictureRecord, ReferencesRecord, Sealed, SeenRecord,
 };
-pub use error::{MemoryError, Result};
-pub use index::{IndexKind, MemoryIndex};
-pub use storage::{Disk, Storage};
+pub use ledger::saved_step::{Basis, StepCheckpoint};
+pub use ledger::storage::{Disk, Storage};
+pub use ledger::{arrays, bank, blobs, index, pictures, probe, soundness, storage};
+pub use policy::storymem::{select, window};

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use storyloom_memory::commit::newer;
+use storyloom_memory::ledger::record::newer;
 use storyloom_memory::soundness::why_unreadable;
 use storyloom_memory::storage::move_aside;
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use storyloom_memory::arrays::encode_array;
-use storyloom_memory::commit::RECORD_FORMAT;
+use storyloom_memory::ledger::record::RECORD_FORMAT;
 use storyloom_memory::pictures::encode_png;
 use storyloom_memory::storage::{UNFINISHED, move_aside};
 use storyloom_memory::window::{WindowSettings, window};

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use storyloom_memory::arrays::encode_array;
-use storyloom_memory::commit::RECORD_FORMAT;
 use storyloom_memory::index::open_index;
+use storyloom_memory::ledger::record::RECORD_FORMAT;
 use storyloom_memory::select::{Selection, SelectionRule, SelectionSettings};
 use storyloom_memory::window::WindowSettings;
 use storyloom_memory::{

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use storyloom_memory::commit::RECORD_FORMAT;
+use storyloom_memory::ledger::record::RECORD_FORMAT;
 use storyloom_memory::storage::move_aside;
 use storyloom_memory::{MemoryError, Sealed};
 use storyloom_story::{

@@ -1,6 +1,6 @@
 //! The plan of a story that was begun, where its record is lost: `story.json` still has the script.
 
-use storyloom_memory::commit::RECORD_FORMAT;
+use storyloom_memory::ledger::record::RECORD_FORMAT;
 use storyloom_story::Seed;
 
 use super::{PlanRecord, brief_digest, commit_plan, planners_of, sound_plan};

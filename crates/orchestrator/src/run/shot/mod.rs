@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use storyloom_memory::arrays::{decode_frames, encode_array, encode_frames};
-use storyloom_memory::commit::RECORD_FORMAT;
+use storyloom_memory::ledger::record::RECORD_FORMAT;
 use storyloom_memory::pictures::encode_png;
 use storyloom_memory::select::{Selection, SelectionSettings, select};
 use storyloom_memory::window::is_admitted;

@@ -6,9 +6,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use storyloom_story::{ShotRequest, Stage};
 
-use crate::blobs::BlobRef;
 use crate::error::{MemoryError, Result};
-use crate::select::Selection;
+use crate::ledger::blobs::BlobRef;
+use crate::policy::storymem::select::Selection;
 
 /// The version of the record's form that this program writes and reads.
 pub const RECORD_FORMAT: u32 = 1;
@@ -240,7 +240,7 @@ fn to_json(record: &impl Serialize) -> Result<Vec<u8>> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::checkpoint::{Basis, StepCheckpoint};
+    use crate::ledger::saved_step::{Basis, StepCheckpoint};
     use storyloom_story::{LoopState, Method, Opening, PassName, Seed, ShotId, StoryId, VideoSpec};
 
     pub(crate) fn record(shot: ShotId) -> CommitRecord {

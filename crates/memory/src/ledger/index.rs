@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use storyloom_story::guard::guarded;
 
 use crate::error::{MemoryError, Result};
-use crate::storage::{Disk, move_aside};
+use crate::ledger::storage::{Disk, move_aside};
 
 /// How often a lock is asked for, and the pauses between.
 const LINGERING: (u32, Duration) = (10, Duration::from_millis(50));

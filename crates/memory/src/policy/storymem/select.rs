@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::window::similarity;
+use crate::policy::storymem::window::similarity;
 
 /// The rule by which keyframes are chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

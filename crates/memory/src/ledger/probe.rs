@@ -4,7 +4,7 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::storage::{Calls, temporary_name};
+use crate::ledger::storage::{Calls, temporary_name};
 
 /// What storage that a run can use does otherwise than most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,7 +131,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
-    use crate::storage::Disk;
+    use crate::ledger::storage::Disk;
 
     /// What a file system can be like.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{MemoryError, Result};
-use crate::storage::{Storage, UNFINISHED, temporary_name};
+use crate::ledger::storage::{Storage, UNFINISHED, temporary_name};
 
 /// Names a blob by its content.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -293,7 +293,7 @@ pub fn check(path: &Path, content: &[u8], blob: &BlobRef) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::Disk;
+    use crate::ledger::storage::Disk;
 
     #[test]
     fn a_sweep_removes_what_is_old_and_unused() {

@@ -8,17 +8,17 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use storyloom_story::{LoopState, MemoryFrame, ShotId, StoryId};
 
-use crate::arrays::{decode_array, decode_arrays, encode_arrays};
-use crate::blobs::{self, BlobRef, BlobStore, Sweep};
-use crate::checkpoint::{Basis, StepCheckpoint};
-use crate::commit::{
+use crate::error::{MemoryError, Result};
+use crate::ledger::arrays::{decode_array, decode_arrays, encode_arrays};
+use crate::ledger::blobs::{self, BlobRef, BlobStore, Sweep};
+use crate::ledger::index::MemoryIndex;
+use crate::ledger::pictures::decode_picture;
+use crate::ledger::record::{
     CommitRecord, KeyframeRecord, PictureRecord, ReferencesRecord, Sealed, SeenRecord,
 };
-use crate::error::{MemoryError, Result};
-use crate::index::MemoryIndex;
-use crate::pictures::decode_picture;
-use crate::soundness::{Harm, harms};
-use crate::storage::{Storage, UNFINISHED, make_way};
+use crate::ledger::saved_step::{Basis, StepCheckpoint};
+use crate::ledger::soundness::{Harm, harms};
+use crate::ledger::storage::{Storage, UNFINISHED, make_way};
 
 /// The name of the record of a story's reference images.
 const REFERENCES: &str = "references.json";
@@ -484,9 +484,9 @@ fn blobs_of(name: &str, path: &Path, bytes: &[u8]) -> Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commit::tests::record;
-    use crate::index::{IndexKind, open_index};
-    use crate::storage::Disk;
+    use crate::ledger::index::{IndexKind, open_index};
+    use crate::ledger::record::tests::record;
+    use crate::ledger::storage::Disk;
 
     fn bank(root: &Path, kind: IndexKind) -> MemoryBank {
         let storage: Arc<dyn Storage> = Arc::new(Disk);

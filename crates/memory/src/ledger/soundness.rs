@@ -3,10 +3,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::blobs::{BlobRef, BlobStore, check};
-use crate::commit::{CommitRecord, KeyframeRecord, PictureRecord, ReferencesRecord};
 use crate::error::{MemoryError, Result};
-use crate::storage::Storage;
+use crate::ledger::blobs::{BlobRef, BlobStore, check};
+use crate::ledger::record::{CommitRecord, KeyframeRecord, PictureRecord, ReferencesRecord};
+use crate::ledger::storage::Storage;
 
 /// What a record names.
 #[derive(Debug, Clone, Default)]
@@ -127,8 +127,8 @@ pub fn why_unreadable(error: &MemoryError) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commit::tests::record;
-    use crate::storage::Disk;
+    use crate::ledger::record::tests::record;
+    use crate::ledger::storage::Disk;
     use std::fs;
     use std::sync::Arc;
     use storyloom_story::ShotId;

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 use storyloom_story::{LoopState, PassName, ShotRequest};
 
-use crate::blobs::BlobRef;
-use crate::commit::{RECORD_FORMAT, Sealed, SeenRecord};
+use crate::ledger::blobs::BlobRef;
+use crate::ledger::record::{RECORD_FORMAT, Sealed, SeenRecord};
 
 /// Where a sampling loop stands, and everything that must be the same for it to go on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
