@@ -14,10 +14,12 @@ use storyloom_orchestrator::pipeline::{PipelineSettings, plain_run};
 use storyloom_orchestrator::planning::simulated::SimulatedPlanner;
 use storyloom_orchestrator::repair::{CameTo, Repair, repair};
 use storyloom_orchestrator::run::{Engines, run_on};
+use storyloom_orchestrator::set_aside::marks;
 use storyloom_orchestrator::simulated::SimulatedEngine;
-use storyloom_orchestrator::verify::{Depth, Verdict, verify};
-use storyloom_orchestrator::{RunConfig, RunFolder, StopFlag, Videos};
-use storyloom_story::{Brief, Line, RgbImage, StoryId};
+use storyloom_orchestrator::status::status;
+use storyloom_orchestrator::verify::{Depth, Verdict, VerifyProblem, verify};
+use storyloom_orchestrator::{RunConfig, RunFolder, RunOutcome, StopFlag, Videos};
+use storyloom_story::{Brief, Line, Method, RgbImage, StoryId};
 use storyloom_telemetry::Silent;
 
 /// A finished run of a story with a reference image and its own seed, and of a brief.
@@ -58,14 +60,17 @@ impl Proven {
     }
 
     fn start(&self) {
+        assert_eq!(self.make().done, 2);
+    }
+
+    fn make(&self) -> RunOutcome {
         let (engine, stop) = (SimulatedEngine::default(), StopFlag::default());
         let engines = Engines {
             engine: &engine,
             planner: Some(&SimulatedPlanner::default()),
         };
         let disk = Arc::new(Disk);
-        let made = run_on(disk, &self.config, &self.lines, &engines, &Silent, &stop).unwrap();
-        assert_eq!(made.done, 2);
+        run_on(disk, &self.config, &self.lines, &engines, &Silent, &stop).unwrap()
     }
 
     fn folder(&self) -> RunFolder {
@@ -336,4 +341,60 @@ fn runs_of_earlier_builds_verify_and_lack_nothing_that_decides() {
     fs::write(&path, run.to_string()).unwrap();
     proven.start();
     assert!(proven.verdict().unwrap().ok);
+}
+
+/// A story has the method of its line, else the run's: its records say which, and a start that asks for
+/// another one touches nothing.
+#[test]
+fn a_story_keeps_the_method_of_its_line() {
+    let mut proven = Proven::new();
+    // The run's own by its name is the same as no word of it.
+    set_method(&mut proven.lines[0], Some(Method::StoryMem));
+    proven.start();
+    fs::remove_dir_all(&proven.config.out).unwrap();
+    set_method(&mut proven.lines[0], Some(Method::OneStory));
+    proven.start();
+    let verdict = proven.verdict().unwrap();
+    assert!(verdict.ok, "{:?}", verdict.problems);
+    let made = |file: &str| read(&proven.path(file))["request"]["method"].clone();
+    assert_eq!(made(&proven.story("commits/01_01.json")), "onestory");
+    assert_eq!(made("stories/mug/commits/01_01.json"), "storymem");
+    assert_eq!(
+        read(&proven.path(&proven.story("story.json")))["method"],
+        "onestory"
+    );
+    assert_eq!(
+        read(&proven.path("run.json"))["identity"]["method"],
+        "storymem"
+    );
+    let seen = status(&proven.folder()).unwrap();
+    let methods = seen
+        .methods
+        .iter()
+        .map(|(method, counts)| (*method, counts.done));
+    assert_eq!(
+        methods.collect::<Vec<_>>(),
+        [("onestory", 1), ("storymem", 1)]
+    );
+
+    set_method(&mut proven.lines[0], None);
+    assert_eq!(proven.make().set_aside, 1);
+    assert_eq!(marks(&proven.folder()).unwrap().len(), 1);
+
+    // Records that do not agree with their story.
+    let path = proven.path(&proven.story("story.json"));
+    let mut story = read(&path);
+    story.as_object_mut().unwrap().remove("method");
+    storyloom_orchestrator::seal::seal(story.as_object_mut().unwrap());
+    fs::write(&path, story.to_string()).unwrap();
+    let problems = proven.verdict().unwrap().problems;
+    let told = |problem: &VerifyProblem| problem.message.contains("by another method");
+    assert!(problems.iter().any(told), "{problems:?}");
+}
+
+fn set_method(line: &mut Line, method: Option<Method>) {
+    match line {
+        Line::Story(entry) => entry.method = method,
+        Line::Brief(brief) => brief.method = method,
+    }
 }

@@ -11,16 +11,35 @@ pub enum Method {
     /// A bank of keyframes injected into the latents of Wan2.2 (StoryMem, arXiv 2512.19539).
     #[serde(rename = "storymem")]
     StoryMem,
+    /// Earlier latents, selected by a network (OneStory, arXiv 2512.07802).
+    #[serde(rename = "onestory")]
+    OneStory,
+    /// One picture a shot, planned by a language model (Narrative Weaver).
+    NarrativeWeaver,
+    /// Keyframes from tokens of a language model, then clips (MovieDreamer, arXiv 2407.16655).
+    #[serde(rename = "moviedreamer")]
+    MovieDreamer,
 }
 
 impl Method {
     /// Every method that this version can run.
     pub const ALL: [Self; 1] = [Self::StoryMem];
 
+    /// Every method that has a name, also those that this version cannot run.
+    pub const KNOWN: [Self; 4] = [
+        Self::StoryMem,
+        Self::OneStory,
+        Self::NarrativeWeaver,
+        Self::MovieDreamer,
+    ];
+
     /// The name used in configs, manifests and records.
     pub fn name(self) -> &'static str {
         match self {
             Self::StoryMem => "storymem",
+            Self::OneStory => "onestory",
+            Self::NarrativeWeaver => "narrative-weaver",
+            Self::MovieDreamer => "moviedreamer",
         }
     }
 }
@@ -85,6 +104,14 @@ impl Opening {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_method_has_one_name_everywhere() {
+        for method in Method::KNOWN {
+            let written = serde_json::to_string(&method).unwrap();
+            assert_eq!(written, format!("\"{method}\""));
+        }
+    }
 
     #[test]
     fn saved_lengths_are_those_of_storymem_3_6() {

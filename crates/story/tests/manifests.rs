@@ -212,3 +212,50 @@ proptest! {
         }
     }
 }
+
+/// Lists what models are loaded.
+struct Loaded(&'static [Method]);
+
+impl InputFiles for Loaded {
+    fn script(&self, _path: &str) -> Result<String, String> {
+        Ok(SCRIPT.to_owned())
+    }
+
+    fn method(&self, method: Method) -> Result<(), String> {
+        match self.0.contains(&method) {
+            true => Ok(()),
+            false => Err("its models are not loaded".to_owned()),
+        }
+    }
+
+    fn reference_image(&self, _path: &str) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// Nothing has been loaded when a manifest is read.
+#[test]
+fn a_line_whose_method_has_no_models_is_refused_at_its_place() {
+    let text = "{\"id\": \"a\", \"script\": \"dog.json\"}\n\
+                {\"id\": \"b\", \"script\": \"dog.json\", \"method\": \"onestory\"}";
+    let problems = parse_manifest("m.jsonl", text, &Loaded(&Method::ALL)).unwrap_err();
+    let told = problems[0].to_string();
+    assert_eq!(problems.len(), 1);
+    assert!(told.starts_with("m.jsonl:2:45: "), "{told}");
+    assert!(
+        told.contains("by the method \"onestory\": its models are not loaded"),
+        "{told}"
+    );
+    assert!(
+        problems[0].help.contains("one that is loaded: storymem"),
+        "{:?}",
+        problems[0]
+    );
+    let both = Loaded(&[Method::StoryMem, Method::OneStory]);
+    let stories = parse_manifest("m.jsonl", text, &both).unwrap().stories;
+    let methods = stories.iter().map(|story| story.method);
+    assert_eq!(methods.collect::<Vec<_>>(), [None, Some(Method::OneStory)]);
+    // Where nobody says what is loaded, it is what this version can run.
+    let plain = |_: &str| Ok(SCRIPT.to_owned());
+    assert!(parse_manifest("m.jsonl", text, &plain).is_err());
+}

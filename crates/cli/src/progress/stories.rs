@@ -3,7 +3,7 @@
 use serde::Serialize;
 use storyloom_orchestrator::StoryState;
 use storyloom_orchestrator::status::{Looks, Status, StoryStatus};
-use storyloom_story::ShotId;
+use storyloom_story::{Method, ShotId};
 
 /// Stories that are named where nobody asked for a list.
 const NAMED: usize = 20;
@@ -86,6 +86,8 @@ pub struct Listed<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     tenant: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    method: Option<Method>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     shot: Option<ShotId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
@@ -107,6 +109,7 @@ impl<'a> Listed<'a> {
             shots: story.shots,
             done: story.done,
             tenant: story.tenant.as_deref(),
+            method: story.method,
             shot,
             reason,
         }

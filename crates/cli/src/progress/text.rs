@@ -125,6 +125,7 @@ pub fn page(view: &View, wanted: Option<&Wanted>) -> String {
     text.push_str(&row("stories", &status.stories));
     text.push_str(&row("shots", &status.shots));
     text.push_str(&tenants(status));
+    text.push_str(&methods(status));
     text.push_str(&interrupted(&status.stories));
     text.push_str(&set_aside(&status.stories));
     if let Some(warning) = without_keyframes(status.without_keyframes) {
@@ -158,6 +159,13 @@ fn tenants(status: &Status) -> String {
         let _ = writeln!(text, "  … {more} more tenants; --json has all of them");
     }
     text
+}
+
+/// The stories of each method, where there is more than one.
+fn methods(status: &Status) -> String {
+    let all = status.methods.iter().filter(|_| status.methods.len() > 1);
+    all.map(|(method, counts)| row(&format!("  {method}"), counts))
+        .collect()
 }
 
 /// Says that stories have kept nothing that their shots could see.

@@ -24,13 +24,13 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
 use storyloom_memory::soundness::why_unreadable;
 use storyloom_memory::{CommitRecord, MemoryError, PictureRecord, Storage};
 use storyloom_story::{
-    Brief, Fit, Ground, Line, Resolution, ShotId, ShotScript, StoryEntry, StoryId, StoryScript,
+    Brief, Fit, Ground, Line, Method, Resolution, ShotId, ShotScript, StoryEntry, StoryId, StoryScript,
 };
 
 use crate::error::RunError;
@@ -113,6 +113,9 @@ pub struct StoryFile {
     /// Digest of the plan, once there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<String>,
+    /// Its own method, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<Method>,
     /// Its own seed, if it has one.
     pub seed: Option<u64>,
     /// Who it is for.
@@ -215,6 +218,7 @@ impl StoryFile {
             script: None,
             brief: Some(Box::new(brief.clone())),
             plan: None,
+            method: brief.method,
             seed: brief.seed,
             tenant: brief.tenant.clone(),
             reference_images: brief.product_image.iter().cloned().collect(),
@@ -238,6 +242,7 @@ impl StoryFile {
             script: Some(entry.script.clone()),
             brief: None,
             plan: None,
+            method: entry.method,
             seed: entry.seed,
             tenant: entry.tenant.clone(),
             reference_images: entry.reference_images.clone(),
@@ -281,6 +286,8 @@ pub struct RunFolder {
     root: PathBuf,
     storage: Arc<dyn Storage>,
     lists: Lists,
+    /// The run's method, once somebody knows it.
+    method: OnceLock<Method>,
 }
 
 impl RunFolder {
@@ -290,6 +297,7 @@ impl RunFolder {
             root: root.into(),
             storage,
             lists: Lists::default(),
+            method: OnceLock::new(),
         }
     }
 
@@ -353,14 +361,26 @@ impl RunFolder {
             found = Found::Sound(copy);
         }
         if let Found::Sound(run) = &found {
-            self.note_lists(run);
+            self.note_run(run);
         }
         Ok(found)
     }
 
-    /// From now on stories without a file of their own are those of the lists that `run` names.
-    pub(crate) fn note_lists(&self, run: &RunFile) {
+    /// From now on stories without a file of their own are those of the lists that `run` names, and those
+    /// without a method have its own.
+    pub(crate) fn note_run(&self, run: &RunFile) {
         self.lists.are(&run.lists);
+        self.note_method(run.identity.method());
+    }
+
+    /// Stories that do not say it are made by this method. It stays that of the run.
+    pub(crate) fn note_method(&self, method: Method) {
+        let _ = self.method.set(method);
+    }
+
+    /// How shots are conditioned of stories that do not say it themselves.
+    pub(crate) fn method(&self) -> Method {
+        self.method.get().copied().unwrap_or(Method::StoryMem)
     }
 
     /// Whether there is a copy of `run.json` that is not what `run.json` is.

@@ -215,6 +215,7 @@ pub fn lines(folder: &RunFolder, stories: &[StoryId]) -> Vec<Line> {
         .filter_map(|file| match (file.brief, file.script) {
             (Some(brief), _) => Some(Line::Brief(*brief)),
             (None, Some(script)) => Some(Line::Story(StoryEntry {
+                method: file.method,
                 seed: file.seed,
                 tenant: file.tenant,
                 size: file.size,

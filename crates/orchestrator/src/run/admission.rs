@@ -13,7 +13,7 @@ use std::path::Path;
 
 use rayon::prelude::*;
 use storyloom_memory::storage::{UNFINISHED, make_way, move_aside};
-use storyloom_story::{Brief, Line, Seed, StoryId};
+use storyloom_story::{Brief, Line, Method, Seed, StoryId};
 
 use crate::config::RunConfig;
 use crate::error::RunError;
@@ -81,6 +81,7 @@ impl RunFolder {
             lists: Vec::new(),
             stories: lines.iter().map(|line| line.id().clone()).collect(),
         };
+        self.note_method(config.method);
         let path = self.run_path();
         self.bring_back(&path)?;
         match self.find_run_file()? {
@@ -137,6 +138,7 @@ impl RunFolder {
     /// As [`begin`](Self::begin) for a program that makes no shots: the run is begun by those who
     /// make them.
     pub fn admit(&self, config: &RunConfig, lines: &[Line]) -> Result<Vec<Asked>, RunError> {
+        self.note_method(config.method);
         // A damaged one is the matter of those who begin runs.
         if let Found::Sound(before) = self.find_run_file()? {
             let now = RunFile {
@@ -182,7 +184,7 @@ impl RunFolder {
                 false => Asked::New(file),
             });
         };
-        match file.difference(line) {
+        match file.difference(line, self.method()) {
             None => {
                 // The same pictures may have other names now.
                 file.reference_images = StoryFile::pending(line).reference_images;
@@ -347,9 +349,9 @@ fn joined(before: &RunFile, now: RunFile) -> Option<RunFile> {
 }
 
 impl StoryFile {
-    /// What `line` asks for otherwise, if anything. Pictures are compared by content, elsewhere: only
+    /// What `line` asks for otherwise in a run with this method, if anything. Pictures are compared by content, elsewhere: only
     /// their number is looked at.
-    pub(crate) fn difference(&self, line: &Line) -> Option<&'static str> {
+    pub(crate) fn difference(&self, line: &Line, run: Method) -> Option<&'static str> {
         match (line, &self.brief) {
             (Line::Brief(brief), Some(before)) => {
                 // Earlier builds kept the tags of feeds.
@@ -358,6 +360,10 @@ impl StoryFile {
             (Line::Story(entry), None) => {
                 let differs = [
                     (self.script.as_ref() != Some(&entry.script), "its script"),
+                    (
+                        self.method.unwrap_or(run) != entry.method.unwrap_or(run),
+                        "its method",
+                    ),
                     (self.seed != entry.seed, "its seed"),
                     (
                         (self.fit, self.ground) != (entry.fit, entry.ground),

@@ -129,7 +129,7 @@ fn make_shots(
                     shot: *id,
                     attempt: 0,
                     seed: Seed(0),
-                    method: config.method,
+                    method: file.method.unwrap_or(config.method),
                     opening,
                     prompt: shot.prompt.clone(),
                     video,

@@ -148,7 +148,7 @@ impl VerifyProblem {
 fn run_to_prove(folder: &RunFolder) -> Result<(Option<RunFile>, Vec<VerifyProblem>), RunError> {
     let reason = match folder.find_json::<RunFile>(&folder.run_path())? {
         Found::Sound(run) => {
-            folder.note_lists(&run);
+            folder.note_run(&run);
             let other = folder.has_other_copy()?.then(|| {
                 let reason = "it is not the copy of run.json; the next start and `storyloom repair` \
                               put this in order";
@@ -417,6 +417,9 @@ impl Check<'_> {
         let request = &record.request;
         let references = !file.reference_images.is_empty();
         let mut wrong = Vec::new();
+        if request.method != file.method.unwrap_or(self.terms.identity.method()) {
+            wrong.push("it was made by another method than its story's");
+        }
         let continuation = self.terms.identity.continuation;
         if request.opening != opening(script, has_previous, references, continuation) {
             wrong.push("it does not begin as the script asks");

@@ -214,17 +214,31 @@ impl Reader<'_> {
     fn method(&mut self, fields: &Fields<'_, '_>) -> Option<Method> {
         let value = fields.get("method")?;
         let name = json::text(&mut self.problems, value, "method")?;
-        let names = Method::ALL.map(Method::name);
-        let method = Method::ALL.into_iter().find(|known| known.name() == name);
-        if method.is_none() {
+        let names = Method::KNOWN.map(Method::name);
+        let Some(method) = Method::KNOWN.into_iter().find(|known| known.name() == name) else {
             let help = match nearest(&name, names) {
                 Some(near) => format!("did you mean \"{near}\"?"),
                 None => format!("the methods are {}", names.join(", ")),
             };
             let message = format!("there is no method {name:?}");
             self.problems.add(span(value), message, help);
+            return None;
+        };
+        if let Err(reason) = self.files.method(method) {
+            let is_loaded = |method: &Method| self.files.method(*method).is_ok();
+            let loaded = Method::KNOWN
+                .into_iter()
+                .filter(is_loaded)
+                .map(Method::name);
+            let loaded: Vec<&str> = loaded.collect();
+            let help = format!(
+                "leave \"method\" away for the run's own, or write one that is loaded: {}",
+                loaded.join(", ")
+            );
+            let message = format!("the story cannot be made by the method {name:?}: {reason}");
+            self.problems.add(span(value), message, help);
         }
-        method
+        Some(method)
     }
 
     fn integer<T: std::str::FromStr>(

@@ -11,6 +11,7 @@ use crate::brief_reader::{BRIEF_KEYS, LINE_KEYS};
 use crate::ids::StoryId;
 use crate::json::{self, Fields, span};
 use crate::manifest::{LeftOut, Line, Manifest};
+use crate::method::Method;
 use crate::problem::{Findings, Place, Problem, Problems, nearest};
 use crate::script::StoryScript;
 use crate::script_reader::skip_byte_order_mark;
@@ -38,6 +39,15 @@ pub trait InputFiles {
     /// problem of the manifest.
     fn may_lack_scripts(&self) -> bool {
         false
+    }
+
+    /// Whether the models of a method are loaded, or why not. Where nobody says otherwise, those are that
+    /// this version [can run](Method::ALL).
+    fn method(&self, method: Method) -> Result<(), String> {
+        match Method::ALL.contains(&method) {
+            true => Ok(()),
+            false => Err("this version has no models for it".to_owned()),
+        }
     }
 
     /// Whether a reference image is there, or why it cannot be used.

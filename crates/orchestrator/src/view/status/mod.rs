@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use storyloom_memory::{CommitRecord, Sealed};
-use storyloom_story::{ShotId, StoryId};
+use storyloom_story::{Method, ShotId, StoryId};
 use storyloom_telemetry::shift::{Extent, Shift, Split, accounting, read_shifts};
 
 pub(crate) use standing::Hands;
@@ -70,6 +70,9 @@ pub struct Status {
     /// Stories by state of every tenant; empty if no story has one.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub tenants: BTreeMap<String, Counts>,
+    /// Stories by state of every method that makes some.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub methods: BTreeMap<&'static str, Counts>,
     /// Finished stories that were to remember and kept no keyframe.
     #[serde(skip_serializing_if = "is_nothing")]
     pub without_keyframes: usize,
@@ -96,6 +99,8 @@ pub struct StoryStatus {
     pub state: StoryState,
     /// Whose it is.
     pub tenant: Option<String>,
+    /// How its shots are conditioned; `None` where nothing but a mark is known of it.
+    pub method: Option<Method>,
     /// Whether it was begun and nobody works on it any more.
     pub interrupted: bool,
     /// Why the last start has set it aside, if it has. What was made of it stays.
@@ -200,6 +205,7 @@ pub(crate) fn measure(folder: &RunFolder, file: &StoryFile) -> (StoryStatus, Wor
         id: file.id.clone(),
         state: file.state.clone(),
         tenant: file.tenant.clone(),
+        method: Some(file.method.unwrap_or(folder.method())),
         interrupted: false,
         set_aside: None,
         shots: file.shot_count(),
@@ -217,6 +223,7 @@ impl StoryStatus {
             id,
             state: StoryState::Pending,
             tenant: None,
+            method: None,
             interrupted: false,
             set_aside: Some(reason),
             shots: 0,
@@ -260,6 +267,7 @@ impl Status {
             plans: None,
             time,
             tenants: BTreeMap::new(),
+            methods: BTreeMap::new(),
             without_keyframes: 0,
             list: Vec::new(),
         }
@@ -297,12 +305,17 @@ impl Status {
     fn count(&mut self) {
         let (mut stories, mut shots) = (Counts::default(), Counts::default());
         self.tenants.clear();
+        self.methods.clear();
         for story in &self.list {
             story.tally(&mut stories, &mut shots);
             if let Some(tenant) = &story.tenant {
                 let counts = self.tenants.entry(tenant.clone()).or_default();
                 story.tally(counts, &mut Counts::default());
             }
+        }
+        for (method, story) in self.list.iter().filter_map(|story| Some((story.method?, story))) {
+            let counts = self.methods.entry(method.name()).or_default();
+            story.tally(counts, &mut Counts::default());
         }
         (self.stories, self.shots) = (stories, shots);
         let forgetful = self
