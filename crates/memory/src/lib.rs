@@ -21,4 +21,5 @@ pub use ledger::record::{
 pub use ledger::saved_step::{Basis, StepCheckpoint};
 pub use ledger::storage::{Disk, Storage};
 pub use ledger::{arrays, bank, blobs, index, pictures, probe, soundness, storage};
-pub use policy::storymem::{select, window};
+pub use policy::storymem::{StoryMemPolicy, select, window};
+pub use policy::{MemoryPolicy, Visible};

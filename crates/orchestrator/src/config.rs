@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use storyloom_memory::IndexKind;
 use storyloom_memory::select::SelectionSettings;
 use storyloom_memory::window::WindowSettings;
+use storyloom_memory::{IndexKind, StoryMemPolicy};
 use storyloom_pictures::InputFolder;
 use storyloom_story::{Continuation, Fit, Ground, LeftOut, Method, VideoSpec};
 
@@ -67,6 +67,16 @@ pub struct RunConfig {
     pub resolved: serde_json::Value,
     /// The same as a config file, to try a story in quarantine alone.
     pub config_file: String,
+}
+
+impl RunConfig {
+    /// What is kept of a shot, and what a later one sees of it.
+    pub(crate) fn policy(&self) -> StoryMemPolicy {
+        StoryMemPolicy {
+            window: self.window,
+            selection: self.selection,
+        }
+    }
 }
 
 /// How the briefs of a run are planned.

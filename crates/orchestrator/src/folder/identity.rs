@@ -3,6 +3,7 @@
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
+use storyloom_memory::StoryMemPolicy;
 use storyloom_memory::select::SelectionSettings;
 use storyloom_memory::window::WindowSettings;
 use storyloom_story::{Continuation, Fit, Ground, Method, VideoSpec};
@@ -94,6 +95,14 @@ impl RunIdentity {
     /// How the shots of stories are conditioned that do not say it themselves.
     pub fn method(&self) -> Method {
         self.method.unwrap_or(Method::StoryMem)
+    }
+
+    /// What is kept of a shot, and what a later one sees of it.
+    pub(crate) fn policy(&self) -> StoryMemPolicy {
+        StoryMemPolicy {
+            window: self.window,
+            selection: self.selection,
+        }
     }
 
     /// As whoever says nothing of the things that runs of earlier builds leave out: `config` is what was

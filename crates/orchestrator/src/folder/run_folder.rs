@@ -30,7 +30,8 @@ use serde::{Deserialize, Serialize};
 use storyloom_memory::soundness::why_unreadable;
 use storyloom_memory::{CommitRecord, MemoryError, PictureRecord, Storage};
 use storyloom_story::{
-    Brief, Fit, Ground, Line, Method, Resolution, ShotId, ShotScript, StoryEntry, StoryId, StoryScript,
+    Brief, Fit, Ground, Line, Method, Resolution, ShotId, ShotScript, StoryEntry, StoryId,
+    StoryScript,
 };
 
 use crate::error::RunError;

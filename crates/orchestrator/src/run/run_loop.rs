@@ -106,11 +106,12 @@ pub fn run_on(
     let worker = config.worker.clone().unwrap_or_else(new_worker_id);
     let leases = Leases::join_as(worker, folder.leases(), storage.clone(), config.patience)?;
     let bank = open_bank(config, &folder, storage, reporter)?;
+    let policy = config.policy();
     let context = ShotContext {
         engine,
         bank: &bank,
         videos: &videos,
-        selection: config.selection,
+        policy: &policy,
         reporter,
         stop,
         checkpoints: Checkpoints::new(config.checkpoint),

@@ -7,7 +7,6 @@ use storyloom_memory::arrays::encode_array;
 use storyloom_memory::ledger::record::RECORD_FORMAT;
 use storyloom_memory::pictures::encode_png;
 use storyloom_memory::storage::{UNFINISHED, move_aside};
-use storyloom_memory::window::{WindowSettings, window};
 use storyloom_memory::{
     BlobRef, CommitRecord, KeyframeRecord, MemoryError, PictureRecord, ReferencesRecord,
 };
@@ -109,7 +108,6 @@ fn make_shots(
             done: &done,
             last: last.as_ref(),
             story_plan: file.plan.as_deref(),
-            window: config.window,
             lost: None,
             film,
             remaining: shots.len() - done.len(),
@@ -263,7 +261,6 @@ pub(crate) struct Chain<'a> {
     done: &'a [ShotId],
     last: Option<&'a CommitRecord>,
     story_plan: Option<&'a str>,
-    window: WindowSettings,
     /// What is known of the record of this shot, if it was there before.
     pub(crate) lost: Option<&'a Lost>,
     film: Resolution,
@@ -292,10 +289,8 @@ pub(crate) fn plan(
     request: ShotRequest,
 ) -> Result<ShotPlan, RunError> {
     let history = context.bank.history(&request.story, chain.done)?;
-    let window = match request.opening {
-        Opening::Text => Vec::new(),
-        _ => window(history.len(), chain.window),
-    };
+    let visible = context.policy.visible(request.opening, history.len());
+    let window = visible.given(history.len());
     let continued = request.opening.given_frames() > 0;
     let continues = chain
         .last

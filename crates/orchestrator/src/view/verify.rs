@@ -8,12 +8,11 @@ use rayon::prelude::*;
 use serde::Serialize;
 use storyloom_memory::arrays::decode_array;
 use storyloom_memory::blobs;
-use storyloom_memory::window::{WindowSettings, window};
 use storyloom_memory::{
-    BlobRef, BlobStore, CommitRecord, KeyframeRecord, PictureRecord, ReferencesRecord, Sealed,
-    SeenRecord,
+    BlobRef, BlobStore, CommitRecord, KeyframeRecord, MemoryPolicy, PictureRecord,
+    ReferencesRecord, Sealed, SeenRecord, StoryMemPolicy,
 };
-use storyloom_story::{Opening, Resolution, Seed, ShotId, ShotScript, StoryId};
+use storyloom_story::{Resolution, Seed, ShotId, ShotScript, StoryId};
 
 use crate::config::Videos;
 use crate::error::RunError;
@@ -210,6 +209,7 @@ struct Terms<'a> {
     folder: &'a RunFolder,
     blobs: BlobStore,
     identity: &'a RunIdentity,
+    policy: StoryMemPolicy,
     engine: &'a str,
     videos: VideosProven,
     /// Whether each `story.json` was written with a seal.
@@ -229,6 +229,7 @@ impl<'a> Terms<'a> {
             folder,
             blobs: BlobStore::new(folder.blobs(), folder.storage().clone()),
             identity: &run.identity,
+            policy: run.identity.policy(),
             engine: &run.engine.fingerprint,
             videos: match (run.identity.videos, depth) {
                 (Videos::Placeholders, _) => VideosProven::Placeholders,
@@ -465,7 +466,12 @@ impl Check<'_> {
         if record.continues != tail {
             wrong.push("it does not continue the shot before it".to_owned());
         }
-        if record.memory_seen != expected_memory(record, lineage, self.terms.identity.window) {
+        let bank = &lineage.bank;
+        let visible = self
+            .terms
+            .policy
+            .visible(record.request.opening, bank.len());
+        if !visible.allows(&record.memory_seen, bank) {
             wrong.push("the memory it claims is not what the bank held".to_owned());
         }
         for message in wrong {
@@ -627,19 +633,4 @@ fn seen(keyframe: &KeyframeRecord) -> SeenRecord {
         file: keyframe.picture.file.clone(),
         blake3: keyframe.picture.content.blake3.clone(),
     }
-}
-
-fn expected_memory(
-    record: &CommitRecord,
-    lineage: &Lineage,
-    settings: WindowSettings,
-) -> Vec<SeenRecord> {
-    if record.request.opening == Opening::Text {
-        return Vec::new();
-    }
-    let positions = window(lineage.bank.len(), settings);
-    positions
-        .into_iter()
-        .map(|position| lineage.bank[position].clone())
-        .collect()
 }

@@ -3,3 +3,36 @@
 
 pub mod select;
 pub mod window;
+
+use storyloom_story::Opening;
+
+use self::select::{Selection, SelectionSettings, select};
+use self::window::{WindowSettings, is_admitted, window};
+use super::{MemoryPolicy, Visible};
+
+/// A bank of keyframes with a window.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StoryMemPolicy {
+    /// What a shot sees of the bank.
+    pub window: WindowSettings,
+    /// How keyframes are chosen.
+    pub selection: SelectionSettings,
+}
+
+impl MemoryPolicy for StoryMemPolicy {
+    fn visible(&self, opening: Opening, stored: usize) -> Visible {
+        Visible::Items(match opening {
+            Opening::Text => Vec::new(),
+            Opening::Memory | Opening::LastFrame | Opening::Motion => window(stored, self.window),
+        })
+    }
+
+    fn keep(&self, embeddings: &[Vec<f32>], quality: &[f32]) -> Selection {
+        select(embeddings, quality, &self.selection)
+    }
+
+    /// The whole bank counts, also what the window no longer shows.
+    fn admits(&self, embedding: &[f32], stored: &[Vec<f32>]) -> bool {
+        is_admitted(embedding, stored.iter().map(Vec::as_slice))
+    }
+}

@@ -10,11 +10,10 @@ use std::time::Instant;
 use storyloom_memory::arrays::{decode_frames, encode_array, encode_frames};
 use storyloom_memory::ledger::record::RECORD_FORMAT;
 use storyloom_memory::pictures::encode_png;
-use storyloom_memory::select::{Selection, SelectionSettings, select};
-use storyloom_memory::window::is_admitted;
+use storyloom_memory::select::Selection;
 use storyloom_memory::{
-    Basis, BlobRef, CommitRecord, Committed, KeyframeRecord, MemoryBank, PictureRecord, Remembered,
-    SeenRecord,
+    Basis, BlobRef, CommitRecord, Committed, KeyframeRecord, MemoryBank, MemoryPolicy,
+    PictureRecord, Remembered, SeenRecord,
 };
 use storyloom_story::{
     Clip, ErrorClass, HostTensor, PassName, Resolution, RgbImage, ShotInputs, ShotRequest, Stage,
@@ -41,8 +40,8 @@ pub struct ShotContext<'a> {
     pub bank: &'a MemoryBank,
     /// Writes videos.
     pub videos: &'a VideoFiles,
-    /// How keyframes are chosen.
-    pub selection: SelectionSettings,
+    /// What is kept of a shot, and what a later one sees of it.
+    pub policy: &'a dyn MemoryPolicy,
     /// Hears of progress.
     pub reporter: &'a dyn Reporter,
     /// Asks to stop.
@@ -259,8 +258,7 @@ fn choose_keyframes(
     let frames: Vec<&RgbImage> = clip.frames().iter().collect();
     let scores = context.engine.score(&frames)?;
     check_scores(&scores, frames.len())?;
-    let selection = select(&scores.embeddings, &scores.quality, &context.selection);
-    // The whole history counts, also what the window no longer shows.
+    let selection = context.policy.keep(&scores.embeddings, &scores.quality);
     let bank: Vec<Vec<f32>> = plan
         .history
         .iter()
@@ -269,7 +267,7 @@ fn choose_keyframes(
     let mut admitted = Vec::new();
     for (position, &frame) in selection.frames.iter().enumerate() {
         let embedding = &scores.embeddings[frame];
-        if !is_admitted(embedding, bank.iter().map(Vec::as_slice)) {
+        if !context.policy.admits(embedding, &bank) {
             continue;
         }
         let size = plan.request.video.resolution();

@@ -313,7 +313,11 @@ impl Status {
                 story.tally(counts, &mut Counts::default());
             }
         }
-        for (method, story) in self.list.iter().filter_map(|story| Some((story.method?, story))) {
+        for (method, story) in self
+            .list
+            .iter()
+            .filter_map(|story| Some((story.method?, story)))
+        {
             let counts = self.methods.entry(method.name()).or_default();
             story.tally(counts, &mut Counts::default());
         }
