@@ -254,13 +254,16 @@ impl Leases {
         let (path, rest) = (self.files.worker_path(&me.id), self.patience / 4);
         let heard = bell.clone();
         let thread = std::thread::spawn(move || {
-            let mut stop = heard.stop.lock().unwrap_or_else(PoisonError::into_inner);
             loop {
-                let waited = heard.rung.wait_timeout(stop, rest);
-                stop = waited.unwrap_or_else(PoisonError::into_inner).0;
+                let stop = heard.stop.lock().unwrap_or_else(PoisonError::into_inner);
+                // It may have been told to stop before it got here: then nobody rings again.
+                let waited = heard.rung.wait_timeout_while(stop, rest, |stop| !*stop);
+                let stop = waited.unwrap_or_else(PoisonError::into_inner).0;
                 if *stop {
                     return;
                 }
+                // Whoever wants to stop it does not wait for the disk to do so.
+                drop(stop);
                 me.beat += 1;
                 let bytes = serde_json::to_vec(&me).unwrap_or_default();
                 if let Err(error) = storage.write(&path, &bytes) {
@@ -427,6 +430,15 @@ mod tests {
         drop(two);
         assert_eq!(one.files.holder(&story).unwrap(), None);
         assert!(held(&one, &story).is_some());
+    }
+
+    /// Whoever leaves at once waits for no beat, which would be a quarter of an hour here.
+    #[test]
+    fn a_worker_may_leave_before_its_heart_has_begun() {
+        let folder = tempfile::tempdir().unwrap();
+        for _ in 0..200 {
+            drop(join(folder.path(), LONG));
+        }
     }
 
     #[test]
