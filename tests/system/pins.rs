@@ -84,6 +84,47 @@ fn an_interrupted_run_of_an_earlier_build_goes_on_at_its_saved_step() {
     assert_eq!(read(&shop.out().join("stories/ad/plan.json")), plan);
 }
 
+/// Its `run.json` is what its copy is: without a seal, and refused to other settings.
+#[test]
+fn a_lost_run_file_of_an_earlier_build_is_what_its_copy_says() {
+    for heals in ["repair", "run"] {
+        let shop = unpacked("finished");
+        let [path, copy] = ["run.json", "lists/run.json"].map(|name| shop.out().join(name));
+        let before = fs::read(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        match heals {
+            "repair" => drop(shop.ask(&["repair"]).ended_with(0)),
+            _ => drop(start(&shop).ended_with(0)),
+        }
+        assert_eq!(fs::read(&path).unwrap(), before, "{heals}");
+        assert_eq!(fs::read(&copy).unwrap(), before, "{heals}");
+        assert_eq!(shop.digest(), CONTENT, "{heals}");
+        let config = fs::read_to_string(shop.path("config.toml")).unwrap();
+        let other = config.replace("max_keyframes = 1", "max_keyframes = 2");
+        fs::write(shop.path("config.toml"), other).unwrap();
+        start(&shop).ended_with(78).saying("max_keyframes");
+    }
+}
+
+/// Nothing tells which of the two was changed: neither becomes the truth.
+#[test]
+fn a_changed_run_file_of_an_earlier_build_does_not_replace_its_copy() {
+    let shop = unpacked("finished");
+    let [path, copy] = ["run.json", "lists/run.json"].map(|name| shop.out().join(name));
+    let sound = fs::read_to_string(&path).unwrap();
+    let changed = sound.replace("\"run.seed\": 7", "\"run.seed\": 8");
+    assert_ne!(changed, sound);
+    fs::write(&path, &changed).unwrap();
+    shop.ask(&["verify"]).ended_with(1);
+    shop.ask(&["repair"]).ended_with(1);
+    assert_eq!(fs::read_to_string(&copy).unwrap(), sound);
+    assert_eq!(fs::read_to_string(&path).unwrap(), changed);
+    shop.ask(&["verify"]).ended_with(1);
+    fs::remove_file(&path).unwrap();
+    start(&shop).ended_with(0);
+    assert_eq!(shop.digest(), CONTENT);
+}
+
 /// What a run of today writes is what that build wrote: seeds, recipes, names of blobs and the identity.
 #[test]
 fn a_run_made_anew_has_the_records_of_an_earlier_build() {

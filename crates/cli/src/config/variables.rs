@@ -49,17 +49,18 @@ pub(super) fn meaning(name: &str, value: &str) -> Meaning {
     };
     let options = Config::options();
     let formers = options.iter().filter_map(|info| info.former);
-    let mut known = options.iter().map(|info| info.key.as_str()).chain(formers);
-    if let Some(key) = known.find(|key| variable(key) == name) {
-        return Meaning::Option(key.to_owned());
+    let present = options.iter().map(|info| info.key.as_str());
+    let keys: Vec<&str> = present.chain(formers).collect();
+    if let Some(key) = keys.iter().find(|key| variable(key) == name) {
+        return Meaning::Option((*key).to_owned());
     }
     let is_known = NOT_OPTIONS.contains(&name) || OF_OTHER_PROGRAMS.contains(&name);
     if is_known || is_of_service(own, value) {
         return Meaning::Nothing;
     }
-    let known: Vec<String> = options
+    let known: Vec<String> = keys
         .iter()
-        .map(|info| variable(&info.key))
+        .map(|key| variable(key))
         .chain(NOT_OPTIONS.map(str::to_owned))
         .map(|known| known[PREFIX.len()..].to_owned())
         .collect();
@@ -215,5 +216,15 @@ mod tests {
         names.sort();
         names.dedup();
         assert_eq!(names.len(), count);
+    }
+
+    #[test]
+    fn a_slip_in_a_former_name_is_a_mistake_as_well() {
+        for (slip, meant) in [
+            ("STORYLOOM_RUN_PATIENSE", "STORYLOOM_RUN_PATIENCE"),
+            ("STORYLOOM_MEMORY_MAX_IMAGE", "STORYLOOM_MEMORY_MAX_IMAGES"),
+        ] {
+            assert_eq!(meaning(slip, "3"), Meaning::Mistake(meant.to_owned()));
+        }
     }
 }

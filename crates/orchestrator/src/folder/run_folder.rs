@@ -52,6 +52,11 @@ pub const FOLDER_FORMAT: u32 = 1;
 /// The first version whose `run.json` and `story.json` carry a [seal](crate::folder::seal).
 const SEALED_SINCE: [u64; 3] = [0, 2, 0];
 
+/// What helps where `run.json` and its copy do not agree.
+pub(crate) const IN_DOUBT: &str = "it names other settings than run.json, and neither has a seal that tells \
+                                   which of the two was changed: compare them, remove the wrong one, and \
+                                   start the run again";
+
 /// What helps where `run.json` does not.
 const BEGIN_AGAIN: &str = "start the run again with its own command, which writes the file anew from \
                            what it is asked for, and keeps a damaged one beside it";
@@ -395,6 +400,19 @@ impl RunFolder {
             copy => copy?,
         };
         Ok(copy != self.storage().read(&self.run_path())?)
+    }
+
+    /// Whether `run.json` and its copy name other settings, and nothing tells which of the two was changed:
+    /// they are of an earlier build, which put no seal on them.
+    pub(crate) fn is_in_doubt(&self, run: &RunFile) -> Result<bool, RunError> {
+        if run.identity.method.is_some() || run.is_of_sealed_build() {
+            return Ok(false);
+        }
+        let what = |run: &RunFile| (run.identity.clone(), run.engine.clone(), run.run_id.clone());
+        Ok(match self.find_json::<RunFile>(&self.run_copy())? {
+            Found::Sound(copy) => what(&copy) != what(run),
+            Found::Gone | Found::Damaged(_) => false,
+        })
     }
 
     /// Reads a story's `story.json`, with the script of its plan if it has one. A story that nobody has

@@ -24,7 +24,7 @@ use crate::config::Videos;
 use crate::error::RunError;
 use crate::folder::folder_file::Found;
 use crate::folder::output::VideoFiles;
-use crate::folder::run_folder::{RunFile, RunFolder, StoryFile, StoryState};
+use crate::folder::run_folder::{IN_DOUBT, RunFile, RunFolder, StoryFile, StoryState};
 use crate::run::lease::{Claim, Lease, Leases};
 use crate::run::planning::{PlannerFile, is_planned};
 use crate::view::memory::references;
@@ -265,6 +265,11 @@ fn run_file(folder: &RunFolder, repaired: &mut Repaired) -> Result<Option<RunFil
     }
     let reason = match folder.find_run_file()? {
         Found::Sound(run) => {
+            if folder.is_in_doubt(&run)? {
+                let copy = folder.run_copy();
+                repaired.of_run(CameTo::Left, format!("{}: {IN_DOUBT}", copy.display()));
+                return Ok(None);
+            }
             if folder.has_other_copy()? {
                 folder.keep_copy(&path)?;
                 let copy = folder.run_copy();

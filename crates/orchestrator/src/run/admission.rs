@@ -113,15 +113,23 @@ impl RunFolder {
     /// Puts the copy of `run.json` in its place, if it is gone or damaged.
     pub(crate) fn bring_back(&self, path: &Path) -> Result<(), RunError> {
         let found = self.find_json::<RunFile>(path)?;
-        let Found::Sound(copy) = self.find_json::<RunFile>(&self.run_copy())? else {
+        if !matches!(
+            self.find_json::<RunFile>(&self.run_copy())?,
+            Found::Sound(_)
+        ) {
             return Ok(());
-        };
+        }
         match found {
             Found::Sound(_) => return Ok(()),
             Found::Gone => tracing::warn!("run.json is gone; its copy takes its place"),
             Found::Damaged(reason) => self.give_way::<RunFile>(path, &reason)?,
         }
-        self.create_json(path, &copy).map(drop)
+        // As it stands there: that of an earlier build has no seal, and gets none.
+        let bytes = self.storage().read(&self.run_copy())?;
+        if !self.storage().exists(path) {
+            self.storage().create(path, &bytes)?;
+        }
+        Ok(())
     }
 
     /// Keeps what `run.json` says now a second time.

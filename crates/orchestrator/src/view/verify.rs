@@ -19,7 +19,7 @@ use crate::error::RunError;
 use crate::folder::folder_file::Found;
 use crate::folder::identity::RunIdentity;
 use crate::folder::output::{PLACEHOLDER, decode_frames, is_joined_as_it_is};
-use crate::folder::run_folder::{RunFile, RunFolder, StoryFile, StoryState};
+use crate::folder::run_folder::{IN_DOUBT, RunFile, RunFolder, StoryFile, StoryState};
 use crate::folder::seal::NO_SEAL;
 use crate::folder::set_aside::marks;
 use crate::run::planning::{PlanRecord, PlannerDescription, brief_digest, planners_of, read_plan};
@@ -148,11 +148,14 @@ fn run_to_prove(folder: &RunFolder) -> Result<(Option<RunFile>, Vec<VerifyProble
     let reason = match folder.find_json::<RunFile>(&folder.run_path())? {
         Found::Sound(run) => {
             folder.note_run(&run);
-            let other = folder.has_other_copy()?.then(|| {
-                let reason = "it is not the copy of run.json; the next start and `storyloom repair` \
-                              put this in order";
-                VerifyProblem::of_run("lists/run.json", reason)
-            });
+            let reason = match folder.is_in_doubt(&run)? {
+                true => IN_DOUBT,
+                false => {
+                    "it is not the copy of run.json; the next start and `storyloom repair` put this in order"
+                }
+            };
+            let other = folder.has_other_copy()?;
+            let other = other.then(|| VerifyProblem::of_run("lists/run.json", reason));
             return Ok((Some(run), other.into_iter().collect()));
         }
         Found::Damaged(reason) => reason,
