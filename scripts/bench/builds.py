@@ -44,7 +44,9 @@ def run(binary, place, out):
 
 
 def denoise(binary, place, out):
-    quickstart = ROOT / "configs/quickstart.toml", ROOT / "manifests/quickstart.jsonl"
+    # A build knows the keys of its own checkout, where it lies below target/release.
+    checkout = next((folder for folder in pathlib.Path(binary).parents if (folder / "configs").is_dir()), ROOT)
+    quickstart = checkout / "configs/quickstart.toml", checkout / "manifests/quickstart.jsonl"
     call(binary, "run", "--config", quickstart[0], "--manifest", quickstart[1], "--limit", 1, "--out", out)
     records = [json.loads(record.read_text()) for record in out.glob("stories/*/commits/*_*.json")]
     return sum(record["seconds"]["denoise"] for record in records if "seconds" in record)
