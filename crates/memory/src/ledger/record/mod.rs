@@ -161,7 +161,7 @@ pub trait Sealed: Serialize + for<'de> Deserialize<'de> + Clone {
 
     /// Reads a record and checks format and digest; `path` is for messages.
     fn open(path: &Path, bytes: &[u8]) -> Result<Self> {
-        let record: Self = serde_json::from_slice(bytes).map_err(|error| {
+        let mut record: Self = serde_json::from_slice(bytes).map_err(|error| {
             newer(path, bytes, RECORD_FORMAT)
                 .unwrap_or_else(|| MemoryError::damaged(path, format!("not a record: {error}")))
         })?;
@@ -170,7 +170,7 @@ pub trait Sealed: Serialize + for<'de> Deserialize<'de> + Clone {
             let damaged = || MemoryError::damaged(path, reason);
             return Err(newer(path, bytes, RECORD_FORMAT).unwrap_or_else(damaged));
         }
-        if !is_as_written(bytes, record.clone().digest_mut()) {
+        if !is_as_written(bytes, record.digest_mut()) {
             return Err(MemoryError::damaged(
                 path,
                 "the record was changed after it was written",
