@@ -197,7 +197,7 @@ fn a_film_gets_another_rate_without_another_encoding() {
     let [old, new] = ["story.mp4", "story-24.mp4"].map(|name| folder.path().join(name));
     let all: u32 = clips.iter().map(|clip| clip.frames).sum();
     for frame in 0..all {
-        let [old, new] = [&old, &new].map(|film| read_frame(film, frame, (32, 32)).unwrap());
+        let [old, new] = [&old, &new].map(|film| read_frame(&Disk, film, frame, (32, 32)).unwrap());
         assert!(old == new, "frame {frame}");
     }
     let output = Command::new("ffprobe")

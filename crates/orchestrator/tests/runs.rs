@@ -816,13 +816,18 @@ fn a_film_may_be_smaller_than_its_frames() {
     let ad = |name: &str| [&cropped, &whole].map(|out| out.path().join("stories/ad").join(name));
     for name in ["story.mp4", "01_02.mp4"] {
         let [cropped, whole] = ad(name);
-        let frames = decode_frames(&cropped, (60, 44), &[]).unwrap().frames;
+        let frames = decode_frames(&Disk, &cropped, (60, 44), &[])
+            .unwrap()
+            .frames;
         assert_eq!(
-            decode_frames(&whole, (64, 48), &[]).unwrap().frames,
+            decode_frames(&Disk, &whole, (64, 48), &[]).unwrap().frames,
             frames,
             "{name}"
         );
-        assert!(decode_frames(&whole, (60, 44), &[]).is_err(), "{name}");
+        assert!(
+            decode_frames(&Disk, &whole, (60, 44), &[]).is_err(),
+            "{name}"
+        );
     }
     let records = ad("commits/01_02.json").map(|path| {
         let text = std::fs::read(path).unwrap();

@@ -166,9 +166,9 @@ impl MemoryBank {
     /// What a record names must be found after it.
     fn sync_staged(&self, story: &StoryId) -> Result<()> {
         let staging = self.staging(story);
-        match staging.is_dir() {
-            true => self.storage.sync_names(&staging),
-            false => Ok(()),
+        match self.storage.metadata(&staging) {
+            Some(found) if found.is_folder => self.storage.sync_names(&staging),
+            _ => Ok(()),
         }
     }
 

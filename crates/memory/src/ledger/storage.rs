@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -34,8 +34,30 @@ pub trait Storage: Debug + Send + Sync {
     /// folder, which several files can share.
     fn write_content(&self, path: &Path, bytes: &[u8]) -> Result<()>;
 
-    /// Gives a finished temporary file its final name, durably.
-    fn publish(&self, temporary: &Path, path: &Path) -> Result<()>;
+    /// As [`Storage::write`], but nothing is synced: for what can be made again. A reader finds all of
+    /// the old file or all of the new one.
+    fn write_unsynced(&self, path: &Path, bytes: &[u8]) -> Result<()>;
+
+    /// The file at `path` for a program that knows no storage and needs a path of this machine. Nobody
+    /// writes to it. Whether the file is there may only be found out by that program.
+    fn local_copy(&self, path: &Path) -> Result<LocalFile> {
+        let bytes = self.read(path)?;
+        let copy = LocalFile::apart(path)?;
+        fs::write(copy.path(), bytes)
+            .map_err(|error| MemoryError::storage("write", copy.path(), error))?;
+        Ok(copy)
+    }
+
+    /// A path of this machine at which a program that knows no storage may write what
+    /// [`Storage::bring_in`] brings to `path`, or to another one in the same folder.
+    fn draft(&self, path: &Path) -> Result<LocalFile> {
+        LocalFile::apart(path)
+    }
+
+    /// Brings a finished [`draft`](Storage::draft) to `path`, durably.
+    fn bring_in(&self, draft: LocalFile, path: &Path) -> Result<()> {
+        self.write(path, &draft.read()?)
+    }
 
     /// Gives a file that is durable already another name in the same file system; durable after
     /// [`Storage::sync_names`] of the folder.
@@ -53,11 +75,94 @@ pub trait Storage: Debug + Send + Sync {
     /// What is known of the file or the folder at `path` without reading it; `None` where there is none.
     fn metadata(&self, path: &Path) -> Option<Metadata>;
 
+    /// What has this name itself, where it is a link; `None` where nothing has it.
+    fn entry(&self, path: &Path) -> Option<Entry>;
+
     /// Whether anything has this name, also what is neither a file nor a folder.
-    fn is_taken(&self, path: &Path) -> bool;
+    fn is_taken(&self, path: &Path) -> bool {
+        self.entry(path).is_some()
+    }
 
     /// Names of the files in a folder, in order; none if there is no folder.
     fn list(&self, folder: &Path) -> Result<Vec<String>>;
+}
+
+/// What has a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entry {
+    /// A file that can be read.
+    File,
+    /// Anything else: a folder, a link, a pipe.
+    Other,
+}
+
+/// A file of this machine's own file system that stands for one of a [`Storage`]. If it was made for that,
+/// it goes when this is dropped.
+#[derive(Debug)]
+pub struct LocalFile {
+    path: PathBuf,
+    /// What is removed with it: the file, and the folder that holds nothing else.
+    temporary: Option<Temporary>,
+}
+
+/// What goes with a [`LocalFile`].
+#[derive(Debug)]
+enum Temporary {
+    File,
+    Folder(PathBuf),
+}
+
+impl LocalFile {
+    /// A file that is there for its own sake.
+    fn lasting(path: PathBuf) -> Self {
+        let temporary = None;
+        Self { path, temporary }
+    }
+
+    /// A file that is to be made here.
+    fn unfinished(path: PathBuf) -> Self {
+        let temporary = Some(Temporary::File);
+        Self { path, temporary }
+    }
+
+    /// A file that is to be made in a new folder, where nobody else on this machine may look, and that has
+    /// the name of `path`.
+    ///
+    /// # Errors
+    /// The folder cannot be made.
+    pub fn apart(path: &Path) -> Result<Self> {
+        let folder = temporary_name(&std::env::temp_dir().join("storyloom"));
+        let made = fs::DirBuilder::new().mode(0o700).create(&folder);
+        made.map_err(|error| MemoryError::storage("create the folder", &folder, error))?;
+        Ok(Self {
+            path: folder.join(path.file_name().unwrap_or_default()),
+            temporary: Some(Temporary::Folder(folder)),
+        })
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What is in it.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn read(&self) -> Result<Vec<u8>> {
+        read_plain(&self.path).map_err(|error| MemoryError::storage("read", &self.path, error))
+    }
+}
+
+impl Drop for LocalFile {
+    fn drop(&mut self) {
+        // Best effort: what is left is never mistaken for a finished file.
+        match &self.temporary {
+            None => {}
+            Some(Temporary::File) => drop(fs::remove_file(&self.path)),
+            Some(Temporary::Folder(folder)) => drop(fs::remove_dir_all(folder)),
+        }
+    }
 }
 
 /// What is known of a file or a folder without reading it.
@@ -124,19 +229,19 @@ pub fn temporary_name(path: &Path) -> PathBuf {
 pub fn move_aside(storage: &dyn Storage, path: &Path) -> Result<PathBuf> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let names = (1_u32..).map(|number| path.with_file_name(format!("{name}.damaged-{number}")));
-    let is_free = |path: &PathBuf| path.symlink_metadata().is_err();
+    let is_free = |path: &PathBuf| !storage.is_taken(path);
     // There is an end to the names that are taken.
     let aside = names.into_iter().find(is_free).unwrap_or_default();
     storage.give_name(path, &aside)?;
     Ok(aside)
 }
 
-/// Moves what stands where a file belongs aside, if it is no file: a folder, a link to nothing, a pipe.
+/// Moves what stands where a file belongs aside, if it is no file: a folder, a link, a pipe.
 ///
 /// # Errors
 /// As [`move_aside`].
 pub fn make_way(storage: &dyn Storage, path: &Path) -> Result<()> {
-    if path.symlink_metadata().is_ok_and(|found| !found.is_file()) {
+    if storage.entry(path) == Some(Entry::Other) {
         let aside = move_aside(storage, path)?;
         tracing::warn!(path = %path.display(), aside = %aside.display(), "no file stood in its place");
     }
@@ -218,7 +323,9 @@ impl<C: Calls> Storage for C {
     }
 
     fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {
-        with_temporary(self, path, bytes, |temporary| self.publish(temporary, path))
+        with_temporary(self, path, bytes, |temporary| {
+            publish(self, temporary, path)
+        })
     }
 
     fn create_if(&self, path: &Path, bytes: &[u8], holds: &dyn Fn() -> Result<()>) -> Result<bool> {
@@ -246,10 +353,31 @@ impl<C: Calls> Storage for C {
         })
     }
 
-    fn publish(&self, temporary: &Path, path: &Path) -> Result<()> {
-        sync(self, temporary)?;
-        self.give_name(temporary, path)?;
-        sync_folder(self, folder_of(path))
+    fn write_unsynced(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        make_folders(self, folder_of(path), &|_| Ok(()))?;
+        let temporary = temporary_name(path);
+        let written = self.write_new(&temporary, bytes);
+        let written = written.and_then(|()| self.rename(&temporary, path));
+        if written.is_err() {
+            // Best effort: an unfinished file is never mistaken for a finished one.
+            let _ = self.remove_file(&temporary);
+        }
+        written.map_err(|error| MemoryError::storage("write", path, error))
+    }
+
+    /// The file itself.
+    fn local_copy(&self, path: &Path) -> Result<LocalFile> {
+        Ok(LocalFile::lasting(path.to_owned()))
+    }
+
+    /// In the same folder, so that it only needs another name.
+    fn draft(&self, path: &Path) -> Result<LocalFile> {
+        create_folders(self, folder_of(path))?;
+        Ok(LocalFile::unfinished(temporary_name(path)))
+    }
+
+    fn bring_in(&self, draft: LocalFile, path: &Path) -> Result<()> {
+        publish(self, draft.path(), path)
     }
 
     fn give_name(&self, from: &Path, to: &Path) -> Result<()> {
@@ -280,8 +408,12 @@ impl<C: Calls> Storage for C {
         })
     }
 
-    fn is_taken(&self, path: &Path) -> bool {
-        path.symlink_metadata().is_ok()
+    fn entry(&self, path: &Path) -> Option<Entry> {
+        let found = path.symlink_metadata().ok()?;
+        Some(match found.is_file() {
+            true => Entry::File,
+            false => Entry::Other,
+        })
     }
 
     fn list(&self, folder: &Path) -> Result<Vec<String>> {
@@ -338,17 +470,33 @@ fn with_temporary<C: Calls, T>(
     written
 }
 
+/// Gives a finished temporary file its final name, durably.
+fn publish<C: Calls>(calls: &C, temporary: &Path, path: &Path) -> Result<()> {
+    sync(calls, temporary)?;
+    calls.give_name(temporary, path)?;
+    sync_folder(calls, folder_of(path))
+}
+
 /// Makes a folder and its parents; a new name is durable once its parent is synced.
 fn create_folders<C: Calls>(calls: &C, folder: &Path) -> Result<()> {
+    make_folders(calls, folder, &|parent| sync_folder(calls, parent))
+}
+
+/// Makes a folder and its parents; `sync` is told of each folder that has got a new name.
+fn make_folders<C: Calls>(
+    calls: &C,
+    folder: &Path,
+    sync: &dyn Fn(&Path) -> Result<()>,
+) -> Result<()> {
     if folder.is_dir() {
         return Ok(());
     }
     let parent = folder_of(folder);
-    create_folders(calls, parent)?;
+    make_folders(calls, parent, sync)?;
     calls
         .create_folder(folder)
         .map_err(|error| MemoryError::storage("create the folder", folder, error))?;
-    sync_folder(calls, parent)
+    sync(parent)
 }
 
 fn sync<C: Calls>(calls: &C, path: &Path) -> Result<()> {

@@ -537,10 +537,7 @@ impl RunFolder {
     }
 
     fn fill(&self, path: &Path, value: &impl FolderFile) -> Result<(), RunError> {
-        std::fs::write(path, to_json(path, value)?).map_err(|error| RunError::Folder {
-            path: path.to_owned(),
-            reason: error.to_string(),
-        })
+        Ok(self.storage.write_unsynced(path, &to_json(path, value)?)?)
     }
 
     /// Writes a story's `story.json`.

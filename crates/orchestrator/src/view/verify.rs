@@ -10,7 +10,7 @@ use storyloom_memory::arrays::decode_array;
 use storyloom_memory::blobs;
 use storyloom_memory::{
     BlobRef, BlobStore, CommitRecord, KeyframeRecord, MemoryPolicy, PictureRecord,
-    ReferencesRecord, Sealed, SeenRecord, StoryMemPolicy,
+    ReferencesRecord, Sealed, SeenRecord, Storage, StoryMemPolicy,
 };
 use storyloom_story::{Resolution, Seed, ShotId, ShotScript, StoryId};
 
@@ -276,6 +276,10 @@ struct Lineage {
 }
 
 impl Check<'_> {
+    fn storage(&self) -> &dyn Storage {
+        self.terms.folder.storage().as_ref()
+    }
+
     fn problem(&mut self, story: &StoryId, shot: Option<ShotId>, message: impl Into<String>) {
         self.found.problems.push(VerifyProblem {
             story: Some(story.clone()),
@@ -390,10 +394,16 @@ impl Check<'_> {
     }
 
     /// Records of shots that nobody asked for.
+    ///
+    /// Only a listing can show these. It proves nothing: the shots that were asked for are looked for by
+    /// name, and what a listing leaves out is nothing that they need.
     fn extra_records(&mut self, file: &StoryFile) {
         let folder = self.terms.folder.story(&file.id).join("commits");
-        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
+        let names = match self.terms.folder.storage().list(&folder) {
+            Ok(names) => names,
+            Err(error) => return self.problem(&file.id, None, error.to_string()),
+        };
+        for name in names {
             let shot = name
                 .strip_suffix(".json")
                 .and_then(|stem| stem.parse::<ShotId>().ok());
@@ -557,7 +567,7 @@ impl Check<'_> {
             }
         }
         let frames: u64 = parts.iter().sum();
-        match decode_frames(path, (size.width, size.height), parts) {
+        match decode_frames(self.storage(), path, (size.width, size.height), parts) {
             Ok(decoded) if decoded.frames == frames => return decoded.parts,
             Ok(decoded) => {
                 let found = decoded.frames;
@@ -623,7 +633,7 @@ impl Check<'_> {
         let parts = self.decodes(file, None, film, file.film(&first.record), &counts);
         for (shot, part) in made.iter().zip(parts) {
             let differs = shot.frames.is_some_and(|own| own != part);
-            if differs && is_joined_as_it_is(film, &shot.path) {
+            if differs && is_joined_as_it_is(self.storage(), film, &shot.path) {
                 let message = format!("{} shows other pictures there", film.display());
                 self.problem(&file.id, Some(shot.record.request.shot), message);
             }

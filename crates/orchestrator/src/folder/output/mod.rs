@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::Arc;
 
-use storyloom_memory::storage::{make_way, temporary_name};
-use storyloom_memory::{BlobRef, MemoryError, Storage, blobs};
+use storyloom_memory::storage::{LocalFile, make_way};
+use storyloom_memory::{BlobRef, Storage, blobs};
 use storyloom_story::{Clip, Resolution, RgbImage};
 
 use crate::config::Videos;
@@ -120,15 +120,19 @@ impl VideoFiles {
                 reason: "the shot's video is not there".to_owned(),
             });
         }
+        let mut told = Vec::with_capacity(clips.len());
         for clip in clips {
-            blobs::check(&clip.path, &self.storage.read(&clip.path)?, &clip.content)?;
+            let bytes = self.storage.read(&clip.path)?;
+            blobs::check(&clip.path, &bytes, &clip.content)?;
+            told.push(colours::are_told(&bytes));
         }
         make_way(self.storage.as_ref(), path)?;
         if self.kind == Videos::Placeholders {
             return self.write_placeholder(|_| path.to_owned());
         }
-        let (clips, _converted) = self.of_one_colour(path, clips)?;
-        let list = concat_list(&clips, fps);
+        let files = self.of_one_colour(path, clips, &told)?;
+        let parts = files.iter().map(LocalFile::path).zip(clips);
+        let list = concat_list(parts.map(|(file, clip)| (file, clip.frames)), fps);
         let input = [
             "-f",
             "concat",
@@ -152,31 +156,29 @@ impl VideoFiles {
         )
     }
 
-    /// The clips, each as a file that says that it is BT.709; those that had to be converted lie
-    /// beside `path` until what is returned with them is dropped.
+    /// The clips, each as a file that says that it is BT.709: those that do not, as `told` has it, are
+    /// converted for the film at `path`.
     fn of_one_colour(
         &self,
         path: &Path,
         clips: &[ClipFile],
-    ) -> Result<(Vec<ClipFile>, Vec<Unfinished>), RunError> {
-        let (mut files, mut converted) = (Vec::with_capacity(clips.len()), Vec::new());
-        for clip in clips {
-            let told = colours::file_tells(&clip.path);
-            let told = told.map_err(|error| MemoryError::storage("read", &clip.path, error))?;
-            let mut clip = clip.clone();
-            if !told {
-                let copy = Unfinished(temporary_name(path));
-                let input = format!("file:{}", clip.path.display());
-                let input = ["-xerror", "-i", &input];
-                let encoding = encoding(colours::FROM_UNTOLD);
-                let arguments = [&input[..], &encoding, &every_frame()].concat();
-                make(&clip.path, &copy, &arguments, |_| Ok(()))?;
-                clip.path = copy.0.clone();
-                converted.push(copy);
+        told: &[bool],
+    ) -> Result<Vec<LocalFile>, RunError> {
+        let files = clips.iter().zip(told);
+        let files = files.map(|(clip, told)| -> Result<LocalFile, RunError> {
+            let own = self.storage.local_copy(&clip.path)?;
+            if *told {
+                return Ok(own);
             }
-            files.push(clip);
-        }
-        Ok((files, converted))
+            let converted = self.storage.draft(path)?;
+            let input = format!("file:{}", own.path().display());
+            let input = ["-xerror", "-i", &input];
+            let encoding = encoding(colours::FROM_UNTOLD);
+            let arguments = [&input[..], &encoding, &every_frame()].concat();
+            make(&clip.path, converted.path(), &arguments, |_| Ok(()))?;
+            Ok(converted)
+        });
+        files.collect()
     }
 
     /// A file that says that it is no video.
@@ -189,8 +191,7 @@ impl VideoFiles {
         Ok(content)
     }
 
-    /// Runs ffmpeg into a temporary file beside `path`, fed by `feed`, and publishes it as `name`
-    /// says.
+    /// Runs ffmpeg into a draft of `path`, fed by `feed`, and brings it in as `name` says.
     fn produce(
         &self,
         path: &Path,
@@ -198,32 +199,18 @@ impl VideoFiles {
         arguments: &[&str],
         feed: impl FnOnce(&mut Child) -> std::io::Result<()>,
     ) -> Result<BlobRef, RunError> {
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)
-                .map_err(|error| MemoryError::storage("create the folder", folder, error))?;
-        }
-        let unfinished = Unfinished(temporary_name(path));
-        make(path, &unfinished, arguments, feed)?;
-        let content = BlobRef::of(&self.storage.read(&unfinished.0)?);
-        self.storage.publish(&unfinished.0, &name(&content))?;
+        let draft = self.storage.draft(path)?;
+        make(path, draft.path(), arguments, feed)?;
+        let content = BlobRef::of(&draft.read()?);
+        self.storage.bring_in(draft, &name(&content))?;
         Ok(content)
-    }
-}
-
-/// A file that is removed when nobody needs it any more, if it still has this name.
-struct Unfinished(PathBuf);
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        // Best effort: what is left is tidied up when its story is finished.
-        let _ = std::fs::remove_file(&self.0);
     }
 }
 
 /// Runs ffmpeg into the file `into`, fed by `feed`. Errors name `path`.
 fn make(
     path: &Path,
-    into: &Unfinished,
+    into: &Path,
     arguments: &[&str],
     feed: impl FnOnce(&mut Child) -> std::io::Result<()>,
 ) -> Result<(), RunError> {
@@ -241,7 +228,7 @@ fn make(
             "+faststart",
         ])
         .args(["-f", "mp4"])
-        .arg(address(&into.0))
+        .arg(address(into))
         .stdin(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -275,6 +262,7 @@ pub struct DecodedFrames {
 /// # Errors
 /// ffmpeg cannot decode all of it, or the frames have another size.
 pub fn decode_frames(
+    storage: &dyn Storage,
     path: &Path,
     (width, height): (u32, u32),
     parts: &[u64],
@@ -283,8 +271,9 @@ pub fn decode_frames(
         path: path.to_owned(),
         reason,
     };
+    let file = storage.local_copy(path)?;
     let mut child = ffmpeg(&["-xerror", "-i"])
-        .arg(address(path))
+        .arg(address(file.path()))
         .args(["-map", "0:v:0"])
         // The time stamps of films of earlier builds drift, of which the frames know nothing.
         .args(every_frame())
@@ -370,13 +359,18 @@ impl<I: Iterator<Item = u64>> PartDigests<I> {
 
 /// Whether the frames of a film are those of this clip: those of clips that do not say what their
 /// colours are were converted for it.
-pub fn is_joined_as_it_is(film: &Path, clip: &Path) -> bool {
-    let tells = |path: &Path| colours::file_tells(path).unwrap_or(false);
+pub fn is_joined_as_it_is(storage: &dyn Storage, film: &Path, clip: &Path) -> bool {
+    let read = |path: &Path| storage.read(path);
+    let tells = |path: &Path| read(path).is_ok_and(|bytes| colours::are_told(&bytes));
     tells(clip) || !tells(film)
 }
 
 /// Frame `index` of a video whose frames have the given size.
+///
+/// # Errors
+/// ffmpeg cannot decode it, or it has another size.
 pub fn read_frame(
+    storage: &dyn Storage,
     video: &Path,
     index: u32,
     (width, height): (u32, u32),
@@ -385,8 +379,9 @@ pub fn read_frame(
         path: video.to_owned(),
         reason,
     };
+    let file = storage.local_copy(video)?;
     let output = ffmpeg(&["-i"])
-        .arg(address(video))
+        .arg(address(file.path()))
         .args(["-vf", &format!("select=eq(n\\,{index})"), "-frames:v", "1"])
         .args(every_frame())
         .args(["-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1"])
@@ -404,14 +399,14 @@ pub fn read_frame(
 /// What ffmpeg joins. Of each clip it is told how long it is: the length that files have is rounded to
 /// milliseconds, and the time stamps of a film would drift by that at each of its clips. Ends are
 /// rounded and lengths are their differences, so that nothing adds up.
-fn concat_list(clips: &[ClipFile], fps: u32) -> String {
+fn concat_list<'a>(clips: impl Iterator<Item = (&'a Path, u32)>, fps: u32) -> String {
     let mut list = String::new();
     let (mut frames, mut begin) = (0_u64, 0_u64);
-    for clip in clips {
-        frames += u64::from(clip.frames);
+    for (path, length) in clips {
+        frames += u64::from(length);
         let end = microseconds(frames, fps);
         let length = end - begin;
-        list.push_str(&list_entry(&clip.path));
+        list.push_str(&list_entry(path));
         // Writing to a text cannot fail.
         let _ = writeln!(
             list,

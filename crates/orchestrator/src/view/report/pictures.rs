@@ -74,7 +74,8 @@ impl<'a> Pictures<'a> {
         let name = format!("{}_middle", record.request.shot);
         let path = self.folder.story(self.story).join(&video.file);
         let small = self.copy(&name, &video.content.blake3, WIDTH, || {
-            read_frame(&path, record.frame_count / 2, (film.width, film.height))
+            let (storage, middle) = (self.folder.storage(), record.frame_count / 2);
+            read_frame(storage.as_ref(), &path, middle, (film.width, film.height))
         })?;
         Some(Picture {
             small,
