@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use storyloom_memory::MemoryError;
 use storyloom_story::{ErrorClass, PlanError, StoryId};
 
-use crate::run::engine::EngineError;
+use crate::engine::EngineError;
 
 /// What ends a run, a story or an attempt at a shot.
 #[derive(Debug, thiserror::Error)]

@@ -4,6 +4,7 @@
 //! chain of shots, a [`run`](mod@run) a list of stories.
 
 pub mod config;
+pub mod engine;
 pub mod error;
 pub mod folder;
 pub mod forecast;
@@ -16,19 +17,19 @@ pub use config::{
     CheckpointSettings, FilmShape, PictureSettings, PlanningSettings, RunConfig, StopAt, StopFlag,
     Videos,
 };
+pub use engine::{
+    Encoded, EngineDescription, EngineError, Pass, PassOutput, Scores, ShotEngine, StepObserver,
+};
 pub use error::RunError;
 pub use folder::identity::RunIdentity;
 pub use folder::recorded::recorded;
 pub use folder::run_folder::{RunFolder, StoryState};
 pub use folder::{no_keyframes, output, run_folder, seal, set_aside, sizes};
 pub use forecast::{cost, estimate};
-pub use run::engine::{
-    Encoded, EngineDescription, EngineError, Pass, PassOutput, Scores, ShotEngine, StepObserver,
-};
 pub use run::planning::{PlannerDescription, StoryPlanner};
 pub use run::{
-    Engines, RunOutcome, admission, drain, engine, gate, inputs, lease, planning, quarantine, run,
-    shot, story,
+    Engines, RunOutcome, admission, drain, gate, inputs, lease, planning, quarantine, run, shot,
+    story,
 };
 pub use testing::{bench, pipeline, simulated};
 pub use view::{memory as memory_view, report, status, verify, watch};

@@ -34,6 +34,7 @@ use storyloom_story::{
     StoryScript,
 };
 
+use crate::engine::EngineDescription;
 use crate::error::RunError;
 use crate::folder::folder_file::{FolderFile, Found, to_json};
 use crate::folder::identity::RunIdentity;
@@ -41,7 +42,6 @@ use crate::folder::lists::Lists;
 use crate::folder::no_keyframes::NoKeyframes;
 use crate::folder::seal::{NO_SEAL, Seal, take_seal};
 use crate::folder::sizes::FileSizes;
-use crate::run::engine::EngineDescription;
 use crate::run::inputs::InputFile;
 use crate::run::planning::{is_damage, read_plan};
 use crate::view::status::Work;

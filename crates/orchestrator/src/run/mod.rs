@@ -5,7 +5,6 @@ pub mod admission_policy;
 pub(crate) mod attempt;
 pub(crate) mod differences;
 pub mod drain;
-pub mod engine;
 pub mod gate;
 pub mod inputs;
 pub mod lease;
@@ -18,4 +17,5 @@ pub mod shot;
 pub mod story;
 pub(crate) mod work;
 
+pub use crate::engine;
 pub use run_loop::{Engines, RunOutcome, run, run_on, sweep};
