@@ -12,9 +12,6 @@ use storyloom_memory::{IndexKind, StoryMemPolicy};
 use storyloom_pictures::InputFolder;
 use storyloom_story::{Continuation, Fit, Ground, LeftOut, Method, VideoSpec};
 
-use crate::error::RunError;
-use crate::folder::output::try_encoder;
-
 /// The settings of a run that the orchestrator needs.
 #[derive(Debug, Clone)]
 pub struct RunConfig {
@@ -113,25 +110,6 @@ impl Videos {
     /// Whether they are videos.
     pub(crate) fn are_encoded(&self) -> bool {
         *self == Self::Encoded
-    }
-
-    /// Begins on a thread of its own what [`check_encoder`](Self::check_encoder) then has to wait for.
-    pub fn begin_check(self) {
-        // Without a thread it begins when somebody waits for it, who also hears what came of it.
-        let _ = std::thread::Builder::new()
-            .name("encoder".to_owned())
-            .spawn(move || self.check_encoder());
-    }
-
-    /// Tries whether they can be made, before anything is paid for.
-    ///
-    /// # Errors
-    /// `ffmpeg` is needed and is away, or cannot encode.
-    pub fn check_encoder(self) -> Result<(), RunError> {
-        match self {
-            Self::Encoded => try_encoder(),
-            Self::Placeholders => Ok(()),
-        }
     }
 }
 

@@ -12,7 +12,6 @@ use storyloom_memory::{Disk, Storage};
 use storyloom_orchestrator::cost::PlanCost;
 use storyloom_orchestrator::pipeline::{PipelineSettings, plain_run};
 use storyloom_orchestrator::planning::ranks::{plan_briefs, reopen};
-use storyloom_orchestrator::planning::simulated::SimulatedPlanner;
 use storyloom_orchestrator::planning::{is_planned, read_plan};
 use storyloom_orchestrator::repair::{CameTo, Repair, repair};
 use storyloom_orchestrator::run::run_on;
@@ -20,6 +19,7 @@ use storyloom_orchestrator::seal::seal;
 use storyloom_orchestrator::set_aside::marks;
 use storyloom_orchestrator::simulated::SimulatedEngine;
 use storyloom_orchestrator::status::{Plans, status};
+use storyloom_orchestrator::testing::planner::SimulatedPlanner;
 use storyloom_orchestrator::verify::{Depth, Verdict, verify};
 use storyloom_orchestrator::{
     Engines, PlannerDescription, RunConfig, RunError, RunFolder, RunOutcome, StopAt, StopFlag,

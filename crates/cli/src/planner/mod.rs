@@ -9,7 +9,7 @@ use std::sync::Arc;
 use storyloom_memory::Disk;
 use storyloom_orchestrator::PlannerDescription;
 use storyloom_orchestrator::planning::ranks::{plan_briefs, reopen};
-use storyloom_orchestrator::planning::simulated::SimulatedPlanner;
+use storyloom_orchestrator::testing::planner::SimulatedPlanner;
 use storyloom_orchestrator::{RunConfig, RunFolder, RunOutcome, StopFlag, StoryPlanner};
 use storyloom_pictures::InputFolder;
 use storyloom_planner::Planner;

@@ -3,11 +3,16 @@
 pub(crate) mod film_size;
 pub(crate) mod folder_file;
 pub mod identity;
+pub mod input_file;
 pub(crate) mod lists;
 pub mod no_keyframes;
 pub mod output;
+pub mod plan_record;
+pub mod plans;
 pub mod recorded;
+pub(crate) mod records;
 pub mod run_folder;
 pub mod seal;
 pub mod set_aside;
 pub mod sizes;
+pub mod work;

@@ -38,13 +38,13 @@ use crate::engine::EngineDescription;
 use crate::error::RunError;
 use crate::folder::folder_file::{FolderFile, Found, to_json};
 use crate::folder::identity::RunIdentity;
+use crate::folder::input_file::InputFile;
 use crate::folder::lists::Lists;
 use crate::folder::no_keyframes::NoKeyframes;
+use crate::folder::plan_record::{PlanRecord, is_damage};
 use crate::folder::seal::{NO_SEAL, Seal, take_seal};
 use crate::folder::sizes::FileSizes;
-use crate::run::inputs::InputFile;
-use crate::run::planning::{is_damage, read_plan};
-use crate::view::status::Work;
+use crate::folder::work::Work;
 
 /// The version of the folder's form that this program writes and reads.
 pub const FOLDER_FORMAT: u32 = 1;
@@ -490,7 +490,7 @@ impl RunFolder {
         if file.script.is_some() {
             return Ok(file);
         }
-        let plan = match read_plan(self, &file.id) {
+        let plan = match self.plan(&file.id) {
             // The same seed makes the same plan.
             Err(error) if is_damage(&error) => {
                 tracing::warn!(story = %file.id, "{error}; the plan is made again");
@@ -543,6 +543,23 @@ impl RunFolder {
     /// Writes a story's `story.json`.
     pub fn write_story(&self, file: &StoryFile) -> Result<(), RunError> {
         self.write_json(&self.story(&file.id).join("story.json"), file)
+    }
+
+    /// Where the plan of a story lies, if it has one.
+    pub(crate) fn plan_path(&self, story: &StoryId) -> PathBuf {
+        self.story(story).join("plan.json")
+    }
+
+    /// The plan of a story, if there is one.
+    ///
+    /// # Errors
+    /// It cannot be read, was changed after it was written, or is another story's.
+    pub(crate) fn plan(&self, story: &StoryId) -> Result<Option<PlanRecord>, RunError> {
+        let path = self.plan_path(story);
+        if !self.storage.exists(&path) {
+            return Ok(None);
+        }
+        PlanRecord::of_story(story, &path, &self.storage.read(&path)?).map(Some)
     }
 
     /// The folder of the leases.

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use storyloom_memory::{MemoryBank, PictureRecord, Storage};
 use storyloom_story::ShotId;
 
+use crate::folder::output::WHOLE_VIDEO;
 use crate::folder::run_folder::{RunFolder, StoryFile};
-use crate::run::story::WHOLE_VIDEO;
 
 /// Bytes of each file of a finished story, by its path relative to the story's folder.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

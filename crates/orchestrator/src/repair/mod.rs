@@ -24,10 +24,10 @@ use crate::config::Videos;
 use crate::error::RunError;
 use crate::folder::folder_file::Found;
 use crate::folder::output::VideoFiles;
+use crate::folder::records::references;
 use crate::folder::run_folder::{IN_DOUBT, RunFile, RunFolder, StoryFile, StoryState};
 use crate::run::lease::{Claim, Lease, Leases};
 use crate::run::planning::{PlannerFile, is_planned};
-use crate::view::memory::references;
 use crate::view::verify::{VerifyProblem, check_stories};
 use story::Healer;
 

@@ -12,12 +12,11 @@ use storyloom_story::{Resolution, Seed, ShotId, ShotRequest, StoryId};
 use super::{CameTo, Deed, shown};
 use crate::error::RunError;
 use crate::folder::folder_file::Found;
-use crate::folder::output::{ClipFile, VideoFiles};
+use crate::folder::output::{ClipFile, VideoFiles, WHOLE_VIDEO};
 use crate::folder::run_folder::{RunFolder, StoryFile, StoryState};
 use crate::run::lease::Lease;
 use crate::run::planning::restored::restore_plan;
 use crate::run::planning::{is_damage, read_plan, sound_plan};
-use crate::run::story::WHOLE_VIDEO;
 
 /// What stories are put in order with.
 pub(super) struct Healer<'a> {

@@ -12,7 +12,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 
 use rayon::prelude::*;
-use storyloom_memory::storage::{UNFINISHED, make_way, move_aside};
+use storyloom_memory::storage::{make_way, move_aside};
 use storyloom_story::{Brief, Line, Method, Seed, StoryId};
 
 use crate::config::RunConfig;
@@ -20,11 +20,11 @@ use crate::error::RunError;
 use crate::folder::folder_file::Found;
 use crate::folder::identity::RunIdentity;
 use crate::folder::lists::List;
+use crate::folder::plan_record::essence;
+use crate::folder::records::read_record;
 use crate::folder::run_folder::{FOLDER_FORMAT, RunFile, RunFolder, StoryFile};
 use crate::run::differences::differences;
 use crate::run::engine::EngineDescription;
-use crate::run::planning::{essence, is_planned};
-use crate::view::status::read_record;
 
 /// A story that is asked for, as the run folder knows it.
 #[derive(Debug, Clone, PartialEq)]
@@ -247,17 +247,6 @@ impl RunFolder {
         })
     }
 
-    /// Whether any shot or the references of a story have a record.
-    pub(crate) fn has_records(&self, story: &StoryId) -> Result<bool, RunError> {
-        let commits = self.storage().list(&self.story(story).join("commits"))?;
-        Ok(commits.iter().any(|name| is_record(name)))
-    }
-
-    /// Whether anything was made of a story: its plan, its references, a shot.
-    pub(crate) fn has_results(&self, story: &StoryId) -> Result<bool, RunError> {
-        Ok(self.has_records(story)? || is_planned(self, story))
-    }
-
     /// Where `run.json` cannot say whether a run is the same, its records can: the first that is found
     /// must be one that `now` would have made.
     fn check_records(&self, now: &RunFile, lines: &[Line]) -> Result<(), RunError> {
@@ -402,10 +391,6 @@ fn words(brief: &Brief) -> Brief {
         product_image_sha256: None,
         ..essence(brief)
     }
-}
-
-fn is_record(name: &str) -> bool {
-    !name.starts_with(UNFINISHED) && name.ends_with(".json")
 }
 
 fn new_run_id(root: &Path) -> String {

@@ -15,9 +15,9 @@ use storyloom_story::{Brief, Ground, Resolution, ShotId, StoryEntry, StoryId};
 
 use crate::config::RunConfig;
 use crate::error::RunError;
+use crate::folder::records::references;
 use crate::folder::run_folder::{RunFolder, StoryFile, StoryState};
 use crate::run::inputs::own_size;
-use crate::view::memory::references;
 
 /// A story in quarantine.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -13,6 +13,7 @@ use storyloom_telemetry::{Event, Reporter};
 use crate::config::{RunConfig, StopAt, StopFlag};
 use crate::error::RunError;
 use crate::folder::output::VideoFiles;
+use crate::folder::records::references;
 use crate::folder::run_folder::{RunFolder, StoryFile, StoryState};
 use crate::folder::set_aside::{self, changed, marks};
 use crate::folder::sizes::missing;
@@ -29,7 +30,6 @@ use crate::run::quarantine;
 use crate::run::shot::{Checkpoints, ShotContext};
 use crate::run::story::{StoryError, make_story};
 use crate::run::work::{MOMENT, Next, Rank, Ranked, Unplanned, Work};
-use crate::view::memory::references;
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -21,9 +21,10 @@ use crate::config::RunConfig;
 use crate::error::RunError;
 use crate::folder::film_size::film_size;
 use crate::folder::no_keyframes::Keeping;
-use crate::folder::output::ClipFile;
+use crate::folder::output::{ClipFile, WHOLE_VIDEO};
 use crate::folder::run_folder::{RunFolder, StoryFile, StoryState};
 use crate::folder::sizes::FileSizes;
+use crate::folder::work::Work;
 use crate::run::attempt::{attempt_shot, end_of, report_end, with_retries};
 use crate::run::inputs::{in_shape, open_pictures, own_size};
 use crate::run::lease::Lease;
@@ -31,10 +32,6 @@ use crate::run::lost_record::{Lost, recorded};
 use crate::run::mend::mend_shot;
 use crate::run::planning::restored::restore_plan;
 use crate::run::shot::{ShotContext, ShotPlan, check_scores, vector};
-use crate::view::status::Work;
-
-/// The file of a story's whole video.
-pub const WHOLE_VIDEO: &str = "story.mp4";
 
 /// Why a story could not be finished, and at which shot.
 #[derive(Debug)]

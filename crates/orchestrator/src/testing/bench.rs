@@ -24,6 +24,7 @@ use crate::config::Videos;
 use crate::error::RunError;
 use crate::folder::identity::RunIdentity;
 use crate::folder::run_folder::{RunFolder, StoryFile, StoryState};
+use crate::folder::work::Work;
 use crate::run::lease::{Claim, Leases};
 use crate::view::status::status;
 
@@ -427,7 +428,7 @@ fn done_story(id: StoryId) -> Result<StoryFile, RunError> {
     let line = Line::Story(StoryEntry::new(id, script));
     let mut file = StoryFile::pending(&line);
     file.state = StoryState::Done;
-    file.work = Some(crate::view::status::Work {
+    file.work = Some(Work {
         useful: 20.0,
         lost: 0.0,
         end: None,

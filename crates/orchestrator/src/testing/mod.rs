@@ -1,5 +1,6 @@
-//! An engine without networks, and what measures the orchestrator with it.
+//! An engine without networks, a planner without a model, and what measures the orchestrator with them.
 
 pub mod bench;
 pub mod pipeline;
+pub mod planner;
 pub mod simulated;

@@ -24,8 +24,8 @@ use crate::error::RunError;
 use crate::forecast::cost::{CostTable, PlanCost, ReplicaShape, Sampling, Samplings, StageCost};
 use crate::run::planning::StoryPlanner;
 use crate::run::planning::ranks::plan_briefs;
-use crate::run::planning::simulated::SimulatedPlanner;
 use crate::run::{Engines, run, run_on};
+use crate::testing::planner::SimulatedPlanner;
 use crate::testing::simulated::{Pace, SimulatedEngine};
 
 /// What is measured.

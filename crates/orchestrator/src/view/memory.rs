@@ -1,12 +1,11 @@
 //! What the bank held for each shot, for people to look at.
 
 use serde::Serialize;
-use storyloom_memory::{KeyframeRecord, ReferencesRecord, Sealed};
 use storyloom_story::{Opening, ShotId, StoryId};
 
 use crate::error::RunError;
+use crate::folder::records::{readable_record, references};
 use crate::folder::run_folder::RunFolder;
-use crate::view::status::readable_record;
 
 /// The memory of one shot.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -41,18 +40,6 @@ pub struct StoryMemory {
     pub references: Vec<String>,
     /// Its finished shots.
     pub shots: Vec<ShotMemory>,
-}
-
-/// The reference images of a story, in the order of the manifest.
-pub(crate) fn references(
-    folder: &RunFolder,
-    story: &StoryId,
-) -> Result<Vec<KeyframeRecord>, RunError> {
-    let path = folder.story(story).join("commits/references.json");
-    if !folder.storage().exists(&path) {
-        return Ok(Vec::new());
-    }
-    Ok(ReferencesRecord::open(&path, &folder.storage().read(&path)?)?.pictures)
 }
 
 /// Reads what a story's shots saw and added; only `shot` if it is given.

@@ -19,10 +19,13 @@ use crate::error::RunError;
 use crate::folder::folder_file::Found;
 use crate::folder::identity::RunIdentity;
 use crate::folder::output::{PLACEHOLDER, decode_frames, is_joined_as_it_is};
+use crate::folder::plan_record::{PlanRecord, PlannerDescription, brief_digest};
+use crate::folder::plans::read_plan;
+use crate::folder::records::read_record;
 use crate::folder::run_folder::{IN_DOUBT, RunFile, RunFolder, StoryFile, StoryState};
 use crate::folder::seal::NO_SEAL;
 use crate::folder::set_aside::marks;
-use crate::run::planning::{PlanRecord, PlannerDescription, brief_digest, planners_of, read_plan};
+use crate::run::planning::planners_of;
 use crate::run::story::opening;
 
 /// What the check found.
@@ -309,7 +312,7 @@ impl Check<'_> {
         for (shot, script) in file.shots() {
             self.found.shots += 1;
             let before = self.found.problems.len();
-            match crate::view::status::read_record(self.terms.folder, &file.id, shot) {
+            match read_record(self.terms.folder, &file.id, shot) {
                 Err(error) => self.problem(&file.id, Some(shot), error.to_string()),
                 Ok(None) => self.problem(&file.id, Some(shot), "the shot was not made"),
                 Ok(Some(record)) => {

@@ -7,10 +7,10 @@ use storyloom_memory::Disk;
 use storyloom_memory::pictures::encode_png;
 use storyloom_orchestrator::admission::Asked;
 use storyloom_orchestrator::pipeline::{PipelineSettings, plain_run};
-use storyloom_orchestrator::planning::simulated::SimulatedPlanner;
 use storyloom_orchestrator::run::run_on;
 use storyloom_orchestrator::simulated::SimulatedEngine;
 use storyloom_orchestrator::status::{Status, status};
+use storyloom_orchestrator::testing::planner::SimulatedPlanner;
 use storyloom_orchestrator::verify::{Depth, Verdict, verify};
 use storyloom_orchestrator::{
     Engines, RunConfig, RunFolder, RunOutcome, ShotEngine, StopFlag, StoryPlanner,

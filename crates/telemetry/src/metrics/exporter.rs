@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::connections::Limits;
-use super::figures::{Metrics, now};
+use super::figures::Metrics;
 use super::machine::RankReport;
 use super::push::Push;
 use super::run::RunView;
@@ -17,6 +17,7 @@ use super::server::{Pages, Server};
 use super::targets::{Target, replace};
 use super::token::Token;
 use crate::bystander;
+use crate::shift::now;
 
 /// How the metrics of a leader are given away.
 #[derive(Debug)]

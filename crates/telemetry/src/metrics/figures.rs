@@ -3,14 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::families::{Families, Result};
 use super::labels::Place;
 use super::machine::{Disk, MachineFigures, RankReport};
 use super::replica::{ReplicaFacts, ReplicaFigures};
 use super::run::{RunFigures, RunView};
-use crate::shift::Journal;
+use crate::shift::{Journal, now};
 use crate::{Event, Reporter, ShotEvent};
 
 /// All metrics of the leader of a replica. It counts what is reported to it; what has to be asked
@@ -141,12 +140,6 @@ impl Reporter for Metrics {
         }
         self.replica.report(event);
     }
-}
-
-/// Seconds since 1970.
-pub(super) fn now() -> f64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.unwrap_or_default().as_secs_f64()
 }
 
 /// Size of all files below a folder, as far as they can be seen.

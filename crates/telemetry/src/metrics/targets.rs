@@ -16,8 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
-use super::figures::now;
-use crate::shift::read_shift;
+use crate::shift::{now, read_shift};
 
 /// Seconds without a sign of life after which the entry of a leader is removed by others while they
 /// work: so long that any program that watches the list learns of its death. One that lives puts it back.

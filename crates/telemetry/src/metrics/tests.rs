@@ -27,7 +27,7 @@ fn journal(run: &Path, id: &str) -> Arc<Journal> {
         device: "cpu".to_owned(),
         ..ShiftStart::default()
     };
-    Arc::new(Journal::begin(run, id, start, figures::now(), HOUR))
+    Arc::new(Journal::begin(run, id, start, crate::shift::now(), HOUR))
 }
 
 fn metrics(run: &Path) -> Arc<Metrics> {
@@ -459,7 +459,7 @@ fn the_killed_of_this_machine_are_removed_at_once() {
             process: Some(process.clone()),
             ..ShiftStart::default()
         };
-        let journal = Journal::begin(run, id, start, figures::now(), HOUR);
+        let journal = Journal::begin(run, id, start, crate::shift::now(), HOUR);
         let target = targets::Target::add(run, id, "n:1", "night", "n").unwrap();
         // Neither of them can say that it ends.
         std::mem::forget((journal, target));

@@ -14,7 +14,7 @@ impl Clock {
     pub(super) fn new() -> Self {
         Self {
             origin: Instant::now(),
-            at_origin: unix(SystemTime::now()),
+            at_origin: now(),
         }
     }
 
@@ -28,17 +28,22 @@ impl Clock {
     }
 }
 
-pub(super) fn unix(moment: SystemTime) -> f64 {
+fn unix(moment: SystemTime) -> f64 {
     moment
         .duration_since(UNIX_EPOCH)
         .unwrap_or(Duration::ZERO)
         .as_secs_f64()
 }
 
+/// The present, in seconds since 1970.
+pub fn now() -> f64 {
+    unix(SystemTime::now())
+}
+
 /// When this process began, in seconds since 1970, to about 10 ms; the present where the system
 /// does not tell. Linking a tensor library can take a second before the first line of the program.
 pub fn process_start() -> f64 {
-    unix(SystemTime::now()) - age().unwrap_or(0.0)
+    now() - age().unwrap_or(0.0)
 }
 
 /// How old this process is, in seconds.
@@ -62,7 +67,7 @@ mod tests {
     #[test]
     fn this_process_began_a_moment_ago() {
         let begun = process_start();
-        let age = unix(SystemTime::now()) - begun;
+        let age = now() - begun;
         // Tests of this crate take seconds, not hours.
         assert!((0.0..3600.0).contains(&age), "{age}");
     }

@@ -46,6 +46,9 @@ pub struct ClipForm {
     pub fps: u32,
 }
 
+/// The file of a story's whole video.
+pub const WHOLE_VIDEO: &str = "story.mp4";
+
 /// What stands in every file of a run without videos.
 pub const PLACEHOLDER: &[u8] = b"storyloom: no video was made (simulated.videos = false)\n";
 

@@ -7,6 +7,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
 use super::colours;
+use crate::config::Videos;
 use crate::error::RunError;
 
 /// Constant rate factor of x264; 10 is close to lossless (StoryMem's writer, quality 8).
@@ -57,6 +58,27 @@ pub(super) fn every_frame() -> [&'static str; 2] {
         }
     });
     [option, "passthrough"]
+}
+
+impl Videos {
+    /// Begins on a thread of its own what [`check_encoder`](Self::check_encoder) then has to wait for.
+    pub fn begin_check(self) {
+        // Without a thread it begins when somebody waits for it, who also hears what came of it.
+        let _ = std::thread::Builder::new()
+            .name("encoder".to_owned())
+            .spawn(move || self.check_encoder());
+    }
+
+    /// Tries whether they can be made, before anything is paid for.
+    ///
+    /// # Errors
+    /// `ffmpeg` is needed and is away, or cannot encode.
+    pub fn check_encoder(self) -> Result<(), RunError> {
+        match self {
+            Self::Encoded => try_encoder(),
+            Self::Placeholders => Ok(()),
+        }
+    }
 }
 
 /// Why ffmpeg cannot be used.

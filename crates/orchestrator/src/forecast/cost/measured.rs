@@ -10,9 +10,9 @@ use super::{
     StageCost, StageCosts, forward_seconds,
 };
 use crate::error::RunError;
+use crate::folder::plans::read_plan;
+use crate::folder::records::readable_record;
 use crate::folder::run_folder::{RunFolder, StoryState};
-use crate::run::planning::read_plan;
-use crate::view::status::readable_record;
 
 /// The sampling loop of a shot.
 #[derive(Debug, Clone, Copy, PartialEq)]

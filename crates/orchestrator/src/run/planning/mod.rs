@@ -22,16 +22,17 @@ pub mod ranks;
 mod record;
 pub(crate) mod restored;
 pub mod shelf;
-pub mod simulated;
 mod who;
 
-use serde::{Deserialize, Serialize};
 use storyloom_story::{PlanRequest, Settle};
 
-pub use record::{PlanRecord, brief_digest, is_planned, read_plan};
+pub use crate::folder::plan_record::{PlanRecord, PlannerDescription, brief_digest};
+pub use crate::folder::plans::{is_planned, read_plan};
 pub use who::planners_of;
 
-pub(crate) use record::{check_script, commit_plan, essence, is_damage, sound_plan};
+pub(crate) use crate::folder::plan_record::is_damage;
+pub(crate) use crate::folder::plans::sound_plan;
+pub(crate) use record::{check_script, commit_plan};
 pub(crate) use who::{PlannerFile, settle_planner};
 
 /// Makes scripts of briefs.
@@ -57,30 +58,4 @@ pub trait StoryPlanner: Sync {
     /// Plans each of `requests`, at most [`capacity`](Self::capacity) of them, and tells what came of
     /// each as soon as it is known. The same request gets the same script.
     fn plan(&self, requests: &[PlanRequest], settle: &Settle);
-}
-
-/// Identity of a planner.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PlannerDescription {
-    /// What plans: `rules`, `native`, `served` or `simulated`.
-    pub backend: String,
-    /// Everything else but brief and seed that decides a script, as the back end has it: digest of
-    /// the model, version of the templates, how text is drawn from it.
-    pub recipe: serde_json::Value,
-}
-
-impl PlannerDescription {
-    /// Whether both write the same scripts: where a model is served does not matter, only what it is
-    /// called there.
-    pub fn is_same_as(&self, other: &Self) -> bool {
-        let anywhere = |planner: &Self| {
-            let mut recipe = planner.recipe.clone();
-            let model = recipe
-                .pointer_mut("/model")
-                .and_then(|model| model.as_object_mut());
-            model.map(|model| model.remove("endpoint"));
-            recipe
-        };
-        self.backend == other.backend && anywhere(self) == anywhere(other)
-    }
 }

@@ -176,7 +176,7 @@ impl Shelf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::planning::simulated::SimulatedPlanner;
+    use crate::testing::planner::SimulatedPlanner;
 
     fn record() -> Kept {
         let recipe = Recipe {

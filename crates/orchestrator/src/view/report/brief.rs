@@ -4,8 +4,9 @@ use serde::Serialize;
 use storyloom_story::Brief;
 
 use super::text::duration;
+use crate::folder::plan_record::PlanRecord;
+use crate::folder::plans::read_plan;
 use crate::folder::run_folder::{RunFolder, StoryFile};
-use crate::run::planning::{PlanRecord, read_plan};
 
 /// The brief of a story and what became of it.
 #[derive(Debug, Serialize)]

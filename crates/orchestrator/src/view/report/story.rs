@@ -13,10 +13,11 @@ use super::pictures::{Picture, Pictures, keyframe_name, poster};
 use super::text::{duration, film};
 use crate::config::Videos;
 use crate::error::RunError;
+use crate::folder::records::{readable_record, references};
 use crate::folder::run_folder::{RunFolder, StoryFile, StoryState};
+use crate::folder::work::Work;
 use crate::run::quarantine;
-use crate::view::memory::references;
-use crate::view::status::{Looks, Standing, Work, readable_record};
+use crate::view::status::{Looks, Standing};
 
 /// What the overview says of a story, kept between two reports.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

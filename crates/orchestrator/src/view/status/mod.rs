@@ -4,21 +4,22 @@ mod standing;
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
-use storyloom_memory::{CommitRecord, Sealed};
-use storyloom_story::{Method, ShotId, StoryId};
+use serde::Serialize;
+use storyloom_story::{Method, StoryId};
 use storyloom_telemetry::shift::{Extent, Shift, Split, accounting, read_shifts};
 
 pub(crate) use standing::Hands;
 pub use standing::{Looks, Standing};
+pub use storyloom_telemetry::shift::now;
 
 use crate::error::RunError;
 use crate::folder::no_keyframes::NoKeyframes;
+use crate::folder::records::readable_record;
 use crate::folder::run_folder::{RunFolder, StoryFile, StoryState};
 use crate::folder::set_aside::marks;
+use crate::folder::work::Work;
 
 /// Stories or shots by state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -158,33 +159,6 @@ pub(crate) fn read_status<S: Borrow<Shift>>(
         status.eta_seconds = Some(left * useful_seconds / done);
     }
     Ok(status)
-}
-
-/// Seconds since 1970.
-pub fn now() -> f64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.unwrap_or_default().as_secs_f64()
-}
-
-/// Working time of a story, in seconds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct Work {
-    /// What made its shots.
-    pub useful: f64,
-    /// An estimate of what failed attempts took.
-    pub lost: f64,
-    /// What came after the last shot: joining the videos.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub end: Option<f64>,
-}
-
-impl Work {
-    /// Adds what a shot took.
-    pub(crate) fn add(&mut self, record: &CommitRecord) {
-        let seconds: f64 = record.seconds.values().sum();
-        self.useful += seconds;
-        self.lost += seconds * f64::from(record.request.attempt);
-    }
 }
 
 /// How far a story is, and what it took so far.
@@ -344,35 +318,4 @@ fn recorded(folder: &RunFolder, file: &StoryFile) -> usize {
     shots
         .filter(|(shot, _)| names.contains(format!("{shot}.json").as_str()))
         .count()
-}
-
-/// A commit record, or nothing where there is none or where it is damaged, which `verify` reports.
-pub(crate) fn readable_record(
-    folder: &RunFolder,
-    story: &StoryId,
-    shot: ShotId,
-) -> Option<CommitRecord> {
-    read_record(folder, story, shot).unwrap_or_else(|error| {
-        tracing::warn!(%error, %story, %shot, "counted as not made");
-        None
-    })
-}
-
-/// A commit record straight from the folder, without the bank.
-pub(crate) fn read_record(
-    folder: &RunFolder,
-    story: &StoryId,
-    shot: ShotId,
-) -> Result<Option<CommitRecord>, RunError> {
-    let path = folder
-        .story(story)
-        .join("commits")
-        .join(format!("{shot}.json"));
-    if !folder.storage().exists(&path) {
-        return Ok(None);
-    }
-    Ok(Some(CommitRecord::open(
-        &path,
-        &folder.storage().read(&path)?,
-    )?))
 }

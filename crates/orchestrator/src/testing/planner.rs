@@ -9,9 +9,9 @@ use storyloom_story::{
     StoryScript,
 };
 
-use super::{PlannerDescription, StoryPlanner};
 use crate::config::StopFlag;
 use crate::forecast::cost::PlanCost;
+use crate::run::planning::{PlannerDescription, StoryPlanner};
 
 /// Writes stand-ins for scripts.
 #[derive(Debug, Clone, Default)]
@@ -122,7 +122,7 @@ mod tests {
         let one = plan(&planner, 1).unwrap();
         assert_eq!(one, plan(&planner, 1).unwrap());
         assert_eq!(one.script.shot_count(), 5);
-        super::super::check_script(&one.script).unwrap();
+        crate::run::planning::check_script(&one.script).unwrap();
         assert_ne!(one, plan(&planner, u64::MAX).unwrap());
     }
 
