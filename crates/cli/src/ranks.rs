@@ -4,9 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use storyloom_nn::{cuda, tch};
-use storyloom_orchestrator::lease::host_name;
 use storyloom_parallel::collective_stats;
 use storyloom_telemetry::metrics::{Gpu, RankPulse, RankReport};
+use storyloom_telemetry::process::host_name;
 
 use crate::config::options::EngineKind;
 use crate::config::resolved::EngineConfig;

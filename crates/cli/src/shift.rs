@@ -8,7 +8,6 @@ use std::time::Duration;
 use serde_json::Value;
 use storyloom_memory::Disk;
 use storyloom_nn::tch;
-use storyloom_orchestrator::lease::host_name;
 use storyloom_orchestrator::status::{Counts, now};
 use storyloom_orchestrator::watch::{View, Watcher};
 use storyloom_orchestrator::{RunConfig, RunFolder, RunOutcome, StopFlag, drain};
@@ -20,6 +19,7 @@ use storyloom_telemetry::metrics::{
     RunWatch, RunWork, Token,
 };
 use storyloom_telemetry::process::Process;
+use storyloom_telemetry::process::host_name;
 use storyloom_telemetry::shift::{Journal, ShiftEnd, ShiftStart, process_start};
 
 use crate::config::options::{self, EngineKind};

@@ -14,6 +14,7 @@ pub mod policy;
 pub use error::{MemoryError, Result};
 pub use ledger::bank::{Committed, MemoryBank, Remembered};
 pub use ledger::blobs::{BlobRef, BlobStore};
+pub use ledger::in_memory::InMemory;
 pub use ledger::index::{IndexKind, MemoryIndex};
 pub use ledger::record::{
     CommitRecord, KeyframeRecord, PictureRecord, ReferencesRecord, Sealed, SeenRecord,

@@ -46,6 +46,12 @@ impl Process {
     }
 }
 
+/// Name of this machine; empty if the system does not tell.
+pub fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname");
+    name.unwrap_or_default().trim().to_owned()
+}
+
 /// When a process began, in ticks since the machine's start; `None` if there is none, or if it has
 /// ended and nobody has asked for its end yet.
 fn start_of(pid: u32) -> Option<u64> {

@@ -66,13 +66,13 @@ impl BlobStore {
         let path = self.checked_path(&blob)?;
         if self.holds(&path, content) {
             // As young as if it were new, so that a sweep leaves it alone until it is referred to.
-            touch(&path)?;
+            self.storage.touch(&path)?;
             // Looked at again: a sweep may have been faster.
             if self.storage.exists(&path) {
                 return Ok(blob);
             }
         }
-        if path.is_dir() {
+        if self.is_folder(&path) {
             let aside = temporary_name(&path).with_extension("aside");
             tracing::warn!(path = %path.display(), aside = %aside.display(), "a folder stood where a blob belongs");
             self.storage.give_name(&path, &aside)?;
@@ -83,9 +83,14 @@ impl BlobStore {
 
     /// Whether the file is there and is just this. One that cannot be read is not.
     fn holds(&self, path: &Path, content: &[u8]) -> bool {
-        let bytes = std::fs::metadata(path).map(|metadata| metadata.len());
-        bytes.is_ok_and(|bytes| bytes == content.len() as u64)
+        let found = self.storage.metadata(path);
+        found.is_some_and(|found| found.bytes == content.len() as u64)
             && self.storage.read(path).is_ok_and(|kept| kept == content)
+    }
+
+    fn is_folder(&self, path: &Path) -> bool {
+        let found = self.storage.metadata(path);
+        found.is_some_and(|found| found.is_folder)
     }
 
     /// Makes sure that blobs are still there.
@@ -130,38 +135,39 @@ impl BlobStore {
     ) -> Result<Sweep> {
         let mut sweep = Sweep::default();
         let before = used()?;
-        if !self.root.is_dir() {
+        if !self.is_folder(&self.root) {
             return Ok(sweep);
         }
         let now = self.clock()?;
         let mut going = Vec::new();
         for shelf in self.storage.list(&self.root)? {
             let shelf = self.root.join(shelf);
-            if !shelf.is_dir() {
+            if !self.is_folder(&shelf) {
                 continue;
             }
             for name in self.storage.list(&shelf)? {
                 let Some(found) = Found::of(&shelf, &name) else {
                     continue;
                 };
-                let Ok(metadata) = std::fs::metadata(&found.path) else {
+                let metadata = self.storage.metadata(&found.path);
+                let Some(metadata) = metadata.filter(|found| found.is_file) else {
                     continue;
                 };
-                let age = metadata.modified().map(|then| now.duration_since(then));
-                let old = matches!(age, Ok(Ok(age)) if age > grace);
+                let age = metadata.modified.map(|then| now.duration_since(then));
+                let old = matches!(age, Some(Ok(age)) if age > grace);
                 let is_used = found.digest.is_some_and(|digest| before.contains(digest));
                 match found.blob() {
                     // Of a sweep that was cut off.
-                    Some(blob) if found.is_leaving() => going.push((blob, metadata.len())),
+                    Some(blob) if found.is_leaving() => going.push((blob, metadata.bytes)),
                     _ if !old || is_used => sweep.kept += 1,
                     Some(blob) => {
                         self.storage.give_name(&blob, &leaving(&blob))?;
-                        going.push((blob, metadata.len()));
+                        going.push((blob, metadata.bytes));
                     }
                     None => {
                         self.storage.remove(&found.path)?;
                         sweep.removed += 1;
-                        sweep.freed_bytes += metadata.len();
+                        sweep.freed_bytes += metadata.bytes;
                     }
                 }
             }
@@ -185,9 +191,13 @@ impl BlobStore {
     fn clock(&self) -> Result<SystemTime> {
         let path = temporary_name(&self.root.join("clock"));
         self.storage.write(&path, b"")?;
-        let modified = std::fs::metadata(&path).and_then(|metadata| metadata.modified());
+        let modified = self
+            .storage
+            .metadata(&path)
+            .and_then(|found| found.modified);
         self.storage.remove(&path)?;
-        modified.map_err(|error| MemoryError::storage("read", path, error))
+        let untold = || std::io::Error::other("the storage does not tell when files were written");
+        modified.ok_or_else(|| MemoryError::storage("read", path, untold()))
     }
 
     /// Reads a blob and checks it against its name.
@@ -233,7 +243,7 @@ impl<'a> Found<'a> {
             _ if name.starts_with(UNFINISHED) => None,
             _ => return None,
         };
-        path.is_file().then_some(Self { path, digest })
+        Some(Self { path, digest })
     }
 
     fn is_leaving(&self) -> bool {
@@ -257,24 +267,6 @@ pub struct Sweep {
     pub removed: u64,
     /// Their size in bytes.
     pub freed_bytes: u64,
-}
-
-fn touch(path: &Path) -> Result<()> {
-    let file = match std::fs::File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(MemoryError::storage("open", path, error)),
-    };
-    let now = rustix::fs::Timespec {
-        tv_sec: 0,
-        tv_nsec: rustix::fs::UTIME_NOW,
-    };
-    let times = rustix::fs::Timestamps {
-        last_access: now,
-        last_modification: now,
-    };
-    rustix::fs::futimens(&file, &times)
-        .map_err(|errno| MemoryError::storage("touch", path, errno.into()))
 }
 
 /// Fails unless `content` is what `blob` names.

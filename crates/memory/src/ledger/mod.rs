@@ -4,6 +4,7 @@
 pub mod arrays;
 pub mod bank;
 pub mod blobs;
+pub mod in_memory;
 pub mod index;
 pub mod pictures;
 pub mod probe;

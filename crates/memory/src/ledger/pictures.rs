@@ -49,6 +49,18 @@ pub fn decode_picture(path: &Path, bytes: &[u8]) -> Result<RgbImage> {
     RgbImage::new(width, height, picture.into_raw()).map_err(|error| bad(error.to_string()))
 }
 
+/// Width and height of a keyframe, from the beginning of its file; `path` is for messages.
+///
+/// # Errors
+/// It is no picture.
+pub fn picture_size(path: &Path, bytes: &[u8]) -> Result<(u32, u32)> {
+    ImageReader::new(Cursor::new(bytes))
+        .with_guessed_format()
+        .map_err(image::ImageError::from)
+        .and_then(ImageReader::into_dimensions)
+        .map_err(|error| MemoryError::damaged(path, error.to_string()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,6 +11,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::error::{MemoryError, Result};
 
 /// Durable files. A file under its final name is whole, or it is not there.
+///
+/// Whatever is said of a run folder goes through here, so that one may lie in a store of objects. What a
+/// store must do is [`create_if`](Self::create_if) with one author and a [`list`](Self::list) that leaves
+/// nothing out; what has a body here may be done better where there are folders and names.
 pub trait Storage: Debug + Send + Sync {
     /// Reads a whole file.
     fn read(&self, path: &Path) -> Result<Vec<u8>>;
@@ -32,11 +36,15 @@ pub trait Storage: Debug + Send + Sync {
 
     /// As [`Storage::write`], but the name is durable only after [`Storage::sync_names`] of the
     /// folder, which several files can share.
-    fn write_content(&self, path: &Path, bytes: &[u8]) -> Result<()>;
+    fn write_content(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        self.write(path, bytes)
+    }
 
     /// As [`Storage::write`], but nothing is synced: for what can be made again. A reader finds all of
     /// the old file or all of the new one.
-    fn write_unsynced(&self, path: &Path, bytes: &[u8]) -> Result<()>;
+    fn write_unsynced(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        self.write(path, bytes)
+    }
 
     /// The file at `path` for a program that knows no storage and needs a path of this machine. Nobody
     /// writes to it. Whether the file is there may only be found out by that program.
@@ -59,12 +67,23 @@ pub trait Storage: Debug + Send + Sync {
         self.write(path, &draft.read()?)
     }
 
-    /// Gives a file that is durable already another name in the same file system; durable after
-    /// [`Storage::sync_names`] of the folder.
+    /// A folder of this machine for databases that belong to `path` and can be made again; `None` where
+    /// the storage has none, so that somebody must name one.
+    fn local_folder(&self, _path: &Path) -> Option<PathBuf> {
+        None
+    }
+
+    /// Gives a file that is durable already, or a folder, another name, over whatever file has it; durable
+    /// after [`Storage::sync_names`] of the folder.
     fn give_name(&self, from: &Path, to: &Path) -> Result<()>;
 
     /// Makes the names in a folder durable.
-    fn sync_names(&self, folder: &Path) -> Result<()>;
+    fn sync_names(&self, _folder: &Path) -> Result<()> {
+        Ok(())
+    }
+
+    /// Makes a file as young as if it were written now; one that is not there is fine.
+    fn touch(&self, path: &Path) -> Result<()>;
 
     /// Removes a file; one that is not there is fine.
     fn remove(&self, path: &Path) -> Result<()>;
@@ -83,7 +102,10 @@ pub trait Storage: Debug + Send + Sync {
         self.entry(path).is_some()
     }
 
-    /// Names of the files in a folder, in order; none if there is no folder.
+    /// Names of the files and folders in a folder, in order; none if there is no folder.
+    ///
+    /// Every name is in it that was there before the call and stays: leases find the newest of theirs by
+    /// it. Of what comes or goes meanwhile it may have anything.
     fn list(&self, folder: &Path) -> Result<Vec<String>>;
 }
 
@@ -378,6 +400,28 @@ impl<C: Calls> Storage for C {
 
     fn bring_in(&self, draft: LocalFile, path: &Path) -> Result<()> {
         publish(self, draft.path(), path)
+    }
+
+    fn local_folder(&self, path: &Path) -> Option<PathBuf> {
+        Some(path.to_owned())
+    }
+
+    fn touch(&self, path: &Path) -> Result<()> {
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(MemoryError::storage("open", path, error)),
+        };
+        let now = rustix::fs::Timespec {
+            tv_sec: 0,
+            tv_nsec: rustix::fs::UTIME_NOW,
+        };
+        let times = rustix::fs::Timestamps {
+            last_access: now,
+            last_modification: now,
+        };
+        rustix::fs::futimens(&file, &times)
+            .map_err(|errno| MemoryError::storage("touch", path, errno.into()))
     }
 
     fn give_name(&self, from: &Path, to: &Path) -> Result<()> {

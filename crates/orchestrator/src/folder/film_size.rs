@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use storyloom_memory::arrays::decode_array;
+use storyloom_memory::pictures::picture_size;
 use storyloom_memory::{MemoryBank, MemoryError};
 use storyloom_story::Resolution;
 
@@ -60,9 +61,9 @@ fn recorded_size(
         return Ok(None);
     };
     let path = bank.story_folder(&file.id).join(&first.picture.file);
-    let dimensions = image::image_dimensions(&path);
-    let (width, height) =
-        dimensions.map_err(|error| MemoryError::damaged(path, error.to_string()))?;
+    let bytes = bank.storage().read(&path);
+    let bytes = bytes.map_err(|error| MemoryError::damaged(&path, error.to_string()))?;
+    let (width, height) = picture_size(&path, &bytes)?;
     let latents = decode_array(
         Path::new(&first.latents.blake3),
         &bank.blobs().get(&first.latents)?,

@@ -327,6 +327,11 @@ impl RunFolder {
         self.root.join("blobs")
     }
 
+    /// The folder of the memory indexes, where the storage has folders.
+    pub(crate) fn index(&self) -> Option<PathBuf> {
+        self.storage.local_folder(&self.root.join("bank"))
+    }
+
     /// The files.
     pub fn storage(&self) -> &Arc<dyn Storage> {
         &self.storage

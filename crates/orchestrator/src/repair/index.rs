@@ -17,10 +17,9 @@ pub(super) fn look_after(
     let kind = serde_json::from_value::<IndexKind>(memory["backend"].clone());
     // An index elsewhere is the matter of the machine that has it.
     let is_here = memory["path"].as_str().is_none_or(str::is_empty);
-    let (Ok(kind), true) = (kind, is_here) else {
+    let (Ok(kind), true, Some(places)) = (kind, is_here, folder.index()) else {
         return Ok(());
     };
-    let places = folder.root().join("bank");
     for name in folder.storage().list(&places)? {
         let place = places.join(&name);
         if name.parse::<u32>().is_err() {

@@ -7,11 +7,11 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use storyloom_telemetry::process::host_name;
 use storyloom_telemetry::shift::now;
 
 use crate::error::RunError;
 use crate::folder::run_folder::RunFolder;
-use crate::run::lease::host_name;
 
 /// Who asked, and when.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

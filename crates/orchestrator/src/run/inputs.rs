@@ -184,23 +184,30 @@ fn is_same(
             let kept = folder.story(&file.id).join(&kept.picture.file);
             let path = shown(config, name);
             let found = config.input_folder.read(name, Limits::default().bytes);
-            Ok(found.map(|bytes| shows_the_same(config, file, place, (&path, &bytes), &kept)))
+            let kept = decoded(folder, &kept);
+            Ok(found.map(|bytes| shows_the_same(config, file, place, (&path, &bytes), kept)))
         }
         None => Ok(Ok(true)),
     }
 }
 
+/// A picture that is remembered, if it can be read.
+fn decoded(folder: &RunFolder, path: &Path) -> Option<RgbImage> {
+    let bytes = folder.storage().read(path).ok()?;
+    decode_picture(path, &bytes).ok()
+}
+
 /// Whether a picture is the one that is remembered, as earlier versions kept it: with the pixels of its
-/// file, or in the film's shape. One that is remembered and cannot be read is for `verify` to find.
+/// file, or in the film's shape.
 fn shows_the_same(
     config: &RunConfig,
     file: &StoryFile,
     place: usize,
     (path, bytes): (&Path, &[u8]),
-    kept: &Path,
+    kept: Option<RgbImage>,
 ) -> bool {
-    let read = std::fs::read(kept).ok();
-    let Some(kept) = read.and_then(|bytes| decode_picture(kept, &bytes).ok()) else {
+    // One that is remembered and cannot be read is for `verify` to find.
+    let Some(kept) = kept else {
         return true;
     };
     if decode_picture(path, bytes).is_ok_and(|picture| picture == kept) {

@@ -10,7 +10,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use storyloom_pictures::{Limits, PictureFolder};
+use storyloom_pictures::{Limits, read};
 use storyloom_story::{Brief, Ground, Resolution, ShotId, StoryEntry, StoryId};
 
 use crate::config::RunConfig;
@@ -79,15 +79,15 @@ pub(crate) fn write_reproducer(
     file: &StoryFile,
 ) -> Result<(), RunError> {
     let place = place(folder, &file.id);
-    let pictures = copy_pictures(folder, config, file, &place)?;
+    let copied = copy_pictures(folder, config, file, &place)?;
+    let own_size = size_of(config, copied.first());
+    let pictures: Vec<String> = copied.into_iter().map(|(name, _)| name).collect();
     let line = match (&file.script, &file.brief) {
         (Some(script), _) => {
             let entry = StoryEntry {
                 seed: file.seed,
                 tenant: file.tenant.clone(),
-                size: file
-                    .size
-                    .filter(|size| *size != size_of(config, &place, &pictures)),
+                size: file.size.filter(|size| *size != own_size),
                 fit: file.fit,
                 ground: file.ground,
                 reference_images: pictures,
@@ -114,37 +114,39 @@ pub(crate) fn write_reproducer(
     Ok(())
 }
 
+/// The name of a picture beside a manifest, and what is in it; nothing of one that could not be read.
+type Copied = (String, Option<Vec<u8>>);
+
 /// Copies the pictures of a story beside its manifest, where briefs may name them and nobody changes
-/// them. Of one that is gone what the story has in its memory is taken, in the film's shape. The answer
-/// has their names, from there.
+/// them. Of one that is gone what the story has in its memory is taken, in the film's shape. Names count
+/// from there.
 fn copy_pictures(
     folder: &RunFolder,
     config: &RunConfig,
     file: &StoryFile,
     place: &Path,
-) -> Result<Vec<String>, RunError> {
-    let files = PictureFolder::new(config.input_folder.clone(), Limits::default());
+) -> Result<Vec<Copied>, RunError> {
     let remembered = references(folder, &file.id).unwrap_or_default();
-    let mut names = Vec::with_capacity(file.reference_images.len());
+    let mut copied = Vec::with_capacity(file.reference_images.len());
     for (number, path) in file.reference_images.iter().enumerate() {
-        let kept = remembered.get(number).map(|kept| {
-            let kept = &kept.picture.file;
-            folder.story(&file.id).join(kept)
+        let own = config.input_folder.read(path, Limits::default().bytes);
+        let found = own.and_then(|bytes| Ok((bytes, config.input_folder.resolve(path)?)));
+        let found = found.ok().or_else(|| {
+            let kept = folder
+                .story(&file.id)
+                .join(&remembered.get(number)?.picture.file);
+            Some((folder.storage().read(&kept).ok()?, kept))
         });
-        let sources = files.find(path).ok().into_iter().chain(kept);
-        let found = sources
-            .filter_map(|source| Some((std::fs::read(&source).ok()?, source)))
-            .next();
-        names.push(match found {
+        copied.push(match found {
             Some((bytes, source)) => {
                 let name = format!("picture-{}{}", number + 1, ending(&source));
                 folder.storage().write(&place.join(&name), &bytes)?;
-                name
+                (name, Some(bytes))
             }
-            None => path.clone(),
+            None => (path.clone(), None),
         });
     }
-    Ok(names)
+    Ok(copied)
 }
 
 /// The ending of a file's name with its dot, if it is a plain word.
@@ -154,12 +156,11 @@ fn ending(path: &Path) -> String {
     plain.map_or_else(String::new, |ending| format!(".{ending}"))
 }
 
-/// The size that a film with these pictures has if nobody says another.
-fn size_of(config: &RunConfig, place: &Path, pictures: &[String]) -> Resolution {
-    let folder = PictureFolder::new(place, Limits::default());
-    let open = |name: &String| folder.load(name, None, Ground::default()).ok();
-    let first = pictures.first().and_then(open);
-    own_size(config, first.as_ref().map(|first| &first.pixels))
+/// The size that a film with this first picture has if nobody says another.
+fn size_of(config: &RunConfig, first: Option<&Copied>) -> Resolution {
+    let bytes = first.and_then(|(_, bytes)| bytes.as_ref());
+    let decode = |bytes: &Vec<u8>| read(bytes, &Limits::default(), Ground::default()).ok();
+    own_size(config, bytes.and_then(decode).as_ref())
 }
 
 /// Keeps what a model had written of a brief that cannot be planned.

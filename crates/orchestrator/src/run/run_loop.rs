@@ -590,10 +590,12 @@ fn open_bank(
     storage: Arc<dyn Storage>,
     reporter: &dyn Reporter,
 ) -> Result<MemoryBank, RunError> {
-    let places = config
-        .index_folder
-        .clone()
-        .unwrap_or_else(|| folder.root().join("bank"));
+    let places = config.index_folder.clone().or_else(|| folder.index());
+    let places = places.ok_or_else(|| {
+        let reason = "the run folder is not on a disk of this machine: memory.path must name a folder \
+                      for the index of the memory";
+        RunError::Setting(reason.to_owned())
+    })?;
     // A database has one program; every further one at work takes the next.
     let mut opened = None;
     for place in 0..MOST_PROGRAMS {

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::{Deserialize, Serialize};
 use storyloom_memory::Storage;
 use storyloom_story::StoryId;
-use storyloom_telemetry::process::Process;
+use storyloom_telemetry::process::{Process, host_name};
 
 use crate::error::RunError;
 
@@ -41,12 +41,6 @@ pub struct Worker {
     pub process: Process,
     /// Rises while the program lives.
     beat: u64,
-}
-
-/// Name of this machine; empty if the system does not tell.
-pub fn host_name() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname");
-    name.unwrap_or_default().trim().to_owned()
 }
 
 /// A name for a program among the workers of a run that no other has.

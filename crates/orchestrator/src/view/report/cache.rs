@@ -1,14 +1,13 @@
 //! What a report remembers for the next one: the rows of stories whose files did not change.
 
 use std::collections::HashMap;
-use std::fs;
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
 use serde::{Deserialize, Serialize};
+use storyloom_memory::Storage;
 use storyloom_story::StoryId;
 
-use super::files::replace;
 use super::story::Row;
 use crate::error::RunError;
 
@@ -34,8 +33,8 @@ struct Stored {
 
 impl Cache {
     /// Reads the cache if it is of the same form; whatever is wrong with it, it counts as empty.
-    pub(super) fn read(path: &Path, form: &str) -> Self {
-        let stored = fs::read(path).ok();
+    pub(super) fn read(storage: &dyn Storage, path: &Path, form: &str) -> Self {
+        let stored = storage.read(path).ok();
         let stored = stored.and_then(|bytes| serde_json::from_slice::<Stored>(&bytes).ok());
         let stories = stored
             .filter(|stored| stored.form == form)
@@ -55,43 +54,46 @@ impl Cache {
     }
 
     /// Writes the cache for the next report.
-    pub(super) fn write(path: &Path, form: String, stories: Vec<Known>) -> Result<(), RunError> {
+    pub(super) fn write(
+        storage: &dyn Storage,
+        path: &Path,
+        form: String,
+        stories: Vec<Known>,
+    ) -> Result<(), RunError> {
         let stored = Stored { form, stories };
         let bytes = serde_json::to_vec(&stored).map_err(|error| RunError::Folder {
             path: path.to_owned(),
             reason: error.to_string(),
         })?;
-        replace(path, &bytes)
+        Ok(storage.write_unsynced(path, &bytes)?)
     }
 }
 
 /// Digests names, sizes and times of the files that tell of a story. Records are created once, so
 /// that reading them all would find nothing more.
-pub(super) fn files(story: &Path) -> blake3::Hasher {
+///
+/// The records are those that a listing has: one that it does not have yet is in the next one, which makes
+/// another digest.
+pub(super) fn files(storage: &dyn Storage, story: &Path) -> blake3::Hasher {
     let mut hasher = blake3::Hasher::new();
-    stamp(&mut hasher, &story.join("story.json"));
-    stamp(&mut hasher, &story.join("plan.json"));
-    let mut records: Vec<_> = fs::read_dir(story.join("commits"))
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path())
-        .collect();
-    records.sort_unstable();
-    for record in records {
-        stamp(&mut hasher, &record);
+    let mut stamp = |path: &Path| stamp(storage, &mut hasher, path);
+    stamp(&story.join("story.json"));
+    stamp(&story.join("plan.json"));
+    let commits = story.join("commits");
+    for record in storage.list(&commits).unwrap_or_default() {
+        stamp(&commits.join(record));
     }
     hasher
 }
 
-fn stamp(hasher: &mut blake3::Hasher, path: &Path) {
+fn stamp(storage: &dyn Storage, hasher: &mut blake3::Hasher, path: &Path) {
     hasher.update(path.file_name().unwrap_or_default().as_encoded_bytes());
-    let Ok(metadata) = fs::metadata(path) else {
+    let Some(metadata) = storage.metadata(path) else {
         hasher.update(b" is not there");
         return;
     };
-    let changed = metadata.modified().ok();
+    let changed = metadata.modified;
     let changed = changed.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
-    hasher.update(&metadata.len().to_le_bytes());
+    hasher.update(&metadata.bytes.to_le_bytes());
     hasher.update(&changed.map_or(0, |since| since.as_nanos()).to_le_bytes());
 }

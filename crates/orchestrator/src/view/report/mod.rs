@@ -106,7 +106,8 @@ impl Report<'_> {
     /// Writes the pages of stories that changed; returns every story's row, and how many changed.
     fn stories(&self) -> Result<(Vec<Row>, usize), RunError> {
         let path = self.pages.root().join("cache.json");
-        let before = Cache::read(&path, &self.pages.form(self.run));
+        let storage = self.folder.storage().as_ref();
+        let before = Cache::read(storage, &path, &self.pages.form(self.run));
         let changed = AtomicUsize::new(0);
         let known: Vec<Known> = (0..self.run.stories.len())
             .into_par_iter()
@@ -115,7 +116,7 @@ impl Report<'_> {
                 let id = &self.run.stories[place];
                 let known = before.row(id, &fingerprint);
                 match known.filter(|row| self.looks(id, row.standing) == row.looks) {
-                    Some(row) if self.pages.story_path(id).is_file() => Ok(Known {
+                    Some(row) if storage.exists(&self.pages.story_path(id)) => Ok(Known {
                         fingerprint,
                         row: row.clone(),
                     }),
@@ -128,7 +129,7 @@ impl Report<'_> {
             })
             .collect::<Result<_, RunError>>()?;
         let rows = known.iter().map(|known| known.row.clone()).collect();
-        Cache::write(&path, self.pages.form(self.run), known)?;
+        Cache::write(storage, &path, self.pages.form(self.run), known)?;
         Ok((rows, changed.into_inner()))
     }
 
@@ -155,7 +156,7 @@ impl Report<'_> {
     fn fingerprint(&self, place: usize) -> String {
         let id = &self.run.stories[place];
         let Neighbours { before, after } = self.neighbours(place);
-        let mut hasher = cache::files(&self.folder.story(id));
+        let mut hasher = cache::files(self.folder.storage().as_ref(), &self.folder.story(id));
         hasher.update(&self.attempts.story(id).fingerprint().to_le_bytes());
         hasher.update(self.marks.get(id).map_or(b"", |reason| reason.as_bytes()));
         for neighbour in [before, after] {

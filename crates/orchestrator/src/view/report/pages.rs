@@ -1,11 +1,13 @@
 //! The files of the report: templates filled in, rows of the table, style sheet and scripts.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use minijinja::Environment;
 use minijinja::value::Serde;
 use serde::Serialize;
 use serde_json::json;
+use storyloom_memory::Storage;
 use storyloom_story::StoryId;
 
 use super::files::write;
@@ -44,6 +46,7 @@ pub(super) struct Neighbours<'a> {
 
 /// Writes pages below `DIR/report/`.
 pub(super) struct Pages {
+    storage: Arc<dyn Storage>,
     root: PathBuf,
     run: String,
     templates: Environment<'static>,
@@ -52,6 +55,7 @@ pub(super) struct Pages {
 impl Pages {
     /// Reads the templates and writes what all pages share.
     pub(super) fn new(folder: &RunFolder) -> Result<Self, RunError> {
+        let storage = folder.storage().clone();
         let root = folder.root().join("report");
         let whole = std::path::absolute(folder.root()).unwrap_or_default();
         let run = whole.file_name().unwrap_or_default();
@@ -63,9 +67,11 @@ impl Pages {
         }
         templates.add_filter("grouped", text::grouped);
         for (name, source) in ASSETS {
-            write(&root.join("assets").join(name), source.as_bytes())?;
+            let path = root.join("assets").join(name);
+            write(storage.as_ref(), &path, source.as_bytes())?;
         }
         Ok(Self {
+            storage,
             root,
             run: run.to_string_lossy().into_owned(),
             templates,
@@ -99,8 +105,7 @@ impl Pages {
 
     pub(super) fn write_overview(&self, overview: &Overview) -> Result<(), RunError> {
         let page = self.render("overview.html", overview)?;
-        write(&self.index(), page.as_bytes())?;
-        Ok(())
+        self.write(&self.index(), &page)
     }
 
     pub(super) fn write_story(&self, story: &StoryView, near: Neighbours) -> Result<(), RunError> {
@@ -114,8 +119,7 @@ impl Pages {
             },
         )?;
         let folder = self.root.join("stories");
-        write(&folder.join(format!("{}.html", story.id)), page.as_bytes())?;
-        Ok(())
+        self.write(&folder.join(format!("{}.html", story.id)), &page)
     }
 
     /// Writes the rows of the table; a part whose stories did not change stays as it is.
@@ -125,7 +129,7 @@ impl Pages {
             let first = number * PART;
             let text = format!("storyloom.stories({first}, {});\n", json!(values));
             let path = self.root.join("data").join(format!("{number}.js"));
-            write(&path, text.as_bytes())?;
+            self.write(&path, &text)?;
         }
         Ok(())
     }
@@ -133,6 +137,10 @@ impl Pages {
     /// What the run is called: the name of its folder.
     pub(super) fn run(&self) -> &str {
         &self.run
+    }
+
+    fn write(&self, path: &Path, text: &str) -> Result<(), RunError> {
+        write(self.storage.as_ref(), path, text.as_bytes()).map(drop)
     }
 
     fn render(&self, name: &str, page: impl Serialize) -> Result<String, RunError> {
@@ -184,7 +192,7 @@ fn tenths(seconds: f64) -> f64 {
     (seconds * 10.0).round() / 10.0
 }
 
-fn broken(path: &std::path::Path, error: &minijinja::Error) -> RunError {
+fn broken(path: &Path, error: &minijinja::Error) -> RunError {
     RunError::Folder {
         path: path.to_owned(),
         reason: format!("{error:#}"),

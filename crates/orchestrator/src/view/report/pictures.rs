@@ -1,5 +1,6 @@
 //! Small copies of a story's pictures. They are made once: names carry the content they show.
 
+use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use image::codecs::jpeg::JpegEncoder;
@@ -7,10 +8,10 @@ use image::imageops::{FilterType, thumbnail};
 use image::{DynamicImage, ExtendedColorType, ImageBuffer, ImageReader, Rgb};
 use serde::Serialize;
 use storyloom_memory::pictures::decode_picture;
-use storyloom_memory::{BlobRef, CommitRecord};
+use storyloom_memory::{BlobRef, CommitRecord, Storage};
 use storyloom_story::{Resolution, RgbImage, ShotId, StoryId};
 
-use super::files::{replace, write};
+use super::files::write;
 use crate::error::RunError;
 use crate::folder::output::{PLACEHOLDER, read_frame};
 use crate::folder::run_folder::RunFolder;
@@ -56,7 +57,7 @@ impl<'a> Pictures<'a> {
         let stem = Path::new(file).file_stem()?.to_str()?;
         let original = self.folder.story(self.story).join(file);
         let small = self.copy(stem, &content.blake3, most, || {
-            let bytes = self.folder.storage().read(&original)?;
+            let bytes = self.storage().read(&original)?;
             Ok(decode_picture(&original, &bytes)?)
         })?;
         Some(Picture {
@@ -74,8 +75,8 @@ impl<'a> Pictures<'a> {
         let name = format!("{}_middle", record.request.shot);
         let path = self.folder.story(self.story).join(&video.file);
         let small = self.copy(&name, &video.content.blake3, WIDTH, || {
-            let (storage, middle) = (self.folder.storage(), record.frame_count / 2);
-            read_frame(storage.as_ref(), &path, middle, (film.width, film.height))
+            let middle = record.frame_count / 2;
+            read_frame(self.storage(), &path, middle, (film.width, film.height))
         })?;
         Some(Picture {
             small,
@@ -95,7 +96,7 @@ impl<'a> Pictures<'a> {
             return 0;
         }
         let path = self.place().join("row.jpg");
-        match jpeg(&row, row.dimensions()).and_then(|bytes| write(&path, &bytes)) {
+        match jpeg(&row, row.dimensions()).and_then(|bytes| write(self.storage(), &path, &bytes)) {
             Ok(_) => cells.len(),
             Err(error) => {
                 tracing::warn!(%error, story = %self.story, "a row of pictures was not written");
@@ -106,10 +107,16 @@ impl<'a> Pictures<'a> {
 
     fn cell(&self, name: &str) -> Option<image::RgbImage> {
         let path = self.folder.root().join("report").join(name);
-        let picture = ImageReader::open(path).ok()?.decode().ok()?.into_rgb8();
+        let bytes = self.storage().read(&path).ok()?;
+        let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();
+        let picture = reader.ok()?.decode().ok()?.into_rgb8();
         let whole = DynamicImage::ImageRgb8(picture);
         let cell = whole.resize_to_fill(ROW_WIDTH, ROW_HEIGHT, FilterType::Triangle);
         Some(cell.into_rgb8())
+    }
+
+    fn storage(&self) -> &dyn Storage {
+        self.folder.storage().as_ref()
     }
 
     fn place(&self) -> PathBuf {
@@ -127,10 +134,10 @@ impl<'a> Pictures<'a> {
     ) -> Option<String> {
         let name = format!("{stem}.{}.jpg", content.get(..12).unwrap_or(content));
         let path = self.place().join(&name);
-        if !path.is_file() {
+        if !self.storage().exists(&path) {
             let written = read()
                 .and_then(|picture| shrink(&picture, most))
-                .and_then(|bytes| replace(&path, &bytes));
+                .and_then(|bytes| Ok(self.storage().write_unsynced(&path, &bytes)?));
             if let Err(error) = written {
                 tracing::warn!(%error, "a picture is left out of the report");
                 return None;
