@@ -10,6 +10,7 @@ pub mod inputs;
 pub mod lease;
 pub(crate) mod lost_record;
 pub(crate) mod mend;
+mod outcome;
 pub mod planning;
 pub mod quarantine;
 mod run_loop;
@@ -18,4 +19,5 @@ pub mod story;
 pub(crate) mod work;
 
 pub use crate::engine;
-pub use run_loop::{Engines, RunOutcome, run, run_on, sweep};
+pub use outcome::RunOutcome;
+pub use run_loop::{Engines, run, run_on, sweep};

@@ -23,6 +23,7 @@ use crate::run::engine::ShotEngine;
 use crate::run::gate::Gates;
 use crate::run::inputs::{self, Pictures};
 use crate::run::lease::{Claim, Lease, Leases, new_worker_id};
+use crate::run::outcome::RunOutcome;
 use crate::run::planning::desk::Desk;
 use crate::run::planning::ranks::priority;
 use crate::run::planning::{StoryPlanner, settle_planner};
@@ -30,29 +31,6 @@ use crate::run::quarantine;
 use crate::run::shot::{Checkpoints, ShotContext};
 use crate::run::story::{StoryError, make_story};
 use crate::run::work::{MOMENT, Next, Rank, Ranked, Unplanned, Work};
-
-/// How a run ended.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct RunOutcome {
-    /// Stories asked for.
-    pub stories: usize,
-    /// Stories that are done.
-    pub done: usize,
-    /// Stories that were given up for now.
-    pub failed: usize,
-    /// Stories that nobody tries again before they are released.
-    pub quarantined: usize,
-    /// Stories that are not what was made under their names, or whose scripts or pictures cannot be read:
-    /// nothing of them was touched.
-    pub set_aside: usize,
-    /// Of those that are done, stories that were to remember and kept no keyframe.
-    pub without_keyframes: usize,
-    /// Of those that are done, stories that earlier starts have finished: of their files nothing but the
-    /// sizes was looked at.
-    pub finished_before: usize,
-    /// Whether the run was asked to stop.
-    pub stopped: bool,
-}
 
 /// Who makes the stories of a run.
 pub struct Engines<'a> {

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use storyloom_story::StoryId;
 
 use crate::error::RunError;
-use crate::run::RunOutcome;
 use crate::run::admission_policy::{fair_share, may_plan_ahead};
+use crate::run::outcome::RunOutcome;
 use crate::run::planning::away::pause;
 
 /// The order of stories: larger priorities first, then more missing shots, since a chain is made

@@ -16,9 +16,9 @@ use crate::config::{RunConfig, StopFlag};
 use crate::error::RunError;
 use crate::folder::run_folder::{RunFolder, StoryState};
 use crate::folder::set_aside::{forget, marks};
-use crate::run::RunOutcome;
 use crate::run::admission::Asked;
 use crate::run::lease::{Leases, new_worker_id};
+use crate::run::outcome::RunOutcome;
 use crate::run::work::{MOMENT, Rank, Unplanned, Work};
 
 /// Time between two looks at which planned stories were begun.

@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use serde::Serialize;
 use storyloom_story::Stage;
 use storyloom_telemetry::AttemptEnd;
 use storyloom_telemetry::shift::{Attempt, Shift, StageSpan};
-
-use super::night::{Shape, Span};
 
 /// Width of the drawing; the page stretches it.
 const WIDTH: f64 = 1000.0;
@@ -20,6 +19,32 @@ const WHOLE: usize = 1;
 pub(super) const PLAN: &str = "plan";
 /// Steps of the height of a column.
 const LEVELS: f64 = 12.0;
+
+/// The span of time that is drawn, in seconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Span {
+    pub begun: f64,
+    pub end: f64,
+}
+
+impl Span {
+    pub(super) fn seconds(self) -> f64 {
+        (self.end - self.begun).max(1e-3)
+    }
+
+    /// Where a moment is, from 0 to 1.
+    pub(super) fn share(self, at: f64) -> f64 {
+        ((at - self.begun) / self.seconds()).clamp(0.0, 1.0)
+    }
+}
+
+/// Everything of a lane that has one colour, as an SVG path.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct Shape {
+    /// Its class in the style sheet.
+    pub class: &'static str,
+    pub path: String,
+}
 
 /// Time spent on one thing.
 #[derive(Debug, Clone, Copy, PartialEq)]

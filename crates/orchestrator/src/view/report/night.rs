@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use storyloom_telemetry::shift::{Shift, ShiftEnd};
 
-use super::lane::{Piece, columns, pieces, shapes};
+use super::lane::{Piece, Shape, Span, columns, pieces, shapes};
 use super::text::{clock, day, duration, grouped, moment};
 
 /// Lanes at most; the last one stands for all further replicas.
@@ -64,38 +64,12 @@ pub(super) struct LaneView {
     pub marks: Vec<Mark>,
 }
 
-/// Everything of a lane that has one colour, as an SVG path.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub(super) struct Shape {
-    /// Its class in the style sheet.
-    pub class: &'static str,
-    pub path: String,
-}
-
 /// A program was stopped or killed.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Mark {
     /// Where, in percent.
     pub at: f64,
     pub text: String,
-}
-
-/// The span of time that is drawn, in seconds since 1970.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Span {
-    pub begun: f64,
-    pub end: f64,
-}
-
-impl Span {
-    pub(super) fn seconds(self) -> f64 {
-        (self.end - self.begun).max(1e-3)
-    }
-
-    /// Where a moment is, from 0 to 1.
-    pub(super) fn share(self, at: f64) -> f64 {
-        ((at - self.begun) / self.seconds()).clamp(0.0, 1.0)
-    }
 }
 
 /// Whether a shift was ended from outside.

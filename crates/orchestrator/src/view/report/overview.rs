@@ -4,13 +4,16 @@ use serde::Serialize;
 use storyloom_telemetry::shift::{Shift, Split};
 
 use super::night::{self, Night};
-use super::pages::{first, parts};
 use super::story::Row;
 use super::text::{duration, film, grouped, percent};
 use crate::config::Videos;
 use crate::folder::run_folder::{RunFile, RunFolder};
 use crate::view::status::{Counts, Looks};
 
+/// Rows in one file of data.
+pub(super) const PART: usize = 500;
+/// Rows of the table that stand in the page itself, before any script has run.
+const FIRST_ROWS: usize = 50;
 /// Stories named under what needs attention; the table has all.
 const NAMED: usize = 6;
 
@@ -130,6 +133,16 @@ pub(super) fn view(facts: Facts) -> Overview {
         stories,
         shots,
     }
+}
+
+/// How many files of data a table of so many rows has.
+fn parts(rows: usize) -> usize {
+    rows.div_ceil(PART)
+}
+
+/// The rows that stand in the page itself.
+fn first(rows: &[Row]) -> &[Row] {
+    &rows[..rows.len().min(FIRST_ROWS)]
 }
 
 fn standing(stories: &Counts) -> Vec<Part> {

@@ -11,16 +11,12 @@ use storyloom_memory::Storage;
 use storyloom_story::StoryId;
 
 use super::files::write;
-use super::overview::Overview;
+use super::overview::{Overview, PART};
 use super::story::{Row, StoryView};
 use super::text;
 use crate::error::RunError;
 use crate::folder::run_folder::{RunFile, RunFolder};
 
-/// Rows in one file of data.
-const PART: usize = 500;
-/// Rows of the table that stand in the page itself, before any script has run.
-const FIRST_ROWS: usize = 50;
 /// Characters of a reason that the table has; the story's page has all of it.
 const REASON: usize = 160;
 
@@ -149,16 +145,6 @@ impl Pages {
             .and_then(|template| template.render(Serde(page)))
             .map_err(|error| broken(&self.root.join(name), &error))
     }
-}
-
-/// How many files of data a table of so many rows has.
-pub(super) fn parts(rows: usize) -> usize {
-    rows.div_ceil(PART)
-}
-
-/// The rows that stand in the page itself.
-pub(super) fn first(rows: &[Row]) -> &[Row] {
-    &rows[..rows.len().min(FIRST_ROWS)]
 }
 
 #[derive(Serialize)]
