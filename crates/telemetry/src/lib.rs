@@ -7,6 +7,7 @@ pub mod bystander;
 mod event_log;
 #[cfg(test)]
 mod event_pins;
+pub mod liveness;
 pub mod logs;
 pub mod metrics;
 pub mod process;

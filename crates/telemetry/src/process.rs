@@ -36,6 +36,11 @@ impl Process {
         })
     }
 
+    /// Whether it is known that it has ended.
+    pub fn is_gone(&self) -> bool {
+        self.lives() == Some(false)
+    }
+
     /// Whether it lives; `None` if it is of another machine, or where the system does not tell.
     pub fn lives(&self) -> Option<bool> {
         let own = Self::own();

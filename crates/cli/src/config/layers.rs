@@ -426,6 +426,12 @@ mod tests {
     }
 
     #[test]
+    fn a_journal_that_tells_no_lease_timeout_is_read_with_the_default() {
+        let default = storyloom_telemetry::liveness::Liveness::LEASE_TIMEOUT_S;
+        assert_eq!(Config::default().run.lease_timeout, default);
+    }
+
+    #[test]
     fn an_option_is_not_set_by_both_of_its_keys() {
         let said = file("[memory]\nsink = 1\n[storymem]\nsink = 2").unwrap_err();
         assert!(said.contains("storymem.sink is set twice"), "{said}");

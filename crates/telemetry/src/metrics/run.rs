@@ -7,7 +7,8 @@ use prometheus::{CounterVec, GaugeVec};
 use super::catalogue as c;
 use super::families::{Families, Result};
 use super::labels::{Bound, Device, LabelValue, LossCause, Preemption, State, Use};
-use crate::shift::{Extent, Life, Shift, ShiftEnd, Split, accounting};
+use crate::liveness::Life;
+use crate::shift::{Extent, Shift, ShiftEnd, Split, accounting};
 
 /// How many stories or shots are in a state.
 pub type ByState = Vec<(State, usize)>;

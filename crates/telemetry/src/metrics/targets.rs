@@ -16,11 +16,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
+use crate::liveness::Liveness;
 use crate::shift::{now, read_shift};
-
-/// Seconds without a sign of life after which the entry of a leader is removed by others while they
-/// work: so long that any program that watches the list learns of its death. One that lives puts it back.
-const PATIENCE_S: f64 = 120.0;
 
 /// The parameters of requests by which a target names its leader, and so its run. Another leader that
 /// serves at the same address by now has other values, and answers that it is not the one.
@@ -177,7 +174,7 @@ fn is_gone(run: &Path, id: &str, tidying: Tidying) -> bool {
     };
     let silence = now() - shift.last_seen;
     match tidying {
-        Tidying::Silent => shift.end.is_some() || silence > PATIENCE_S,
+        Tidying::Silent => shift.end.is_some() || silence > Liveness::UNASKED_S,
         Tidying::Dead => !shift.life(silence).goes_on(),
     }
 }

@@ -347,8 +347,9 @@ pub(super) fn split((begun, until): (f64, f64), loaded: f64, pieces: &[Piece]) -
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::{LEASE_TIMEOUT_S, Saved, ShiftEnd, ShiftStart, StageSpan};
+    use super::super::{Saved, ShiftEnd, ShiftStart, StageSpan};
     use super::*;
+    use crate::liveness::Liveness;
 
     const RANKS: usize = 2;
 
@@ -564,7 +565,7 @@ mod tests {
         let settled = of(10.0, Extent::Settled);
         assert_eq!((settled.useful, settled.total()), (0.0, 2.0));
         for extent in [Extent::Everything, Extent::Settled] {
-            let dead = of(10.0 + LEASE_TIMEOUT_S, extent);
+            let dead = of(10.0 + f64::from(Liveness::LEASE_TIMEOUT_S), extent);
             assert_eq!((dead.useful, dead.lost_to_preemption), (0.0, 16.0));
         }
     }

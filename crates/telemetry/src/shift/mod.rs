@@ -34,7 +34,6 @@ use crate::process::Process;
 pub use accounting::{Accounting, Extent, Split, accounting};
 pub use follow::Follower;
 pub use journal::Journal;
-pub use life::{LEASE_TIMEOUT_S, Life, SILENT_S};
 pub use moment::{now, process_start};
 pub use read::{read_shift, read_shifts};
 

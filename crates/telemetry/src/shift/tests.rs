@@ -7,6 +7,7 @@ use std::time::Duration;
 use storyloom_story::{ShotId, Stage, StoryId};
 
 use super::*;
+use crate::liveness::Liveness;
 use crate::{AttemptEnd, Event, Reporter, ShotEvent};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -211,7 +212,8 @@ fn a_killed_shift_ends_where_it_was_heard_of_last() {
     assert_eq!(shift.end, None);
     let live = shift.live.clone().unwrap();
     assert_eq!(shift.until(), live.at);
-    assert!(shift.goes_on(live.at + 1.0) && !shift.goes_on(live.at + LEASE_TIMEOUT_S + 1.0));
+    let timeout = f64::from(Liveness::LEASE_TIMEOUT_S);
+    assert!(shift.goes_on(live.at + 1.0) && !shift.goes_on(live.at + timeout + 1.0));
     assert_eq!((live.now[0].step, live.now[0].saved_step), (5, Some(4)));
     let [attempt] = shift.all_attempts().try_into().unwrap();
     assert_eq!((attempt.end, attempt.ended), (None, live.at));

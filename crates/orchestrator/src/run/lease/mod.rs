@@ -22,6 +22,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::{Deserialize, Serialize};
 use storyloom_memory::Storage;
 use storyloom_story::StoryId;
+use storyloom_telemetry::liveness::{Life, Liveness};
 use storyloom_telemetry::process::{Process, host_name};
 
 use crate::error::RunError;
@@ -62,7 +63,7 @@ impl Worker {
 
     /// Whether it is known that its process has ended.
     fn is_gone(&self) -> bool {
-        self.process.lives() == Some(false)
+        self.process.is_gone()
     }
 }
 
@@ -78,7 +79,7 @@ struct LeaseFile {
 pub struct Leases {
     files: LeaseFiles,
     me: Worker,
-    patience: Duration,
+    liveness: Liveness,
     watched: Mutex<BTreeMap<String, (u64, Instant)>>,
     heart: Option<(Arc<Bell>, JoinHandle<()>)>,
 }
@@ -135,7 +136,7 @@ impl Leases {
         let mut leases = Self {
             files: LeaseFiles::new(root, storage),
             me: Worker::new(id),
-            patience,
+            liveness: Liveness::new(patience),
             watched: Mutex::default(),
             heart: None,
         };
@@ -161,7 +162,7 @@ impl Leases {
                 // Somebody is tidying up behind a newer lease.
                 Seen::Gone => return Ok(Claim::Busy),
                 Seen::Unreadable(reason) => {
-                    if self.has_moved(&format!("{story}/{last}"), 0) {
+                    if self.life(&format!("{story}/{last}"), 0, None).goes_on() {
                         return Ok(Claim::Busy);
                     }
                     tracing::warn!(%story, reason, "a lease that cannot be read is passed over");
@@ -211,23 +212,27 @@ impl Leases {
     fn is_alive(&self, id: &str) -> bool {
         match self.files.worker(id) {
             Seen::Gone => false,
-            Seen::There(worker) if worker.is_gone() => false,
             // Also for a process that we can see: it may be stopped or hang.
-            Seen::There(worker) => self.has_moved(id, worker.beat),
+            Seen::There(worker) => {
+                let process = Some(&worker.process);
+                self.life(id, worker.beat, process).goes_on()
+            }
             // Whoever is alive writes its file again.
-            Seen::Unreadable(_) => self.has_moved(id, 0),
+            Seen::Unreadable(_) => self.life(id, 0, None).goes_on(),
         }
     }
 
-    /// Whether a beat has changed within our patience, or we have not looked for so long yet.
-    fn has_moved(&self, whose: &str, beat: u64) -> bool {
+    /// What is known of a program whose beat is `beat` now: it was heard of when we saw that change, or
+    /// looked for the first time.
+    fn life(&self, whose: &str, beat: u64, process: Option<&Process>) -> Life {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         let seen = watched.entry(whose.to_owned()).or_insert((beat, now));
         if seen.0 != beat {
             *seen = (beat, now);
         }
-        now.duration_since(seen.1) < self.patience
+        let silence = now.duration_since(seen.1);
+        self.liveness.life(process, silence.as_secs_f64())
     }
 
     /// Removes the files of processes that we know to have ended.
@@ -245,7 +250,7 @@ impl Leases {
     fn start_heart(&self) -> (Arc<Bell>, JoinHandle<()>) {
         let bell = Arc::new(Bell::default());
         let (storage, mut me) = (self.files.storage.clone(), self.me.clone());
-        let (path, rest) = (self.files.worker_path(&me.id), self.patience / 4);
+        let (path, rest) = (self.files.worker_path(&me.id), self.liveness.pause());
         let heard = bell.clone();
         let thread = std::thread::spawn(move || {
             loop {

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use storyloom_story::{ShotId, Stage, StoryId};
-use storyloom_telemetry::shift::{Follower, Incident, Life, LiveShot, Shift};
+use storyloom_telemetry::liveness::Life;
+use storyloom_telemetry::shift::{Follower, Incident, LiveShot, Shift};
 
 pub use eta::{Pace, Range, pace};
 
