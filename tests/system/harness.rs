@@ -11,7 +11,8 @@ use std::time::{Duration, Instant, SystemTime};
 pub use rustix::process::Signal;
 use rustix::process::{Pid, kill_process};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
-use storyloom_memory::{BlobRef, CommitRecord, Sealed};
+use storyloom_memory::ledger::record::v1::CommitRecord;
+use storyloom_memory::{BlobRef, Sealed};
 use tempfile::TempDir;
 
 /// Writes a file of a run folder that was changed on purpose: its seal is that of the change.

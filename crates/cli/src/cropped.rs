@@ -96,6 +96,8 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use storyloom_story::Method;
+
     use crate::config::options::Inputs;
     use crate::config::{Resolved, load};
     use crate::input;
@@ -116,7 +118,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("m.jsonl");
         fs::write(&path, lines.join("\n")).unwrap();
-        let read = input::read(&path, &Inputs::default()).unwrap();
+        let read = input::read(&path, &Inputs::default(), &Method::WITH_NETWORKS).unwrap();
         read.map_err(|report| report.problems).unwrap()
     }
 

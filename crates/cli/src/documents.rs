@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use clap::CommandFactory;
 
 use crate::command::Cli;
+use storyloom_story::Method;
+
 use crate::config::options::Inputs;
 use crate::input;
 
@@ -76,7 +78,7 @@ fn the_script_in_the_readme_is_the_one_that_is_run() {
         .unwrap();
     assert_eq!(script.trim(), read("manifests/yellow-shoe.json").trim());
     let path = Path::new(ROOT).join("manifests/yellow-shoe.json");
-    let found = input::read(&path, &Inputs::default()).unwrap();
+    let found = input::read(&path, &Inputs::default(), &Method::WITH_NETWORKS).unwrap();
     let found = found.map_err(|report| report.problems).unwrap();
     assert!(found.warnings.is_empty());
     assert_eq!(found.stories().count(), 1);
@@ -107,7 +109,7 @@ fn the_manifest_lines_in_the_readme_are_right() {
     }
     let manifest = folder.path().join("manifest.jsonl");
     fs::write(&manifest, lines).unwrap();
-    let found = input::read(&manifest, &Inputs::default()).unwrap();
+    let found = input::read(&manifest, &Inputs::default(), &Method::WITH_NETWORKS).unwrap();
     let found = found.map_err(|report| report.problems).unwrap();
     assert!(found.has_briefs() && found.stories().count() == 1);
 }

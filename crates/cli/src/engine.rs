@@ -1,5 +1,6 @@
 //! The one file that plugs the networks of `models` into the trait of the orchestrator.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use storyloom_engine::method::storymem::encode::Conditions;
@@ -14,10 +15,12 @@ use storyloom_nn::checkpoint::Target;
 use storyloom_nn::cuda;
 use storyloom_nn::tch::{self, Kind};
 use storyloom_orchestrator::{
-    Encoded, EngineDescription, EngineError, Pass, Scores, ShotEngine, StepObserver,
+    Encoded, EngineDescription, EngineError, Kept, KeptContent, Pass, Scores, ShotEngine,
+    StepObserver,
 };
 use storyloom_story::{
-    Capacities, Clip, ErrorClass, HostTensor, LoopState, Resolution, RgbImage, ShotInputs, Stage,
+    Capacities, Clip, ErrorClass, HostTensor, LoopState, MemoryFrame, Method, RgbImage, ShotInputs,
+    Stage,
 };
 
 use crate::checkpoints;
@@ -191,8 +194,8 @@ fn settings(config: &EngineConfig, place: &Place) -> Result<StoryMemSettings, Fa
 }
 
 impl ShotEngine for TorchEngine {
-    fn describe(&self) -> EngineDescription {
-        self.description.clone()
+    fn describe(&self, method: Method) -> Option<EngineDescription> {
+        (method == Method::StoryMem).then(|| self.description.clone())
     }
 
     fn capacities(&self) -> Capacities {
@@ -251,10 +254,17 @@ impl ShotEngine for TorchEngine {
         })
     }
 
-    fn remember(&self, picture: &RgbImage, size: Resolution) -> Result<HostTensor, EngineError> {
-        self.models
-            .remember(picture, size)
-            .map_err(self.at(Stage::Select))
+    fn remember(&self, kept: &Kept) -> Result<BTreeMap<String, HostTensor>, EngineError> {
+        let KeptContent::Picture(picture) = kept.what else {
+            return Err(EngineError {
+                stage: Stage::Select,
+                class: ErrorClass::Run,
+                message: "StoryMem keeps pictures of shots, no whole ones".to_owned(),
+            });
+        };
+        let latents = self.models.remember(picture, kept.size);
+        let latents = latents.map_err(self.at(Stage::Select))?;
+        Ok(BTreeMap::from([(MemoryFrame::LATENTS.to_owned(), latents)]))
     }
 
     fn check_weights(&self) -> Result<(), EngineError> {

@@ -8,14 +8,17 @@ use std::path::{Path, PathBuf};
 use storyloom_pictures::{FileProblem, InputFolder, read_at_most};
 use storyloom_planner::names_a_product;
 use storyloom_story::{
-    Brief, Findings, InputFiles, Layout, LeftOut, Line, Place, Problem, StoryEntry, StoryId,
-    read_lines, read_scripts,
+    Brief, Findings, InputFiles, Layout, LeftOut, Line, Method, Place, Problem, StoryEntry,
+    StoryId, read_lines, read_scripts,
 };
 
 use crate::config::options::Inputs;
 use crate::exit::{Exit, Failure};
 use crate::planner::{Depth, NamedPicture, PictureChecks, Use};
 use crate::prompts::{LongPrompt, Meter};
+
+/// The methods that stories can be made by.
+pub type Methods = &'static [Method];
 
 /// Largest file of stories and briefs that is read, in bytes.
 const LARGEST: u64 = 1 << 30;
@@ -104,8 +107,12 @@ pub struct Report {
 ///
 /// # Errors
 /// The outer error is a path that cannot be read, the inner one has the problems of the texts.
-pub fn read(path: &Path, inputs: &Inputs) -> Result<Result<Input, Report>, Failure> {
-    read_with(path, inputs.root(), Demand::Everything)
+pub fn read(
+    path: &Path,
+    inputs: &Inputs,
+    methods: Methods,
+) -> Result<Result<Input, Report>, Failure> {
+    read_with(path, inputs.root(), methods, Demand::Everything)
 }
 
 /// As [`read`], for the run in `out`, which opens the pictures of a story when it takes it: what can be
@@ -117,6 +124,7 @@ pub fn read(path: &Path, inputs: &Inputs) -> Result<Result<Input, Report>, Failu
 pub fn read_for(
     path: &Path,
     inputs: &Inputs,
+    methods: Methods,
     out: &Path,
 ) -> Result<Result<Input, Report>, Failure> {
     let has_begun = out.join("run.json").is_file();
@@ -124,7 +132,7 @@ pub fn read_for(
         true => Demand::GoOn,
         false => Demand::Begin,
     };
-    read_with(path, inputs.root(), demand)
+    read_with(path, inputs.root(), methods, demand)
 }
 
 /// What must be right of an input.
@@ -154,6 +162,7 @@ impl Demand {
 fn read_with(
     path: &Path,
     root: Option<PathBuf>,
+    methods: Methods,
     demand: Demand,
 ) -> Result<Result<Input, Report>, Failure> {
     let metadata = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
@@ -170,7 +179,7 @@ fn read_with(
             false => LARGEST_STREAM,
         };
         let folder = InputFolder::new(path.parent().unwrap_or(Path::new("")));
-        read_manifest(path, most, folder.within(root), demand)
+        read_manifest(path, most, folder.within(root), (methods, demand))
     }
 }
 
@@ -314,7 +323,7 @@ fn read_manifest(
     path: &Path,
     most: u64,
     folder: InputFolder,
-    demand: Demand,
+    (methods, demand): (Methods, Demand),
 ) -> Result<Result<Input, Report>, Failure> {
     let name = path.display().to_string();
     let text = read_given(path, most)
@@ -322,6 +331,7 @@ fn read_manifest(
     let shown = path.parent().unwrap_or(Path::new("")).to_owned();
     let files = Folder {
         pictures: PictureChecks::new(&folder, demand.of_pictures()),
+        methods,
         demand,
         folder,
         shown,
@@ -363,6 +373,8 @@ fn read_manifest(
 
 /// Opens what a manifest names, and remembers the scripts for showing their problems.
 struct Folder {
+    /// What stories can be made by.
+    methods: Methods,
     demand: Demand,
     folder: InputFolder,
     /// The folder as it is shown.
@@ -414,6 +426,10 @@ impl InputFiles for Noting<'_> {
         self.folder.may_lack_scripts()
     }
 
+    fn method(&self, method: Method) -> Result<(), String> {
+        self.folder.method(method)
+    }
+
     fn reference_image(&self, path: &str) -> Result<(), String> {
         self.note(Use::Reference, path, None);
         Ok(())
@@ -439,6 +455,13 @@ impl InputFiles for Folder {
 
     fn may_lack_scripts(&self) -> bool {
         self.demand.may_lack_scripts()
+    }
+
+    fn method(&self, method: Method) -> Result<(), String> {
+        match self.methods.contains(&method) {
+            true => Ok(()),
+            false => Err("this version has no models for it".to_owned()),
+        }
     }
 
     fn reference_image(&self, path: &str) -> Result<(), String> {

@@ -68,7 +68,7 @@ pub struct RunConfig {
 
 impl RunConfig {
     /// What is kept of a shot, and what a later one sees of it.
-    pub(crate) fn policy(&self) -> StoryMemPolicy {
+    pub fn policy(&self) -> StoryMemPolicy {
         StoryMemPolicy {
             window: self.window,
             selection: self.selection,

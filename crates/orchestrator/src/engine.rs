@@ -1,11 +1,12 @@
 //! What the orchestrator needs of whatever makes the pictures.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use storyloom_story::{
-    Capacities, Clip, ErrorClass, HostTensor, LoopState, PassName, Resolution, RgbImage,
+    Capacities, Clip, ErrorClass, HostTensor, LoopState, Method, PassName, Resolution, RgbImage,
     ShotInputs, Stage,
 };
 
@@ -16,8 +17,9 @@ use storyloom_story::{
 /// holds its models for its whole life; nothing is loaded per shot. Several threads call it, each
 /// with its own shot; what it can do at once it says in [`capacities`](Self::capacities).
 pub trait ShotEngine: Sync {
-    /// What the engine is and what it would compute; part of every recipe.
-    fn describe(&self) -> EngineDescription;
+    /// What the engine is and what it would compute for shots of a method; part of every recipe. `None`
+    /// where it has nothing loaded for that method.
+    fn describe(&self, method: Method) -> Option<EngineDescription>;
 
     /// Shots that each stage can work on at the same time; further ones wait.
     fn capacities(&self) -> Capacities {
@@ -60,11 +62,13 @@ pub trait ShotEngine: Sync {
         latents: &HostTensor,
     ) -> Result<Clip, EngineError>;
 
-    /// First half of stage `select`: an embedding and a quality score for each picture.
+    /// First half of stage `select`: an embedding and a quality score for each picture. Nobody calls it for
+    /// methods whose policy wants no scores.
     fn score(&self, pictures: &[&RgbImage]) -> Result<Scores, EngineError>;
 
-    /// A picture as one normalised latent frame at the story's size, for later shots to see.
-    fn remember(&self, picture: &RgbImage, size: Resolution) -> Result<HostTensor, EngineError>;
+    /// Second half of stage `select`: what later shots see of something that is kept, as arrays with names
+    /// that the method knows.
+    fn remember(&self, kept: &Kept) -> Result<BTreeMap<String, HostTensor>, EngineError>;
 
     /// Fails if the weights are not any more what [`describe`](Self::describe) says. Called before
     /// every record that names them.
@@ -80,6 +84,26 @@ pub struct Pass<'a> {
     pub name: &'a PassName,
     /// What the loops before it have made.
     pub before: &'a [PassOutput],
+}
+
+/// Something that a story keeps.
+#[derive(Debug, Clone, Copy)]
+pub struct Kept<'a> {
+    /// The method that keeps it.
+    pub method: Method,
+    /// The size at which the story's shots are generated.
+    pub size: Resolution,
+    /// What it is.
+    pub what: KeptContent<'a>,
+}
+
+/// What is kept: a picture, or a whole shot.
+#[derive(Debug, Clone, Copy)]
+pub enum KeptContent<'a> {
+    /// A frame of a shot, or a reference image at the story's size.
+    Picture(&'a RgbImage),
+    /// All that the sampling loops of a shot have made, in their order.
+    Shot(&'a [PassOutput]),
 }
 
 /// What one sampling loop of a shot has made.
@@ -107,6 +131,14 @@ impl Encoded {
         Self {
             seen: None,
             conditions: Box::new(conditions),
+        }
+    }
+
+    /// Conditions in the engine's own form, made of these places in [`ShotInputs::memory`] only.
+    pub fn of_chosen(seen: Vec<usize>, conditions: impl Any + Send) -> Self {
+        Self {
+            seen: Some(seen),
+            ..Self::new(conditions)
         }
     }
 
@@ -156,6 +188,14 @@ pub struct Scores {
     pub embeddings: Vec<Vec<f32>>,
     /// Quality scores, one per picture; larger is better.
     pub quality: Vec<f32>,
+}
+
+impl Scores {
+    /// Of nothing.
+    pub(crate) const NONE: Self = Self {
+        embeddings: Vec::new(),
+        quality: Vec::new(),
+    };
 }
 
 /// Makes a copy of a sampling loop.

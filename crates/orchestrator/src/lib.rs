@@ -18,12 +18,14 @@ pub use config::{
     Videos,
 };
 pub use engine::{
-    Encoded, EngineDescription, EngineError, Pass, PassOutput, Scores, ShotEngine, StepObserver,
+    Encoded, EngineDescription, EngineError, Kept, KeptContent, Pass, PassOutput, Scores,
+    ShotEngine, StepObserver,
 };
 pub use error::RunError;
 pub use folder::identity::RunIdentity;
 pub use folder::recorded::recorded;
 pub use folder::run_folder::{RunFolder, StoryState};
+pub use folder::terms::{MethodTerms, RunTerms};
 pub use folder::{no_keyframes, output, run_folder, seal, set_aside, sizes};
 pub use forecast::{cost, estimate};
 pub use run::planning::{PlannerDescription, StoryPlanner};

@@ -8,6 +8,7 @@ use storyloom_memory::Disk;
 use storyloom_orchestrator::simulated::SimulatedEngine;
 use storyloom_orchestrator::verify::{Depth, verify};
 use storyloom_orchestrator::{RunFolder, ShotEngine};
+use storyloom_story::Method;
 
 fn fixture(name: &str) -> RunFolder {
     let runs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/run-v1");
@@ -32,7 +33,10 @@ fn the_fingerprint_of_the_simulated_engine_stays() {
         .fingerprint;
     assert_eq!(fingerprint, "simulated 2, 4 steps");
     assert_eq!(
-        SimulatedEngine::default().describe().fingerprint,
+        SimulatedEngine::default()
+            .describe(Method::StoryMem)
+            .unwrap()
+            .fingerprint,
         fingerprint
     );
 }

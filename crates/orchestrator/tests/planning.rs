@@ -110,6 +110,7 @@ fn config(out: &Path, interleave: usize) -> RunConfig {
 
 fn settings(config: &RunConfig) -> ShotSettings {
     ShotSettings {
+        method: config.method,
         video: config.video,
         window: config.window,
         max_keyframes: config.selection.max_keyframes,

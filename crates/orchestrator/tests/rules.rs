@@ -85,7 +85,17 @@ fn what_runs_stories_knows_no_method() {
         ("telemetry/src", &[""]),
         ("parallel/src", &[""]),
     ];
-    let words = ["wan2", "wan ", "wan's", "t2v", "i2v", "storymem"];
+    let words = [
+        "wan2",
+        "wan ",
+        "wan's",
+        "t2v",
+        "i2v",
+        "storymem",
+        "onestory",
+        "narrative",
+        "moviedreamer",
+    ];
     for (place, parts) in places {
         for (name, text) in sources(&crates().join(place)) {
             let is_part = parts.iter().any(|part| name.starts_with(part));

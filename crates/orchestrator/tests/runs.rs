@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may stop where it stands")]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -18,14 +19,13 @@ use storyloom_orchestrator::simulated::SimulatedEngine;
 use storyloom_orchestrator::status::{Status, status};
 use storyloom_orchestrator::verify::{Depth, Verdict, verify};
 use storyloom_orchestrator::{
-    CheckpointSettings, Encoded, EngineDescription, EngineError, Engines, Pass, PictureSettings,
-    PlanningSettings, RunConfig, RunError, RunFolder, RunOutcome, Scores, ShotEngine, StepObserver,
-    StopAt, StopFlag, Videos, memory_view, quarantine, report, run,
+    CheckpointSettings, Encoded, EngineDescription, EngineError, Engines, Kept, Pass,
+    PictureSettings, PlanningSettings, RunConfig, RunError, RunFolder, RunOutcome, Scores,
+    ShotEngine, StepObserver, StopAt, StopFlag, Videos, memory_view, quarantine, report, run,
 };
 use storyloom_story::{
     Clip, Continuation, ErrorClass, HostTensor, Line, LoopState, Manifest, Method, Opening,
-    PassName, Resolution, RgbImage, Scene, ShotInputs, ShotScript, Stage, StoryEntry, StoryId,
-    StoryScript, VideoSpec,
+    RgbImage, Scene, ShotInputs, ShotScript, Stage, StoryEntry, StoryId, StoryScript, VideoSpec,
 };
 use storyloom_telemetry::{Event, Reporter, ShotEvent, Silent};
 
@@ -155,8 +155,8 @@ impl Meddling {
 }
 
 impl ShotEngine for Meddling {
-    fn describe(&self) -> EngineDescription {
-        self.inner.describe()
+    fn describe(&self, method: Method) -> Option<EngineDescription> {
+        self.inner.describe(method)
     }
 
     fn encode(&self, inputs: &ShotInputs, pass: Pass) -> Result<Encoded, EngineError> {
@@ -190,8 +190,8 @@ impl ShotEngine for Meddling {
         self.inner.score(pictures)
     }
 
-    fn remember(&self, picture: &RgbImage, size: Resolution) -> Result<HostTensor, EngineError> {
-        self.inner.remember(picture, size)
+    fn remember(&self, kept: &Kept) -> Result<BTreeMap<String, HostTensor>, EngineError> {
+        self.inner.remember(kept)
     }
 }
 
@@ -1017,98 +1017,4 @@ fn verify_finds_every_kind_of_damage() {
     assert!(!checked(root).ok);
     std::fs::remove_file(extra).unwrap();
     assert_eq!(checked(root).content_digest, digest);
-}
-
-/// Makes each shot in two passes, the second conditioned on what the first has made.
-#[derive(Default)]
-struct TwoPasses {
-    inner: SimulatedEngine,
-    /// The passes that were denoised, and whether from a saved step.
-    denoised: Mutex<Vec<(PassName, bool)>>,
-    /// Asked to stop when a second pass begins.
-    stop: Option<StopFlag>,
-}
-
-const KEYFRAME: PassName = PassName::new("keyframe");
-const CLIP: PassName = PassName::new("clip");
-
-impl ShotEngine for TwoPasses {
-    fn describe(&self) -> EngineDescription {
-        self.inner.describe()
-    }
-
-    fn passes(&self, _: &ShotInputs) -> Vec<PassName> {
-        vec![KEYFRAME, CLIP]
-    }
-
-    fn encode(&self, inputs: &ShotInputs, pass: Pass) -> Result<Encoded, EngineError> {
-        let encoded = self.inner.encode(inputs, pass)?;
-        let mut conditions = *encoded.conditions::<[u8; 32]>()?;
-        for made in pass.before {
-            let seen = made.latents.data().iter().map(|value| value.to_bits());
-            conditions[0] ^= seen.fold(1, |sum, bits| sum ^ bits.to_le_bytes()[1]);
-        }
-        Ok(Encoded::new((pass.name.clone(), Encoded::new(conditions))))
-    }
-
-    fn denoise(
-        &self,
-        inputs: &ShotInputs,
-        encoded: &Encoded,
-        resume: Option<LoopState>,
-        observer: &mut dyn StepObserver,
-    ) -> Result<HostTensor, EngineError> {
-        let (name, encoded) = encoded.conditions::<(PassName, Encoded)>()?;
-        let mut denoised = self.denoised.lock().unwrap();
-        denoised.push((name.clone(), resume.is_some()));
-        drop(denoised);
-        if let Some(stop) = self.stop.as_ref().filter(|_| *name == CLIP) {
-            stop.set(StopAt::Step);
-        }
-        self.inner.denoise(inputs, encoded, resume, observer)
-    }
-
-    fn decode(
-        &self,
-        inputs: &ShotInputs,
-        pass: Pass,
-        latents: &HostTensor,
-    ) -> Result<Clip, EngineError> {
-        self.inner.decode(inputs, pass, latents)
-    }
-
-    fn score(&self, pictures: &[&RgbImage]) -> Result<Scores, EngineError> {
-        self.inner.score(pictures)
-    }
-
-    fn remember(&self, picture: &RgbImage, size: Resolution) -> Result<HostTensor, EngineError> {
-        self.inner.remember(picture, size)
-    }
-}
-
-/// A shot that was stopped in its second pass goes on there, and comes out the same.
-#[test]
-fn a_finished_pass_is_not_made_again() {
-    let calm = tempfile::tempdir().unwrap();
-    begin(calm.path(), &TwoPasses::default()).unwrap();
-    let expected = checked(calm.path()).content_digest.unwrap();
-    assert_ne!(expected, calm_digest(), "the second pass sees the first");
-
-    let out = tempfile::tempdir().unwrap();
-    let stop = StopFlag::default();
-    let stopped = TwoPasses {
-        stop: Some(stop.clone()),
-        ..TwoPasses::default()
-    };
-    let outcome = run(&config(out.path()), &manifest(), &stopped, &Silent, &stop).unwrap();
-    assert!(outcome.stopped);
-    let denoised = stopped.denoised.into_inner().unwrap();
-    assert_eq!(denoised, [(KEYFRAME, false), (CLIP, false)]);
-
-    let again = TwoPasses::default();
-    begin(out.path(), &again).unwrap();
-    let denoised = again.denoised.into_inner().unwrap();
-    assert_eq!(denoised[..2], [(CLIP, true), (KEYFRAME, false)]);
-    assert_eq!(denoised.len(), 11);
-    assert_eq!(checked(out.path()).content_digest, Some(expected));
 }

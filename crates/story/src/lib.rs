@@ -38,13 +38,13 @@ pub use brief::{Brief, BriefKind, Language};
 pub use clean::plain_text;
 pub use escape::{escaped, is_control};
 pub use fit::{Fit, Ground};
-pub use host::{Clip, HostTensor, LoopState, RgbImage};
+pub use host::{Clip, HostTensor, LoopState, RgbImage, ShapeMismatch};
 pub use ids::{ShotId, StoryId};
 pub use manifest::{LeftOut, Line, Manifest, StoryEntry};
 pub use manifest_reader::{
     InputFiles, Layout, parse_lines, parse_manifest, read_briefs, read_lines,
 };
-pub use method::{Continuation, Method, Opening};
+pub use method::{Continuation, Media, Method, MethodProfile, Opening};
 pub use pass::{Capacities, PassName};
 pub use plan::{PlanError, PlanRequest, PlannedScript, Settle, TokenCount};
 pub use problem::{Findings, Place, Problem, nearest};

@@ -96,4 +96,12 @@ impl Line {
             Self::Brief(brief) => &brief.id,
         }
     }
+
+    /// Its own method, if it has one.
+    pub fn method(&self) -> Option<Method> {
+        match self {
+            Self::Story(entry) => entry.method,
+            Self::Brief(brief) => brief.method,
+        }
+    }
 }

@@ -4,8 +4,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::ids::ShotId;
+
 /// A way to keep a long story consistent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
     /// A bank of keyframes injected into the latents of Wan2.2 (StoryMem, arXiv 2512.19539).
@@ -21,11 +23,48 @@ pub enum Method {
     MovieDreamer,
 }
 
-impl Method {
-    /// Every method that this version can run.
-    pub const ALL: [Self; 1] = [Self::StoryMem];
+/// What a method makes of a shot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Media {
+    /// A video.
+    Clip,
+    /// One picture.
+    Picture,
+}
 
-    /// Every method that has a name, also those that this version cannot run.
+impl Media {
+    /// Frames of a shot where a clip has `frames`.
+    pub fn frames(self, frames: u32) -> u32 {
+        match self {
+            Self::Clip => frames,
+            Self::Picture => 1,
+        }
+    }
+
+    /// What the file of a shot is called, in the folder of its story.
+    pub fn file_name(self, shot: ShotId) -> String {
+        match self {
+            Self::Clip => format!("{shot}.mp4"),
+            Self::Picture => format!("{shot}.png"),
+        }
+    }
+}
+
+/// What the orchestrator has to know of a method: its row in the table below.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MethodProfile {
+    /// The name used in configs, manifests and records.
+    pub name: &'static str,
+    /// What a shot is.
+    pub media: Media,
+    /// The format of its commit records.
+    pub record_format: u32,
+    /// Whether a shot without a cut goes on from the frames of the one before.
+    pub continues: bool,
+}
+
+impl Method {
+    /// Every method that has a name.
     pub const KNOWN: [Self; 4] = [
         Self::StoryMem,
         Self::OneStory,
@@ -33,14 +72,28 @@ impl Method {
         Self::MovieDreamer,
     ];
 
+    /// Every method whose networks this version has. Without networks all of them can be pretended.
+    pub const WITH_NETWORKS: [Self; 1] = [Self::StoryMem];
+
+    /// Its row in the table of methods.
+    pub const fn profile(self) -> MethodProfile {
+        let (name, media, record_format, continues) = match self {
+            Self::StoryMem => ("storymem", Media::Clip, 1, true),
+            Self::OneStory => ("onestory", Media::Clip, 2, false),
+            Self::NarrativeWeaver => ("narrative-weaver", Media::Picture, 2, false),
+            Self::MovieDreamer => ("moviedreamer", Media::Clip, 2, false),
+        };
+        MethodProfile {
+            name,
+            media,
+            record_format,
+            continues,
+        }
+    }
+
     /// The name used in configs, manifests and records.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::StoryMem => "storymem",
-            Self::OneStory => "onestory",
-            Self::NarrativeWeaver => "narrative-weaver",
-            Self::MovieDreamer => "moviedreamer",
-        }
+        self.profile().name
     }
 }
 

@@ -1,5 +1,7 @@
 //! What the orchestrator asks the models for.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::host::{HostTensor, RgbImage};
@@ -25,7 +27,7 @@ pub struct ShotRequest {
     pub opening: Opening,
     /// What the shot shows.
     pub prompt: String,
-    /// Size, decoded frames and rate. The size is that of the story's first shot, and the one that is
+    /// Size, decoded frames and rate; a picture has one frame. The size is that of the story's first shot, and the one that is
     /// generated: its sides are multiples of 16, and the film may be a little smaller.
     pub video: VideoSpec,
 }
@@ -39,16 +41,22 @@ impl ShotRequest {
     }
 }
 
-/// One remembered picture, as a shot sees it.
+/// One item that a story remembers, as a shot sees it: a picture, arrays, or both.
 #[derive(Debug, Clone)]
 pub struct MemoryFrame {
-    /// blake3 of the PNG file, in hexadecimal; the name under which lineage records it.
+    /// The digest under which lineage records it: blake3 of the PNG file where there is one, in
+    /// hexadecimal.
     pub hash: String,
     /// The picture, lossless.
-    pub image: RgbImage,
-    /// The picture as one normalised latent frame `[channels, 1, height/8, width/8]`,
-    /// if it was already encoded at the story's size.
-    pub latents: Option<HostTensor>,
+    pub image: Option<RgbImage>,
+    /// What networks see of it, by names that the method gives.
+    pub arrays: BTreeMap<String, HostTensor>,
+}
+
+impl MemoryFrame {
+    /// The name of the latents among the arrays: those of a picture are one normalised frame
+    /// `[channels, 1, height, width]` at the story's size.
+    pub const LATENTS: &'static str = "latents";
 }
 
 /// A request together with the pictures that condition it.
@@ -56,7 +64,7 @@ pub struct MemoryFrame {
 pub struct ShotInputs {
     /// The request.
     pub request: ShotRequest,
-    /// The memory window, oldest first.
+    /// What the shot is given of its story's memory, oldest first.
     pub memory: Vec<MemoryFrame>,
     /// The last frames of the shot before (`request.opening.given_frames()` of them), in time
     /// order; empty after a cut.

@@ -96,7 +96,11 @@ const BRIEFS_NOTE: &str = "stories that are not planned are taken to have as man
 /// Computes and prints.
 pub fn run(arguments: &Arguments) -> Outcome {
     let config = config::load(&arguments.config)?;
-    let mut input = match input::read(&arguments.manifest, &config.inputs)? {
+    let mut input = match input::read(
+        &arguments.manifest,
+        &config.inputs,
+        config.engine.kind.methods(),
+    )? {
         Ok(input) => input,
         Err(report) => {
             diagnose::show(&report);
@@ -260,6 +264,7 @@ fn max_keyframes(storymem: &StoryMem) -> usize {
 fn shot_settings(config: &Resolved) -> Result<ShotSettings, Failure> {
     let storymem = &config.engine.storymem;
     Ok(ShotSettings {
+        method: config.engine.method,
         video: config.films.video,
         window: WindowSettings {
             max_images: storymem.max_images,

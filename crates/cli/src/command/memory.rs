@@ -107,12 +107,14 @@ fn text(memory: &StoryMemory, folder: &Path) -> String {
     for shot in &memory.shots {
         let _ = writeln!(text, "{} saw   {}", shot.shot, list(&shot.saw));
         for added in &shot.added {
-            let (file, frame, quality) = (&added.file, added.frame, added.quality);
-            let _ = writeln!(
-                text,
-                "{} added {file} (frame {frame}, quality {quality:.3})",
-                shot.shot
-            );
+            let file = &added.file;
+            let frame = match added.frame {
+                Some(frame) => format!("frame {frame}"),
+                None => "the whole shot".to_owned(),
+            };
+            let quality = added.quality;
+            let quality = quality.map_or_else(String::new, |q| format!(", quality {q:.3}"));
+            let _ = writeln!(text, "{} added {file} ({frame}{quality})", shot.shot);
         }
     }
     text

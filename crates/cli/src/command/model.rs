@@ -74,9 +74,11 @@ struct Forward {
 }
 
 fn method(name: &str) -> Result<Method, String> {
-    let known = Method::ALL.into_iter().find(|method| method.name() == name);
+    let known = Method::WITH_NETWORKS
+        .into_iter()
+        .find(|method| method.name() == name);
     known.ok_or_else(|| {
-        let names = Method::ALL.map(Method::name);
+        let names = Method::WITH_NETWORKS.map(Method::name);
         format!(
             "there is no such method; so far there is {}",
             names.join(", ")

@@ -48,7 +48,11 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> CommandOutcome {
     let config = config::load(&arguments.config)?;
     let stop = signals::stop_flag(&config.run, Work::Now)?;
-    let requests = match input::read(&arguments.briefs, &config.inputs)? {
+    let requests = match input::read(
+        &arguments.briefs,
+        &config.inputs,
+        config.engine.kind.methods(),
+    )? {
         Ok(requests) => requests,
         Err(report) => {
             diagnose::show(&report);

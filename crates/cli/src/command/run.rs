@@ -124,7 +124,12 @@ fn on_this_rank(
         config.engine.videos().begin_check();
     }
     let read = match &arguments.manifest {
-        Some(manifest) => input::read_for(manifest, &config.inputs, &arguments.out)?,
+        Some(manifest) => input::read_for(
+            manifest,
+            &config.inputs,
+            config.engine.kind.methods(),
+            &arguments.out,
+        )?,
         None => Ok(repair::input(&arguments.out, &arguments.again)),
     };
     let mut input = match read {

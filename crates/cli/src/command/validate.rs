@@ -59,13 +59,17 @@ pub fn run(arguments: &Arguments) -> Outcome {
         .map_or(Some(Meter::Estimate), |config| Meter::of(&config.engine));
     let config = config.unwrap_or_else(|| Resolved::new(Config::default()));
     let planner = config.planner.options.backend;
-    let found =
-        input::read(&arguments.manifest, &config.inputs)?.and_then(|input| {
-            match unwritable(planner, &arguments.manifest, &input) {
-                Some(report) => Err(report),
-                None => Ok(input),
-            }
-        });
+    let found = input::read(
+        &arguments.manifest,
+        &config.inputs,
+        config.engine.kind.methods(),
+    )?
+    .and_then(
+        |input| match unwritable(planner, &arguments.manifest, &input) {
+            Some(report) => Err(report),
+            None => Ok(input),
+        },
+    );
     let (exit, summary) = match found {
         Ok(input) => {
             check_pixels(&config.films, &input)?;

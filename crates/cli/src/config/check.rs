@@ -73,6 +73,15 @@ impl Config {
             "topology.planner_tensor",
             "needs planner.backend = \"native\": other planners have no model to share",
         );
+        let (method, kind) = (self.top.method, self.top.engine);
+        rule(
+            kind.methods().contains(&method),
+            "method",
+            &format!(
+                "= \"{method}\" has no networks in this version: rehearse it with engine = \
+                 \"simulated\", or use method = \"storymem\""
+            ),
+        );
         broken
     }
 }

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::time::UNIX_EPOCH;
 
 use super::limit::Form;
-use super::options::{Inputs, Metrics, Run};
+use storyloom_story::Method;
+
+use super::options::{EngineKind, Inputs, Metrics, Run};
 
 /// A list of signals.
 pub const SIGNALS: Form = Form {
@@ -36,6 +38,16 @@ pub const WEB_ADDRESS: Form = Form {
     words: "an address such as http://127.0.0.1:8000/v1, without a name or password in it, or empty",
     fits: |text| is_address(text, &["http://", "https://"]),
 };
+
+impl EngineKind {
+    /// The methods that it has something loaded for.
+    pub fn methods(self) -> &'static [Method] {
+        match self {
+            Self::Torch => &Method::WITH_NETWORKS,
+            Self::Simulated => &Method::KNOWN,
+        }
+    }
+}
 
 impl Inputs {
     /// What the files of a manifest must lie below, if it is not its own folder.

@@ -113,7 +113,8 @@ const YEAR: u64 = 365 * 86_400;
 options! {
     /// What runs, and on what.
     top: Top {
-        /// How shots are conditioned and what is remembered.
+        /// How shots are conditioned and what is remembered. This version has networks for `storymem`; a run
+        /// of the others can be rehearsed with `engine = "simulated"`.
         method: Method = Method::StoryMem,
         /// What makes the pictures: networks, or a stand-in that draws test patterns and needs no
         /// checkpoint.
@@ -569,7 +570,12 @@ impl Choice for SelectionRule {
 }
 
 impl Choice for Method {
-    const CHOICES: &'static [(&'static str, Self)] = &[("storymem", Self::StoryMem)];
+    const CHOICES: &'static [(&'static str, Self)] = &[
+        ("storymem", Self::StoryMem),
+        ("onestory", Self::OneStory),
+        ("narrative-weaver", Self::NarrativeWeaver),
+        ("moviedreamer", Self::MovieDreamer),
+    ];
 }
 
 impl Choice for Continuation {

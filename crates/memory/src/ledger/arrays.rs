@@ -5,9 +5,14 @@ use std::path::Path;
 
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
-use storyloom_story::{HostTensor, RgbImage};
+use storyloom_story::{HostTensor, MemoryFrame, RgbImage};
 
 use crate::error::{MemoryError, Result};
+
+/// The name of the latents among the arrays of a [memory item](crate::MemoryItem).
+pub const LATENTS: &str = MemoryFrame::LATENTS;
+/// The name of the embedding among them, by which it is compared with others.
+pub const EMBEDDING: &str = "embedding";
 
 const NAME: &str = "value";
 

@@ -5,16 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-use storyloom_story::{LoopState, MemoryFrame, ShotId, StoryId};
+use storyloom_story::{HostTensor, LoopState, MemoryFrame, ShotId, StoryId};
 
 use crate::error::{MemoryError, Result};
-use crate::ledger::arrays::{decode_array, decode_arrays, encode_arrays};
+use crate::ledger::arrays::{EMBEDDING, decode_array, decode_arrays, encode_arrays};
 use crate::ledger::blobs::{self, BlobRef, BlobStore, Sweep};
 use crate::ledger::index::MemoryIndex;
 use crate::ledger::pictures::decode_picture;
 use crate::ledger::record::{
-    CommitRecord, KeyframeRecord, PictureRecord, ReferencesRecord, Sealed, SeenRecord,
+    MemoryItem, PictureRecord, References, Sealed, SeenRecord, ShotRecord,
 };
 use crate::ledger::saved_step::{Basis, StepCheckpoint};
 use crate::ledger::soundness::{Harm, harms};
@@ -42,26 +41,22 @@ pub enum Committed {
     /// The shot exists now.
     New,
     /// It existed already, as recorded here.
-    Before(Box<CommitRecord>),
+    Before(Box<ShotRecord>),
 }
 
-/// One picture of a story's bank.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// One item of a story's memory.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Remembered {
     /// The shot it came from; `None` for a reference image.
     pub shot: Option<ShotId>,
-    /// The picture.
-    pub keyframe: KeyframeRecord,
+    /// What is remembered of it.
+    pub item: MemoryItem,
 }
 
 impl Remembered {
-    /// How a shot that sees the picture records it.
+    /// How a shot that sees it records it.
     pub fn seen(&self) -> SeenRecord {
-        let picture = &self.keyframe.picture;
-        SeenRecord {
-            file: picture.file.clone(),
-            blake3: picture.content.blake3.clone(),
-        }
+        self.item.seen(self.shot)
     }
 }
 
@@ -117,29 +112,27 @@ impl MemoryBank {
     }
 
     /// The record of a shot, if it is done; a damaged record is an error.
-    pub fn record(&self, story: &StoryId, shot: ShotId) -> Result<Option<CommitRecord>> {
+    pub fn record(&self, story: &StoryId, shot: ShotId) -> Result<Option<ShotRecord>> {
         let path = self.record_path(story, shot);
         if !self.storage.exists(&path) {
             return Ok(None);
         }
-        let record = CommitRecord::open(&path, &self.storage.read(&path)?)?;
-        if record.request.story != *story || record.request.shot != shot {
-            let reason = format!(
-                "is the record of {} {}",
-                record.request.story, record.request.shot
-            );
+        let record = ShotRecord::open(&path, &self.storage.read(&path)?)?;
+        let request = record.request();
+        if request.story != *story || request.shot != shot {
+            let reason = format!("is the record of {} {}", request.story, request.shot);
             return Err(MemoryError::damaged(path, reason));
         }
         Ok(Some(record))
     }
 
     /// The record of a story's reference images, if it has any.
-    pub fn references(&self, story: &StoryId) -> Result<Option<ReferencesRecord>> {
+    pub fn references(&self, story: &StoryId) -> Result<Option<References>> {
         let path = self.references_path(story);
         if !self.storage.exists(&path) {
             return Ok(None);
         }
-        ReferencesRecord::open(&path, &self.storage.read(&path)?).map(Some)
+        References::open(&path, &self.storage.read(&path)?).map(Some)
     }
 
     /// Makes a shot exist, unless it does. Everything its record names must be durable already, and
@@ -147,20 +140,20 @@ impl MemoryBank {
     ///
     /// Of several programs that made the same shot, one commits; the others are told what it
     /// committed. The files of the record get their names by [`MemoryBank::install`].
-    pub fn commit(&self, record: &mut CommitRecord) -> Result<Committed> {
-        let (story, shot) = (record.request.story.clone(), record.request.shot);
+    pub fn commit(&self, record: &mut ShotRecord) -> Result<Committed> {
+        let (story, shot) = (record.request().story.clone(), record.request().shot);
         let bytes = record.seal()?;
         let path = self.record_path(&story, shot);
         self.sync_staged(&story)?;
         let holds = || self.blobs.find_all(&record.blobs());
         if self.storage.create_if(&path, &bytes, &holds)? {
-            self.remember(&story, &shot.to_string(), &record.keyframes);
+            self.remember(&story, &shot.to_string(), &record.kept());
             return Ok(Committed::New);
         }
         let existing = self.record(&story, shot)?;
         existing
             .map(|record| Committed::Before(Box::new(record)))
-            .ok_or_else(|| MemoryError::damaged(path, "the record came and went"))
+            .ok_or_else(|| MemoryError::damaged(path, "the record disappeared"))
     }
 
     /// What a record names must be found after it.
@@ -173,26 +166,26 @@ impl MemoryBank {
     }
 
     /// What of all that a shot's record names is gone or has other content.
-    pub fn harms(&self, record: &CommitRecord) -> Result<Vec<Harm>> {
-        let story = self.story_folder(&record.request.story);
+    pub fn harms(&self, record: &ShotRecord) -> Result<Vec<Harm>> {
+        let story = self.story_folder(&record.request().story);
         harms(&story, self.storage(), &self.blobs, &record.named())
     }
 
     /// As [`harms`](Self::harms), of a story's reference images.
-    pub fn reference_harms(&self, story: &StoryId, record: &ReferencesRecord) -> Result<Vec<Harm>> {
+    pub fn reference_harms(&self, story: &StoryId, record: &References) -> Result<Vec<Harm>> {
         let folder = self.story_folder(story);
         harms(&folder, self.storage(), &self.blobs, &record.named())
     }
 
     /// Puts reference images into a story's bank, unless they are there.
-    pub fn commit_references(&self, story: &StoryId, record: &mut ReferencesRecord) -> Result<()> {
+    pub fn commit_references(&self, story: &StoryId, record: &mut References) -> Result<()> {
         let bytes = record.seal()?;
         self.sync_staged(story)?;
         let (path, holds) = (self.references_path(story), || {
             self.blobs.find_all(&record.blobs())
         });
         if self.storage.create_if(&path, &bytes, &holds)? {
-            self.remember(story, "references", &record.pictures);
+            self.remember(story, "references", &record.kept());
         }
         self.install_references(story).map(drop)
     }
@@ -202,8 +195,7 @@ impl MemoryBank {
         let Some(record) = self.references(story)? else {
             return Ok(false);
         };
-        let pictures: Vec<_> = record.pictures.iter().map(|kept| &kept.picture).collect();
-        self.install(story, &pictures)?;
+        self.install(story, &record.pictures())?;
         Ok(true)
     }
 
@@ -323,27 +315,19 @@ impl MemoryBank {
     pub fn history(&self, story: &StoryId, done: &[ShotId]) -> Result<Vec<Remembered>> {
         let references = || {
             let record = self.references(story)?;
-            Ok(record.map(|record| record.pictures).unwrap_or_default())
+            Ok(record.map(|record| record.kept()).unwrap_or_default())
         };
-        let pictures = self.indexed(story, "references", references)?;
-        let mut history: Vec<Remembered> = pictures
-            .into_iter()
-            .map(|keyframe| Remembered {
-                shot: None,
-                keyframe,
-            })
-            .collect();
+        let items = self.indexed(story, "references", references)?;
+        let remembered = |shot| move |item| Remembered { shot, item };
+        let mut history: Vec<Remembered> = items.into_iter().map(remembered(None)).collect();
         for &shot in done {
-            let keyframes = self.indexed(story, &shot.to_string(), || {
+            let items = self.indexed(story, &shot.to_string(), || {
                 let record = self.record(story, shot)?;
-                record.map(|record| record.keyframes).ok_or_else(|| {
+                record.map(|record| record.kept()).ok_or_else(|| {
                     MemoryError::damaged(self.record_path(story, shot), "the record is gone")
                 })
             })?;
-            history.extend(keyframes.into_iter().map(|keyframe| Remembered {
-                shot: Some(shot),
-                keyframe,
-            }));
+            history.extend(items.into_iter().map(remembered(Some(shot))));
         }
         Ok(history)
     }
@@ -352,8 +336,8 @@ impl MemoryBank {
         &self,
         story: &StoryId,
         part: &str,
-        read: impl FnOnce() -> Result<Vec<KeyframeRecord>>,
-    ) -> Result<Vec<KeyframeRecord>> {
+        read: impl FnOnce() -> Result<Vec<MemoryItem>>,
+    ) -> Result<Vec<MemoryItem>> {
         let known = self
             .index
             .get(&self.key(story, part))
@@ -361,23 +345,23 @@ impl MemoryBank {
                 tracing::warn!(%error, "the memory index does not answer; the records do");
                 None
             });
-        if let Some(keyframes) = known.and_then(|value| serde_json::from_slice(&value).ok()) {
-            return Ok(keyframes);
+        if let Some(items) = known.and_then(|value| serde_json::from_slice(&value).ok()) {
+            return Ok(items);
         }
-        let keyframes = read()?;
+        let items = read()?;
         // Not synced: whoever reads the record once can read it again.
-        self.put_index(story, part, &keyframes, false);
-        Ok(keyframes)
+        self.put_index(story, part, &items, false);
+        Ok(items)
     }
 
-    /// Puts keyframes into the index. Trouble there is only told: the records have it all.
-    fn remember(&self, story: &StoryId, part: &str, keyframes: &[KeyframeRecord]) {
-        self.put_index(story, part, keyframes, true);
+    /// Puts items into the index. Trouble there is only told: the records have it all.
+    fn remember(&self, story: &StoryId, part: &str, items: &[MemoryItem]) {
+        self.put_index(story, part, items, true);
     }
 
-    fn put_index(&self, story: &StoryId, part: &str, keyframes: &[KeyframeRecord], sync: bool) {
+    fn put_index(&self, story: &StoryId, part: &str, items: &[MemoryItem], sync: bool) {
         let put = || {
-            let value = serde_json::to_vec(keyframes)
+            let value = serde_json::to_vec(items)
                 .map_err(|error| MemoryError::damaged("an index value", error.to_string()))?;
             self.index.put(&self.key(story, part), &value)?;
             if sync { self.index.flush() } else { Ok(()) }
@@ -397,25 +381,37 @@ impl MemoryBank {
         format!("{}/{story}/{part}", self.run_id)
     }
 
-    /// A remembered picture with its latents, checked against its record.
+    /// A remembered item with its picture and what networks see of it, checked against its record.
     pub fn load(&self, story: &StoryId, remembered: &Remembered) -> Result<MemoryFrame> {
-        let picture = &remembered.keyframe.picture;
-        let path = self.story_folder(story).join(&picture.file);
-        let bytes = self.storage.read(&path)?;
-        blobs::check(&path, &bytes, &picture.content)?;
-        let latents = &remembered.keyframe.latents;
-        let array = decode_array(Path::new(&latents.blake3), &self.blobs.get(latents)?)?;
+        let item = &remembered.item;
+        let image = match &item.picture {
+            Some(picture) => {
+                let path = self.story_folder(story).join(&picture.file);
+                let bytes = self.storage.read(&path)?;
+                blobs::check(&path, &bytes, &picture.content)?;
+                Some(decode_picture(&path, &bytes)?)
+            }
+            None => None,
+        };
+        // Embeddings are for choosing, not for seeing.
+        let arrays = item.arrays.iter().filter(|(name, _)| *name != EMBEDDING);
+        let arrays = arrays.map(|(name, blob)| Ok((name.clone(), self.array(blob)?)));
         Ok(MemoryFrame {
-            hash: picture.content.blake3.clone(),
-            image: decode_picture(&path, &bytes)?,
-            latents: Some(array),
+            hash: remembered.seen().blake3,
+            image,
+            arrays: arrays.collect::<Result<_>>()?,
         })
     }
 
-    /// The embedding of a remembered picture.
-    pub fn embedding(&self, remembered: &Remembered) -> Result<Vec<f32>> {
-        let blob = &remembered.keyframe.embedding;
-        Ok(decode_array(Path::new(&blob.blake3), &self.blobs.get(blob)?)?.into_data())
+    /// The embedding of a remembered item; `None` where its method asks for none.
+    pub fn embedding(&self, remembered: &Remembered) -> Result<Option<Vec<f32>>> {
+        let blob = remembered.item.arrays.get(EMBEDDING);
+        blob.map(|blob| Ok(self.array(blob)?.into_data()))
+            .transpose()
+    }
+
+    fn array(&self, blob: &BlobRef) -> Result<HostTensor> {
+        decode_array(Path::new(&blob.blake3), &self.blobs.get(blob)?)
     }
 }
 
@@ -476,9 +472,9 @@ fn named(stories: &Path, storage: &dyn Storage) -> Result<BTreeSet<String>> {
 /// Digests of the blobs that the record in the file `name` names.
 fn blobs_of(name: &str, path: &Path, bytes: &[u8]) -> Result<Vec<String>> {
     if name.ends_with(REFERENCES) {
-        return Ok(ReferencesRecord::open(path, bytes)?.blobs());
+        return Ok(References::open(path, bytes)?.blobs());
     }
-    Ok(CommitRecord::open(path, bytes)?.blobs())
+    Ok(ShotRecord::open(path, bytes)?.blobs())
 }
 
 #[cfg(test)]
@@ -508,7 +504,7 @@ mod tests {
             let before = {
                 let bank = bank(folder.path(), kind);
                 for shot in shots {
-                    bank.commit(&mut record(shot)).unwrap();
+                    bank.commit(&mut ShotRecord::V1(record(shot))).unwrap();
                     assert!(bank.is_committed(&story, shot));
                 }
                 bank.history(&story, &shots).unwrap()
@@ -554,12 +550,18 @@ mod tests {
         let bank = bank(folder.path(), IndexKind::Sled);
         let shot = ShotId { scene: 1, shot: 1 };
         bank.blobs.remove(&BlobRef::of(b"tail")).unwrap();
-        let error = bank.commit(&mut record(shot)).unwrap_err().to_string();
+        let error = bank
+            .commit(&mut ShotRecord::V1(record(shot)))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("cannot find"), "{error}");
         let story = StoryId::new("a").unwrap();
         assert!(!bank.is_committed(&story, shot));
         bank.blobs.put(b"tail").unwrap();
-        assert_eq!(bank.commit(&mut record(shot)).unwrap(), Committed::New);
+        assert_eq!(
+            bank.commit(&mut ShotRecord::V1(record(shot))).unwrap(),
+            Committed::New
+        );
     }
 
     #[test]
@@ -568,7 +570,7 @@ mod tests {
         let bank = bank(folder.path(), IndexKind::Sled);
         let story = StoryId::new("a").unwrap();
         let [first, second] = [1, 2].map(|shot| ShotId { scene: 1, shot });
-        bank.commit(&mut record(first)).unwrap();
+        bank.commit(&mut ShotRecord::V1(record(first))).unwrap();
         std::fs::copy(
             bank.record_path(&story, first),
             bank.record_path(&story, second),

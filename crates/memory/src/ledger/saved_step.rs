@@ -4,13 +4,16 @@ use serde::{Deserialize, Serialize};
 use storyloom_story::{LoopState, PassName, ShotRequest};
 
 use crate::ledger::blobs::BlobRef;
-use crate::ledger::record::{RECORD_FORMAT, Sealed, SeenRecord};
+use crate::ledger::record::{Sealed, SeenRecord};
+
+/// The format of saved steps.
+pub const FORMAT: u32 = 1;
 
 /// Where a sampling loop stands, and everything that must be the same for it to go on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StepCheckpoint {
-    /// [`RECORD_FORMAT`].
+    /// [`FORMAT`].
     pub format: u32,
     /// What the shot is made of.
     pub basis: Basis,
@@ -65,7 +68,7 @@ impl StepCheckpoint {
     /// The record of a state whose arrays are stored as `arrays`.
     pub fn new(basis: Basis, state: &LoopState, arrays: BlobRef) -> Self {
         Self {
-            format: RECORD_FORMAT,
+            format: FORMAT,
             basis,
             pass: state.pass.clone(),
             done: state.done,
@@ -78,6 +81,8 @@ impl StepCheckpoint {
 }
 
 impl Sealed for StepCheckpoint {
+    const FORMAT: u32 = FORMAT;
+
     fn format(&self) -> u32 {
         self.format
     }

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{MemoryError, Result};
 use crate::ledger::blobs::{BlobRef, BlobStore, check};
-use crate::ledger::record::{CommitRecord, KeyframeRecord, PictureRecord, ReferencesRecord};
+use crate::ledger::record::v1::KeyframeRecord;
+use crate::ledger::record::{MemoryItem, PictureRecord};
 use crate::ledger::storage::Storage;
 
 /// What a record names.
@@ -18,30 +19,25 @@ pub struct Named<'a> {
 }
 
 impl<'a> Named<'a> {
-    fn with(mut self, keyframes: &'a [KeyframeRecord]) -> Self {
+    /// With what keyframes name.
+    pub(super) fn with_keyframes(mut self, keyframes: &'a [KeyframeRecord]) -> Self {
         for keyframe in keyframes {
             self.pictures.push(&keyframe.picture);
             self.blobs.extend([&keyframe.latents, &keyframe.embedding]);
         }
         self
     }
-}
 
-impl CommitRecord {
-    /// What the record names of its own: not the frames that it continues, which are another shot's.
-    pub fn named(&self) -> Named<'_> {
-        let own = Named {
-            pictures: vec![&self.video],
-            blobs: vec![&self.latents, &self.tail],
-        };
-        own.with(&self.keyframes)
-    }
-}
-
-impl ReferencesRecord {
-    /// What the record names.
-    pub fn named(&self) -> Named<'_> {
-        Named::default().with(&self.pictures)
+    /// With what items of a memory name.
+    pub(super) fn with_items(mut self, items: &'a [MemoryItem]) -> Self {
+        for item in items {
+            let picture = item.picture.as_ref();
+            // It may be that of the shot.
+            let is_new = |picture: &&PictureRecord| !self.pictures.contains(picture);
+            self.pictures.extend(picture.filter(is_new));
+            self.blobs.extend(item.arrays.values());
+        }
+        self
     }
 }
 
@@ -127,6 +123,7 @@ pub fn why_unreadable(error: &MemoryError) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::record::ShotRecord;
     use crate::ledger::record::tests::record;
     use crate::ledger::storage::Disk;
     use std::fs;
@@ -139,7 +136,7 @@ mod tests {
         let blobs = BlobStore::new(root.path().join("blobs"), Arc::new(Disk));
         let story = root.path().join("story");
         fs::create_dir_all(story.join("keyframes")).unwrap();
-        let record = record(ShotId { scene: 1, shot: 1 });
+        let record = ShotRecord::V1(record(ShotId { scene: 1, shot: 1 }));
         for content in [&b"latents"[..], b"tail", b"latent", b"embedding"] {
             blobs.put(content).unwrap();
         }
@@ -152,12 +149,12 @@ mod tests {
         let found = || harms(&story, &Disk, &blobs, &record.named()).unwrap();
         assert_eq!(found(), []);
         fs::write(&video, b"vidfo").unwrap();
-        let tail = blobs.path(&record.tail).unwrap();
+        let tail = blobs.path(record.tail().unwrap()).unwrap();
         fs::remove_file(&tail).unwrap();
         fs::create_dir(&tail).unwrap();
         fs::remove_file(&keyframe).unwrap();
         std::os::unix::fs::symlink(&keyframe, &keyframe).unwrap();
-        let latents = blobs.path(&record.latents).unwrap();
+        let latents = blobs.path(record.latents()).unwrap();
         fs::remove_file(latents).unwrap();
         let told: Vec<(bool, String)> = found()
             .into_iter()

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use storyloom_memory::arrays::decode_array;
+use storyloom_memory::arrays::{LATENTS, decode_array};
 use storyloom_memory::pictures::picture_size;
 use storyloom_memory::{MemoryBank, MemoryError};
-use storyloom_story::Resolution;
+use storyloom_story::{HostTensor, Resolution};
 
 use crate::config::{FilmShape, RunConfig};
 use crate::error::RunError;
@@ -44,7 +44,7 @@ fn recorded_size(
 ) -> Result<Option<Resolution>, RunError> {
     for (shot, _) in file.shots() {
         match bank.record(&file.id, shot) {
-            Ok(Some(record)) => return Ok(Some(record.request.video.resolution())),
+            Ok(Some(record)) => return Ok(Some(record.request().video.resolution())),
             // Whoever comes to that shot makes it again.
             Ok(None) | Err(MemoryError::Damaged { .. }) => {}
             Err(error) => return Err(error.into()),
@@ -54,24 +54,26 @@ fn recorded_size(
         return Ok(None);
     }
     let references = bank.references(&file.id)?;
-    let Some(first) = references
-        .as_ref()
-        .and_then(|record| record.pictures.first())
-    else {
+    let first = references.and_then(|record| record.kept().into_iter().next());
+    let Some((picture, latents)) = first.and_then(|item| {
+        let latents = item.arrays.get(LATENTS).cloned();
+        item.picture.map(|picture| (picture, latents))
+    }) else {
         return Ok(None);
     };
-    let path = bank.story_folder(&file.id).join(&first.picture.file);
+    let path = bank.story_folder(&file.id).join(&picture.file);
     let bytes = bank.storage().read(&path);
     let bytes = bytes.map_err(|error| MemoryError::damaged(&path, error.to_string()))?;
     let (width, height) = picture_size(&path, &bytes)?;
-    let latents = decode_array(
-        Path::new(&first.latents.blake3),
-        &bank.blobs().get(&first.latents)?,
-    )?;
+    let latents = latents.map(|blob| {
+        let bytes = bank.blobs().get(&blob)?;
+        decode_array(Path::new(&blob.blake3), &bytes)
+    });
+    let latents = latents.transpose()?;
     let picture = Resolution { width, height };
     let shaped = config.video.resolution().shaped_like(picture);
-    let is_in_shape = match latents.shape() {
-        &[.., rows, columns] => is_grid(picture, columns, rows) && is_near(picture, shaped),
+    let is_in_shape = match latents.as_ref().map(HostTensor::shape) {
+        Some(&[.., rows, columns]) => is_grid(picture, columns, rows) && is_near(picture, shaped),
         _ => false,
     };
     // Earlier builds kept it as it was brought, and in shape the rule would drift.

@@ -15,4 +15,5 @@ pub mod run_folder;
 pub mod seal;
 pub mod set_aside;
 pub mod sizes;
+pub mod terms;
 pub mod work;

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use storyloom_memory::CommitRecord;
+use storyloom_memory::ShotRecord;
 
 use crate::config::RunConfig;
 
@@ -54,16 +54,16 @@ impl Keeping {
     }
 
     /// Adds a shot.
-    pub(crate) fn add(&mut self, record: &CommitRecord) {
-        let selection = &record.selection;
+    pub(crate) fn add(&mut self, record: &ShotRecord) {
         self.shots += 1;
+        let Some(selection) = record.selection() else {
+            self.kept |= !record.kept().is_empty();
+            return;
+        };
         // What was chosen and not admitted is in the memory in the form of something like it.
         self.kept |= !selection.frames.is_empty();
-        self.best = self
-            .best
-            .into_iter()
-            .chain(selection.best_quality)
-            .reduce(f32::max);
+        let best = self.best.into_iter().chain(selection.best_quality);
+        self.best = best.reduce(f32::max);
     }
 
     /// What is to be told of the story.

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use storyloom_memory::ledger::record::RECORD_FORMAT;
 use storyloom_memory::{MemoryError, Sealed};
 use storyloom_story::{Brief, PlanRequest, PlannedScript, Seed, StoryId, StoryScript};
 
@@ -35,11 +34,14 @@ impl PlannerDescription {
     }
 }
 
+/// The format of `plan.json`.
+pub(crate) const FORMAT: u32 = 1;
+
 /// `plan.json`: the plan of a story.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PlanRecord {
-    /// Version of the record's form.
+    /// [`FORMAT`].
     pub format: u32,
     /// The story.
     pub story: StoryId,
@@ -86,6 +88,8 @@ pub struct PlanRecord {
 }
 
 impl Sealed for PlanRecord {
+    const FORMAT: u32 = FORMAT;
+
     fn format(&self) -> u32 {
         self.format
     }
@@ -105,7 +109,7 @@ impl PlanRecord {
         (seconds, batch): (f64, usize),
     ) -> Self {
         Self {
-            format: RECORD_FORMAT,
+            format: FORMAT,
             story: request.brief.id.clone(),
             brief: brief_digest(request.brief),
             planner,

@@ -1,7 +1,7 @@
 //! The records of a story, straight from the run folder, without the bank.
 
 use storyloom_memory::storage::UNFINISHED;
-use storyloom_memory::{CommitRecord, KeyframeRecord, ReferencesRecord, Sealed};
+use storyloom_memory::{MemoryItem, References, ShotRecord};
 use storyloom_story::{ShotId, StoryId};
 
 use crate::error::RunError;
@@ -12,7 +12,7 @@ pub(crate) fn readable_record(
     folder: &RunFolder,
     story: &StoryId,
     shot: ShotId,
-) -> Option<CommitRecord> {
+) -> Option<ShotRecord> {
     read_record(folder, story, shot).unwrap_or_else(|error| {
         tracing::warn!(%error, %story, %shot, "counted as not made");
         None
@@ -24,7 +24,7 @@ pub(crate) fn read_record(
     folder: &RunFolder,
     story: &StoryId,
     shot: ShotId,
-) -> Result<Option<CommitRecord>, RunError> {
+) -> Result<Option<ShotRecord>, RunError> {
     let path = folder
         .story(story)
         .join("commits")
@@ -32,22 +32,19 @@ pub(crate) fn read_record(
     if !folder.storage().exists(&path) {
         return Ok(None);
     }
-    Ok(Some(CommitRecord::open(
+    Ok(Some(ShotRecord::open(
         &path,
         &folder.storage().read(&path)?,
     )?))
 }
 
 /// The reference images of a story, in the order of the manifest.
-pub(crate) fn references(
-    folder: &RunFolder,
-    story: &StoryId,
-) -> Result<Vec<KeyframeRecord>, RunError> {
+pub(crate) fn references(folder: &RunFolder, story: &StoryId) -> Result<Vec<MemoryItem>, RunError> {
     let path = folder.story(story).join("commits/references.json");
     if !folder.storage().exists(&path) {
         return Ok(Vec::new());
     }
-    Ok(ReferencesRecord::open(&path, &folder.storage().read(&path)?)?.pictures)
+    Ok(References::open(&path, &folder.storage().read(&path)?)?.kept())
 }
 
 impl RunFolder {

@@ -22,13 +22,14 @@
 //! DIR/changed/                      stories of which something else is asked for than was made
 //! ```
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
 use storyloom_memory::soundness::why_unreadable;
-use storyloom_memory::{CommitRecord, MemoryError, PictureRecord, Storage};
+use storyloom_memory::{MemoryError, PictureRecord, ShotRecord, Storage};
 use storyloom_story::{
     Brief, Fit, Ground, Line, Method, Resolution, ShotId, ShotScript, StoryEntry, StoryId,
     StoryScript,
@@ -44,6 +45,7 @@ use crate::folder::no_keyframes::NoKeyframes;
 use crate::folder::plan_record::{PlanRecord, is_damage};
 use crate::folder::seal::{NO_SEAL, Seal, take_seal};
 use crate::folder::sizes::FileSizes;
+use crate::folder::terms::MethodTerms;
 use crate::folder::work::Work;
 
 /// The version of the folder's form that this program writes and reads.
@@ -74,6 +76,10 @@ pub struct RunFile {
     pub engine: EngineDescription,
     /// The settings that decide the pictures; a second start must agree in them.
     pub identity: RunIdentity,
+    /// What decides the shots of each method, but for StoryMem in a run of its own: `engine` and `identity`
+    /// say that, as in runs of earlier builds.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub methods: BTreeMap<Method, MethodTerms>,
     /// All resolved settings of the first start.
     pub config: serde_json::Value,
     /// blake3 over the manifest's stories, in order.
@@ -187,6 +193,19 @@ pub enum StoryState {
 }
 
 impl RunFile {
+    /// What decides the shots of a method; `None` if it is none of the run's.
+    pub fn terms(&self, method: Method) -> Option<MethodTerms> {
+        let is_own = (method, self.identity.method()) == (Method::StoryMem, Method::StoryMem);
+        match self.methods.get(&method) {
+            Some(terms) => Some(terms.clone()),
+            None if is_own => {
+                let policy = self.identity.policy();
+                Some(MethodTerms::new(method, self.engine.clone(), policy))
+            }
+            None => None,
+        }
+    }
+
     /// Whether the build that began the run puts a seal on what it writes. What is no version is none of
     /// an earlier build.
     pub(crate) fn is_of_sealed_build(&self) -> bool {
@@ -271,8 +290,8 @@ impl StoryFile {
     }
 
     /// Size of its film: of a story that does not know it, that of the frames of `record`.
-    pub(crate) fn film(&self, record: &CommitRecord) -> Resolution {
-        let (width, height) = record.frame_size;
+    pub(crate) fn film(&self, record: &ShotRecord) -> Resolution {
+        let (width, height) = record.frame_size();
         self.size.unwrap_or(Resolution { width, height })
     }
 
@@ -392,6 +411,11 @@ impl RunFolder {
     /// How shots are conditioned of stories that do not say it themselves.
     pub(crate) fn method(&self) -> Method {
         self.method.get().copied().unwrap_or(Method::StoryMem)
+    }
+
+    /// How the shots of a story are conditioned.
+    pub(crate) fn method_of(&self, file: &StoryFile) -> Method {
+        file.method.unwrap_or(self.method())
     }
 
     /// Whether there is a copy of `run.json` that is not what `run.json` is.
@@ -533,6 +557,7 @@ impl RunFolder {
                 quality_score: String::new(),
             },
             identity,
+            methods: BTreeMap::new(),
             config: serde_json::Value::Null,
             manifest_digest: String::new(),
             lists: Vec::new(),

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use storyloom_memory::{MemoryBank, PictureRecord, Storage};
-use storyloom_story::ShotId;
+use storyloom_story::{Media, ShotId};
 
 use crate::folder::output::WHOLE_VIDEO;
 use crate::folder::run_folder::{RunFolder, StoryFile};
@@ -59,11 +59,12 @@ impl FileSizes {
 pub(crate) fn missing(bank: &MemoryBank, folder: &RunFolder, file: &StoryFile) -> Option<String> {
     let story = folder.story(&file.id);
     let storage = folder.storage().as_ref();
+    let media = folder.method_of(file).profile().media;
     if file.script.is_none() {
         return Some("its script is gone".to_owned());
     }
     let is_there = |shot: ShotId| {
-        bank.is_committed(&file.id, shot) && storage.exists(&story.join(format!("{shot}.mp4")))
+        bank.is_committed(&file.id, shot) && storage.exists(&story.join(media.file_name(shot)))
     };
     let found = match file.sizes.is_empty() {
         // Earlier builds have noted no sizes.
@@ -73,8 +74,10 @@ pub(crate) fn missing(bank: &MemoryBank, folder: &RunFolder, file: &StoryFile) -
             .map(|(shot, _)| format!("the record or the video of its shot {shot} is gone")),
         false => file.sizes.first_difference(storage, &story),
     };
-    let film =
-        || (!has_film(storage, &story, file)).then(|| format!("its {WHOLE_VIDEO} is gone or cut"));
+    let film = || {
+        (media == Media::Clip && !has_film(storage, &story, file))
+            .then(|| format!("its {WHOLE_VIDEO} is gone or cut"))
+    };
     found.or_else(film)
 }
 

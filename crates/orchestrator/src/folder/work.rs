@@ -1,7 +1,7 @@
 //! What a story cost.
 
 use serde::{Deserialize, Serialize};
-use storyloom_memory::CommitRecord;
+use storyloom_memory::ShotRecord;
 
 /// Working time of a story, in seconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -17,9 +17,9 @@ pub struct Work {
 
 impl Work {
     /// Adds what a shot took.
-    pub(crate) fn add(&mut self, record: &CommitRecord) {
-        let seconds: f64 = record.seconds.values().sum();
+    pub(crate) fn add(&mut self, record: &ShotRecord) {
+        let seconds: f64 = record.seconds().values().sum();
         self.useful += seconds;
-        self.lost += seconds * f64::from(record.request.attempt);
+        self.lost += seconds * f64::from(record.request().attempt);
     }
 }

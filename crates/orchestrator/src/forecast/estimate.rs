@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use serde::Serialize;
 use storyloom_memory::window::WindowSettings;
 use storyloom_story::{
-    Brief, Continuation, Line, Opening, Resolution, Scene, ShotScript, StoryEntry, StoryId,
+    Brief, Continuation, Line, Method, Opening, Resolution, Scene, ShotScript, StoryEntry, StoryId,
     StoryScript, VideoSpec,
 };
 
@@ -23,6 +23,8 @@ use crate::run::story::opening;
 /// The settings of a run that decide how long its shots take.
 #[derive(Debug, Clone, Copy)]
 pub struct ShotSettings {
+    /// How the shots of stories are conditioned that do not say it themselves.
+    pub method: Method,
     /// Size of the films that have none of their own, and length of shots.
     pub video: VideoSpec,
     /// What a shot sees of the bank.
@@ -177,7 +179,7 @@ impl Workload {
 struct Kinds {
     list: Vec<ShotWork>,
     /// By opening, pictures seen and size, all else being equal in a run.
-    known: HashMap<(Opening, u64, Resolution), u32>,
+    known: HashMap<(Opening, u64, Resolution, u32), u32>,
 }
 
 impl Kinds {
@@ -189,23 +191,32 @@ impl Kinds {
         settings: &ShotSettings,
         table: &CostTable,
     ) -> ChainOfKinds {
+        let method = entry.method.unwrap_or(settings.method);
+        let frames = method.profile().media.frames(settings.video.frames);
         let references = entry.reference_images.len();
         let film = entry.size.unwrap_or(settings.video.resolution());
         let size = film.generated();
         let shots = entry.script.shots().enumerate().skip(made);
         let kind = |(place, (_, shot))| {
-            let opening = opening(shot, place > 0, references > 0, settings.continuation);
+            let opening = opening(
+                method,
+                shot,
+                place > 0,
+                references > 0,
+                settings.continuation,
+            );
             let memory = match opening {
                 Opening::Text => 0.0,
                 _ => pictures_seen(place, references, settings, table),
             };
-            let key = (opening, f64::to_bits(memory), size);
+            let key = (opening, f64::to_bits(memory), size, frames);
             *self.known.entry(key).or_insert_with(|| {
                 let sampling = settings.samplings.of(opening);
                 self.list.push(ShotWork {
                     video: VideoSpec {
                         width: size.width,
                         height: size.height,
+                        frames,
                         ..settings.video
                     },
                     opening,
@@ -582,6 +593,7 @@ mod tests {
     }
 
     const SETTINGS: ShotSettings = ShotSettings {
+        method: Method::StoryMem,
         video: VideoSpec {
             width: 832,
             height: 480,

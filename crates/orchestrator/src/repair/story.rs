@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use storyloom_memory::soundness::{Harm, Named, harms};
 use storyloom_memory::storage::move_aside;
 use storyloom_memory::{
-    BlobRef, BlobStore, CommitRecord, MemoryError, PictureRecord, ReferencesRecord, Sealed, blobs,
+    BlobRef, BlobStore, MemoryError, PictureRecord, References, ShotRecord, blobs,
 };
-use storyloom_story::{Resolution, Seed, ShotId, ShotRequest, StoryId};
+use storyloom_story::{Media, Resolution, Seed, ShotId, ShotRequest, StoryId};
 
 use super::{CameTo, Deed, shown};
 use crate::error::RunError;
@@ -34,7 +34,7 @@ pub(super) struct Healer<'a> {
 enum Standing {
     Gone,
     Damaged(String),
-    Sound(Box<CommitRecord>),
+    Sound(Box<ShotRecord>),
 }
 
 /// What was done for one story.
@@ -105,7 +105,7 @@ impl Healer<'_> {
                     if !self.harms(story, &record.named())?.is_empty() {
                         return Ok(false);
                     }
-                    clips.push(record.video.content.blake3);
+                    clips.push(record.file().content.blake3.clone());
                 }
             }
         }
@@ -138,7 +138,7 @@ impl Healer<'_> {
         Ok(own.is_none_or(|plan| Some(&plan.script) == file.script.as_ref()))
     }
 
-    fn references(&self, story: &StoryId) -> Result<Option<ReferencesRecord>, RunError> {
+    fn references(&self, story: &StoryId) -> Result<Option<References>, RunError> {
         let path = self.folder.story(story).join("commits/references.json");
         let storage = self.folder.storage();
         match storage.is_taken(&path) {
@@ -149,7 +149,7 @@ impl Healer<'_> {
             true => {}
         }
         let bytes = self.folder.storage().read(&path)?;
-        Ok(Some(ReferencesRecord::open(&path, &bytes)?))
+        Ok(Some(References::open(&path, &bytes)?))
     }
 
     fn standing(&self, story: &StoryId, shot: ShotId) -> Result<Standing, RunError> {
@@ -163,12 +163,12 @@ impl Healer<'_> {
             }
             true => {}
         }
-        match CommitRecord::open(&path, &self.folder.storage().read(&path)?) {
-            Ok(record) if record.request.story == *story && record.request.shot == shot => {
+        match ShotRecord::open(&path, &self.folder.storage().read(&path)?) {
+            Ok(record) if record.request().story == *story && record.request().shot == shot => {
                 Ok(Standing::Sound(Box::new(record)))
             }
             Ok(record) => {
-                let (other, of) = (record.request.story, record.request.shot);
+                let (other, of) = (&record.request().story, record.request().shot);
                 let reason = format!("{}: it is the record of {other} {of}", path.display());
                 Ok(Standing::Damaged(reason))
             }
@@ -243,22 +243,22 @@ impl Healer<'_> {
     }
 
     /// Whether a record is one of this story as its file has it: of its words and its size.
-    fn fits(&self, file: &StoryFile, record: &CommitRecord) -> bool {
+    fn fits(&self, file: &StoryFile, record: &ShotRecord) -> bool {
         let mut shots = file.shots();
-        let script = shots.find(|(shot, _)| *shot == record.request.shot);
+        let script = shots.find(|(shot, _)| *shot == record.request().shot);
         let made = file.size.map(Resolution::generated);
-        script.is_some_and(|(_, script)| script.prompt == record.request.prompt)
-            && made.is_none_or(|made| made == record.request.video.resolution())
+        script.is_some_and(|(_, script)| script.prompt == record.request().prompt)
+            && made.is_none_or(|made| made == record.request().video.resolution())
     }
 
     /// Whether a record is of the seed that the run gives it.
-    fn has_its_seed(&self, file: &StoryFile, record: &CommitRecord) -> bool {
+    fn has_its_seed(&self, file: &StoryFile, record: &ShotRecord) -> bool {
         let ShotRequest {
             shot,
             attempt,
             seed,
             ..
-        } = record.request;
+        } = *record.request();
         let own = file.seed.or(self.seed);
         own.is_none_or(|own| Seed::derive(own, &file.id, shot, attempt) == seed)
     }
@@ -284,7 +284,7 @@ impl Healer<'_> {
         let storage = self.folder.storage().as_ref();
         if !own.is_empty() {
             for record in &foreign {
-                let shot = record.request.shot;
+                let shot = record.request().shot;
                 let aside = move_aside(storage, &self.record_path(&file.id, shot))?;
                 let what = format!(
                     "{} is of another seed than the other shots; the shot is made again",
@@ -428,7 +428,7 @@ impl Healer<'_> {
         file: &StoryFile,
         shot: ShotId,
         deeds: &mut Deeds,
-    ) -> Result<Option<CommitRecord>, RunError> {
+    ) -> Result<Option<ShotRecord>, RunError> {
         let story = &file.id;
         let reason = match self.standing(story, shot)? {
             Standing::Sound(record) => {
@@ -547,13 +547,16 @@ impl Healer<'_> {
     fn heal_film(
         &self,
         file: &mut StoryFile,
-        records: &[CommitRecord],
+        records: &[ShotRecord],
         lease: &Lease,
         deeds: &mut Deeds,
     ) -> Result<(), RunError> {
+        if self.folder.method_of(file).profile().media == Media::Picture {
+            return Ok(());
+        }
         let joined: Vec<String> = records
             .iter()
-            .map(|record| record.video.content.blake3.clone())
+            .map(|record| record.file().content.blake3.clone())
             .collect();
         let is_of_these = file.joined.is_empty() || file.joined == joined;
         if is_of_these && self.has_film(file)? {
@@ -566,16 +569,16 @@ impl Healer<'_> {
         let clips: Vec<ClipFile> = records
             .iter()
             .map(|record| ClipFile {
-                path: root.join(&record.video.file),
-                frames: record.frame_count,
-                content: record.video.content.clone(),
+                path: root.join(&record.file().file),
+                frames: record.frame_count(),
+                content: record.file().content.clone(),
             })
             .collect();
         let path = root.join(WHOLE_VIDEO);
         lease.check()?;
         let content: BlobRef = self
             .videos
-            .join_clips(&path, &clips, first.request.video.fps)?;
+            .join_clips(&path, &clips, first.request().video.fps)?;
         file.video = Some(PictureRecord {
             file: WHOLE_VIDEO.to_owned(),
             content,

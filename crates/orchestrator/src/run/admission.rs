@@ -23,8 +23,8 @@ use crate::folder::lists::List;
 use crate::folder::plan_record::essence;
 use crate::folder::records::read_record;
 use crate::folder::run_folder::{FOLDER_FORMAT, RunFile, RunFolder, StoryFile};
+use crate::folder::terms::RunTerms;
 use crate::run::differences::differences;
-use crate::run::engine::EngineDescription;
 
 /// A story that is asked for, as the run folder knows it.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,7 +66,7 @@ impl RunFolder {
     pub fn begin(
         &self,
         config: &RunConfig,
-        engine: &EngineDescription,
+        terms: &RunTerms,
         lines: &[Line],
     ) -> Result<Vec<Asked>, RunError> {
         let list = List::of(lines);
@@ -74,8 +74,9 @@ impl RunFolder {
             format: FOLDER_FORMAT,
             run_id: new_run_id(self.root()),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            engine: engine.clone(),
+            engine: terms.of(config.method)?.engine.clone(),
             identity: RunIdentity::new(config),
+            methods: terms.beside(config.method),
             config: config.resolved.clone(),
             manifest_digest: list.digest.clone(),
             lists: Vec::new(),
@@ -243,7 +244,7 @@ impl RunFolder {
     fn is_of_other_words(&self, file: &StoryFile) -> bool {
         file.shots().any(|(shot, script)| {
             let record = read_record(self, &file.id, shot);
-            matches!(record, Ok(Some(record)) if record.request.prompt != script.prompt)
+            matches!(record, Ok(Some(record)) if record.request().prompt != script.prompt)
         })
     }
 
@@ -262,14 +263,17 @@ impl RunFolder {
                 .filter_map(|name| name.strip_suffix(".json")?.parse().ok());
             let record = shots.find_map(|shot| read_record(self, story, shot).ok().flatten());
             let Some(record) = record else { continue };
-            let request = &record.request;
+            let request = record.request();
             let seed = StoryFile::pending(line).seed.unwrap_or(now.identity.seed);
             let of_seed = Seed::derive(seed, story, request.shot, request.attempt);
             let (video, asked) = (request.video, now.identity.video);
+            let terms = now.terms(request.method);
+            let engine = terms.map(|terms| terms.engine.fingerprint);
+            let frames = request.method.profile().media.frames(asked.frames);
             let other = match () {
-                () if record.engine != now.engine.fingerprint => "another engine",
+                () if engine.is_some_and(|engine| *record.engine() != engine) => "another engine",
                 () if of_seed != request.seed => "another run.seed",
-                () if (video.frames, video.fps) != (asked.frames, asked.fps) => {
+                () if (video.frames, video.fps) != (frames, asked.fps) => {
                     "other video.frames or video.fps"
                 }
                 () => return Ok(()),
@@ -313,7 +317,9 @@ fn joined(before: &RunFile, now: RunFile) -> Option<RunFile> {
     let known: BTreeSet<&StoryId> = before.stories.iter().collect();
     let is_longer = now.stories.iter().any(|id| !known.contains(id));
     let is_listed = now.lists.iter().all(|list| before.lists.contains(list));
-    if !is_longer && is_listed {
+    let mut methods = before.methods.clone();
+    methods.extend(now.methods.clone());
+    if !is_longer && is_listed && methods == before.methods {
         return None;
     }
     let mine: BTreeSet<&StoryId> = now.stories.iter().collect();
@@ -330,6 +336,7 @@ fn joined(before: &RunFile, now: RunFile) -> Option<RunFile> {
         version: before.version.clone(),
         config: before.config.clone(),
         lists,
+        methods,
         ..now
     };
     Some(match is_longer {

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use storyloom_memory::CommitRecord;
+use storyloom_memory::ShotRecord;
 use storyloom_story::{ErrorClass, Seed, ShotRequest, Stage};
 use storyloom_telemetry::{AttemptEnd, Event, ShotEvent};
 use tracing::field;
@@ -53,7 +53,7 @@ pub(crate) fn attempt_shot(
     request: ShotRequest,
     run_seed: u64,
     attempts: u32,
-) -> Result<CommitRecord, RunError> {
+) -> Result<ShotRecord, RunError> {
     let mut patience = RETRY_DELAYS.iter();
     let mut attempt = chain.lost.map_or(0, Lost::attempt);
     loop {
@@ -120,7 +120,7 @@ pub(crate) fn attempt_shot(
 }
 
 /// The record of a shot whose attempt ended with `error`, if that came after the record.
-fn created(context: &ShotContext, request: &ShotRequest, error: &RunError) -> Option<CommitRecord> {
+fn created(context: &ShotContext, request: &ShotRequest, error: &RunError) -> Option<ShotRecord> {
     if error.class() == ErrorClass::Interrupted {
         return None;
     }
@@ -130,8 +130,8 @@ fn created(context: &ShotContext, request: &ShotRequest, error: &RunError) -> Op
 }
 
 /// Makes the name of a record durable, of which nobody knows whether it is.
-fn sync_record(context: &ShotContext, record: &CommitRecord) -> Result<(), RunError> {
-    let ShotRequest { story, shot, .. } = &record.request;
+fn sync_record(context: &ShotContext, record: &ShotRecord) -> Result<(), RunError> {
+    let ShotRequest { story, shot, .. } = record.request();
     let path = context.bank.record_path(story, *shot);
     let Some(folder) = path.parent() else {
         return Ok(());
@@ -144,20 +144,20 @@ fn sync_record(context: &ShotContext, record: &CommitRecord) -> Result<(), RunEr
 fn after_record(
     context: &ShotContext,
     request: &ShotRequest,
-    mut record: CommitRecord,
+    mut record: ShotRecord,
     attempt_begun: Instant,
     so_far: Result<(), RunError>,
-) -> Result<CommitRecord, RunError> {
+) -> Result<ShotRecord, RunError> {
     let begun = Instant::now();
     let tidied = so_far.and_then(|()| with_retries(context, || tidy_up(context, &record)));
-    *record.seconds.entry(Stage::Commit).or_default() += begun.elapsed().as_secs_f64();
+    record.add_seconds(Stage::Commit, begun.elapsed().as_secs_f64());
     report_end(context, request, AttemptEnd::Committed, None);
     context.reporter.report(&Event::Shot {
         story: &request.story,
         shot: request.shot,
         event: ShotEvent::Committed {
             seconds: attempt_begun.elapsed().as_secs_f64(),
-            keyframes: record.keyframes.len(),
+            keyframes: record.kept().len(),
         },
     });
     tidied.map(|()| record)

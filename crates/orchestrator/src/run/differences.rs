@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use crate::engine::EngineDescription;
 use crate::folder::recorded::recorded;
 use crate::folder::run_folder::RunFile;
-use crate::run::engine::EngineDescription;
 
 /// Settings that decide what an engine makes.
 const ENGINE_SETTINGS: [&str; 13] = [
@@ -66,7 +66,34 @@ pub(crate) fn differences(before: &RunFile, now: &RunFile) -> Vec<String> {
         }
     };
     differences.extend(leaves.into_iter().map(as_option));
+    differences.extend(other_terms(before, now));
     differences
+}
+
+/// The methods of both starts of which something is another. What decides the run's own stands in the rest
+/// of its file, which was compared; a method that only one of them has is no difference.
+fn other_terms(before: &RunFile, now: &RunFile) -> Vec<String> {
+    let own = now.identity.method();
+    let mut others = Vec::new();
+    for (method, new) in now.methods.iter().filter(|(method, _)| **method != own) {
+        let Some(old) = before.terms(*method) else {
+            continue;
+        };
+        let [was, is] = [&old, new].map(|terms| &terms.engine.fingerprint);
+        if was != is {
+            others.push(format!("the engine of {method} (was {was}, is {is})"));
+        }
+        others.extend(other_weights(&old.engine, &new.engine));
+    }
+    for (method, new) in &now.methods {
+        if before
+            .terms(*method)
+            .is_some_and(|old| old.memory != new.memory)
+        {
+            others.push(format!("what {method} remembers"));
+        }
+    }
+    others
 }
 
 fn told(name: &str, old: &Value, new: &Value) -> String {

@@ -179,9 +179,9 @@ fn is_same(
         ErrorClass::Shot => Ok(Vec::new()),
         _ => Err(error),
     })?;
-    match remembered.get(place) {
+    match remembered.get(place).and_then(|kept| kept.picture.as_ref()) {
         Some(kept) => {
-            let kept = folder.story(&file.id).join(&kept.picture.file);
+            let kept = folder.story(&file.id).join(&kept.file);
             let path = shown(config, name);
             let found = config.input_folder.read(name, Limits::default().bytes);
             let kept = decoded(folder, &kept);

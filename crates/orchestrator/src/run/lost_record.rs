@@ -9,8 +9,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use storyloom_memory::{BlobRef, CommitRecord, MemoryError, Sealed};
-use storyloom_story::{ShotId, Stage, StoryId};
+use storyloom_memory::{BlobRef, MemoryError, ShotRecord};
+use storyloom_story::{Media, ShotId, Stage, StoryId};
 use storyloom_telemetry::AttemptEnd;
 use storyloom_telemetry::shift::{Attempt, read_shifts};
 
@@ -28,7 +28,7 @@ pub(crate) struct Lost {
     wanted: Option<String>,
     /// What else the record may have said, beside what is found when its shot is made again.
     arithmetics: Vec<String>,
-    /// The video that lies under the name of the shot's.
+    /// What lies under the name of the shot's video or picture.
     video: Option<BlobRef>,
     /// The attempts that may have made it, the likeliest first.
     tales: Vec<Tale>,
@@ -52,6 +52,7 @@ impl Lost {
         context: &ShotContext,
         folder: &RunFolder,
         (story, shot): (&StoryId, ShotId),
+        media: Media,
         later: &[ShotId],
         there: &BTreeSet<ShotId>,
     ) -> Result<Option<Self>, RunError> {
@@ -76,11 +77,12 @@ impl Lost {
         };
         if let Some(record) = context.bank.record(story, follower)? {
             if later.first() == Some(&follower) {
-                lost.wanted = Some(record.previous.unwrap_or_default());
+                lost.wanted = Some(record.previous().clone().unwrap_or_default());
             }
-            lost.arithmetics.push(record.arithmetic);
+            lost.arithmetics.push(record.arithmetic().to_owned());
         }
-        let video = context.bank.story_folder(story).join(format!("{shot}.mp4"));
+        let folder = context.bank.story_folder(story);
+        let video = folder.join(media.file_name(shot));
         let storage = context.bank.storage();
         if storage.exists(&video) {
             lost.video = Some(BlobRef::of(&storage.read(&video)?));
@@ -100,20 +102,17 @@ impl Lost {
     ///
     /// # Errors
     /// It says something else.
-    pub(crate) fn restore(&self, made: &mut CommitRecord) -> Result<(), RunError> {
-        let own = std::iter::once(&made.arithmetic);
-        let arithmetics: Vec<String> = own.chain(&self.arithmetics).cloned().collect();
-        let own = std::iter::once(&made.video.content);
+    pub(crate) fn restore(&self, made: &mut ShotRecord) -> Result<(), RunError> {
+        let own = std::iter::once(made.arithmetic().clone());
+        let arithmetics: Vec<String> = own.chain(self.arithmetics.iter().cloned()).collect();
+        let own = std::iter::once(&made.file().content);
         let videos: Vec<BlobRef> = own.chain(&self.video).cloned().collect();
         let tales = self.tales.iter();
-        for tale in tales.filter(|tale| tale.attempt == made.request.attempt) {
+        for tale in tales.filter(|tale| tale.attempt == made.request().attempt) {
             for (arithmetic, video) in pairs(&arithmetics, &videos) {
-                let mut record = made.clone();
-                record.seconds.clone_from(&tale.seconds);
-                record.arithmetic.clone_from(arithmetic);
-                record.video.content.clone_from(video);
+                let mut record = made.retold(&tale.seconds, arithmetic, video);
                 record.seal()?;
-                let is_it = |wanted: &String| *wanted == record.digest;
+                let is_it = |wanted: &String| wanted == record.digest();
                 if self.wanted.as_ref().is_none_or(is_it) {
                     tracing::info!(record = %self.path.display(), "a lost record is as it was");
                     *made = record;

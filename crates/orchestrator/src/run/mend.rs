@@ -3,12 +3,12 @@
 //!
 //! The record itself is not touched, so that whatever was made after the shot still follows it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use storyloom_memory::arrays::decode_array;
 use storyloom_memory::soundness::Harm;
-use storyloom_memory::{CommitRecord, MemoryError};
-use storyloom_story::PassName;
+use storyloom_memory::{MemoryError, ShotRecord};
 
 use crate::error::RunError;
 use crate::run::lease::Lease;
@@ -23,11 +23,11 @@ pub(crate) fn mend_shot(
     context: &ShotContext,
     lease: &Lease,
     plan: &ShotPlan,
-    record: &CommitRecord,
+    record: &ShotRecord,
     harms: &[Harm],
 ) -> Result<(), RunError> {
-    let shot = record.request.shot;
-    let story = &record.request.story;
+    let shot = record.request().shot;
+    let story = &record.request().story;
     for harm in harms {
         let path = harm.path.display();
         tracing::warn!(%story, %shot, "{path}: {}; the shot is made again for it", harm.reason);
@@ -47,15 +47,20 @@ pub(crate) fn mend_shot(
         );
         RunError::from(MemoryError::damaged(path, reason))
     };
-    if plan.memory_seen() != record.memory_seen || plan.continues != record.continues {
+    let is_same_memory = plan.visible.allows(record.seen(), &plan.bank());
+    if !is_same_memory || plan.continues.as_ref() != record.continues() {
         return Err(other("seen another memory"));
     }
-    // Whoever has the latents need not denoise.
-    let kept = context.bank.blobs().get(&record.latents);
-    let latents = kept.and_then(|bytes| decode_array(Path::new(&record.latents.blake3), &bytes));
-    // Of a shot with several passes these are of the last one, which begins with what the others make.
-    let finished = latents.ok().map(|latents| (PassName::SHOT, latents));
-    let made = make_files(context, plan, finished.into_iter().collect())?;
+    // Whoever has the latents of a pass need not denoise it.
+    let mut finished = BTreeMap::new();
+    for pass in record.passes() {
+        let kept = context.bank.blobs().get(pass.latents);
+        let name = Path::new(&pass.latents.blake3);
+        if let Ok(latents) = kept.and_then(|bytes| decode_array(name, &bytes)) {
+            finished.insert(pass.pass, latents);
+        }
+    }
+    let made = make_files(context, plan, finished)?;
     if let Some(what) = difference(&made, record) {
         return Err(other(what));
     }
@@ -67,14 +72,19 @@ pub(crate) fn mend_shot(
 }
 
 /// What of a shot came out otherwise than recorded, if anything did.
-fn difference(made: &CommitRecord, record: &CommitRecord) -> Option<&'static str> {
+fn difference(made: &ShotRecord, record: &ShotRecord) -> Option<&'static str> {
     let parts = [
-        (made.latents == record.latents, "other latents"),
-        (made.frames_blake3 == record.frames_blake3, "other frames"),
-        (made.tail == record.tail, "other last frames"),
-        (made.keyframes == record.keyframes, "other keyframes"),
+        (made.seen() == record.seen(), "seen another memory"),
+        (made.latents() == record.latents(), "other latents"),
         (
-            made.video == record.video,
+            made.frames_blake3() == record.frames_blake3(),
+            "other frames",
+        ),
+        (made.passes() == record.passes(), "another earlier pass"),
+        (made.tail() == record.tail(), "other last frames"),
+        (made.kept() == record.kept(), "other keyframes"),
+        (
+            made.file() == record.file(),
             "another video file of the same frames",
         ),
     ];

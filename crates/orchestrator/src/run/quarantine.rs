@@ -132,9 +132,8 @@ fn copy_pictures(
         let own = config.input_folder.read(path, Limits::default().bytes);
         let found = own.and_then(|bytes| Ok((bytes, config.input_folder.resolve(path)?)));
         let found = found.ok().or_else(|| {
-            let kept = folder
-                .story(&file.id)
-                .join(&remembered.get(number)?.picture.file);
+            let picture = remembered.get(number)?.picture.as_ref()?;
+            let kept = folder.story(&file.id).join(&picture.file);
             Some((folder.storage().read(&kept).ok()?, kept))
         });
         copied.push(match found {

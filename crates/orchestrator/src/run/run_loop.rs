@@ -11,15 +11,16 @@ use storyloom_story::{ErrorClass, LeftOut, Line, Manifest, ShotId, StoryId};
 use storyloom_telemetry::{Event, Reporter};
 
 use crate::config::{RunConfig, StopAt, StopFlag};
+use crate::engine::ShotEngine;
 use crate::error::RunError;
 use crate::folder::output::VideoFiles;
 use crate::folder::records::references;
 use crate::folder::run_folder::{RunFolder, StoryFile, StoryState};
 use crate::folder::set_aside::{self, changed, marks};
 use crate::folder::sizes::missing;
+use crate::folder::terms::RunTerms;
 use crate::run::admission::Asked;
 use crate::run::attempt::with_retries;
-use crate::run::engine::ShotEngine;
 use crate::run::gate::Gates;
 use crate::run::inputs::{self, Pictures};
 use crate::run::lease::{Claim, Lease, Leases, new_worker_id};
@@ -77,19 +78,19 @@ pub fn run_on(
     let engine = engines.engine;
     let videos = VideoFiles::new(storage.clone(), config.videos)?;
     let folder = RunFolder::new(&config.out, storage.clone());
-    let asked = folder.begin(config, &engine.describe(), lines)?;
+    let terms = RunTerms::new(config, lines, engine)?;
+    let asked = folder.begin(config, &terms, lines)?;
     if let Some(planner) = engines.planner {
         settle_planner(&folder, planner)?;
     }
     let worker = config.worker.clone().unwrap_or_else(new_worker_id);
     let leases = Leases::join_as(worker, folder.leases(), storage.clone(), config.patience)?;
     let bank = open_bank(config, &folder, storage, reporter)?;
-    let policy = config.policy();
     let context = ShotContext {
         engine,
         bank: &bank,
         videos: &videos,
-        policy: &policy,
+        terms: &terms,
         reporter,
         stop,
         checkpoints: Checkpoints::new(config.checkpoint),

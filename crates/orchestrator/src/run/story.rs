@@ -3,21 +3,19 @@
 use std::path::Path;
 use std::time::Instant;
 
-use storyloom_memory::arrays::encode_array;
-use storyloom_memory::ledger::record::RECORD_FORMAT;
-use storyloom_memory::pictures::encode_png;
+use storyloom_memory::arrays::EMBEDDING;
+use storyloom_memory::ledger::record::{v1, v2};
 use storyloom_memory::storage::{UNFINISHED, move_aside};
-use storyloom_memory::{
-    BlobRef, CommitRecord, KeyframeRecord, MemoryError, PictureRecord, ReferencesRecord,
-};
+use storyloom_memory::{BlobRef, MemoryError, MemoryItem, PictureRecord, References, ShotRecord};
 use storyloom_story::{
-    Continuation, Opening, Resolution, RgbImage, Seed, ShotId, ShotRequest, ShotScript, StoryId,
-    VideoSpec,
+    Continuation, Media, Method, Opening, Resolution, RgbImage, Seed, ShotId, ShotRequest,
+    ShotScript, StoryId, VideoSpec,
 };
 use storyloom_telemetry::{AttemptEnd, Event, ShotEvent};
 use tracing::field;
 
 use crate::config::RunConfig;
+use crate::engine::KeptContent;
 use crate::error::RunError;
 use crate::folder::film_size::film_size;
 use crate::folder::no_keyframes::Keeping;
@@ -31,7 +29,9 @@ use crate::run::lease::Lease;
 use crate::run::lost_record::{Lost, recorded};
 use crate::run::mend::mend_shot;
 use crate::run::planning::restored::restore_plan;
-use crate::run::shot::{ShotContext, ShotPlan, check_scores, vector};
+use crate::run::shot::{
+    Admitted, ShotContext, ShotPlan, check_scores, keep, keyframes, remember, stored, vector,
+};
 
 /// Why a story could not be finished, and at which shot.
 #[derive(Debug)]
@@ -77,10 +77,13 @@ fn make_shots(
     lease.check().map_err(before)?;
     restore_plan(folder, file, config.seed).map_err(before)?;
     let film = begin(context, folder, config, lease, file).map_err(before)?;
+    let method = file.method.unwrap_or(config.method);
+    let media = method.profile().media;
     let Resolution { width, height } = film.generated();
     let video = VideoSpec {
         width,
         height,
+        frames: media.frames(config.video.frames),
         ..config.video
     };
     let has_references = !file.reference_images.is_empty();
@@ -95,7 +98,7 @@ fn make_shots(
     let mut work = Work::default();
     let mut keeping = Keeping::new(config);
     let mut sizes = FileSizes::default();
-    let mut last: Option<CommitRecord> = None;
+    let mut last: Option<ShotRecord> = None;
     for (id, shot) in &shots {
         let at = |error: RunError| StoryError {
             shot: Some(*id),
@@ -118,21 +121,27 @@ fn make_shots(
                 if context.stop.asked().is_some() {
                     return Err(at(RunError::Stopped));
                 }
-                let opening = opening(shot, last.is_some(), has_references, config.continuation);
+                let opening = opening(
+                    method,
+                    shot,
+                    last.is_some(),
+                    has_references,
+                    config.continuation,
+                );
                 let request = ShotRequest {
                     story: file.id.clone(),
                     shot: *id,
                     attempt: 0,
                     seed: Seed(0),
-                    method: file.method.unwrap_or(config.method),
+                    method,
                     opening,
                     prompt: shot.prompt.clone(),
                     video,
                 };
                 let run_seed = file.seed.unwrap_or(config.seed);
                 let later = &ids[done.len() + 1..];
-                let lost =
-                    Lost::look(context, folder, (&file.id, *id), later, &there).map_err(at)?;
+                let lost = Lost::look(context, folder, (&file.id, *id), media, later, &there)
+                    .map_err(at)?;
                 let chain = Chain {
                     lost: lost.as_ref(),
                     ..chain
@@ -143,9 +152,9 @@ fn make_shots(
         };
         done.push(*id);
         clips.push(ClipFile {
-            path: story.join(format!("{id}.mp4")),
-            frames: record.frame_count,
-            content: record.video.content.clone(),
+            path: story.join(&record.file().file),
+            frames: record.frame_count(),
+            content: record.file().content.clone(),
         });
         work.add(&record);
         keeping.add(&record);
@@ -162,8 +171,7 @@ fn make_shots(
         .references(&file.id)
         .map_err(|error| before(error.into()))?
     {
-        let pictures = references.pictures.iter().map(|kept| &kept.picture);
-        sizes.note(&pictures.collect::<Vec<_>>());
+        sizes.note(&references.pictures());
     }
     for record in ["commits/references.json", "plan.json"] {
         sizes.measure(folder.storage().as_ref(), &story, record);
@@ -171,7 +179,7 @@ fn make_shots(
     file.sizes = sizes;
     file.work = Some(work);
     file.no_keyframes = keeping.finding();
-    let film = (clips.as_slice(), config.video.fps);
+    let film = (media == Media::Clip).then_some((clips.as_slice(), config.video.fps));
     with_retries(context, || finish(context, folder, lease, file, film)).map_err(before)
 }
 
@@ -182,7 +190,7 @@ fn committed(
     lease: &Lease,
     story: &StoryId,
     shot: ShotId,
-) -> Result<Option<CommitRecord>, RunError> {
+) -> Result<Option<ShotRecord>, RunError> {
     let path = context.bank.record_path(story, shot);
     with_retries(context, || {
         let record = match context.bank.record(story, shot) {
@@ -212,7 +220,7 @@ fn keep_whole(
     context: &ShotContext,
     lease: &Lease,
     chain: Chain,
-    record: &CommitRecord,
+    record: &ShotRecord,
 ) -> Result<(), RunError> {
     let harms = context.bank.harms(record)?;
     if harms.is_empty() {
@@ -222,15 +230,15 @@ fn keep_whole(
         return Err(RunError::Stopped);
     }
     let plan = ShotPlan {
-        previous: record.previous.clone(),
-        ..plan(context, chain, record.request.clone())?
+        previous: record.previous().clone(),
+        ..plan(context, chain, record.request().clone())?
     };
     let ShotRequest {
         story,
         shot,
         attempt,
         ..
-    } = &record.request;
+    } = record.request();
     let begun = Event::Shot {
         story,
         shot: *shot,
@@ -248,7 +256,7 @@ fn keep_whole(
         Ok(()) => (AttemptEnd::Committed, None),
         Err(error) => (end_of(error), Some(error.to_string())),
     };
-    report_end(context, &record.request, end, reason.as_deref());
+    report_end(context, record.request(), end, reason.as_deref());
     mended
 }
 
@@ -256,7 +264,7 @@ fn keep_whole(
 #[derive(Clone, Copy)]
 pub(crate) struct Chain<'a> {
     done: &'a [ShotId],
-    last: Option<&'a CommitRecord>,
+    last: Option<&'a ShotRecord>,
     story_plan: Option<&'a str>,
     /// What is known of the record of this shot, if it was there before.
     pub(crate) lost: Option<&'a Lost>,
@@ -264,8 +272,9 @@ pub(crate) struct Chain<'a> {
     remaining: usize,
 }
 
-/// How a shot begins.
+/// How a shot begins. One of a method without a way to go on from frames begins as after a cut.
 pub(crate) fn opening(
+    method: Method,
     shot: &ShotScript,
     has_previous: bool,
     has_references: bool,
@@ -274,8 +283,8 @@ pub(crate) fn opening(
     match (has_previous, shot.cut) {
         (false, _) if has_references => Opening::Memory,
         (false, _) => Opening::Text,
-        (true, false) => continuation.opening(),
-        (true, true) => Opening::Memory,
+        (true, false) if method.profile().continues => continuation.opening(),
+        (true, _) => Opening::Memory,
     }
 }
 
@@ -286,17 +295,20 @@ pub(crate) fn plan(
     request: ShotRequest,
 ) -> Result<ShotPlan, RunError> {
     let history = context.bank.history(&request.story, chain.done)?;
-    let visible = context.policy.visible(request.opening, history.len());
-    let window = visible.given(history.len());
+    let policy = context.terms.of(request.method)?.memory.policy();
+    let visible = policy.visible(request.opening, stored(&history));
+    let window = visible.clone().given(history.len());
     let continued = request.opening.given_frames() > 0;
     let continues = chain
         .last
         .filter(|_| continued)
-        .map(|last| last.tail.clone());
-    let previous = chain.last.map(|last| last.digest.clone());
+        .and_then(ShotRecord::tail)
+        .cloned();
+    let previous = chain.last.map(|last| last.digest().clone());
     Ok(ShotPlan {
         request,
         history,
+        visible,
         window,
         continues,
         previous,
@@ -336,7 +348,8 @@ fn begin(
     if !references.is_empty() {
         let made = size.generated();
         let references = in_shape(config, file, &references, made)?;
-        store_references(context, file, &references, made)?;
+        let method = file.method.unwrap_or(config.method);
+        store_references(context, file, method, &references, made)?;
     }
     Ok(size)
 }
@@ -371,63 +384,98 @@ fn has_references(context: &ShotContext, lease: &Lease, story: &StoryId) -> Resu
 fn store_references(
     context: &ShotContext,
     file: &StoryFile,
+    method: Method,
     references: &[RgbImage],
     size: Resolution,
 ) -> Result<(), RunError> {
+    let terms = context.terms.of(method)?;
     let pictures: Vec<&RgbImage> = references.iter().collect();
-    let scores = context.engine.score(&pictures)?;
-    check_scores(&scores, pictures.len())?;
-    let blobs = context.bank.blobs();
-    let mut records = Vec::with_capacity(references.len());
-    for (position, picture) in references.iter().enumerate() {
-        let name = format!("keyframes/00_00_keyframe{position}.png");
-        records.push(KeyframeRecord {
-            position: position as u32,
-            frame: 0,
-            quality: scores.quality[position],
-            picture: context.bank.stage(&file.id, name, &encode_png(picture)?)?,
-            latents: blobs.put(&encode_array(&context.engine.remember(picture, size)?)?)?,
-            embedding: blobs.put(&encode_array(&vector(&scores.embeddings[position])?)?)?,
-        });
-    }
-    let mut record = ReferencesRecord {
-        format: RECORD_FORMAT,
-        engine: context.engine.describe().fingerprint,
-        pictures: records,
-        digest: String::new(),
+    let scores = match terms.memory.policy().wants_scores() {
+        true => Some(context.engine.score(&pictures)?),
+        false => None,
     };
+    if let Some(scores) = &scores {
+        check_scores(scores, pictures.len())?;
+    }
+    let mut items = Vec::with_capacity(references.len());
+    for (number, picture) in references.iter().enumerate() {
+        let kept = (method, size);
+        let mut arrays = remember(context, kept, KeptContent::Picture(picture))?;
+        if let Some(scores) = &scores {
+            let embedding = vector(&scores.embeddings[number])?;
+            arrays.insert(EMBEDDING.to_owned(), embedding);
+        }
+        let admitted = Admitted {
+            number,
+            frame: Some(0),
+            quality: scores.as_ref().map(|scores| scores.quality[number]),
+            picture: Some(picture),
+            arrays,
+        };
+        let name = format!("keyframes/00_00_keyframe{number}.png");
+        items.push(keep(context.bank, &file.id, name, &admitted, None)?);
+    }
+    let engine = terms.engine.fingerprint.clone();
+    let mut record = references_record(method, engine, items)?;
     context.engine.check_weights()?;
     Ok(context.bank.commit_references(&file.id, &mut record)?)
 }
 
-/// Joins the shots and marks the story as done. It is so in `file` when it is so on disk.
+/// The record of reference images in the format of a method.
+fn references_record(
+    method: Method,
+    engine: String,
+    items: Vec<MemoryItem>,
+) -> Result<References, RunError> {
+    let digest = String::new();
+    Ok(match method.profile().record_format {
+        v1::FORMAT => References::V1(v1::ReferencesRecord {
+            format: v1::FORMAT,
+            engine,
+            pictures: keyframes(items)?,
+            digest,
+        }),
+        _ => References::V2(v2::ReferencesRecord {
+            format: v2::FORMAT,
+            engine,
+            items,
+            digest,
+        }),
+    })
+}
+
+/// Joins the shots to a film, if there is to be one, and marks the story as done. It is so in `file` when
+/// it is so on disk. `film` has the shots' videos and their frames per second; a story of pictures has none.
 fn finish(
     context: &ShotContext,
     folder: &RunFolder,
     lease: &Lease,
     file: &mut StoryFile,
-    (clips, fps): (&[ClipFile], u32),
+    film: Option<(&[ClipFile], u32)>,
 ) -> Result<(), RunError> {
-    let story = folder.story(&file.id);
-    let name = WHOLE_VIDEO;
+    let path = folder.story(&file.id).join(WHOLE_VIDEO);
+    let clips = film.map_or(&[][..], |(clips, _)| clips);
     let joined = clips.iter().map(|clip| clip.content.blake3.clone());
     let joined: Vec<String> = joined.collect();
     let is_of_these = file.joined.is_empty() || file.joined == joined;
-    if file.state == StoryState::Done && is_of_these && is_whole(context, &story.join(name), file) {
+    let is_there = film.is_none() || is_whole(context, &path, file);
+    if file.state == StoryState::Done && is_of_these && is_there {
         // A shot of it was missing.
         return tidy(context, file);
     }
     lease.check()?;
-    let begun = Instant::now();
-    let content: BlobRef = context.videos.join_clips(&story.join(name), clips, fps)?;
     let mut done = file.clone();
-    if let Some(work) = &mut done.work {
-        work.end = Some(begun.elapsed().as_secs_f64());
+    if let Some((clips, fps)) = film {
+        let begun = Instant::now();
+        let content: BlobRef = context.videos.join_clips(&path, clips, fps)?;
+        if let Some(work) = &mut done.work {
+            work.end = Some(begun.elapsed().as_secs_f64());
+        }
+        done.video = Some(PictureRecord {
+            file: WHOLE_VIDEO.to_owned(),
+            content,
+        });
     }
-    done.video = Some(PictureRecord {
-        file: name.to_owned(),
-        content,
-    });
     done.joined = joined;
     done.state = StoryState::Done;
     lease.check()?;
@@ -491,18 +539,43 @@ mod tests {
             cut,
         };
         let saved = |continuation| {
-            [true, false, false, true]
-                .map(|cut| 81 - opening(&shot(cut), true, false, continuation).given_frames())
+            [true, false, false, true].map(|cut| {
+                let method = Method::StoryMem;
+                81 - opening(method, &shot(cut), true, false, continuation).given_frames()
+            })
         };
         assert_eq!(saved(Continuation::Mi2v), [81, 80, 80, 81]);
         assert_eq!(saved(Continuation::Mm2v), [81, 76, 76, 81]);
         assert_eq!(saved(Continuation::None), [81, 81, 81, 81]);
         assert_eq!(
-            opening(&shot(true), false, false, Continuation::Mi2v),
+            opening(
+                Method::StoryMem,
+                &shot(true),
+                false,
+                false,
+                Continuation::Mi2v
+            ),
             Opening::Text
         );
         assert_eq!(
-            opening(&shot(true), false, true, Continuation::Mi2v),
+            opening(
+                Method::StoryMem,
+                &shot(true),
+                false,
+                true,
+                Continuation::Mi2v
+            ),
+            Opening::Memory
+        );
+        // A method that does not go on from frames.
+        assert_eq!(
+            opening(
+                Method::OneStory,
+                &shot(false),
+                true,
+                false,
+                Continuation::Mi2v
+            ),
             Opening::Memory
         );
     }

@@ -9,12 +9,10 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use storyloom_memory::arrays::encode_array;
 use storyloom_memory::index::open_index;
-use storyloom_memory::ledger::record::RECORD_FORMAT;
+use storyloom_memory::ledger::record::v1::{self, CommitRecord, KeyframeRecord};
 use storyloom_memory::select::{Selection, SelectionRule, SelectionSettings};
 use storyloom_memory::window::WindowSettings;
-use storyloom_memory::{
-    BlobStore, CommitRecord, Disk, IndexKind, KeyframeRecord, MemoryBank, Sealed, Storage,
-};
+use storyloom_memory::{BlobStore, Disk, IndexKind, MemoryBank, Sealed, ShotRecord, Storage};
 use storyloom_story::{
     Continuation, HostTensor, Line, Method, Opening, Seed, ShotId, ShotRequest, Stage, StoryEntry,
     StoryId, VideoSpec,
@@ -210,6 +208,7 @@ impl Bench {
         record.keyframes[0].embedding = blobs.put(embedding)?;
         let stored = Instant::now();
         lease.check()?;
+        let mut record = ShotRecord::V1(record);
         self.bank.commit(&mut record)?;
         self.bank.install(&story, &record.pictures())?;
         let committed = stored.elapsed();
@@ -272,7 +271,10 @@ impl Bench {
         let mut payload = 0;
         for id in &ids {
             let history = self.bank.history(id, &shots)?;
-            payload += serde_json::to_vec(&history).map_or(0, |bytes| bytes.len());
+            payload += {
+                let items: Vec<_> = history.iter().map(|remembered| &remembered.item).collect();
+                serde_json::to_vec(&items).map_or(0, |bytes| bytes.len())
+            };
         }
         self.bank.flush_index()?;
         let rebuild_seconds = begun.elapsed().as_secs_f64();
@@ -349,7 +351,7 @@ fn record(story: &StoryId, number: usize) -> CommitRecord {
         content: blob.clone(),
     };
     CommitRecord {
-        format: RECORD_FORMAT,
+        format: v1::FORMAT,
         request: ShotRequest {
             seed: Seed::derive(0, story, shot, 0),
             story: story.clone(),

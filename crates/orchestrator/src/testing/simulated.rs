@@ -1,17 +1,25 @@
 //! An engine without networks: it draws test patterns that depend on everything a real shot
 //! depends on. For tests of the orchestrator and for `engine = "simulated"`.
+//!
+//! It pretends every method, each in the shape that it has: StoryMem makes a clip in one pass, OneStory one of
+//! what a network chose of its memory, Narrative Weaver a picture, and MovieDreamer a keyframe and then the
+//! clip that begins with it.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use storyloom_story::{
-    Clip, ErrorClass, HostTensor, LoopState, PassName, Resolution, RgbImage, ShotInputs, Stage,
+    Clip, ErrorClass, HostTensor, LoopState, Media, Method, PassName, Resolution, RgbImage,
+    ShapeMismatch, ShotInputs, ShotRequest, Stage,
 };
 
-use crate::forecast::cost::{CostTable, ReplicaShape, Samplings, ShotWork, StageSeconds};
-use crate::run::engine::{
-    Encoded, EngineDescription, EngineError, Pass, Scores, ShotEngine, StepObserver,
+use crate::engine::{
+    Encoded, EngineDescription, EngineError, Kept, KeptContent, Pass, Scores, ShotEngine,
+    StepObserver,
 };
+use crate::forecast::cost::{CostTable, ReplicaShape, Samplings, ShotWork, StageSeconds};
+use storyloom_memory::arrays::LATENTS;
+use storyloom_memory::policy::moviedreamer::KEYFRAME;
 
 /// Draws test patterns.
 #[derive(Debug, Clone)]
@@ -95,13 +103,52 @@ fn failed(stage: Stage, class: ErrorClass, message: impl Into<String>) -> Engine
 
 const SAMPLE: &str = "sample";
 
-fn noise(inputs: &ShotInputs, conditions: &[u8; 32]) -> Result<HostTensor, EngineError> {
+/// The sampling loop of MovieDreamer that makes the clip.
+const CLIP: PassName = PassName::new("clip");
+
+/// Most items of a memory that the pretended network chooses.
+const CHOSEN: usize = 3;
+
+/// What a pass is made of.
+#[derive(Debug)]
+struct Conditions {
+    pass: PassName,
+    /// Frames that the pass makes.
+    frames: u32,
+    /// Digest of the request and of everything that is seen.
+    digest: [u8; 32],
+}
+
+/// Frames that a pass of a shot makes.
+fn frames_of(request: &ShotRequest, pass: &PassName) -> u32 {
+    match request.method.profile().media {
+        Media::Clip if *pass != KEYFRAME => request.video.frames,
+        Media::Clip | Media::Picture => 1,
+    }
+}
+
+/// What the pretended network of OneStory chooses: by the caption and by what is offered, in its order.
+fn choose(inputs: &ShotInputs) -> Vec<usize> {
+    let score = |frame: &storyloom_story::MemoryFrame| {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(inputs.request.prompt.as_bytes());
+        hasher.update(frame.hash.as_bytes());
+        *hasher.finalize().as_bytes()
+    };
+    let mut places: Vec<usize> = (0..inputs.memory.len()).collect();
+    places.sort_by_key(|&place| score(&inputs.memory[place]));
+    places.truncate(CHOSEN);
+    places.sort_unstable();
+    places
+}
+
+fn noise(inputs: &ShotInputs, conditions: &Conditions) -> Result<HostTensor, EngineError> {
     let video = inputs.request.video;
-    let frames = 1 + (video.frames as usize - 1) / 4;
+    let frames = 1 + (conditions.frames as usize - 1) / 4;
     let [height, width] = [video.height / FACTOR, video.width / FACTOR].map(|v| v as usize);
     let count = CHANNELS * frames * height * width;
     let mut bytes = vec![0; count * 2];
-    blake3::Hasher::new_keyed(conditions)
+    blake3::Hasher::new_keyed(&conditions.digest)
         .finalize_xof()
         .fill(&mut bytes);
     let values = bytes.as_chunks::<2>().0.iter();
@@ -113,30 +160,61 @@ fn noise(inputs: &ShotInputs, conditions: &[u8; 32]) -> Result<HostTensor, Engin
 }
 
 impl ShotEngine for SimulatedEngine {
-    fn describe(&self) -> EngineDescription {
-        EngineDescription {
+    fn describe(&self, method: Method) -> Option<EngineDescription> {
+        let steps = self.steps;
+        Some(EngineDescription {
             engine: "simulated".to_owned(),
-            fingerprint: format!("simulated 2, {} steps", self.steps),
+            fingerprint: match method {
+                // Records of earlier builds name it so.
+                Method::StoryMem => format!("simulated 2, {steps} steps"),
+                method => format!("simulated 2, {steps} steps, {method}"),
+            },
             arithmetic: String::new(),
             models: Vec::new(),
             quality_score: "constant".to_owned(),
+        })
+    }
+
+    fn passes(&self, inputs: &ShotInputs) -> Vec<PassName> {
+        match inputs.request.method {
+            Method::MovieDreamer => vec![KEYFRAME, CLIP],
+            _ => vec![PassName::SHOT],
         }
     }
 
     /// Its conditions are a digest of the request and of every picture it sees.
-    fn encode(&self, inputs: &ShotInputs, _pass: Pass) -> Result<Encoded, EngineError> {
+    fn encode(&self, inputs: &ShotInputs, pass: Pass) -> Result<Encoded, EngineError> {
         let begun = Instant::now();
         let mut hasher = blake3::Hasher::new();
         hasher.update(inputs.request.prompt.as_bytes());
         hasher.update(&inputs.request.seed.0.to_le_bytes());
-        for frame in &inputs.memory {
+        let chosen = (inputs.request.method == Method::OneStory).then(|| choose(inputs));
+        let is_seen = |place: &usize| chosen.as_ref().is_none_or(|chosen| chosen.contains(place));
+        for (_, frame) in (0..)
+            .zip(&inputs.memory)
+            .filter(|(place, _)| is_seen(place))
+        {
             hasher.update(frame.hash.as_bytes());
         }
         for frame in &inputs.previous_tail {
             hasher.update(frame.data());
         }
+        for before in pass.before {
+            hasher.update(before.name.as_str().as_bytes());
+            for frame in before.clip.frames() {
+                hasher.update(frame.data());
+            }
+        }
         self.keep_pace(begun, inputs, |seconds| seconds.encode);
-        Ok(Encoded::new(*hasher.finalize().as_bytes()))
+        let conditions = Conditions {
+            pass: pass.name.clone(),
+            frames: frames_of(&inputs.request, pass.name),
+            digest: *hasher.finalize().as_bytes(),
+        };
+        Ok(match chosen {
+            Some(chosen) => Encoded::of_chosen(chosen, conditions),
+            None => Encoded::new(conditions),
+        })
     }
 
     fn denoise(
@@ -146,8 +224,9 @@ impl ShotEngine for SimulatedEngine {
         resume: Option<LoopState>,
         observer: &mut dyn StepObserver,
     ) -> Result<HostTensor, EngineError> {
+        let conditions: &Conditions = encoded.conditions()?;
         let (first, mut sample) = match resume {
-            None => (0, noise(inputs, encoded.conditions()?)?),
+            None => (0, noise(inputs, conditions)?),
             Some(mut state) => (
                 state.done,
                 state
@@ -169,7 +248,7 @@ impl ShotEngine for SimulatedEngine {
             self.keep_pace(begun, inputs, |seconds| seconds.denoise / steps);
             let state = || {
                 Ok(LoopState {
-                    pass: PassName::SHOT,
+                    pass: conditions.pass.clone(),
                     done: step + 1,
                     total: self.steps,
                     order: 0,
@@ -190,7 +269,7 @@ impl ShotEngine for SimulatedEngine {
     fn decode(
         &self,
         inputs: &ShotInputs,
-        _pass: Pass,
+        pass: Pass,
         latents: &HostTensor,
     ) -> Result<Clip, EngineError> {
         let begun = Instant::now();
@@ -198,7 +277,8 @@ impl ShotEngine for SimulatedEngine {
         let request = &inputs.request;
         let base = latents.data().get(..6).ok_or_else(|| wrong("no latents"))?;
         let colour = |index: usize| (base[index].abs() * 127.0) as u32;
-        let frames = request.opening.given_frames() as u32..request.video.frames;
+        let frames = frames_of(request, pass.name);
+        let frames = request.opening.given_frames() as u32..frames;
         let draw = |frame: u32| {
             let (width, height) = (request.video.width, request.video.height);
             let mut data = Vec::with_capacity(width as usize * height as usize * 3);
@@ -242,13 +322,35 @@ impl ShotEngine for SimulatedEngine {
         })
     }
 
-    fn remember(&self, picture: &RgbImage, size: Resolution) -> Result<HostTensor, EngineError> {
-        let [height, width] = [size.height / FACTOR, size.width / FACTOR].map(|v| v as usize);
-        let value = f32::from(picture.data()[0]) / 255.0;
-        HostTensor::new(
-            vec![CHANNELS, 1, height, width],
-            vec![value; CHANNELS * height * width],
-        )
-        .map_err(|error| failed(Stage::Select, ErrorClass::Shot, error.to_string()))
+    /// A picture is its first value, everywhere; a whole shot is the latents of its last pass, and of
+    /// MovieDreamer the tokens that its keyframe would have.
+    fn remember(&self, kept: &Kept) -> Result<BTreeMap<String, HostTensor>, EngineError> {
+        let wrong = |message: String| failed(Stage::Select, ErrorClass::Shot, message);
+        let (name, array) = match kept.what {
+            KeptContent::Picture(picture) => (LATENTS, picture_latents(picture, kept.size)),
+            KeptContent::Shot(made) => match (kept.method, made) {
+                (_, []) => return Err(wrong("there is no pass to remember".to_owned())),
+                (Method::MovieDreamer, [keyframe, ..]) => (TOKENS, tokens(&keyframe.latents)),
+                (_, [.., shot]) => (LATENTS, Ok(shot.latents.clone())),
+            },
+        };
+        let array = array.map_err(|error| wrong(error.to_string()))?;
+        Ok(BTreeMap::from([(name.to_owned(), array)]))
     }
+}
+
+/// The name of what a language model remembers of a shot.
+const TOKENS: &str = "tokens";
+
+fn picture_latents(picture: &RgbImage, size: Resolution) -> Result<HostTensor, ShapeMismatch> {
+    let [height, width] = [size.height / FACTOR, size.width / FACTOR].map(|v| v as usize);
+    let value = f32::from(picture.data()[0]) / 255.0;
+    let count = CHANNELS * height * width;
+    HostTensor::new(vec![CHANNELS, 1, height, width], vec![value; count])
+}
+
+/// Two tokens of four values each.
+fn tokens(latents: &HostTensor) -> Result<HostTensor, ShapeMismatch> {
+    let values = latents.data().iter().copied().chain(std::iter::repeat(0.0));
+    HostTensor::new(vec![2, 4], values.take(8).collect())
 }

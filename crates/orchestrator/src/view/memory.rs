@@ -14,21 +14,23 @@ pub struct ShotMemory {
     pub shot: ShotId,
     /// How it begins.
     pub opening: Opening,
-    /// Pictures it saw, oldest first, as files of the story's folder.
+    /// What it saw, oldest first: files of the story's folder, or names of what has no picture.
     pub saw: Vec<String>,
-    /// Pictures it added.
-    pub added: Vec<AddedPicture>,
+    /// What it added.
+    pub added: Vec<AddedItem>,
 }
 
-/// A picture that entered the bank.
+/// Something that entered the memory.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct AddedPicture {
-    /// File in the story's folder.
+pub struct AddedItem {
+    /// File in the story's folder, or its name if it has no picture.
     pub file: String,
-    /// Index of the frame in the shot.
-    pub frame: u32,
-    /// Its quality score.
-    pub quality: f32,
+    /// Index of the frame in the shot; nothing of what stands for the whole shot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frame: Option<u32>,
+    /// Its quality score, if its method asks for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quality: Option<f32>,
 }
 
 /// The memory of a story.
@@ -60,26 +62,22 @@ pub fn story_memory(
         };
         shots.push(ShotMemory {
             shot: id,
-            opening: record.request.opening,
-            saw: record
-                .memory_seen
-                .into_iter()
-                .map(|seen| seen.file)
-                .collect(),
+            opening: record.request().opening,
+            saw: record.seen().iter().map(|seen| seen.file.clone()).collect(),
             added: record
-                .keyframes
+                .kept()
                 .into_iter()
-                .map(|keyframe| AddedPicture {
-                    file: keyframe.picture.file,
-                    frame: keyframe.frame,
-                    quality: keyframe.quality,
+                .map(|item| AddedItem {
+                    file: item.seen(Some(id)).file,
+                    frame: item.frame,
+                    quality: item.quality,
                 })
                 .collect(),
         });
     }
     let references = references
         .into_iter()
-        .map(|picture| picture.picture.file)
+        .map(|item| item.seen(None).file)
         .collect();
     Ok(StoryMemory {
         story: story.clone(),

@@ -8,11 +8,13 @@ use rayon::prelude::*;
 use serde::Serialize;
 use storyloom_memory::arrays::decode_array;
 use storyloom_memory::blobs;
+use storyloom_memory::ledger::record::v2::MethodRecord;
+use storyloom_memory::pictures::decode_picture;
 use storyloom_memory::{
-    BlobRef, BlobStore, CommitRecord, KeyframeRecord, MemoryPolicy, PictureRecord,
-    ReferencesRecord, Sealed, SeenRecord, Storage, StoryMemPolicy,
+    BlobRef, BlobStore, MemoryItem, PictureRecord, References, SeenRecord, ShotRecord, Storage,
+    Stored,
 };
-use storyloom_story::{Resolution, Seed, ShotId, ShotScript, StoryId};
+use storyloom_story::{Media, Resolution, Seed, ShotId, ShotScript, StoryId};
 
 use crate::config::Videos;
 use crate::error::RunError;
@@ -25,6 +27,7 @@ use crate::folder::records::read_record;
 use crate::folder::run_folder::{IN_DOUBT, RunFile, RunFolder, StoryFile, StoryState};
 use crate::folder::seal::NO_SEAL;
 use crate::folder::set_aside::marks;
+use crate::folder::terms::MethodTerms;
 use crate::run::planning::planners_of;
 use crate::run::story::opening;
 
@@ -214,9 +217,8 @@ fn check_story(terms: &Terms, story: &StoryId) -> StoryFound {
 struct Terms<'a> {
     folder: &'a RunFolder,
     blobs: BlobStore,
+    run: &'a RunFile,
     identity: &'a RunIdentity,
-    policy: StoryMemPolicy,
-    engine: &'a str,
     videos: VideosProven,
     /// Whether each `story.json` was written with a seal.
     is_sealed: bool,
@@ -234,9 +236,8 @@ impl<'a> Terms<'a> {
         Self {
             folder,
             blobs: BlobStore::new(folder.blobs(), folder.storage().clone()),
+            run,
             identity: &run.identity,
-            policy: run.identity.policy(),
-            engine: &run.engine.fingerprint,
             videos: match (run.identity.videos, depth) {
                 (Videos::Placeholders, _) => VideosProven::Placeholders,
                 (Videos::Encoded, Depth::Content) => VideosProven::Content,
@@ -266,7 +267,7 @@ struct Check<'a> {
 /// The video of a shot that was decoded, and the digest of its frames.
 struct DecodedShot {
     path: PathBuf,
-    record: CommitRecord,
+    record: ShotRecord,
     frames: Option<blake3::Hash>,
 }
 
@@ -274,6 +275,8 @@ struct DecodedShot {
 #[derive(Default)]
 struct Lineage {
     bank: Vec<SeenRecord>,
+    /// Reference images, the first of the bank.
+    references: usize,
     previous: Option<String>,
     tail: Option<BlobRef>,
 }
@@ -316,10 +319,10 @@ impl Check<'_> {
                 Err(error) => self.problem(&file.id, Some(shot), error.to_string()),
                 Ok(None) => self.problem(&file.id, Some(shot), "the shot was not made"),
                 Ok(Some(record)) => {
-                    if record.request.prompt != script.prompt {
+                    if record.request().prompt != script.prompt {
                         self.problem(&file.id, Some(shot), "it was made from another prompt");
                     }
-                    if record.plan != plan {
+                    if *record.plan() != plan {
                         self.problem(&file.id, Some(shot), "it does not follow the story's plan");
                     }
                     self.recipe(file, shot, script, &record, lineage.previous.is_some());
@@ -327,7 +330,7 @@ impl Check<'_> {
                     self.extend(&mut lineage, &record);
                     self.digest(&record);
                     made.push(DecodedShot {
-                        path: self.terms.folder.story(&file.id).join(&record.video.file),
+                        path: self.terms.folder.story(&file.id).join(&record.file().file),
                         record,
                         frames,
                     });
@@ -388,11 +391,17 @@ impl Check<'_> {
             .folder
             .story(&file.id)
             .join("commits/references.json");
-        let record = ReferencesRecord::open(&path, &self.terms.folder.storage().read(&path)?)?;
-        for picture in &record.pictures {
-            self.keyframe(file, None, picture);
-            lineage.bank.push(seen(picture));
+        let record = References::open(&path, &self.terms.folder.storage().read(&path)?)?;
+        let terms = self.terms.run.terms(self.terms.folder.method_of(file));
+        if terms.is_some_and(|terms| terms.record_format != record.format()) {
+            let message = "its reference images have a record of another format than its method";
+            self.problem(&file.id, None, message);
         }
+        for item in &record.kept() {
+            self.item(file, None, item);
+            lineage.bank.push(item.seen(None));
+        }
+        lineage.references = lineage.bank.len();
         Ok(())
     }
 
@@ -428,17 +437,18 @@ impl Check<'_> {
         file: &StoryFile,
         shot: ShotId,
         script: &ShotScript,
-        record: &CommitRecord,
+        record: &ShotRecord,
         has_previous: bool,
     ) {
-        let request = &record.request;
+        let request = record.request();
         let references = !file.reference_images.is_empty();
         let mut wrong = Vec::new();
-        if request.method != file.method.unwrap_or(self.terms.identity.method()) {
+        let method = self.terms.folder.method_of(file);
+        if request.method != method {
             wrong.push("it was made by another method than its story's");
         }
         let continuation = self.terms.identity.continuation;
-        if request.opening != opening(script, has_previous, references, continuation) {
+        if request.opening != opening(method, script, has_previous, references, continuation) {
             wrong.push("it does not begin as the script asks");
         }
         let run_seed = file.seed.unwrap_or(self.terms.identity.seed);
@@ -448,9 +458,11 @@ impl Check<'_> {
         if Some(request.video.resolution()) != file.size.map(Resolution::generated) {
             wrong.push("it has another size than its story");
         }
-        if record.frame_count != request.saved_frames()
-            || request.video.frames != self.terms.identity.video.frames
-        {
+        let frames = method
+            .profile()
+            .media
+            .frames(self.terms.identity.video.frames);
+        if record.frame_count() != request.saved_frames() || request.video.frames != frames {
             wrong.push("it has another number of frames than was asked for");
         }
         for message in wrong {
@@ -463,32 +475,23 @@ impl Check<'_> {
         &mut self,
         file: &StoryFile,
         shot: ShotId,
-        record: &CommitRecord,
+        record: &ShotRecord,
         lineage: &Lineage,
     ) -> Option<blake3::Hash> {
         let mut wrong = Vec::new();
-        if record.request.story != file.id || record.request.shot != shot {
-            let other = format!("{} {}", record.request.story, record.request.shot);
+        let request = record.request();
+        if request.story != file.id || request.shot != shot {
+            let other = format!("{} {}", request.story, request.shot);
             wrong.push(format!("it is the record of {other}"));
         }
-        if record.engine != self.terms.engine {
-            wrong.push("it was made by another engine than the run's".to_owned());
-        }
-        if record.previous != lineage.previous {
+        wrong.extend(self.of_method(record, lineage));
+        if *record.previous() != lineage.previous {
             wrong.push("it was not made after the shot before it".to_owned());
         }
-        let continued = record.request.opening.given_frames() > 0;
-        let tail = lineage.tail.clone().filter(|_| continued);
-        if record.continues != tail {
+        let continued = request.opening.given_frames() > 0;
+        let tail = lineage.tail.as_ref().filter(|_| continued);
+        if record.continues() != tail {
             wrong.push("it does not continue the shot before it".to_owned());
-        }
-        let bank = &lineage.bank;
-        let visible = self
-            .terms
-            .policy
-            .visible(record.request.opening, bank.len());
-        if !visible.allows(&record.memory_seen, bank) {
-            wrong.push("the memory it claims is not what the bank held".to_owned());
         }
         for message in wrong {
             self.problem(&file.id, Some(shot), message);
@@ -496,39 +499,115 @@ impl Check<'_> {
         self.contents(file, shot, record)
     }
 
+    /// What speaks against a shot by what its method is in this run: its engine, what it saw, and what only
+    /// this method says.
+    fn of_method(&self, record: &ShotRecord, lineage: &Lineage) -> Vec<String> {
+        let method = record.request().method;
+        let Some(MethodTerms {
+            engine,
+            memory,
+            record_format,
+        }) = self.terms.run.terms(method)
+        else {
+            return vec![format!("the run does not say what its method {method} is")];
+        };
+        let mut wrong = Vec::new();
+        if *record.engine() != engine.fingerprint {
+            wrong.push("it was made by another engine than the run's".to_owned());
+        }
+        if record.format() != record_format {
+            wrong.push(format!(
+                "its record has format {}, and those of {method} have format {record_format}",
+                record.format()
+            ));
+        }
+        let bank = &lineage.bank;
+        let stored = Stored {
+            items: bank.len(),
+            references: lineage.references,
+        };
+        let visible = memory.policy().visible(record.request().opening, stored);
+        if !visible.allows(record.seen(), bank) {
+            wrong.push("the memory it claims is not what the bank held".to_owned());
+        }
+        if let ShotRecord::V2(record) = record
+            && MethodRecord::new(method, bank.len() as u32).as_ref() != Some(&record.method)
+        {
+            wrong.push(format!(
+                "what it says of {method} is not what the bank held"
+            ));
+        }
+        wrong
+    }
+
     /// Every file and blob of a shot, by content; the digest of its decoded frames.
     fn contents(
         &mut self,
         file: &StoryFile,
         shot: ShotId,
-        record: &CommitRecord,
+        record: &ShotRecord,
     ) -> Option<blake3::Hash> {
-        for (what, blob) in [("latents", &record.latents), ("last frames", &record.tail)] {
+        let latents = record
+            .passes()
+            .into_iter()
+            .map(|pass| ("latents", pass.latents));
+        let tail = record.tail().map(|tail| ("last frames", tail));
+        for (what, blob) in latents.chain(tail) {
             if let Err(error) = self.terms.blobs.get(blob) {
                 self.problem(&file.id, Some(shot), format!("{what}: {error}"));
             }
         }
-        for keyframe in &record.keyframes {
-            self.keyframe(file, Some(shot), keyframe);
+        for item in &record.kept() {
+            self.item(file, Some(shot), item);
         }
-        let path = self.file(file, Some(shot), &record.video)?;
-        let frames = [u64::from(record.frame_count)];
+        let path = self.file(file, Some(shot), record.file())?;
+        if record.request().method.profile().media == Media::Picture {
+            self.picture(file, shot, &path, record);
+            return None;
+        }
+        let frames = [u64::from(record.frame_count())];
         let decoded = self.decodes(file, Some(shot), &path, file.film(record), &frames);
         decoded.first().copied()
     }
 
-    fn keyframe(&mut self, file: &StoryFile, shot: Option<ShotId>, keyframe: &KeyframeRecord) {
-        self.file(file, shot, &keyframe.picture);
-        for blob in [&keyframe.latents, &keyframe.embedding] {
+    /// Whether the picture of a shot decodes, in the film's size, and shows what its record says.
+    fn picture(&mut self, file: &StoryFile, shot: ShotId, path: &Path, record: &ShotRecord) {
+        let bytes = self.terms.folder.storage().read(path);
+        let wrong = match bytes.and_then(|bytes| decode_picture(path, &bytes)) {
+            Err(error) => Some(error.to_string()),
+            Ok(picture) => {
+                let (width, height) = (picture.width(), picture.height());
+                let size = file.film(record);
+                let shown = blake3::hash(picture.data()).to_hex();
+                let is_whole = (width, height) == record.frame_size();
+                match (width, height) == (size.width, size.height) {
+                    false => Some(format!("is a picture of {width}x{height}, not {size}")),
+                    // A film that is smaller than its frames shows the middle of them.
+                    true if is_whole && shown.as_str() != record.frames_blake3() => {
+                        Some("shows another picture than was decoded".to_owned())
+                    }
+                    true => None,
+                }
+                .map(|wrong| format!("{} {wrong}", path.display()))
+            }
+        };
+        if let Some(wrong) = wrong {
+            self.problem(&file.id, Some(shot), wrong);
+        }
+    }
+
+    /// The picture and the arrays of something that was kept.
+    fn item(&mut self, file: &StoryFile, shot: Option<ShotId>, item: &MemoryItem) {
+        if let Some(picture) = &item.picture {
+            self.file(file, shot, picture);
+        }
+        for blob in item.arrays.values() {
             let content = self.terms.blobs.get(blob);
             let path = PathBuf::from(&blob.blake3);
             let array = content.and_then(|bytes| decode_array(&path, &bytes));
             if let Err(error) = array {
-                self.problem(
-                    &file.id,
-                    shot,
-                    format!("{}: {error}", keyframe.picture.file),
-                );
+                let message = format!("{}: {error}", item.seen(shot).file);
+                self.problem(&file.id, shot, message);
             }
         }
     }
@@ -591,18 +670,24 @@ impl Check<'_> {
         }
     }
 
-    fn extend(&self, lineage: &mut Lineage, record: &CommitRecord) {
-        lineage.bank.extend(record.keyframes.iter().map(seen));
-        lineage.previous = Some(record.digest.clone());
-        lineage.tail = Some(record.tail.clone());
+    fn extend(&self, lineage: &mut Lineage, record: &ShotRecord) {
+        let shot = record.request().shot;
+        let kept = record.kept();
+        lineage
+            .bank
+            .extend(kept.iter().map(|item| item.seen(Some(shot))));
+        lineage.previous = Some(record.digest().clone());
+        lineage.tail = record.tail().cloned();
     }
 
     /// Latents and frames, named by story and shot.
-    fn digest(&mut self, record: &CommitRecord) {
-        let name = format!("{}/{}\0", record.request.story, record.request.shot);
-        let parts = [&name, &record.latents.blake3, &record.frames_blake3];
-        for part in parts {
-            self.found.content.extend_from_slice(part.as_bytes());
+    fn digest(&mut self, record: &ShotRecord) {
+        let request = record.request();
+        let content = &mut self.found.content;
+        content.extend_from_slice(format!("{}/{}\0", request.story, request.shot).as_bytes());
+        for pass in record.passes() {
+            content.extend_from_slice(pass.latents.blake3.as_bytes());
+            content.extend_from_slice(pass.frames_blake3.as_bytes());
         }
     }
 
@@ -616,6 +701,8 @@ impl Check<'_> {
             (StoryState::Failed { reason, .. } | StoryState::Quarantined { reason, .. }, _) => {
                 self.problem(&file.id, None, format!("the story was given up: {reason}"));
             }
+            (StoryState::Done, None)
+                if self.terms.folder.method_of(file).profile().media == Media::Picture => {}
             _ => self.problem(&file.id, None, "the story is not finished"),
         }
     }
@@ -623,7 +710,7 @@ impl Check<'_> {
     /// Whether a film is its shots: joined from these files, and with their frames.
     fn film(&mut self, file: &StoryFile, film: &Path, made: &[DecodedShot]) {
         let Some(first) = made.first() else { return };
-        let clips = made.iter().map(|shot| &shot.record.video.content.blake3);
+        let clips = made.iter().map(|shot| &shot.record.file().content.blake3);
         if !file.joined.is_empty() && !file.joined.iter().eq(clips) {
             let message = format!(
                 "{} was joined from other videos of its shots",
@@ -631,22 +718,15 @@ impl Check<'_> {
             );
             self.problem(&file.id, None, message);
         }
-        let counts = made.iter().map(|shot| u64::from(shot.record.frame_count));
+        let counts = made.iter().map(|shot| u64::from(shot.record.frame_count()));
         let counts: Vec<u64> = counts.collect();
         let parts = self.decodes(file, None, film, file.film(&first.record), &counts);
         for (shot, part) in made.iter().zip(parts) {
             let differs = shot.frames.is_some_and(|own| own != part);
             if differs && is_joined_as_it_is(self.storage(), film, &shot.path) {
                 let message = format!("{} shows other pictures there", film.display());
-                self.problem(&file.id, Some(shot.record.request.shot), message);
+                self.problem(&file.id, Some(shot.record.request().shot), message);
             }
         }
-    }
-}
-
-fn seen(keyframe: &KeyframeRecord) -> SeenRecord {
-    SeenRecord {
-        file: keyframe.picture.file.clone(),
-        blake3: keyframe.picture.content.blake3.clone(),
     }
 }

@@ -13,8 +13,8 @@ use storyloom_orchestrator::admission::Asked;
 use storyloom_orchestrator::set_aside::marks;
 use storyloom_orchestrator::simulated::SimulatedEngine;
 use storyloom_orchestrator::status::Counts;
-use storyloom_orchestrator::{ShotEngine, StoryState};
-use storyloom_story::{Brief, Line};
+use storyloom_orchestrator::{MethodTerms, RunTerms, ShotEngine, StoryState};
+use storyloom_story::{Brief, Line, Method};
 
 use crate::studio::{Studio, brief, id, pictured, story};
 
@@ -295,20 +295,22 @@ fn what_was_noted_of_a_picture_counts_from_the_first_work_on() {
 #[test]
 fn another_adapter_under_the_same_name_is_named() {
     let studio = Studio::new();
-    let engine = |digest: &str| {
-        let mut engine = SimulatedEngine::default().describe();
+    let method = Method::StoryMem;
+    let terms = |digest: &str| -> RunTerms {
+        let mut engine = SimulatedEngine::default().describe(method).unwrap();
         engine.fingerprint = digest.to_owned();
         engine.models = vec![
             ("clip".to_owned(), "1".to_owned()),
             ("lora/high".to_owned(), digest.to_owned()),
         ];
-        engine
+        let terms = MethodTerms::new(method, engine, studio.config.policy());
+        [(method, terms)].into_iter().collect()
     };
     let lines = [story("ad", &["one"])];
     let begin = |digest| {
         studio
             .folder()
-            .begin(&studio.config, &engine(digest), &lines)
+            .begin(&studio.config, &terms(digest), &lines)
     };
     begin("a").unwrap();
     begin("a").unwrap();

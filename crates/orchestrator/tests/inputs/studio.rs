@@ -13,7 +13,7 @@ use storyloom_orchestrator::status::{Status, status};
 use storyloom_orchestrator::testing::planner::SimulatedPlanner;
 use storyloom_orchestrator::verify::{Depth, Verdict, verify};
 use storyloom_orchestrator::{
-    Engines, RunConfig, RunFolder, RunOutcome, ShotEngine, StopFlag, StoryPlanner,
+    Engines, RunConfig, RunFolder, RunOutcome, RunTerms, StopFlag, StoryPlanner,
 };
 use storyloom_story::{Brief, Line, RgbImage, Scene, ShotScript, StoryEntry, StoryId, StoryScript};
 use storyloom_telemetry::Silent;
@@ -59,8 +59,8 @@ impl Studio {
     }
 
     pub fn begin(&self, lines: &[Line]) -> Vec<Asked> {
-        let engine = SimulatedEngine::default().describe();
-        self.folder().begin(&self.config, &engine, lines).unwrap()
+        let terms = RunTerms::new(&self.config, lines, &SimulatedEngine::default()).unwrap();
+        self.folder().begin(&self.config, &terms, lines).unwrap()
     }
 
     pub fn status(&self) -> Status {

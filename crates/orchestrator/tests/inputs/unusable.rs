@@ -8,7 +8,7 @@ use storyloom_orchestrator::report::write_report;
 use storyloom_orchestrator::set_aside::marks;
 use storyloom_orchestrator::simulated::SimulatedEngine;
 use storyloom_orchestrator::status::Looks;
-use storyloom_orchestrator::{FilmShape, PictureSettings, ShotEngine, StoryState};
+use storyloom_orchestrator::{FilmShape, PictureSettings, RunTerms, StoryState};
 use storyloom_story::{Fit, Ground, LeftOut, Line};
 
 use crate::studio::{Studio, brief, id, pictured, story};
@@ -111,9 +111,9 @@ fn how_pictures_are_put_into_films_belongs_to_the_run() {
         }),
     ];
     let lines = [story("ad", &["one"])];
-    let engine = SimulatedEngine::default().describe();
     let begin = |studio: &Studio| {
-        let begun = studio.folder().begin(&studio.config, &engine, &lines);
+        let terms = RunTerms::new(&studio.config, &lines, &SimulatedEngine::default()).unwrap();
+        let begun = studio.folder().begin(&studio.config, &terms, &lines);
         begun.map(drop).map_err(|error| error.to_string())
     };
     for (key, change) in changes {

@@ -42,9 +42,9 @@ pub trait InputFiles {
     }
 
     /// Whether the models of a method are loaded, or why not. Where nobody says otherwise, those are that
-    /// this version [can run](Method::ALL).
+    /// this version [can run](Method::WITH_NETWORKS).
     fn method(&self, method: Method) -> Result<(), String> {
-        match Method::ALL.contains(&method) {
+        match Method::WITH_NETWORKS.contains(&method) {
             true => Ok(()),
             false => Err("this version has no models for it".to_owned()),
         }

@@ -10,7 +10,7 @@ use storyloom_nn::checkpoint::Target;
 use storyloom_nn::error::{ModelError, Result};
 use storyloom_nn::image::pixels;
 use storyloom_nn::tensor_file::from_host;
-use storyloom_story::{Opening, Resolution, RgbImage, ShotInputs};
+use storyloom_story::{MemoryFrame, Opening, Resolution, RgbImage, ShotInputs};
 use tch::{Kind, Tensor};
 
 use super::paths::no_image_to_video;
@@ -129,10 +129,16 @@ impl Encoder {
         inputs
             .memory
             .iter()
-            .map(|frame| match &frame.latents {
-                Some(latents) => from_host(latents, self.target.device),
-                None => encode_picture(&self.vae, &frame.image, size),
-            })
+            .map(
+                |frame| match (frame.arrays.get(MemoryFrame::LATENTS), &frame.image) {
+                    (Some(latents), _) => from_host(latents, self.target.device),
+                    (None, Some(image)) => encode_picture(&self.vae, image, size),
+                    (None, None) => Err(ModelError::input(
+                        format!("the item {} of the memory", frame.hash),
+                        "has neither a picture nor latents",
+                    )),
+                },
+            )
             .collect()
     }
 

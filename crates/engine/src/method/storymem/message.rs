@@ -82,8 +82,10 @@ impl StageRequest<Encoder> for EncodeRequest<'_> {
         let inputs = self.0;
         let mut tensors = Tensors::new();
         for (place, frame) in inputs.memory.iter().enumerate() {
-            tensors.insert(format!("memory.{place}"), picture_tensor(&frame.image)?);
-            if let Some(latents) = &frame.latents {
+            if let Some(image) = &frame.image {
+                tensors.insert(format!("memory.{place}"), picture_tensor(image)?);
+            }
+            if let Some(latents) = frame.arrays.get(MemoryFrame::LATENTS) {
                 tensors.insert(format!("latents.{place}"), array_tensor(latents)?);
             }
         }
@@ -132,11 +134,14 @@ pub(super) fn encode(
     };
     let mut frames = Vec::with_capacity(memory.len());
     for (place, hash) in memory.into_iter().enumerate() {
+        let image = tensors.remove(&format!("memory.{place}"));
         let latents = tensors.remove(&format!("latents.{place}"));
+        let latents = latents.as_ref().map(tensor_array).transpose()?;
+        let latents = latents.map(|latents| (MemoryFrame::LATENTS.to_owned(), latents));
         frames.push(MemoryFrame {
             hash,
-            image: tensor_picture(&take(&mut tensors, &format!("memory.{place}"))?)?,
-            latents: latents.as_ref().map(tensor_array).transpose()?,
+            image: image.as_ref().map(tensor_picture).transpose()?,
+            arrays: latents.into_iter().collect(),
         });
     }
     let tail =

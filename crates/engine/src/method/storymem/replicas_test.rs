@@ -99,12 +99,14 @@ fn make(engine: &StoryMemEngine) -> Vec<Made> {
     };
     let memory = |phase, latents: bool| MemoryFrame {
         hash: format!("{phase}"),
-        image: picture(phase),
-        latents: latents.then(|| {
-            engine
-                .remember(&picture(phase), VIDEO.resolution())
-                .unwrap()
-        }),
+        image: Some(picture(phase)),
+        arrays: latents
+            .then(|| {
+                let seen = engine.remember(&picture(phase), VIDEO.resolution());
+                (MemoryFrame::LATENTS.to_owned(), seen.unwrap())
+            })
+            .into_iter()
+            .collect(),
     };
     let continued = ShotInputs {
         request: request(Opening::LastFrame),

@@ -1,95 +1,23 @@
 //! The record that makes a shot exist.
+//!
+//! Each kind of file has a format of its own. Of commit records and of those of reference images there are
+//! two: [`v1`], which StoryMem writes, and [`v2`] for methods that do not fit it. A story has records of one
+//! format only. [`ShotRecord`] and [`References`] show both alike.
+
+mod either;
+pub mod v1;
+pub mod v2;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use storyloom_story::{ShotRequest, Stage};
+use storyloom_story::ShotId;
 
 use crate::error::{MemoryError, Result};
 use crate::ledger::blobs::BlobRef;
-use crate::policy::storymem::select::Selection;
 
-/// The version of the record's form that this program writes and reads.
-pub const RECORD_FORMAT: u32 = 1;
-
-/// Everything about one finished shot: what was asked, what it saw, what it made.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CommitRecord {
-    /// [`RECORD_FORMAT`].
-    pub format: u32,
-    /// What was asked for; with the engine's fingerprint the recipe of the shot.
-    pub request: ShotRequest,
-    /// Fingerprint of the engine: weights, sampler, precision.
-    pub engine: String,
-    /// What else decides the last bits of the numbers: device, threads, how sums are divided among
-    /// ranks. Shots of one run may differ in it.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub arithmetic: String,
-    /// The memory the shot saw, oldest first.
-    pub memory_seen: Vec<SeenRecord>,
-    /// The frames of the shot before that this one continues.
-    pub continues: Option<BlobRef>,
-    /// Normalised latents `[channels, frames, height, width]`.
-    pub latents: BlobRef,
-    /// Number of saved frames.
-    pub frame_count: u32,
-    /// Width and height in pixels.
-    pub frame_size: (u32, u32),
-    /// blake3 over the RGB bytes of all saved frames in order.
-    pub frames_blake3: String,
-    /// The last frames, lossless, for a shot that continues this one.
-    pub tail: BlobRef,
-    /// The video file, relative to the story's folder.
-    pub video: PictureRecord,
-    /// How keyframes were chosen.
-    pub selection: Selection,
-    /// Keyframes that entered the bank.
-    pub keyframes: Vec<KeyframeRecord>,
-    /// Seconds spent in each stage.
-    pub seconds: BTreeMap<Stage, f64>,
-    /// Digest of the record of the shot before; `None` for the first.
-    pub previous: Option<String>,
-    /// Digest of the plan that the story follows; `None` where somebody wrote its script.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub plan: Option<String>,
-    /// blake3 of this record with this field empty.
-    pub digest: String,
-}
-
-impl CommitRecord {
-    /// The files of the story that the record names.
-    pub fn pictures(&self) -> Vec<&PictureRecord> {
-        let keyframes = self.keyframes.iter().map(|keyframe| &keyframe.picture);
-        std::iter::once(&self.video).chain(keyframes).collect()
-    }
-
-    /// Digests of the blobs that the record names.
-    pub fn blobs(&self) -> Vec<String> {
-        let own = [
-            Some(&self.latents),
-            Some(&self.tail),
-            self.continues.as_ref(),
-        ];
-        let own = own.into_iter().flatten().map(|blob| blob.blake3.clone());
-        own.chain(keyframe_blobs(&self.keyframes)).collect()
-    }
-}
-
-impl ReferencesRecord {
-    /// Digests of the blobs that the record names.
-    pub fn blobs(&self) -> Vec<String> {
-        keyframe_blobs(&self.pictures).collect()
-    }
-}
-
-fn keyframe_blobs(keyframes: &[KeyframeRecord]) -> impl Iterator<Item = String> {
-    let blobs = keyframes
-        .iter()
-        .flat_map(|keyframe| [&keyframe.latents, &keyframe.embedding]);
-    blobs.map(|blob| blob.blake3.clone())
-}
+pub use either::{PassView, References, ShotRecord};
 
 /// A file of a story and what is in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,52 +30,76 @@ pub struct PictureRecord {
     pub content: BlobRef,
 }
 
-/// One picture in the memory of a shot.
+/// One item in the memory of a shot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SeenRecord {
-    /// The picture's file, relative to the story's folder.
+    /// The file of its picture, relative to the story's folder; of an item without one, its
+    /// [name](MemoryItem::name).
     pub file: String,
-    /// blake3 of the picture file.
+    /// blake3 of the picture file; of an item without one, over the names and contents of its arrays.
     pub blake3: String,
 }
 
-/// A picture that entered the bank.
+/// What a story remembers of one shot or reference image: a picture, arrays, or both.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct KeyframeRecord {
-    /// Its number among the selected keyframes of the shot, from 0; gaps are frames that were
-    /// too similar to the bank.
-    pub position: u32,
-    /// Index of the frame in the shot; 0 for reference images.
-    pub frame: u32,
-    /// Its quality score.
-    pub quality: f32,
-    /// The PNG file.
-    pub picture: PictureRecord,
-    /// The picture as one normalised latent frame at the story's size.
-    pub latents: BlobRef,
-    /// Its embedding, unit length.
-    pub embedding: BlobRef,
+pub struct MemoryItem {
+    /// Its number among what was chosen of its shot, from 0; gaps are frames that were too similar to what
+    /// was there.
+    pub number: u32,
+    /// The frame of the shot that it shows; `None` where it stands for the whole shot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frame: Option<u32>,
+    /// Its quality score, where the method asks for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quality: Option<f32>,
+    /// Its PNG file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub picture: Option<PictureRecord>,
+    /// What networks see of it, by name.
+    pub arrays: BTreeMap<String, BlobRef>,
 }
 
-/// The user's pictures that stand in the bank before the first shot.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ReferencesRecord {
-    /// [`RECORD_FORMAT`].
-    pub format: u32,
-    /// Fingerprint of the engine.
-    pub engine: String,
-    /// The pictures in the order of the manifest.
-    pub pictures: Vec<KeyframeRecord>,
-    /// blake3 of this record with this field empty.
-    pub digest: String,
+impl MemoryItem {
+    /// What an item without a picture is called; `shot` is where it came from, `None` for a reference image.
+    pub fn name(&self, shot: Option<ShotId>) -> String {
+        match shot {
+            Some(shot) => format!("{shot}#{}", self.number),
+            None => format!("references#{}", self.number),
+        }
+    }
+
+    /// How a shot that sees it records it.
+    pub fn seen(&self, shot: Option<ShotId>) -> SeenRecord {
+        match &self.picture {
+            Some(picture) => SeenRecord {
+                file: picture.file.clone(),
+                blake3: picture.content.blake3.clone(),
+            },
+            None => SeenRecord {
+                file: self.name(shot),
+                blake3: self.arrays_digest(),
+            },
+        }
+    }
+
+    fn arrays_digest(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        for (name, blob) in &self.arrays {
+            hasher.update(name.as_bytes()).update(b"\0");
+            hasher.update(blob.blake3.as_bytes()).update(b"\0");
+        }
+        hasher.finalize().to_hex().to_string()
+    }
 }
 
 /// A record that carries its own digest.
 pub trait Sealed: Serialize + for<'de> Deserialize<'de> + Clone {
-    /// The version of the record's form.
+    /// The format of this kind of record.
+    const FORMAT: u32;
+
+    /// The format that the record says it has.
     fn format(&self) -> u32;
     /// The field that holds the digest.
     fn digest_mut(&mut self) -> &mut String;
@@ -162,13 +114,13 @@ pub trait Sealed: Serialize + for<'de> Deserialize<'de> + Clone {
     /// Reads a record and checks format and digest; `path` is for messages.
     fn open(path: &Path, bytes: &[u8]) -> Result<Self> {
         let mut record: Self = serde_json::from_slice(bytes).map_err(|error| {
-            newer(path, bytes, RECORD_FORMAT)
+            newer(path, bytes, Self::FORMAT)
                 .unwrap_or_else(|| MemoryError::damaged(path, format!("not a record: {error}")))
         })?;
-        if record.format() != RECORD_FORMAT {
+        if record.format() != Self::FORMAT {
             let reason = format!("format {} was never written", record.format());
             let damaged = || MemoryError::damaged(path, reason);
-            return Err(newer(path, bytes, RECORD_FORMAT).unwrap_or_else(damaged));
+            return Err(newer(path, bytes, Self::FORMAT).unwrap_or_else(damaged));
         }
         if !is_as_written(bytes, record.digest_mut()) {
             return Err(MemoryError::damaged(
@@ -190,26 +142,6 @@ pub fn newer(path: &Path, bytes: &[u8], known: u32) -> Option<MemoryError> {
         found,
         known,
     })
-}
-
-impl Sealed for CommitRecord {
-    fn format(&self) -> u32 {
-        self.format
-    }
-
-    fn digest_mut(&mut self) -> &mut String {
-        &mut self.digest
-    }
-}
-
-impl Sealed for ReferencesRecord {
-    fn format(&self) -> u32 {
-        self.format
-    }
-
-    fn digest_mut(&mut self) -> &mut String {
-        &mut self.digest
-    }
 }
 
 /// Whether the text of a record has the digest that it ends with. The bytes are looked at and not what they
@@ -239,14 +171,19 @@ fn to_json(record: &impl Serialize) -> Result<Vec<u8>> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use super::v1::{CommitRecord, KeyframeRecord, ReferencesRecord};
     use super::*;
     use crate::ledger::saved_step::{Basis, StepCheckpoint};
-    use storyloom_story::{LoopState, Method, Opening, PassName, Seed, ShotId, StoryId, VideoSpec};
+    use crate::policy::storymem::select::Selection;
+    use proptest::prelude::*;
+    use storyloom_story::{
+        LoopState, Method, Opening, PassName, Seed, ShotRequest, Stage, StoryId, VideoSpec,
+    };
 
     pub(crate) fn record(shot: ShotId) -> CommitRecord {
         let story = StoryId::new("a").unwrap();
         CommitRecord {
-            format: RECORD_FORMAT,
+            format: v1::FORMAT,
             request: ShotRequest {
                 seed: Seed::derive(0, &story, shot, 0),
                 story,
@@ -299,7 +236,100 @@ pub(crate) mod tests {
         }
     }
 
+    /// The record of a shot in two passes that has kept an item without a picture.
+    pub(crate) fn record_2(shot: ShotId) -> v2::CommitRecord {
+        let first = record(shot);
+        let pass = |pass, content: &[u8]| v2::PassRecord {
+            pass,
+            latents: BlobRef::of(content),
+            frame_count: 5,
+            frame_size: (32, 16),
+            frames_blake3: BlobRef::of(b"frames").blake3,
+        };
+        v2::CommitRecord {
+            format: v2::FORMAT,
+            request: ShotRequest {
+                method: Method::MovieDreamer,
+                ..first.request
+            },
+            engine: first.engine,
+            arithmetic: String::new(),
+            seen: vec![],
+            earlier: vec![pass(PassName::new("keyframe"), b"keyframe")],
+            made: pass(PassName::new("clip"), b"latents"),
+            file: first.video,
+            kept: vec![MemoryItem {
+                number: 0,
+                frame: None,
+                quality: None,
+                picture: None,
+                arrays: BTreeMap::from([("tokens".to_owned(), BlobRef::of(b"tokens"))]),
+            }],
+            method: v2::MethodRecord::MovieDreamer {},
+            seconds: BTreeMap::from([(Stage::Denoise, 1.0 / 3.0)]),
+            previous: None,
+            plan: None,
+            digest: String::new(),
+        }
+    }
+
+    fn item() -> impl Strategy<Value = MemoryItem> {
+        let arrays = proptest::collection::btree_map("[a-z.]{1,8}", any::<[u8; 4]>(), 0..4);
+        let picture = proptest::option::of("[a-z]{1,6}.png");
+        let numbers = (
+            0_u32..9,
+            proptest::option::of(0_u32..99),
+            proptest::option::of(-9.0_f32..9.0),
+        );
+        (numbers, picture, arrays).prop_map(|((number, frame, quality), picture, arrays)| {
+            let picture = picture.map(|file| PictureRecord {
+                content: BlobRef::of(file.as_bytes()),
+                file,
+            });
+            let arrays = arrays.into_iter();
+            MemoryItem {
+                number,
+                frame,
+                quality,
+                picture,
+                arrays: arrays
+                    .map(|(name, bytes)| (name, BlobRef::of(&bytes)))
+                    .collect(),
+            }
+        })
+    }
+
     proptest::proptest! {
+        /// Whatever a method of format 2 keeps, sees and says of itself.
+        #[test]
+        fn any_record_of_format_2_survives(
+            kept in proptest::collection::vec(item(), 0..4),
+            seen in proptest::collection::vec("[a-z0-9#_]{1,9}", 0..4),
+            offered in 0_u32..99,
+            which in 0_usize..3,
+            seconds in 0.0_f64..1e6,
+        ) {
+            let parts = [
+                v2::MethodRecord::OneStory { offered },
+                v2::MethodRecord::NarrativeWeaver {},
+                v2::MethodRecord::MovieDreamer {},
+            ];
+            let mut sealed = record_2(ShotId { scene: 1, shot: 1 });
+            sealed.kept = kept;
+            let seen = seen.into_iter();
+            sealed.seen = seen
+                .map(|file| SeenRecord { blake3: BlobRef::of(file.as_bytes()).blake3, file })
+                .collect();
+            sealed.method = parts[which].clone();
+            sealed.request.method = sealed.method.method();
+            sealed.seconds.insert(Stage::Encode, seconds);
+            let mut record = ShotRecord::V2(sealed);
+            let bytes = record.seal().unwrap();
+            prop_assert_eq!(&ShotRecord::open(Path::new("x"), &bytes).unwrap(), &record);
+            let names: Vec<String> = record.named().blobs.iter().map(|blob| blob.blake3.clone()).collect();
+            prop_assert_eq!(names, record.blobs());
+        }
+
         /// Every finite number comes back exactly, or a sound record would seem changed.
         #[test]
         fn any_timing_survives(seconds in 0.0_f64..1e6, quality in -10.0_f32..10.0) {
@@ -331,6 +361,99 @@ pub(crate) mod tests {
         let never = text.replacen("\"format\": 1", "\"format\": 0", 1);
         let error = CommitRecord::open(Path::new("x"), never.as_bytes()).unwrap_err();
         assert!(matches!(error, MemoryError::Damaged { .. }), "{error}");
+    }
+
+    /// Whoever reads a story need not know which format it has.
+    #[test]
+    fn both_formats_open_as_one_and_a_third_is_newer() {
+        let (path, shot) = (Path::new("x"), ShotId { scene: 1, shot: 2 });
+        for record in [ShotRecord::V1(record(shot)), ShotRecord::V2(record_2(shot))] {
+            let mut record = record;
+            let bytes = record.seal().unwrap();
+            assert_eq!(ShotRecord::open(path, &bytes).unwrap(), record);
+            let text = String::from_utf8(bytes).unwrap();
+            let (now, other) = match record.format() {
+                1 => ("\"format\": 1", "\"format\": 2"),
+                _ => ("\"format\": 2", "\"format\": 1"),
+            };
+            let changed = text.replacen(now, other, 1);
+            let error = ShotRecord::open(path, changed.as_bytes()).unwrap_err();
+            assert!(matches!(error, MemoryError::Damaged { .. }), "{error}");
+            let later = text.replacen(now, "\"format\": 3, \"more\": []", 1);
+            let error = ShotRecord::open(path, later.as_bytes()).unwrap_err();
+            let is_newer = matches!(
+                error,
+                MemoryError::Newer {
+                    found: 3,
+                    known: 2,
+                    ..
+                }
+            );
+            assert!(is_newer, "{error}");
+        }
+    }
+
+    /// A story never mixes formats: a method has one.
+    #[test]
+    fn a_record_has_the_format_and_the_part_of_its_method() {
+        let (path, shot) = (Path::new("x"), ShotId { scene: 1, shot: 2 });
+        let open = |mut record: ShotRecord| {
+            let bytes = record.seal().unwrap();
+            ShotRecord::open(path, &bytes)
+        };
+        let refused = |record| {
+            let error = open(record).unwrap_err();
+            assert!(matches!(error, MemoryError::Damaged { .. }), "{error}");
+        };
+        let mut first = record(shot);
+        first.request.method = Method::OneStory;
+        refused(ShotRecord::V1(first));
+        let mut second = record_2(shot);
+        second.request.method = Method::StoryMem;
+        refused(ShotRecord::V2(second.clone()));
+        second.request.method = Method::OneStory;
+        refused(ShotRecord::V2(second.clone()));
+        second.method = v2::MethodRecord::OneStory { offered: 3 };
+        assert!(open(ShotRecord::V2(second)).is_ok());
+    }
+
+    #[test]
+    fn format_2_knows_its_own_fields_only() {
+        let mut sealed = record_2(ShotId { scene: 1, shot: 2 });
+        let text = String::from_utf8(sealed.seal().unwrap()).unwrap();
+        for (from, to) in [
+            (
+                "\"name\": \"moviedreamer\"",
+                "\"name\": \"moviedreamer\", \"more\": 1",
+            ),
+            ("\"name\": \"moviedreamer\"", "\"name\": \"fifth\""),
+            ("\"arrays\"", "\"fields\""),
+            ("\"made\"", "\"shot\""),
+            ("\"tokens\"", "\"latents\""),
+        ] {
+            let changed = text.replacen(from, to, 1);
+            assert_ne!(changed, text, "{from}");
+            let opened = v2::CommitRecord::open(Path::new("x"), changed.as_bytes());
+            assert!(opened.is_err(), "{to}");
+        }
+    }
+
+    /// What is seen of an item without a picture are its arrays.
+    #[test]
+    fn an_item_without_a_picture_has_a_name_and_a_digest_of_its_own() {
+        let shot = ShotId { scene: 1, shot: 2 };
+        let item = &record_2(shot).kept[0];
+        let seen = item.seen(Some(shot));
+        assert_eq!((seen.file.as_str(), seen.blake3.len()), ("01_02#0", 64));
+        let mut other = item.clone();
+        other.arrays.insert("tokens".to_owned(), BlobRef::of(b"x"));
+        assert_ne!(other.seen(Some(shot)).blake3, seen.blake3);
+        assert_eq!(item.seen(None).file, "references#0");
+        let keyframe = record(shot).keyframes[0].item();
+        assert_eq!(
+            keyframe.seen(Some(shot)).file,
+            "keyframes/01_02_keyframe0.png"
+        );
     }
 
     #[test]
@@ -372,7 +495,7 @@ pub(crate) mod tests {
             ..plain.clone()
         };
         let mut references = ReferencesRecord {
-            format: RECORD_FORMAT,
+            format: v1::FORMAT,
             engine: "e".to_owned(),
             pictures: plain.keyframes.clone(),
             digest: String::new(),

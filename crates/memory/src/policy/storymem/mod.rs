@@ -4,14 +4,16 @@
 pub mod select;
 pub mod window;
 
+use serde::{Deserialize, Serialize};
 use storyloom_story::Opening;
 
-use self::select::{Selection, SelectionSettings, select};
+use self::select::{SelectionSettings, select};
 use self::window::{WindowSettings, is_admitted, window};
-use super::{MemoryPolicy, Visible};
+use super::{Keep, MemoryPolicy, Stored, Visible};
 
 /// A bank of keyframes with a window.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct StoryMemPolicy {
     /// What a shot sees of the bank.
     pub window: WindowSettings,
@@ -20,15 +22,21 @@ pub struct StoryMemPolicy {
 }
 
 impl MemoryPolicy for StoryMemPolicy {
-    fn visible(&self, opening: Opening, stored: usize) -> Visible {
+    fn visible(&self, opening: Opening, stored: Stored) -> Visible {
         Visible::Items(match opening {
             Opening::Text => Vec::new(),
-            Opening::Memory | Opening::LastFrame | Opening::Motion => window(stored, self.window),
+            Opening::Memory | Opening::LastFrame | Opening::Motion => {
+                window(stored.items, self.window)
+            }
         })
     }
 
-    fn keep(&self, embeddings: &[Vec<f32>], quality: &[f32]) -> Selection {
-        select(embeddings, quality, &self.selection)
+    fn wants_scores(&self) -> bool {
+        true
+    }
+
+    fn keep(&self, embeddings: &[Vec<f32>], quality: &[f32]) -> Keep {
+        Keep::Frames(select(embeddings, quality, &self.selection))
     }
 
     /// The whole bank counts, also what the window no longer shows.

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use storyloom_memory::CommitRecord;
+use storyloom_memory::ShotRecord;
+use storyloom_memory::arrays::EMBEDDING;
 use storyloom_story::{Opening, Stage};
 
 use super::{
@@ -76,7 +77,7 @@ pub fn measure(
         let mut in_stages = 0.0;
         for (place, (shot, _)) in file.shots().enumerate() {
             if let Some(record) = readable_record(folder, id, shot) {
-                in_stages += record.seconds.values().sum::<f64>();
+                in_stages += record.seconds().values().sum::<f64>();
                 seen.add(&record, place, observed);
             }
         }
@@ -152,31 +153,32 @@ fn ratio((sum, of): (f64, f64)) -> Option<f64> {
 }
 
 impl Seen {
-    fn add(&mut self, record: &CommitRecord, place: usize, observed: &Observed) {
-        let request = &record.request;
+    fn add(&mut self, record: &ShotRecord, place: usize, observed: &Observed) {
+        let request = record.request();
         let sampling = observed.samplings.of(request.opening);
-        let memory = record.memory_seen.len() as f64;
+        let memory = record.seen().len() as f64;
         if request.opening != Opening::Text {
             let pictures = self.places.entry(place).or_default();
             *pictures = (pictures.0 + 1.0, pictures.1 + memory);
         }
-        let (width, height) = record.frame_size;
+        let (width, height) = record.frame_size();
         let picture = f64::from(width) * f64::from(height);
-        let frames = f64::from(record.frame_count);
+        let frames = f64::from(record.frame_count());
         add(
             &mut self.bytes.video,
-            record.video.content.bytes,
+            record.file().content.bytes,
             picture * frames,
         );
-        for keyframe in &record.keyframes {
-            add(
-                &mut self.bytes.picture,
-                keyframe.picture.content.bytes,
-                picture,
-            );
-            add(&mut self.bytes.embedding, keyframe.embedding.bytes, 1.0);
+        let kept = record.kept();
+        for item in &kept {
+            if let Some(png) = &item.picture {
+                add(&mut self.bytes.picture, png.content.bytes, picture);
+            }
+            if let Some(embedding) = item.arrays.get(EMBEDDING) {
+                add(&mut self.bytes.embedding, embedding.bytes, 1.0);
+            }
         }
-        self.keyframes += record.keyframes.len();
+        self.keyframes += kept.len();
         self.shots.push(Shot {
             work: ShotWork {
                 video: request.video,
@@ -185,7 +187,7 @@ impl Seen {
                 steps: sampling.steps,
                 forwards: sampling.forwards,
             },
-            seconds: record.seconds.clone(),
+            seconds: record.seconds().clone(),
         });
     }
 

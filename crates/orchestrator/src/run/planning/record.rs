@@ -64,10 +64,10 @@ fn followed(folder: &RunFolder, plan: &PlanRecord) -> Result<Option<String>, Run
         let Ok(Some(record)) = read_record(folder, &plan.story, shot) else {
             continue;
         };
-        if record.request.prompt != script.prompt {
+        if record.request().prompt != script.prompt {
             return Ok(None);
         }
-        followed = record.plan.or(followed);
+        followed = record.plan().clone().or(followed);
     }
     Ok(followed)
 }

@@ -1,10 +1,10 @@
 //! The plan of a story that was begun, where its record is lost: `story.json` still has the script.
 
-use storyloom_memory::ledger::record::RECORD_FORMAT;
 use storyloom_story::Seed;
 
 use super::{PlanRecord, brief_digest, commit_plan, planners_of, sound_plan};
 use crate::error::RunError;
+use crate::folder::plan_record::FORMAT;
 use crate::folder::run_folder::{RunFolder, StoryFile};
 
 /// Writes the record of a plan that is gone or damaged anew, as far as `file` has it; tells whether it did.
@@ -33,7 +33,7 @@ pub(crate) fn restore_plan(
     let note = "the record of this plan was lost; its script is as story.json had kept it, and all else \
                 that the record said is gone";
     let record = PlanRecord {
-        format: RECORD_FORMAT,
+        format: FORMAT,
         story: file.id.clone(),
         brief: brief_digest(brief),
         planner,

@@ -1,34 +1,36 @@
 //! One shot, from its request to its commit record. **Start reading here.**
 
 mod clock;
+mod commit;
+mod select;
 mod steps;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
-use storyloom_memory::arrays::{decode_frames, encode_array, encode_frames};
-use storyloom_memory::ledger::record::RECORD_FORMAT;
-use storyloom_memory::pictures::encode_png;
-use storyloom_memory::select::Selection;
+use storyloom_memory::arrays::decode_frames;
 use storyloom_memory::{
-    Basis, BlobRef, CommitRecord, Committed, KeyframeRecord, MemoryBank, MemoryPolicy,
-    PictureRecord, Remembered, SeenRecord,
+    Basis, BlobRef, Committed, MemoryBank, Remembered, SeenRecord, ShotRecord, Stored, Visible,
 };
 use storyloom_story::{
-    Clip, ErrorClass, HostTensor, PassName, Resolution, RgbImage, ShotInputs, ShotRequest, Stage,
-    StoryId,
+    Clip, ErrorClass, HostTensor, PassName, Resolution, ShotInputs, ShotRequest, Stage,
 };
 use storyloom_telemetry::Reporter;
 
 use crate::config::{StopAt, StopFlag};
+use crate::engine::{Encoded, EngineError, Pass, PassOutput, ShotEngine};
 use crate::error::RunError;
-use crate::folder::output::{ClipForm, VideoFiles};
-use crate::run::engine::{EngineError, Pass, PassOutput, Scores, ShotEngine};
+use crate::folder::output::VideoFiles;
+use crate::folder::terms::RunTerms;
 use crate::run::gate::Gates;
 use crate::run::lease::Lease;
 use crate::run::lost_record::Lost;
 use clock::StageClock;
+pub(crate) use commit::keyframes;
+use commit::store_outputs;
+use select::select;
+pub(crate) use select::{Admitted, check_scores, keep, remember, vector};
 pub use steps::Checkpoints;
 use steps::Steps;
 
@@ -40,8 +42,8 @@ pub struct ShotContext<'a> {
     pub bank: &'a MemoryBank,
     /// Writes videos.
     pub videos: &'a VideoFiles,
-    /// What is kept of a shot, and what a later one sees of it.
-    pub policy: &'a dyn MemoryPolicy,
+    /// By which method each shot is conditioned, and what it keeps.
+    pub terms: &'a RunTerms,
     /// Hears of progress.
     pub reporter: &'a dyn Reporter,
     /// Asks to stop.
@@ -58,7 +60,9 @@ pub struct ShotPlan {
     pub request: ShotRequest,
     /// The whole bank of the story, oldest first.
     pub history: Vec<Remembered>,
-    /// Positions in `history` that the shot sees.
+    /// What the shot may see of it.
+    pub visible: Visible,
+    /// Positions in `history` that the shot is given.
     pub window: Vec<usize>,
     /// The frames it continues, as the shot before stored them.
     pub continues: Option<BlobRef>,
@@ -87,10 +91,29 @@ impl ShotPlan {
         }
     }
 
-    /// How its record names what it sees.
+    /// How a record names all that the shot is given.
     pub(crate) fn memory_seen(&self) -> Vec<SeenRecord> {
         let window = self.window.iter();
         window.map(|&at| self.history[at].seen()).collect()
+    }
+
+    /// How records name all that the story remembers.
+    pub(crate) fn bank(&self) -> Vec<SeenRecord> {
+        self.history.iter().map(Remembered::seen).collect()
+    }
+
+    /// Whether a network decides what the shot sees of what it is given.
+    fn is_chosen(&self) -> bool {
+        matches!(self.visible, Visible::ChosenByNetwork { .. })
+    }
+}
+
+/// How much of what a story remembers are reference images.
+pub(crate) fn stored(history: &[Remembered]) -> Stored {
+    let references = history.iter().take_while(|item| item.shot.is_none());
+    Stored {
+        items: history.len(),
+        references: references.count(),
     }
 }
 
@@ -102,7 +125,7 @@ pub fn make_shot(
     context: &ShotContext,
     lease: &Lease,
     plan: &ShotPlan,
-) -> Result<CommitRecord, RunError> {
+) -> Result<ShotRecord, RunError> {
     let mut record = make_files(context, plan, BTreeMap::new())?;
     if let Some(lost) = &plan.lost {
         lost.restore(&mut record)?;
@@ -115,7 +138,7 @@ pub fn make_shot(
         Committed::Before(theirs) => *theirs,
     };
     // The record on disk cannot say what it took itself; the story sums up what we return.
-    *record.seconds.entry(Stage::Commit).or_default() += begun.elapsed().as_secs_f64();
+    record.add_seconds(Stage::Commit, begun.elapsed().as_secs_f64());
     Ok(record)
 }
 
@@ -126,7 +149,7 @@ pub(crate) fn make_files(
     context: &ShotContext,
     plan: &ShotPlan,
     mut finished: BTreeMap<PassName, HostTensor>,
-) -> Result<CommitRecord, RunError> {
+) -> Result<ShotRecord, RunError> {
     let mut clock = StageClock::new(context.reporter, plan);
     let (engine, gates) = (context.engine, &context.gates);
 
@@ -134,6 +157,7 @@ pub(crate) fn make_files(
     let passes = engine.passes(&inputs);
     finished.extend(steps::finished_passes(context, plan, &passes));
     let mut made: Vec<PassOutput> = Vec::with_capacity(passes.len());
+    let mut chosen = Chosen::default();
     let mut decoding = None;
     for (at, name) in passes.iter().enumerate() {
         // Only the last decoded pass goes on to `select` in the same turn.
@@ -143,8 +167,17 @@ pub(crate) fn make_files(
             before: &made,
         };
         let latents = match finished.remove(name) {
+            // What the networks choose to see stands in no saved step.
+            Some(latents) if plan.is_chosen() => {
+                chosen.add(plan, &encode(context, &inputs, pass, &mut clock)?)?;
+                latents
+            }
             Some(latents) => latents,
-            None => denoise(context, plan, &inputs, pass, &mut clock)?,
+            None => {
+                let encoded = encode(context, &inputs, pass, &mut clock)?;
+                chosen.add(plan, &encoded)?;
+                denoise(context, plan, &inputs, pass, &encoded, &mut clock)?
+            }
         };
         // One way in for both: a decoded shot need not wait for another one's decoding, and what comes
         // next of its story waits for it.
@@ -162,41 +195,101 @@ pub(crate) fn make_files(
             clip,
         });
     }
-    // The shot is what the last pass has made.
-    let shot = made.last().ok_or_else(no_passes)?;
-    let chosen = clock.time(Stage::Select, None, || {
-        choose_keyframes(context, plan, &shot.clip)
-    })?;
+    if made.is_empty() {
+        return Err(no_passes().into());
+    }
+    let kept = clock.time(Stage::Select, None, || select(context, plan, &made))?;
     drop(decoding);
     let record = clock.time(Stage::Commit, None, || {
-        store_outputs(context, plan, shot, &chosen)
+        store_outputs(context, plan, &chosen.seen(plan), &made, &kept)
     })?;
-    Ok(CommitRecord {
-        seconds: clock.into_seconds(),
-        ..record
+    Ok(record.with_seconds(clock.into_seconds()))
+}
+
+/// What the networks of a shot have chosen to see, over all of its passes.
+#[derive(Debug, Default)]
+struct Chosen(Vec<usize>);
+
+impl Chosen {
+    /// Adds what was chosen for a pass.
+    ///
+    /// # Errors
+    /// The engine does not choose as the method's policy says.
+    fn add(&mut self, plan: &ShotPlan, encoded: &Encoded) -> Result<(), EngineError> {
+        let wrong = |message: String| EngineError {
+            stage: Stage::Encode,
+            class: ErrorClass::Run,
+            message,
+        };
+        let (at_most, places) = match (&plan.visible, &encoded.seen) {
+            (Visible::Items(_), None) => return Ok(()),
+            (Visible::Items(_), Some(_)) => {
+                return Err(wrong(
+                    "its networks choose what they see, which this method does not".to_owned(),
+                ));
+            }
+            (Visible::ChosenByNetwork { .. }, None) => {
+                return Err(wrong(
+                    "the engine does not say what it has chosen".to_owned(),
+                ));
+            }
+            (Visible::ChosenByNetwork { at_most }, Some(places)) => (*at_most, places),
+        };
+        self.0.extend(places);
+        self.0.sort_unstable();
+        self.0.dedup();
+        let offered = plan.window.len();
+        if self.0.len() > at_most || self.0.last().is_some_and(|&place| place >= offered) {
+            let message = format!(
+                "it has chosen the places {:?} of {offered}, and may choose {at_most}",
+                self.0
+            );
+            return Err(wrong(message));
+        }
+        Ok(())
+    }
+
+    /// How the record names what the shot saw.
+    fn seen(&self, plan: &ShotPlan) -> Vec<SeenRecord> {
+        let given = plan.memory_seen();
+        match plan.is_chosen() {
+            true => self.0.iter().map(|&place| given[place].clone()).collect(),
+            false => given,
+        }
+    }
+}
+
+/// Stage `encode` of a pass.
+fn encode(
+    context: &ShotContext,
+    inputs: &ShotInputs,
+    pass: Pass,
+    clock: &mut StageClock,
+) -> Result<Encoded, RunError> {
+    clock.time(Stage::Encode, Some(&context.gates.encode), || {
+        Ok(context.engine.encode(inputs, pass)?)
     })
 }
 
-/// Stages `encode` and `denoise` of a pass.
+/// Stage `denoise` of a pass.
 fn denoise(
     context: &ShotContext,
     plan: &ShotPlan,
     inputs: &ShotInputs,
     pass: Pass,
+    encoded: &Encoded,
     clock: &mut StageClock,
 ) -> Result<HostTensor, RunError> {
     let (engine, gates) = (context.engine, &context.gates);
-    let encoded = clock.time(Stage::Encode, Some(&gates.encode), || {
-        Ok(engine.encode(inputs, pass)?)
-    })?;
     clock.time(Stage::Denoise, Some(&gates.denoise), || {
         if context.stop.asked() == Some(StopAt::Step) {
             return Err(RunError::Stopped);
         }
-        let basis = plan.basis(engine.describe().fingerprint);
+        let terms = context.terms.of(plan.request.method)?;
+        let basis = plan.basis(terms.engine.fingerprint.clone());
         let mut steps = Steps::new(context, basis, pass);
         let resume = steps.resume();
-        let latents = engine.denoise(inputs, &encoded, resume, &mut steps);
+        let latents = engine.denoise(inputs, encoded, resume, &mut steps);
         steps.end()?;
         let latents = latents?;
         finite(Stage::Denoise, &latents)?;
@@ -206,8 +299,8 @@ fn denoise(
 
 /// What follows the record of a shot: its files get their names, and nobody needs the saved step.
 /// All of it can be done again.
-pub(crate) fn tidy_up(context: &ShotContext, record: &CommitRecord) -> Result<(), RunError> {
-    let ShotRequest { story, shot, .. } = &record.request;
+pub(crate) fn tidy_up(context: &ShotContext, record: &ShotRecord) -> Result<(), RunError> {
+    let ShotRequest { story, shot, .. } = record.request();
     context.bank.install(story, &record.pictures())?;
     Ok(context.bank.forget_step(story, *shot)?)
 }
@@ -233,152 +326,6 @@ fn load_inputs(bank: &MemoryBank, plan: &ShotPlan) -> Result<ShotInputs, RunErro
         memory,
         previous_tail,
     })
-}
-
-/// The keyframes of a shot that are new to the bank, with all that is stored of them.
-struct Chosen {
-    selection: Selection,
-    admitted: Vec<Admitted>,
-}
-
-struct Admitted {
-    position: usize,
-    frame: usize,
-    quality: f32,
-    embedding: HostTensor,
-    latents: HostTensor,
-}
-
-/// Stage `select`: scores every frame once, chooses, and keeps what is new to the bank.
-fn choose_keyframes(
-    context: &ShotContext,
-    plan: &ShotPlan,
-    clip: &Clip,
-) -> Result<Chosen, RunError> {
-    let frames: Vec<&RgbImage> = clip.frames().iter().collect();
-    let scores = context.engine.score(&frames)?;
-    check_scores(&scores, frames.len())?;
-    let selection = context.policy.keep(&scores.embeddings, &scores.quality);
-    let bank: Vec<Vec<f32>> = plan
-        .history
-        .iter()
-        .map(|remembered| context.bank.embedding(remembered))
-        .collect::<Result<_, _>>()?;
-    let mut admitted = Vec::new();
-    for (position, &frame) in selection.frames.iter().enumerate() {
-        let embedding = &scores.embeddings[frame];
-        if !context.policy.admits(embedding, &bank) {
-            continue;
-        }
-        let size = plan.request.video.resolution();
-        let latents = context.engine.remember(frames[frame], size)?;
-        finite(Stage::Select, &latents)?;
-        admitted.push(Admitted {
-            position,
-            frame,
-            quality: scores.quality[frame],
-            embedding: vector(embedding)?,
-            latents,
-        });
-    }
-    Ok(Chosen {
-        selection,
-        admitted,
-    })
-}
-
-/// First half of stage `commit`: everything the record names becomes durable.
-fn store_outputs(
-    context: &ShotContext,
-    plan: &ShotPlan,
-    PassOutput { latents, clip, .. }: &PassOutput,
-    chosen: &Chosen,
-) -> Result<CommitRecord, RunError> {
-    /// Enough for every way to continue a shot.
-    const TAIL: usize = 5;
-    let request = &plan.request;
-    let blobs = context.bank.blobs();
-    let video = format!("{}.mp4", request.shot);
-    let staging = context.bank.staging(&request.story);
-    let name = |content: &BlobRef| context.bank.staged(&request.story, &video, content);
-    let form = ClipForm {
-        size: plan.film,
-        fps: request.video.fps,
-    };
-    let content = context.videos.write_clip(&staging, clip, form, name)?;
-    let keyframes = chosen
-        .admitted
-        .iter()
-        .map(|admitted| {
-            let file = format!(
-                "keyframes/{}_keyframe{}.png",
-                request.shot, admitted.position
-            );
-            let picture = &clip.frames()[admitted.frame];
-            store_keyframe(context.bank, &request.story, file, picture, admitted)
-        })
-        .collect::<Result<_, _>>()?;
-    let engine = context.engine.describe();
-    Ok(CommitRecord {
-        format: RECORD_FORMAT,
-        request: request.clone(),
-        engine: engine.fingerprint,
-        arithmetic: engine.arithmetic,
-        memory_seen: plan.memory_seen(),
-        continues: plan.continues.clone(),
-        latents: blobs.put(&encode_array(latents)?)?,
-        frame_count: clip.frames().len() as u32,
-        frame_size: (clip.width(), clip.height()),
-        frames_blake3: frames_digest(clip),
-        tail: blobs.put(&encode_frames(clip.tail(TAIL))?)?,
-        video: PictureRecord {
-            file: video,
-            content,
-        },
-        selection: chosen.selection.clone(),
-        keyframes,
-        seconds: BTreeMap::new(),
-        previous: plan.previous.clone(),
-        plan: plan.story_plan.clone(),
-        digest: String::new(),
-    })
-}
-
-fn store_keyframe(
-    bank: &MemoryBank,
-    story: &StoryId,
-    file: String,
-    picture: &RgbImage,
-    admitted: &Admitted,
-) -> Result<KeyframeRecord, RunError> {
-    Ok(KeyframeRecord {
-        position: admitted.position as u32,
-        frame: admitted.frame as u32,
-        quality: admitted.quality,
-        picture: bank.stage(story, file, &encode_png(picture)?)?,
-        latents: bank.blobs().put(&encode_array(&admitted.latents)?)?,
-        embedding: bank.blobs().put(&encode_array(&admitted.embedding)?)?,
-    })
-}
-
-/// An embedding as an array.
-pub(crate) fn vector(values: &[f32]) -> Result<HostTensor, RunError> {
-    HostTensor::new(vec![values.len()], values.to_vec()).map_err(|error| {
-        let message = error.to_string();
-        RunError::Engine(EngineError {
-            stage: Stage::Select,
-            class: ErrorClass::Shot,
-            message,
-        })
-    })
-}
-
-fn frames_digest(clip: &Clip) -> String {
-    let mut hasher = blake3::Hasher::new();
-    for frame in clip.frames() {
-        hasher.update(frame.data());
-    }
-    hasher.finalize().to_hex().to_string()
 }
 
 fn finite(stage: Stage, array: &HostTensor) -> Result<(), EngineError> {
@@ -412,21 +359,6 @@ fn expect_frames(request: &ShotRequest, clip: &Clip) -> Result<(), EngineError> 
     let message = format!("{found} frames were decoded, {wanted} are needed");
     Err(EngineError {
         stage: Stage::Decode,
-        class: ErrorClass::Shot,
-        message,
-    })
-}
-
-/// One finite embedding and score per picture.
-pub(crate) fn check_scores(scores: &Scores, pictures: usize) -> Result<(), EngineError> {
-    let complete = scores.embeddings.len() == pictures && scores.quality.len() == pictures;
-    let values = scores.embeddings.iter().flatten().chain(&scores.quality);
-    if complete && values.into_iter().all(|value| value.is_finite()) {
-        return Ok(());
-    }
-    let message = "the scores of the frames are not complete or not finite".to_owned();
-    Err(EngineError {
-        stage: Stage::Select,
         class: ErrorClass::Shot,
         message,
     })

@@ -10,8 +10,8 @@ use storyloom_telemetry::{Event, ShotEvent};
 
 use super::{ShotContext, ShotPlan};
 use crate::config::{CheckpointSettings, StopAt};
+use crate::engine::{Pass, SaveLoop, StepObserver};
 use crate::error::RunError;
-use crate::run::engine::{Pass, SaveLoop, StepObserver};
 
 /// Decides when a shot that is being made is saved.
 #[derive(Debug)]
@@ -66,7 +66,10 @@ pub(super) fn finished_passes(
     let [_, _, ..] = passes else {
         return BTreeMap::new();
     };
-    let basis = plan.basis(context.engine.describe().fingerprint);
+    let Ok(terms) = context.terms.of(plan.request.method) else {
+        return BTreeMap::new();
+    };
+    let basis = plan.basis(terms.engine.fingerprint.clone());
     // Why a saved step does not fit is told by the pass that would go on with it.
     let Ok(Some(mut saved)) = context.bank.saved_step(&basis) else {
         return BTreeMap::new();

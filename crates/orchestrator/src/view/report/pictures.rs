@@ -8,8 +8,8 @@ use image::imageops::{FilterType, thumbnail};
 use image::{DynamicImage, ExtendedColorType, ImageBuffer, ImageReader, Rgb};
 use serde::Serialize;
 use storyloom_memory::pictures::decode_picture;
-use storyloom_memory::{BlobRef, CommitRecord, Storage};
-use storyloom_story::{Resolution, RgbImage, ShotId, StoryId};
+use storyloom_memory::{BlobRef, ShotRecord, Storage};
+use storyloom_story::{Media, Resolution, RgbImage, ShotId, StoryId};
 
 use super::files::write;
 use crate::error::RunError;
@@ -66,16 +66,19 @@ impl<'a> Pictures<'a> {
         })
     }
 
-    /// The middle frame of a shot's video, for shots that kept no keyframe.
-    pub(super) fn middle(&self, record: &CommitRecord, film: Resolution) -> Option<Picture> {
-        let video = &record.video;
+    /// A shot's picture, or the middle frame of its video, for shots that kept no keyframe.
+    pub(super) fn middle(&self, record: &ShotRecord, film: Resolution) -> Option<Picture> {
+        let video = record.file();
+        if record.request().method.profile().media == Media::Picture {
+            return self.keyframe(&video.file, &video.content, true);
+        }
         if video.content == BlobRef::of(PLACEHOLDER) {
             return None;
         }
-        let name = format!("{}_middle", record.request.shot);
+        let name = format!("{}_middle", record.request().shot);
         let path = self.folder.story(self.story).join(&video.file);
         let small = self.copy(&name, &video.content.blake3, WIDTH, || {
-            let middle = record.frame_count / 2;
+            let middle = record.frame_count() / 2;
             read_frame(self.storage(), &path, middle, (film.width, film.height))
         })?;
         Some(Picture {
@@ -179,7 +182,7 @@ fn jpeg(data: &[u8], (width, height): (u32, u32)) -> Result<Vec<u8>, RunError> {
 /// size of the `film`.
 pub(super) fn poster(
     pictures: &Pictures,
-    record: &CommitRecord,
+    record: &ShotRecord,
     film: Resolution,
     kept: &[Option<Picture>],
 ) -> Option<Picture> {

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
-use storyloom_memory::CommitRecord;
-use storyloom_story::{Opening, Resolution, ShotId, ShotScript, Stage};
+use storyloom_memory::{MemoryItem, ShotRecord};
+use storyloom_story::{Media, Opening, Resolution, ShotId, ShotScript, Stage};
 
 use super::attempts::{AttemptView, StoryAttempts};
 use super::brief::{self, BriefView};
@@ -98,9 +98,11 @@ pub(super) struct MadeView {
     pub poster: Option<Picture>,
     /// Its video below the story's folder, unless the run makes none.
     pub video: Option<String>,
+    /// Its picture below the story's folder, of a method that makes pictures.
+    pub picture: Option<String>,
     pub opening: &'static str,
-    pub frames: u32,
-    pub length: String,
+    /// Length and size, in words.
+    pub size: Vec<String>,
     pub width: u32,
     pub height: u32,
     pub seconds: String,
@@ -126,17 +128,19 @@ pub(super) struct SeenView {
     /// The shot it comes from.
     pub shot: Option<String>,
     pub small: Option<String>,
-    pub file: String,
+    /// Its picture, if it has one.
+    pub file: Option<String>,
 }
 
-/// A keyframe that a shot kept.
+/// Something that a shot kept.
 #[derive(Debug, Serialize)]
 pub(super) struct KeptView {
     pub name: String,
     pub small: Option<String>,
-    pub file: String,
-    pub frame: u32,
-    pub quality: f32,
+    /// Its picture, if it has one.
+    pub file: Option<String>,
+    /// What it is, in words: its frame and quality where it is one of the shot's frames.
+    pub words: String,
 }
 
 /// Where a file of the memory comes from.
@@ -144,7 +148,10 @@ struct Origin {
     column: usize,
     place: usize,
     shot: Option<ShotId>,
+    name: String,
     small: Option<String>,
+    /// Its picture, if it has one.
+    file: Option<String>,
 }
 
 /// What is gathered while the shots are read in order.
@@ -223,9 +230,10 @@ impl Gathering<'_> {
         if references.is_empty() {
             return Ok(());
         }
-        let pictures = references.iter().map(|picture| &picture.picture);
+        let pictures = references.iter().map(|item| item.picture.as_ref());
         let small: Vec<_> = pictures
             .map(|picture| {
+                let picture = picture?;
                 self.pictures
                     .keyframe(&picture.file, &picture.content, false)
             })
@@ -242,12 +250,17 @@ impl Gathering<'_> {
                 name: keyframe_name(None, place),
             });
             self.origins.insert(
-                reference.picture.file.clone(),
+                reference.seen(None).file,
                 Origin {
                     column: 0,
                     place,
                     shot: None,
+                    name: keyframe_name(None, place),
                     small,
+                    file: reference
+                        .picture
+                        .as_ref()
+                        .map(|picture| picture.file.clone()),
                 },
             );
         }
@@ -281,25 +294,38 @@ impl Gathering<'_> {
         }
     }
 
-    fn made(&mut self, record: &CommitRecord, film: Resolution, column: &mut Column) -> MadeView {
-        let shot = record.request.shot;
+    fn made(&mut self, record: &ShotRecord, film: Resolution, column: &mut Column) -> MadeView {
+        let shot = record.request().shot;
         let Resolution { width, height } = film;
         self.aspect = f64::from(width) / f64::from(height.max(1));
         self.work.add(record);
-        let length = f64::from(record.frame_count) / f64::from(record.request.video.fps.max(1));
-        self.film += length;
+        let length = f64::from(record.frame_count()) / f64::from(record.request().video.fps.max(1));
+        let media = record.request().method.profile().media;
+        if media == Media::Clip {
+            self.film += length;
+        }
         let saw = self.saw(record, column);
         let (kept, small) = self.kept(record, column);
         let poster = poster(&self.pictures, record, film, &small);
         column.poster = poster.as_ref().map(|picture| picture.small.clone());
         self.posters.extend(column.poster.clone());
-        let seconds = record.seconds.values().sum();
+        let seconds = record.seconds().values().sum();
         MadeView {
             poster,
-            video: (self.videos == Videos::Encoded).then(|| record.video.file.clone()),
-            opening: opening(record.request.opening),
-            frames: record.frame_count,
-            length: format!("{length:.1} s"),
+            video: (self.videos == Videos::Encoded && media == Media::Clip)
+                .then(|| record.file().file.clone()),
+            picture: (media == Media::Picture).then(|| record.file().file.clone()),
+            opening: opening(record.request().opening),
+            size: match media {
+                Media::Clip => {
+                    let frames = record.frame_count();
+                    vec![
+                        format!("{length:.1} s"),
+                        format!("{frames} frames of {width} × {height}"),
+                    ]
+                }
+                Media::Picture => vec![format!("a picture of {width} × {height}")],
+            },
             width,
             height,
             seconds: duration(seconds),
@@ -310,22 +336,19 @@ impl Gathering<'_> {
         }
     }
 
-    fn saw(&self, record: &CommitRecord, column: &mut Column) -> Vec<SeenView> {
-        let mut saw = Vec::with_capacity(record.memory_seen.len());
-        for seen in &record.memory_seen {
+    fn saw(&self, record: &ShotRecord, column: &mut Column) -> Vec<SeenView> {
+        let mut saw = Vec::with_capacity(record.seen().len());
+        for seen in record.seen() {
             let origin = self.origins.get(&seen.file);
             column
                 .saw
                 .extend(origin.map(|origin| (origin.column, origin.place)));
             let shot = origin.and_then(|origin| origin.shot);
             saw.push(SeenView {
-                name: origin.map_or_else(
-                    || seen.file.clone(),
-                    |origin| keyframe_name(shot, origin.place),
-                ),
+                name: origin.map_or_else(|| seen.file.clone(), |origin| origin.name.clone()),
                 shot: shot.map(|shot| shot.to_string()),
                 small: origin.and_then(|origin| origin.small.clone()),
-                file: seen.file.clone(),
+                file: origin.and_then(|origin| origin.file.clone()),
             });
         }
         saw
@@ -333,18 +356,22 @@ impl Gathering<'_> {
 
     fn kept(
         &mut self,
-        record: &CommitRecord,
+        record: &ShotRecord,
         column: &mut Column,
     ) -> (Vec<KeptView>, Vec<Option<Picture>>) {
-        let shot = record.request.shot;
+        let shot = record.request().shot;
         let (mut kept, mut copies) = (Vec::new(), Vec::new());
-        for (place, keyframe) in record.keyframes.iter().enumerate() {
-            let file = &keyframe.picture.file;
-            let copy = self
-                .pictures
-                .keyframe(file, &keyframe.picture.content, place == 0);
+        for (place, item) in record.kept().iter().enumerate() {
+            let file = item.seen(Some(shot)).file;
+            let copy = item.picture.as_ref().and_then(|picture| {
+                self.pictures
+                    .keyframe(&picture.file, &picture.content, place == 0)
+            });
             let small = copy.as_ref().map(|picture| picture.small.clone());
-            let name = keyframe_name(Some(shot), place);
+            let name = match item.frame {
+                Some(_) => keyframe_name(Some(shot), place),
+                None => format!("shot {shot}"),
+            };
             column.kept.push(Kept {
                 small: small.clone(),
                 name: name.clone(),
@@ -355,15 +382,16 @@ impl Gathering<'_> {
                     column: self.columns.len(),
                     place,
                     shot: Some(shot),
+                    name: name.clone(),
                     small: small.clone(),
+                    file: item.picture.as_ref().map(|picture| picture.file.clone()),
                 },
             );
             kept.push(KeptView {
                 name,
                 small,
-                file: file.clone(),
-                frame: keyframe.frame,
-                quality: keyframe.quality,
+                file: item.picture.as_ref().map(|picture| picture.file.clone()),
+                words: kept_words(item),
             });
             copies.push(copy);
         }
@@ -465,11 +493,23 @@ fn opening(opening: Opening) -> &'static str {
     }
 }
 
-fn stages(record: &CommitRecord, whole: f64) -> Vec<StageView> {
+/// What a shot kept, beside its name.
+fn kept_words(item: &MemoryItem) -> String {
+    let frame = match item.frame {
+        Some(frame) => format!("frame {frame}"),
+        None => "the whole shot".to_owned(),
+    };
+    match item.quality {
+        Some(quality) => format!("{frame}, quality {quality:.2}"),
+        None => frame,
+    }
+}
+
+fn stages(record: &ShotRecord, whole: f64) -> Vec<StageView> {
     let stages = Stage::ALL.into_iter();
     stages
         .filter_map(|stage| {
-            let seconds = *record.seconds.get(&stage)?;
+            let seconds = *record.seconds().get(&stage)?;
             Some(StageView {
                 name: stage.name(),
                 seconds: duration(seconds),
@@ -479,22 +519,22 @@ fn stages(record: &CommitRecord, whole: f64) -> Vec<StageView> {
         .collect()
 }
 
-fn recipe(record: &CommitRecord, shot: ShotId) -> Vec<(&'static str, String)> {
-    let request = &record.request;
+fn recipe(record: &ShotRecord, shot: ShotId) -> Vec<(&'static str, String)> {
+    let request = record.request();
     let mut recipe = vec![
         ("seed", request.seed.0.to_string()),
         ("attempt", (request.attempt + 1).to_string()),
         ("method", request.method.to_string()),
-        ("engine", record.engine.clone()),
+        ("engine", record.engine().to_owned()),
     ];
-    if !record.arithmetic.is_empty() {
-        recipe.push(("arithmetic", record.arithmetic.clone()));
+    if !record.arithmetic().is_empty() {
+        recipe.push(("arithmetic", record.arithmetic().clone()));
     }
-    if let Some(plan) = &record.plan {
+    if let Some(plan) = record.plan() {
         recipe.push(("plan blake3", plan.clone()));
     }
-    recipe.push(("frames blake3", record.frames_blake3.clone()));
+    recipe.push(("frames blake3", record.frames_blake3().to_owned()));
     recipe.push(("record", format!("commits/{shot}.json")));
-    recipe.push(("record blake3", record.digest.clone()));
+    recipe.push(("record blake3", record.digest().clone()));
     recipe
 }
