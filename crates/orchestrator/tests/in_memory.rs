@@ -14,14 +14,16 @@ use storyloom_orchestrator::repair::{Repair, repair};
 use storyloom_orchestrator::report::write_report;
 use storyloom_orchestrator::run::{run_on, sweep};
 use storyloom_orchestrator::simulated::SimulatedEngine;
-use storyloom_orchestrator::status::status;
+use storyloom_orchestrator::status::{now, status};
 use storyloom_orchestrator::testing::planner::SimulatedPlanner;
 use storyloom_orchestrator::verify::{Depth, Verdict, verify};
+use storyloom_orchestrator::watch::Watcher;
 use storyloom_orchestrator::{
     Engines, RunConfig, RunError, RunFolder, RunOutcome, StopFlag, Videos, drain, memory_view,
 };
 use storyloom_story::{Brief, Line, RgbImage, StoryId};
-use storyloom_telemetry::Silent;
+use storyloom_telemetry::shift::{Journal, ShiftEnd, ShiftStart, shifts_folder};
+use storyloom_telemetry::{Reporter, Silent};
 
 /// A run of a story with a reference image, of one without, and of a brief.
 struct Run {
@@ -59,13 +61,17 @@ impl Run {
     }
 
     fn start(&self) -> Result<RunOutcome, RunError> {
+        self.start_with(&Silent)
+    }
+
+    fn start_with(&self, reporter: &dyn Reporter) -> Result<RunOutcome, RunError> {
         let (engine, stop) = (SimulatedEngine::default(), StopFlag::default());
         let engines = Engines {
             engine: &engine,
             planner: Some(&SimulatedPlanner::default()),
         };
         let (storage, config) = (self.storage.clone(), &self.config);
-        run_on(storage, config, &self.lines, &engines, &Silent, &stop)
+        run_on(storage, config, &self.lines, &engines, reporter, &stop)
     }
 
     fn folder(&self) -> RunFolder {
@@ -175,6 +181,42 @@ fn what_was_damaged_in_the_store_is_found_and_made_again() {
     assert!(verdict.ok, "{:?}", verdict.problems);
     assert_eq!(verdict.content_digest, digest);
     assert!(!run.is_on_disk());
+}
+
+/// Programs write their journals where they run; who looks on finds them where the run folder is.
+#[test]
+fn journals_are_read_from_the_store() {
+    let store = Arc::new(InMemory::new());
+    let run = Run::new(store.clone(), Videos::Placeholders);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let start = ShiftStart {
+        ranks: 1,
+        ..ShiftStart::default()
+    };
+    let journal = Journal::begin(elsewhere.path(), "w", start, now(), Duration::from_secs(60));
+    run.start_with(&journal).unwrap();
+    let mut watcher = Watcher::new(run.folder());
+    assert!(watcher.look().unwrap().workers.is_empty());
+    let copy = |name: &str| {
+        let bytes = std::fs::read(shifts_folder(elsewhere.path()).join(name)).unwrap();
+        let path = shifts_folder(&run.config.out).join(name);
+        store.write(&path, &bytes).unwrap();
+    };
+    copy("w.jsonl");
+    assert_eq!(watcher.look().unwrap().workers.len(), 1);
+    journal.end(ShiftEnd::Done);
+    copy("w.jsonl");
+    let made = status(&run.folder()).unwrap();
+    assert!(
+        made.time.useful > 0.0 && made.goodput > Some(0.0),
+        "{made:?}"
+    );
+    watcher.look().unwrap();
+    let [shift] = watcher.shifts()[..] else {
+        panic!("one program was at work");
+    };
+    assert_eq!(shift.attempts.len(), 7);
+    assert!(shift.end.is_some());
 }
 
 #[test]

@@ -56,6 +56,8 @@ fn a_run_folder_is_read_and_written_through_storage() {
         ".exists()",
         "ImageReader::open",
         "image_dimensions",
+        "read_shifts(",
+        "Follower::new",
         "image::open",
     ];
     let found: Vec<(String, &str)> = sources(&crates().join("orchestrator/src"))

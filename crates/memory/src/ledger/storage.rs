@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,6 +18,13 @@ use crate::error::{MemoryError, Result};
 pub trait Storage: Debug + Send + Sync {
     /// Reads a whole file.
     fn read(&self, path: &Path) -> Result<Vec<u8>>;
+
+    /// Reads what is in a file after its first `offset` bytes; nothing where it has no more.
+    fn read_from(&self, path: &Path, offset: u64) -> Result<Vec<u8>> {
+        let bytes = self.read(path)?;
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+        Ok(bytes.get(offset..).unwrap_or_default().to_owned())
+    }
 
     /// Writes a file durably: under a temporary name, synced, renamed, its folder synced.
     fn write(&self, path: &Path, bytes: &[u8]) -> Result<()>;
@@ -172,7 +179,7 @@ impl LocalFile {
     /// # Errors
     /// It cannot be read.
     pub fn read(&self) -> Result<Vec<u8>> {
-        read_plain(&self.path).map_err(|error| MemoryError::storage("read", &self.path, error))
+        read_plain(&self.path, 0).map_err(|error| MemoryError::storage("read", &self.path, error))
     }
 }
 
@@ -341,7 +348,11 @@ impl Calls for Disk {
 
 impl<C: Calls> Storage for C {
     fn read(&self, path: &Path) -> Result<Vec<u8>> {
-        read_plain(path).map_err(|error| MemoryError::storage("read", path, error))
+        read_plain(path, 0).map_err(|error| MemoryError::storage("read", path, error))
+    }
+
+    fn read_from(&self, path: &Path, offset: u64) -> Result<Vec<u8>> {
+        read_plain(path, offset).map_err(|error| MemoryError::storage("read", path, error))
     }
 
     fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {
@@ -476,9 +487,9 @@ impl<C: Calls> Storage for C {
     }
 }
 
-/// Reads a file. What else may have its name is not waited for: a pipe nobody writes into would keep its
+/// Reads a file, all but its first `offset` bytes. What else may have its name is not waited for: a pipe nobody writes into would keep its
 /// reader for ever.
-fn read_plain(path: &Path) -> io::Result<Vec<u8>> {
+fn read_plain(path: &Path, offset: u64) -> io::Result<Vec<u8>> {
     let nonblocking = rustix::fs::OFlags::NONBLOCK.bits() as i32;
     let mut options = File::options();
     let mut file = options.read(true).custom_flags(nonblocking).open(path)?;
@@ -490,7 +501,11 @@ fn read_plain(path: &Path) -> io::Result<Vec<u8>> {
         let reason = "no plain file stands in its place";
         return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
     }
-    let mut bytes = Vec::with_capacity(usize::try_from(found.len()).unwrap_or(0));
+    let length = found.len().saturating_sub(offset);
+    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
+    if offset > 0 {
+        file.seek(SeekFrom::Start(offset))?;
+    }
     file.read_to_end(&mut bytes)?;
     Ok(bytes)
 }

@@ -4,6 +4,7 @@ pub(crate) mod film_size;
 pub(crate) mod folder_file;
 pub mod identity;
 pub mod input_file;
+pub mod journals;
 pub(crate) mod lists;
 pub mod no_keyframes;
 pub mod output;

@@ -12,9 +12,10 @@ use std::path::PathBuf;
 use storyloom_memory::{BlobRef, MemoryError, ShotRecord};
 use storyloom_story::{Media, ShotId, Stage, StoryId};
 use storyloom_telemetry::AttemptEnd;
-use storyloom_telemetry::shift::{Attempt, read_shifts};
+use storyloom_telemetry::shift::Attempt;
 
 use crate::error::RunError;
+use crate::folder::journals::shifts;
 use crate::folder::run_folder::RunFolder;
 use crate::run::shot::ShotContext;
 
@@ -151,10 +152,7 @@ fn pairs<'a, A, B>(first: &'a [A], second: &'a [B]) -> impl Iterator<Item = (&'a
 /// What the journals tell of the attempts at a shot that came as far as to its record: those that say
 /// that they have written it first, the last of these before all others.
 fn tales(folder: &RunFolder, story: &StoryId, shot: ShotId) -> Vec<Tale> {
-    let shifts = read_shifts(folder.root()).unwrap_or_else(|error| {
-        tracing::warn!(%error, "the journals cannot be read");
-        Vec::new()
-    });
+    let shifts = shifts(folder);
     let attempts = shifts.iter().flat_map(|shift| shift.all_attempts());
     let mut attempts: Vec<_> = attempts
         .filter(|attempt| attempt.shot == shot && &attempt.story == story)

@@ -1,10 +1,11 @@
 //! Reading journals while they grow.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use super::files::{JournalFiles, LocalFiles};
 use super::read::{ids, lines_of, live_of};
 use super::recovered::recover_attempts;
 use super::{Shift, shifts_folder};
@@ -12,6 +13,7 @@ use super::{Shift, shifts_folder};
 /// Reads the journals of a run again and again, each time only what is new in them.
 #[derive(Debug)]
 pub struct Follower {
+    files: Arc<dyn JournalFiles>,
     run: PathBuf,
     known: BTreeMap<String, Known>,
 }
@@ -27,7 +29,13 @@ struct Known {
 impl Follower {
     /// Follows the journals of the run folder `run`. Nothing is read yet.
     pub fn new(run: impl Into<PathBuf>) -> Self {
+        Self::among(Arc::new(LocalFiles), run)
+    }
+
+    /// As [`new`](Self::new), of a run folder among `files`.
+    pub fn among(files: Arc<dyn JournalFiles>, run: impl Into<PathBuf>) -> Self {
         Self {
+            files,
             run: run.into(),
             known: BTreeMap::new(),
         }
@@ -38,15 +46,16 @@ impl Follower {
     /// # Errors
     /// The folder of the journals cannot be listed; no folder is no error.
     pub fn look(&mut self) -> io::Result<()> {
-        for id in ids(&self.run)? {
+        let files = self.files.as_ref();
+        for id in ids(files, &self.run)? {
             self.known.entry(id).or_default();
         }
         let folder = shifts_folder(&self.run);
         for (id, known) in &mut self.known {
             if known.shift.as_ref().is_none_or(|shift| shift.end.is_none()) {
                 // Before the lines, as the reader of whole journals does.
-                let live = live_of(&folder, id);
-                known.read(&folder.join(format!("{id}.jsonl")), id);
+                let live = live_of(files, &folder, id);
+                known.read(files, &folder.join(format!("{id}.jsonl")), id);
                 if let Some(shift) = &mut known.shift {
                     shift.hear(live);
                 }
@@ -64,8 +73,8 @@ impl Follower {
 }
 
 impl Known {
-    fn read(&mut self, path: &Path, id: &str) {
-        let Ok(new) = tail(path, self.offset) else {
+    fn read(&mut self, files: &dyn JournalFiles, path: &Path, id: &str) {
+        let Ok(new) = files.read_from(path, self.offset) else {
             return;
         };
         // What comes after the last line end is read when it is whole.
@@ -79,14 +88,4 @@ impl Known {
             }
         }
     }
-}
-
-fn tail(path: &Path, offset: u64) -> io::Result<Vec<u8>> {
-    let mut file = File::open(path)?;
-    let mut new = Vec::new();
-    if file.metadata()?.len() > offset {
-        file.seek(SeekFrom::Start(offset))?;
-        file.read_to_end(&mut new)?;
-    }
-    Ok(new)
 }

@@ -12,6 +12,7 @@
 //! A shift whose journal has no end was killed, at some time after its live file was written last.
 
 mod accounting;
+mod files;
 mod follow;
 mod journal;
 mod ledger;
@@ -32,10 +33,11 @@ use crate::AttemptEnd;
 use crate::process::Process;
 
 pub use accounting::{Accounting, Extent, Split, accounting};
+pub use files::{JournalFiles, LocalFiles};
 pub use follow::Follower;
 pub use journal::Journal;
 pub use moment::{now, process_start};
-pub use read::{read_shift, read_shifts};
+pub use read::{read_shift, read_shifts, read_shifts_in};
 
 /// The folder of all journals of a run folder.
 pub fn shifts_folder(run: &Path) -> PathBuf {

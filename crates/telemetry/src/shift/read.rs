@@ -1,9 +1,9 @@
 //! The reader of journals.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 
+use super::files::{JournalFiles, LocalFiles};
 use super::recovered::recover_attempts;
 use super::{Entry, Line, Live, Own, Shift, shifts_folder};
 
@@ -13,9 +13,17 @@ use super::{Entry, Line, Live, Own, Shift, shifts_folder};
 /// # Errors
 /// The folder of the journals cannot be listed or a journal cannot be read; no folder is no error.
 pub fn read_shifts(run: &Path) -> io::Result<Vec<Shift>> {
+    read_shifts_in(&LocalFiles, run)
+}
+
+/// As [`read_shifts`], of a run folder among `files`.
+///
+/// # Errors
+/// As [`read_shifts`].
+pub fn read_shifts_in(files: &dyn JournalFiles, run: &Path) -> io::Result<Vec<Shift>> {
     let mut shifts = Vec::new();
-    for id in ids(run)? {
-        shifts.extend(read_shift(run, &id)?);
+    for id in ids(files, run)? {
+        shifts.extend(shift_of(files, run, &id)?);
     }
     shifts.sort_by(|one, two| one.begun.total_cmp(&two.begun).then(one.id.cmp(&two.id)));
     recover_attempts(shifts.iter_mut());
@@ -23,18 +31,10 @@ pub fn read_shifts(run: &Path) -> io::Result<Vec<Shift>> {
 }
 
 /// The shifts that have a journal.
-pub(super) fn ids(run: &Path) -> io::Result<Vec<String>> {
-    let names = match fs::read_dir(shifts_folder(run)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        names => names?,
-    };
-    let mut ids = Vec::new();
-    for name in names {
-        let name = name?.file_name();
-        let id = name.to_str().and_then(|name| name.strip_suffix(".jsonl"));
-        ids.extend(id.map(str::to_owned));
-    }
-    Ok(ids)
+pub(super) fn ids(files: &dyn JournalFiles, run: &Path) -> io::Result<Vec<String>> {
+    let names = files.list(&shifts_folder(run))?;
+    let id = |name: &String| name.strip_suffix(".jsonl").map(str::to_owned);
+    Ok(names.iter().filter_map(id).collect())
 }
 
 /// Reads the journal of the shift `id`; `None` if it has not even begun.
@@ -42,15 +42,20 @@ pub(super) fn ids(run: &Path) -> io::Result<Vec<String>> {
 /// # Errors
 /// The journal cannot be read.
 pub fn read_shift(run: &Path, id: &str) -> io::Result<Option<Shift>> {
+    shift_of(&LocalFiles, run, id)
+}
+
+fn shift_of(files: &dyn JournalFiles, run: &Path, id: &str) -> io::Result<Option<Shift>> {
     let folder = shifts_folder(run);
     // Before the lines: an attempt that ended between the two is then in both, not in none.
-    let live = live_of(&folder, id);
-    let bytes = fs::read(folder.join(format!("{id}.jsonl")))?;
+    let live = live_of(files, &folder, id);
+    let bytes = files.read_from(&folder.join(format!("{id}.jsonl")), 0)?;
     Ok(assemble(id, lines_of(&bytes), live))
 }
 
-pub(super) fn live_of(folder: &Path, id: &str) -> Option<Live> {
-    let bytes = fs::read(folder.join(format!("{id}.live.json"))).ok()?;
+pub(super) fn live_of(files: &dyn JournalFiles, folder: &Path, id: &str) -> Option<Live> {
+    let path = folder.join(format!("{id}.live.json"));
+    let bytes = files.read_from(&path, 0).ok()?;
     serde_json::from_slice(&bytes).ok()
 }
 

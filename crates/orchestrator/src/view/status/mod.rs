@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use rayon::prelude::*;
 use serde::Serialize;
 use storyloom_story::{Method, StoryId};
-use storyloom_telemetry::shift::{Extent, Shift, Split, accounting, read_shifts};
+use storyloom_telemetry::shift::{Extent, Shift, Split, accounting};
 
+pub use crate::folder::journals::shifts;
 pub(crate) use standing::Hands;
 pub use standing::{Looks, Standing};
 pub use storyloom_telemetry::shift::now;
@@ -123,14 +124,6 @@ pub fn status(folder: &RunFolder) -> Result<Status, RunError> {
     let moment = now();
     status.settle(folder, shifts.iter(), |shift| shift.goes_on(moment));
     Ok(status)
-}
-
-/// The journals of all programs that ever worked on the run, as far as they can be read.
-pub fn shifts(folder: &RunFolder) -> Vec<Shift> {
-    read_shifts(folder.root()).unwrap_or_else(|error| {
-        tracing::warn!(%error, "the journals of the run cannot be read; their time is not counted");
-        Vec::new()
-    })
 }
 
 /// As [`status`], with the journals already read; what was begun counts as running until it is settled.

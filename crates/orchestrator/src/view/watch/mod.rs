@@ -13,6 +13,7 @@ use storyloom_telemetry::shift::{Follower, Incident, LiveShot, Shift};
 pub use eta::{Pace, Range, pace};
 
 use crate::error::RunError;
+use crate::folder::journals::follower;
 use crate::folder::run_folder::{RunFolder, StoryState};
 use crate::folder::set_aside::marks;
 use crate::view::status::{Status, StoryStatus, measure, now, read_status};
@@ -159,7 +160,7 @@ impl Watcher {
     /// Watches the run in `folder`. Nothing is read yet.
     pub fn new(folder: RunFolder) -> Self {
         Self {
-            follower: Follower::new(folder.root()),
+            follower: follower(&folder),
             folder,
             heard: HashMap::new(),
             beats: HashMap::new(),
