@@ -78,6 +78,28 @@ fn a_run_folder_is_read_and_written_through_storage() {
     }
 }
 
+/// What is true of a run stands in records, which are found by their names. Where a folder is listed, a
+/// comment of that place says why nothing false can be learned from it.
+#[test]
+fn every_listing_says_why_it_is_sound() {
+    for (name, text) in sources(&crates().join("orchestrator/src")) {
+        let lines: Vec<&str> = text.lines().collect();
+        for (place, line) in lines.iter().enumerate() {
+            if !line.contains("storage().list(") && !line.contains("storage.list(") {
+                continue;
+            }
+            let before = &lines[place.saturating_sub(20)..place];
+            let is_why =
+                |line: &&str| line.trim_start().starts_with("//") && line.contains("listing");
+            let place = place + 1;
+            assert!(
+                before.iter().any(is_why),
+                "{name}:{place}: why is this listing sound?"
+            );
+        }
+    }
+}
+
 /// What runs stories knows no method and no network. The names of the options that a user may have
 /// changed are the one exception.
 #[test]

@@ -436,7 +436,8 @@ pub fn sweep(
     blobs.sweep(&|| named(stories, storage), grace)
 }
 
-/// Digests of the blobs that records name, also records that are just being made, and saved steps.
+/// Digests of the blobs that records name, also records that are just being made, and saved steps: by
+/// listings, which leave out nothing that stays.
 fn named(stories: &Path, storage: &dyn Storage) -> Result<BTreeSet<String>> {
     let mut used = BTreeSet::new();
     for story in storage.list(stories)? {

@@ -48,7 +48,8 @@ pub(crate) fn references(folder: &RunFolder, story: &StoryId) -> Result<Vec<Memo
 }
 
 impl RunFolder {
-    /// Whether any shot or the references of a story have a record.
+    /// Whether any shot or the references of a story have a record, whatever script it had: only a listing
+    /// can tell, which leaves nothing out ([`Storage::list`](storyloom_memory::Storage::list)).
     pub(crate) fn has_records(&self, story: &StoryId) -> Result<bool, RunError> {
         let commits = self.storage().list(&self.story(story).join("commits"))?;
         Ok(commits.iter().any(|name| is_record(name)))

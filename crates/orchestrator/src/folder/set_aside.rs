@@ -37,7 +37,8 @@ fn path(folder: &RunFolder, story: &StoryId) -> PathBuf {
     place(folder).join(format!("{story}.json"))
 }
 
-/// The stories that are set aside, and why.
+/// The stories that are set aside, and why. A listing is where marks are found: they are for people, and
+/// whoever takes a story finds out by itself whether it is what is asked for.
 ///
 /// # Errors
 /// They cannot be read.

@@ -20,6 +20,7 @@ pub(super) fn look_after(
     let (Ok(kind), true, Some(places)) = (kind, is_here, folder.index()) else {
         return Ok(());
     };
+    // Each program finds its index by its number; one that a listing leaves out is opened by the next start.
     for name in folder.storage().list(&places)? {
         let place = places.join(&name);
         if name.parse::<u32>().is_err() {

@@ -313,7 +313,8 @@ fn planner_file(folder: &RunFolder, repaired: &mut Repaired) -> Result<(), RunEr
     Ok(())
 }
 
-/// Whether any story of the run has a plan.
+/// Whether any story of the run has a plan: `run.json` may be gone, and a listing is all there is. It only
+/// decides whether the loss of `planner.json` is told.
 fn has_plans(folder: &RunFolder) -> Result<bool, RunError> {
     let names = folder.storage().list(&folder.stories())?;
     let mut stories = names.iter().filter_map(|name| StoryId::new(name).ok());
@@ -344,7 +345,8 @@ fn doubts(folder: &RunFolder, run: &RunFile, stories: &[&StoryId]) -> Result<Vec
     Ok(problems.map(deed).collect())
 }
 
-/// The stories of a run, and those that have a folder in it.
+/// The stories of a run; where `run.json` and its copy are gone, those of a listing, which are all that can
+/// be looked after then.
 fn all_stories(folder: &RunFolder, run: Option<&RunFile>) -> Result<Vec<StoryId>, RunError> {
     let mut stories = run.map(|run| run.stories.clone()).unwrap_or_default();
     if run.is_none() {

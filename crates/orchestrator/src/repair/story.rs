@@ -265,6 +265,9 @@ impl Healer<'_> {
 
     /// Moves a `story.json` out of the way whose words are not those that its shots were made from, and
     /// records of another seed than the others have. `false` if the story has no file now.
+    ///
+    /// The file may be wrong, so that no name of a shot can be trusted: this listing finds them. Afterwards
+    /// each shot of the right file is looked for by name.
     fn settle_words(&self, file: &StoryFile, deeds: &mut Deeds) -> Result<bool, RunError> {
         let mut records = Vec::new();
         let commits = self.folder.story(&file.id).join("commits");

@@ -161,7 +161,8 @@ impl RunFolder {
 
     /// How all stories stand, in their order.
     fn look_at(&self, lines: &[Line]) -> Result<Vec<Asked>, RunError> {
-        // Those without a folder need not be looked for one by one. Whoever takes one looks again.
+        // By a listing, those without a folder need not be looked for one by one. Whoever takes one looks
+        // again.
         let there = self.storage().list(&self.stories())?;
         let there: HashSet<String> = there.into_iter().collect();
         let look = |line: &Line| match there.contains(line.id().as_str()) {
@@ -249,7 +250,8 @@ impl RunFolder {
     }
 
     /// Where `run.json` cannot say whether a run is the same, its records can: the first that is found
-    /// must be one that `now` would have made.
+    /// must be one that `now` would have made. A listing finds it; one that it missed is compared when its
+    /// story is taken.
     fn check_records(&self, now: &RunFile, lines: &[Line]) -> Result<(), RunError> {
         let there: HashSet<String> = self.storage().list(&self.stories())?.into_iter().collect();
         let begun = lines

@@ -133,7 +133,8 @@ impl Lost {
     }
 }
 
-/// The shots of a story that have their records.
+/// The shots of a story that have their records, when it is taken: one listing instead of a look for each
+/// shot. It leaves nothing out, and each record is read by its name before anything follows from it.
 pub(crate) fn recorded(
     context: &ShotContext,
     story: &StoryId,

@@ -499,7 +499,7 @@ fn is_whole(context: &ShotContext, film: &Path, file: &StoryFile) -> bool {
     found.is_ok_and(|found| noted.is_none_or(|noted| *noted == BlobRef::of(&found)))
 }
 
-/// Removes what programs that ended early left behind in a finished story.
+/// Removes what programs that ended early left behind in a finished story, as far as a listing shows it.
 fn tidy(context: &ShotContext, file: &StoryFile) -> Result<(), RunError> {
     let storage = context.bank.storage();
     let story = context.bank.story_folder(&file.id);

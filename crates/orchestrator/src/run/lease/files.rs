@@ -41,7 +41,8 @@ impl LeaseFiles {
         }
     }
 
-    /// Workers whose files are there, dead or alive; those whose files cannot be read are left out.
+    /// Workers whose files are there by a listing, dead or alive, to be shown and tidied up; those whose
+    /// files cannot be read are left out.
     pub(super) fn workers(&self) -> Result<Vec<Worker>, RunError> {
         let mut workers = Vec::new();
         for name in self.storage.list(&self.root.join("workers"))? {
@@ -55,7 +56,8 @@ impl LeaseFiles {
         Ok(workers)
     }
 
-    /// The leases that a story has had and that are there, in order.
+    /// The leases that a story has had and that are there, in order. The last of the listing is the newest:
+    /// it leaves out nothing that stays, and a number that was taken meanwhile cannot be taken again.
     pub(super) fn numbers(&self, story: &StoryId) -> Result<Vec<u64>, RunError> {
         let names = self.storage.list(&self.folder(story))?;
         let number = |name: &String| name.strip_suffix(".json")?.parse().ok();

@@ -91,7 +91,8 @@ pub(crate) fn settle_planner(
 }
 
 /// Those whom the plans of the run name and who are others than `planner` is now; `None` if there is no
-/// plan.
+/// plan. The plans are found by a listing: one that it left out could only hide an earlier planner, which
+/// `verify` finds by the name of the plan.
 ///
 /// # Errors
 /// One of them is a planner that `planner` does not go on for.

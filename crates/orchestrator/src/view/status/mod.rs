@@ -302,7 +302,8 @@ impl Status {
     }
 }
 
-/// How many shots have a record, by the names in the folder.
+/// How many shots of a finished story have a record, by one listing instead of a look for each: if one is
+/// gone, the story counts as unfinished, and whoever takes it looks by name.
 fn recorded(folder: &RunFolder, file: &StoryFile) -> usize {
     let commits = folder.story(&file.id).join("commits");
     let names = folder.storage().list(&commits).unwrap_or_default();
