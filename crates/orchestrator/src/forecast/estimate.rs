@@ -17,8 +17,8 @@ use crate::forecast::cost::{
     CostTable, ReplicaShape, Samplings, ShotBytes, ShotWork, StageSeconds,
 };
 use crate::forecast::{ChainOfKinds, Farm, Planners, SharedGpu, forecast_of_briefs, lower_bound};
+use crate::run::chain::opening;
 use crate::run::planning::ranks::priority;
-use crate::run::story::opening;
 
 /// The settings of a run that decide how long its shots take.
 #[derive(Debug, Clone, Copy)]

@@ -12,10 +12,10 @@ use storyloom_telemetry::{AttemptEnd, Event, ShotEvent};
 use tracing::field;
 
 use crate::error::RunError;
+use crate::run::chain::{Chain, plan};
 use crate::run::lease::Lease;
 use crate::run::lost_record::Lost;
 use crate::run::shot::{ShotContext, make_shot, tidy_up};
-use crate::run::story::{Chain, plan};
 
 /// Pauses before another try after trouble that may pass.
 const RETRY_DELAYS: [Duration; 3] = [

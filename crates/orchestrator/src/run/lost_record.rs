@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use storyloom_memory::{BlobRef, MemoryError, ShotRecord};
+use storyloom_memory::{BlobRef, MemoryBank, MemoryError, ShotRecord};
 use storyloom_story::{Media, ShotId, Stage, StoryId};
 use storyloom_telemetry::AttemptEnd;
 use storyloom_telemetry::shift::Attempt;
@@ -17,7 +17,6 @@ use storyloom_telemetry::shift::Attempt;
 use crate::error::RunError;
 use crate::folder::journals::shifts;
 use crate::folder::run_folder::RunFolder;
-use crate::run::shot::ShotContext;
 
 /// A record that is gone, and what is known of it.
 #[derive(Debug, Clone)]
@@ -50,7 +49,7 @@ impl Lost {
     /// No journal says how long its stages took: it cannot be made again as it was. A record or the
     /// journals cannot be read.
     pub(crate) fn look(
-        context: &ShotContext,
+        bank: &MemoryBank,
         folder: &RunFolder,
         (story, shot): (&StoryId, ShotId),
         media: Media,
@@ -60,31 +59,28 @@ impl Lost {
         // One that is damaged is lost as well.
         let is_sound = |shot: &&ShotId| {
             there.contains(shot)
-                && !matches!(
-                    context.bank.record(story, **shot),
-                    Err(MemoryError::Damaged { .. })
-                )
+                && !matches!(bank.record(story, **shot), Err(MemoryError::Damaged { .. }))
         };
         let Some(&follower) = later.iter().find(is_sound) else {
             return Ok(None);
         };
         let mut lost = Self {
-            path: context.bank.record_path(story, shot),
-            follower: context.bank.record_path(story, follower),
+            path: bank.record_path(story, shot),
+            follower: bank.record_path(story, follower),
             wanted: None,
             arithmetics: Vec::new(),
             video: None,
             tales: tales(folder, story, shot),
         };
-        if let Some(record) = context.bank.record(story, follower)? {
+        if let Some(record) = bank.record(story, follower)? {
             if later.first() == Some(&follower) {
                 lost.wanted = Some(record.previous().clone().unwrap_or_default());
             }
             lost.arithmetics.push(record.arithmetic().to_owned());
         }
-        let folder = context.bank.story_folder(story);
+        let folder = bank.story_folder(story);
         let video = folder.join(media.file_name(shot));
-        let storage = context.bank.storage();
+        let storage = bank.storage();
         if storage.exists(&video) {
             lost.video = Some(BlobRef::of(&storage.read(&video)?));
         }
@@ -135,12 +131,9 @@ impl Lost {
 
 /// The shots of a story that have their records, when it is taken: one listing instead of a look for each
 /// shot. It leaves nothing out, and each record is read by its name before anything follows from it.
-pub(crate) fn recorded(
-    context: &ShotContext,
-    story: &StoryId,
-) -> Result<BTreeSet<ShotId>, RunError> {
-    let folder = context.bank.story_folder(story).join("commits");
-    let names = context.bank.storage().list(&folder)?;
+pub(crate) fn recorded(bank: &MemoryBank, story: &StoryId) -> Result<BTreeSet<ShotId>, RunError> {
+    let folder = bank.story_folder(story).join("commits");
+    let names = bank.storage().list(&folder)?;
     let shot = |name: &String| name.strip_suffix(".json")?.parse().ok();
     Ok(names.iter().filter_map(shot).collect())
 }

@@ -3,6 +3,7 @@
 pub mod admission;
 pub mod admission_policy;
 pub(crate) mod attempt;
+pub(crate) mod chain;
 pub(crate) mod differences;
 pub mod drain;
 pub mod gate;

@@ -8,8 +8,7 @@ use storyloom_memory::ledger::record::{v1, v2};
 use storyloom_memory::storage::{UNFINISHED, move_aside};
 use storyloom_memory::{BlobRef, MemoryError, MemoryItem, PictureRecord, References, ShotRecord};
 use storyloom_story::{
-    Continuation, Media, Method, Opening, Resolution, RgbImage, Seed, ShotId, ShotRequest,
-    ShotScript, StoryId, VideoSpec,
+    Media, Method, Resolution, RgbImage, Seed, ShotId, ShotRequest, ShotScript, StoryId, VideoSpec,
 };
 use storyloom_telemetry::{AttemptEnd, Event, ShotEvent};
 use tracing::field;
@@ -24,13 +23,14 @@ use crate::folder::run_folder::{RunFolder, StoryFile, StoryState};
 use crate::folder::sizes::FileSizes;
 use crate::folder::work::Work;
 use crate::run::attempt::{attempt_shot, end_of, report_end, with_retries};
+use crate::run::chain::{Chain, opening, plan};
 use crate::run::inputs::{in_shape, open_pictures, own_size};
 use crate::run::lease::Lease;
 use crate::run::lost_record::{Lost, recorded};
 use crate::run::mend::mend_shot;
 use crate::run::planning::restored::restore_plan;
 use crate::run::shot::{
-    Admitted, ShotContext, ShotPlan, check_scores, keep, keyframes, remember, stored, vector,
+    Admitted, ShotContext, ShotPlan, check_scores, keep, keyframes, remember, vector,
 };
 
 /// Why a story could not be finished, and at which shot.
@@ -91,7 +91,7 @@ fn make_shots(
     let story = folder.story(&file.id);
     let shots: Vec<(ShotId, ShotScript)> =
         file.shots().map(|(id, shot)| (id, shot.clone())).collect();
-    let there = recorded(context, &file.id).map_err(before)?;
+    let there = recorded(context.bank, &file.id).map_err(before)?;
     let ids: Vec<ShotId> = shots.iter().map(|(id, _)| *id).collect();
     let mut done: Vec<ShotId> = Vec::with_capacity(shots.len());
     let mut clips: Vec<ClipFile> = Vec::with_capacity(shots.len());
@@ -140,7 +140,7 @@ fn make_shots(
                 };
                 let run_seed = file.seed.unwrap_or(config.seed);
                 let later = &ids[done.len() + 1..];
-                let lost = Lost::look(context, folder, (&file.id, *id), media, later, &there)
+                let lost = Lost::look(context.bank, folder, (&file.id, *id), media, later, &there)
                     .map_err(at)?;
                 let chain = Chain {
                     lost: lost.as_ref(),
@@ -258,65 +258,6 @@ fn keep_whole(
     };
     report_end(context, record.request(), end, reason.as_deref());
     mended
-}
-
-/// What a shot knows of the shots before it.
-#[derive(Clone, Copy)]
-pub(crate) struct Chain<'a> {
-    done: &'a [ShotId],
-    last: Option<&'a ShotRecord>,
-    story_plan: Option<&'a str>,
-    /// What is known of the record of this shot, if it was there before.
-    pub(crate) lost: Option<&'a Lost>,
-    film: Resolution,
-    remaining: usize,
-}
-
-/// How a shot begins. One of a method without a way to go on from frames begins as after a cut.
-pub(crate) fn opening(
-    method: Method,
-    shot: &ShotScript,
-    has_previous: bool,
-    has_references: bool,
-    continuation: Continuation,
-) -> Opening {
-    match (has_previous, shot.cut) {
-        (false, _) if has_references => Opening::Memory,
-        (false, _) => Opening::Text,
-        (true, false) if method.profile().continues => continuation.opening(),
-        (true, _) => Opening::Memory,
-    }
-}
-
-/// Stage `plan`: what the shot sees of the bank.
-pub(crate) fn plan(
-    context: &ShotContext,
-    chain: Chain,
-    request: ShotRequest,
-) -> Result<ShotPlan, RunError> {
-    let history = context.bank.history(&request.story, chain.done)?;
-    let policy = context.terms.of(request.method)?.memory.policy();
-    let visible = policy.visible(request.opening, stored(&history));
-    let window = visible.clone().given(history.len());
-    let continued = request.opening.given_frames() > 0;
-    let continues = chain
-        .last
-        .filter(|_| continued)
-        .and_then(ShotRecord::tail)
-        .cloned();
-    let previous = chain.last.map(|last| last.digest().clone());
-    Ok(ShotPlan {
-        request,
-        history,
-        visible,
-        window,
-        continues,
-        previous,
-        story_plan: chain.story_plan.map(str::to_owned),
-        lost: chain.lost.cloned(),
-        film: chain.film,
-        remaining: chain.remaining,
-    })
 }
 
 /// Decides the size of the story's film and puts its reference images into the bank, once.
@@ -524,59 +465,4 @@ fn tidy(context: &ShotContext, file: &StoryFile) -> Result<(), RunError> {
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Specification, section 10 item 20.
-    #[test]
-    fn saved_lengths_of_a_shot_list() {
-        let shot = |cut| ShotScript {
-            prompt: "p".to_owned(),
-            first_frame_prompt: None,
-            cut,
-        };
-        let saved = |continuation| {
-            [true, false, false, true].map(|cut| {
-                let method = Method::StoryMem;
-                81 - opening(method, &shot(cut), true, false, continuation).given_frames()
-            })
-        };
-        assert_eq!(saved(Continuation::Mi2v), [81, 80, 80, 81]);
-        assert_eq!(saved(Continuation::Mm2v), [81, 76, 76, 81]);
-        assert_eq!(saved(Continuation::None), [81, 81, 81, 81]);
-        assert_eq!(
-            opening(
-                Method::StoryMem,
-                &shot(true),
-                false,
-                false,
-                Continuation::Mi2v
-            ),
-            Opening::Text
-        );
-        assert_eq!(
-            opening(
-                Method::StoryMem,
-                &shot(true),
-                false,
-                true,
-                Continuation::Mi2v
-            ),
-            Opening::Memory
-        );
-        // A method that does not go on from frames.
-        assert_eq!(
-            opening(
-                Method::OneStory,
-                &shot(false),
-                true,
-                false,
-                Continuation::Mi2v
-            ),
-            Opening::Memory
-        );
-    }
 }

@@ -28,8 +28,8 @@ use crate::folder::run_folder::{IN_DOUBT, RunFile, RunFolder, StoryFile, StorySt
 use crate::folder::seal::NO_SEAL;
 use crate::folder::set_aside::marks;
 use crate::folder::terms::MethodTerms;
+use crate::run::chain::opening;
 use crate::run::planning::planners_of;
-use crate::run::story::opening;
 
 /// What the check found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
