@@ -16,7 +16,8 @@ use storyloom_memory::Storage;
 use storyloom_story::{Line, StoryId};
 
 use crate::error::RunError;
-use crate::folder::run_folder::{FOLDER_FORMAT, StoryFile};
+use crate::folder::folder_file::FOLDER_FORMAT;
+use crate::folder::story_file::StoryFile;
 
 /// A list that is to be written.
 #[derive(Debug)]
