@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How fast a build is beside another one: what every night does most, in turns.
+"""How fast a build is beside another one: what every run does most, in turns.
 
     scripts/bench/builds.py BEFORE AFTER [--rounds 5] [--stories 100] [--place DIR]
 

@@ -70,12 +70,12 @@ def works(out):
         return False
 
 
-def until(process, condition, patience=600):
+def until(process, condition, limit=600):
     begun = time.monotonic()
     while not condition():
         if process.poll() is not None:
             sys.exit(f"the program ended by itself with code {process.returncode}")
-        if time.monotonic() - begun > patience:
+        if time.monotonic() - begun > limit:
             sys.exit("nothing happens")
         time.sleep(0.005)
     return time.monotonic()

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What planning costs a night of real networks: the same stories with ready scripts and of briefs.
+"""What planning costs a run of real networks: the same stories with ready scripts and of briefs.
 
     scripts/bench/planning.py [--stories 6] [--shots 3] [--share 0.2] [--rounds 3]
 

@@ -1,4 +1,4 @@
-//! Runs on briefs: planned first, ahead of the shots, once, by whoever is there.
+//! Runs on briefs: planned first, ahead of the shots, once, by any program that is there.
 
 use std::collections::BTreeMap;
 use std::fs;

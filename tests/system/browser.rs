@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tungstenite::{Message, WebSocket};
 
 /// A browser that does not answer for so long has hung.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// One browser with one page.
 pub struct Browser {
@@ -47,7 +47,7 @@ impl Browser {
         let mut process = command.spawn().unwrap();
         let (port, path) = address(&mut process, &profile.path().join("DevToolsActivePort"));
         let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         let url = format!("ws://127.0.0.1:{port}{path}");
         let (socket, _) = tungstenite::client(url, stream).unwrap();
         let mut browser = Self {
@@ -148,7 +148,7 @@ impl Browser {
             if answer.is_ok_and(|answer| answer["result"]["value"] == true) {
                 return;
             }
-            assert!(begun.elapsed() < PATIENCE, "never true: {expression}");
+            assert!(begun.elapsed() < TIMEOUT, "never true: {expression}");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -260,7 +260,7 @@ fn address(process: &mut Child, file: &Path) -> (u16, String) {
         }
         let ended = process.try_wait().unwrap();
         assert!(ended.is_none(), "the browser did not start: {ended:?}");
-        assert!(begun.elapsed() < PATIENCE, "the browser does not listen");
+        assert!(begun.elapsed() < TIMEOUT, "the browser does not listen");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -1,5 +1,5 @@
 //! Every kind of file of a run folder with every kind of damage: the next start heals it, or says what it
-//! has only measured and `repair` heals it, or one story fails alone. Nothing stops the night, hangs, or
+//! has only measured and `repair` heals it, or one story fails alone. Nothing stops the run, hangs, or
 //! passes for proven.
 
 use std::collections::BTreeMap;
@@ -70,7 +70,7 @@ const HARMS: [(&str, Harm); 7] = [
 
 /// Runs a program to its end, which must come.
 fn ended(command: &mut Command) -> Finished {
-    const PATIENCE: Duration = Duration::from_secs(90);
+    const TIMEOUT: Duration = Duration::from_secs(90);
     let mut child = command
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -79,7 +79,7 @@ fn ended(command: &mut Command) -> Finished {
     // What it says fits into the pipes.
     let begun = Instant::now();
     while child.try_wait().unwrap().is_none() {
-        if begun.elapsed() > PATIENCE {
+        if begun.elapsed() > TIMEOUT {
             child.kill().unwrap();
             break;
         }
@@ -163,7 +163,7 @@ impl Interrupted {
     }
 
     /// A run on the other index, with a story in quarantine and one that is set aside.
-    fn with_trouble() -> Self {
+    fn with_failed_stories() -> Self {
         let shop = Workshop::new();
         let lines = |word: &str| {
             let changed = line("changed", &[true]).replace("Shot 1", word);
@@ -420,11 +420,11 @@ fn every_damage_in_the_middle() {
     whole_table(&Interrupted::in_the_middle(), 230);
 }
 
-/// As [`every_damage_in_the_middle`], of the other index, and of what troubled stories leave.
+/// As [`every_damage_in_the_middle`], of the other index, and of what failed stories leave.
 #[test]
 #[ignore = "takes many minutes"]
-fn every_damage_beside_trouble() {
-    whole_table(&Interrupted::with_trouble(), 60);
+fn every_damage_beside_failed_stories() {
+    whole_table(&Interrupted::with_failed_stories(), 60);
 }
 
 fn whole_table(interrupted: &Interrupted, least: usize) {

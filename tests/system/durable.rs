@@ -81,7 +81,7 @@ fn torture(kills: usize, stories: usize) {
     eprintln!("{} kills, {} stops", killed[0], killed[1]);
 }
 
-/// Kills and stops programs, counted in `killed`, until there were so many or all is made. Returns
+/// Kills and stops programs, counted in `killed`, until there were this number or all is made. Returns
 /// what they said.
 fn kill_at_random(
     shop: &Workshop,
@@ -334,7 +334,7 @@ fn clocks_may_jump() {
 }
 
 /// A story that cannot be made is set aside with its reason, can be tried alone by the command that
-/// is given, and is made once its trouble is mended and it is let back.
+/// is given, and is made once the cause is mended and it is let back.
 #[test]
 fn a_poisoned_story_is_set_aside() {
     let shop = Workshop::new();
@@ -366,7 +366,7 @@ fn a_poisoned_story_is_set_aside() {
     // The poison lies in the folder of the run; alone the story can be made.
     call(&words).ended_with(0);
 
-    // It stays aside, whatever becomes of its trouble, until it is let back.
+    // It stays aside, whatever becomes of the cause, until it is let back.
     fs::remove_file(poison).unwrap();
     finish(&mut shop.run(&manifest, &[])).ended_with(1);
     shop.ask(&["retry", "nobody"]).ended_with(65);

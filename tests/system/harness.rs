@@ -12,7 +12,7 @@ pub use rustix::process::Signal;
 use rustix::process::{Pid, kill_process};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use storyloom_memory::ledger::record::v1::CommitRecord;
-use storyloom_memory::{BlobRef, Sealed};
+use storyloom_memory::{BlobRef, DigestedRecord};
 use tempfile::TempDir;
 
 /// Writes a file of a run folder that was changed on purpose: its seal is that of the change.
@@ -22,7 +22,7 @@ pub fn write_sealed(path: &Path, mut file: serde_json::Value) {
 }
 
 /// A program that should have finished long ago has hung.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// What a finished program left behind.
 pub struct Finished {
@@ -77,7 +77,7 @@ fn let_signals_be_heard() {
     });
 }
 
-/// The binary with these arguments, away from the settings of whoever runs the tests.
+/// The binary with these arguments, away from the settings of the person who runs the tests.
 pub fn storyloom<A: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = A>) -> Command {
     let_signals_be_heard();
     let mut command = Command::new(env!("CARGO_BIN_EXE_storyloom"));
@@ -334,7 +334,7 @@ pub fn wait_until(child: &mut Child, ready: impl Fn() -> bool) {
             child.try_wait().unwrap().is_none(),
             "it ended before the moment came"
         );
-        assert!(start.elapsed() < PATIENCE, "the moment never came");
+        assert!(start.elapsed() < TIMEOUT, "the moment never came");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

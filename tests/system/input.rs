@@ -112,7 +112,7 @@ fn files_that_are_not_there_are_named_with_their_line() {
         .saying("/nowhere/m.jsonl");
 }
 
-/// Whoever wrote the manifest sees nothing of files outside of its folder.
+/// The writer of the manifest sees nothing of files outside of its folder.
 #[test]
 fn files_elsewhere_are_refused_unread_unless_the_settings_allow_them() {
     let shop = Workshop::new();

@@ -18,7 +18,7 @@ const INDEXED_JOB: &str = "kubernetes/indexed-job.yaml";
 const MPI_JOB: &str = "kubernetes/mpijob.yaml";
 
 /// Nothing here takes long; what does has hung.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../launch")
@@ -136,7 +136,7 @@ impl Farm {
         let begun = Instant::now();
         while !self.shop.path("bin/mpirun.called").exists() {
             assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
-            assert!(begun.elapsed() < PATIENCE, "mpirun was never called");
+            assert!(begun.elapsed() < TIMEOUT, "mpirun was never called");
             std::thread::sleep(Duration::from_millis(5));
         }
         let group = format!("-{}", child.id());

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use crate::harness::{Signal, Workshop, send, storyloom, wait_until};
 
-/// Where whoever reads waits for ever, once for each who writes.
+/// Where a reader waits for ever, once for each writer.
 fn pipe(shop: &Workshop, name: &str) -> String {
     let path = shop.path(name);
     assert!(

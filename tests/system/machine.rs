@@ -22,7 +22,7 @@ fn the_doctor_finds_what_the_tests_run_with() {
 #[test]
 fn the_doctor_tries_the_storage_of_a_run() {
     let shop = Workshop::new();
-    let out = shop.path("run/tonight").display().to_string();
+    let out = shop.path("run/out").display().to_string();
     let findings = call(&["doctor", "--json", "--out", &out])
         .ended_with(0)
         .json();

@@ -200,7 +200,7 @@ fn ranks_that_encrypt_are_a_world() {
 
 /// A rank that cannot go on takes the others with it, and all end with its code.
 #[test]
-fn all_ranks_end_with_the_gravest_code() {
+fn all_ranks_end_with_the_most_severe_code() {
     let shop = Workshop::new();
     let manifest = shop.manifest(&STORIES);
     let port = free_port().to_string();
@@ -248,7 +248,7 @@ fn end_soon(mut child: Child) -> Option<Finished> {
 
 /// Two ranks of which the second is stopped in the middle, as if its machine had lost its power: the
 /// first makes all stories alone and then waits for the other.
-fn left_alone(shop: &Workshop, patience: &str) -> (Child, Child) {
+fn left_alone(shop: &Workshop, limit: &str) -> (Child, Child) {
     let stories = [("a", &[true; 3][..]), ("b", &[true; 3])];
     let manifest = shop.manifest(&stories);
     let port = free_port().to_string();
@@ -260,7 +260,7 @@ fn left_alone(shop: &Workshop, patience: &str) -> (Child, Child) {
                 "run.lease_timeout=2",
                 "simulated.videos=false",
                 "on_preempt=exit",
-                &format!("topology.collective_timeout={patience}"),
+                &format!("topology.collective_timeout={limit}"),
             ],
         );
         command

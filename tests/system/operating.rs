@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::harness::{Ranks, Signal, Workshop, finish, signal_when};
 
 /// Nothing here takes so long; what does has hung.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Waits for what another program does.
 #[track_caller]
@@ -23,7 +23,7 @@ fn wait_for<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
         if let Some(found) = look() {
             return found;
         }
-        assert!(begun.elapsed() < PATIENCE, "{what} did not come");
+        assert!(begun.elapsed() < TIMEOUT, "{what} did not come");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -197,7 +197,7 @@ fn a_drained_run_finishes_its_shots_and_begins_no_new_ones() {
     assert_eq!(status["shots"]["done"], ends(&shop, "committed"));
     assert!(status["shots"]["done"].as_u64().unwrap() < 60, "{status}");
     assert_eq!((ends(&shop, "stopped"), ends(&shop, "failed")), (0, 0));
-    // Also for whoever comes later, until it is withdrawn.
+    // Also for programs that come later, until it is withdrawn.
     let shifts = lines(&shop).len();
     finish(&mut shop.run(&manifest, &SLOW))
         .ended_with(75)

@@ -175,7 +175,7 @@ fn a_brief_in_a_table_is_named_with_its_line() {
         .saying("1 problem");
 }
 
-/// By whoever hands scripts on to a text encoder.
+/// By the person who hands scripts on to a text encoder.
 #[test]
 fn prompts_that_no_encoder_reads_to_their_end_are_told() {
     let long = "A dog runs over a wide meadow. ".repeat(200);
@@ -452,7 +452,7 @@ fn serve(mut stream: TcpStream, pause: Duration, status: u16, count: &AtomicUsiz
         "usage": {"prompt_tokens": 5, "completion_tokens": 6},
     })
     .to_string();
-    // Whoever asked may be gone.
+    // The client that asked may be gone.
     let _ = write!(
         stream,
         "HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{reply}",

@@ -67,7 +67,7 @@ fn wrong_types_name_file_line_and_key() {
     let file = shop.write("c.toml", "[run]\nseed = \"lucky\"\n");
     call(&["config", "--config", &file])
         .ended_with(78)
-        .saying("c.toml:2: run.seed must be a whole number from 0, but is the text \"lucky\"");
+        .saying("c.toml:2: run.seed must be a whole number, 0 or more, but is the text \"lucky\"");
     call(&["config", "--config", "/nowhere.toml"])
         .ended_with(78)
         .saying("/nowhere.toml");

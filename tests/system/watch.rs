@@ -280,7 +280,7 @@ fn progress_is_a_line_now_and_then() {
     );
 }
 
-/// A command on a terminal of so many rows; returns what the terminal was sent.
+/// A command on a terminal of `rows` rows; returns what the terminal was sent.
 fn on_terminal(command: &Command, rows: u16, columns: u16) -> (Finished, Vec<u8>) {
     let quoted: Vec<String> = std::iter::once(command.get_program())
         .chain(command.get_args())

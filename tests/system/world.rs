@@ -194,7 +194,7 @@ fn a_killed_rank_ends_its_world_alone() {
         let mut command = shop.run_on(ranks, "torch", &manifest, &sets);
         let (mut program, killed) = disturb(&shop, &mut command, Signal::KILL, victim);
         let status = program.wait().unwrap();
-        // Not only after the patience with ranks that are silent, which is minutes.
+        // Not only after the timeout of collectives, which is minutes.
         assert!(
             killed.elapsed() < Duration::from_secs(60),
             "{:?}",
@@ -227,7 +227,7 @@ fn other_worlds_take_over() {
 /// With one story for two replicas, the second computes half of its guidance; no bit differs.
 #[test]
 fn idle_replicas_help_at_the_tail() {
-    // So many shots that none of the ranks comes too late, whatever it waits for.
+    // Enough shots that none of the ranks comes too late, whatever it waits for.
     const ONE: [(&str, &[bool]); 1] = [("ad", &[true; 60])];
     let models = models();
     let sets = [models.as_str(), "storymem.steps=12"];

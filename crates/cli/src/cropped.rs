@@ -72,9 +72,10 @@ pub fn check_pixels(films: &FilmConfig, input: &Input) -> Result<(), Failure> {
             ..films.video
         };
         if let Err(problem @ VideoSpecError::Pixels { .. }) = video.check() {
-            let place = input.places.get(id);
-            let place = place.map_or_else(String::new, |place| format!("line {}: ", place.line));
-            let message = format!("{place}the story {id} is too large: {problem}");
+            let location = input.locations.get(id);
+            let line =
+                location.map_or_else(String::new, |location| format!("line {}: ", location.line));
+            let message = format!("{line}the story {id} is too large: {problem}");
             return Err(Failure::new(Exit::Input, message));
         }
     }

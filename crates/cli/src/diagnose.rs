@@ -8,7 +8,7 @@ use miette::{Diagnostic, GraphicalReportHandler, LabeledSpan, NamedSource, Sourc
 use storyloom_story::{Problem, escaped};
 
 use crate::input::Report;
-use crate::output::tell;
+use crate::output::print_error;
 use crate::prompts::LongPrompt;
 
 /// Writes every problem to stderr: drawn on a terminal, plain lines otherwise.
@@ -36,7 +36,7 @@ pub fn show(report: &Report) {
 pub fn warn_of_prompts(prompts: &[LongPrompt]) {
     const SHOWN: usize = 20;
     for prompt in prompts.iter().take(SHOWN) {
-        tell(&format!("warning: {prompt}"));
+        print_error(&format!("warning: {prompt}"));
     }
     if prompts.len() > SHOWN {
         let more = prompts.len() - SHOWN;

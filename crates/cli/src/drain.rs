@@ -10,7 +10,7 @@ use storyloom_orchestrator::drain::is_requested;
 use storyloom_orchestrator::{RunConfig, RunFolder, StopFlag};
 
 use crate::exit::{Exit, Failure};
-use crate::world::Place;
+use crate::world::RankSlot;
 
 /// Time between two looks.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -71,9 +71,9 @@ fn folder(settings: &RunConfig) -> RunFolder {
 ///
 /// # Errors
 /// A rank is missing.
-pub fn is_forbidden(settings: &RunConfig, place: &Place) -> Result<bool, Failure> {
+pub fn is_forbidden(settings: &RunConfig, slot: &RankSlot) -> Result<bool, Failure> {
     let asked = is_requested(&folder(settings));
-    place.as_first_says(asked)
+    slot.as_first_says(asked)
 }
 
 /// What to do about it, for those who find a run that does not go on.

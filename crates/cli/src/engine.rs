@@ -28,7 +28,7 @@ use crate::config::options::{Device, Dtype};
 use crate::config::resolved::{Compute, EngineConfig};
 use crate::config::value::PerExpert;
 use crate::exit::{Exit, Failure};
-use crate::world::Place;
+use crate::world::RankSlot;
 
 /// The networks of a run behind the orchestrator's trait.
 #[derive(Debug)]
@@ -46,9 +46,9 @@ pub struct TorchEngine {
 pub fn build_engine(
     config: &EngineConfig,
     replica: Replica,
-    place: &Place,
+    slot: &RankSlot,
 ) -> Result<TorchEngine, Failure> {
-    let settings = settings(config, place)?;
+    let settings = settings(config, slot)?;
     let models = StoryMemEngine::open(&paths(config)?, &settings, replica).map_err(at_loading)?;
     let identity = models.identity();
     let description = EngineDescription {
@@ -69,8 +69,8 @@ pub fn build_engine(
 ///
 /// # Errors
 /// As [`build_engine`], or the world fell apart.
-pub fn follow(config: &EngineConfig, replica: Replica, place: &Place) -> Result<(), Failure> {
-    serve(&paths(config)?, &settings(config, place)?, replica).map_err(at_loading)
+pub fn follow(config: &EngineConfig, replica: Replica, slot: &RankSlot) -> Result<(), Failure> {
+    serve(&paths(config)?, &settings(config, slot)?, replica).map_err(at_loading)
 }
 
 /// Whatever keeps networks from loading is the config's fault, but for ranks that are gone.
@@ -116,8 +116,8 @@ impl TorchEngine {
 ///
 /// # Errors
 /// A GPU is asked for and there is none.
-pub fn target(compute: Compute, place: &Place) -> Result<Target, Failure> {
-    let turn = |gpus: usize| tch::Device::Cuda(place.world.found().local_rank % gpus);
+pub fn target(compute: Compute, slot: &RankSlot) -> Result<Target, Failure> {
+    let turn = |gpus: usize| tch::Device::Cuda(slot.world.found().local_rank % gpus);
     let device = match compute.device {
         Device::Cpu => tch::Device::Cpu,
         Device::Cuda => turn(gpus("device = \"cuda\"", "set device = \"cpu\"")?),
@@ -162,7 +162,7 @@ pub fn first_gpu() -> Result<tch::Device, Failure> {
     Ok(tch::Device::Cuda(0))
 }
 
-fn settings(config: &EngineConfig, place: &Place) -> Result<StoryMemSettings, Failure> {
+fn settings(config: &EngineConfig, slot: &RankSlot) -> Result<StoryMemSettings, Failure> {
     let sampler = &config.storymem;
     let phase = |steps: u32, shift: f64, boundary: f64, guidance: PerExpert<f64>| DenoiseSettings {
         sampler: SamplerSettings {
@@ -179,14 +179,14 @@ fn settings(config: &EngineConfig, place: &Place) -> Result<StoryMemSettings, Fa
     let (boundary, guidance) = (sampler.boundary, sampler.guidance);
     let negative = &sampler.negative_prompt;
     Ok(StoryMemSettings {
-        target: target(config.compute, place)?,
+        target: target(config.compute, slot)?,
         text_to_video: phase(steps.t2v, shift.t2v, boundary.t2v, guidance.t2v),
         image_to_video: phase(steps.i2v, shift.i2v, boundary.i2v, guidance.i2v),
         lora: checkpoints::lora_settings(config),
         memory_stride: i64::from(config.storymem.rope_stride),
         selection_resize: config.storymem.resize(),
         negative_prompt: (!negative.is_empty()).then(|| negative.clone()),
-        threads: place.threads(config.threads),
+        threads: slot.threads(config.threads),
         share_decode: config.share_decode,
         widen: config.widen,
         collective_timeout: config.collective_timeout,

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use storyloom_pictures::{FileProblem, InputFolder, read_at_most};
 use storyloom_planner::names_a_product;
 use storyloom_story::{
-    Brief, Findings, InputFiles, Layout, LeftOut, Line, Method, Place, Problem, StoryEntry,
-    StoryId, read_lines, read_scripts,
+    Brief, Findings, InputFiles, Layout, LeftOut, Line, Method, Problem, SourceLocation,
+    StoryEntry, StoryId, read_lines, read_scripts,
 };
 
 use crate::config::options::Inputs;
@@ -41,7 +41,7 @@ pub struct Input {
     /// Stories whose scripts cannot be read, at a later start of a run.
     pub left_out: Vec<LeftOut>,
     /// Where the stories stand in a manifest; nowhere where the input is none.
-    pub places: BTreeMap<StoryId, Place>,
+    pub locations: BTreeMap<StoryId, SourceLocation>,
     /// What was read otherwise than it was written, or left out.
     pub warnings: Vec<Problem>,
 }
@@ -54,7 +54,7 @@ impl Input {
             folder: folder.into(),
             pictures: BTreeMap::new(),
             left_out: Vec::new(),
-            places: BTreeMap::new(),
+            locations: BTreeMap::new(),
             warnings: Vec::new(),
         }
     }
@@ -313,7 +313,7 @@ fn scripts_of(
         folder: root.into(),
         pictures: BTreeMap::new(),
         left_out: findings.left_out,
-        places: BTreeMap::new(),
+        locations: BTreeMap::new(),
         warnings: findings.warnings,
     }))
 }
@@ -343,7 +343,7 @@ fn read_manifest(
         problems,
         warnings,
         left_out,
-        places,
+        locations,
     } = findings;
     if problems.is_empty() {
         return Ok(Ok(Input {
@@ -351,7 +351,7 @@ fn read_manifest(
             folder: files.folder,
             pictures: files.pictures.digests(),
             left_out,
-            places,
+            locations,
             warnings,
         }));
     }

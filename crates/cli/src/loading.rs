@@ -20,7 +20,7 @@ use crate::exit::{Exit, Failure};
 use crate::logging::Logging;
 use crate::shift::Shift;
 use crate::signals;
-use crate::world::Place;
+use crate::world::RankSlot;
 
 /// Time between two looks at the flag.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -65,15 +65,15 @@ impl LoadingWatch {
         stop: &StopFlag,
         logging: &Arc<Logging>,
         on_preempt: OnPreempt,
-        place: &Place,
+        slot: &RankSlot,
     ) -> Result<Self, Failure> {
         let state = Arc::<State>::default();
         let ending = Ending {
             stop: stop.clone(),
             logging: logging.clone(),
             on_preempt,
-            is_first: place.is_first(),
-            is_shared: place.is_shared(),
+            is_first: slot.is_first(),
+            is_shared: slot.is_shared(),
         };
         let watched = state.clone();
         let thread = std::thread::Builder::new()

@@ -41,7 +41,7 @@ fn main() -> ExitCode {
         Ok(exit) => exit.into(),
         Err(Failure { exit, message }) => {
             if !message.is_empty() {
-                output::tell(&format!("error: {message}"));
+                output::print_error(&format!("error: {message}"));
             }
             exit.into()
         }

@@ -39,7 +39,7 @@ fn print_after(begin: &str, text: &str) -> Result<(), Failure> {
 }
 
 /// Writes `text` to stderr, with a line end and as [`print`] does.
-pub fn tell(text: &str) {
+pub fn print_error(text: &str) {
     // Nobody is left to tell when stderr is gone.
     let _ = writeln!(io::stderr().lock(), "{}", escaped(text));
 }

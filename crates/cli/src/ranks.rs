@@ -12,7 +12,7 @@ use crate::config::options::EngineKind;
 use crate::config::resolved::EngineConfig;
 use crate::engine;
 use crate::exit::Failure;
-use crate::world::Place;
+use crate::world::RankSlot;
 
 /// Time between two reports of a rank to its leader.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -29,9 +29,9 @@ impl OwnRank {
     ///
     /// # Errors
     /// The config asks for a GPU and there is none.
-    pub fn new(config: &EngineConfig, place: &Place) -> Result<Self, Failure> {
+    pub fn new(config: &EngineConfig, slot: &RankSlot) -> Result<Self, Failure> {
         let device = match config.kind {
-            EngineKind::Torch => engine::target(config.compute, place)?.device,
+            EngineKind::Torch => engine::target(config.compute, slot)?.device,
             EngineKind::Simulated => tch::Device::Cpu,
         };
         let gpu = match device {
@@ -40,7 +40,7 @@ impl OwnRank {
             }
             _ => None,
         };
-        let rank = place.world.found().rank;
+        let rank = slot.world.found().rank;
         Ok(Self { rank, gpu })
     }
 
@@ -65,9 +65,9 @@ pub fn report_to(
     leader: &str,
     config: &EngineConfig,
     run: &Path,
-    place: &Place,
+    slot: &RankSlot,
 ) -> Result<RankPulse, Failure> {
-    let mut own = OwnRank::new(config, place)?;
+    let mut own = OwnRank::new(config, slot)?;
     let report = move || own.report();
     Ok(RankPulse::start(run, leader, PAUSE, report))
 }

@@ -6,7 +6,7 @@ use crate::exit::{Exit, Failure};
 
 /// Adds to a failure of storage that is full how much room there is, and what tells how much is
 /// needed.
-pub fn tell(failure: Failure, out: &Path) -> Failure {
+pub fn with_free_space(failure: Failure, out: &Path) -> Failure {
     let full = [
         "No space left",
         "os error 28",
@@ -51,13 +51,13 @@ mod tests {
     #[test]
     fn only_a_full_disk_is_measured() {
         let out = std::env::temp_dir();
-        let tell = |exit, message: &str| tell(Failure::new(exit, message), &out).message;
-        let full = tell(Exit::Storage, "blob: No space left on device (os error 28)");
+        let told = |exit, message: &str| with_free_space(Failure::new(exit, message), &out).message;
+        let full = told(Exit::Storage, "blob: No space left on device (os error 28)");
         assert!(full.contains(" are free in ") && full.contains("storyloom estimate --out"));
-        let quota = tell(Exit::Storage, "blob: Disk quota exceeded (os error 122)");
+        let quota = told(Exit::Storage, "blob: Disk quota exceeded (os error 122)");
         assert!(quota.contains("storyloom estimate --out"));
-        assert_eq!(tell(Exit::Storage, "blob: gone"), "blob: gone");
+        assert_eq!(told(Exit::Storage, "blob: gone"), "blob: gone");
         let other = "ffmpeg: No space left";
-        assert_eq!(tell(Exit::Unexpected, other), other);
+        assert_eq!(told(Exit::Unexpected, other), other);
     }
 }

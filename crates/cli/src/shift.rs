@@ -29,7 +29,7 @@ use crate::config::{METRICS_TOKEN, Resolved, paths};
 use crate::engine;
 use crate::exit::{Exit, Failure};
 use crate::ranks::OwnRank;
-use crate::world::Place;
+use crate::world::RankSlot;
 
 /// The life of a leader, as operators see it.
 #[derive(Debug)]
@@ -49,11 +49,11 @@ impl Shift {
     pub fn begin(
         config: &Resolved,
         settings: &RunConfig,
-        place: &Place,
+        slot: &RankSlot,
         stop: &StopFlag,
     ) -> Result<Self, Failure> {
         let token = token(&config.metrics)?;
-        let start = start(config, settings, place)?;
+        let start = start(config, settings, slot)?;
         let id = settings.worker.as_deref().unwrap_or_default();
         let pulse = Duration::from_millis(u64::from(config.run.note_ms.max(1)));
         let facts = ReplicaFacts {
@@ -92,7 +92,7 @@ impl Shift {
             watcher: Mutex::new(Watcher::new(folder())),
             names: config.metrics.names,
             stop: stop.clone(),
-            own: Mutex::new(OwnRank::new(&config.engine, place)?),
+            own: Mutex::new(OwnRank::new(&config.engine, slot)?),
             others: RankReports::gather(&settings.out, id),
         });
         let exporter = metrics
@@ -149,8 +149,8 @@ impl Shift {
     }
 }
 
-fn start(config: &Resolved, settings: &RunConfig, place: &Place) -> Result<ShiftStart, Failure> {
-    let found = place.world.found();
+fn start(config: &Resolved, settings: &RunConfig, slot: &RankSlot) -> Result<ShiftStart, Failure> {
+    let found = slot.world.found();
     let run = settings.out.canonicalize();
     let run = run.as_deref().unwrap_or(&settings.out).file_name();
     Ok(ShiftStart {
@@ -159,20 +159,20 @@ fn start(config: &Resolved, settings: &RunConfig, place: &Place) -> Result<Shift
         pid: std::process::id(),
         rank: found.rank,
         world_size: found.size,
-        replica: place.seat().replica,
-        ranks: place.ranks_of_replica(),
-        plans_only: place.plans_only(),
-        device: device(&config.engine, place)?.to_owned(),
+        replica: slot.seat().replica,
+        ranks: slot.ranks_of_replica(),
+        plans_only: slot.plans_only(),
+        device: device(&config.engine, slot)?.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         process: Some(Process::own().clone()),
-        patience_s: Some(config.run.lease_timeout),
+        lease_timeout_s: Some(config.run.lease_timeout),
     })
 }
 
 /// What computes.
-fn device(engine: &EngineConfig, place: &Place) -> Result<&'static str, Failure> {
+fn device(engine: &EngineConfig, slot: &RankSlot) -> Result<&'static str, Failure> {
     let cuda = engine.kind == EngineKind::Torch
-        && engine::target(engine.compute, place)?.device != tch::Device::Cpu;
+        && engine::target(engine.compute, slot)?.device != tch::Device::Cpu;
     Ok(if cuda { "cuda" } else { "cpu" })
 }
 

@@ -19,8 +19,8 @@ use crate::config::resolved::WorldConfig;
 use crate::exit::{Exit, Failure};
 use crate::logging;
 
-/// A rank with its place.
-pub struct Place {
+/// A rank with its slot in the world.
+pub struct RankSlot {
     /// All ranks.
     pub world: World,
     /// What they are called together, different for every start.
@@ -52,7 +52,7 @@ pub fn setup(error: CommError) -> Failure {
 ///
 /// # Errors
 /// The world does not come together, or the topology does not fit it or the model.
-pub fn join(config: &WorldConfig) -> Result<Place, Failure> {
+pub fn join(config: &WorldConfig) -> Result<RankSlot, Failure> {
     let collective_timeout = config.options.collective_timeout;
     let world = World::join(config.options).map_err(setup)?;
     let found = world.found();
@@ -99,7 +99,7 @@ pub fn join(config: &WorldConfig) -> Result<Place, Failure> {
             );
         }
     }
-    Ok(Place {
+    Ok(RankSlot {
         name: name(&world)?,
         world,
         layout,
@@ -145,7 +145,7 @@ fn check_models(models: &Path, degrees: Degrees) -> Result<(), Failure> {
     Ok(())
 }
 
-impl Place {
+impl RankSlot {
     /// This rank's replica. All ranks of the world call it.
     ///
     /// # Errors
@@ -323,11 +323,11 @@ struct Ending<'a> {
 }
 
 impl<'a> Ending<'a> {
-    fn of(place: &'a Place, stop: &'a StopFlag) -> Self {
+    fn of(slot: &'a RankSlot, stop: &'a StopFlag) -> Self {
         Self {
-            group: place.world.group(),
+            group: slot.world.group(),
             stop,
-            collective_timeout: place.collective_timeout,
+            collective_timeout: slot.collective_timeout,
             asked: Cell::new(None),
         }
     }
@@ -357,7 +357,7 @@ impl<'a> Ending<'a> {
 }
 
 /// A rank that panics takes its world with it, since the others would wait for it. Threads that only
-/// look on may fail.
+/// only observe may fail.
 fn end_together_on_panic() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
@@ -366,4 +366,35 @@ fn end_together_on_panic() {
             World::abort(Exit::Unexpected as i32);
         }
     }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load;
+    use crate::config::resolved::Resolved;
+
+    /// A layout that the ranks do not fit is refused before anything is loaded, with what was asked for.
+    #[test]
+    fn a_layout_that_does_not_fit_is_refused_by_its_options() {
+        for (sets, wanted) in [
+            (&["topology.tensor=2"][..], "tensor 2 x sequence 1 x cfg 1"),
+            (
+                &["topology.cfg=2", "topology.encoders=1"],
+                "cfg 2 + 1 encoders",
+            ),
+            (&["topology.replicas=3"], "topology.replicas"),
+            (
+                &["topology.planners=3", "topology.planner_tensor=2"],
+                "topology.planner_tensor = 2",
+            ),
+        ] {
+            let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
+            let config = Resolved::new(load(None, [], &sets).unwrap());
+            let failure = join(&config.world).err().unwrap();
+            assert_eq!(failure.exit, Exit::Config, "{sets:?}");
+            let said = failure.message;
+            assert!(said.contains(wanted), "{sets:?}: {said}");
+        }
+    }
 }

@@ -19,10 +19,10 @@
 #define __launch_bounds__(threads)
 #define __align__(bytes) __attribute__((aligned(bytes)))
 
-struct Place {
+struct Dim3 {
     unsigned int x, y, z;
 };
-Place threadIdx{}, blockIdx{}, blockDim{};
+Dim3 threadIdx{}, blockIdx{}, blockDim{};
 
 // What a kernel may have without asking for more.
 constexpr std::size_t SHARED_FLOATS = (48 << 10) / sizeof(float);

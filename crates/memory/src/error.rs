@@ -80,7 +80,7 @@ impl MemoryError {
 
     /// What the error means for the run.
     ///
-    /// A full or read-only disk stops everything; other storage trouble may pass.
+    /// A full or read-only disk stops everything; any other error of storage is transient.
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Storage { source, .. } => match source.kind() {

@@ -16,7 +16,9 @@ pub use ledger::bank::{Committed, MemoryBank, Remembered};
 pub use ledger::blobs::{BlobRef, BlobStore};
 pub use ledger::in_memory::InMemory;
 pub use ledger::index::{IndexKind, MemoryIndex};
-pub use ledger::record::{MemoryItem, PictureRecord, References, Sealed, SeenRecord, ShotRecord};
+pub use ledger::record::{
+    DigestedRecord, MemoryItem, PictureRecord, References, SeenRecord, ShotRecord,
+};
 pub use ledger::saved_step::{Basis, StepCheckpoint};
 pub use ledger::storage::{Disk, Storage};
 pub use ledger::{arrays, bank, blobs, index, pictures, probe, soundness, storage};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use storyloom_parallel::nccl::{self, DeviceBuffer, NcclGroup};
-use storyloom_parallel::topology::{Degrees, DenoisePlace};
+use storyloom_parallel::topology::{Degrees, GridCell};
 use storyloom_parallel::{Dtype, Group, Pending, Reduction};
 use tch::{Device, Kind, Tensor};
 
@@ -195,7 +195,7 @@ impl Peers {
 
 /// Rows of pictures that lie on several ranks, the upper ones on the first.
 impl Peers {
-    /// This rank's rows of `axis`, as many as the others have or one more or less.
+    /// This rank's rows of `axis`, the number that the others have or one more or less.
     pub fn strip(&self, tensor: &Tensor, axis: i64) -> Result<Tensor> {
         let (rows, part) = (axis_length(tensor, axis), self.part());
         let at = |rank: i64| rank * rows / part.of;
@@ -322,14 +322,14 @@ impl Shard {
         }
     }
 
-    /// The shard at `place`, whose groups are made of `denoiser`, the ranks of a denoiser.
+    /// The shard at `cell`, whose groups are made of `denoiser`, the ranks of a denoiser.
     ///
     /// All of them call it with the same degrees.
-    pub fn join(denoiser: &Group, degrees: Degrees) -> Result<(Self, DenoisePlace)> {
-        let place = degrees.place(denoiser.rank());
+    pub fn join(denoiser: &Group, degrees: Degrees) -> Result<(Self, GridCell)> {
+        let cell = degrees.cell(denoiser.rank());
         let mut shard = Self::default();
         for index in 0..degrees.ranks() {
-            let other = degrees.place(index);
+            let other = degrees.cell(index);
             // The first member of each group makes it, the same on all ranks.
             if other.tensor == 0
                 && let Some(group) = denoiser.subgroup(&degrees.tensor_group(other), "tensor")?
@@ -343,6 +343,6 @@ impl Shard {
                 shard.sequence = Peers::new(Some(group));
             }
         }
-        Ok((shard, place))
+        Ok((shard, cell))
     }
 }

@@ -47,7 +47,7 @@ pub struct RunConfig {
     /// When a shot that is being made is saved.
     pub checkpoint: CheckpointSettings,
     /// How long a worker may show no sign of life before others take its stories over.
-    pub patience: Duration,
+    pub lease_timeout: Duration,
     /// Stories that are made side by side, so that the denoiser need not wait for other stages.
     pub interleave: usize,
     /// Programs of the same world that make stories too: each leaves the others their share.
@@ -139,7 +139,7 @@ pub enum FilmShape {
 /// When a shot that is being made is saved. It always is when the run stops at a step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum CheckpointSettings {
-    /// After every so many steps.
+    /// After every `n` steps.
     Every(usize),
     /// Whenever the work that a kill would lose is worth more than saving it, at a kill every
     /// `uptime` on average: after `sqrt(2 * uptime * time to save)` (Young 1974).

@@ -1,4 +1,4 @@
-//! Runs on briefs: what is planned, by whom, how far ahead, and what is left of it after trouble.
+//! Runs on briefs: what is planned, by whom, how far ahead, and what is left of it after errors.
 
 #![expect(clippy::unwrap_used, reason = "a test may stop where it stands")]
 
@@ -138,7 +138,7 @@ fn plan_only(
 ) -> Result<RunOutcome, RunError> {
     let (mut config, stop) = (config(out), StopFlag::default());
     // One that died in this process is believed to live.
-    config.patience = Duration::from_millis(40);
+    config.lease_timeout = Duration::from_millis(40);
     plan_briefs(storage, &config, lines, planner, &Silent, &stop)
 }
 
@@ -341,7 +341,7 @@ fn each_attempt_has_a_seed_of_its_own_and_the_last_one_decides() {
 }
 
 #[test]
-fn trouble_that_may_pass_does_not_change_the_seed() {
+fn a_transient_error_does_not_change_the_seed() {
     let out = tempfile::tempdir().unwrap();
     let times = Mutex::new(0);
     let planner = Meddling::new(move |request| {
@@ -974,7 +974,7 @@ fn a_script_that_is_not_its_plans_is_read_from_the_plan_again() {
     let how = Repair {
         stories: &[],
         anew: false,
-        patience: Duration::from_secs(1),
+        lease_timeout: Duration::from_secs(1),
     };
     let found = repair(&folder(out.path()), &how).unwrap();
     assert!(found.came_to(CameTo::ToMake), "{found:?}");

@@ -127,7 +127,7 @@ fn a_whole_run_lies_in_memory() {
     let terms = Repair {
         stories: &[],
         anew: false,
-        patience: Duration::from_secs(60),
+        lease_timeout: Duration::from_secs(60),
     };
     assert!(repair(&folder, &terms).unwrap().deeds.is_empty());
     assert_eq!(store.paths(), before);
@@ -173,7 +173,7 @@ fn what_was_damaged_in_the_store_is_found_and_made_again() {
     let terms = Repair {
         stories: &[],
         anew: false,
-        patience: Duration::from_secs(60),
+        lease_timeout: Duration::from_secs(60),
     };
     repair(&run.folder(), &terms).unwrap();
     assert_eq!(run.start().unwrap().done, 3);

@@ -23,7 +23,7 @@ fn the_finished_run_of_an_earlier_build_is_proven() {
     assert_eq!(verdict.content_digest.as_deref(), Some(content));
 }
 
-/// Whoever changes what is drawn has to change the name of it, and then these runs do not go on.
+/// A change of what is drawn has to change the name of it, and then these runs do not go on.
 #[test]
 fn the_fingerprint_of_the_simulated_engine_stays() {
     let fingerprint = fixture("interrupted")

@@ -41,7 +41,7 @@ const SAMPLINGS: Samplings = Samplings {
     pictures: SAMPLING,
 };
 
-/// Stories of so many shots, and their priorities.
+/// Stories of these numbers of shots, and their priorities.
 fn manifest(stories: &[(usize, i64)]) -> Manifest {
     let story = |(number, &(shots, priority)): (usize, &(usize, i64))| {
         let shot = |place: usize| ShotScript {
@@ -96,7 +96,7 @@ fn config(out: &Path, interleave: usize) -> RunConfig {
         checkpoint: CheckpointSettings::Auto {
             uptime: Duration::from_secs(3600),
         },
-        patience: Duration::from_secs(60),
+        lease_timeout: Duration::from_secs(60),
         interleave,
         replicas: 1,
         quarantine_limit: None,

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use storyloom_memory::Disk;
 use storyloom_memory::pictures::encode_png;
 use storyloom_orchestrator::pipeline::{PipelineSettings, plain_run};
-use storyloom_orchestrator::repair::{CameTo, Repair, repair};
+use storyloom_orchestrator::repair::{CameTo, Repair, Repaired, repair};
 use storyloom_orchestrator::run::{Engines, run_on};
 use storyloom_orchestrator::set_aside::marks;
 use storyloom_orchestrator::simulated::SimulatedEngine;
@@ -80,6 +80,34 @@ impl Proven {
     /// `None` where it says that it cannot look.
     fn verdict(&self) -> Option<Verdict> {
         verify(&self.folder(), Depth::Content).ok()
+    }
+
+    fn repaired(&self) -> Repaired {
+        let how = Repair {
+            stories: &[],
+            anew: false,
+            lease_timeout: std::time::Duration::from_secs(1),
+        };
+        repair(&self.folder(), &how).unwrap()
+    }
+
+    /// Takes away what version 0.1.0 did not write; the answer is `run.json`.
+    fn as_of_earlier_build(&self) -> Value {
+        fs::remove_file(self.path("lists/run.json")).unwrap();
+        let path = self.path("run.json");
+        let mut run = read(&path);
+        run["version"] = json!("0.1.0");
+        run.as_object_mut().unwrap().remove("digest");
+        let identity = run["identity"].as_object_mut().unwrap();
+        identity.retain(|key, _| !["method", "digest"].contains(&key.as_str()));
+        for story in ["mug", self.lines[0].id().as_str()] {
+            let path = self.path(&format!("stories/{story}/story.json"));
+            let mut file = read(&path);
+            file.as_object_mut().unwrap().remove("digest").unwrap();
+            fs::write(path, file.to_string()).unwrap();
+        }
+        fs::write(&path, run.to_string()).unwrap();
+        run
     }
 
     fn path(&self, file: &str) -> PathBuf {
@@ -198,7 +226,7 @@ fn no_key_can_go_or_change_without_a_word() {
     }
 }
 
-/// Its copy takes the place of a damaged `run.json` for whoever looks on; the proof says so all the same.
+/// Its copy takes the place of a damaged `run.json` for readers; the proof says so all the same.
 #[test]
 fn run_json_is_told_with_and_without_its_copy() {
     let proven = Proven::new();
@@ -229,7 +257,7 @@ fn run_json_is_told_with_and_without_its_copy() {
     let how = Repair {
         stories: &[],
         anew: false,
-        patience: std::time::Duration::from_secs(1),
+        lease_timeout: std::time::Duration::from_secs(1),
     };
     assert!(
         repair(&proven.folder(), &how)
@@ -291,39 +319,78 @@ fn nobody_passes_for_an_earlier_build() {
     }
     fs::write(&path, story.to_string()).unwrap();
     assert!(!proven.verdict().unwrap().ok);
-    let how = Repair {
-        stories: &[],
-        anew: false,
-        patience: std::time::Duration::from_secs(1),
-    };
-    assert!(
-        repair(&proven.folder(), &how)
-            .unwrap()
-            .came_to(CameTo::ToMake)
-    );
+    assert!(proven.repaired().came_to(CameTo::ToMake));
     proven.start();
     let verdict = proven.verdict().unwrap();
     assert!(verdict.ok, "{:?}", verdict.problems);
+}
+
+/// A start looks after a finished story whose file has lost its seal, as `repair` does.
+#[test]
+fn a_start_heals_a_finished_story_without_its_digest() {
+    let proven = Proven::new();
+    let path = proven.path(&proven.story("story.json"));
+    let before = read(&path);
+    let mut story = before.clone();
+    story.as_object_mut().unwrap().remove("digest").unwrap();
+    fs::write(&path, story.to_string()).unwrap();
+    let verdict = proven.verdict().unwrap();
+    assert!(
+        verdict.problems[0].message.contains("`digest`"),
+        "{verdict:?}"
+    );
+    proven.start();
+    let healed = read(&path);
+    assert_eq!(healed["script"], before["script"]);
+    assert!(healed["digest"].is_string());
+    let kept = path.with_file_name("story.json.damaged-1");
+    assert_eq!(read(&kept), story, "what stood there is kept");
+    let verdict = proven.verdict().unwrap();
+    assert!(verdict.ok, "{:?}", verdict.problems);
+}
+
+/// The file of a story has no seal in runs of earlier builds; what it has lost, its records say.
+#[test]
+fn what_an_earlier_builds_story_lost_is_in_its_records() {
+    let proven = Proven::new();
+    proven.as_of_earlier_build();
+    let path = proven.path("stories/mug/story.json");
+    let plan = proven.path("stories/mug/plan.json");
+    let (before, planned) = (read(&path), fs::read(&plan).unwrap());
+    for lost in [&["size"][..], &["plan"], &["size", "plan"]] {
+        for is_planned in [true, false] {
+            let mut story = before.clone();
+            for key in lost {
+                story.as_object_mut().unwrap().remove(*key).unwrap();
+            }
+            fs::write(&path, story.to_string()).unwrap();
+            if !is_planned {
+                fs::remove_file(&plan).unwrap();
+            }
+            assert!(!proven.verdict().unwrap().ok, "{lost:?}");
+            let repaired = proven.repaired();
+            let came_to: Vec<CameTo> = repaired.deeds.iter().map(|deed| deed.came_to).collect();
+            assert!(came_to.contains(&CameTo::Healed), "{lost:?}: {repaired:?}");
+            assert!(!came_to.contains(&CameTo::Left), "{lost:?}: {repaired:?}");
+            let healed = read(&path);
+            assert_eq!(
+                [&healed["size"], &healed["plan"]],
+                [&before["size"], &before["plan"]]
+            );
+            let verdict = proven.verdict().unwrap();
+            assert!(verdict.ok, "{lost:?}: {:?}", verdict.problems);
+            assert_eq!(proven.repaired().deeds, []);
+            fs::write(&plan, &planned).unwrap();
+        }
+    }
 }
 
 /// Runs of earlier builds have no method and no seals, and verify; what they do have must be there.
 #[test]
 fn runs_of_earlier_builds_verify_and_lack_nothing_that_decides() {
     let proven = Proven::new();
-    fs::remove_file(proven.path("lists/run.json")).unwrap();
+    let run = proven.as_of_earlier_build();
     let path = proven.path("run.json");
-    let mut run = read(&path);
-    run["version"] = json!("0.1.0");
-    run.as_object_mut().unwrap().remove("digest");
-    let identity = run["identity"].as_object_mut().unwrap();
-    identity.retain(|key, _| !["method", "digest"].contains(&key.as_str()));
-    for story in ["mug", proven.lines[0].id().as_str()] {
-        let path = proven.path(&format!("stories/{story}/story.json"));
-        let mut file = read(&path);
-        file.as_object_mut().unwrap().remove("digest").unwrap();
-        fs::write(path, file.to_string()).unwrap();
-    }
-    fs::write(&path, run.to_string()).unwrap();
     let verdict = proven.verdict().unwrap();
     assert!(verdict.ok, "{:?}", verdict.problems);
     for (what, other) in changed(&run["identity"]) {
@@ -348,9 +415,18 @@ fn runs_of_earlier_builds_verify_and_lack_nothing_that_decides() {
 #[test]
 fn a_story_keeps_the_method_of_its_line() {
     let mut proven = Proven::new();
-    // The run's own by its name is the same as no word of it.
-    set_method(&mut proven.lines[0], Some(Method::StoryMem));
-    proven.start();
+    // The run's own by its name is the same as no word of it, of a brief too.
+    for method in [Some(Method::StoryMem), None] {
+        for line in &mut proven.lines {
+            set_method(line, method);
+        }
+        proven.start();
+        // Also where only the plan remembers what was asked for.
+        fs::remove_file(proven.path("stories/mug/story.json")).unwrap();
+        proven.start();
+        let verdict = proven.verdict().unwrap();
+        assert!(verdict.ok, "{:?}", verdict.problems);
+    }
     fs::remove_dir_all(&proven.config.out).unwrap();
     set_method(&mut proven.lines[0], Some(Method::OneStory));
     proven.start();

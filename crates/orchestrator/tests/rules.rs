@@ -1,4 +1,4 @@
-//! What the sources of the orchestrator may not contain.
+//! What the sources of the orchestrator may not contain, and which words no source or document has.
 
 #![expect(clippy::unwrap_used, reason = "a test may stop where it stands")]
 

@@ -85,7 +85,7 @@ fn config(out: &Path) -> RunConfig {
         checkpoint: CheckpointSettings::Auto {
             uptime: Duration::from_secs(3600),
         },
-        patience: Duration::from_secs(60),
+        lease_timeout: Duration::from_secs(60),
         // Tests that count events want one story at a time; others ask for more.
         interleave: 1,
         replicas: 1,
@@ -292,9 +292,9 @@ fn every_failing_call_is_recovered_from() {
     let manifest = Manifest {
         stories: vec![story("ad", &[true, false])],
     };
-    let make = |storage: Arc<dyn Storage>, out: &Path, patience: u64| {
+    let make = |storage: Arc<dyn Storage>, out: &Path, lease_timeout: u64| {
         let mut config = config(out);
-        config.patience = Duration::from_millis(patience);
+        config.lease_timeout = Duration::from_millis(lease_timeout);
         config.checkpoint = CheckpointSettings::Every(2);
         let engine = SimulatedEngine::default();
         let stop = StopFlag::default();
@@ -443,7 +443,7 @@ fn nothing_saved_outlives_its_story() {
         // A full disk ends a program at once.
         let _ = make(disk.clone(), &config);
         // The first program's process is this one, so that it seems to be alive.
-        config.patience = Duration::from_millis(40);
+        config.lease_timeout = Duration::from_millis(40);
         assert_eq!(make(Arc::new(Disk), &config).unwrap().done, 1, "{at}");
         let left = Disk.list(&saved).unwrap();
         assert!(left.is_empty(), "after call {at}: {left:?}");

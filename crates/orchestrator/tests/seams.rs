@@ -1,4 +1,4 @@
-//! The seams of a run: trouble between the record of a shot and the end of its story.
+//! The seams of a run: errors between the record of a shot and the end of its story.
 
 #![expect(clippy::unwrap_used, reason = "a test may stop where it stands")]
 
@@ -21,7 +21,7 @@ use storyloom_story::{ErrorClass, Line};
 use storyloom_telemetry::{AttemptEnd, Event, Reporter, ShotEvent};
 
 /// The real file system, until the record of the first shot is there: of the calls after that, those
-/// from `from` on fail, at most `most`, with trouble that may pass.
+/// from `from` on fail, at most `most`, with transient errors.
 #[derive(Debug)]
 struct AfterRecord {
     from: u64,
@@ -155,7 +155,7 @@ impl Run {
         let (mut config, manifest) = plain_run(&root.path().join("out"), 1, &settings).unwrap();
         config.checkpoint = CheckpointSettings::Every(2);
         // Signs of life are calls, too: there should be none.
-        config.patience = Duration::from_secs(24 * 3600);
+        config.lease_timeout = Duration::from_secs(24 * 3600);
         Self {
             _root: root,
             config,
@@ -206,7 +206,7 @@ fn a_hiccup_after_the_record_is_no_failed_attempt() {
 }
 
 #[test]
-fn trouble_after_the_record_that_does_not_pass_is_the_storys() {
+fn an_error_after_the_record_that_stays_is_the_storys() {
     let stays = |at: u64| {
         let mut run = Run::new();
         match run.start(Arc::new(AfterRecord::new(at, u64::MAX))) {
@@ -217,7 +217,7 @@ fn trouble_after_the_record_that_does_not_pass_is_the_storys() {
         }
         assert_eq!(run.counts(), ONE_ATTEMPT, "{at}");
         // The first program's process is this one, so that it seems to be alive.
-        run.config.patience = Duration::from_millis(40);
+        run.config.lease_timeout = Duration::from_millis(40);
         let outcome = run.start(Arc::new(Disk)).unwrap();
         assert_eq!((outcome.done, outcome.quarantined), (1, 0), "{at}");
         assert_eq!(run.counts(), ONE_ATTEMPT, "{at}: nothing is made again");
@@ -241,7 +241,7 @@ fn a_story_that_fails_after_its_record_goes_on_at_the_next_start() {
         let outcome = run.start(Arc::new(AfterRecord::new(at, 4)));
         matches!(outcome, Ok(outcome) if outcome.failed == 1)
     });
-    let at = found.expect("a call whose trouble the story outlives");
+    let at = found.expect("a call whose error the story outlives");
     let outcome = run.start(Arc::new(AfterRecord::new(at, 4))).unwrap();
     assert_eq!((outcome.failed, outcome.quarantined), (1, 0));
     assert_eq!(run.counts(), ONE_ATTEMPT);

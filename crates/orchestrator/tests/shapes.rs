@@ -293,7 +293,7 @@ fn whatever_a_shape_has_made_is_missed_and_made_again() {
             let how = Repair {
                 stories: &[],
                 anew: false,
-                patience: Duration::from_secs(60),
+                lease_timeout: Duration::from_secs(60),
             };
             repair(&made.folder(), &how).unwrap();
             made.make();

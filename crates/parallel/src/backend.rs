@@ -64,15 +64,15 @@ pub struct Pending {
     pub(crate) failure: Failure,
 }
 
-/// Names what is called where.
+/// The name of a group and its members, for messages.
 #[derive(Debug, Clone)]
-pub(crate) struct Place {
+pub(crate) struct Roster {
     pub(crate) group: String,
     /// Rank of the world of each member.
     pub(crate) members: Vec<usize>,
 }
 
-impl Place {
+impl Roster {
     pub(crate) fn late(&self, call: &Call, missing: &[usize], waited: Duration) -> CommError {
         CommError::Late {
             group: self.group.clone(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::backend::{Backend, PendingExchange, Place, Result};
+use crate::backend::{Backend, PendingExchange, Result, Roster};
 use crate::call::{Call, Kind};
 use crate::element::{Dtype, Reduction, reduce_bytes};
 use crate::error::CommError;
@@ -22,7 +22,7 @@ pub(crate) trait Transport: Debug + Send + Sync {
 pub(crate) struct MessageGroup {
     transport: Arc<dyn Transport>,
     rank: usize,
-    place: Place,
+    roster: Roster,
     channel: u64,
     collective_timeout: Duration,
     calls: Arc<AtomicU64>,
@@ -45,7 +45,7 @@ impl MessageGroup {
         Self {
             transport,
             rank,
-            place: Place {
+            roster: Roster {
                 group: "world".to_owned(),
                 members: (0..size).collect(),
             },
@@ -64,16 +64,16 @@ impl MessageGroup {
 
     fn others(&self) -> impl Iterator<Item = usize> {
         let rank = self.rank;
-        (0..self.place.members.len()).filter(move |&member| member != rank)
+        (0..self.roster.members.len()).filter(move |&member| member != rank)
     }
 
     fn post(&self, call: Call, to: usize, channel: u64, payload: Vec<u8>) -> Result<()> {
         let message = Message { call, payload };
-        let world = self.place.members[to];
+        let world = self.roster.members[to];
         self.transport.post(world, channel, message).map_err(|_| {
             match self.transport.mailbox().parting(world) {
                 Some(why) => self.gone(&call, to, why),
-                None => self.place.lost(&call, &[to]),
+                None => self.roster.lost(&call, &[to]),
             }
         })
     }
@@ -104,32 +104,32 @@ impl MessageGroup {
         length: usize,
         deadline: Instant,
     ) -> Result<Vec<u8>> {
-        let from = self.place.members[member];
+        let from = self.roster.members[member];
         let mailbox = self.transport.mailbox();
         match mailbox.take(from, self.channel, Some(deadline)) {
             Ok(Message { call: theirs, .. }) if theirs != *call => {
-                Err(self.place.disagree(call, member, Some(theirs)))
+                Err(self.roster.disagree(call, member, Some(theirs)))
             }
             Ok(message) if message.payload.len() != length => {
-                Err(self.place.disagree(call, member, None))
+                Err(self.roster.disagree(call, member, None))
             }
             Ok(message) => Ok(message.payload),
             Err(Missing::Gone(why)) => Err(self.gone(call, member, why)),
-            Err(Missing::Late) => Err(self.place.late(call, &[member], self.collective_timeout)),
+            Err(Missing::Late) => Err(self.roster.late(call, &[member], self.collective_timeout)),
         }
     }
 
     /// The error of a call to which nothing more comes from `member`.
     fn gone(&self, call: &Call, member: usize, why: Parting) -> CommError {
         match why {
-            Parting::Ended => self.place.lost(call, &[member]),
+            Parting::Ended => self.roster.lost(call, &[member]),
             Parting::Silent(silence) => {
-                self.place
+                self.roster
                     .late(call, &[member], silence.min(self.collective_timeout))
             }
             Parting::Broken(reason) => CommError::Backend {
                 operation: call.to_string(),
-                reason: format!("rank {}: {reason}", self.place.members[member]),
+                reason: format!("rank {}: {reason}", self.roster.members[member]),
             },
         }
     }
@@ -144,10 +144,10 @@ impl MessageGroup {
             .others()
             .filter(|&member| {
                 member == first
-                    || member > first && !mailbox.has(self.place.members[member], self.channel)
+                    || member > first && !mailbox.has(self.roster.members[member], self.channel)
             })
             .collect();
-        self.place.late(call, &missing, self.collective_timeout)
+        self.roster.late(call, &missing, self.collective_timeout)
     }
 
     /// Sends `chunk(n)` to each other rank `n` and receives theirs, `length(n)` bytes.
@@ -186,11 +186,11 @@ impl Backend for MessageGroup {
     }
 
     fn size(&self) -> usize {
-        self.place.members.len()
+        self.roster.members.len()
     }
 
     fn members(&self) -> &[usize] {
-        &self.place.members
+        &self.roster.members
     }
 
     fn all_reduce(&self, data: &mut [u8], dtype: Dtype, reduction: Reduction) -> Result<()> {
@@ -295,13 +295,13 @@ impl Backend for MessageGroup {
         let taken = self
             .transport
             .mailbox()
-            .take(self.place.members[from], channel, deadline);
+            .take(self.roster.members[from], channel, deadline);
         match taken {
             Ok(message) => Ok(message.payload),
             Err(Missing::Gone(why)) => Err(self.gone(&call, from, why)),
             Err(Missing::Late) => {
                 Err(self
-                    .place
+                    .roster
                     .late(&call, &[from], collective_timeout.unwrap_or_default()))
             }
         }
@@ -309,7 +309,7 @@ impl Backend for MessageGroup {
 
     fn lives(&self, member: usize) -> bool {
         let mailbox = self.transport.mailbox();
-        mailbox.parting(self.place.members[member]).is_none()
+        mailbox.parting(self.roster.members[member]).is_none()
     }
 
     fn exchange(&self, mine: &[u8]) -> Result<Box<dyn PendingExchange>> {
@@ -327,7 +327,7 @@ impl Backend for MessageGroup {
     fn subgroup(&self, members: &[usize], label: u64) -> Result<Box<dyn Backend>> {
         let world: Vec<usize> = members
             .iter()
-            .map(|&member| self.place.members[member])
+            .map(|&member| self.roster.members[member])
             .collect();
         let rank = members.iter().position(|&member| member == self.rank);
         // The order in which groups are made is the same everywhere, so that this is one channel
@@ -336,7 +336,7 @@ impl Backend for MessageGroup {
         Ok(Box::new(Self {
             transport: Arc::clone(&self.transport),
             rank: rank.unwrap_or_default(),
-            place: Place {
+            roster: Roster {
                 group: format!("{world:?}"),
                 members: world,
             },

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use mpi::ffi;
 
-use crate::backend::{Backend, PendingExchange, Place, Result};
+use crate::backend::{Backend, PendingExchange, Result, Roster};
 use crate::call::{CALL_BYTES, Call, Kind};
 use crate::discovery::{Found, Source};
 use crate::element::{Dtype, Reduction, reduce_bytes};
@@ -78,7 +78,7 @@ pub(crate) fn start(collective_timeout: Duration) -> Result<(Library, Group, Fou
         rendezvous: None,
     };
     let group = MpiGroup {
-        place: Place {
+        roster: Roster {
             group: "world".to_owned(),
             members: (0..comm.size).collect(),
         },
@@ -348,7 +348,7 @@ fn finish(
 #[derive(Debug, Clone)]
 struct MpiGroup {
     comm: Arc<Comm>,
-    place: Place,
+    roster: Roster,
     collective_timeout: Duration,
     calls: Arc<AtomicU64>,
     /// Messages to oneself, which MPICH does not show to a probe.
@@ -396,11 +396,11 @@ impl MpiGroup {
             transfers
         };
         finish(&mut calls, Some(self.collective_timeout))?
-            .map_err(|missing| self.place.late(&call, &missing, self.collective_timeout))?;
+            .map_err(|missing| self.roster.late(&call, &missing, self.collective_timeout))?;
         for theirs in &calls[..self.comm.size - 1] {
             let found = theirs.buffer.first_chunk().and_then(Call::from_bytes);
             if found != Some(call) {
-                return Err(self.place.disagree(&call, theirs.peer, found));
+                return Err(self.roster.disagree(&call, theirs.peer, found));
             }
         }
         Ok(())
@@ -453,7 +453,7 @@ impl Backend for MpiGroup {
     }
 
     fn members(&self) -> &[usize] {
-        &self.place.members
+        &self.roster.members
     }
 
     fn all_reduce(&self, data: &mut [u8], dtype: Dtype, reduction: Reduction) -> Result<()> {
@@ -567,7 +567,7 @@ impl Backend for MpiGroup {
         };
         let call = Call::new(Kind::Message, Dtype::Bytes, message.len());
         finish(&mut [transfer], Some(self.collective_timeout))?
-            .map_err(|missing| self.place.late(&call, &missing, self.collective_timeout))
+            .map_err(|missing| self.roster.late(&call, &missing, self.collective_timeout))
     }
 
     fn receive(&self, from: usize, collective_timeout: Option<Duration>) -> Result<Vec<u8>> {
@@ -586,7 +586,7 @@ impl Backend for MpiGroup {
                 collective_timeout.filter(|&collective_timeout| waited > collective_timeout)
             {
                 let call = Call::new(Kind::Message, Dtype::Bytes, 0);
-                return Err(self.place.late(&call, &[from], collective_timeout));
+                return Err(self.roster.late(&call, &[from], collective_timeout));
             }
         }
     }
@@ -638,11 +638,11 @@ impl Backend for MpiGroup {
         };
         let world: Vec<usize> = members
             .iter()
-            .map(|&member| self.place.members[member])
+            .map(|&member| self.roster.members[member])
             .collect();
         Ok(Box::new(Self {
             comm: Arc::new(Comm::of(raw)?),
-            place: Place {
+            roster: Roster {
                 group: format!("{world:?}"),
                 members: world,
             },
@@ -710,7 +710,7 @@ impl PendingExchange for MpiExchange {
         let group = &self.group;
         finish(&mut self.transfers, Some(group.collective_timeout))?.map_err(|missing| {
             group
-                .place
+                .roster
                 .late(&self.call, &missing, group.collective_timeout)
         })?;
         let mut all = vec![Vec::new(); group.comm.size];
@@ -718,7 +718,7 @@ impl PendingExchange for MpiExchange {
             let mut theirs = theirs;
             let found = theirs.buffer.first_chunk().and_then(Call::from_bytes);
             if found != Some(self.call) {
-                return Err(group.place.disagree(&self.call, theirs.peer, found));
+                return Err(group.roster.disagree(&self.call, theirs.peer, found));
             }
             all[theirs.peer] = theirs.buffer.split_off(CALL_BYTES);
         }

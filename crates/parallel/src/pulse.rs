@@ -74,7 +74,7 @@ pub(crate) fn keep_watch(
         let longest = longest(collective_timeout, is_hurried());
         for (rank, (peer, silence)) in peers.iter().zip(&mut silences).enumerate() {
             let Some(peer) = peer else { continue };
-            peer.tell_to_live();
+            peer.send_pulse();
             silence.look(peer.heard());
             if silence.lasts() > longest {
                 mailbox.close(rank, Parting::Silent(silence.lasts()));

@@ -71,7 +71,7 @@ impl Reception {
         listener.set_nonblocking(true)?;
         let (heard, callers) = channel();
         let over = Arc::<AtomicBool>::default();
-        let desk = Desk {
+        let acceptor = Acceptor {
             heard,
             world: Arc::from(world),
             most: size + STRANGERS,
@@ -81,7 +81,7 @@ impl Reception {
         let is_over = Arc::clone(&over);
         let thread = Builder::new()
             .name("reception".to_owned())
-            .spawn(move || desk.take_calls(&listener, &is_over))?;
+            .spawn(move || acceptor.take_calls(&listener, &is_over))?;
         Ok(Self {
             callers,
             over,
@@ -113,7 +113,7 @@ impl Drop for Reception {
 }
 
 /// The thread that takes the calls.
-struct Desk {
+struct Acceptor {
     heard: Sender<io::Result<Caller>>,
     world: Arc<str>,
     most: usize,
@@ -122,7 +122,7 @@ struct Desk {
     open: VecDeque<Weak<TcpStream>>,
 }
 
-impl Desk {
+impl Acceptor {
     fn take_calls(mut self, listener: &TcpListener, over: &AtomicBool) {
         while !over.load(Ordering::Relaxed) {
             match listener.accept() {

@@ -29,7 +29,7 @@ pub(crate) struct Expected<'a> {
 }
 
 /// A rank that has come.
-struct Guest {
+struct ArrivedRank {
     caller: Caller,
     address: SocketAddr,
 }
@@ -59,16 +59,16 @@ pub(crate) fn serve(
             wait = Duration::ZERO;
         }
         gathering.let_go();
-        gathering.tell_missing();
+        gathering.warn_of_missing();
     }
-    gathering.tell_addresses();
+    gathering.send_addresses();
     Ok(())
 }
 
 /// The ranks that have come so far.
 struct Gathering<'a> {
     expected: Expected<'a>,
-    guests: BTreeMap<usize, Guest>,
+    arrived: BTreeMap<usize, ArrivedRank>,
     began: Instant,
     /// When the first that came would no longer wait.
     deadline: Option<Instant>,
@@ -80,7 +80,7 @@ impl<'a> Gathering<'a> {
     fn new(expected: Expected<'a>) -> Self {
         Self {
             expected,
-            guests: BTreeMap::new(),
+            arrived: BTreeMap::new(),
             began: Instant::now(),
             deadline: None,
             is_told: false,
@@ -88,7 +88,7 @@ impl<'a> Gathering<'a> {
     }
 
     fn is_complete(&self) -> bool {
-        self.guests.len() == self.expected.size
+        self.arrived.len() == self.expected.size
     }
 
     fn is_over(&self) -> bool {
@@ -113,7 +113,7 @@ impl<'a> Gathering<'a> {
             let encryption = caller.greeting.encryption;
             self.expected.encryption.get_or_insert(encryption);
             let address = SocketAddr::new(caller.peer.ip().to_canonical(), port);
-            self.guests.insert(rank, Guest { caller, address });
+            self.arrived.insert(rank, ArrivedRank { caller, address });
         }
     }
 
@@ -126,16 +126,16 @@ impl<'a> Gathering<'a> {
         if let Some(other) = agreed.filter(|&agreed| agreed != greeting.encryption) {
             return Some(Refusal::OtherEncryption(other));
         }
-        let before = self.guests.get(&greeting.rank);
+        let before = self.arrived.get(&greeting.rank);
         // One that was started again takes its own place.
-        let is_taken = before.is_some_and(|guest| !has_left(&guest.caller.stream));
+        let is_taken = before.is_some_and(|arrived| !has_left(&arrived.caller.stream));
         is_taken.then_some(Refusal::Taken)
     }
 
     /// Forgets those who have left again: they are waited for like those who never came.
     fn let_go(&mut self) {
-        self.guests.retain(|rank, guest| {
-            let left = has_left(&guest.caller.stream);
+        self.arrived.retain(|rank, arrived| {
+            let left = has_left(&arrived.caller.stream);
             if left {
                 tracing::warn!("rank {rank} has left the rendezvous again");
             }
@@ -145,12 +145,12 @@ impl<'a> Gathering<'a> {
 
     fn missing(&self) -> Vec<usize> {
         let ranks = 0..self.expected.size;
-        let missing = ranks.filter(|rank| !self.guests.contains_key(rank));
+        let missing = ranks.filter(|rank| !self.arrived.contains_key(rank));
         missing.collect()
     }
 
     /// Says once who is waited for, if that takes long.
-    fn tell_missing(&mut self) {
+    fn warn_of_missing(&mut self) {
         if !self.is_told && self.began.elapsed() > LONG {
             self.is_told = true;
             let (missing, size) = (self.missing(), self.expected.size);
@@ -168,18 +168,22 @@ impl<'a> Gathering<'a> {
             ranks: ranks.clone(),
             seconds,
         };
-        for guest in self.guests.values() {
+        for arrived in self.arrived.values() {
             // Who has gone meanwhile need not know.
-            let _ = frame::write(&guest.caller.stream, &news);
+            let _ = frame::write(&arrived.caller.stream, &news);
         }
         CommError::missing(&ranks, self.expected.size, seconds, "the rendezvous")
     }
 
-    fn tell_addresses(&self) {
-        let addresses: Vec<SocketAddr> = self.guests.values().map(|guest| guest.address).collect();
+    fn send_addresses(&self) {
+        let addresses: Vec<SocketAddr> = self
+            .arrived
+            .values()
+            .map(|arrived| arrived.address)
+            .collect();
         // Plain data into memory does not fail.
         let list = serde_json::to_string(&addresses).unwrap_or_default();
-        for Guest { caller, .. } in self.guests.values() {
+        for ArrivedRank { caller, .. } in self.arrived.values() {
             let proof = caller.conversation.prove(Claim::Said(list.as_bytes()));
             let list = list.clone();
             // Who has gone meanwhile is missed by the others soon enough.

@@ -2,7 +2,7 @@
 //! `NNpsk0` of Noise, with a key that only those have who know the secret of the world.
 //!
 //! The handshake is part of the greeting ([`crate::attend`], [`crate::reception`]). After it everything
-//! is in records of known length: one for the head of a message, and for its payload as many as it
+//! is in records of known length: one for the head of a message, and for its payload the number that it
 //! takes. No length is told outside of them, so that a byte changed anywhere is found as soon as its
 //! record is there; so are records that come twice, are left out, or in another order.
 
@@ -41,7 +41,7 @@ const PATTERN: &str = "Noise_NNpsk0_25519_AESGCM_SHA256";
 const GREETING: usize = 48;
 /// Bytes by which a record is longer than what is in it.
 const TAG: usize = 16;
-/// Most bytes in one record: with the tag as many as Noise allows.
+/// Most bytes in one record: with the tag the most that Noise allows.
 const RECORD: usize = u16::MAX as usize - TAG;
 
 fn wrong(reason: impl fmt::Display) -> io::Error {

@@ -272,7 +272,7 @@ impl Connection {
     }
 
     /// Tells the other rank that this one lives, unless something is on its way to it anyway.
-    pub(crate) fn tell_to_live(&self) {
+    pub(crate) fn send_pulse(&self) {
         let Ok(mut pen) = self.writing.try_lock() else {
             return;
         };

@@ -238,8 +238,8 @@ fn watched(encryption: Encryption) -> ([Group; 2], Between) {
 fn who_is_between_reads_nothing_of_encrypted_ranks() {
     for (encryption, is_read) in [(Encryption::None, true), (Encryption::Noise, false)] {
         let ([here, there], between) = watched(encryption);
-        there.send(0, b"a lighthouse at night").unwrap();
-        assert_eq!(here.receive(1, None).unwrap(), b"a lighthouse at night");
+        there.send(0, b"a lighthouse in fog").unwrap();
+        assert_eq!(here.receive(1, None).unwrap(), b"a lighthouse in fog");
         drop((here, there));
         let heard = between.heard.join().unwrap();
         let reads = heard.windows(10).any(|part| part == b"lighthouse");

@@ -48,24 +48,24 @@ impl Degrees {
         self.tensor * self.sequence * self.cfg
     }
 
-    /// Place of the denoiser's rank `index`.
-    pub fn place(self, index: usize) -> DenoisePlace {
-        DenoisePlace {
+    /// Cell of the rank `index` of the denoiser.
+    pub fn cell(self, index: usize) -> GridCell {
+        GridCell {
             tensor: index % self.tensor,
             sequence: index / self.tensor % self.sequence,
             cfg: index / (self.tensor * self.sequence),
         }
     }
 
-    /// The denoiser's ranks that share layers with `place`.
-    pub fn tensor_group(self, place: DenoisePlace) -> Vec<usize> {
-        let first = (place.cfg * self.sequence + place.sequence) * self.tensor;
+    /// The denoiser's ranks that share layers with `cell`.
+    pub fn tensor_group(self, cell: GridCell) -> Vec<usize> {
+        let first = (cell.cfg * self.sequence + cell.sequence) * self.tensor;
         (first..first + self.tensor).collect()
     }
 
-    /// The denoiser's ranks that share tokens with `place`.
-    pub fn sequence_group(self, place: DenoisePlace) -> Vec<usize> {
-        let rank = |sequence| (place.cfg * self.sequence + sequence) * self.tensor + place.tensor;
+    /// The denoiser's ranks that share tokens with `cell`.
+    pub fn sequence_group(self, cell: GridCell) -> Vec<usize> {
+        let rank = |sequence| (cell.cfg * self.sequence + sequence) * self.tensor + cell.tensor;
         (0..self.sequence).map(rank).collect()
     }
 
@@ -101,9 +101,9 @@ impl Degrees {
     }
 }
 
-/// Place of a rank in a denoiser.
+/// Cell of a rank in the grid of a denoiser: tensor × sequence × cfg.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DenoisePlace {
+pub struct GridCell {
     /// Which slice of the layers.
     pub tensor: usize,
     /// Which slice of the tokens.
@@ -116,7 +116,7 @@ pub struct DenoisePlace {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// Denoises, and leads the replica if it is the first.
-    Denoise(DenoisePlace),
+    Denoise(GridCell),
     /// Encodes.
     Encode,
     /// Decodes and scores.
@@ -214,7 +214,7 @@ impl Plan {
             ),
             Some(_) => format!(
                 "{replicas} replicas of {each} ranks ({parts}){beside} need {} ranks, but {size} \
-                 were started; start so many, or set topology.replicas = \"auto\"",
+                 were started; start that number, or set topology.replicas = \"auto\"",
                 replicas * each + self.planners
             ),
         }))
@@ -226,17 +226,17 @@ impl Layout {
     pub fn seat(&self, rank: usize) -> Seat {
         let makers = self.replicas * self.plan.ranks();
         if rank >= makers {
-            let (place, shared) = (rank - makers, self.plan.planner_tensor);
+            let (offset, shared) = (rank - makers, self.plan.planner_tensor);
             return Seat {
-                replica: self.replicas + place / shared,
-                index: place % shared,
+                replica: self.replicas + offset / shared,
+                index: offset % shared,
                 role: Role::Plan,
             };
         }
         let index = rank % self.plan.ranks();
         let denoisers = self.plan.degrees.ranks();
         let role = if index < denoisers {
-            Role::Denoise(self.plan.degrees.place(index))
+            Role::Denoise(self.plan.degrees.cell(index))
         } else if index < denoisers + self.plan.encoders {
             Role::Encode
         } else {
@@ -400,10 +400,10 @@ mod tests {
                 }
                 prop_assert_eq!(layout.members(seat.replica)[seat.index], rank);
                 let key = match seat.role {
-                    Role::Denoise(place) => {
-                        prop_assert_eq!(degrees.tensor_group(place)[place.tensor], seat.index);
-                        prop_assert_eq!(degrees.sequence_group(place)[place.sequence], seat.index);
-                        (seat.replica, 0, place.cfg, place.sequence, place.tensor)
+                    Role::Denoise(cell) => {
+                        prop_assert_eq!(degrees.tensor_group(cell)[cell.tensor], seat.index);
+                        prop_assert_eq!(degrees.sequence_group(cell)[cell.sequence], seat.index);
+                        (seat.replica, 0, cell.cfg, cell.sequence, cell.tensor)
                     }
                     Role::Encode => {
                         prop_assert!(layout.encoders().contains(&seat.index));

@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_runs_the_program_may_widen_the_folder() {
+    fn the_operator_may_widen_the_folder() {
         let (root, folder) = folders();
         let folder = folder.within(Some(root.path().to_owned()));
         let absolute = root.path().join("secret").display().to_string();

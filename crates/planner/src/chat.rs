@@ -35,14 +35,14 @@ impl Role {
 
 /// What somebody says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Turn {
+pub struct ChatMessage {
     /// Who.
     pub role: Role,
     /// What.
     pub text: String,
 }
 
-impl Turn {
+impl ChatMessage {
     /// Something that we say.
     pub fn user(text: impl Into<String>) -> Self {
         Self {
@@ -64,7 +64,7 @@ impl Turn {
 #[derive(Debug, Clone)]
 pub struct ChatRequest {
     /// The conversation; ends with what we say.
-    pub turns: Vec<Turn>,
+    pub turns: Vec<ChatMessage>,
     /// A picture that belongs to the first thing we say.
     pub picture: Option<Arc<Picture>>,
     /// What the answer must look like.

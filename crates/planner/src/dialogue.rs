@@ -7,7 +7,7 @@ use storyloom_pictures::Picture;
 use storyloom_story::{Brief, BriefKind, ErrorClass, Seed};
 
 use crate::capability::needs_eyes;
-use crate::chat::{Chat, ChatError, ChatRequest, Flaw, Role, TokenCount, Turn};
+use crate::chat::{Chat, ChatError, ChatMessage, ChatRequest, Flaw, Role, TokenCount};
 use crate::check::{Finding, Rule, check, control_characters, mend};
 use crate::naming::clipped;
 use crate::planner::{PlanError, PlannedScript};
@@ -50,7 +50,7 @@ impl std::fmt::Debug for dyn Chat + '_ {
 /// A conversation that goes on.
 struct Talk<'i, 'a> {
     interview: &'i Interview<'a>,
-    turns: Vec<Turn>,
+    turns: Vec<ChatMessage>,
     /// Questions so far; part of the seed of the next.
     asked: u64,
     repairs: u32,
@@ -126,7 +126,8 @@ impl Talk<'_, '_> {
         } = self.interview;
         self.begin()?;
         let schema = bounds.script();
-        self.turns.push(Turn::user(prompts.script(brief, bounds)?));
+        self.turns
+            .push(ChatMessage::user(prompts.script(brief, bounds)?));
         let answer = self.ask(&schema)?;
         self.until_right(answer, &schema)
     }
@@ -142,17 +143,17 @@ impl Talk<'_, '_> {
         self.begin()?;
         let schema = bounds.reference();
         self.turns
-            .push(Turn::user(prompts.reference(brief, bounds)?));
+            .push(ChatMessage::user(prompts.reference(brief, bounds)?));
         let reference: Reference = self.read(&schema)?;
         let schema = bounds.scenarios();
         let question = prompts.scenarios(brief, bounds, &reference)?;
-        self.turns.push(Turn::user(question));
+        self.turns.push(ChatMessage::user(question));
         let scenarios: Scenarios = self.read(&schema)?;
         let mut shots = Vec::new();
         for (scenario, number) in scenarios.shots.iter().zip(1..=bounds.shots as usize) {
             let subject = &reference.subject;
             let question = prompts.caption(brief, bounds, subject, number, scenario)?;
-            self.turns.push(Turn::user(question));
+            self.turns.push(ChatMessage::user(question));
             let Caption { prompt, keyframe } = self.read(&bounds.caption())?;
             shots.push(DraftShot {
                 scene: scenario.scene,
@@ -171,7 +172,8 @@ impl Talk<'_, '_> {
         // Repairs are asked for as in the other way: the whole script stands in for the last answer.
         let answer = serde_json::to_string(&draft).unwrap_or_default();
         self.turns.truncate(1);
-        self.turns.push(Turn::user(prompts.script(brief, bounds)?));
+        self.turns
+            .push(ChatMessage::user(prompts.script(brief, bounds)?));
         let written = self.until_right(answer, &bounds.script())?;
         Ok(Written {
             reference: Some(reference.prompt),
@@ -186,7 +188,7 @@ impl Talk<'_, '_> {
             brief,
             ..
         } = self.interview;
-        self.turns.push(Turn {
+        self.turns.push(ChatMessage {
             role: Role::System,
             text: prompts.system(brief, bounds)?,
         });
@@ -236,7 +238,7 @@ impl Talk<'_, '_> {
                 Ok(value) => {
                     let findings = control_characters(&value);
                     if findings.is_empty() {
-                        self.turns.push(Turn::assistant(answer));
+                        self.turns.push(ChatMessage::assistant(answer));
                         return Ok(value);
                     }
                     answer = self.again(answer, &findings, schema)?;
@@ -272,20 +274,20 @@ impl Talk<'_, '_> {
         let before = self.turns.len();
         let hint = prompts.repair(findings, schema)?;
         let useless = flaw == Some(Flaw::CutOff) || answer.trim().is_empty();
-        let unsaid = self.turns.last().map(|turn| turn.text.clone());
+        let last_text = self.turns.last().map(|turn| turn.text.clone());
         self.told = flaw;
         match (useless, self.turns.last_mut()) {
             // Two things that we say in a row are refused by some templates of chats.
             (true, Some(last)) => last.text = format!("{}\n\n{hint}", last.text),
             _ => self
                 .turns
-                .extend([Turn::assistant(answer), Turn::user(hint)]),
+                .extend([ChatMessage::assistant(answer), ChatMessage::user(hint)]),
         }
         let answer = self.ask(schema)?;
         // Only the last attempt and what is wrong with it go into the next question.
         self.turns.truncate(before);
-        if let (Some(last), Some(unsaid)) = (self.turns.last_mut(), unsaid) {
-            last.text = unsaid;
+        if let (Some(last), Some(last_text)) = (self.turns.last_mut(), last_text) {
+            last.text = last_text;
         }
         Ok(answer)
     }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 /// `text` with control characters, and marks that turn the direction of writing, as `\u{1b}`; line ends
 /// and tabs stay. What messages quote goes through this: a manifest may have been written by somebody else,
-/// and a terminal obeys what is printed to it.
+/// and a terminal carries out what is printed to it.
 pub fn escaped(text: &str) -> Cow<'_, str> {
     if !text.contains(acts) {
         return Cow::Borrowed(text);

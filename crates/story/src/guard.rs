@@ -13,7 +13,7 @@ pub fn is_guarded() -> bool {
     GUARDED.get()
 }
 
-/// From now on, a panic that becomes an error is not printed as well: whoever gets the error tells it.
+/// From now on, a panic that becomes an error is not printed as well: the caller that gets the error reports it.
 pub fn print_only_unguarded_panics() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {

@@ -76,16 +76,16 @@ pub struct Findings {
     pub problems: Vec<Problem>,
     /// What was read otherwise than it was written, or is not what other programs read.
     pub warnings: Vec<Problem>,
-    /// Stories that are named and left out, in their order; none unless whoever reads
+    /// Stories that are named and left out, in their order; none unless the reader
     /// [lets them](crate::manifest_reader::InputFiles::may_lack_scripts).
     pub left_out: Vec<LeftOut>,
     /// Where the stories of a manifest stand in it, also those with problems.
-    pub places: BTreeMap<StoryId, Place>,
+    pub locations: BTreeMap<StoryId, SourceLocation>,
 }
 
 /// Where something stands in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct SourceLocation {
     /// Line, from 1.
     pub line: usize,
     /// Byte offset and length.
@@ -124,7 +124,7 @@ impl<'a> Problems<'a> {
     }
 
     fn at(&self, span: Span, message: String, help: String) -> Problem {
-        let Place { line, span } = self.place(span);
+        let SourceLocation { line, span } = self.location(span);
         Problem {
             file: self.file.to_owned(),
             line,
@@ -136,9 +136,9 @@ impl<'a> Problems<'a> {
     }
 
     /// Where `span` lies in the file.
-    pub(crate) fn place(&self, (start, end): Span) -> Place {
+    pub(crate) fn location(&self, (start, end): Span) -> SourceLocation {
         let first = floor_char_boundary(self.text, self.base + start);
-        Place {
+        SourceLocation {
             line: self.line_of(first),
             span: (first, end.saturating_sub(start).max(1)),
         }
@@ -203,12 +203,12 @@ mod tests {
         problems.add((8, 9), "x", "");
         problems.count_from(3);
         problems.add((0, 2), "ç", "");
-        let places: Vec<_> = problems
+        let locations: Vec<_> = problems
             .into_vec()
             .iter()
             .map(|p| (p.line, p.column, p.span))
             .collect();
-        assert_eq!(places, [(1, 1, (0, 1)), (2, 1, (3, 2)), (2, 4, (8, 1))]);
+        assert_eq!(locations, [(1, 1, (0, 1)), (2, 1, (3, 2)), (2, 4, (8, 1))]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use jsonc_parser::ast::{Array, NumberLit, Object, ObjectProp, ObjectPropName, StringLit, Value};
-use jsonc_parser::common::Range as Place;
+use jsonc_parser::common::Range as JsonRange;
 use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
 
 use crate::problem::{Problems, nearest};
@@ -225,15 +225,15 @@ fn columns(
     (problems.len() == before).then_some(columns)
 }
 
-fn place(range: &Range<usize>) -> Place {
-    Place {
+fn place(range: &Range<usize>) -> JsonRange {
+    JsonRange {
         start: range.start,
         end: range.end,
     }
 }
 
 /// A cell as the value that its key has in JSON.
-fn value<'r>(key: &str, text: &'r str, range: Place) -> Value<'r> {
+fn value<'r>(key: &str, text: &'r str, range: JsonRange) -> Value<'r> {
     if LISTS.contains(&key) || JSON.contains(&key) && text.starts_with(['{', '[']) {
         if text.starts_with(['{', '['])
             && let Some(value) = json_value(text, range)
@@ -258,7 +258,7 @@ fn is_number(text: &str) -> bool {
 }
 
 /// Entries between bars; the two numbers of a size may also have a cross between them.
-fn list<'r>(key: &str, text: &'r str, range: Place) -> Value<'r> {
+fn list<'r>(key: &str, text: &'r str, range: JsonRange) -> Value<'r> {
     let is_size = key == "size";
     let between = |c: char| c == '|' || is_size && matches!(c, 'x' | 'X' | '×' | '*');
     let entries = text.split(between).map(str::trim);
@@ -279,14 +279,14 @@ fn list<'r>(key: &str, text: &'r str, range: Place) -> Value<'r> {
 }
 
 /// A cell that is JSON, every part of it at the place of the cell.
-fn json_value(text: &str, range: Place) -> Option<Value<'_>> {
+fn json_value(text: &str, range: JsonRange) -> Option<Value<'_>> {
     let parsed = parse_to_ast(text, &CollectOptions::default(), &ParseOptions::default());
     let mut value = parsed.ok()?.value?;
     stand_at(&mut value, range);
     Some(value)
 }
 
-fn stand_at(value: &mut Value<'_>, range: Place) {
+fn stand_at(value: &mut Value<'_>, range: JsonRange) {
     match value {
         Value::StringLit(literal) => literal.range = range,
         Value::NumberLit(literal) => literal.range = range,

@@ -52,11 +52,11 @@ mod tests {
 
     #[test]
     fn work_that_fails_is_begun_again() {
-        let (tell, told) = channel();
+        let (send, told) = channel();
         let mut calls = 0;
         let work = move || {
             calls += 1;
-            tell.send((calls, looks_on())).unwrap();
+            send.send((calls, looks_on())).unwrap();
             assert!(calls > 1, "the first time it fails");
         };
         let thread = spawn("looks-on", work).unwrap();

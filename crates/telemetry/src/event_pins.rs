@@ -15,7 +15,7 @@ use crate::{AttemptEnd, Event, EventLog, Reporter, ShotEvent};
 const SHOT: ShotId = ShotId { scene: 1, shot: 2 };
 
 /// One event of each kind, in an order that a run may have.
-fn all(story: &StoryId) -> Vec<Event<'_>> {
+pub(crate) fn all(story: &StoryId) -> Vec<Event<'_>> {
     let (shot, attempt, reason) = (SHOT, 1, "no disk");
     vec![
         Event::RunStarted {

@@ -30,7 +30,7 @@ pub fn classes() -> i64 {
     counts.sum::<usize>() as i64
 }
 
-/// Names and shapes of the weights for features of so many channels.
+/// Names and shapes of the weights for features of `channels` channels.
 pub fn layout(channels: i64) -> [(&'static str, Vec<i64>); 4] {
     let attributes = Attribute::ALL.len() as i64;
     [

@@ -64,7 +64,7 @@ const SHOWS: u8 = 12;
 /// Share of a cell that has to show a thing for all of the cell to count.
 const SEEN: f32 = 0.25;
 
-/// The weights of one picture in rows of `grid`, of so many columns and rows.
+/// The weights of one picture in the rows of a grid of `grid` columns and rows.
 fn weights(scene: &Scene, moment: f32, size: [u32; 2], grid: [usize; 2]) -> Result<Vec<f32>> {
     let is = picture(scene, moment, size)?;
     let mut weights = vec![1.0; grid[0] * grid[1]];

@@ -180,3 +180,59 @@ impl Origin {
         json::write(&note(folder), self)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::preset::Preset;
+
+    const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/storyloom-tiny");
+
+    /// A set that training cannot go on from is refused by the file that says so.
+    #[test]
+    fn a_set_of_other_words_or_another_size_is_refused() {
+        let set = Path::new(SHIPPED);
+        let words = set.join("t2v/tokenizer/tokenizer.json");
+        let shape = Preset::tiny().shape;
+        let text: Value = json::read(&set.join("t2v/text_encoder/config.json")).unwrap();
+        let rows = text["vocab_size"].as_i64().unwrap();
+        let given = Given::read(set, &shape, rows, &words).unwrap();
+        assert_eq!(given.statistics.mean.len() as i64, shape.latent);
+        assert_eq!(given.origin.weights.len(), 64);
+
+        let other = set.join("clip/config.json");
+        let said = Given::read(set, &shape, rows, &other)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            said.contains("tokenizer.json") && said.contains("other words"),
+            "{said}"
+        );
+        let wider = Shape { heads: 8, ..shape };
+        let said = Given::read(set, &wider, rows, &words)
+            .unwrap_err()
+            .to_string();
+        assert!(said.contains("another size than the preset"), "{said}");
+        assert!(said.contains("t2v/transformer"), "{said}");
+        let said = Given::read(&set.join("clip"), &shape, rows, &words)
+            .unwrap_err()
+            .to_string();
+        assert!(said.contains("clip/t2v/tokenizer"), "{said}");
+    }
+
+    /// A run that goes on from a set knows it again, and any other run has noted none.
+    #[test]
+    fn a_run_notes_where_it_goes_on_from() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(Origin::of(folder.path()).unwrap(), None);
+        let origin = Origin {
+            weights: "ab".repeat(32),
+            card: "# A card".to_owned(),
+        };
+        origin.write(folder.path()).unwrap();
+        assert_eq!(Origin::of(folder.path()).unwrap(), Some(origin));
+        fs::write(note(folder.path()), "{").unwrap();
+        let said = Origin::of(folder.path()).unwrap_err().to_string();
+        assert!(said.contains("given.json"), "{said}");
+    }
+}

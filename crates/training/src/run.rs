@@ -342,7 +342,7 @@ mod tests {
         files.params().unwrap().unwrap()
     }
 
-    /// The test preset with so many steps of a stage.
+    /// The test preset with the `steps` of each stage.
     fn shortened(steps: [u64; 3]) -> Preset {
         let mut preset = Preset::test();
         preset.vae.1.steps = steps[0];

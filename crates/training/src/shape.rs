@@ -62,7 +62,7 @@ impl Shape {
         })
     }
 
-    /// `text_encoder/config.json` for a vocabulary of so many rows.
+    /// `text_encoder/config.json` for a `vocabulary` of this number of rows.
     pub fn text_json(&self, vocabulary: i64) -> Value {
         json!({
             "architectures": ["UMT5EncoderModel"],
@@ -160,4 +160,45 @@ impl Shape {
 fn parse<T: DeserializeOwned>(value: Value) -> Result<T> {
     serde_json::from_value(value)
         .map_err(|error| TrainError::bad_file(Path::new("config.json"), error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::preset::Preset;
+
+    const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/storyloom-tiny");
+
+    /// The model that is shipped is the one that `storyloom train tiny` makes.
+    #[test]
+    fn the_shipped_configs_are_those_of_the_preset() {
+        let shipped = |file: &str| -> Value {
+            let text = std::fs::read_to_string(Path::new(SHIPPED).join(file)).unwrap();
+            serde_json::from_str(&text).unwrap()
+        };
+        let shape = Preset::tiny().shape;
+        for (pipeline, pictures) in [("t2v", false), ("i2v", true)] {
+            let transformer = shipped(&format!("{pipeline}/transformer/config.json"));
+            assert_eq!(transformer, shape.transformer_json(pictures), "{pipeline}");
+            let text = shipped(&format!("{pipeline}/text_encoder/config.json"));
+            let vocabulary = text["vocab_size"].as_i64().unwrap();
+            assert_eq!(text, shape.text_json(vocabulary), "{pipeline}");
+            let vae = shipped(&format!("{pipeline}/vae/config.json"));
+            let [mean, std] = ["latents_mean", "latents_std"].map(|key| {
+                let values = vae[key].as_array().unwrap().iter();
+                values.map(|value| value.as_f64().unwrap()).collect()
+            });
+            assert_eq!(vae, shape.vae_json(&[mean, std]), "{pipeline}");
+        }
+        assert_eq!(shipped("clip/config.json"), shape.clip_json());
+    }
+
+    #[test]
+    fn memory_pictures_enter_behind_the_noise() {
+        let shape = Preset::tiny().shape;
+        let [plain, pictures] = [false, true].map(|pictures| shape.transformer(pictures).unwrap());
+        assert_eq!(plain.in_channels, shape.latent);
+        assert_eq!(pictures.in_channels, 2 * shape.latent + 4);
+        assert_eq!(plain.out_channels, pictures.out_channels);
+    }
 }

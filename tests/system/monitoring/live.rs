@@ -16,7 +16,7 @@ use crate::torch::models;
 use crate::world::children;
 
 /// What takes longer has hung.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 const STATES: [&str; 5] = ["done", "running", "pending", "failed", "quarantined"];
 
 /// A run on two ranks, and the Prometheus that watches it. Its shots take so long that much can be
@@ -67,7 +67,7 @@ impl Watched {
             if let Some(found) = ask(self) {
                 return found;
             }
-            assert!(begun.elapsed() < PATIENCE, "{what}: it never came");
+            assert!(begun.elapsed() < TIMEOUT, "{what}: it never came");
             assert!(
                 self.run.try_wait().unwrap().is_none(),
                 "{what}: the run ended before"
@@ -129,7 +129,7 @@ impl Watched {
             .unwrap()
             .is_empty()
         {
-            assert!(begun.elapsed() < PATIENCE, "there are targets left");
+            assert!(begun.elapsed() < TIMEOUT, "there are targets left");
             std::thread::sleep(Duration::from_millis(50));
         }
         let most = prometheus.value("max(max_over_time(storyloom_run_shots{state=\"done\"}[1h]))");
@@ -275,7 +275,7 @@ fn a_killed_leader_stays_on_the_list_and_is_missed() {
     };
     let begun = Instant::now();
     while !is_missed() {
-        assert!(begun.elapsed() < PATIENCE, "no alert is on its way");
+        assert!(begun.elapsed() < TIMEOUT, "no alert is on its way");
         std::thread::sleep(Duration::from_millis(50));
     }
 }

@@ -261,7 +261,7 @@ struct Clip {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Place {
+enum BenchDevice {
     /// The processor.
     Cpu,
     /// The first GPU.
@@ -272,7 +272,7 @@ enum Place {
 struct Timing {
     /// Where it runs.
     #[arg(long, value_enum, default_value = "cpu")]
-    device: Place,
+    device: BenchDevice,
     /// Precision: f32 or bf16; bf16 on a GPU unless given.
     #[arg(long)]
     dtype: Option<String>,
@@ -300,7 +300,7 @@ struct Language {
     model: PathBuf,
     /// Where it runs.
     #[arg(long, value_enum, default_value = "cpu")]
-    device: Place,
+    device: BenchDevice,
     /// Precision of the weights: f32 or bf16.
     #[arg(long, default_value = "f32")]
     dtype: String,
@@ -331,8 +331,8 @@ impl Language {
             tokens: self.tokens,
             stories: self.stories,
             device: match self.device {
-                Place::Cpu => Device::Cpu,
-                Place::Cuda => first_gpu()?,
+                BenchDevice::Cpu => Device::Cpu,
+                BenchDevice::Cuda => first_gpu()?,
             },
         })
     }
@@ -369,8 +369,8 @@ impl Timing {
             return Err(Failure::new(Exit::Usage, message));
         }
         let (device, dtype) = match self.device {
-            Place::Cpu => (Device::Cpu, "f32"),
-            Place::Cuda => (first_gpu()?, "bf16"),
+            BenchDevice::Cpu => (Device::Cpu, "f32"),
+            BenchDevice::Cuda => (first_gpu()?, "bf16"),
         };
         Ok(BenchSettings {
             dtype: self.dtype.clone().unwrap_or_else(|| dtype.to_owned()),

@@ -7,7 +7,7 @@ use storyloom_pictures::text_at_most;
 use super::ConfigArguments;
 use crate::config::{self, Resolved, paths};
 use crate::exit::{Exit, Failure, Outcome};
-use crate::output::{print, tell};
+use crate::output::{print, print_error};
 
 /// Arguments of `config`.
 #[derive(Debug, Args)]
@@ -73,12 +73,12 @@ pub fn load_quietly(arguments: &ConfigArguments) -> Result<Resolved, Failure> {
     let loaded = config::load_layers(file, environment(), &arguments.sets);
     let (mut config, from_file) = loaded.map_err(|problems| {
         for problem in problems {
-            tell(&format!("error: {problem}"));
+            print_error(&format!("error: {problem}"));
         }
         Failure::told(Exit::Config)
     })?;
     for warning in paths::settle(&mut config, arguments.config.as_deref(), &from_file) {
-        tell(&format!("warning: {warning}"));
+        print_error(&format!("warning: {warning}"));
     }
     Ok(Resolved::new(config))
 }

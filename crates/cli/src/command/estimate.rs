@@ -402,7 +402,7 @@ fn best(found: Option<&Estimate>) -> String {
             human(found.finish_seconds),
             found.gpu_hours
         ),
-        None => "no layout on so many GPUs".to_owned(),
+        None => "no layout on this number of GPUs".to_owned(),
     }
 }
 

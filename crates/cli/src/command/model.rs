@@ -181,3 +181,48 @@ fn table(components: &[Component]) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_method_that_is_not_there_names_those_that_are() {
+        assert_eq!(method("storymem"), Ok(Method::StoryMem));
+        let said = method("storymen").unwrap_err();
+        assert!(said.ends_with("so far there is storymem"), "{said}");
+    }
+
+    #[test]
+    fn a_table_says_what_is_not_used_and_what_is_wrong() {
+        let whole = Component {
+            path: PathBuf::from("t2v/vae"),
+            class: Some("AutoencoderKLWan".to_owned()),
+            tensors: 2,
+            parameters: 12,
+            bytes: 24,
+            dtypes: [("BF16".to_owned(), 2)].into(),
+            leftovers: vec!["table".to_owned(), "mask".to_owned()],
+            problem: None,
+        };
+        let broken = Component {
+            path: PathBuf::from("i2v/vae"),
+            class: None,
+            leftovers: Vec::new(),
+            problem: Some("the file ends early".to_owned()),
+            ..whole.clone()
+        };
+        let text = table(&[whole, broken]);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 4, "{text}");
+        assert!(
+            lines[0].starts_with("t2v/vae ") && lines[0].ends_with(" BF16"),
+            "{text}"
+        );
+        assert_eq!(
+            lines[1],
+            "  2 tensors are no weights and not used: table, …"
+        );
+        assert_eq!(lines[3], "  the file ends early");
+    }
+}

@@ -19,10 +19,10 @@ use crate::config::resolved::EngineConfig;
 use crate::diagnose;
 use crate::exit::{Exit, Failure, Outcome as CommandOutcome};
 use crate::input::{self, Input};
-use crate::output::{print, tell};
+use crate::output::{print, print_error};
 use crate::planner::{self, unwritable};
 use crate::prompts::Meter;
-use crate::signals::{self, Work};
+use crate::signals::{self, SavingBegins};
 
 /// Arguments of `plan`.
 #[derive(Debug, Args)]
@@ -47,7 +47,7 @@ pub struct Arguments {
 /// Plans what is missing and writes the manifest when every brief is settled.
 pub fn run(arguments: &Arguments) -> CommandOutcome {
     let config = config::load(&arguments.config)?;
-    let stop = signals::stop_flag(&config.run, Work::Now)?;
+    let stop = signals::stop_flag(&config.run, SavingBegins::Now)?;
     let requests = match input::read(
         &arguments.briefs,
         &config.inputs,
@@ -62,7 +62,7 @@ pub fn run(arguments: &Arguments) -> CommandOutcome {
     diagnose::warn(&requests.warnings);
     refuse_own_input(arguments)?;
     if arguments.dry_run {
-        return tell_input(&config, arguments, &requests);
+        return report_input(&config, arguments, &requests);
     }
     let Some(shelf) = Shelf::take(&arguments.out)? else {
         let message = format!("another program is planning {}", arguments.out.display());
@@ -87,7 +87,7 @@ fn refuse_own_input(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-fn tell_input(config: &Resolved, arguments: &Arguments, requests: &Input) -> CommandOutcome {
+fn report_input(config: &Resolved, arguments: &Arguments, requests: &Input) -> CommandOutcome {
     if let Some(report) = unwritable(config.planner.options.backend, &arguments.briefs, requests) {
         diagnose::show(&report);
         return Ok(Exit::Input);
@@ -137,7 +137,7 @@ fn plan_all(
     let (over, is_over) = channel::<()>();
     let (count, told) = (briefs.len(), &done);
     let kept = std::thread::scope(|scope| {
-        scope.spawn(move || tell_progress(count, told, pause, &is_over));
+        scope.spawn(move || report_progress(count, told, pause, &is_over));
         let kept = beforehand.plan_all(&briefs);
         drop(over);
         kept
@@ -152,7 +152,7 @@ fn plan_all(
     })
 }
 
-fn tell_progress(briefs: usize, done: &AtomicUsize, pause: Duration, is_over: &Receiver<()>) {
+fn report_progress(briefs: usize, done: &AtomicUsize, pause: Duration, is_over: &Receiver<()>) {
     while is_over.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
         let done = done.load(Ordering::Relaxed);
         eprintln!("{done} of {briefs} briefs planned");
@@ -189,7 +189,7 @@ fn finish(
     }
     warn_of_long_prompts(&config.engine, &stories);
     for (id, reason) in &quarantined {
-        tell(&format!("quarantined: {id}: {reason}"));
+        print_error(&format!("quarantined: {id}: {reason}"));
     }
     let limit = config.run.quarantine_limit as usize;
     let count = quarantined.len();

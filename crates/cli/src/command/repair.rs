@@ -58,7 +58,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let how = Repair {
         stories: &arguments.stories,
         anew: arguments.anew,
-        patience: patience(&opened),
+        lease_timeout: lease_timeout(&opened),
     };
     let repaired = repair(&opened, &how).map_err(folder::failure)?;
     if arguments.json {
@@ -88,7 +88,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
 }
 
 /// How long a program of the run may show no sign of life.
-fn patience(folder: &RunFolder) -> Duration {
+fn lease_timeout(folder: &RunFolder) -> Duration {
     const USUAL: u64 = 60;
     let run = folder.run_file().ok();
     let noted = run.and_then(|run| recorded(&run.config, "run.lease_timeout")?.as_u64());

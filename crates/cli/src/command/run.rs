@@ -40,9 +40,9 @@ use crate::prompts::Meter;
 use crate::ranks;
 use crate::room;
 use crate::shift::Shift;
-use crate::signals::{self, Work};
+use crate::signals::{self, SavingBegins};
 use crate::storage;
-use crate::world::{self, Place};
+use crate::world::{self, RankSlot};
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
@@ -84,28 +84,28 @@ pub fn run(arguments: &Arguments) -> Outcome {
         environment::settle(Heaps::Own, &signals::all_heard(&config.run)?);
     }
     // Before anything is waited for, read or loaded, which may take minutes.
-    let stop = signals::stop_flag(&config.run, Work::Later)?;
+    let stop = signals::stop_flag(&config.run, SavingBegins::Later)?;
     let logging = Arc::new(logging::of_run(&config.logs, &arguments.out));
     config::warn_of_strays();
-    let place = world::join(&config.world)?;
+    let slot = world::join(&config.world)?;
     signals::begin();
     let asked = stop.clone();
     World::hurry_while(move || asked.asked() == Some(StopAt::Step));
-    logging.placed(&place.name, place.world.found().rank);
-    let result = on_this_rank(arguments, &config, &place, &logging, &stop)
-        .map_err(|failure| room::tell(failure, &arguments.out));
+    logging.placed(&slot.name, slot.world.found().rank);
+    let result = on_this_rank(arguments, &config, &slot, &logging, &stop)
+        .map_err(|failure| room::with_free_space(failure, &arguments.out));
     logging.finish();
     match result {
-        Ok(exit) if place.is_shared() => Ok(place.agree(exit, &stop).unwrap_or_else(|failure| {
-            output::tell(&format!("error: {}", failure.message));
-            World::abort(place.as_others_end(failure.exit) as i32)
+        Ok(exit) if slot.is_shared() => Ok(slot.agree(exit, &stop).unwrap_or_else(|failure| {
+            output::print_error(&format!("error: {}", failure.message));
+            World::abort(slot.as_others_end(failure.exit) as i32)
         })),
         // The others would wait for this rank.
-        Err(failure) if place.is_shared() => {
+        Err(failure) if slot.is_shared() => {
             if !failure.message.is_empty() {
-                output::tell(&format!("error: {}", failure.message));
+                output::print_error(&format!("error: {}", failure.message));
             }
-            World::abort(place.as_others_end(failure.exit) as i32)
+            World::abort(slot.as_others_end(failure.exit) as i32)
         }
         result => result,
     }
@@ -115,12 +115,12 @@ pub fn run(arguments: &Arguments) -> Outcome {
 fn on_this_rank(
     arguments: &Arguments,
     config: &Resolved,
-    place: &Place,
+    slot: &RankSlot,
     logging: &Arc<Logging>,
     stop: &StopFlag,
 ) -> Outcome {
-    let loading = LoadingWatch::start(stop, logging, config.on_preempt, place)?;
-    if place.leads() {
+    let loading = LoadingWatch::start(stop, logging, config.on_preempt, slot)?;
+    if slot.leads() {
         config.engine.videos().begin_check();
     }
     let read = match &arguments.manifest {
@@ -135,75 +135,75 @@ fn on_this_rank(
     let mut input = match read {
         Ok(input) => input,
         Err(report) => {
-            if place.is_first() {
+            if slot.is_first() {
                 diagnose::show(&report);
             }
             return Ok(Exit::Input);
         }
     };
-    if place.is_first() {
+    if slot.is_first() {
         diagnose::warn(&input.warnings);
     }
     if let Some(limit) = arguments.limit {
         input.limit(limit);
     }
     check_pixels(&config.films, &input)?;
-    if place.is_first() {
+    if slot.is_first() {
         storage::check(&arguments.out, &input, !config.engine.index.path.is_empty())?;
     }
-    let config = &with_resize(config, arguments, place, stop)?;
-    let settings = run_config(config, arguments, &input, place);
+    let config = &with_resize(config, arguments, slot, stop)?;
+    let settings = run_config(config, arguments, &input, slot);
     if config.engine.kind == EngineKind::Torch {
         checkpoints::check_continuations(&config.engine, &input.lines)?;
     }
-    planner::prepare(&settings, &input, place)?;
-    if drain::is_forbidden(&settings, place)? {
-        if place.is_first() {
+    planner::prepare(&settings, &input, slot)?;
+    if drain::is_forbidden(&settings, slot)? {
+        if slot.is_first() {
             eprintln!("{}", drain::hint(&settings));
         }
         return Ok(Exit::Stopped);
     }
-    let leader = place.as_leader_says(settings.worker.as_deref().unwrap_or_default(), stop)?;
-    let follows = !place.leads() && !place.plans_only();
-    if place.helps_to_plan() {
+    let leader = slot.as_leader_says(settings.worker.as_deref().unwrap_or_default(), stop)?;
+    let follows = !slot.leads() && !slot.plans_only();
+    if slot.helps_to_plan() {
         // Its leader stops for it.
         drop(loading);
-        let _pulse = ranks::report_to(&leader, &config.engine, &settings.out, place)?;
-        planner::help(&config.planner, &input, place)?;
+        let _pulse = ranks::report_to(&leader, &config.engine, &settings.out, slot)?;
+        planner::help(&config.planner, &input, slot)?;
         return Ok(Exit::Done);
     }
     if config.engine.kind == EngineKind::Torch && follows {
         drop(loading);
-        let _pulse = ranks::report_to(&leader, &config.engine, &settings.out, place)?;
-        engine::follow(&config.engine, place.replica()?, place)?;
+        let _pulse = ranks::report_to(&leader, &config.engine, &settings.out, slot)?;
+        engine::follow(&config.engine, slot.replica()?, slot)?;
         return Ok(Exit::Done);
     }
-    if !place.plans_only() {
+    if !slot.plans_only() {
         settings.videos.check_encoder()?;
     }
-    let shift = Arc::new(Shift::begin(config, &settings, place, stop)?);
+    let shift = Arc::new(Shift::begin(config, &settings, slot, stop)?);
     loading.knows(&shift);
-    if place.is_first() {
-        tell_long_prompts(config, &input);
+    if slot.is_first() {
+        log_long_prompts(config, &input);
     }
     let watch = DrainWatch::start(&settings, stop)?;
     let pause = Duration::from_secs(u64::from(config.logs.progress_s));
-    let progress = place
+    let progress = slot
         .is_first()
         .then(|| Progress::show(&logging.screen, &arguments.out, pause));
     let told = shift.reporters().and(&EventLog).and(&loading);
-    let result = lead(config, &settings, &input, place, &told, stop);
+    let result = lead(config, &settings, &input, slot, &told, stop);
     drop((watch, progress, loading));
     shift.end(&result);
     let outcome = result?;
     if outcome.stopped && stop.is_draining() {
-        if place.is_first() {
+        if slot.is_first() {
             eprintln!("{}", drain::hint(&settings));
         }
         return Ok(Exit::Stopped);
     }
     let how = (arguments.out.as_path(), config.on_preempt);
-    Ok(tell(&outcome, how, place))
+    Ok(report_outcome(&outcome, how, slot))
 }
 
 /// The settings with the resize before selection that this run has. All ranks of a replica take what
@@ -211,16 +211,16 @@ fn on_this_rank(
 fn with_resize(
     config: &Resolved,
     arguments: &Arguments,
-    place: &Place,
+    slot: &RankSlot,
     stop: &StopFlag,
 ) -> Result<Resolved, Failure> {
     let mine = config.engine.storymem.resize_in(&arguments.out);
-    let said = place.as_leader_says(name_of(mine), stop)?;
+    let said = slot.as_leader_says(name_of(mine), stop)?;
     Ok(config.with_selection_resize(named(&said).unwrap_or(mine)))
 }
 
 /// Warns of prompts that will not be read to their end, in the log and on stderr.
-fn tell_long_prompts(config: &Resolved, input: &Input) {
+fn log_long_prompts(config: &Resolved, input: &Input) {
     const TOLD: usize = 100;
     let Some(meter) = Meter::of(&config.engine) else {
         return;
@@ -243,13 +243,13 @@ fn lead(
     config: &Resolved,
     settings: &RunConfig,
     input: &Input,
-    place: &Place,
+    slot: &RankSlot,
     reporters: &dyn Reporter,
     stop: &StopFlag,
 ) -> Result<RunOutcome, Failure> {
-    let planner = planner::of_rank(config, input, place, stop)?;
+    let planner = planner::of_rank(config, input, slot, stop)?;
     let planner = planner.as_deref();
-    if place.plans_only() {
+    if slot.plans_only() {
         return planner::plan(settings, input, planner, reporters, stop);
     }
     match config.engine.kind {
@@ -262,7 +262,7 @@ fn lead(
             make(settings, input, (&engine, planner), reporters, stop)
         }
         EngineKind::Torch => {
-            let engine = engine::build_engine(&config.engine, place.replica()?, place)?;
+            let engine = engine::build_engine(&config.engine, slot.replica()?, slot)?;
             let outcome = make(settings, input, (&engine, planner), reporters, stop);
             if engine.world_is_broken() {
                 let message = "ranks are gone; everything is saved, run the same command again";
@@ -285,7 +285,11 @@ fn make(
     run_on(disk, settings, &input.lines, &engines, reporter, stop).map_err(Failure::from)
 }
 
-fn tell(outcome: &RunOutcome, (out, on_preempt): (&Path, OnPreempt), place: &Place) -> Exit {
+fn report_outcome(
+    outcome: &RunOutcome,
+    (out, on_preempt): (&Path, OnPreempt),
+    slot: &RankSlot,
+) -> Exit {
     let RunOutcome {
         stories,
         done,
@@ -296,7 +300,7 @@ fn tell(outcome: &RunOutcome, (out, on_preempt): (&Path, OnPreempt), place: &Pla
         finished_before,
         stopped,
     } = outcome;
-    if place.is_first() {
+    if slot.is_first() {
         let aside = match set_aside {
             0 => String::new(),
             count => format!(", {count} set aside: their input has changed or cannot be read"),
@@ -305,7 +309,7 @@ fn tell(outcome: &RunOutcome, (out, on_preempt): (&Path, OnPreempt), place: &Pla
             "{done} of {stories} stories done, {failed} failed, {quarantined} in quarantine{aside}"
         );
         if let Some(warning) = text::without_keyframes(*without_keyframes) {
-            output::tell(&format!("warning: {warning}"));
+            output::print_error(&format!("warning: {warning}"));
         }
         if *finished_before > 0 {
             let out = out.display();
@@ -316,7 +320,7 @@ fn tell(outcome: &RunOutcome, (out, on_preempt): (&Path, OnPreempt), place: &Pla
         }
     }
     if *stopped {
-        if place.is_first() {
+        if slot.is_first() {
             eprintln!("stopped early; everything is saved, run the same command again");
         }
         signals::after_stop(on_preempt);
@@ -331,7 +335,12 @@ fn tell(outcome: &RunOutcome, (out, on_preempt): (&Path, OnPreempt), place: &Pla
     }
 }
 
-fn run_config(config: &Resolved, arguments: &Arguments, input: &Input, place: &Place) -> RunConfig {
+fn run_config(
+    config: &Resolved,
+    arguments: &Arguments,
+    input: &Input,
+    slot: &RankSlot,
+) -> RunConfig {
     let (storymem, index) = (&config.engine.storymem, &config.engine.index);
     RunConfig {
         out: arguments.out.clone(),
@@ -361,9 +370,9 @@ fn run_config(config: &Resolved, arguments: &Arguments, input: &Input, place: &P
             attempts: config.planner.options.attempts,
         },
         checkpoint: config.checkpoint,
-        patience: Duration::from_secs(u64::from(config.run.lease_timeout)),
+        lease_timeout: Duration::from_secs(u64::from(config.run.lease_timeout)),
         interleave: config.interleave,
-        replicas: place.replicas(),
+        replicas: slot.replicas(),
         quarantine_limit: match config.run.quarantine_limit {
             0 => None,
             limit => Some(limit as usize),

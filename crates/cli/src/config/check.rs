@@ -162,8 +162,7 @@ mod tests {
             ),
             (
                 "planner.top_k=4294967296",
-                "planner.top_k must be a whole number from 0, but is the number 4294967296; \
-                 0 to 1000000 are possible",
+                "planner.top_k must be a whole number, 0 to 1000000, but is the number 4294967296",
             ),
         ] {
             let problems = load(None, [], &[set.to_owned()]).unwrap_err();

@@ -1,11 +1,13 @@
 //! Choices of single options that only the command line knows.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::Value;
+use storyloom_memory::Disk;
 use storyloom_memory::select::SelectionRule;
 use storyloom_models::vision::clip::SelectionResize;
-use storyloom_orchestrator::recorded;
+use storyloom_orchestrator::{RunFolder, recorded};
 use storyloom_parallel::Encryption;
 
 use super::options::StoryMem;
@@ -64,11 +66,10 @@ impl StoryMem {
     /// As [`resize`](Self::resize) for the run in the folder `out`: one that is there goes on with what
     /// it has, which is Pillow's where nothing is written of it, as in earlier builds.
     pub fn resize_in(&self, out: &Path) -> ResizeChoice {
-        // One that is damaged has a copy.
-        let files = ["run.json", "lists/run.json"].map(|file| out.join(file));
-        let read = |file: &PathBuf| serde_json::from_slice(&std::fs::read(file).ok()?).ok();
-        let begun = files.iter().find_map(read).map(|run: Value| {
-            let noted = recorded(&run["config"], "storymem.selection_resize");
+        // A damaged file has a copy; where neither is sound, the start says so.
+        let begun = RunFolder::new(out, Arc::new(Disk)).run_file().ok();
+        let begun = begun.map(|run| {
+            let noted = recorded(&run.config, "storymem.selection_resize");
             let noted = noted.and_then(Value::as_str).and_then(named);
             noted.unwrap_or(ResizeChoice::Pillow)
         });
@@ -84,6 +85,8 @@ impl StoryMem {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -101,27 +104,43 @@ mod tests {
         assert_eq!(in_out(Auto, FirstFrame), Pillow);
         assert_eq!(in_out(Pillow, Semantic), Pillow);
         assert_eq!(in_out(Torch, FirstFrame), Torch);
+        let of_earlier_build = |config: Value| {
+            let text = include_str!("../../../../tests/fixtures/run-v1/finished/run.json");
+            let mut run: Value = serde_json::from_str(text).unwrap();
+            run["config"] = config;
+            run.to_string()
+        };
+        let begun = |name: &str, resize: &str| {
+            of_earlier_build(json!({name: {"selection_resize": resize}}))
+        };
         for (run, found) in [
-            (r#"{"config":{"memory":{"selection":"semantic"}}}"#, Pillow),
             (
-                r#"{"config":{"memory":{"selection_resize":"pillow"}}}"#,
+                of_earlier_build(json!({"memory": {"selection": "semantic"}})),
                 Pillow,
             ),
-            (
-                r#"{"config":{"storymem":{"selection_resize":"torch"}}}"#,
-                Torch,
-            ),
-            ("not JSON", Torch),
+            (begun("memory", "pillow"), Pillow),
+            (begun("storymem", "torch"), Torch),
+            // Changed after it was written, or no run at all.
+            (sealed_and_changed(), Torch),
+            ("not JSON".to_owned(), Torch),
         ] {
-            std::fs::write(out.path().join("run.json"), run).unwrap();
+            std::fs::write(out.path().join("run.json"), &run).unwrap();
             assert_eq!(in_out(Auto, Semantic), found, "{run}");
             // What somebody asks for is refused later, if it is another.
             assert_eq!(in_out(Torch, Semantic), Torch, "{run}");
         }
         // What is damaged has a copy.
         std::fs::create_dir(out.path().join("lists")).unwrap();
-        let copy = r#"{"config":{"memory":{"selection_resize":"pillow"}}}"#;
-        std::fs::write(out.path().join("lists/run.json"), copy).unwrap();
+        std::fs::write(out.path().join("lists/run.json"), begun("memory", "pillow")).unwrap();
         assert_eq!(in_out(Auto, Semantic), Pillow);
+    }
+
+    /// A `run.json` whose seal is that of other settings.
+    fn sealed_and_changed() -> String {
+        let text = include_str!("../../../../tests/fixtures/run-v1/finished/run.json");
+        let mut run: Value = serde_json::from_str(text).unwrap();
+        run["config"] = json!({"memory": {"selection_resize": "pillow"}});
+        run["digest"] = json!("0".repeat(64));
+        run.to_string()
     }
 }

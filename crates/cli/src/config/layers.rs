@@ -210,8 +210,11 @@ impl Layers {
                 self.places.push((now, place));
             }
             Some(Err(expected)) => {
-                let possible = possible(&now);
-                self.problem(place, format!("{key} {expected}{possible}"));
+                let name = match key == now {
+                    true => now.clone(),
+                    false => format!("{now}, formerly {key},"),
+                };
+                self.problem(place, format!("{name} {}", within(&now, &expected)));
             }
             None => self.unknown(key, place),
         }
@@ -228,12 +231,16 @@ impl Layers {
     }
 }
 
-/// What a number may be, where the option is one.
-fn possible(key: &str) -> String {
+/// What an option expects instead of a value of another type, with its bounds where it is a number: "must
+/// be a whole number, 16 to 4096, but is …".
+fn within(key: &str, expected: &str) -> String {
     let info = Config::options().into_iter().find(|info| info.key == key);
-    match info.and_then(|info| info.limit) {
-        Some(Limit::Numbers(bounds)) => format!("; {bounds} are possible"),
-        _ => String::new(),
+    let limit = info.and_then(|info| info.limit);
+    match (limit, expected.split_once(", but is ")) {
+        (Some(Limit::Numbers(bounds)), Some((kind, found))) => {
+            format!("{kind}, {bounds}, but is {found}")
+        }
+        _ => expected.to_owned(),
     }
 }
 
@@ -327,7 +334,7 @@ mod tests {
     fn wrong_types_name_file_line_and_key() {
         assert_eq!(
             file("[video]\n\nwidth = \"wide\"").unwrap_err(),
-            "c.toml:3: video.width must be a whole number from 0, but is the text \"wide\"; 16 to 4096 are possible"
+            "c.toml:3: video.width must be a whole number, 16 to 4096, but is the text \"wide\""
         );
         assert_eq!(
             file("engine = 'torhc'").unwrap_err(),
@@ -444,8 +451,19 @@ mod tests {
         assert!(said.contains("did you mean \"storymem.sink\"?"), "{said}");
         let said = file("[memory]\nsink = 'x'").unwrap_err();
         assert!(
-            said.contains("memory.sink must be a whole number"),
+            said.contains("storymem.sink, formerly memory.sink, must be a whole number, "),
             "{said}"
         );
+        for (value, wanted) in [
+            (
+                "-1",
+                "run.lease_timeout, formerly run.patience, must be a whole number, 1 to 31536000, but is the number -1",
+            ),
+            ("0", "run.lease_timeout must be 1 to 31536000, but is 0"),
+        ] {
+            let said = all("", &[("STORYLOOM_RUN_PATIENCE", value)], &[]).unwrap_err();
+            let place = "the environment variable STORYLOOM_RUN_PATIENCE";
+            assert_eq!(said, format!("{place}: {wanted}"));
+        }
     }
 }

@@ -102,7 +102,9 @@ impl fmt::Display for Bounds {
             most,
             is_open,
         } = *self;
-        if is_open {
+        if most >= u64::MAX as f64 {
+            write!(f, "{least} or more")
+        } else if is_open {
             write!(f, "above {least} and at most {most}")
         } else if most - least == 1.0 && least > 0.0 {
             write!(f, "{least} or {most}")

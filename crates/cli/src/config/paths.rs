@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_count_from_whoever_names_them() {
+    fn paths_count_from_the_layer_that_names_them() {
         let root = tempfile::tempdir().unwrap();
         let configs = root.path().join("configs");
         std::fs::create_dir_all(&configs).unwrap();

@@ -116,7 +116,7 @@ macro_rules! whole_numbers {
         impl OptionValue for $type {
             fn update(&mut self, value: &Value) -> Result<(), String> {
                 let number = value.as_integer().and_then(|number| number.try_into().ok());
-                *self = number.ok_or_else(|| wrong("a whole number from 0", value))?;
+                *self = number.ok_or_else(|| wrong("a whole number", value))?;
                 Ok(())
             }
 
@@ -357,7 +357,7 @@ mod tests {
         assert_eq!(number, 12);
         assert_eq!(
             number.update_text("-3").unwrap_err(),
-            "must be a whole number from 0, but is the number -3"
+            "must be a whole number, but is the number -3"
         );
         assert!(number.update_text("3\nother = 4").is_err());
         let mut text = String::new();

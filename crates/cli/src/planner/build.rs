@@ -21,7 +21,7 @@ use crate::config::value::name_of;
 use crate::config::{PLANNER_KEY, paths};
 use crate::engine;
 use crate::exit::{Exit, Failure};
-use crate::world::Place;
+use crate::world::RankSlot;
 
 /// Longest pause between two attempts to ask a served model.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
@@ -54,9 +54,9 @@ impl Home {
     ///
     /// # Errors
     /// A GPU is asked for and there is none, or a rank is missing.
-    pub fn of_rank(config: &PlannerConfig, place: &Place) -> Result<Self, Failure> {
-        let device = engine::target(config.compute, place)?.device;
-        let peers = place.planning_peers()?;
+    pub fn of_rank(config: &PlannerConfig, slot: &RankSlot) -> Result<Self, Failure> {
+        let device = engine::target(config.compute, slot)?.device;
+        let peers = slot.planning_peers()?;
         let peers = peers.on_device(device, config.collective_timeout);
         Ok(Self { device, peers })
     }
@@ -190,8 +190,8 @@ fn model_of(
 ///
 /// # Errors
 /// The model cannot be loaded, or the other rank is gone.
-pub fn follow(config: &PlannerConfig, place: &Place) -> Result<(), Failure> {
-    let (folder, settings) = model_of(config, || Home::of_rank(config, place))?;
+pub fn follow(config: &PlannerConfig, slot: &RankSlot) -> Result<(), Failure> {
+    let (folder, settings) = model_of(config, || Home::of_rank(config, slot))?;
     let model = LanguageModel::load(&folder, &settings)
         .map_err(|error| Failure::new(Exit::Config, error))?;
     Ok(model.follow()?)
@@ -228,4 +228,48 @@ fn key(options: &Options) -> Result<Option<Secret>, Failure> {
     let text = text.map_err(|problem| wrong(problem.to_string()))?;
     let key = Secret::new(&text).ok_or_else(|| wrong("the file is empty".to_owned()))?;
     Ok(Some(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load;
+    use crate::config::resolved::Resolved;
+
+    fn refusal(sets: &[&str]) -> String {
+        let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
+        let config = Resolved::new(load(None, [], &sets).unwrap());
+        let no_device = || panic!("no device is looked for before the settings are right");
+        let folder = Path::new("").into();
+        let built = build(&config.planner, &folder, &StopFlag::default(), no_device);
+        let failure = built.err().unwrap();
+        assert_eq!(failure.exit, Exit::Config, "{sets:?}");
+        failure.message
+    }
+
+    /// What a planner lacks is told by the option that gives it, before anything is loaded or asked.
+    #[test]
+    fn what_a_planner_lacks_is_told_by_its_option() {
+        let endpoint = "planner.endpoint=http://127.0.0.1:9/v1";
+        for (sets, wanted) in [
+            (&["planner.backend=served"][..], "planner.endpoint"),
+            (&["planner.backend=served", endpoint], "planner.model"),
+            (&["planner.backend=native"], "planner.model"),
+            (
+                &["planner.backend=native", "planner.model=no/such/model"],
+                "planner.model = \"no/such/model\"",
+            ),
+            (
+                &["planner.prompts=no/such/prompts"],
+                "planner.prompts = \"no/such/prompts\"",
+            ),
+            (
+                &["planner.backend=simulated"],
+                "choose \"rules\", \"served\" or \"native\"",
+            ),
+        ] {
+            let said = refusal(sets);
+            assert!(said.contains(wanted), "{sets:?}: {said}");
+        }
+    }
 }

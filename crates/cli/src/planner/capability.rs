@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use storyloom_planner::{BackendKind, CannotWrite};
-use storyloom_story::{Brief, Place, Problem};
+use storyloom_story::{Brief, Problem, SourceLocation};
 
 use crate::config::options::PlannerKind;
 use crate::input::{Input, Report};
@@ -25,11 +25,11 @@ pub fn unwritable(planner: PlannerKind, path: &Path, input: &Input) -> Option<Re
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let problems = found.iter().map(|(brief, reason)| {
         // A brief comes from a manifest, where it stands somewhere.
-        let first = Place {
+        let first = SourceLocation {
             line: 1,
             span: (0, 0),
         };
-        let Place { line, span } = *input.places.get(&brief.id).unwrap_or(&first);
+        let SourceLocation { line, span } = *input.locations.get(&brief.id).unwrap_or(&first);
         Problem {
             file: name.clone(),
             line,

@@ -23,7 +23,7 @@ use crate::costs;
 use crate::exit::Failure;
 use crate::input::Input;
 use crate::prompts::Meter;
-use crate::world::Place;
+use crate::world::RankSlot;
 
 use build::{Home, build};
 pub use capability::unwritable;
@@ -39,14 +39,14 @@ pub type BoxedPlanner = Box<dyn StoryPlanner>;
 pub fn of_rank(
     config: &Resolved,
     input: &Input,
-    place: &Place,
+    slot: &RankSlot,
     stop: &StopFlag,
 ) -> Result<Option<BoxedPlanner>, Failure> {
-    let others_plan = place.has_planners() && !place.plans_only();
+    let others_plan = slot.has_planners() && !slot.plans_only();
     if others_plan || !input.has_briefs() {
         return Ok(None);
     }
-    boxed(config, &input.folder, place, stop).map(Some)
+    boxed(config, &input.folder, slot, stop).map(Some)
 }
 
 /// The planner of a program that makes no stories. Anyone who asks looks at the prompts.
@@ -66,7 +66,7 @@ pub fn alone(
 fn boxed(
     config: &Resolved,
     folder: &InputFolder,
-    place: &Place,
+    slot: &RankSlot,
     stop: &StopFlag,
 ) -> Result<BoxedPlanner, Failure> {
     if config.planner.options.backend == PlannerKind::Simulated {
@@ -76,7 +76,7 @@ fn boxed(
             stop: stop.clone(),
         }));
     }
-    let home = || Home::of_rank(&config.planner, place);
+    let home = || Home::of_rank(&config.planner, slot);
     Ok(Box::new(Plugged {
         planner: build(&config.planner, folder, stop, home)?,
         meter: Meter::of(&config.engine),
@@ -92,7 +92,7 @@ struct Plugged {
 
 impl Plugged {
     /// Warns of prompts of a new script that will not be read to their end.
-    fn tell_long_prompts(&self, story: &StoryId, script: &StoryScript) {
+    fn log_long_prompts(&self, story: &StoryId, script: &StoryScript) {
         let meter = self.meter.iter();
         for prompt in meter.flat_map(|meter| meter.long_prompts(story, script)) {
             tracing::warn!(story = %prompt.story, shot = %prompt.shot, "{prompt}");
@@ -122,7 +122,7 @@ impl StoryPlanner for Plugged {
     fn plan(&self, requests: &[PlanRequest], settle: &Settle) {
         self.planner.plan_each(requests, &|place, planned| {
             if let Ok(planned) = &planned {
-                self.tell_long_prompts(&requests[place].brief.id, &planned.script);
+                self.log_long_prompts(&requests[place].brief.id, &planned.script);
             }
             settle(place, planned);
         });
@@ -133,9 +133,9 @@ impl StoryPlanner for Plugged {
 ///
 /// # Errors
 /// The model cannot be loaded, or the other rank is gone.
-pub fn help(config: &PlannerConfig, input: &Input, place: &Place) -> Result<(), Failure> {
+pub fn help(config: &PlannerConfig, input: &Input, slot: &RankSlot) -> Result<(), Failure> {
     match input.has_briefs() {
-        true => build::follow(config, place),
+        true => build::follow(config, slot),
         false => Ok(()),
     }
 }
@@ -171,8 +171,8 @@ pub fn plan(
 ///
 /// # Errors
 /// The run folder cannot be read or written.
-pub fn prepare(settings: &RunConfig, input: &Input, place: &Place) -> Result<(), Failure> {
-    if place.has_planners() && place.is_first() {
+pub fn prepare(settings: &RunConfig, input: &Input, slot: &RankSlot) -> Result<(), Failure> {
+    if slot.has_planners() && slot.is_first() {
         let folder = RunFolder::new(&settings.out, Arc::new(Disk));
         reopen(&folder, &input.lines)?;
     }

@@ -65,8 +65,8 @@ impl Bars {
             bar.set_length(counts.total as u64);
             bar.set_position(counts.done as u64);
         }
-        let trouble = text::trouble(&status.stories);
-        self.stories.set_message(trouble.unwrap_or_default());
+        let given_up = text::given_up(&status.stories);
+        self.stories.set_message(given_up.unwrap_or_default());
         self.pace.set_message(text::pace(view));
         let shots: Vec<_> = view.alive().flat_map(|worker| &worker.now).collect();
         self.draw_running(&shots);

@@ -73,13 +73,13 @@ fn show(screen: &Screen, mut watcher: Watcher, pause: Duration, ended: &Receiver
         }
         if told.elapsed() >= pause {
             told = Instant::now();
-            tell(view.as_ref());
+            log_line(view.as_ref());
         }
     }
 }
 
 /// A line for the log. On a terminal the bars say the same.
-fn tell(view: Option<&View>) {
+fn log_line(view: Option<&View>) {
     let line = view.map_or_else(|| "loading".to_owned(), text::line);
     tracing::info!(target: PROGRESS, "{line}");
 }

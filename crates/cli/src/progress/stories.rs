@@ -37,7 +37,7 @@ pub fn list(status: &Status, wanted: &Wanted) -> String {
 }
 
 /// The first of those that were given up, and how the others are listed.
-pub fn trouble(status: &Status) -> String {
+pub fn given_up(status: &Status) -> String {
     let wanted = Wanted {
         states: vec![Looks::Failed, Looks::Quarantined, Looks::Changed],
         tenants: Vec::new(),
@@ -59,8 +59,8 @@ fn line(story: &StoryStatus) -> String {
             let reason = story.set_aside.as_deref().unwrap_or_default();
             format!("changed input: {reason}")
         }
-        (StoryState::Failed { shot, reason }, _) => given_up("failed", *shot, reason),
-        (StoryState::Quarantined { shot, reason }, _) => given_up("in quarantine", *shot, reason),
+        (StoryState::Failed { shot, reason }, _) => ended("failed", *shot, reason),
+        (StoryState::Quarantined { shot, reason }, _) => ended("in quarantine", *shot, reason),
         (_, Looks::Pending) if story.planned == Some(false) => "not planned".to_owned(),
         (_, Looks::Pending) => "pending".to_owned(),
         (_, Looks::Interrupted) => "interrupted".to_owned(),
@@ -71,7 +71,7 @@ fn line(story: &StoryStatus) -> String {
     format!("{id:<32} {done:>3}/{shots:<3} {state}\n")
 }
 
-fn given_up(how: &str, shot: Option<ShotId>, reason: &str) -> String {
+fn ended(how: &str, shot: Option<ShotId>, reason: &str) -> String {
     let shot = shot.map_or_else(String::new, |shot| format!(" at {shot}"));
     format!("{how}{shot}: {reason}")
 }
@@ -113,5 +113,104 @@ impl<'a> Listed<'a> {
             shot,
             reason,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use storyloom_orchestrator::status::Counts;
+    use storyloom_story::StoryId;
+    use storyloom_telemetry::shift::Split;
+
+    use super::*;
+
+    fn status(list: Vec<StoryStatus>) -> Status {
+        Status {
+            stories: Counts::default(),
+            shots: Counts::default(),
+            eta_seconds: None,
+            shots_per_hour: None,
+            goodput: None,
+            plans: None,
+            time: Split::default(),
+            tenants: Default::default(),
+            methods: Default::default(),
+            without_keyframes: 0,
+            list,
+        }
+    }
+
+    fn story(number: usize, state: StoryState) -> StoryStatus {
+        StoryStatus {
+            id: StoryId::new(format!("story-{number}")).unwrap(),
+            state,
+            tenant: (number == 1).then(|| "north".to_owned()),
+            method: None,
+            interrupted: false,
+            set_aside: None,
+            shots: 4,
+            done: 1,
+            planned: None,
+            no_keyframes: None,
+        }
+    }
+
+    fn failed() -> StoryState {
+        let shot = Some(ShotId { scene: 1, shot: 2 });
+        let reason = "no disk".to_owned();
+        StoryState::Failed { shot, reason }
+    }
+
+    /// Ten thousand stories that failed at once do not fill the terminal, and none is forgotten.
+    #[test]
+    fn the_first_that_were_given_up_are_named_and_the_others_counted() {
+        let mut list = vec![story(0, StoryState::Done)];
+        list.extend((1..=NAMED + 2).map(|number| story(number, failed())));
+        let said = given_up(&status(list));
+        let lines: Vec<&str> = said.lines().collect();
+        assert_eq!(lines.len(), NAMED + 1, "{said}");
+        assert!(
+            lines[0].starts_with("story-1 ") && lines[0].contains("  1/4 "),
+            "{said}"
+        );
+        assert!(lines[0].ends_with("failed at 01_02: no disk"), "{said}");
+        assert!(lines[NAMED].contains("2 more of these; --failed"), "{said}");
+        assert_eq!(given_up(&status(vec![story(0, StoryState::Done)])), "");
+    }
+
+    #[test]
+    fn a_list_has_the_states_and_tenants_that_are_asked_for() {
+        let set_aside = StoryStatus {
+            set_aside: Some("its script changed".to_owned()),
+            ..story(3, StoryState::Done)
+        };
+        let interrupted = StoryStatus {
+            interrupted: true,
+            ..story(2, StoryState::Running)
+        };
+        let all = [
+            story(0, StoryState::Pending),
+            story(1, failed()),
+            interrupted,
+            set_aside,
+        ];
+        let status = status(all.to_vec());
+        let names = |states: &[Looks], tenants: &[&str]| {
+            let wanted = Wanted {
+                states: states.to_vec(),
+                tenants: tenants.iter().map(|&tenant| tenant.to_owned()).collect(),
+            };
+            list(&status, &wanted).lines().count()
+        };
+        assert_eq!(names(&[], &[]), 4);
+        assert_eq!(names(&[Looks::Changed, Looks::Interrupted], &[]), 2);
+        assert_eq!(names(&[], &["north"]), 1);
+        assert_eq!(names(&[Looks::Pending], &["north"]), 0);
+        let listed = serde_json::to_value(Listed::of(&status.list[3])).unwrap();
+        assert_eq!(listed["reason"], "its script changed");
+        assert!(
+            listed.get("shot").is_none(),
+            "what was made of it stays: {listed}"
+        );
     }
 }

@@ -21,7 +21,7 @@ pub fn line(view: &View) -> String {
         format!("{}/{} shots", shots.done, shots.total),
     ];
     parts.extend(plans(view));
-    parts.extend(trouble(stories));
+    parts.extend(given_up(stories));
     parts.push(running(view));
     parts.push(pace(view));
     parts.retain(|part| !part.is_empty());
@@ -35,7 +35,7 @@ pub fn plans(view: &View) -> Option<String> {
 }
 
 /// Stories that were given up.
-pub fn trouble(stories: &Counts) -> Option<String> {
+pub fn given_up(stories: &Counts) -> Option<String> {
     let Counts {
         failed,
         quarantined,
@@ -140,7 +140,7 @@ pub fn page(view: &View, wanted: Option<&Wanted>) -> String {
     }
     match wanted {
         Some(wanted) => text.push_str(&stories::list(status, wanted)),
-        None => text.push_str(&stories::trouble(status)),
+        None => text.push_str(&stories::given_up(status)),
     }
     text
 }

@@ -22,7 +22,7 @@ use crate::exit::{Exit, Failure};
 
 /// When there begins to be something to save.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Work {
+pub enum SavingBegins {
     /// At once.
     Now,
     /// With [`begin`]. Until then the first request ends the program: it may be waiting for ranks
@@ -140,9 +140,9 @@ pub fn all_heard(settings: &Run) -> Result<Vec<i32>, Failure> {
 ///
 /// # Errors
 /// The system refused a signal handler.
-pub fn stop_flag(settings: &Run, work: Work) -> Result<StopFlag, Failure> {
+pub fn stop_flag(settings: &Run, begins: SavingBegins) -> Result<StopFlag, Failure> {
     let failed = |error: std::io::Error| Failure::new(Exit::Unexpected, error);
-    if work == Work::Now {
+    if begins == SavingBegins::Now {
         begin();
     }
     let (step, shot) = (

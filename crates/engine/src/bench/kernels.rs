@@ -131,15 +131,15 @@ struct Trial<'a> {
     shape: KernelShape,
 }
 
-type Work<'a> = &'a dyn Fn() -> Result<Tensor>;
+type Computation<'a> = &'a dyn Fn() -> Result<Tensor>;
 
 /// One kernel, and the same by libtorch.
 struct Pair<'a> {
     kernel: String,
     /// Bytes that must be read and written.
     bytes: usize,
-    found: Work<'a>,
-    expected: Work<'a>,
+    found: Computation<'a>,
+    expected: Computation<'a>,
 }
 
 impl Trial<'_> {
@@ -215,7 +215,7 @@ impl Trial<'_> {
                     },
                 };
                 // Timed in place: making the copies takes as long as the work.
-                let again: [Work; 2] = [&|| add(hidden.shallow_clone()), &|| {
+                let again: [Computation; 2] = [&|| add(hidden.shallow_clone()), &|| {
                     add_by_libtorch(hidden.shallow_clone())
                 }];
                 checks.push(self.check_timing(&pair, again)?);
@@ -324,7 +324,7 @@ impl Trial<'_> {
     }
 
     /// Compares the results of `pair` and times `ours` and `theirs`.
-    fn check_timing(&self, pair: &Pair, [ours, theirs]: [Work; 2]) -> Result<KernelCheck> {
+    fn check_timing(&self, pair: &Pair, [ours, theirs]: [Computation; 2]) -> Result<KernelCheck> {
         let found = (pair.found)()?;
         let expected = (pair.expected)()?;
         let error = largest_error(&found, &expected)?;
@@ -351,8 +351,8 @@ impl Trial<'_> {
     }
 
     /// Seconds of one call, the fastest of three rounds.
-    fn time(&self, work: Work) -> Result<f64> {
-        /// So many in the queue that starting them costs nothing.
+    fn time(&self, work: Computation) -> Result<f64> {
+        /// Enough in the queue that starting them costs nothing.
         const CALLS: u32 = 10;
         let calls = if is_host(self.device) { 1 } else { CALLS };
         let mut best = f64::INFINITY;

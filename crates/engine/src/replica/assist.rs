@@ -57,19 +57,19 @@ pub(crate) fn assist(networks: &Networks, team: &Team) -> Result<bool> {
     let Some(mut asked) = leaders.after(None) else {
         return Ok(false);
     };
-    leaders.tell(asked, &HelpMessage::Offer)?;
+    leaders.send(asked, &HelpMessage::Offer)?;
     let mut session: Option<HelperSession> = None;
     while let Some((from, help, tensors)) = leaders.next()? {
         match help {
             // Idle as well, or late with its offer.
-            HelpMessage::Offer => leaders.tell(from, &HelpMessage::Decline)?,
+            HelpMessage::Offer => leaders.send(from, &HelpMessage::Decline)?,
             HelpMessage::Prepare { network } => {
                 session = Some(HelperSession::prepare(networks, team, network, tensors)?);
             }
             HelpMessage::Forward { step } => {
                 if let Some(session) = &session {
                     let prediction = session.predict(step, tensors)?;
-                    leaders.send(from, &HelpMessage::Prediction, &prediction)?;
+                    leaders.send_with(from, &HelpMessage::Prediction, &prediction)?;
                 }
             }
             HelpMessage::Release => return Ok(true),
@@ -78,7 +78,7 @@ pub(crate) fn assist(networks: &Networks, team: &Team) -> Result<bool> {
                     return Ok(false);
                 };
                 asked = next;
-                leaders.tell(asked, &HelpMessage::Offer)?;
+                leaders.send(asked, &HelpMessage::Offer)?;
             }
             HelpMessage::Decline | HelpMessage::Bye | HelpMessage::Prediction => {}
         }

@@ -70,7 +70,7 @@ impl Follower<'_> {
 /// With two halves each has its own prediction; otherwise all ranks go through both, in the order of
 /// the leader.
 fn branches(replica: &Replica, guided: bool) -> &'static [Branch] {
-    let half = (replica.degrees().cfg == 2).then_some(replica.place().cfg);
+    let half = (replica.degrees().cfg == 2).then_some(replica.cell().cfg);
     match half {
         Some(0) => &[Branch::Positive],
         Some(_) => &[Branch::Negative],

@@ -63,15 +63,15 @@ impl Leaders {
         others.find(|other| Some(*other) > asked)
     }
 
-    pub(crate) fn send(&self, to: usize, help: &HelpMessage, tensors: &Tensors) -> Result<()> {
+    pub(crate) fn send_with(&self, to: usize, help: &HelpMessage, tensors: &Tensors) -> Result<()> {
         if let Some(group) = &self.group {
             group.send(to, &pack(help, tensors)?)?;
         }
         Ok(())
     }
 
-    pub(crate) fn tell(&self, to: usize, help: &HelpMessage) -> Result<()> {
-        self.send(to, help, &Tensors::new())
+    pub(crate) fn send(&self, to: usize, help: &HelpMessage) -> Result<()> {
+        self.send_with(to, help, &Tensors::new())
     }
 
     /// The next message of a leader, if there is one within `timeout`.
@@ -101,7 +101,7 @@ impl Leaders {
                 if wanted && accepted.is_none() {
                     accepted = Some(other);
                 } else {
-                    self.tell(other, &HelpMessage::Decline)?;
+                    self.send(other, &HelpMessage::Decline)?;
                 }
             }
         }
@@ -140,8 +140,8 @@ impl Leaders {
 impl Drop for Leaders {
     fn drop(&mut self) {
         for other in self.others() {
-            // Whoever is gone need not be told.
-            let _ = self.tell(other, &HelpMessage::Bye);
+            // A leader that is gone need not be told.
+            let _ = self.send(other, &HelpMessage::Bye);
         }
     }
 }
@@ -185,7 +185,8 @@ impl<'a> Helper<'a> {
         self.send(&HelpMessage::Prepare { network }, &tensors)
     }
 
-    /// Lets the helper predict.
+    /// Lets the helper predict. The sample, f32 in the shape of the network's latents, is sent to it whole;
+    /// it answers with a prediction of this shape. One message, no collective.
     pub(crate) fn forward(&self, input: &StepInput) -> Result<()> {
         let sample = Tensors::from([(SAMPLE.to_owned(), input.sample.shallow_clone())]);
         self.send(&HelpMessage::Forward { step: input.step }, &sample)
@@ -201,7 +202,7 @@ impl<'a> Helper<'a> {
 
     fn send(&self, help: &HelpMessage, tensors: &Tensors) -> Result<()> {
         match (self.leaders, self.rank) {
-            (Some(leaders), Some(rank)) => leaders.send(rank, help, tensors),
+            (Some(leaders), Some(rank)) => leaders.send_with(rank, help, tensors),
             _ => Ok(()),
         }
     }
@@ -235,7 +236,7 @@ mod tests {
         drop(leaders.remove(1));
         let (from, help, _) = last.next().unwrap().unwrap();
         assert_eq!((from, help), (1, HelpMessage::Bye));
-        leaders[0].tell(2, &HelpMessage::Decline).unwrap();
+        leaders[0].send(2, &HelpMessage::Decline).unwrap();
         let (from, help, _) = last.next().unwrap().unwrap();
         assert_eq!((from, help), (0, HelpMessage::Decline));
         assert_eq!(last.after(Some(0)), None);

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use storyloom_nn::error::Result;
 use storyloom_nn::shard::Shard;
-use storyloom_parallel::topology::{Degrees, DenoisePlace, Layout, Plan, Role, Seat};
+use storyloom_parallel::topology::{Degrees, GridCell, Layout, Plan, Role, Seat};
 use storyloom_parallel::{Group, World};
 use tch::Device;
 
@@ -112,11 +112,11 @@ impl Replica {
         self.layout.plan.degrees
     }
 
-    /// Place of this rank in the denoiser.
-    pub(crate) fn place(&self) -> DenoisePlace {
+    /// Cell of this rank in the denoiser.
+    pub(crate) fn cell(&self) -> GridCell {
         match self.seat.role {
-            Role::Denoise(place) => place,
-            _ => self.degrees().place(0),
+            Role::Denoise(cell) => cell,
+            _ => self.degrees().cell(0),
         }
     }
 
@@ -124,7 +124,7 @@ impl Replica {
     pub(crate) fn followers(&self, guided: bool) -> Vec<usize> {
         let degrees = self.degrees();
         (1..degrees.ranks())
-            .filter(|&index| guided || degrees.place(index).cfg == 0)
+            .filter(|&index| guided || degrees.cell(index).cfg == 0)
             .collect()
     }
 

@@ -36,7 +36,8 @@ impl Team {
         self.send(guided, &command, || conditions.tensors(guided))
     }
 
-    /// Lets them take part in a prediction.
+    /// Lets them take part in a prediction. The sample, f32 in the shape of the network's latents, is sent
+    /// to each of them whole, before the collectives of the network.
     pub(crate) fn forward(
         &self,
         network: NetworkId,

@@ -13,7 +13,7 @@ use crate::ledger::blobs::{self, BlobRef, BlobStore, Sweep};
 use crate::ledger::index::MemoryIndex;
 use crate::ledger::pictures::decode_picture;
 use crate::ledger::record::{
-    MemoryItem, PictureRecord, References, Sealed, SeenRecord, ShotRecord,
+    DigestedRecord, MemoryItem, PictureRecord, References, SeenRecord, ShotRecord,
 };
 use crate::ledger::saved_step::{Basis, StepCheckpoint};
 use crate::ledger::soundness::{Harm, harms};
@@ -200,7 +200,7 @@ impl MemoryBank {
     }
 
     /// Where a picture or video lies until its record is committed. Only committed content ever
-    /// has a final name, whoever else is making the same shot.
+    /// has a final name, also while another program makes the same shot.
     pub fn staged(&self, story: &StoryId, file: &str, content: &BlobRef) -> PathBuf {
         let extension = Path::new(file).extension().unwrap_or_default();
         self.staging(story)
@@ -349,12 +349,12 @@ impl MemoryBank {
             return Ok(items);
         }
         let items = read()?;
-        // Not synced: whoever reads the record once can read it again.
+        // Not synced: a program that read the record once can read it again.
         self.put_index(story, part, &items, false);
         Ok(items)
     }
 
-    /// Puts items into the index. Trouble there is only told: the records have it all.
+    /// Puts items into the index. An error there is only logged: the records have it all.
     fn remember(&self, story: &StoryId, part: &str, items: &[MemoryItem]) {
         self.put_index(story, part, items, true);
     }
@@ -531,7 +531,7 @@ mod tests {
         let one = stage("1.png");
         install(&one);
         let two = stage("2.png");
-        // As whoever goes on with a story does for all that it finds.
+        // As a program that goes on with a story does for all that it finds.
         install(&one);
         install(&two);
         let read = |file: &str| std::fs::read(bank.story_folder(&story).join(file)).unwrap();

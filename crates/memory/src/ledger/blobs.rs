@@ -329,7 +329,7 @@ mod tests {
             if asked.get() == 1 {
                 return Ok(BTreeSet::new());
             }
-            // Whoever refers to it now would not find it.
+            // A record that refers to it now would not find it.
             assert!(store.find_all([&late.blake3]).is_err());
             Ok(BTreeSet::from([late.blake3.clone()]))
         };

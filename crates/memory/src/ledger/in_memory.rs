@@ -97,7 +97,7 @@ impl Storage for InMemory {
         if self.is_taken(path) {
             return Ok(false);
         }
-        // As on a disk: whoever lists the folder after `holds` has looked sees something of the file.
+        // As on a disk: any program that lists the folder after `holds` has looked sees something of the file.
         let unfinished = crate::ledger::storage::temporary_name(path);
         self.write(&unfinished, bytes)?;
         let held = holds();

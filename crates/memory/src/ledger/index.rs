@@ -428,7 +428,7 @@ mod tests {
         }
     }
 
-    /// Whoever comes second does not touch what the first is just writing.
+    /// A program that comes second does not touch what the first is just writing.
     #[test]
     fn a_snapshot_that_is_being_written_is_left_alone() {
         let folder = tempfile::tempdir().unwrap();

@@ -200,7 +200,7 @@ mod tests {
         let footing = probe(&Disk, folder.path()).unwrap();
         assert!(footing.locks);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
-        let below = folder.path().join("run/of/tonight");
+        let below = folder.path().join("run/of/shoes");
         assert_eq!(nearest_folder(&below), folder.path());
         assert_eq!(nearest_folder(Path::new("none/below")), Path::new("."));
     }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use storyloom_story::{LoopState, PassName, ShotRequest};
 
 use crate::ledger::blobs::BlobRef;
-use crate::ledger::record::{Sealed, SeenRecord};
+use crate::ledger::record::{DigestedRecord, SeenRecord};
 
 /// The format of saved steps.
 pub const FORMAT: u32 = 1;
@@ -80,7 +80,7 @@ impl StepCheckpoint {
     }
 }
 
-impl Sealed for StepCheckpoint {
+impl DigestedRecord for StepCheckpoint {
     const FORMAT: u32 = FORMAT;
 
     fn format(&self) -> u32 {

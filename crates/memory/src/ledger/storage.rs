@@ -37,7 +37,7 @@ pub trait Storage: Debug + Send + Sync {
     }
 
     /// As [`Storage::create`], with a last look by `holds`: what it fails with ends the writing. The
-    /// unfinished file is whole before that, so that whoever lists the folder afterwards sees either
+    /// unfinished file is whole before that, so that any program that lists the folder afterwards sees either
     /// it or the file.
     fn create_if(&self, path: &Path, bytes: &[u8], holds: &dyn Fn() -> Result<()>) -> Result<bool>;
 

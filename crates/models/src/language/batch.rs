@@ -237,7 +237,8 @@ impl<'m> Batch<'m> {
         Ok(())
     }
 
-    /// The last tokens of the stories in `slots` through the model: f32 `[stories, vocabulary]`.
+    /// The last tokens of the stories in `slots` through the model: scores f32
+    /// `[stories, vocabulary]`, on the leader; the ranks that share the model take part in the pass.
     fn forward_step(&mut self, slots: &[usize]) -> Result<Tensor> {
         let (mut tokens, mut positions) = (Vec::new(), Vec::new());
         for &slot in slots {

@@ -161,3 +161,83 @@ impl KvCache {
         Ok([part(keys)?, part(values)?])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cache(slots: usize) -> KvCache {
+        let empty = || Tensor::zeros([slots as i64, 1, 0, 2], (Kind::Float, Device::Cpu));
+        KvCache {
+            blocks: vec![BlockCache {
+                keys: empty(),
+                values: empty(),
+            }],
+            lengths: vec![0; slots],
+            capacity: 0,
+        }
+    }
+
+    /// `[sequences, 1, tokens, 2]`, every number another, from `first` on.
+    fn numbers(sequences: i64, tokens: i64, first: i64) -> Tensor {
+        let all = Tensor::arange_start(
+            first,
+            first + sequences * tokens * 2,
+            (Kind::Float, Device::Cpu),
+        );
+        all.view([sequences, 1, tokens, 2])
+    }
+
+    fn write(cache: &mut KvCache, slots: &[usize], keys: &Tensor) {
+        let tokens = keys.size()[2];
+        let longest = slots.iter().map(|&slot| cache.length(slot)).max().unwrap();
+        cache.reserve(longest + tokens).unwrap();
+        cache.write(0, slots, keys, &(keys * -1)).unwrap();
+        cache.advance(slots, tokens);
+    }
+
+    /// Stories of a batch are apart from each other, also when the cache grows for one of them.
+    #[test]
+    fn a_slot_keeps_its_tokens_while_others_grow() {
+        let mut cache = cache(3);
+        let first = numbers(2, 3, 0);
+        write(&mut cache, &[2, 0], &first);
+        let long = numbers(1, STEP, 100);
+        write(&mut cache, &[1], &long);
+        write(&mut cache, &[0], &numbers(1, STEP, 500));
+        assert_eq!(
+            [0, 1, 2].map(|slot| cache.length(slot)),
+            [3 + STEP, STEP, 3]
+        );
+        // In the order in which they are asked for, and next to each other.
+        let [keys, values] = cache.read(0, &[2, 0], 3).unwrap();
+        assert_eq!(keys, first);
+        assert_eq!(values, &first * -1);
+        let [keys, _] = cache.read(0, &[0, 1], 3).unwrap();
+        assert_eq!(keys.narrow(0, 1, 1), long.narrow(2, 0, 3));
+    }
+
+    #[test]
+    fn tokens_that_are_taken_back_are_written_over() {
+        let mut cache = cache(1);
+        write(&mut cache, &[0], &numbers(1, 4, 0));
+        cache.truncate(0, 2);
+        write(&mut cache, &[0], &numbers(1, 1, 90));
+        assert_eq!(cache.length(0), 3);
+        let [keys, _] = cache.read(0, &[0], 3).unwrap();
+        let kept = Tensor::cat(&[numbers(1, 2, 0), numbers(1, 1, 90)], 2);
+        assert_eq!(keys, kept);
+        cache.truncate(0, 9);
+        assert_eq!(cache.length(0), 3, "nothing comes back");
+    }
+
+    #[test]
+    fn slots_that_are_not_there_or_named_twice_are_refused() {
+        let cache = cache(2);
+        assert!(cache.check(&[1, 0], 2).is_ok());
+        for (slots, batch) in [(&[0, 2][..], 2), (&[0, 0], 2), (&[0], 2)] {
+            let said = cache.check(slots, batch).unwrap_err().to_string();
+            assert!(said.contains("of 2 for 2 sequences"), "{said}");
+        }
+    }
+}

@@ -184,10 +184,11 @@ impl Decoder {
         Ok(rows.f_to_kind(Kind::Float)?)
     }
 
-    /// Hidden states after the final norm, f32 `[batch, tokens, width]`.
+    /// Token ids `[batch, tokens]` or embeddings `[batch, tokens, width]` to the hidden states after the
+    /// final norm, f32 `[batch, tokens, width]`, whole on every rank.
     ///
     /// With a cache, its slots then hold the new tokens as well. All ranks that share the model
-    /// call it with the same arguments.
+    /// call it with the same arguments: two sums over them for each block.
     pub fn forward(&self, args: ForwardArgs) -> Result<Tensor> {
         let _guard = gradients::guard();
         let mut hidden = match args.input {

@@ -99,7 +99,8 @@ impl Gated {
         })
     }
 
-    /// `[..., width]` to the same.
+    /// `[..., width]` to the same, in the kind of the products. Where ranks share the layer each has a
+    /// part of the inner channels, and the result is one sum over them, in f32.
     pub(super) fn forward(&self, hidden: &Tensor) -> Result<Tensor> {
         let [gate, up] = Linear::forward_together([&self.gate, &self.up], hidden)?;
         self.down.forward_few(&gated(gate, &up)?)

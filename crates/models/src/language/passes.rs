@@ -24,7 +24,7 @@ pub(super) struct Passes<'m> {
 /// What a leader announces.
 #[derive(Debug, Serialize, Deserialize)]
 enum PassMessage {
-    /// A batch begins, with an empty cache for so many stories.
+    /// A batch begins, with an empty cache for `slots` stories.
     Begin { slots: usize },
     /// A prompt goes into a slot; its pictures follow, each as its numbers.
     Prefill {

@@ -71,7 +71,8 @@ impl WanBlock {
         })
     }
 
-    /// `hidden` `[batch, tokens, model]` f32 to the same.
+    /// `hidden` `[batch, tokens, model]` f32, this rank's tokens, to the same. Its parts run the
+    /// collectives of the ranks that share the tokens or the layer.
     pub(super) fn forward(
         &self,
         mut hidden: Tensor,

@@ -34,7 +34,8 @@ impl PatchEmbed {
         &mut self.projection
     }
 
-    /// `[batch, channels, frames, height, width]` to `[batch, tokens, model]`, time slowest.
+    /// `[batch, channels, frames, height, width]` f32 to `[batch, tokens, model]` f32, time slowest. All
+    /// tokens, whole on every rank; no collective.
     pub(super) fn forward(&self, latents: &Tensor, grid: [i64; 3]) -> Result<Tensor> {
         let [pt, ph, pw] = self.patch;
         let [f, h, w] = grid;
@@ -94,7 +95,8 @@ impl TimeEmbed {
         }))
     }
 
-    /// For each timestep `e` `[rows, model]` and `e0` `[rows, 6, model]`, f32.
+    /// For each of the `rows` timesteps `e` `[rows, model]` and `e0` `[rows, 6, model]`, f32, on the device
+    /// of `like`. Whole on every rank; no collective.
     pub(super) fn forward(&self, timesteps: &[f64], like: &Tensor) -> Result<(Tensor, Tensor)> {
         let sinusoid = timestep_sinusoid(timesteps, self.sinusoid, like.device())?;
         let hidden = self.first.forward(&sinusoid)?.f_silu()?;
@@ -129,7 +131,7 @@ impl TextEmbed {
         }))
     }
 
-    /// `[batch, rows, text]` f32 to `[batch, rows, model]` f32; whole on every rank.
+    /// `[batch, rows, text]` f32 to `[batch, rows, model]` f32. Whole on every rank; no collective.
     pub(super) fn forward(&self, text: &Tensor) -> Result<Tensor> {
         let hidden = Activation::GeluTanh.apply(self.first.forward(text)?)?;
         self.second.forward(&hidden)
@@ -174,7 +176,7 @@ impl ImageEmbed {
     }
 
     /// `[batch, tokens, image]`, or `[2 batch, tokens, image]` with learned positions, to
-    /// `[batch, tokens, model]`.
+    /// `[batch, tokens, model]`, f32. Whole on every rank; no collective.
     pub(super) fn forward(&self, image: &Tensor) -> Result<Tensor> {
         let mut image = image.f_to_kind(Kind::Float)?;
         if let Some(positions) = &self.positions {

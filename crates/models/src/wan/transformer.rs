@@ -223,7 +223,9 @@ impl WanTransformer {
         })
     }
 
-    /// Predicts the velocity `[batch, out_channels, frames, height, width]` in f32.
+    /// Latents `[batch, in_channels, frames, height, width]` to the velocity `[batch, out_channels, frames,
+    /// height, width]` in f32, whole on every rank. All ranks that share the model call it with the same
+    /// inputs: each computes its tokens and its part of the layers, and the tokens are gathered at the end.
     pub fn forward(&self, inputs: &ForwardInputs, context: &TextContext) -> Result<Tensor> {
         let _guard = gradients::guard();
         let grid = self.check(inputs, context)?;

@@ -280,7 +280,7 @@ impl Checkpoint {
 impl WeightFile {
     fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(|error| ModelError::io(path, error))?;
-        // SAFETY: the map is only read, as bytes and numbers of which every value is one. Whoever writes
+        // SAFETY: the map is only read, as bytes and numbers of which every value is one. A program that writes
         // to the file changes them under us: `LoadedFiles` sees that before anything is committed. A
         // file cut short ends the process with SIGBUS.
         let map = unsafe { Mmap::map(&file) }.map_err(|error| ModelError::io(path, error))?;

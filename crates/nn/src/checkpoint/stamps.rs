@@ -4,7 +4,7 @@ use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// What the file system says of a file. Whoever writes to a file or puts another one into its place
+/// What the file system says of a file. A program that writes to a file or puts another one into its place
 /// changes something of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {

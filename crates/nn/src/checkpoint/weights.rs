@@ -128,7 +128,7 @@ impl<'a> Weights<'a> {
         axis: usize,
         part: Part,
     ) -> Result<Tensor> {
-        /// So many are told of at most: a config that asks for millions of layers would fill the memory
+        /// Names that are listed at most: a config that asks for millions of layers would fill the memory
         /// with stand-ins.
         const MOST_MISSING: usize = 1000;
         let path = self.path(name);

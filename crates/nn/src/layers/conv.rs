@@ -94,7 +94,9 @@ impl CausalConv3d {
         })
     }
 
-    /// `[1, inputs, frames, height, width]` to the same with `outputs` channels.
+    /// `[1, inputs, frames, height, width]` f32 to the same with `outputs` channels. A whole clip or a
+    /// chunk: reads and replaces `time - 1` frames of `cache`. Where the rows lie on several ranks, all of
+    /// them call it, and fetch the neighbours' rows at the edges of their strips.
     pub fn forward(&self, input: &Tensor, cache: &mut StreamCache) -> Result<Tensor> {
         let frames = input.size()[2];
         // The neighbours' rows take the place of the zeros that pad a whole picture.
@@ -212,7 +214,8 @@ impl CausalConv3d {
         Ok(cell.get_or_init(|| weights))
     }
 
-    /// Every second output, without padding: `frames` of `2n + 1` give `n`.
+    /// `[1, inputs, frames, height, width]` f32 to every second output in time, `[1, outputs, n, height,
+    /// width]`, without padding: `frames` of `2n + 1` give `n`. All rows on this rank; no collective.
     ///
     /// Stateless; the caller puts the last frame of the chunk before in front.
     pub fn forward_stride_two(&self, input: &Tensor) -> Result<Tensor> {

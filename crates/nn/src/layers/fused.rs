@@ -81,7 +81,7 @@ fn loaded(ordinal: usize) -> Option<&'static Result<Kernels, String>> {
     }))
 }
 
-/// Whether rows of so many channels can be normalised by [`modulate`].
+/// Whether rows of `width` channels can be normalised by [`modulate`].
 pub fn takes_row(width: i64) -> bool {
     usize::try_from(width).is_ok_and(|width| width <= MAX_NORM_WIDTH)
 }

@@ -143,7 +143,8 @@ impl Linear {
         }
     }
 
-    /// `[..., inputs]` to `[..., outputs]` in f32, or this rank's part of either.
+    /// `[..., inputs]` to `[..., outputs]` in f32. Where ranks share the layer, this rank's part of the
+    /// outputs without a collective, or its part of the inputs to the whole output by one sum over them.
     pub fn forward(&self, input: &Tensor) -> Result<Tensor> {
         Ok(self.forward_rounded(input)?.f_to_kind(Kind::Float)?)
     }

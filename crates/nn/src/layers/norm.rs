@@ -113,7 +113,8 @@ impl LayerNorm {
         add_difference(&mut self.bias, difference)
     }
 
-    /// `[batch, tokens, width]` to the same shape, computed in f32 and rounded once to `kind`.
+    /// `[batch, tokens, width]` of any kind to the same shape, computed in f32 and rounded once to `kind`.
+    /// Whole on every rank; no collective.
     pub fn forward_to(&self, input: &Tensor, kind: Kind) -> Result<Tensor> {
         let (batch, tokens, width) = input.size3()?;
         let Some(kernels) = fused::kernels(input).filter(|_| fused::takes_row(width)) else {
@@ -132,7 +133,7 @@ impl LayerNorm {
         Ok(output.f_view([batch, tokens, width])?)
     }
 
-    /// `[..., width]` to the same shape in f32.
+    /// `[..., width]` of any kind to the same shape in f32. Whole on every rank; no collective.
     pub fn forward(&self, input: &Tensor) -> Result<Tensor> {
         let input = input.f_to_kind(Kind::Float)?;
         let width = self.weight.size();
@@ -188,7 +189,8 @@ impl RmsNorm {
         add_difference(&mut self.weight, &difference.f_narrow(0, first, share)?)
     }
 
-    /// `[..., width]` to the same shape in f32.
+    /// `[..., width]` of any kind to the same shape in f32, by the squares of what is here: the axis must be
+    /// whole on this rank. No collective.
     pub fn forward(&self, input: &Tensor) -> Result<Tensor> {
         let input = input.f_to_kind(Kind::Float)?;
         let factors = self.factors(&self.squares(&input)?)?;
@@ -236,7 +238,8 @@ impl RmsNorm {
     /// Normalises `[batch, tokens, heads * dim]`, splits it into heads and rotates these:
     /// `[batch, heads, tokens, dim]`, computed in f32 and rounded once to the kind of the input.
     ///
-    /// `factors` `[batch, tokens]` are given where ranks share the axis.
+    /// Where ranks share the axis, `input` is this rank's heads, and `factors` `[batch, tokens]` f32 come
+    /// from the sum of all [`squares`](Self::squares), which the caller makes. No collective here.
     pub fn forward_heads(
         &self,
         input: &Tensor,

@@ -28,7 +28,7 @@ pub(crate) fn film_size(
 
 /// The size of the film of frames that were made in this size: the first of those that are asked for
 /// whose frames these are, or all of them.
-fn film_of(frames: Resolution, asked: &[Option<Resolution>]) -> Resolution {
+pub(crate) fn film_of(frames: Resolution, asked: &[Option<Resolution>]) -> Resolution {
     let mut asked = asked.iter().copied().flatten();
     asked
         .find(|film| film.generated() == frames)
@@ -45,7 +45,7 @@ fn recorded_size(
     for (shot, _) in file.shots() {
         match bank.record(&file.id, shot) {
             Ok(Some(record)) => return Ok(Some(record.request().video.resolution())),
-            // Whoever comes to that shot makes it again.
+            // The program that comes to that shot makes it again.
             Ok(None) | Err(MemoryError::Damaged { .. }) => {}
             Err(error) => return Err(error.into()),
         }
@@ -86,7 +86,7 @@ fn is_near(one: Resolution, other: Resolution) -> bool {
     one.width.abs_diff(other.width) <= DRIFT && one.height.abs_diff(other.height) <= DRIFT
 }
 
-/// Whether a picture is so many square patches wide and high.
+/// Whether a picture is `columns` square patches wide and `rows` high.
 fn is_grid(picture: Resolution, columns: usize, rows: usize) -> bool {
     let (width, height) = (picture.width as usize, picture.height as usize);
     let patch = width.checked_div(columns).unwrap_or(0);

@@ -53,6 +53,11 @@ impl Unfit {
 
 /// Reads the text of a file: its form, its seal if it has one, and then what it says.
 pub(super) fn parse<T: FolderFile>(bytes: &[u8]) -> Result<T, Unfit> {
+    parse_with_seal(bytes).map(|(file, _)| file)
+}
+
+/// As [`parse`], and whether the file carries a seal: a broken one is damage.
+pub(super) fn parse_with_seal<T: FolderFile>(bytes: &[u8]) -> Result<(T, Seal), Unfit> {
     let damaged = |reason: String| Unfit::Damaged(format!("the file is damaged: {reason}"));
     let mut value: Value =
         serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
@@ -75,7 +80,7 @@ pub(super) fn parse<T: FolderFile>(bytes: &[u8]) -> Result<T, Unfit> {
     file.check(seal).map_err(damaged)?;
     match seal {
         Seal::Broken => Err(damaged("it was changed after it was written".to_owned())),
-        Seal::None | Seal::Whole => Ok(file),
+        Seal::None | Seal::Whole => Ok((file, seal)),
     }
 }
 

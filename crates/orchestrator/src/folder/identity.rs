@@ -13,7 +13,7 @@ use crate::folder::seal::{NO_SEAL, Seal, seal, take_seal};
 
 /// The settings that decide the pictures of a run; every start must agree in them.
 ///
-/// Whoever reads it has all of it: a key that is missing, unknown or of another type is an error with its
+/// A reader has all of it: a key that is missing, unknown or of another type is an error with its
 /// name. Only what earlier builds did not write may be absent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(remote = "Self", deny_unknown_fields)]
@@ -105,7 +105,7 @@ impl RunIdentity {
         }
     }
 
-    /// As whoever says nothing of the things that runs of earlier builds leave out: `config` is what was
+    /// As a config that says nothing of the things that runs of earlier builds leave out: `config` is what was
     /// noted of all settings at their first start.
     pub(crate) fn completed(&self, config: &Value) -> Self {
         let default = PictureSettings::default();

@@ -8,8 +8,11 @@ use storyloom_memory::soundness::why_unreadable;
 use storyloom_memory::storage::move_aside;
 
 use crate::error::RunError;
-use crate::folder::folder_file::{FOLDER_FORMAT, FolderFile, Found, Unfit, parse, to_json};
+use crate::folder::folder_file::{
+    FOLDER_FORMAT, FolderFile, Found, Unfit, parse, parse_with_seal, to_json,
+};
 use crate::folder::run_folder::RunFolder;
+use crate::folder::seal::Seal;
 
 impl RunFolder {
     /// Looks what stands at `path`.
@@ -39,11 +42,16 @@ impl RunFolder {
 
     /// Reads a file that must be there.
     pub(crate) fn read_json<T: FolderFile>(&self, path: &Path) -> Result<T, RunError> {
+        self.read_with_seal(path).map(|(file, _)| file)
+    }
+
+    /// Reads a file that must be there, and whether it carries a seal.
+    pub(crate) fn read_with_seal<T: FolderFile>(&self, path: &Path) -> Result<(T, Seal), RunError> {
         let bytes = self.storage().read(path)?;
         if let Some(error) = newer(path, &bytes, FOLDER_FORMAT) {
             return Err(error.into());
         }
-        parse(&bytes).map_err(|unfit| unfit.at(path))
+        parse_with_seal(&bytes).map_err(|unfit| unfit.at(path))
     }
 
     /// Moves what stands at `path` out of the way, unless it is sound by now: another program may have

@@ -19,6 +19,6 @@ pub mod run_folder;
 pub mod seal;
 pub mod set_aside;
 pub mod sizes;
+pub mod story_cost;
 pub mod story_file;
 pub mod terms;
-pub mod work;

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use storyloom_memory::{MemoryError, Sealed};
-use storyloom_story::{Brief, PlanRequest, PlannedScript, Seed, StoryId, StoryScript};
+use storyloom_memory::{DigestedRecord, MemoryError};
+use storyloom_story::{Brief, Method, PlanRequest, PlannedScript, Seed, StoryId, StoryScript};
 
 use crate::error::RunError;
 
@@ -87,7 +87,7 @@ pub struct PlanRecord {
     pub digest: String,
 }
 
-impl Sealed for PlanRecord {
+impl DigestedRecord for PlanRecord {
     const FORMAT: u32 = FORMAT;
 
     fn format(&self) -> u32 {
@@ -100,7 +100,7 @@ impl Sealed for PlanRecord {
 }
 
 impl PlanRecord {
-    /// The record of a plan that was there so many seconds after its batch of so many stories was begun;
+    /// The record of a plan that was there `seconds` after its batch of `batch` stories was begun;
     /// not sealed yet.
     pub(crate) fn new(
         request: &PlanRequest,
@@ -144,6 +144,22 @@ impl PlanRecord {
             });
         }
         Ok(record)
+    }
+
+    /// Whether it was planned from `brief`, in a run with the method `run`. A brief that names this method
+    /// is the same as one that names none, and has another digest.
+    pub(crate) fn is_of(&self, brief: &Brief, run: Method) -> bool {
+        let methods = match brief.method.unwrap_or(run) == run {
+            true => [None, Some(run)],
+            false => [brief.method; 2],
+        };
+        methods.into_iter().any(|method| {
+            let brief = Brief {
+                method,
+                ..brief.clone()
+            };
+            brief_digest(&brief) == self.brief
+        })
     }
 
     /// The digest by which records of shots name the plan.

@@ -37,7 +37,7 @@ use crate::folder::folder_file::{FolderFile, Found, to_json};
 use crate::folder::identity::RunIdentity;
 use crate::folder::lists::Lists;
 use crate::folder::plan_record::{PlanRecord, is_damage};
-use crate::folder::seal::{Seal, take_seal};
+use crate::folder::seal::{NO_SEAL, Seal, take_seal};
 
 pub use crate::folder::folder_file::FOLDER_FORMAT;
 pub use crate::folder::run_file::RunFile;
@@ -60,6 +60,8 @@ pub struct RunFolder {
     lists: Lists,
     /// The run's method, once somebody knows it.
     method: OnceLock<Method>,
+    /// Whether the build that began the run seals each `story.json`, once somebody knows it.
+    is_sealed: OnceLock<bool>,
 }
 
 impl RunFolder {
@@ -70,6 +72,7 @@ impl RunFolder {
             storage,
             lists: Lists::default(),
             method: OnceLock::new(),
+            is_sealed: OnceLock::new(),
         }
     }
 
@@ -148,6 +151,7 @@ impl RunFolder {
     pub(crate) fn note_run(&self, run: &RunFile) {
         self.lists.are(&run.lists);
         self.note_method(run.identity.method());
+        let _ = self.is_sealed.set(run.is_of_sealed_build());
     }
 
     /// Stories that do not say it are made by this method. It stays that of the run.
@@ -204,7 +208,7 @@ impl RunFolder {
         self.with_plan(file)
     }
 
-    /// As [`story_file`](Self::story_file), for those who look on: a story that cannot be read has failed
+    /// As [`story_file`](Self::story_file), for readers: a story that cannot be read has failed
     /// for that reason. What is not known of it is not there.
     pub(crate) fn story_to_show(&self, story: &StoryId) -> StoryFile {
         self.story_file(story).unwrap_or_else(|error| {
@@ -229,11 +233,14 @@ impl RunFolder {
 
     pub(crate) fn read_story(&self, story: &StoryId) -> Result<StoryFile, RunError> {
         let path = self.story(story).join("story.json");
-        let file: StoryFile = self.read_json(&path)?;
+        let (file, seal): (StoryFile, Seal) = self.read_with_seal(&path)?;
         let wrong = |reason: String| RunError::Folder {
             path: path.clone(),
             reason,
         };
+        if seal == Seal::None && self.is_sealed.get() == Some(&true) {
+            return Err(wrong(format!("the file is damaged: {NO_SEAL}")));
+        }
         if &file.id != story {
             return Err(wrong(format!("it is the story {}, not {story}", file.id)));
         }

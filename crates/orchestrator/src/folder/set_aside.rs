@@ -38,7 +38,7 @@ fn path(folder: &RunFolder, story: &StoryId) -> PathBuf {
 }
 
 /// The stories that are set aside, and why. A listing is where marks are found: they are for people, and
-/// whoever takes a story finds out by itself whether it is what is asked for.
+/// the program that takes a story finds out by itself whether it is what is asked for.
 ///
 /// # Errors
 /// They cannot be read.

@@ -11,7 +11,7 @@ use crate::folder::folder_file::{FOLDER_FORMAT, FolderFile};
 use crate::folder::input_file::InputFile;
 use crate::folder::no_keyframes::NoKeyframes;
 use crate::folder::sizes::FileSizes;
-use crate::folder::work::Work;
+use crate::folder::story_cost::StoryCost;
 
 /// `story.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -64,7 +64,7 @@ pub struct StoryFile {
     pub sizes: FileSizes,
     /// What the finished story cost, so that nobody needs to read its records for that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub work: Option<Work>,
+    pub work: Option<StoryCost>,
     /// Of a finished story that was to remember and kept no keyframe.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub no_keyframes: Option<NoKeyframes>,

@@ -59,9 +59,9 @@ pub struct Workload {
 /// How far a story is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
-    /// So many of its first shots exist.
+    /// The number of its first shots that exist.
     Made(usize),
-    /// It was planned from its brief, and so many of the first shots of this script exist.
+    /// It was planned from its brief, and this number of the first shots of this script exist.
     Planned(StoryScript, usize),
     /// A run leaves it alone.
     Over,
@@ -122,7 +122,7 @@ impl Workload {
             left_out += made;
             if made < count {
                 let chain = kinds.chain(&entry, made, settings, table);
-                // As the run orders them: `work::Rank`.
+                // As the run orders them: `run_queue::Rank`.
                 to_plan += usize::from(plan.is_some());
                 let key = Reverse((priority(line), count - made));
                 ordered.push((key, entry.id, chain, plan.unwrap_or(0.0)));
@@ -348,7 +348,7 @@ pub struct Planner<'a> {
 }
 
 impl Planner<'_> {
-    /// The run on so many replicas of this shape.
+    /// The run on `replicas` replicas of this shape.
     pub fn try_layout(&self, shape: &ReplicaShape, replicas: usize) -> Estimate {
         let kinds = self.seconds(shape);
         let farm = self.farm(shape, replicas);

@@ -2,7 +2,7 @@
 //! [`shot`](crate::run::shot), with stages that take the time that a cost table gives them.
 //!
 //! The rules, and where the run has them:
-//! - stories are taken in order, by whichever place of whichever replica is free (`run::Work`);
+//! - stories are taken in order, by any free place of any replica (`run::RunQueue`);
 //! - a replica has `interleave` places, each with one story at a time from its first missing shot
 //!   to its end (`run::RunLoop`);
 //! - the stages encode, denoise and decode with select have gates, which let the story with the
@@ -10,7 +10,7 @@
 //!   and the end of a story wait for nobody;
 //! - where stages share a GPU, those at work at the same moment get equal parts of it;
 //! - briefs are planned in the same order, by the replicas or by ranks of their own, no further
-//!   ahead than `planner.ahead` allows, and taken once they are planned (`planning::desk`).
+//!   ahead than `planner.ahead` allows, and taken once they are planned (`planning::plan_queue`).
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeSet, BinaryHeap, VecDeque};
@@ -367,7 +367,7 @@ impl Simulation<'_> {
         }
     }
 
-    /// A chain is planned: whoever has a place for it takes it.
+    /// A chain is planned: the replica that has a place for it takes it.
     fn finish_plan(&mut self, due: Due, replicas: &mut [Replica]) {
         let busy = replicas.len();
         let planner = due.replica - busy;
@@ -376,7 +376,7 @@ impl Simulation<'_> {
             self.ready.insert(chain);
             self.ahead.insert(chain);
         }
-        // Whoever has most to gain looks first, as first one story for everybody at the start.
+        // The replica that has most to gain looks first, as first one story for everybody at the start.
         let free = |replica: &Replica| replica.places.iter().position(Option::is_none);
         while !self.ready.is_empty() {
             let with_place = replicas
@@ -594,15 +594,15 @@ mod tests {
     #[test]
     fn planning_overlaps() {
         let kinds = [denoise_only(10.0)];
-        let night = |plans: &[f64], farm: &Farm| {
+        let length = |plans: &[f64], farm: &Farm| {
             let chains = vec![vec![0]; 4];
             forecast_of_briefs(&chains, plans, &kinds, farm, &mut |_, _, _, _| {}).finish
         };
-        assert_eq!(night(&[2.0; 4], &ONE), 42.0);
+        assert_eq!(length(&[2.0; 4], &ONE), 42.0);
         // What has its script goes first.
-        assert_eq!(night(&[2.0, 0.0, 2.0, 2.0], &ONE), 40.0);
+        assert_eq!(length(&[2.0, 0.0, 2.0, 2.0], &ONE), 40.0);
         // Slower than the denoiser.
-        assert_eq!(night(&[20.0; 4], &ONE), 90.0);
+        assert_eq!(length(&[20.0; 4], &ONE), 90.0);
         let ranks = Farm {
             planning: Planners {
                 ranks: 2,
@@ -611,7 +611,7 @@ mod tests {
             },
             ..ONE
         };
-        assert_eq!(night(&[20.0; 4], &ranks), 60.0);
+        assert_eq!(length(&[20.0; 4], &ranks), 60.0);
         // One story at a time in advance is enough for one denoiser.
         let near = Farm {
             planning: Planners {
@@ -621,9 +621,9 @@ mod tests {
             },
             ..ONE
         };
-        assert_eq!(night(&[2.0; 4], &near), 42.0);
+        assert_eq!(length(&[2.0; 4], &near), 42.0);
         let pair = Farm { replicas: 2, ..ONE };
-        assert_eq!(night(&[2.0; 4], &pair), 22.0);
+        assert_eq!(length(&[2.0; 4], &pair), 22.0);
     }
 
     /// As many scripts as may lie ready stand in front of the brief, and all of them are taken at
@@ -646,7 +646,7 @@ mod tests {
         assert_eq!(found.finish, 20.0);
     }
 
-    /// Issue 7: planning of a fifth of the render cost makes a night at most 3 % longer, whether the
+    /// Issue 7: planning of a fifth of the render cost makes a run at most 3 % longer, whether the
     /// replicas plan or ranks of their own.
     #[test]
     fn a_fifth_of_planning_costs_a_few_percent_at_most() {
@@ -733,7 +733,7 @@ mod tests {
     }
 
     /// Places in a list of kinds, stage times, and a farm.
-    fn nights() -> impl Strategy<Value = (Vec<ChainOfKinds>, Vec<StageSeconds>, Farm)> {
+    fn runs() -> impl Strategy<Value = (Vec<ChainOfKinds>, Vec<StageSeconds>, Farm)> {
         let stage = || (0_u32..40).prop_map(f64::from);
         let kind = (stage(), stage(), stage(), stage(), stage(), stage()).prop_map(
             |(plan, encode, denoise, decode, select, commit)| StageSeconds {
@@ -783,7 +783,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_stage_once_in_order((chains, kinds, farm) in nights()) {
+        fn every_stage_once_in_order((chains, kinds, farm) in runs()) {
             let mut next = vec![(0, 0); chains.len()];
             let mut clock = 0.0;
             let mut sound = true;
@@ -803,7 +803,7 @@ mod tests {
         }
 
         #[test]
-        fn never_below_the_bound_nor_above_the_sum((chains, kinds, farm) in nights()) {
+        fn never_below_the_bound_nor_above_the_sum((chains, kinds, farm) in runs()) {
             let found = forecast(&chains, &kinds, &farm, &mut |_, _, _, _| {});
             let bound = lower_bound(&chains, &[], &kinds, &farm);
             prop_assert!(found.finish >= bound - 1e-6, "{} < {bound}", found.finish);
@@ -818,7 +818,7 @@ mod tests {
 
         #[test]
         fn plans_are_never_waited_for_longer_than_they_take(
-            (chains, kinds, farm) in nights(),
+            (chains, kinds, farm) in runs(),
             plans in prop::collection::vec(0_u32..30, 30),
             (ranks, ahead) in (0_usize..3, 1_usize..6),
         ) {
@@ -841,14 +841,14 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig {
             // No law: with a certain luck, more hands are in each other's way. It holds for about a
-            // million nights to one, so the same ones are looked at each time.
+            // million runs to one, so the same ones are looked at each time.
             rng_seed: RngSeed::Fixed(20_261_121),
             ..ProptestConfig::default()
         })]
 
         /// Shots grow with the memory they see, as they do in a run.
         #[test]
-        fn more_replicas_are_never_slower_by_more_than_a_shot((chains, kinds, farm) in nights()) {
+        fn more_replicas_are_never_slower_by_more_than_a_shot((chains, kinds, farm) in runs()) {
             let kinds: Vec<_> = (0..8).map(|place| grown(&kinds[0], place)).collect();
             let lengths = ordered(chains).into_iter().map(|chain| chain.len() as u32);
             let chains: Vec<ChainOfKinds> = lengths.map(|length| (0..length).collect()).collect();

@@ -9,6 +9,7 @@
 //! A healthy story is only read. One that is not is touched under its lease, as by every other program.
 
 mod index;
+mod lost_keys;
 mod story;
 
 use std::collections::BTreeSet;
@@ -83,7 +84,7 @@ pub struct Repair<'a> {
     /// again as their records say: for those that come out otherwise now.
     pub anew: bool,
     /// How long a program may show no sign of life before its story is taken in hand.
-    pub patience: Duration,
+    pub lease_timeout: Duration,
 }
 
 /// Puts the run in `folder` in order as far as `repair` says.
@@ -111,6 +112,7 @@ pub fn repair(folder: &RunFolder, repair: &Repair) -> Result<Repaired, RunError>
         // Whether ffmpeg is there is asked when it is needed.
         videos: VideoFiles::unchecked(folder.storage().clone(), videos),
         seed: run.as_ref().map(|run| run.identity.seed),
+        film: run.as_ref().map(|run| run.identity.video.resolution()),
         is_sealed: run.as_ref().is_some_and(RunFile::is_of_sealed_build),
         anew: repair.anew,
     };
@@ -124,13 +126,18 @@ pub fn repair(folder: &RunFolder, repair: &Repair) -> Result<Repaired, RunError>
     let storage = folder.storage().clone();
     let leases = match ill.is_empty() {
         true => None,
-        false => Some(Leases::join(folder.leases(), storage, repair.patience)),
+        false => Some(Leases::join(folder.leases(), storage, repair.lease_timeout)),
     };
     match leases {
         None => {}
         Some(Ok(leases)) => {
             for &story in &ill {
-                in_hand(&healer, &leases, (story, repair.patience), &mut repaired)?;
+                in_hand(
+                    &healer,
+                    &leases,
+                    (story, repair.lease_timeout),
+                    &mut repaired,
+                )?;
             }
         }
         // What was found is told all the same.
@@ -164,10 +171,10 @@ pub fn repair(folder: &RunFolder, repair: &Repair) -> Result<Repaired, RunError>
 fn in_hand(
     healer: &Healer,
     leases: &Leases,
-    (story, patience): (&StoryId, Duration),
+    (story, lease_timeout): (&StoryId, Duration),
     repaired: &mut Repaired,
 ) -> Result<(), RunError> {
-    let Some(lease) = claim(leases, story, patience)? else {
+    let Some(lease) = claim(leases, story, lease_timeout)? else {
         let what = "a program works on it, and looks after what it needs itself; try again later";
         repaired.of_story(story, what.to_owned());
         return Ok(());
@@ -185,7 +192,7 @@ fn in_hand(
 fn claim<'a>(
     leases: &'a Leases,
     story: &StoryId,
-    patience: Duration,
+    lease_timeout: Duration,
 ) -> Result<Option<Lease<'a>>, RunError> {
     const PAUSE: Duration = Duration::from_millis(250);
     let begun = Instant::now();
@@ -193,7 +200,7 @@ fn claim<'a>(
         if let Claim::Held { lease, .. } = leases.claim(story)? {
             return Ok(Some(lease));
         }
-        if begun.elapsed() > patience + 2 * PAUSE {
+        if begun.elapsed() > lease_timeout + 2 * PAUSE {
             return Ok(None);
         }
         std::thread::sleep(PAUSE);

@@ -25,26 +25,28 @@ pub(super) struct Healer<'a> {
     pub(super) videos: VideoFiles,
     /// The run's; `None` where nobody knows it.
     pub(super) seed: Option<u64>,
+    /// The size of films of the run; `None` where nobody knows it.
+    pub(super) film: Option<Resolution>,
     /// Whether the run was begun by a build that seals each `story.json`.
     pub(super) is_sealed: bool,
     pub(super) anew: bool,
 }
 
 /// A record as it stands.
-enum Standing {
+pub(super) enum RecordState {
     Gone,
     Damaged(String),
     Sound(Box<ShotRecord>),
 }
 
 /// What was done for one story.
-struct Deeds<'a> {
+pub(super) struct Deeds<'a> {
     story: &'a StoryId,
     list: Vec<Deed>,
 }
 
 impl Deeds<'_> {
-    fn note(&mut self, shot: Option<ShotId>, came_to: CameTo, what: String) {
+    pub(super) fn note(&mut self, shot: Option<ShotId>, came_to: CameTo, what: String) {
         self.list.push(Deed {
             story: Some(self.story.clone()),
             shot,
@@ -75,7 +77,7 @@ impl Healer<'_> {
             Err(error) if is_damage(&error) => return Ok(false),
             file => file?,
         };
-        if !self.plan_is_sound(&file)? || !self.is_of_its_plan(&file)? {
+        if !self.plan_is_sound(&file)? || !self.is_of_its_plan(&file)? || self.lacks_size(&file)? {
             return Ok(false);
         }
         let done = file.state == StoryState::Done;
@@ -90,18 +92,18 @@ impl Healer<'_> {
         let mut clips = Vec::new();
         let mut is_missing = false;
         for (shot, _) in file.shots() {
-            match self.standing(story, shot)? {
-                Standing::Gone if !done => is_missing = true,
-                Standing::Gone | Standing::Damaged(_) => return Ok(false),
+            match self.record_state(story, shot)? {
+                RecordState::Gone if !done => is_missing = true,
+                RecordState::Gone | RecordState::Damaged(_) => return Ok(false),
                 // Something follows from a record that is gone, or the story is another one.
-                Standing::Sound(record)
+                RecordState::Sound(record)
                     if is_missing
                         || !self.fits(&file, &record)
                         || !self.has_its_seed(&file, &record) =>
                 {
                     return Ok(false);
                 }
-                Standing::Sound(record) => {
+                RecordState::Sound(record) => {
                     if !self.harms(story, &record.named())?.is_empty() {
                         return Ok(false);
                     }
@@ -152,27 +154,31 @@ impl Healer<'_> {
         Ok(Some(References::open(&path, &bytes)?))
     }
 
-    fn standing(&self, story: &StoryId, shot: ShotId) -> Result<Standing, RunError> {
+    pub(super) fn record_state(
+        &self,
+        story: &StoryId,
+        shot: ShotId,
+    ) -> Result<RecordState, RunError> {
         let path = self.record_path(story, shot);
         let storage = self.folder.storage();
         match storage.is_taken(&path) {
-            false => return Ok(Standing::Gone),
+            false => return Ok(RecordState::Gone),
             true if !storage.exists(&path) => {
                 let reason = format!("{}: no file stands in its place", path.display());
-                return Ok(Standing::Damaged(reason));
+                return Ok(RecordState::Damaged(reason));
             }
             true => {}
         }
         match ShotRecord::open(&path, &self.folder.storage().read(&path)?) {
             Ok(record) if record.request().story == *story && record.request().shot == shot => {
-                Ok(Standing::Sound(Box::new(record)))
+                Ok(RecordState::Sound(Box::new(record)))
             }
             Ok(record) => {
                 let (other, of) = (&record.request().story, record.request().shot);
                 let reason = format!("{}: it is the record of {other} {of}", path.display());
-                Ok(Standing::Damaged(reason))
+                Ok(RecordState::Damaged(reason))
             }
-            Err(error @ MemoryError::Damaged { .. }) => Ok(Standing::Damaged(error.to_string())),
+            Err(error @ MemoryError::Damaged { .. }) => Ok(RecordState::Damaged(error.to_string())),
             Err(error) => Err(error.into()),
         }
     }
@@ -209,6 +215,7 @@ impl Healer<'_> {
         let Some(mut file) = self.story_file(&mut deeds)? else {
             return Ok(deeds.list);
         };
+        self.complete(&mut file, lease, &mut deeds)?;
         self.heal_plan(&file, &mut deeds)?;
         self.heal_references(&file, &mut deeds)?;
         if !self.settle_words(&file, &mut deeds)? {
@@ -232,7 +239,7 @@ impl Healer<'_> {
             StoryState::Done if !is_to_make => {
                 self.heal_film(&mut file, &clips, lease, &mut deeds)?;
             }
-            // Whoever looks at sizes only would not look at it.
+            // A check of sizes only would not look at it.
             StoryState::Done => self.reopen(file, lease)?,
             StoryState::Quarantined { .. } | StoryState::Failed { .. } if is_to_make => {
                 self.reopen(file, lease)?;
@@ -276,7 +283,7 @@ impl Healer<'_> {
                 .strip_suffix(".json")
                 .and_then(|name| name.parse().ok());
             if let Some(shot) = shot
-                && let Standing::Sound(record) = self.standing(&file.id, shot)?
+                && let RecordState::Sound(record) = self.record_state(&file.id, shot)?
             {
                 records.push(record);
             }
@@ -314,7 +321,7 @@ impl Healer<'_> {
     /// Whether the record of a later shot is there.
     fn is_followed(&self, file: &StoryFile, shot: ShotId) -> Result<bool, RunError> {
         for (later, _) in file.shots().filter(|(later, _)| *later > shot) {
-            if let Standing::Sound(_) = self.standing(&file.id, later)? {
+            if let RecordState::Sound(_) = self.record_state(&file.id, later)? {
                 return Ok(true);
             }
         }
@@ -334,7 +341,7 @@ impl Healer<'_> {
     }
 
     /// The story's file. A damaged one moves out of the way: all that it says is in what is asked for, in
-    /// the records and in the plan, and whoever goes on with the story writes it anew.
+    /// the records and in the plan, and the program that goes on with the story writes it anew.
     fn story_file(&self, deeds: &mut Deeds) -> Result<Option<StoryFile>, RunError> {
         let story = deeds.story;
         let path = self.folder.story(story).join("story.json");
@@ -433,8 +440,8 @@ impl Healer<'_> {
         deeds: &mut Deeds,
     ) -> Result<Option<ShotRecord>, RunError> {
         let story = &file.id;
-        let reason = match self.standing(story, shot)? {
-            Standing::Sound(record) => {
+        let reason = match self.record_state(story, shot)? {
+            RecordState::Sound(record) => {
                 for harm in self.heal_named(story, Some(shot), &record.named(), deeds)? {
                     self.put_aside(&harm.path)?;
                     let what = format!(
@@ -446,13 +453,13 @@ impl Healer<'_> {
                 }
                 return Ok(Some(*record));
             }
-            Standing::Gone
+            RecordState::Gone
                 if file.state != StoryState::Done && !self.is_followed(file, shot)? =>
             {
                 return Ok(None);
             }
-            Standing::Gone => format!("{} is gone", shown(&self.record_path(story, shot))),
-            Standing::Damaged(reason) => {
+            RecordState::Gone => format!("{} is gone", shown(&self.record_path(story, shot))),
+            RecordState::Damaged(reason) => {
                 move_aside(
                     self.folder.storage().as_ref(),
                     &self.record_path(story, shot),
@@ -499,7 +506,7 @@ impl Healer<'_> {
         Ok(lost)
     }
 
-    /// Whoever committed a file may not have got to giving it its name.
+    /// The program that committed a file may not have got to giving it its name.
     fn find_copy(
         &self,
         story: &StoryId,

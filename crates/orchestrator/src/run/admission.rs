@@ -2,7 +2,7 @@
 //!
 //! A start writes down at once what it is asked for: one [list](crate::folder::lists) of all stories, then
 //! `run.json`, which names it. From then on the run can be looked at, and stopped at any moment. A
-//! story gets its `story.json` from whoever takes it, under its lease.
+//! story gets its `story.json` from the program that takes it, under its lease.
 //!
 //! A later start may ask for more stories, or for the same ones in other words. A story of which
 //! nothing was made is simply made as it is asked for now. One of which something was made must be the
@@ -161,7 +161,7 @@ impl RunFolder {
 
     /// How all stories stand, in their order.
     fn look_at(&self, lines: &[Line]) -> Result<Vec<Asked>, RunError> {
-        // By a listing, those without a folder need not be looked for one by one. Whoever takes one looks
+        // By a listing, those without a folder need not be looked for one by one. The program that takes one looks
         // again.
         let there = self.storage().list(&self.stories())?;
         let there: HashSet<String> = there.into_iter().collect();
@@ -361,7 +361,8 @@ impl StoryFile {
         match (line, &self.brief) {
             (Line::Brief(brief), Some(before)) => {
                 // Earlier builds kept the tags of feeds.
-                (words(&before.in_plain_words()) != words(brief)).then_some("its brief")
+                let before = words(&before.in_plain_words(), run);
+                (before != words(brief, run)).then_some("its brief")
             }
             (Line::Story(entry), None) => {
                 let differs = [
@@ -393,9 +394,11 @@ impl StoryFile {
     }
 }
 
-/// What of a brief decides the script, but for the picture, whose content is compared.
-fn words(brief: &Brief) -> Brief {
+/// What of a brief decides the script and how it is made in a run with this method, but for the picture,
+/// whose content is compared.
+fn words(brief: &Brief, run: Method) -> Brief {
     Brief {
+        method: Some(brief.method.unwrap_or(run)),
         product_image: brief.product_image.as_ref().map(|_| String::new()),
         product_image_sha256: None,
         ..essence(brief)

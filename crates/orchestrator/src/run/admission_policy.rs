@@ -1,6 +1,6 @@
 //! Who goes first: the way into the stages, into the stories and into planning.
 //!
-//! The rules are pure: no lock, no clock, no disk. [`gate`](super::gate) and `work` keep them behind a
+//! The rules are pure: no lock, no clock, no disk. [`gate`](super::gate) and `run_queue` keep them behind a
 //! mutex, [`forecast`](mod@crate::forecast) runs the same ones in virtual time.
 
 use std::cmp::Reverse;

@@ -1,8 +1,8 @@
 //! Attempts at a shot: when it is tried again, and what is no failed attempt.
 //!
-//! A shot exists from the moment at which its record does. Trouble after that moment, as with the
-//! names of its files, is trouble of the story: it is waited for, and whoever goes on with the story
-//! finds the record.
+//! A shot exists from the moment at which its record does. An error after that moment, as with
+//! the names of its files, is one of the story: it is tried again, and any program that goes on with the
+//! story finds the record.
 
 use std::time::{Duration, Instant};
 
@@ -17,14 +17,14 @@ use crate::run::lease::Lease;
 use crate::run::lost_record::Lost;
 use crate::run::shot::{ShotContext, make_shot, tidy_up};
 
-/// Pauses before another try after trouble that may pass.
+/// Pauses before another try after a transient error.
 const RETRY_DELAYS: [Duration; 3] = [
     Duration::from_millis(100),
     Duration::from_millis(500),
     Duration::from_secs(2),
 ];
 
-/// Does what can be done again, again after trouble that may pass.
+/// Does what can be done again, again after a transient error.
 pub(crate) fn with_retries<T>(
     context: &ShotContext,
     mut work: impl FnMut() -> Result<T, RunError>,
@@ -44,8 +44,8 @@ pub(crate) fn with_retries<T>(
     work()
 }
 
-/// Tries a shot: again with the same noise after trouble that may pass, with other noise after
-/// trouble with the shot itself.
+/// Tries a shot: again with the same noise after a transient error, with other noise after an
+/// error of the shot itself.
 pub(crate) fn attempt_shot(
     context: &ShotContext,
     lease: &Lease,
@@ -54,7 +54,7 @@ pub(crate) fn attempt_shot(
     run_seed: u64,
     attempts: u32,
 ) -> Result<ShotRecord, RunError> {
-    let mut patience = RETRY_DELAYS.iter();
+    let mut delays = RETRY_DELAYS.iter();
     let mut attempt = chain.lost.map_or(0, Lost::attempt);
     loop {
         let seed = Seed::derive(run_seed, &request.story, request.shot, attempt);
@@ -84,7 +84,7 @@ pub(crate) fn attempt_shot(
             Err(error) => error,
         };
         if let Some(record) = created(context, &request, &error) {
-            tracing::warn!(%error, %story, %shot, "there was trouble after the shot was committed");
+            tracing::warn!(%error, %story, %shot, "an error came after the shot was committed");
             let name = sync_record(context, &record);
             return after_record(context, &request, record, begun, name);
         }
@@ -100,7 +100,7 @@ pub(crate) fn attempt_shot(
         };
         match error.class() {
             ErrorClass::Transient => {
-                let Some(wait) = patience.next() else {
+                let Some(wait) = delays.next() else {
                     return Err(error);
                 };
                 context.reporter.report(&failed);
@@ -125,7 +125,7 @@ fn created(context: &ShotContext, request: &ShotRequest, error: &RunError) -> Op
         return None;
     }
     let read = || Ok(context.bank.record(&request.story, request.shot)?);
-    // What cannot be read is looked at by whoever tries the shot again.
+    // What cannot be read is looked at by the program that tries the shot again.
     with_retries(context, read).ok().flatten()
 }
 

@@ -12,7 +12,7 @@ use super::admission_policy::{PerGate, Queue};
 pub type Gates = PerGate<Gate>;
 
 impl PerGate<Gate> {
-    /// Gates that let so many shots in at once.
+    /// Gates that let at most these numbers of shots in at once.
     pub fn new(capacities: Capacities) -> Self {
         Self::of(capacities, Gate::new)
     }

@@ -174,7 +174,7 @@ fn is_same(
         let found = sha256_of(picture).map_err(FileProblem::Io);
         return Ok(found.map(|found| found == noted));
     }
-    // A record that is damaged is for `verify` to find, or for whoever goes on with the story.
+    // A record that is damaged is for `verify` to find, or for the program that goes on with the story.
     let remembered = references(folder, &file.id).or_else(|error| match error.class() {
         ErrorClass::Shot => Ok(Vec::new()),
         _ => Err(error),

@@ -51,7 +51,7 @@ pub(crate) fn mend_shot(
     if !is_same_memory || plan.continues.as_ref() != record.continues() {
         return Err(other("seen another memory"));
     }
-    // Whoever has the latents of a pass need not denoise it.
+    // A pass whose latents are there need not be denoised.
     let mut finished = BTreeMap::new();
     for pass in record.passes() {
         let kept = context.bank.blobs().get(pass.latents);

@@ -15,9 +15,9 @@ mod outcome;
 pub mod planning;
 pub mod quarantine;
 mod run_loop;
+pub(crate) mod run_queue;
 pub mod shot;
 pub mod story;
-pub(crate) mod work;
 
 pub use crate::engine;
 pub use outcome::RunOutcome;

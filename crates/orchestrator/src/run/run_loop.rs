@@ -25,13 +25,13 @@ use crate::run::gate::Gates;
 use crate::run::inputs::{self, Pictures};
 use crate::run::lease::{Claim, Lease, Leases, new_worker_id};
 use crate::run::outcome::RunOutcome;
-use crate::run::planning::desk::Desk;
+use crate::run::planning::plan_queue::PlanQueue;
 use crate::run::planning::ranks::priority;
 use crate::run::planning::{StoryPlanner, settle_planner};
 use crate::run::quarantine;
+use crate::run::run_queue::{MOMENT, Next, Rank, Ranked, RunQueue, Unplanned};
 use crate::run::shot::{Checkpoints, ShotContext};
 use crate::run::story::{StoryError, make_story};
-use crate::run::work::{MOMENT, Next, Rank, Ranked, Unplanned, Work};
 
 /// Who makes the stories of a run.
 pub struct Engines<'a> {
@@ -65,7 +65,7 @@ pub fn run(
 /// As [`run`], of stories and briefs, on any storage.
 ///
 /// Several programs may run on one folder at once, on one machine or on many: each story is planned
-/// and made by whoever holds its lease, and every program returns when there is nothing left to do.
+/// and made by the holder of its lease, and every program returns when there is nothing left to do.
 pub fn run_on(
     storage: Arc<dyn Storage>,
     config: &RunConfig,
@@ -84,7 +84,12 @@ pub fn run_on(
         settle_planner(&folder, planner)?;
     }
     let worker = config.worker.clone().unwrap_or_else(new_worker_id);
-    let leases = Leases::join_as(worker, folder.leases(), storage.clone(), config.patience)?;
+    let leases = Leases::join_as(
+        worker,
+        folder.leases(),
+        storage.clone(),
+        config.lease_timeout,
+    )?;
     let bank = open_bank(config, &folder, storage, reporter)?;
     let context = ShotContext {
         engine,
@@ -96,7 +101,7 @@ pub fn run_on(
         checkpoints: Checkpoints::new(config.checkpoint),
         gates: Gates::new(engine.capacities()),
     };
-    let work = Mutex::new(sort(&context, config, &asked, lines));
+    let queue = Mutex::new(sort(&context, config, &asked, lines));
     let finished = asked
         .into_iter()
         .map(|asked| Some(asked).filter(is_finished));
@@ -110,9 +115,9 @@ pub fn run_on(
         finished: Mutex::new(finished.collect()),
         gone: Mutex::default(),
         leases: &leases,
-        work: &work,
+        queue: &queue,
     };
-    let desk = Desk {
+    let plan_queue = PlanQueue {
         folder: &folder,
         lines,
         leases: &leases,
@@ -120,12 +125,12 @@ pub fn run_on(
         planner: engines.planner,
         reporter,
         stop,
-        work: &work,
+        queue: &queue,
         ahead: config.planning.ahead.max(1),
     };
     run_loop.leave_out()?;
-    let outcome = run_loop.make_all(&desk)?;
-    run_loop.tell_gone();
+    let outcome = run_loop.make_all(&plan_queue)?;
+    run_loop.warn_of_gone();
     if outcome.stopped {
         reporter.report(&Event::RunStopped {
             shots_done: shots_done(&folder, lines)?,
@@ -168,7 +173,7 @@ struct RunLoop<'a> {
     /// Pictures of stories that go on or are done which cannot be read any more: how many, and the first.
     gone: Mutex<(usize, Option<String>)>,
     leases: &'a Leases,
-    work: &'a Mutex<Work>,
+    queue: &'a Mutex<RunQueue>,
 }
 
 /// What became of a story.
@@ -182,18 +187,18 @@ enum StoryOutcome {
 }
 
 impl RunLoop<'_> {
-    fn work(&self) -> MutexGuard<'_, Work> {
+    fn queue(&self) -> MutexGuard<'_, RunQueue> {
         // Nothing panics while holding it.
-        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes stories until none is left that this program could make.
-    fn make_all(&self, desk: &Desk) -> Result<RunOutcome, RunError> {
+    fn make_all(&self, plan_queue: &PlanQueue) -> Result<RunOutcome, RunError> {
         /// What programs of one world give each other to take their next story.
         const HEAD_START: Duration = Duration::from_millis(300);
         std::thread::scope(|scope| {
-            if self.work().has_briefs() {
-                scope.spawn(|| desk.run());
+            if self.queue().has_briefs() {
+                scope.spawn(|| plan_queue.run());
             }
             for place in 1..self.config.interleave.max(1) {
                 scope.spawn(move || {
@@ -206,7 +211,7 @@ impl RunLoop<'_> {
             }
             self.make_some();
         });
-        let mut work = self.work();
+        let mut queue = self.queue();
         let RunOutcome {
             stories,
             done,
@@ -214,20 +219,20 @@ impl RunLoop<'_> {
             quarantined,
             set_aside,
             ..
-        } = work.outcome;
-        // When nothing was left to begin, whoever asked to stop has stopped nothing.
-        work.outcome.stopped &= done + failed + quarantined + set_aside < stories;
-        let unplannable = work.unplannable.take();
-        match work.error.take().or(unplannable) {
+        } = queue.outcome;
+        // When nothing was left to begin, a request to stop has stopped nothing.
+        queue.outcome.stopped &= done + failed + quarantined + set_aside < stories;
+        let unplannable = queue.unplannable.take();
+        match queue.error.take().or(unplannable) {
             Some(error) => Err(error),
-            None => Ok(work.outcome),
+            None => Ok(queue.outcome),
         }
     }
 
     /// One thread's part.
     fn make_some(&self) {
         loop {
-            let next = self.work().next(Instant::now());
+            let next = self.queue().next(Instant::now());
             let story = match next {
                 Next::Over => return,
                 Next::Wait => {
@@ -246,17 +251,17 @@ impl RunLoop<'_> {
             };
             self.report_ahead();
             let turn = self.turn(&story);
-            let mut work = self.work();
-            work.in_hand -= 1;
+            let mut queue = self.queue();
+            queue.in_hand -= 1;
             match turn {
                 Ok(StoryOutcome::Over) => {}
-                Ok(StoryOutcome::Elsewhere) => work.leave_to_others(story, Instant::now()),
-                Ok(StoryOutcome::Stopped) => work.outcome.stopped = true,
+                Ok(StoryOutcome::Elsewhere) => queue.leave_to_others(story, Instant::now()),
+                Ok(StoryOutcome::Stopped) => queue.outcome.stopped = true,
                 Err(error) => {
                     // The other threads save what they are at.
                     self.context.stop.set(StopAt::Step);
-                    if work.error.is_none() || matches!(work.error, Some(RunError::Stopped)) {
-                        work.error = Some(error);
+                    if queue.error.is_none() || matches!(queue.error, Some(RunError::Stopped)) {
+                        queue.error = Some(error);
                     }
                 }
             }
@@ -265,9 +270,9 @@ impl RunLoop<'_> {
 
     /// Says how many planned stories wait, in a run that plans.
     fn report_ahead(&self) {
-        let work = self.work();
-        let stories = work.plans().then(|| work.ahead());
-        drop(work);
+        let queue = self.queue();
+        let stories = queue.plans().then(|| queue.ahead());
+        drop(queue);
         if let Some(stories) = stories {
             let ahead = Event::PlansAhead { stories };
             self.context.reporter.report(&ahead);
@@ -280,7 +285,7 @@ impl RunLoop<'_> {
         std::thread::sleep(MOMENT);
         // Somebody may ask to stop meanwhile.
         if self.context.stop.asked().is_some() {
-            self.work().outcome.stopped = true;
+            self.queue().outcome.stopped = true;
         }
     }
 
@@ -288,20 +293,20 @@ impl RunLoop<'_> {
     fn offer_help(&self) {
         const PAUSE: Duration = Duration::from_millis(500);
         {
-            let mut work = self.work();
-            let lately = work
+            let mut queue = self.queue();
+            let lately = queue
                 .offered
                 .is_some_and(|offered| offered.elapsed() < PAUSE);
-            if work.in_hand > 0 || lately {
+            if queue.in_hand > 0 || lately {
                 return;
             }
-            work.offered = Some(Instant::now());
+            queue.offered = Some(Instant::now());
         }
         if let Err(error) = self.context.engine.assist() {
-            let mut work = self.work();
+            let mut queue = self.queue();
             match error.class {
-                ErrorClass::Interrupted => work.outcome.stopped = true,
-                _ => work.error = Some(error.into()),
+                ErrorClass::Interrupted => queue.outcome.stopped = true,
+                _ => queue.error = Some(error.into()),
             }
         }
     }
@@ -316,7 +321,7 @@ impl RunLoop<'_> {
             None => self.folder.asked(line)?,
         };
         if self.is_over(&asked)? {
-            self.work().outcome.finished_before += usize::from(is_known);
+            self.queue().outcome.finished_before += usize::from(is_known);
             return Ok(StoryOutcome::Over);
         }
         if self.context.stop.asked().is_some() {
@@ -406,7 +411,7 @@ impl RunLoop<'_> {
             }
             StoryState::Quarantined { .. } => {
                 self.is_as_asked(&file.id)?;
-                self.work().outcome.quarantined += 1;
+                self.queue().outcome.quarantined += 1;
             }
             _ => return Ok(false),
         }
@@ -414,9 +419,9 @@ impl RunLoop<'_> {
     }
 
     fn count_done(&self, file: &StoryFile) {
-        let mut work = self.work();
-        work.outcome.done += 1;
-        work.outcome.without_keyframes += usize::from(file.no_keyframes.is_some());
+        let mut queue = self.queue();
+        queue.outcome.done += 1;
+        queue.outcome.without_keyframes += usize::from(file.no_keyframes.is_some());
     }
 
     /// Whether the pictures of a story are what it was made with. One of which something was made from
@@ -447,7 +452,7 @@ impl RunLoop<'_> {
     }
 
     /// Says once how many pictures are gone that nobody needs any more.
-    fn tell_gone(&self) {
+    fn warn_of_gone(&self) {
         let gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
         if let (count, Some(first), false) = (gone.0, &gone.1, self.config.part) {
             tracing::warn!(
@@ -468,7 +473,7 @@ impl RunLoop<'_> {
 
     fn set_aside(&self, story: &StoryId, reason: &str) -> Result<(), RunError> {
         set_aside::set_aside(self.folder, self.context.reporter, story, reason)?;
-        self.work().outcome.set_aside += 1;
+        self.queue().outcome.set_aside += 1;
         Ok(())
     }
 
@@ -505,7 +510,7 @@ impl RunLoop<'_> {
                     reason: &reason,
                 });
                 file.state = StoryState::Failed { shot, reason };
-                self.work().outcome.failed += 1;
+                self.queue().outcome.failed += 1;
             }
             ErrorClass::Shot => {
                 reporter.report(&Event::StoryQuarantined {
@@ -513,13 +518,13 @@ impl RunLoop<'_> {
                     reason: &reason,
                 });
                 file.state = StoryState::Quarantined { shot, reason };
-                self.work().outcome.quarantined += 1;
+                self.queue().outcome.quarantined += 1;
                 quarantine::write_reproducer(self.folder, self.config, file)?;
             }
         }
         lease.check()?;
         self.folder.write_story(file)?;
-        let count = self.work().outcome.quarantined;
+        let count = self.queue().outcome.quarantined;
         quarantine::check_limit(self.folder, self.config, count)?;
         Ok(StoryOutcome::Over)
     }
@@ -604,9 +609,9 @@ fn open_bank(
 }
 
 /// Puts everything in order: stories with a script are ready, briefs wait to be planned.
-fn sort(context: &ShotContext, config: &RunConfig, asked: &[Asked], lines: &[Line]) -> Work {
-    let mut work = Work::new(config.replicas);
-    work.outcome.stories = asked.len() + config.left_out.len();
+fn sort(context: &ShotContext, config: &RunConfig, asked: &[Asked], lines: &[Line]) -> RunQueue {
+    let mut queue = RunQueue::new(config.replicas);
+    queue.outcome.stories = asked.len() + config.left_out.len();
     let (mut shots, mut shots_done) = (0, 0);
     for (place, (asked, line)) in asked.iter().zip(lines).enumerate() {
         let file = asked.file();
@@ -626,16 +631,16 @@ fn sort(context: &ShotContext, config: &RunConfig, asked: &[Asked], lines: &[Lin
         };
         let id = file.id.clone();
         match (&file.script, asked) {
-            (Some(_), _) | (None, Asked::Changed { .. }) => work.add(Ranked { rank, id }),
-            (None, _) => work.add_brief(rank, Unplanned::new(id)),
+            (Some(_), _) | (None, Asked::Changed { .. }) => queue.add(Ranked { rank, id }),
+            (None, _) => queue.add_brief(rank, Unplanned::new(id)),
         }
     }
     context.reporter.report(&Event::RunStarted {
-        stories: work.outcome.stories,
+        stories: queue.outcome.stories,
         shots,
         shots_done,
     });
-    work
+    queue
 }
 
 /// Whether a story says that it is done, and is what is asked for.

@@ -21,7 +21,7 @@ use crate::folder::no_keyframes::Keeping;
 use crate::folder::output::{ClipFile, WHOLE_VIDEO};
 use crate::folder::run_folder::{RunFolder, StoryFile, StoryState};
 use crate::folder::sizes::FileSizes;
-use crate::folder::work::Work;
+use crate::folder::story_cost::StoryCost;
 use crate::run::attempt::{attempt_shot, end_of, report_end, with_retries};
 use crate::run::chain::{Chain, opening, plan};
 use crate::run::inputs::{in_shape, open_pictures, own_size};
@@ -95,7 +95,7 @@ fn make_shots(
     let ids: Vec<ShotId> = shots.iter().map(|(id, _)| *id).collect();
     let mut done: Vec<ShotId> = Vec::with_capacity(shots.len());
     let mut clips: Vec<ClipFile> = Vec::with_capacity(shots.len());
-    let mut work = Work::default();
+    let mut work = StoryCost::default();
     let mut keeping = Keeping::new(config);
     let mut sizes = FileSizes::default();
     let mut last: Option<ShotRecord> = None;
@@ -183,7 +183,7 @@ fn make_shots(
     with_retries(context, || finish(context, folder, lease, file, film)).map_err(before)
 }
 
-/// The record of a shot that exists, with all its files under their names: whoever committed it
+/// The record of a shot that exists, with all its files under their names: the program that committed it
 /// may not have got to that. A record that says nothing sound moves out of the way.
 fn committed(
     context: &ShotContext,

@@ -12,7 +12,9 @@ use storyloom_memory::index::open_index;
 use storyloom_memory::ledger::record::v1::{self, CommitRecord, KeyframeRecord};
 use storyloom_memory::select::{Selection, SelectionRule, SelectionSettings};
 use storyloom_memory::window::WindowSettings;
-use storyloom_memory::{BlobStore, Disk, IndexKind, MemoryBank, Sealed, ShotRecord, Storage};
+use storyloom_memory::{
+    BlobStore, DigestedRecord, Disk, IndexKind, MemoryBank, ShotRecord, Storage,
+};
 use storyloom_story::{
     Continuation, HostTensor, Line, Method, Opening, Seed, ShotId, ShotRequest, Stage, StoryEntry,
     StoryId, VideoSpec,
@@ -22,7 +24,7 @@ use crate::config::Videos;
 use crate::error::RunError;
 use crate::folder::identity::RunIdentity;
 use crate::folder::run_folder::{RunFolder, StoryFile, StoryState};
-use crate::folder::work::Work;
+use crate::folder::story_cost::StoryCost;
 use crate::run::lease::{Claim, Leases};
 use crate::view::status::status;
 
@@ -47,7 +49,7 @@ pub struct StoreFigures {
     pub ledger: Spread,
     /// Median of `ledger` as a share of a shot of two seconds.
     pub share_of_two_seconds: f64,
-    /// Cost of one shot beside so many that exist already.
+    /// Cost of one shot beside those that exist already.
     pub curve: Vec<(usize, Spread)>,
     /// A large run.
     pub large: LargeFigures,
@@ -430,7 +432,7 @@ fn done_story(id: StoryId) -> Result<StoryFile, RunError> {
     let line = Line::Story(StoryEntry::new(id, script));
     let mut file = StoryFile::pending(&line);
     file.state = StoryState::Done;
-    file.work = Some(Work {
+    file.work = Some(StoryCost {
         useful: 20.0,
         lost: 0.0,
         end: None,

@@ -55,7 +55,7 @@ pub struct PipelineSettings {
 }
 
 impl PipelineSettings {
-    /// So many shots in stories of `story` shots each, one at a time, without videos and with stages
+    /// `shots` shots in stories of `story` shots each, one at a time, without videos and with stages
     /// that take no time.
     pub fn instant(place: &Path, shots: usize, story: usize) -> Self {
         Self {
@@ -86,7 +86,7 @@ pub struct PipelineFigures {
     pub runs: Vec<InFlightFigures>,
 }
 
-/// A run with so many stories side by side.
+/// A run with `in_flight` stories side by side.
 #[derive(Debug, Clone, Serialize)]
 pub struct InFlightFigures {
     /// Stories side by side.
@@ -411,11 +411,11 @@ fn engine(settings: &PipelineSettings) -> SimulatedEngine {
     }
 }
 
-/// Settings and stories of a small run in the folder `out` with so many stories side by side, for
+/// Settings and stories of a small run in the folder `out` with `interleave` stories side by side, for
 /// figures of what is around the pictures.
 ///
 /// # Errors
-/// There are so many stories that one has no name.
+/// There are more stories than names.
 pub fn plain_run(
     out: &Path,
     interleave: usize,
@@ -481,7 +481,7 @@ fn config(out: &Path, interleave: usize, settings: &PipelineSettings) -> RunConf
         checkpoint: CheckpointSettings::Auto {
             uptime: Duration::from_secs(7200),
         },
-        patience: Duration::from_secs(60),
+        lease_timeout: Duration::from_secs(60),
         interleave,
         replicas: 1,
         quarantine_limit: None,

@@ -21,7 +21,7 @@ use crate::error::RunError;
 use crate::folder::folder_file::Found;
 use crate::folder::identity::RunIdentity;
 use crate::folder::output::{PLACEHOLDER, decode_frames, is_joined_as_it_is};
-use crate::folder::plan_record::{PlanRecord, PlannerDescription, brief_digest};
+use crate::folder::plan_record::{PlanRecord, PlannerDescription};
 use crate::folder::plans::read_plan;
 use crate::folder::records::read_record;
 use crate::folder::run_folder::{IN_DOUBT, RunFile, RunFolder, StoryFile, StoryState};
@@ -364,8 +364,9 @@ impl Check<'_> {
     /// What speaks against a plan, derived again from the brief and the settings.
     fn doubts(&self, file: &StoryFile, plan: &PlanRecord) -> Vec<&'static str> {
         let mut wrong = Vec::new();
-        let asked = file.brief.as_deref().map(brief_digest);
-        if asked.as_ref() != Some(&plan.brief) {
+        let method = self.terms.identity.method();
+        let brief = file.brief.as_deref();
+        if !brief.is_some_and(|brief| plan.is_of(brief, method)) {
             wrong.push("it was planned from another brief");
         }
         if file.script.as_ref() != Some(&plan.script) || file.plan.as_ref() != Some(plan.name()) {

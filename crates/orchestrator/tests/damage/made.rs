@@ -54,7 +54,7 @@ impl Made {
         self.config.out.join("stories").join(id)
     }
 
-    /// Nobody who looks on stumbles over one story.
+    /// No reader stumbles over one story.
     pub fn look_on(&self, what: &str) {
         let folder = RunFolder::new(&self.config.out, Arc::new(Disk));
         let seen = status(&folder).unwrap();

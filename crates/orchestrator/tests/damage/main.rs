@@ -92,7 +92,7 @@ fn the_size_of_a_lost_story_is_that_of_its_records() {
                 fs::remove_file(made.story(0).join(format!("commits/{shot}.json"))).unwrap();
             }
         }
-        // Whoever had the pictures has taken them away.
+        // The owner of the pictures has taken them away.
         fs::remove_file(inputs.join("hero.png")).unwrap();
         assert_eq!(made.run().done, 2);
         let verdict = made.verdict(Depth::Content);
@@ -209,7 +209,7 @@ fn a_film_of_other_pictures_is_told() {
     made.run();
     let story = made.story(0);
     fs::copy(made.story(1).join("story.mp4"), story.join("story.mp4")).unwrap();
-    // Whoever does so on purpose puts its digest right as well.
+    // A person who does so on purpose puts its digest right as well.
     let path = story.join("story.json");
     let mut file: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     let other = fs::read(made.story(1).join("story.json")).unwrap();

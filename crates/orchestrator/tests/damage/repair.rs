@@ -16,14 +16,14 @@ use storyloom_story::StoryId;
 use super::made::{Damage, Made, damages, flip, named_files};
 
 /// How long a program of these tests may show no sign of life.
-const PATIENCE: Duration = Duration::from_secs(2);
+const LEASE_TIMEOUT: Duration = Duration::from_secs(2);
 
 fn repaired(made: &Made, stories: &[StoryId], anew: bool) -> Repaired {
     let folder = RunFolder::new(&made.config.out, Arc::new(Disk));
     let how = Repair {
         stories,
         anew,
-        patience: PATIENCE,
+        lease_timeout: LEASE_TIMEOUT,
     };
     repair(&folder, &how).unwrap()
 }
@@ -136,7 +136,7 @@ fn a_story_in_other_hands_is_left_to_them() {
         fs::remove_file(made.story(place).join("01_02.mp4")).unwrap();
     }
     let leases = made.config.out.join("leases");
-    let others = Leases::join(&leases, Arc::new(Disk), PATIENCE).unwrap();
+    let others = Leases::join(&leases, Arc::new(Disk), LEASE_TIMEOUT).unwrap();
     let Claim::Held { lease, .. } = others.claim(&ids[0]).unwrap() else {
         panic!("nobody has it")
     };

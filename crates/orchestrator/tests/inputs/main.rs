@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may stop where it stands")]
 
-mod studio;
+mod fixture;
 mod unusable;
 
 use std::fs;
@@ -16,22 +16,22 @@ use storyloom_orchestrator::status::Counts;
 use storyloom_orchestrator::{MethodTerms, RunTerms, ShotEngine, StoryState};
 use storyloom_story::{Brief, Line, Method};
 
-use crate::studio::{Studio, brief, id, pictured, story};
+use crate::fixture::{Fixture, brief, id, pictured, story};
 
 #[test]
 fn a_run_is_seen_before_any_story_has_a_file() {
-    let studio = Studio::new();
+    let fixture = Fixture::new();
     let lines = [story("ad", &["one", "two"]), story("tale", &["one"])];
-    studio.begin(&lines);
-    assert!(!studio.config.out.join("stories").exists());
-    let seen = studio.status();
+    fixture.begin(&lines);
+    assert!(!fixture.config.out.join("stories").exists());
+    let seen = fixture.status();
     let counts = |total| Counts {
         total,
         pending: total,
         ..Counts::default()
     };
     assert_eq!((seen.stories, seen.shots), (counts(2), counts(3)));
-    let problems = studio.verdict().problems;
+    let problems = fixture.verdict().problems;
     assert!(
         problems
             .iter()
@@ -39,25 +39,25 @@ fn a_run_is_seen_before_any_story_has_a_file() {
     );
     // A longer list, in which a story that nobody has begun has other words: that is what is made.
     let longer = [story("new", &["three"]), story("ad", &["one", "other"])];
-    studio.begin(&longer);
+    fixture.begin(&longer);
     let shots = |name: &str| {
-        let file = studio.folder().story_file(&id(name)).unwrap();
+        let file = fixture.folder().story_file(&id(name)).unwrap();
         let prompts = file.shots().map(|(_, shot)| shot.prompt.clone());
         prompts.collect::<Vec<_>>()
     };
     assert_eq!(shots("ad"), ["one", "other"]);
     assert_eq!(shots("tale"), ["one"], "only the first list has it");
-    assert_eq!(studio.status().stories.total, 3);
+    assert_eq!(fixture.status().stories.total, 3);
     // Every finished story has a file of its own.
     let all = [&longer[..], &lines[1..]].concat();
-    assert_eq!(studio.make(&all).done, 3);
+    assert_eq!(fixture.make(&all).done, 3);
     for name in ["ad", "tale", "new"] {
-        assert!(studio.story_path(name).is_file(), "{name}");
+        assert!(fixture.story_path(name).is_file(), "{name}");
     }
-    assert!(studio.verdict().ok, "{:?}", studio.verdict().problems);
-    fs::remove_dir_all(studio.config.out.join("lists")).unwrap();
+    assert!(fixture.verdict().ok, "{:?}", fixture.verdict().problems);
+    fs::remove_dir_all(fixture.config.out.join("lists")).unwrap();
     assert_eq!(
-        studio.status().stories.done,
+        fixture.status().stories.done,
         3,
         "nobody needs the lists any more"
     );
@@ -67,45 +67,45 @@ fn a_run_is_seen_before_any_story_has_a_file() {
 /// than one that is only listed.
 #[test]
 fn what_nobody_has_begun_is_made_as_it_is_asked_for() {
-    let studio = Studio::new();
+    let fixture = Fixture::new();
     let before = [story("ad", &["one"]), story("tale", &["one"])];
-    studio.begin(&before);
-    let file = studio.folder().story_file(&id("ad")).unwrap();
-    studio.folder().write_story(&file).unwrap();
+    fixture.begin(&before);
+    let file = fixture.folder().story_file(&id("ad")).unwrap();
+    fixture.folder().write_story(&file).unwrap();
     let now = [story("ad", &["other", "more"]), story("tale", &["other"])];
-    let asked = studio.begin(&now);
+    let asked = fixture.begin(&now);
     assert!(
         asked.iter().all(|asked| matches!(asked, Asked::New(_))),
         "{asked:?}"
     );
-    assert_eq!(studio.make(&now).done, 2);
-    assert_eq!(studio.status().shots.done, 3);
-    assert!(studio.verdict().ok, "{:?}", studio.verdict().problems);
+    assert_eq!(fixture.make(&now).done, 2);
+    assert_eq!(fixture.status().shots.done, 3);
+    assert!(fixture.verdict().ok, "{:?}", fixture.verdict().problems);
 }
 
 /// How the input of a finished story may be another at the next start.
 #[test]
 fn changed_inputs_set_their_story_aside_and_no_other() {
-    type Change = fn(&Studio, &mut Vec<Line>);
-    fn replace(studio: &Studio, size: (u32, u32), shade: u8) {
-        studio.paint("p.png", size, shade);
+    type Change = fn(&Fixture, &mut Vec<Line>);
+    fn replace(fixture: &Fixture, size: (u32, u32), shade: u8) {
+        fixture.paint("p.png", size, shade);
     }
     let table: [(&str, Change, bool); 12] = [
         ("the same", |_, _| {}, true),
         (
             "another colour",
-            |studio, _| replace(studio, (64, 64), 9),
+            |fixture, _| replace(fixture, (64, 64), 9),
             false,
         ),
         (
             "another size",
-            |studio, _| replace(studio, (32, 64), 200),
+            |fixture, _| replace(fixture, (32, 64), 200),
             false,
         ),
         (
             "touched",
-            |studio, _| {
-                let path = studio.input("p.png");
+            |fixture, _| {
+                let path = fixture.input("p.png");
                 let file = fs::File::options().append(true).open(path).unwrap();
                 file.set_modified(std::time::SystemTime::UNIX_EPOCH)
                     .unwrap();
@@ -114,36 +114,36 @@ fn changed_inputs_set_their_story_aside_and_no_other() {
         ),
         (
             "written again",
-            |studio, _| replace(studio, (64, 64), 200),
+            |fixture, _| replace(fixture, (64, 64), 200),
             true,
         ),
         (
             "another name",
-            |studio, lines| {
-                fs::rename(studio.input("p.png"), studio.input("q.png")).unwrap();
+            |fixture, lines| {
+                fs::rename(fixture.input("p.png"), fixture.input("q.png")).unwrap();
                 lines[0] = pictured("ad", &["q.png"]);
             },
             true,
         ),
         (
             "a link to another",
-            |studio, _| {
-                fs::remove_file(studio.input("p.png")).unwrap();
-                std::os::unix::fs::symlink("other.png", studio.input("p.png")).unwrap();
+            |fixture, _| {
+                fs::remove_file(fixture.input("p.png")).unwrap();
+                std::os::unix::fs::symlink("other.png", fixture.input("p.png")).unwrap();
             },
             false,
         ),
         (
             "a link to a copy",
-            |studio, _| {
-                fs::rename(studio.input("p.png"), studio.input("copy.png")).unwrap();
-                std::os::unix::fs::symlink("copy.png", studio.input("p.png")).unwrap();
+            |fixture, _| {
+                fs::rename(fixture.input("p.png"), fixture.input("copy.png")).unwrap();
+                std::os::unix::fs::symlink("copy.png", fixture.input("p.png")).unwrap();
             },
             true,
         ),
         (
             "gone",
-            |studio, _| fs::remove_file(studio.input("p.png")).unwrap(),
+            |fixture, _| fs::remove_file(fixture.input("p.png")).unwrap(),
             true,
         ),
         (
@@ -166,18 +166,23 @@ fn changed_inputs_set_their_story_aside_and_no_other() {
     for (what, change, same) in table {
         // As this version leaves the folder, and as earlier ones did.
         for is_old in [false, true] {
-            let studio = Studio::new();
-            studio.paint("p.png", (64, 64), 200);
-            studio.paint("other.png", (64, 64), 10);
+            let fixture = Fixture::new();
+            fixture.paint("p.png", (64, 64), 200);
+            fixture.paint("other.png", (64, 64), 10);
             let lines = vec![pictured("ad", &["p.png"]), story("tale", &["one"])];
-            assert_eq!(studio.make(&lines).done, 2, "{what}");
+            assert_eq!(fixture.make(&lines).done, 2, "{what}");
             if is_old {
-                forget_inputs(&studio.story_path("ad"));
+                forget_inputs(&fixture.story_path("ad"));
+                unusable::forget_pictures(&fixture, &serde_json::Value::Null);
+                fs::remove_file(fixture.config.out.join("lists/run.json")).unwrap();
             }
-            let (before, file) = (studio.verdict(), fs::read(studio.story_path("ad")).unwrap());
+            let (before, file) = (
+                fixture.verdict(),
+                fs::read(fixture.story_path("ad")).unwrap(),
+            );
             let mut changed = lines.clone();
-            change(&studio, &mut changed);
-            let outcome = studio.make(&changed);
+            change(&fixture, &mut changed);
+            let outcome = fixture.make(&changed);
             let expected = if same { (2, 0) } else { (1, 1) };
             assert_eq!(
                 (outcome.done, outcome.set_aside),
@@ -185,9 +190,9 @@ fn changed_inputs_set_their_story_aside_and_no_other() {
                 "{what}, old: {is_old}"
             );
             // What was made is not touched, and what is said of it is so.
-            assert_eq!(studio.verdict(), before, "{what}");
-            assert_eq!(fs::read(studio.story_path("ad")).unwrap(), file, "{what}");
-            let seen = studio.status();
+            assert_eq!(fixture.verdict(), before, "{what}");
+            assert_eq!(fs::read(fixture.story_path("ad")).unwrap(), file, "{what}");
+            let seen = fixture.status();
             assert_eq!(seen.stories.set_aside, usize::from(!same), "{what}");
             assert_eq!(seen.stories.failed, usize::from(!same), "{what}");
             assert_eq!(seen.shots.done, 2, "{what}");
@@ -211,35 +216,35 @@ fn forget_inputs(path: &Path) {
 
 #[test]
 fn a_mark_goes_when_the_input_is_back_or_the_story_is_made_anew() {
-    let studio = Studio::new();
-    studio.paint("p.png", (64, 64), 200);
+    let fixture = Fixture::new();
+    fixture.paint("p.png", (64, 64), 200);
     let lines = [brief("ad", "p.png"), story("tale", &["one"])];
-    assert_eq!(studio.make(&lines).done, 2);
-    studio.paint("p.png", (64, 64), 9);
-    assert_eq!(studio.make(&lines).set_aside, 1);
-    assert_eq!(marks(&studio.folder()).unwrap().len(), 1);
-    studio.paint("p.png", (64, 64), 200);
-    assert_eq!(studio.make(&lines).done, 2);
-    assert!(marks(&studio.folder()).unwrap().is_empty());
-    studio.paint("p.png", (64, 64), 9);
-    assert_eq!(studio.make(&lines).set_aside, 1);
+    assert_eq!(fixture.make(&lines).done, 2);
+    fixture.paint("p.png", (64, 64), 9);
+    assert_eq!(fixture.make(&lines).set_aside, 1);
+    assert_eq!(marks(&fixture.folder()).unwrap().len(), 1);
+    fixture.paint("p.png", (64, 64), 200);
+    assert_eq!(fixture.make(&lines).done, 2);
+    assert!(marks(&fixture.folder()).unwrap().is_empty());
+    fixture.paint("p.png", (64, 64), 9);
+    assert_eq!(fixture.make(&lines).set_aside, 1);
     // What the reason says.
-    fs::remove_dir_all(studio.config.out.join("stories/ad")).unwrap();
-    assert_eq!(studio.status().stories.total, 2);
-    assert_eq!(studio.make(&lines).done, 2);
-    assert!(marks(&studio.folder()).unwrap().is_empty());
-    assert!(studio.verdict().ok);
+    fs::remove_dir_all(fixture.config.out.join("stories/ad")).unwrap();
+    assert_eq!(fixture.status().stories.total, 2);
+    assert_eq!(fixture.make(&lines).done, 2);
+    assert!(marks(&fixture.folder()).unwrap().is_empty());
+    assert!(fixture.verdict().ok);
     // Of a story that is not asked for any more nothing is said.
-    studio.paint("p.png", (64, 64), 10);
-    assert_eq!(studio.make(&lines).set_aside, 1);
-    assert_eq!(studio.make(&lines[1..]).done, 1);
-    assert!(marks(&studio.folder()).unwrap().is_empty());
+    fixture.paint("p.png", (64, 64), 10);
+    assert_eq!(fixture.make(&lines).set_aside, 1);
+    assert_eq!(fixture.make(&lines[1..]).done, 1);
+    assert!(marks(&fixture.folder()).unwrap().is_empty());
 }
 
 #[test]
 fn a_picture_that_is_gone_before_its_story_was_begun_keeps_that_story_only() {
-    let studio = Studio::new();
-    studio.paint("p.png", (64, 64), 200);
+    let fixture = Fixture::new();
+    fixture.paint("p.png", (64, 64), 200);
     let wrong = Line::Brief(Brief {
         product_image_sha256: Some("0".repeat(64)),
         ..match brief("wrong", "p.png") {
@@ -252,49 +257,49 @@ fn a_picture_that_is_gone_before_its_story_was_begun_keeps_that_story_only() {
         story("tale", &["one"]),
         wrong,
     ];
-    let outcome = studio.make(&lines);
+    let outcome = fixture.make(&lines);
     assert_eq!((outcome.done, outcome.set_aside), (1, 2));
-    let seen = studio.status();
+    let seen = fixture.status();
     let reason = |place: usize| seen.list[place].set_aside.clone().unwrap();
     assert!(reason(0).contains("gone.png"), "{}", reason(0));
     assert!(reason(2).contains("the brief says"), "{}", reason(2));
     // Once it is there, the next start makes it.
-    studio.paint("gone.png", (64, 64), 7);
-    assert_eq!(studio.make(&lines[..2]).done, 2);
-    let state = studio.folder().story_file(&id("ad")).unwrap().state;
+    fixture.paint("gone.png", (64, 64), 7);
+    assert_eq!(fixture.make(&lines[..2]).done, 2);
+    let state = fixture.folder().story_file(&id("ad")).unwrap().state;
     assert_eq!(state, StoryState::Done);
 }
 
 /// A picture that changes between the plan and the first shot.
 #[test]
 fn what_was_noted_of_a_picture_counts_from_the_first_work_on() {
-    let studio = Studio::new();
-    studio.paint("p.png", (64, 64), 200);
+    let fixture = Fixture::new();
+    fixture.paint("p.png", (64, 64), 200);
     let lines = [pictured("ad", &["p.png"])];
-    studio.make(&lines);
-    let noted = studio.folder().story_file(&id("ad")).unwrap().inputs;
+    fixture.make(&lines);
+    let noted = fixture.folder().story_file(&id("ad")).unwrap().inputs;
     assert_eq!(noted.len(), 1);
     assert_eq!(
         noted[0].bytes,
-        fs::metadata(studio.input("p.png")).unwrap().len()
+        fs::metadata(fixture.input("p.png")).unwrap().len()
     );
     // Nothing is left of the story but its file: whatever was noted does not bind.
-    let story = studio.config.out.join("stories/ad");
-    let mut file = studio.folder().story_file(&id("ad")).unwrap();
+    let story = fixture.config.out.join("stories/ad");
+    let mut file = fixture.folder().story_file(&id("ad")).unwrap();
     file.state = StoryState::Running;
     fs::remove_dir_all(&story).unwrap();
-    studio.folder().write_story(&file).unwrap();
-    studio.paint("p.png", (64, 64), 9);
-    let outcome = studio.make(&lines);
+    fixture.folder().write_story(&file).unwrap();
+    fixture.paint("p.png", (64, 64), 9);
+    let outcome = fixture.make(&lines);
     assert_eq!((outcome.done, outcome.set_aside), (1, 0));
-    let now = studio.folder().story_file(&id("ad")).unwrap().inputs;
+    let now = fixture.folder().story_file(&id("ad")).unwrap().inputs;
     assert_ne!(now[0].sha256, noted[0].sha256);
-    assert!(studio.verdict().ok, "{:?}", studio.verdict().problems);
+    assert!(fixture.verdict().ok, "{:?}", fixture.verdict().problems);
 }
 
 #[test]
 fn another_adapter_under_the_same_name_is_named() {
-    let studio = Studio::new();
+    let fixture = Fixture::new();
     let method = Method::StoryMem;
     let terms = |digest: &str| -> RunTerms {
         let mut engine = SimulatedEngine::default().describe(method).unwrap();
@@ -303,14 +308,14 @@ fn another_adapter_under_the_same_name_is_named() {
             ("clip".to_owned(), "1".to_owned()),
             ("lora/high".to_owned(), digest.to_owned()),
         ];
-        let terms = MethodTerms::new(method, engine, studio.config.policy());
+        let terms = MethodTerms::new(method, engine, fixture.config.policy());
         [(method, terms)].into_iter().collect()
     };
     let lines = [story("ad", &["one"])];
     let begin = |digest| {
-        studio
+        fixture
             .folder()
-            .begin(&studio.config, &terms(digest), &lines)
+            .begin(&fixture.config, &terms(digest), &lines)
     };
     begin("a").unwrap();
     begin("a").unwrap();

@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use cudarc::nccl::sys::{cudaStream_t, ncclUniqueId};
 
-use crate::backend::{Place, Result};
+use crate::backend::{Result, Roster};
 use crate::call::{Call, Kind};
 use crate::element::{Dtype, Reduction};
 use crate::error::CommError;
@@ -217,7 +217,7 @@ impl NcclGroup {
             id,
             ..
         } = prepared;
-        let place = Place {
+        let roster = Roster {
             group: watch_over.name().to_owned(),
             members: watch_over.members().to_vec(),
         };
@@ -231,7 +231,7 @@ impl NcclGroup {
         let begun = nccl.check("ncclCommInitRankConfig", code);
         let comm = (!comm.is_null()).then_some(Comm(comm));
         let device = Arc::clone(&device);
-        let shared = Shared::new(nccl, place, rank, collective_timeout, comm, stream, device);
+        let shared = Shared::new(nccl, roster, rank, collective_timeout, comm, stream, device);
         let mut group = Self {
             shared: Arc::new(shared),
             watcher: None,
@@ -262,7 +262,7 @@ impl NcclGroup {
 
     /// Number of ranks in the group.
     pub fn size(&self) -> usize {
-        self.shared.place.members.len()
+        self.shared.roster.members.len()
     }
 
     /// Whether all is well so far.
@@ -511,7 +511,7 @@ impl NcclGroup {
 
     fn wrong(&self, operation: &str, reason: String) -> CommError {
         CommError::Buffer {
-            group: self.shared.place.group.clone(),
+            group: self.shared.roster.group.clone(),
             operation: operation.to_owned(),
             reason,
         }

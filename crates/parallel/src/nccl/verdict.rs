@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::backend::Place;
+use crate::backend::Roster;
 use crate::call::{CALL_BYTES, Call};
 use crate::error::CommError;
 
@@ -103,12 +103,17 @@ impl Report {
 
 /// What the group failed of, from the answers of its members; that of `rank` is its own. Ranks
 /// that say nothing were listened to for `listened` seconds.
-pub(super) fn verdict(place: &Place, rank: usize, answers: &[Answer], listened: u64) -> CommError {
+pub(super) fn verdict(
+    roster: &Roster,
+    rank: usize,
+    answers: &[Answer],
+    listened: u64,
+) -> CommError {
     let of_kind = |kind: &Answer| {
         let found = (0..answers.len()).filter(|&member| answers[member] == *kind);
-        named(place, found)
+        named(roster, found)
     };
-    let group = place.group.clone();
+    let group = roster.group.clone();
     let operation = operation(rank, answers);
     let gone = of_kind(&Answer::Gone);
     if !gone.is_empty() {
@@ -138,11 +143,11 @@ pub(super) fn verdict(place: &Place, rank: usize, answers: &[Answer], listened: 
             return CommError::Disagree {
                 group,
                 operation,
-                rank: place.members[other],
+                rank: roster.members[other],
                 theirs: theirs.to_string(),
             };
         }
-        let culprits = named(place, culprits(answers).into_iter());
+        let culprits = named(roster, culprits(answers).into_iter());
         if !culprits.is_empty() {
             return CommError::Late {
                 group,
@@ -159,7 +164,7 @@ pub(super) fn verdict(place: &Place, rank: usize, answers: &[Answer], listened: 
             let Fault::Said(text) = &report.fault else {
                 return None;
             };
-            let who = place.members[member];
+            let who = roster.members[member];
             Some(if member == rank {
                 text.clone()
             } else {
@@ -183,8 +188,8 @@ fn reports(answers: &[Answer]) -> impl Iterator<Item = (usize, &Report)> {
     })
 }
 
-fn named(place: &Place, members: impl Iterator<Item = usize>) -> Vec<usize> {
-    let known = members.filter_map(|member| place.members.get(member));
+fn named(roster: &Roster, members: impl Iterator<Item = usize>) -> Vec<usize> {
+    let known = members.filter_map(|member| roster.members.get(member));
     known.copied().collect()
 }
 
@@ -285,13 +290,13 @@ mod tests {
 
     /// The verdict of each rank of a group whose ranks of the world are 10, 11, ...
     fn verdicts(answers: &[Answer]) -> Vec<CommError> {
-        let place = Place {
+        let roster = Roster {
             group: "world".to_owned(),
             members: (10..10 + answers.len()).collect(),
         };
         (0..answers.len())
             .filter(|&rank| matches!(answers[rank], Answer::Said(_)))
-            .map(|rank| verdict(&place, rank, answers, 3))
+            .map(|rank| verdict(&roster, rank, answers, 3))
             .collect()
     }
 

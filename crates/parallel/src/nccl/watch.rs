@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-use crate::backend::{Place, Result};
+use crate::backend::{Result, Roster};
 use crate::error::CommError;
 use crate::group::Group;
 
@@ -48,7 +48,7 @@ struct State {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) nccl: &'static Nccl,
-    pub(super) place: Place,
+    pub(super) roster: Roster,
     pub(super) rank: usize,
     collective_timeout: Duration,
     /// No call of the library blocks, so that this is never held for long.
@@ -64,7 +64,7 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(
         nccl: &'static Nccl,
-        place: Place,
+        roster: Roster,
         rank: usize,
         collective_timeout: Duration,
         comm: Option<Comm>,
@@ -73,7 +73,7 @@ impl Shared {
     ) -> Self {
         Self {
             nccl,
-            place,
+            roster,
             rank,
             collective_timeout,
             comm: Mutex::new(comm),
@@ -128,7 +128,7 @@ impl Shared {
 
     fn backend(&self, reason: String) -> CommError {
         CommError::Backend {
-            operation: format!("NCCL in group {}", self.place.group),
+            operation: format!("NCCL in group {}", self.roster.group),
             reason,
         }
     }
@@ -302,7 +302,7 @@ fn in_time(name: &str, limit: Duration, work: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// Letters to and from the watchers of the other ranks: one from each, when the group fails.
+/// Messages to and from the watchers of the other ranks: one from each, when the group fails.
 #[derive(Debug)]
 pub(super) struct Post {
     host: Group,
@@ -345,7 +345,7 @@ impl Post {
         self.others().any(|member| is(&self.answers[member]))
     }
 
-    fn tell(&mut self, report: Report) {
+    fn send(&mut self, report: Report) {
         let bytes = report.to_bytes();
         for member in self.others() {
             if self.answers[member] != Answer::Gone && self.host.send(member, &bytes).is_err() {
@@ -407,11 +407,11 @@ pub(super) fn watch(shared: &Arc<Shared>, mut post: Post) {
     {
         tracing::debug!("{reason}");
     }
-    post.tell(shared.report(fault));
+    post.send(shared.report(fault));
     shared.abort();
     post.collect();
     let listened = LISTENING.as_secs();
-    let error = verdict(&shared.place, shared.rank, &post.answers, listened);
+    let error = verdict(&shared.roster, shared.rank, &post.answers, listened);
     tracing::error!("{error}");
     lock(&shared.state).error = Some(error);
     shared.changed.notify_all();

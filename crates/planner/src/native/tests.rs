@@ -125,7 +125,7 @@ fn a_model_is_kept_inside_the_schema_even_where_it_would_not_stay() {
         product: false,
     };
     let question = ChatRequest {
-        turns: vec![crate::chat::Turn::user("Write.")],
+        turns: vec![crate::chat::ChatMessage::user("Write.")],
         picture: None,
         schema: bounds.script(),
         seed: 3,
@@ -177,7 +177,7 @@ fn a_stop_ends_questions() {
     )
     .unwrap();
     let question = ChatRequest {
-        turns: vec![crate::chat::Turn::user("Write.")],
+        turns: vec![crate::chat::ChatMessage::user("Write.")],
         picture: None,
         schema: Bounds::of(&brief("c"), 200).script(),
         seed: 3,

@@ -11,7 +11,7 @@ pub(super) struct Field {
     /// Who uses such a thing.
     pub people: [&'static str; 3],
     /// Where.
-    pub places: [Place; 3],
+    pub places: [FilmSetting; 3],
     /// How it comes into the picture.
     pub arrivals: [&'static str; 3],
     /// What is done with it.
@@ -20,7 +20,7 @@ pub(super) struct Field {
 
 /// A place of a film.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct FilmSetting {
     /// In full and with its preposition, when it is first seen.
     pub full: &'static str,
     /// With its preposition, when it is known.
@@ -41,7 +41,7 @@ pub(super) const FIELDS: [Field; 9] = [
         ],
         people: ["a cook", "an early riser", "a host"],
         places: [
-            Place {
+            FilmSetting {
                 full: "in a small kitchen with a worn oak counter, copper hooks and one tall window",
                 known: "in the small kitchen",
                 ground: "on the oak counter",
@@ -51,7 +51,7 @@ pub(super) const FIELDS: [Field; 9] = [
                     "a single warm lamp above, the room behind in shade",
                 ],
             },
-            Place {
+            FilmSetting {
                 full: "at a long table in a courtyard under a fig tree, with linen and clay bowls",
                 known: "at the courtyard table",
                 ground: "among the clay bowls",
@@ -61,7 +61,7 @@ pub(super) const FIELDS: [Field; 9] = [
                     "strings of small bulbs against a deep blue evening sky",
                 ],
             },
-            Place {
+            FilmSetting {
                 full: "in a bright loft kitchen with a white stone island and tall windows over roofs",
                 known: "in the loft kitchen",
                 ground: "on the white stone",
@@ -113,7 +113,7 @@ pub(super) const FIELDS: [Field; 9] = [
         ],
         people: ["a hiker", "a mountain guide", "a traveller"],
         places: [
-            Place {
+            FilmSetting {
                 full: "on a stony ridge above a sea of clouds, with dry grass bent by wind",
                 known: "on the ridge",
                 ground: "on a flat grey rock",
@@ -123,7 +123,7 @@ pub(super) const FIELDS: [Field; 9] = [
                     "a red evening sky behind the peaks",
                 ],
             },
-            Place {
+            FilmSetting {
                 full: "in a pine forest after rain, with a narrow path and ferns that drip",
                 known: "in the pine forest",
                 ground: "on wet moss",
@@ -133,7 +133,7 @@ pub(super) const FIELDS: [Field; 9] = [
                     "late gold light low among the trunks",
                 ],
             },
-            Place {
+            FilmSetting {
                 full: "on a lake shore with round pebbles, a small fire and still dark water",
                 known: "at the lake shore",
                 ground: "on the pebbles by the fire",
@@ -180,7 +180,7 @@ pub(super) const FIELDS: [Field; 9] = [
         ],
         people: ["a violinist", "a night porter", "a traveller"],
         places: [
-            Place {
+            FilmSetting {
                 full: "at a dressing table of dark wood with a round mirror and a tray of black slate",
                 known: "at the dressing table",
                 ground: "on the slate tray",
@@ -190,7 +190,7 @@ pub(super) const FIELDS: [Field; 9] = [
                     "warm candlelight that trembles on the wood",
                 ],
             },
-            Place {
+            FilmSetting {
                 full: "on a hotel staircase with a brass rail and tall windows over a wet street",
                 known: "on the staircase",
                 ground: "on the brass rail",
@@ -200,7 +200,7 @@ pub(super) const FIELDS: [Field; 9] = [
                     "pale morning light that falls down the stairwell",
                 ],
             },
-            Place {
+            FilmSetting {
                 full: "on a quay at the edge of a harbour, with wet stone and slow boats",
                 known: "on the quay",
                 ground: "on the wet stone",
@@ -249,7 +249,7 @@ pub(super) const FIELDS: [Field; 9] = [
         ],
         people: ["a designer", "a night-shift editor", "a student"],
         places: [
-            Place {
+            FilmSetting {
                 full: "at a tidy studio desk by a window, with paper sketches and a green plant",
                 known: "at the studio desk",
                 ground: "on the desk between the sketches",
@@ -259,7 +259,7 @@ pub(super) const FIELDS: [Field; 9] = [
                     "late sun in stripes through the blinds",
                 ],
             },
-            Place {
+            FilmSetting {
                 full: "in a train compartment with a small folding table, fields rushing past outside",
                 known: "in the train compartment",
                 ground: "on the folding table",
@@ -269,7 +269,7 @@ pub(super) const FIELDS: [Field; 9] = [
                     "gold evening light sweeping through the carriage",
                 ],
             },
-            Place {
+            FilmSetting {
                 full: "on a flat roof over a city with a low wall, pigeons and distant towers",
                 known: "on the roof",
                 ground: "on the low wall",
@@ -316,7 +316,7 @@ pub(super) const FIELDS: [Field; 9] = [
         ],
         people: ["a dancer", "a swimmer", "a gardener"],
         places: [
-            Place {
+            FilmSetting {
                 full: "in a bathroom of pale plaster with a stone basin and a small round window",
                 known: "in the pale bathroom",
                 ground: "on the rim of the stone basin",
@@ -326,7 +326,7 @@ pub(super) const FIELDS: [Field; 9] = [
                     "warm candlelight and long shadows",
                 ],
             },
-            Place {
+            FilmSetting {
                 full: "in a glasshouse full of white flowers, with wet leaves and a tiled path",
                 known: "in the glasshouse",
                 ground: "among the wet leaves",
@@ -336,7 +336,7 @@ pub(super) const FIELDS: [Field; 9] = [
                     "sun after rain, every drop bright",
                 ],
             },
-            Place {
+            FilmSetting {
                 full: "on a wooden jetty over clear shallow water, with reeds moving in the wind",
                 known: "on the jetty",
                 ground: "on the warm planks",
@@ -386,7 +386,7 @@ pub(super) const FIELDS: [Field; 9] = [
         ],
         people: ["a reader", "a new tenant", "a carpenter"],
         places: [
-            Place {
+            FilmSetting {
                 full: "in an almost empty room with bare boards, white walls and two tall windows",
                 known: "in the white room",
                 ground: "on the bare boards",
@@ -396,7 +396,7 @@ pub(super) const FIELDS: [Field; 9] = [
                     "dusk outside, one pool of warm light inside",
                 ],
             },
-            Place {
+            FilmSetting {
                 full: "in a reading corner under a sloping roof, with a skylight and stacks of books",
                 known: "under the sloping roof",
                 ground: "beside the books",
@@ -406,7 +406,7 @@ pub(super) const FIELDS: [Field; 9] = [
                     "deep evening, stars in the skylight",
                 ],
             },
-            Place {
+            FilmSetting {
                 full: "on a veranda with a worn bench, open to a garden after rain",
                 known: "on the veranda",
                 ground: "by the worn bench",
@@ -456,7 +456,7 @@ pub(super) const FIELDS: [Field; 9] = [
         ],
         people: ["a runner", "a coach", "a street athlete"],
         places: [
-            Place {
+            FilmSetting {
                 full: "on an empty stadium track with wet red lanes and rows of grey seats",
                 known: "on the track",
                 ground: "on the red lane",
@@ -466,7 +466,7 @@ pub(super) const FIELDS: [Field; 9] = [
                     "first sun over the edge of the stands",
                 ],
             },
-            Place {
+            FilmSetting {
                 full: "in a steep street between painted houses, with steps and a handrail",
                 known: "in the steep street",
                 ground: "on the lowest step",
@@ -476,7 +476,7 @@ pub(super) const FIELDS: [Field; 9] = [
                     "street lamps coming on at dusk",
                 ],
             },
-            Place {
+            FilmSetting {
                 full: "on a beach at low tide, hard wet sand and a far line of surf",
                 known: "on the beach",
                 ground: "on the wet sand",
@@ -508,7 +508,7 @@ pub(super) const FIELDS: [Field; 9] = [
         ],
         people: ["a child", "a grandfather", "a grandmother"],
         places: [
-            Place {
+            FilmSetting {
                 full: "on a living room floor with a round carpet, cushions and a low shelf",
                 known: "on the living room floor",
                 ground: "in the middle of the carpet",
@@ -518,7 +518,7 @@ pub(super) const FIELDS: [Field; 9] = [
                     "a patch of sun that moves across the carpet",
                 ],
             },
-            Place {
+            FilmSetting {
                 full: "in a garden with tall grass, a rope swing and an apple tree",
                 known: "in the garden",
                 ground: "in the tall grass",
@@ -528,7 +528,7 @@ pub(super) const FIELDS: [Field; 9] = [
                     "long golden light before supper",
                 ],
             },
-            Place {
+            FilmSetting {
                 full: "in a tent of blankets between two chairs, with a torch hanging inside",
                 known: "inside the blanket tent",
                 ground: "under the hanging torch",
@@ -557,7 +557,7 @@ pub(super) const FIELDS: [Field; 9] = [
         words: &[],
         people: ["a craftsman", "a visitor", "a neighbour"],
         places: [
-            Place {
+            FilmSetting {
                 full: "in a workshop with a wide wooden bench, tools on the wall and a dusty window",
                 known: "in the workshop",
                 ground: "on the wooden bench",
@@ -567,7 +567,7 @@ pub(super) const FIELDS: [Field; 9] = [
                     "one warm bulb over the bench, darkness around it",
                 ],
             },
-            Place {
+            FilmSetting {
                 full: "on a quiet square with plane trees, a stone fountain and a few empty chairs",
                 known: "on the quiet square",
                 ground: "on the rim of the fountain",
@@ -577,7 +577,7 @@ pub(super) const FIELDS: [Field; 9] = [
                     "warm lamp light and a dark blue sky",
                 ],
             },
-            Place {
+            FilmSetting {
                 full: "on a bare stage with a plain grey backdrop and a polished floor",
                 known: "on the bare stage",
                 ground: "on the polished floor",

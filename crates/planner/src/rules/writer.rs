@@ -8,7 +8,7 @@ use storyloom_story::{Brief, Seed};
 
 use super::beats::Beat;
 use super::decks::{Deck, Decks};
-use super::fields::Place;
+use super::fields::FilmSetting;
 use super::points::{sentence, share_out};
 use super::product::Product;
 use super::words::{Prompt, capital, field_of};
@@ -21,7 +21,7 @@ pub(super) struct Writer<'a> {
     most: usize,
     pub(super) product: Product,
     person: &'static str,
-    places: Vec<&'static Place>,
+    places: Vec<&'static FilmSetting>,
     random: Decks,
     /// Number of shots so far that are there for a selling point.
     benefits: usize,
@@ -33,7 +33,7 @@ pub(super) struct Writer<'a> {
 
 /// Where a shot is.
 struct Stage {
-    place: &'static Place,
+    place: &'static FilmSetting,
     where_: String,
     light: &'static str,
 }
@@ -43,7 +43,7 @@ impl<'a> Writer<'a> {
         let field = field_of(brief);
         let mut random = ChaCha8Rng::seed_from_u64(seed.0);
         let random = &mut random;
-        let all: Vec<&'static Place> = field.places.iter().collect();
+        let all: Vec<&'static FilmSetting> = field.places.iter().collect();
         let mut order = Deck::new(&all, random);
         let places: Vec<_> = all.iter().map(|_| order.draw()).collect();
         let lights = places

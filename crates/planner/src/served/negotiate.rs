@@ -8,7 +8,7 @@ use super::agreement::Agreement;
 use super::refusal::{Complaint, Meaning};
 use super::terms::{Knob, TABLE, Terms};
 use super::{Served, wire};
-use crate::chat::{ChatError, ChatRequest, Role, Turn};
+use crate::chat::{ChatError, ChatMessage, ChatRequest, Role};
 use crate::schema::Bounds;
 
 /// A question that was refused.
@@ -116,11 +116,11 @@ impl Served {
         };
         let request = ChatRequest {
             turns: vec![
-                Turn {
+                ChatMessage {
                     role: Role::System,
                     text: "You write scripts of short films as JSON.".to_owned(),
                 },
-                Turn::user(
+                ChatMessage::user(
                     "Write a script of one shot, of a cup on a table, as a JSON object with \
                      \"title\", \"overview\", \"product\" and \"shots\": a list of one object with \
                      \"scene\" (1), \"cut\" (true), \"prompt\" and \"keyframe\".",

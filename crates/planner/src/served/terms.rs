@@ -238,7 +238,7 @@ impl Terms {
         while self.yield_in(knob) {}
     }
 
-    /// Most tokens for the answer to a question of so many bytes.
+    /// Most tokens for the answer to a question of `bytes` bytes.
     pub(super) fn most_for(&self, bytes: usize) -> u32 {
         let Some(Window { tokens, rate }) = self.window else {
             return self.most;
@@ -260,7 +260,7 @@ impl Terms {
         true
     }
 
-    /// Takes note of the model's window: so many tokens, of which a question of so many bytes took
+    /// Takes note of the model's window: `tokens` tokens, of which a question of `bytes` bytes took
     /// `question`. False if there is no room for an answer to that question.
     pub(super) fn learn_window(
         &mut self,

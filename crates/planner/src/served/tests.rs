@@ -12,7 +12,7 @@ use storyloom_pictures::{Limits, Picture, PictureFolder};
 use storyloom_story::{Brief, Outlook, Seed, StoryId};
 
 use super::*;
-use crate::chat::{Flaw, Role, Turn};
+use crate::chat::{ChatMessage, Flaw, Role};
 use crate::planner::{
     BackendKind, PlanError, PlanRequest, PlannedScript, Planner, PlannerSettings,
 };
@@ -71,7 +71,7 @@ impl Server {
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let story = Arc::clone(&shared);
-                // A client that has given up is no trouble.
+                // A client that has given up is no error.
                 std::thread::spawn(move || story.serve(stream).unwrap_or_default());
             }
         });
@@ -193,11 +193,11 @@ fn question() -> ChatRequest {
     };
     ChatRequest {
         turns: vec![
-            Turn {
+            ChatMessage {
                 role: Role::System,
                 text: "Rules.".to_owned(),
             },
-            Turn::user("Write."),
+            ChatMessage::user("Write."),
         ],
         picture: None,
         schema: bounds.script(),
@@ -226,8 +226,8 @@ fn a_question_is_sent_as_the_protocol_wants_it() {
     };
     let mut request = question();
     request.picture = Some(Arc::new(picture));
-    request.turns.push(Turn::assistant("x"));
-    request.turns.push(Turn::user("Again."));
+    request.turns.push(ChatMessage::assistant("x"));
+    request.turns.push(ChatMessage::user("Again."));
     let reply = served.ask(&request).unwrap();
     assert_eq!(reply.text, "{}");
     assert_eq!((reply.tokens.prompt, reply.tokens.completion), (7, 3));

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::ServedSettings;
 use super::terms::{Form, Knob, Terms};
-use crate::chat::{ChatRequest, Role, Turn};
+use crate::chat::{ChatMessage, ChatRequest, Role};
 
 /// Largest answer that is read, in bytes.
 pub(super) const LARGEST: u64 = 8 << 20;
@@ -141,7 +141,7 @@ fn messages(
 
 /// The turns; the rules of the conversation stand before the first thing we say where the server
 /// knows no role for them.
-fn turns(request: &ChatRequest, terms: &Terms) -> Vec<Turn> {
+fn turns(request: &ChatRequest, terms: &Terms) -> Vec<ChatMessage> {
     let mut turns = request.turns.clone();
     let has_rules = turns.first().is_some_and(|turn| turn.role == Role::System);
     if has_rules && !terms.has(Knob::System) {

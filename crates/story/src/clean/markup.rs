@@ -48,7 +48,7 @@ enum Stand {
     Nothing,
     /// A blank: another word begins.
     Blank,
-    /// So many bytes from its start: text that was only wrapped.
+    /// The number of bytes from its start: text that was only wrapped.
     Content { start: usize, end: usize },
 }
 

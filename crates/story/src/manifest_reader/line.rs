@@ -12,7 +12,7 @@ use crate::ids::{GIVE_ANOTHER_ID, StoryId, differ_in_case};
 use crate::json::{self, Fields, kind, span};
 use crate::manifest::{LeftOut, StoryEntry};
 use crate::method::Method;
-use crate::problem::{Place, Span, nearest};
+use crate::problem::{SourceLocation, Span, nearest};
 use crate::script::StoryScript;
 use crate::script_reader::{check_script, read_story};
 use crate::video::Resolution;
@@ -29,8 +29,12 @@ struct Settings {
 }
 
 impl Reader<'_> {
-    pub(super) fn story(&mut self, fields: &Fields<'_, '_>, place: Place) -> Option<StoryEntry> {
-        let id = self.id(fields, place);
+    pub(super) fn story(
+        &mut self,
+        fields: &Fields<'_, '_>,
+        location: SourceLocation,
+    ) -> Option<StoryEntry> {
+        let id = self.id(fields, location);
         let script = self.script(fields, id.as_ref());
         let settings = self.settings(fields);
         let reference_images = self.reference_images(fields, id.as_ref());
@@ -60,8 +64,12 @@ impl Reader<'_> {
         })
     }
 
-    pub(super) fn brief(&mut self, fields: &Fields<'_, '_>, place: Place) -> Option<Brief> {
-        let id = self.id(fields, place);
+    pub(super) fn brief(
+        &mut self,
+        fields: &Fields<'_, '_>,
+        location: SourceLocation,
+    ) -> Option<Brief> {
+        let id = self.id(fields, location);
         // The fields of a brief without a name are checked all the same.
         let settings = self.settings(fields);
         let brief = read_brief(&mut self.problems, fields, self.files, id.as_ref())?;
@@ -112,7 +120,7 @@ impl Reader<'_> {
             .ok()
     }
 
-    fn id(&mut self, fields: &Fields<'_, '_>, place: Place) -> Option<StoryId> {
+    fn id(&mut self, fields: &Fields<'_, '_>, location: SourceLocation) -> Option<StoryId> {
         let help = "give the story a short name of its own";
         let value = fields.require(&mut self.problems, "id", help)?;
         let text = json::text(&mut self.problems, value, "id")?;
@@ -124,15 +132,18 @@ impl Reader<'_> {
                 return None;
             }
         };
-        if let Some(Place { line, .. }) = self.places.get(&id) {
+        if let Some(SourceLocation { line, .. }) = self.locations.get(&id) {
             let message = format!("the id {:?} was already used on line {line}", id.as_str());
             self.problems
                 .add(span(value), message, "give every story an id of its own");
             return None;
         }
-        self.places.insert(id.clone(), place);
+        self.locations.insert(id.clone(), location);
         if let Some(other) = self.folded.insert(id.folded(), id.clone()) {
-            let line = self.places.get(&other).map_or(1, |place| place.line);
+            let line = self
+                .locations
+                .get(&other)
+                .map_or(1, |location| location.line);
             let message = differ_in_case(&id, &other, &format!(" of line {line}"));
             self.problems.warn(span(value), message, GIVE_ANOTHER_ID);
         }

@@ -12,7 +12,7 @@ use crate::ids::StoryId;
 use crate::json::{self, Fields, span};
 use crate::manifest::{LeftOut, Line, Manifest};
 use crate::method::Method;
-use crate::problem::{Findings, Place, Problem, Problems, nearest};
+use crate::problem::{Findings, Problem, Problems, SourceLocation, nearest};
 use crate::script::StoryScript;
 use crate::script_reader::skip_byte_order_mark;
 use crate::table::{Separator, Table};
@@ -222,7 +222,7 @@ struct Reader<'a> {
     /// Scripts by path, or why there is none.
     scripts: BTreeMap<String, Result<StoryScript, String>>,
     /// Where each id was first used.
-    places: BTreeMap<StoryId, Place>,
+    locations: BTreeMap<StoryId, SourceLocation>,
     /// The ids as storage sees them that does not tell cases apart.
     folded: BTreeMap<String, StoryId>,
     found: Vec<Line>,
@@ -242,7 +242,7 @@ impl<'a> Reader<'a> {
             files,
             accepted,
             scripts: BTreeMap::new(),
-            places: BTreeMap::new(),
+            locations: BTreeMap::new(),
             folded: BTreeMap::new(),
             found: Vec::new(),
             left_out: Vec::new(),
@@ -300,7 +300,7 @@ impl Reader<'_> {
         }
         let findings = Findings {
             left_out: self.left_out,
-            places: self.places,
+            locations: self.locations,
             ..self.problems.into_findings()
         };
         (self.found, findings)
@@ -325,11 +325,11 @@ impl Reader<'_> {
         let Some(fields) = fields else {
             return;
         };
-        let place = self.problems.place(span(value));
+        let location = self.problems.location(span(value));
         let found = if brief {
-            self.brief(&fields, place).map(Line::Brief)
+            self.brief(&fields, location).map(Line::Brief)
         } else {
-            self.story(&fields, place).map(Line::Story)
+            self.story(&fields, location).map(Line::Story)
         };
         // A line with a problem is left out even where enough of it could be read.
         if let Some(found) = found

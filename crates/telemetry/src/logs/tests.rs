@@ -60,7 +60,7 @@ fn lines(folder: &Path) -> Vec<Value> {
 #[test]
 fn lines_know_what_they_belong_to() {
     let folder = tempfile::tempdir().unwrap();
-    let log = RunLog::new(settings(folder.path()), || Some("night".to_owned()));
+    let log = RunLog::new(settings(folder.path()), || Some("shoes".to_owned()));
     log.placed(origin());
     hearing(&log, LevelFilter::INFO, || {
         tracing::info!("outside");
@@ -89,7 +89,7 @@ fn lines_know_what_they_belong_to() {
     for line in &lines {
         assert_eq!(
             (&line["run"], &line["world"]),
-            (&"night".into(), &"w".into())
+            (&"shoes".into(), &"w".into())
         );
         assert_eq!(line["rank"], 3);
         assert!(line["at"].as_str().unwrap().ends_with('Z'), "{line}");
@@ -141,21 +141,21 @@ fn lines_wait_for_the_run_and_a_run_that_never_is_leaves_nothing() {
     hearing(&log, LevelFilter::INFO, || tracing::info!("before the run"));
     log.finish();
     assert!(!folder.path().join("logs").exists());
-    fs::write(&name, "night").unwrap();
+    fs::write(&name, "shoes").unwrap();
     log.finish();
     let lines = lines(folder.path());
     assert_eq!(lines.len(), 2);
     assert!(
         lines
             .iter()
-            .all(|line| line["run"] == "night" && line["world"] == "w")
+            .all(|line| line["run"] == "shoes" && line["world"] == "w")
     );
 }
 
 #[test]
 fn only_what_is_asked_for_is_written() {
     let folder = tempfile::tempdir().unwrap();
-    let log = RunLog::new(settings(folder.path()), || Some("night".to_owned()));
+    let log = RunLog::new(settings(folder.path()), || Some("shoes".to_owned()));
     log.placed(origin());
     hearing(&log, LevelFilter::INFO, || {
         tracing::debug!("a detail");
@@ -163,7 +163,7 @@ fn only_what_is_asked_for_is_written() {
         tracing::warn!(target: "hyper", "a warning of somebody else");
     });
     hearing(&log, LevelFilter::DEBUG, || tracing::debug!("asked for"));
-    hearing(&log, LevelFilter::ERROR, || tracing::warn!("less grave"));
+    hearing(&log, LevelFilter::ERROR, || tracing::warn!("less severe"));
     let lines = lines(folder.path());
     let messages: Vec<_> = lines
         .iter()
@@ -174,21 +174,21 @@ fn only_what_is_asked_for_is_written() {
 
 /// A run never fails by its log.
 #[test]
-fn a_folder_that_cannot_be_written_is_no_trouble() {
+fn a_folder_that_cannot_be_written_is_no_error() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(
         folder.path().join("logs"),
         "a file where a folder should be",
     )
     .unwrap();
-    let log = RunLog::new(settings(folder.path()), || Some("night".to_owned()));
+    let log = RunLog::new(settings(folder.path()), || Some("shoes".to_owned()));
     log.placed(origin());
     hearing(&log, LevelFilter::INFO, a_shot);
     log.finish();
 }
 
 /// How long a collector waits for a packet.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A collector that takes one packet and says what was in it.
 fn collector() -> (String, JoinHandle<(String, ExportTraceServiceRequest)>) {
@@ -205,7 +205,7 @@ fn collector() -> (String, JoinHandle<(String, ExportTraceServiceRequest)>) {
                 }
                 Err(error) => {
                     assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock, "{error}");
-                    assert!(begun.elapsed() < PATIENCE, "no packet came");
+                    assert!(begun.elapsed() < TIMEOUT, "no packet came");
                     std::thread::sleep(Duration::from_millis(10));
                 }
             }
@@ -256,7 +256,7 @@ fn spans_go_to_a_collector() {
         otlp: Some(url),
         ..settings(folder.path())
     };
-    let log = RunLog::new(settings, || Some("night".to_owned()));
+    let log = RunLog::new(settings, || Some("shoes".to_owned()));
     log.placed(origin());
     hearing(&log, LevelFilter::INFO, a_shot);
     log.finish();
@@ -294,7 +294,7 @@ fn spans_go_to_a_collector() {
         );
         assert!(span.end_time_unix_nano >= span.start_time_unix_nano);
         assert!(attribute(span, "storyloom.story").contains("ad"));
-        assert!(attribute(span, "storyloom.run").contains("night"));
+        assert!(attribute(span, "storyloom.run").contains("shoes"));
     }
     assert!(attribute(&spans[1], "storyloom.stage").contains("denoise"));
     assert_eq!(spans[1].status.as_ref().unwrap().message, "not finite");
@@ -314,7 +314,7 @@ fn spans_wait_for_the_run() {
     let log = RunLog::new(settings, move || fs::read_to_string(&path).ok());
     log.placed(origin());
     hearing(&log, LevelFilter::INFO, a_shot);
-    fs::write(&name, "night").unwrap();
+    fs::write(&name, "shoes").unwrap();
     hearing(&log, LevelFilter::INFO, a_shot);
     log.finish();
 
@@ -325,20 +325,20 @@ fn spans_wait_for_the_run() {
     assert!(
         spans
             .iter()
-            .all(|span| attribute(span, "storyloom.run").contains("night"))
+            .all(|span| attribute(span, "storyloom.run").contains("shoes"))
     );
 }
 
 /// Where nobody listens, that is said once and the run goes on.
 #[test]
-fn a_collector_that_is_away_is_no_trouble() {
+fn a_collector_that_is_away_is_no_error() {
     let folder = tempfile::tempdir().unwrap();
     // Nobody listens there, and nobody is given that port.
     let settings = LogSettings {
         otlp: Some("http://127.0.0.1:1".to_owned()),
         ..settings(folder.path())
     };
-    let log = RunLog::new(settings, || Some("night".to_owned()));
+    let log = RunLog::new(settings, || Some("shoes".to_owned()));
     log.placed(origin());
     hearing(&log, LevelFilter::INFO, a_shot);
     log.finish();

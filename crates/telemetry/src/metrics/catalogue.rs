@@ -16,8 +16,8 @@
 use storyloom_story::Stage;
 
 use super::labels::{
-    AttemptEnd, Bound, CheckpointAction, Device, ENGINE, HOST, Label, LabelValue, LossCause,
-    METHOD, Place, Preemption, RANK, REPLICA, State, UUID, Use, VERSION, XID,
+    AttemptEnd, Bound, CheckpointAction, Device, DiskRole, ENGINE, HOST, Label, LabelValue,
+    LossCause, METHOD, Preemption, RANK, REPLICA, State, UUID, Use, VERSION, XID,
 };
 
 /// Upper bounds of the buckets of all histograms, in seconds: 1 s to 2 h.
@@ -268,9 +268,9 @@ metrics! {
     BANK_REBUILDS: Replica Counter Count "storyloom_bank_rebuilds_total",
         "Times the index of the memory bank did not open and was made anew from the records.";
     DISK_FREE: Replica Gauge Bytes "storyloom_disk_free_bytes",
-        "Free space on a disk, for this program.", by [Place::LABEL];
+        "Free space on a disk, for this program.", by [DiskRole::LABEL];
     DISK_SIZE: Replica Gauge Bytes "storyloom_disk_size_bytes",
-        "Size of a disk.", by [Place::LABEL];
+        "Size of a disk.", by [DiskRole::LABEL];
 
     // GPUs of all ranks of the replica.
     GPU_INFO: Replica Gauge Info "storyloom_gpu_info",

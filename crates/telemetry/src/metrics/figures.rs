@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::families::{Families, Result};
-use super::labels::Place;
+use super::labels::DiskRole;
 use super::machine::{Disk, MachineFigures, RankReport};
 use super::replica::{ReplicaFacts, ReplicaFigures};
 use super::run::{RunFigures, RunView};
@@ -93,14 +93,14 @@ impl Metrics {
     /// As [`Metrics::see_run`].
     pub fn look_at_disks(&self, run: &Path) -> prometheus::Result<()> {
         if let Some(disk) = Disk::of(run) {
-            self.machine.set_disk(Place::Run, disk)?;
+            self.machine.set_disk(DiskRole::Run, disk)?;
         }
         let index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(index) = index.clone() else {
             return Ok(());
         };
         if let Some(disk) = Disk::of(&index) {
-            self.machine.set_disk(Place::Bank, disk)?;
+            self.machine.set_disk(DiskRole::Bank, disk)?;
         }
         self.machine.set_bank(bytes_in(&index))
     }

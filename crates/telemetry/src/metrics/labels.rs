@@ -154,7 +154,7 @@ label! {
 
 label! {
     /// What lies on a disk.
-    Place "place" {
+    DiskRole "place" {
         /// The run folder.
         Run "run",
         /// The index of the memory bank.
@@ -217,7 +217,7 @@ mod tests {
         texts_are_those_of_the_label::<CheckpointAction>();
         texts_are_those_of_the_label::<Device>();
         texts_are_those_of_the_label::<LossCause>();
-        texts_are_those_of_the_label::<Place>();
+        texts_are_those_of_the_label::<DiskRole>();
         texts_are_those_of_the_label::<Preemption>();
     }
 }

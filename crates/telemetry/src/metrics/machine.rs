@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::catalogue as c;
 use super::families::{Families, Result};
-use super::labels::{LabelValue, Place};
+use super::labels::{DiskRole, LabelValue};
 use super::run::{raise, set};
 
 /// What a rank of a replica says of itself.
@@ -94,7 +94,7 @@ impl MachineFigures {
         })
     }
 
-    pub(super) fn set_disk(&self, place: Place, disk: Disk) -> Result<()> {
+    pub(super) fn set_disk(&self, place: DiskRole, disk: Disk) -> Result<()> {
         set(&self.disk_free, &[place.text()], disk.free_bytes)?;
         set(&self.disk_size, &[place.text()], disk.size_bytes)
     }

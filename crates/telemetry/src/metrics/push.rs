@@ -8,7 +8,7 @@ use base64::engine::general_purpose::URL_SAFE;
 use crate::proxy::Route;
 
 /// Longest time that a push may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where one leader pushes its figures to.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ impl Push {
             None
         });
         let agent = ureq::Agent::config_builder()
-            .timeout_global(Some(PATIENCE))
+            .timeout_global(Some(TIMEOUT))
             .proxy(proxy)
             .build();
         Self {
@@ -99,12 +99,12 @@ mod tests {
 
     #[test]
     fn plain_names_stay_readable() {
-        let push = Push::new("http://gateway:9091/", "night-1", "w");
-        let wanted = "http://gateway:9091/metrics/job/storyloom/run/night-1/instance/w";
+        let push = Push::new("http://gateway:9091/", "shoes-1", "w");
+        let wanted = "http://gateway:9091/metrics/job/storyloom/run/shoes-1/instance/w";
         assert_eq!(push.url, wanted);
-        let push = Push::new("http://gateway:9091", "night 1/é", "w");
+        let push = Push::new("http://gateway:9091", "shoes 1/é", "w");
         let wanted =
-            "http://gateway:9091/metrics/job/storyloom/run@base64/bmlnaHQgMS_DqQ==/instance/w";
+            "http://gateway:9091/metrics/job/storyloom/run@base64/c2hvZXMgMS_DqQ==/instance/w";
         assert_eq!(push.url, wanted);
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::*;
 
 /// What takes longer has hung.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// Pages of which one fails.
@@ -15,7 +15,7 @@ struct Failing;
 
 impl Pages for Failing {
     fn run(&self) -> &str {
-        "night"
+        "shoes"
     }
 
     fn worker(&self) -> &str {
@@ -58,7 +58,7 @@ fn server(limits: Limits) -> Server {
 
 fn connect(server: &Server) -> TcpStream {
     let stream = TcpStream::connect(server.address()).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     stream
 }
 
@@ -109,7 +109,7 @@ fn idle_connections_keep_nobody_out() {
     let begun = Instant::now();
     let open = || idle.iter().filter(|stream| !is_closed(stream)).count();
     while open() > ROOM.connections {
-        assert!(begun.elapsed() < PATIENCE, "{} are open", open());
+        assert!(begun.elapsed() < TIMEOUT, "{} are open", open());
         std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -9,14 +9,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use storyloom_story::{ShotId, Stage, StoryId};
+use storyloom_story::{ShotId, StoryId};
 
 use super::labels::State;
 use super::*;
 use crate::metrics::catalogue::ALL;
 use crate::process::Process;
 use crate::shift::{Journal, ShiftEnd, ShiftStart, Split};
-use crate::{AttemptEnd, Event, Reporter, ShotEvent};
+use crate::{AttemptEnd, Event, Reporter, ShotEvent, event_pins};
 
 const SHOT: ShotId = ShotId { scene: 1, shot: 1 };
 const HOUR: Duration = Duration::from_secs(3600);
@@ -40,89 +40,22 @@ fn metrics(run: &Path) -> Arc<Metrics> {
     Arc::new(Metrics::new(&facts, journal(run, "w1"), Some(2e9)).unwrap())
 }
 
-/// Makes a shot of `story`, with one step that is saved.
+/// Reports one event of each kind, and an attempt that came to something.
 fn make_shot(metrics: &Metrics, story: &str) {
     let story = &StoryId::new(story).unwrap();
-    let (shot, attempt) = (SHOT, 0);
-    let stage = |stage| {
-        let (seconds, waited) = (3.0, 0.5);
-        Event::Shot {
-            story,
-            shot,
-            event: ShotEvent::StageFinished {
-                stage,
-                seconds,
-                waited,
-            },
-        }
-    };
-    let events = [
-        Event::RunStarted {
-            stories: 2,
-            shots: 2,
-            shots_done: 0,
-        },
-        Event::PlanBegun { story, attempt },
-        Event::PlanEnded {
-            story,
-            attempt,
-            end: AttemptEnd::Committed,
-            seconds: 7.0,
-            repairs: 1,
-            tokens: 300,
-            reason: None,
-        },
-        Event::PlansAhead { stories: 4 },
-        Event::PlanAwaited { seconds: 1.5 },
-        Event::StoryTaken { story },
-        Event::LeaseTaken { story, from: "w0" },
-        Event::Shot {
-            story,
-            shot,
-            event: ShotEvent::AttemptBegun { attempt },
-        },
-        Event::Shot {
-            story,
-            shot,
-            event: ShotEvent::StageBegun {
-                stage: Stage::Denoise,
-                waited: 0.5,
-            },
-        },
-        Event::Shot {
-            story,
-            shot,
-            event: ShotEvent::StepFinished { done: 1, total: 2 },
-        },
-        Event::Shot {
-            story,
-            shot,
-            event: ShotEvent::CheckpointSaved {
-                done: 1,
-                seconds: 0.1,
-            },
-        },
-        stage(Stage::Denoise),
-        Event::Shot {
-            story,
-            shot,
-            event: ShotEvent::AttemptEnded {
+    let (shot, attempt) = (SHOT, 2);
+    let mut events = event_pins::all(story);
+    events.extend(
+        [
+            ShotEvent::AttemptBegun { attempt },
+            ShotEvent::AttemptEnded {
                 attempt,
                 end: AttemptEnd::Committed,
                 reason: None,
             },
-        },
-        Event::Shot {
-            story,
-            shot,
-            event: ShotEvent::Committed {
-                seconds: 4.0,
-                keyframes: 3,
-            },
-        },
-        Event::StoryFinished { story },
-        Event::StoryLeft { story },
-    ];
+        ]
+        .map(|event| Event::Shot { story, shot, event }),
+    );
     for event in &events {
         metrics.journal().report(event);
         metrics.report(event);
@@ -157,19 +90,19 @@ fn events_are_counted() {
         "storyloom_loaded 1",
         "storyloom_draining 1",
         "storyloom_attempts_total{end=\"committed\"} 1",
-        "storyloom_attempts_total{end=\"failed\"} 0",
+        "storyloom_attempts_total{end=\"failed\"} 1",
         "storyloom_stage_duration_seconds_bucket{stage=\"denoise\",le=\"2\"} 0",
         "storyloom_stage_duration_seconds_bucket{stage=\"denoise\",le=\"5\"} 1",
         "storyloom_stage_wait_seconds_sum{stage=\"denoise\"} 0.5",
         "storyloom_denoise_step_seconds_count 1",
-        "storyloom_shot_duration_seconds_sum 4",
+        "storyloom_shot_duration_seconds_sum 4.25",
         "storyloom_checkpoints_total{action=\"saved\"} 1",
-        "storyloom_checkpoints_total{action=\"resumed\"} 0",
+        "storyloom_checkpoints_total{action=\"resumed\"} 1",
         "storyloom_plans_total{end=\"committed\"} 1",
-        "storyloom_plans_total{end=\"failed\"} 0",
-        "storyloom_plan_duration_seconds_sum 7",
-        "storyloom_plan_tokens_total 300",
-        "storyloom_plans_ahead 4",
+        "storyloom_plans_total{end=\"failed\"} 1",
+        "storyloom_plan_duration_seconds_sum 7.25",
+        "storyloom_plan_tokens_total 600",
+        "storyloom_plans_ahead 3",
         "storyloom_plan_wait_seconds_total 1.5",
         "storyloom_bank_keyframes 3",
         "storyloom_leases 0",
@@ -268,7 +201,7 @@ impl RunWatch for Told {
 fn settings(run: &Path, id: &str) -> ExporterSettings {
     ExporterSettings {
         run: run.to_owned(),
-        name: "night".to_owned(),
+        name: "shoes".to_owned(),
         id: id.to_owned(),
         node: "node7".to_owned(),
         listen: Some("127.0.0.1:0".parse().unwrap()),
@@ -388,7 +321,7 @@ fn targets(run: &Path) -> Option<Vec<(String, String)>> {
     let json: serde_json::Value = serde_json::from_slice(&text).unwrap();
     let entry = |entry: &serde_json::Value| {
         let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
-        assert_eq!(entry["labels"]["run"], "night");
+        assert_eq!(entry["labels"]["run"], "shoes");
         (text(&entry["targets"][0]), text(&entry["labels"]["node"]))
     };
     Some(json.as_array().unwrap().iter().map(entry).collect())
@@ -400,7 +333,7 @@ fn leaders_share_the_file_of_targets() {
     let run = folder.path();
     let add = |id: &str, port: u16| {
         let address = format!("node7:{port}");
-        targets::Target::add(run, id, &address, "night", "node7").unwrap()
+        targets::Target::add(run, id, &address, "shoes", "node7").unwrap()
     };
     assert_eq!(targets(run), None);
     let all: Vec<_> = std::thread::scope(|scope| {
@@ -428,7 +361,7 @@ fn the_dead_are_removed_and_the_living_come_back() {
     let dead = journal(run, "dead");
     dead.end(ShiftEnd::Failed);
     let _living = journal(run, "living");
-    let add = |id| targets::Target::add(run, id, &format!("{id}:1"), "night", "n").unwrap();
+    let add = |id| targets::Target::add(run, id, &format!("{id}:1"), "shoes", "n").unwrap();
     let (_dead, living) = (add("dead"), add("living"));
     let target = add("third");
     let names = || -> Vec<String> {
@@ -460,13 +393,13 @@ fn the_killed_of_this_machine_are_removed_at_once() {
             ..ShiftStart::default()
         };
         let journal = Journal::begin(run, id, start, crate::shift::now(), HOUR);
-        let target = targets::Target::add(run, id, "n:1", "night", "n").unwrap();
+        let target = targets::Target::add(run, id, "n:1", "shoes", "n").unwrap();
         // Neither of them can say that it ends.
         std::mem::forget((journal, target));
     };
     let _living = journal(run, "living");
     kill("first");
-    let add = || targets::Target::add(run, "living", "n:2", "night", "n").unwrap();
+    let add = || targets::Target::add(run, "living", "n:2", "shoes", "n").unwrap();
     let target = add();
     let found = || targets(run).map_or(0, |targets| targets.len());
     assert_eq!(found(), 1, "who comes tidies");
@@ -482,20 +415,20 @@ fn the_killed_of_this_machine_are_removed_at_once() {
 fn nobody_answers_for_another() {
     let folder = tempfile::tempdir().unwrap();
     let settings = ExporterSettings {
-        name: "night é 1/2".to_owned(),
+        name: "shoes é 1/2".to_owned(),
         ..settings(folder.path(), "w1")
     };
     let told = Arc::new(Told::default());
     let exporter = Exporter::start(settings, metrics(folder.path()), told.clone());
     let address = exporter.address().unwrap();
-    let name = "night+%C3%A9+1%2F2";
+    let name = "shoes+%C3%A9+1%2F2";
     for (query, code) in [
         (String::new(), 200),
         ("?worker=w1".to_owned(), 200),
         (format!("?run={name}"), 200),
         (format!("?run={name}&worker=w1&more=1"), 200),
         ("?worker=w2".to_owned(), 404),
-        ("?run=night".to_owned(), 404),
+        ("?run=shoes".to_owned(), 404),
         (format!("?run={name}&worker="), 404),
     ] {
         for page in ["/metrics", "/healthz"] {
@@ -547,7 +480,7 @@ fn the_last_figures_are_pushed() {
     answering.join().unwrap();
     let got = got.lock().unwrap();
     assert!(
-        got.starts_with("PUT /metrics/job/storyloom/run/night/instance/w1 HTTP/1.1"),
+        got.starts_with("PUT /metrics/job/storyloom/run/shoes/instance/w1 HTTP/1.1"),
         "{got}"
     );
 }

@@ -11,7 +11,7 @@ impl Shift {
         if self.end.is_some() {
             return Life::Ended;
         }
-        let told = self.start.patience_s.map(u64::from);
+        let told = self.start.lease_timeout_s.map(u64::from);
         let liveness = told.map_or_else(Liveness::default, |seconds| {
             Liveness::new(Duration::from_secs(seconds))
         });
@@ -30,12 +30,12 @@ mod tests {
     use super::*;
     use crate::process::Process;
 
-    fn shift(process: Option<Process>, patience_s: Option<u32>) -> Shift {
+    fn shift(process: Option<Process>, lease_timeout_s: Option<u32>) -> Shift {
         Shift {
             id: "w".to_owned(),
             start: ShiftStart {
                 process,
-                patience_s,
+                lease_timeout_s,
                 ..ShiftStart::default()
             },
             begun: 0.0,

@@ -72,8 +72,12 @@ pub struct ShiftStart {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process: Option<Process>,
     /// Seconds without a sign of life after which others take its stories over (`run.lease_timeout`).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub patience_s: Option<u32>,
+    #[serde(
+        rename = "patience_s",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub lease_timeout_s: Option<u32>,
 }
 
 /// How a shift ended.

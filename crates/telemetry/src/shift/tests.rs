@@ -19,7 +19,7 @@ fn story() -> StoryId {
 
 fn start() -> ShiftStart {
     ShiftStart {
-        run: "night".to_owned(),
+        run: "shoes".to_owned(),
         host: "node7".to_owned(),
         ranks: 4,
         device: "cuda".to_owned(),
@@ -243,7 +243,7 @@ fn a_dropped_journal_says_so() {
 
 /// A run never fails by its journal.
 #[test]
-fn a_journal_that_cannot_be_written_is_no_trouble() {
+fn a_journal_that_cannot_be_written_is_no_error() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(
         folder.path().join("logs"),

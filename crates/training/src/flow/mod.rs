@@ -294,7 +294,7 @@ impl Stage for FlowStage {
                     (levels.collect(), None)
                 }
             };
-            let work = Work {
+            let part = StepPart {
                 shape: self.shape.clone(),
                 tokens: self.words.encode(&batch.captions)?.on(self.device)?,
                 noise: gaussian(Seed(draws.number()), Stream::Shot, &batch.clean.size())?
@@ -306,7 +306,7 @@ impl Stage for FlowStage {
                 adapters: self.settings.adapters,
                 device: self.device,
             };
-            jobs.push(Box::new(move |checkpoint| work.loss(checkpoint)));
+            jobs.push(Box::new(move |checkpoint| part.loss(checkpoint)));
         }
         Ok(jobs)
     }
@@ -345,7 +345,7 @@ impl Stage for FlowStage {
 }
 
 /// A part of a step.
-struct Work {
+struct StepPart {
     shape: FlowShape,
     tokens: Tokens,
     batch: Batch,
@@ -357,7 +357,7 @@ struct Work {
     device: Device,
 }
 
-impl Work {
+impl StepPart {
     /// The networks with the trained `weights`, and what reads captions where that is trained.
     fn model(&self, weights: &Weights) -> Result<(FlowModel, Option<AttributeHead>)> {
         if self.frozen.is_empty() {

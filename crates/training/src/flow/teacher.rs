@@ -3,7 +3,7 @@
 use storyloom_models::sampler::{Reference, SamplerKind, SamplerSettings, Schedule};
 use storyloom_nn::tch::Tensor;
 
-use super::{FlowModel, Work};
+use super::{FlowModel, StepPart};
 use crate::error::Result;
 use crate::params::{Tensors, checkpoint_of, plain_on};
 use crate::words::Tokens;
@@ -48,28 +48,28 @@ pub(super) struct Teacher {
 
 impl Teacher {
     /// The mean velocity on the teacher's way from `noisy` at `sigmas` to the next levels.
-    pub(super) fn velocity(&self, work: &Work, noisy: &Tensor) -> Result<Tensor> {
+    pub(super) fn velocity(&self, part: &StepPart, noisy: &Tensor) -> Result<Tensor> {
         let checkpoint = checkpoint_of(&self.tensors);
-        let model = FlowModel::load(&checkpoint.weights(plain_on(work.device)), &work.shape)?;
-        let with = model.context(&work.tokens)?;
+        let model = FlowModel::load(&checkpoint.weights(plain_on(part.device)), &part.shape)?;
+        let with = model.context(&part.tokens)?;
         let without = model.context(&self.empty)?;
         let share = 1.0 / self.distil.substeps as f64;
-        let pairs = work.sigmas.iter().zip(&self.next);
+        let pairs = part.sigmas.iter().zip(&self.next);
         let strides: Vec<f64> = pairs.map(|(from, to)| share * (from - to)).collect();
-        let stride = work.column(&strides)?;
-        let mut sigmas = work.sigmas.clone();
+        let stride = part.column(&strides)?;
+        let mut sigmas = part.sigmas.clone();
         let mut sample = noisy.shallow_clone();
         let mut sum = noisy.f_zeros_like()?;
         for _ in 0..self.distil.substeps {
-            let hidden = work.hidden(&sample)?;
-            let positions = &work.batch.positions;
+            let hidden = part.hidden(&sample)?;
+            let positions = &part.batch.positions;
             let wanted = model.velocity(&hidden, &sigmas, positions, &with)?;
             let base = model.velocity(&hidden, &sigmas, positions, &without)?;
             let guided = wanted.f_sub(&base)?.f_mul_scalar(self.distil.guidance)?;
             let mut velocity = base.f_add(&guided)?;
-            let memory = work.batch.memory as i64;
+            let memory = part.batch.memory as i64;
             if memory > 0 && self.distil.recall > 0.0 {
-                let hidden = work.misremembered(&hidden, &sigmas)?;
+                let hidden = part.misremembered(&hidden, &sigmas)?;
                 let other = model.velocity(&hidden, &sigmas, positions, &with)?;
                 let recalled = wanted.f_sub(&other)?.f_mul_scalar(self.distil.recall)?;
                 // What is made of the memory pictures themselves is as it was.
@@ -86,7 +86,7 @@ impl Teacher {
     }
 }
 
-impl Work {
+impl StepPart {
     /// `hidden`, at noise levels `sigmas`, with the memory pictures of the next sample in the place of
     /// those of each.
     pub(super) fn misremembered(&self, hidden: &Tensor, sigmas: &[f64]) -> Result<Tensor> {
@@ -124,7 +124,7 @@ mod tests {
         let normal = |seed, size: &[i64]| gaussian(Seed(seed), Stream::Shot, size).unwrap();
         let (clean, noise) = (normal(1, &[2, 4, 3, 2, 2]), normal(2, &[2, 4, 3, 2, 2]));
         let condition = normal(3, &[2, 8, 3, 2, 2]);
-        let work = Work {
+        let part = StepPart {
             shape: FlowShape {
                 transformer: shape.transformer(true).unwrap(),
                 text: shape.text_encoder(words.rows()).unwrap(),
@@ -147,8 +147,8 @@ mod tests {
             device: Device::Cpu,
         };
         let made = normal(4, &[2, 4, 3, 2, 2]);
-        let hidden = work.hidden(&made).unwrap();
-        let others = work.misremembered(&hidden, &work.sigmas).unwrap();
+        let hidden = part.hidden(&made).unwrap();
+        let others = part.misremembered(&hidden, &part.sigmas).unwrap();
         assert_eq!(others.size(), hidden.size());
         // What is being made, and what is given for it, is the sample's own.
         assert_eq!(others.narrow(2, 2, 1), hidden.narrow(2, 2, 1));

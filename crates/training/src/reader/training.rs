@@ -71,12 +71,12 @@ impl Stage for ReaderStage {
     fn jobs(&mut self, step: u64) -> Result<Vec<Job>> {
         let job = |part: u64| -> Job {
             let first = (step * self.parts + part) * self.pictures;
-            let work = Work {
+            let part = StepPart {
                 seed: self.seed,
                 samples: first..first + self.pictures,
                 grain: self.grain.shallow_clone(),
             };
-            Box::new(move |checkpoint| work.loss(checkpoint))
+            Box::new(move |checkpoint| part.loss(checkpoint))
         };
         Ok((0..self.parts).map(job).collect())
     }
@@ -151,13 +151,13 @@ fn export(weights: &Tensors, path: &Path) -> Result<()> {
 }
 
 /// A part of a step.
-struct Work {
+struct StepPart {
     seed: u64,
     samples: std::ops::Range<u64>,
     grain: Tensor,
 }
 
-impl Work {
+impl StepPart {
     fn loss(&self, checkpoint: &Checkpoint) -> Result<Tensor> {
         let (pictures, answers) = self.pictures()?;
         let mut draws = Draws::new(self.seed, "wear", self.samples.start);

@@ -148,7 +148,7 @@ impl Stage for VaeStage {
         };
         let job = |part: usize| -> Job {
             let draws = Draws::new(self.seed, "vae", step * MOST_PARTS + part as u64);
-            let work = Work {
+            let part = StepPart {
                 config: self.config.clone(),
                 settings: self.settings,
                 source: self.source,
@@ -157,7 +157,7 @@ impl Stage for VaeStage {
                 count,
                 window,
             };
-            Box::new(move |checkpoint| work.loss(checkpoint))
+            Box::new(move |checkpoint| part.loss(checkpoint))
         };
         Ok((0..self.settings.parts).map(job).collect())
     }
@@ -199,7 +199,7 @@ impl Stage for VaeStage {
 const MOST_PARTS: u64 = 64;
 
 /// A part of a step.
-struct Work {
+struct StepPart {
     config: VaeConfig,
     settings: VaeSettings,
     source: ClipSource,
@@ -209,7 +209,7 @@ struct Work {
     window: Window,
 }
 
-impl Work {
+impl StepPart {
     fn loss(mut self, checkpoint: &Checkpoint) -> Result<Tensor> {
         let vae = AutoencoderKlWan::load(
             &checkpoint.weights(plain_on(self.device)),

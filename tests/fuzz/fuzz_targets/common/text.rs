@@ -17,8 +17,8 @@ pub fn lines(bytes: &[u8], layout: Layout) {
     let (lines, findings) = read_lines("m", text, layout, &script);
     check("m", text, &findings.problems);
     check("m", text, &findings.warnings);
-    for place in findings.places.values() {
-        assert!(place.line >= 1 && place.span.0 <= text.len());
+    for location in findings.locations.values() {
+        assert!(location.line >= 1 && location.span.0 <= text.len());
     }
     // Something was read, or somebody is told why not.
     assert!(!lines.is_empty() || !findings.problems.is_empty() || !findings.left_out.is_empty());

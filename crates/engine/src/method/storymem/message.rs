@@ -45,7 +45,7 @@ enum StageMessage {
     Decode { request: ShotRequest },
     /// Decode one's rows of these latents.
     DecodeRows,
-    /// Embeddings and quality of so many pictures.
+    /// Embeddings and quality of this number of pictures.
     Score { pictures: usize },
     /// One picture as a latent frame.
     Remember { size: Resolution },

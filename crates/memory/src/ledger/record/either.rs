@@ -5,7 +5,7 @@ use std::path::Path;
 
 use storyloom_story::{Method, PassName, ShotRequest, Stage};
 
-use super::{MemoryItem, PictureRecord, Sealed, SeenRecord, v1, v2};
+use super::{DigestedRecord, MemoryItem, PictureRecord, SeenRecord, v1, v2};
 use crate::error::{MemoryError, Result};
 use crate::ledger::blobs::BlobRef;
 use crate::ledger::soundness::Named;
@@ -349,7 +349,7 @@ impl References {
 }
 
 /// A record of whichever format it has.
-fn open_either<T, A: Sealed, B: Sealed>(
+fn open_either<T, A: DigestedRecord, B: DigestedRecord>(
     path: &Path,
     bytes: &[u8],
     first: impl FnOnce(A) -> T,

@@ -95,7 +95,7 @@ impl MemoryItem {
 }
 
 /// A record that carries its own digest.
-pub trait Sealed: Serialize + for<'de> Deserialize<'de> + Clone {
+pub trait DigestedRecord: Serialize + for<'de> Deserialize<'de> + Clone {
     /// The format of this kind of record.
     const FORMAT: u32;
 
@@ -156,7 +156,7 @@ fn is_as_written(bytes: &[u8], stored: &str) -> bool {
     hasher.finalize().to_hex().as_str() == stored
 }
 
-fn digest(record: &impl Sealed) -> Result<String> {
+fn digest(record: &impl DigestedRecord) -> Result<String> {
     let mut copy = record.clone();
     copy.digest_mut().clear();
     Ok(blake3::hash(&to_json(&copy)?).to_hex().to_string())
@@ -363,7 +363,7 @@ pub(crate) mod tests {
         assert!(matches!(error, MemoryError::Damaged { .. }), "{error}");
     }
 
-    /// Whoever reads a story need not know which format it has.
+    /// A reader of a story need not know which format it has.
     #[test]
     fn both_formats_open_as_one_and_a_third_is_newer() {
         let (path, shot) = (Path::new("x"), ShotId { scene: 1, shot: 2 });

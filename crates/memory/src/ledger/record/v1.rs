@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use storyloom_story::{ShotRequest, Stage};
 
-use super::{MemoryItem, PictureRecord, Sealed, SeenRecord};
+use super::{DigestedRecord, MemoryItem, PictureRecord, SeenRecord};
 use crate::ledger::arrays::{EMBEDDING, LATENTS};
 use crate::ledger::blobs::BlobRef;
 use crate::policy::storymem::select::Selection;
@@ -130,7 +130,7 @@ impl KeyframeRecord {
     }
 }
 
-impl Sealed for CommitRecord {
+impl DigestedRecord for CommitRecord {
     const FORMAT: u32 = FORMAT;
 
     fn format(&self) -> u32 {
@@ -142,7 +142,7 @@ impl Sealed for CommitRecord {
     }
 }
 
-impl Sealed for ReferencesRecord {
+impl DigestedRecord for ReferencesRecord {
     const FORMAT: u32 = FORMAT;
 
     fn format(&self) -> u32 {

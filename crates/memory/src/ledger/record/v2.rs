@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use storyloom_story::{Method, PassName, ShotRequest, Stage};
 
 use super::either::PassView;
-use super::{MemoryItem, PictureRecord, Sealed, SeenRecord};
+use super::{DigestedRecord, MemoryItem, PictureRecord, SeenRecord};
 use crate::ledger::blobs::BlobRef;
 
 /// The format of commit records and of records of reference images.
@@ -144,7 +144,7 @@ pub struct ReferencesRecord {
     pub digest: String,
 }
 
-impl Sealed for CommitRecord {
+impl DigestedRecord for CommitRecord {
     const FORMAT: u32 = FORMAT;
 
     fn format(&self) -> u32 {
@@ -156,7 +156,7 @@ impl Sealed for CommitRecord {
     }
 }
 
-impl Sealed for ReferencesRecord {
+impl DigestedRecord for ReferencesRecord {
     const FORMAT: u32 = FORMAT;
 
     fn format(&self) -> u32 {

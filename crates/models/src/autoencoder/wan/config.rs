@@ -113,3 +113,41 @@ impl VaeConfig {
             .count()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Specification `wan22`: 8 pixels and 4 frames in version 2.1, 16 pixels in version 2.2.
+    #[test]
+    fn factors_of_the_published_models() {
+        let old = VaeConfig::default();
+        assert_eq!((old.spatial_factor(), old.temporal_factor()), (8, 4));
+        let new = VaeConfig {
+            patch_size: Some(2),
+            ..VaeConfig::default()
+        };
+        assert_eq!((new.spatial_factor(), new.temporal_factor()), (16, 4));
+    }
+
+    #[test]
+    fn a_shape_that_no_autoencoder_has_is_refused_with_its_reason() {
+        assert_eq!(VaeConfig::default().check(), Ok(()));
+        for (text, wanted) in [
+            ("{\"dim_mult\": []}", "one shorter than dim_mult"),
+            (
+                "{\"temperal_downsample\": [true]}",
+                "one shorter than dim_mult",
+            ),
+            ("{\"attn_scales\": [0.5]}", "attn_scales is not empty"),
+            ("{\"z_dim\": 48}", "must have z_dim = 48 values"),
+            ("{\"latents_std\": [1.0]}", "must have z_dim = 16 values"),
+            ("{\"base_dim\": 0}", "must be positive"),
+            ("{\"patch_size\": 0}", "must be positive"),
+        ] {
+            let config: VaeConfig = serde_json::from_str(text).unwrap();
+            let said = config.check().unwrap_err();
+            assert!(said.contains(wanted), "{text}: {said}");
+        }
+    }
+}

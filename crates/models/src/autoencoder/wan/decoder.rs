@@ -51,7 +51,9 @@ impl Decoder {
         })
     }
 
-    /// One chunk of latents `[1, z, t, h, w]` to pixels `[1, out, frames, height, width]`.
+    /// One chunk of latents `[1, z, t, h, w]` f32 to pixels `[1, out, frames, height, width]` f32. Where
+    /// the rows lie on several ranks, all of them call it, each with its strip: convolutions fetch the rows
+    /// at their edges, and the attention gathers keys and values.
     pub(super) fn forward(&self, input: &Tensor, cache: &mut StreamCache) -> Result<Tensor> {
         let mut hidden = self
             .conv_in
@@ -100,7 +102,8 @@ fn load_stages(weights: &Weights, config: &VaeConfig, widths: &[i64]) -> Result<
 
 impl UpStage {
     /// `[1, inputs, t, h, w]` f32 to `outputs` channels and, but for the last stage, twice the rows and
-    /// columns, and twice the time where the stage doubles it. A chunk, or a strip of its rows.
+    /// columns, and twice the time where the stage doubles it. A chunk, or a strip of its rows: rows of
+    /// neighbours on other ranks are fetched.
     fn forward(&self, input: &Tensor, cache: &mut StreamCache) -> Result<Tensor> {
         let mut hidden = input.shallow_clone();
         for block in &self.blocks {

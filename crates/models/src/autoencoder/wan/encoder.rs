@@ -54,7 +54,8 @@ impl Encoder {
         })
     }
 
-    /// One chunk of pixels `[1, in, frames, height, width]` to moments `[1, 2z, t, h, w]`.
+    /// One chunk of pixels `[1, in, frames, height, width]` f32 to moments `[1, 2z, t, h, w]` f32. All rows
+    /// are on this rank; no collective.
     pub(super) fn forward(&self, input: &Tensor, cache: &mut StreamCache) -> Result<Tensor> {
         let mut hidden = self.conv_in.forward(input, cache)?;
         for stage in &self.stages {

@@ -90,7 +90,7 @@ fn list<'a>(entries: impl IntoIterator<Item = &'a str>) -> Value {
     entries.into_iter().map(Value::from).collect()
 }
 
-/// At most `most` cuts, from the end on; as many as there are if it is negative or not given.
+/// At most `most` cuts, from the end on; all that there are if it is negative or not given.
 fn from_the_end(text: &str, separator: &str, most: Option<i64>) -> Value {
     let cuts = most.and_then(|most| usize::try_from(most).ok());
     let mut pieces: Vec<&str> = match cuts {

@@ -252,13 +252,13 @@ fn neighbours_do_not_change_a_text() {
 }
 
 /// Allows the tokens of a list, one after the other, and then the end.
-struct Recital {
+struct ExactAnswer {
     tokens: Vec<u32>,
     end: Option<u32>,
     said: usize,
 }
 
-impl Constraint for Recital {
+impl Constraint for ExactAnswer {
     fn mask(&mut self) -> Result<TokenMask> {
         let mut mask = TokenMask::none(400);
         if let Some(token) = self.tokens.get(self.said).copied().or(self.end) {
@@ -280,7 +280,7 @@ fn constraints_rule_and_their_failures_are_their_own() {
     let end = model.generation().end_tokens[0];
     let said = model.tokenizer().encode("a red mug").unwrap();
     let kept = |tokens: &[u32], end| {
-        let constraint = Recital {
+        let constraint = ExactAnswer {
             tokens: tokens.to_vec(),
             end,
             said: 0,
@@ -324,7 +324,7 @@ fn stop_strings_end_a_text_and_are_not_part_of_it() {
     let model = load("language-qwen3");
     let said = model.tokenizer().encode("one small lamp and").unwrap();
     let kept = |stop: &str| {
-        let constraint = Recital {
+        let constraint = ExactAnswer {
             tokens: said.clone(),
             end: None,
             said: 0,

@@ -28,7 +28,7 @@ impl PromptPositions {
 /// its longer side.
 ///
 /// # Errors
-/// The tokens that stand for pictures are not as many as the pictures have.
+/// The number of tokens that stand for pictures is not that of the pictures.
 pub fn prompt_positions(
     tokens: &[u32],
     grids: &[[i64; 3]],

@@ -48,7 +48,7 @@ impl Block {
         })
     }
 
-    /// `hidden` `[1, patches, width]` f32 to the same.
+    /// `hidden` `[1, patches, width]` f32 to the same; patches attend within their run. Whole on one rank.
     fn forward(
         &self,
         hidden: Tensor,
@@ -125,8 +125,8 @@ impl VisionTower {
         &self.config
     }
 
-    /// The rows that take the places of a picture's tokens, f32 `[tokens, width of the language
-    /// model]`, row by row of the picture.
+    /// Pixels `[patches, values of a patch]` to the rows that take the places of a picture's tokens, f32
+    /// `[tokens, width of the language model]`, row by row of the picture. Whole on one rank; no collective.
     ///
     /// # Errors
     /// The patches are not those of a picture of this grid.

@@ -112,3 +112,33 @@ impl ClipVisionConfig {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shape_that_no_tower_has_is_refused_by_its_key() {
+        assert_eq!(ClipVisionConfig::default().check(), Ok(()));
+        for (text, wanted) in [
+            ("{\"hidden_size\": 0}", "hidden_size = 0 must be at least 1"),
+            ("{\"patch_size\": 0}", "patch_size = 0 must be at least 1"),
+            ("{\"image_size\": 16}", "image_size / patch_size = 0"),
+            ("{\"num_hidden_layers\": -1}", "num_hidden_layers = -1"),
+            (
+                "{\"num_attention_heads\": 7}",
+                "hidden_size = 768 is not divided by 7 heads",
+            ),
+        ] {
+            let config: ClipVisionConfig = serde_json::from_str(text).unwrap();
+            let said = config.check().unwrap_err();
+            assert!(said.starts_with(wanted), "{text}: {said}");
+        }
+    }
+
+    #[test]
+    fn pictures_of_the_published_tower_are_fifty_tokens() {
+        let config = ClipVisionConfig::default();
+        assert_eq!((config.grid(), config.tokens()), (7, 50));
+    }
+}

@@ -42,7 +42,7 @@ impl ClipLayer {
         })
     }
 
-    /// `[batch, tokens, width]` to the same shape.
+    /// `[batch, tokens, width]` f32 to the same. Whole on one rank; no collective.
     pub(super) fn forward(&self, hidden: &Tensor) -> Result<Tensor> {
         let normed = self.norm1.forward(hidden)?;
         let heads = |layer: &Linear| split_heads(&layer.forward(&normed)?, self.heads);

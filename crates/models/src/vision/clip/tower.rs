@@ -108,7 +108,9 @@ impl ClipVision {
         &self.config
     }
 
-    /// Runs the tower on `pixel_values` `[batch, 3, image_size, image_size]`, normalised.
+    /// `pixel_values` `[batch, 3, image_size, image_size]`, normalised, to f32 states `[batch, tokens,
+    /// width]`, `pooled` `[batch, width]` and embeddings `[batch, projection]`. Whole on one rank; no
+    /// collective.
     pub fn forward(&self, pixel_values: &Tensor) -> Result<ClipOutput> {
         let _guard = storyloom_nn::gradients::guard();
         let mut hidden = self.embed(pixel_values)?;

@@ -255,7 +255,7 @@ fn make(
 pub struct DecodedFrames {
     /// How many there are.
     pub frames: u64,
-    /// Digests of the RGB bytes of so many frames each as was asked for, in their order; fewer if the
+    /// Digests of the RGB bytes of the numbers of frames that were asked for, in their order; fewer if the
     /// video is shorter.
     pub parts: Vec<blake3::Hash>,
 }
@@ -422,7 +422,7 @@ fn concat_list<'a>(clips: impl Iterator<Item = (&'a Path, u32)>, fps: u32) -> St
     list
 }
 
-/// How long so many frames last, to the nearest microsecond.
+/// How long `frames` frames last, to the nearest microsecond.
 fn microseconds(frames: u64, fps: u32) -> u64 {
     let fps = u128::from(fps.max(1));
     let microseconds = (u128::from(frames) * 1_000_000 + fps / 2) / fps;

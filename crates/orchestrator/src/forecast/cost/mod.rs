@@ -179,7 +179,7 @@ pub struct PlanCost {
 }
 
 impl PlanCost {
-    /// Seconds of a story of so many shots.
+    /// Seconds of a story of `shots` shots.
     pub fn of(&self, shots: f64) -> f64 {
         self.seconds + self.per_shot * shots
     }
@@ -244,7 +244,7 @@ impl Default for GpuMemory {
 }
 
 impl GpuMemory {
-    /// GB that the leader of a replica needs for a shot of so many tokens.
+    /// GB that the leader of a replica needs for a shot of `tokens` tokens.
     pub fn needed_gb(&self, transformer: &Transformer, shape: &ReplicaShape, tokens: f64) -> f64 {
         let (blocks, around) = transformer.parameters();
         let own = blocks / shape.sharing.tensor as f64 + around;
@@ -413,7 +413,7 @@ impl CostTable {
         }
     }
 
-    /// The same with stages that networks make so many times faster: encode, denoise, decode and
+    /// The same with stages that networks make faster by these factors: encode, denoise, decode and
     /// select.
     pub fn faster(mut self, speed: f64) -> Self {
         let stages = &mut self.stages;
@@ -637,8 +637,9 @@ mod tests {
         }
     }
 
+    /// Fails unless two numbers are the same but for a share.
     #[track_caller]
-    fn close(found: f64, wanted: f64, share: f64) {
+    pub(super) fn close(found: f64, wanted: f64, share: f64) {
         assert!(
             (found / wanted - 1.0).abs() < share,
             "{found}, not {wanted}"

@@ -197,6 +197,7 @@ fn traffic_seconds(transformer: &Transformer, links: &Links, sharing: Sharing, t
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::forecast::cost::tests::close;
 
     const SMALL: Transformer = Transformer {
         layers: 30,
@@ -212,14 +213,6 @@ mod tests {
         ffn: 14_336,
         text_rows: 512,
     };
-
-    #[track_caller]
-    fn close(found: f64, wanted: f64, share: f64) {
-        assert!(
-            (found / wanted - 1.0).abs() < share,
-            "{found}, not {wanted}"
-        );
-    }
 
     /// Specification `wan22`, section 6.1: TFLOP of one forward.
     #[test]

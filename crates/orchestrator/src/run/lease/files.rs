@@ -1,4 +1,4 @@
-//! The files of leases, for those who take leases and for those who look on.
+//! The files of leases, for those who take leases and for readers.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

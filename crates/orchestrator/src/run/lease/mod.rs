@@ -116,14 +116,14 @@ pub enum Claim<'a> {
 impl Leases {
     /// Joins the workers of the run whose leases lie in `root`.
     ///
-    /// `patience` is how long a beat may stand still before its worker counts as dead; all
+    /// `lease_timeout` is how long a beat may stand still before its worker counts as dead; all
     /// programs of a run use the same.
     pub fn join(
         root: impl Into<PathBuf>,
         storage: Arc<dyn Storage>,
-        patience: Duration,
+        lease_timeout: Duration,
     ) -> Result<Self, RunError> {
-        Self::join_as(new_worker_id(), root, storage, patience)
+        Self::join_as(new_worker_id(), root, storage, lease_timeout)
     }
 
     /// As [`Leases::join`], under a name that no other program has ([`new_worker_id`]).
@@ -131,12 +131,12 @@ impl Leases {
         id: String,
         root: impl Into<PathBuf>,
         storage: Arc<dyn Storage>,
-        patience: Duration,
+        lease_timeout: Duration,
     ) -> Result<Self, RunError> {
         let mut leases = Self {
             files: LeaseFiles::new(root, storage),
             me: Worker::new(id),
-            liveness: Liveness::new(patience),
+            liveness: Liveness::new(lease_timeout),
             watched: Mutex::default(),
             heart: None,
         };
@@ -217,7 +217,7 @@ impl Leases {
                 let process = Some(&worker.process);
                 self.life(id, worker.beat, process).goes_on()
             }
-            // Whoever is alive writes its file again.
+            // A program that lives writes its file again.
             Seen::Unreadable(_) => self.life(id, 0, None).goes_on(),
         }
     }
@@ -261,7 +261,7 @@ impl Leases {
                 if *stop {
                     return;
                 }
-                // Whoever wants to stop it does not wait for the disk to do so.
+                // A thread that wants to stop it does not wait for the disk to do so.
                 drop(stop);
                 me.beat += 1;
                 let bytes = serde_json::to_vec(&me).unwrap_or_default();
@@ -340,8 +340,8 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(3600);
 
-    fn join(root: &std::path::Path, patience: Duration) -> Leases {
-        Leases::join(root, Arc::new(Disk), patience).unwrap()
+    fn join(root: &std::path::Path, lease_timeout: Duration) -> Leases {
+        Leases::join(root, Arc::new(Disk), lease_timeout).unwrap()
     }
 
     fn held<'a>(leases: &'a Leases, story: &StoryId) -> Option<(Lease<'a>, Option<String>)> {
@@ -431,7 +431,7 @@ mod tests {
         assert!(held(&one, &story).is_some());
     }
 
-    /// Whoever leaves at once waits for no beat, which would be a quarter of an hour here.
+    /// A program that leaves at once waits for no beat, which would be a quarter of an hour here.
     #[test]
     fn a_worker_may_leave_before_its_heart_has_begun() {
         let folder = tempfile::tempdir().unwrap();
@@ -496,7 +496,7 @@ mod tests {
 
     /// A process that has ended is known to be dead at once, if it ran on this system.
     #[test]
-    fn the_dead_of_this_system_need_no_patience() {
+    fn the_dead_of_this_system_need_no_timeout() {
         let folder = tempfile::tempdir().unwrap();
         let story = StoryId::new("a").unwrap();
         let mut child = std::process::Command::new("true").spawn().unwrap();

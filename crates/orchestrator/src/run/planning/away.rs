@@ -20,7 +20,7 @@ use crate::folder::run_folder::{FOLDER_FORMAT, RunFolder};
 /// The longest pause between two tries.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// The pause after so many tries that failed.
+/// The pause after `tries` tries that failed.
 pub(crate) fn pause(tries: u32) -> Duration {
     let doubled = 1_u64
         .checked_shl(tries.saturating_sub(1))
@@ -44,7 +44,7 @@ fn path(folder: &RunFolder) -> PathBuf {
     folder.root().join("planner-away.json")
 }
 
-pub(super) fn tell(folder: &RunFolder, reason: &str, tries: u32) -> Result<(), RunError> {
+pub(super) fn note(folder: &RunFolder, reason: &str, tries: u32) -> Result<(), RunError> {
     let told = Told {
         format: FOLDER_FORMAT,
         reason: reason.to_owned(),
@@ -56,7 +56,7 @@ pub(super) fn tell(folder: &RunFolder, reason: &str, tries: u32) -> Result<(), R
 pub(super) fn told(folder: &RunFolder) -> Result<Option<Told>, RunError> {
     let path = path(folder);
     match folder.storage().exists(&path) {
-        // Whoever plans may have removed it since.
+        // A program that plans may have removed it since.
         true => Ok(folder.read_json(&path).ok()),
         false => Ok(None),
     }

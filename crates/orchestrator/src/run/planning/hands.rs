@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 use storyloom_story::{Brief, ErrorClass, Outlook, PlanError, PlanRequest, PlannedScript, Seed};
 use storyloom_telemetry::{AttemptEnd, Event};
 
-use super::desk::{Desk, Held, PAUSE};
+use super::plan_queue::{Held, PAUSE, PlanQueue};
 use super::{PlanRecord, StoryPlanner, check_script, commit_plan};
 use crate::error::RunError;
 use crate::folder::run_folder::{StoryFile, StoryState};
 use crate::run::lease::Lease;
 use crate::run::quarantine;
-use crate::run::work::Unplanned;
+use crate::run::run_queue::Unplanned;
 
-/// Pauses before the same attempt is made again after trouble that may pass.
+/// Pauses before the same attempt is made again after a transient error.
 const RETRY_DELAYS: [Duration; 3] = [
     Duration::from_millis(500),
     Duration::from_secs(2),
@@ -50,7 +50,7 @@ impl Came {
     }
 }
 
-impl Desk<'_> {
+impl PlanQueue<'_> {
     /// Has a batch planned, and sees to what comes of each as soon as it is known; says how many plans
     /// there are now. All are seen to, also after an error that ends the run.
     pub(super) fn plan(
@@ -107,7 +107,7 @@ impl Desk<'_> {
         let asked = file.brief.as_deref().cloned();
         let seed = file.seed.unwrap_or(self.config.seed);
         (
-            // Whoever is unplanned has one.
+            // A story that is unplanned has one.
             asked.unwrap_or_else(|| Brief::new(file.id.clone())),
             Seed::derive_plan(seed, &file.id, brief.attempt),
             brief.attempt,
@@ -198,7 +198,7 @@ impl Desk<'_> {
         }
         self.leave(&brief.id, lease)?;
         let missing = record.script.shot_count();
-        self.work().planned(rank, brief.id, missing);
+        self.queue().planned(rank, brief.id, missing);
         Ok(())
     }
 
@@ -213,16 +213,16 @@ impl Desk<'_> {
         match error.class {
             ErrorClass::Run | ErrorClass::ServiceAway => {
                 self.leave(&brief.id, lease)?;
-                self.work().put_back(rank, brief);
+                self.queue().put_back(rank, brief);
                 return Err(error.into());
             }
             ErrorClass::Interrupted => {
                 self.leave(&brief.id, lease)?;
-                self.work().put_back(rank, brief);
+                self.queue().put_back(rank, brief);
             }
-            ErrorClass::Transient => match RETRY_DELAYS.get(brief.troubles) {
+            ErrorClass::Transient => match RETRY_DELAYS.get(brief.retries) {
                 Some(pause) => {
-                    brief.troubles += 1;
+                    brief.retries += 1;
                     self.leave(&brief.id, lease)?;
                     self.later(rank, brief, *pause);
                 }
@@ -233,16 +233,16 @@ impl Desk<'_> {
                     && brief.attempt + 1 < self.config.planning.attempts =>
             {
                 brief.attempt += 1;
-                brief.troubles = 0;
+                brief.retries = 0;
                 self.leave(&brief.id, lease)?;
-                self.work().put_back(rank, brief);
+                self.queue().put_back(rank, brief);
             }
             ErrorClass::Shot => self.give_up(file, lease, &error)?,
         }
         Ok(())
     }
 
-    /// For now after trouble that may pass, else until somebody lets it back.
+    /// For now after a transient error, else until somebody lets it back.
     fn give_up(
         &self,
         mut file: StoryFile,
@@ -283,14 +283,14 @@ impl Desk<'_> {
         lease.check()?;
         self.folder.write_story(&file)?;
         self.leave(&story, lease)?;
-        let mut work = self.work();
-        work.brief_is_over();
+        let mut queue = self.queue();
+        queue.brief_is_over();
         match for_now {
-            true => work.outcome.failed += 1,
-            false => work.outcome.quarantined += 1,
+            true => queue.outcome.failed += 1,
+            false => queue.outcome.quarantined += 1,
         }
-        let count = work.outcome.quarantined;
-        drop(work);
+        let count = queue.outcome.quarantined;
+        drop(queue);
         quarantine::check_limit(self.folder, self.config, count)
     }
 }

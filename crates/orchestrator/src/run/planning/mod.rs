@@ -9,15 +9,15 @@
 //! its name is. A program that is killed leaves its plans to others, and plans only what is
 //! missing. Records of shots name the digest of the plan they follow.
 //!
-//! [`StoryPlanner`] makes plans; [`desk`] asks it for those that come next, ahead of the shots but
+//! [`StoryPlanner`] makes plans; [`plan_queue`] asks it for those that come next, ahead of the shots but
 //! not far, and writes each when it is there; [`ranks`] is the program that does nothing else. A
 //! planner that is [`away`] is asked again now and then, as long as anything else is to be made.
 //! [`beforehand`] plans for a manifest, without a run.
 
 pub(crate) mod away;
 pub mod beforehand;
-pub(crate) mod desk;
 mod hands;
+pub(crate) mod plan_queue;
 pub mod ranks;
 mod record;
 pub(crate) mod restored;

@@ -10,7 +10,7 @@ use storyloom_memory::Storage;
 use storyloom_story::Line;
 use storyloom_telemetry::{Event, Reporter};
 
-use super::desk::{Desk, Step};
+use super::plan_queue::{PlanQueue, Step};
 use super::{StoryPlanner, away, is_planned, settle_planner};
 use crate::config::{RunConfig, StopFlag};
 use crate::error::RunError;
@@ -19,7 +19,7 @@ use crate::folder::set_aside::{forget, marks};
 use crate::run::admission::Asked;
 use crate::run::lease::{Leases, new_worker_id};
 use crate::run::outcome::RunOutcome;
-use crate::run::work::{MOMENT, Rank, Unplanned, Work};
+use crate::run::run_queue::{MOMENT, Rank, RunQueue, Unplanned};
 
 /// Time between two looks at which planned stories were begun.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -42,26 +42,26 @@ pub fn plan_briefs(
     let asked = folder.admit(config, lines)?;
     settle_planner(&folder, planner)?;
     let worker = config.worker.clone().unwrap_or_else(new_worker_id);
-    let leases = Leases::join_as(worker, folder.leases(), storage, config.patience)?;
-    let mut work = Work::new(config.replicas);
-    work.others_make = true;
-    work.outcome.stories = asked.len();
+    let leases = Leases::join_as(worker, folder.leases(), storage, config.lease_timeout)?;
+    let mut queue = RunQueue::new(config.replicas);
+    queue.others_make = true;
+    queue.outcome.stories = asked.len();
     for (place, (asked, line)) in asked.into_iter().zip(lines).enumerate() {
         // What has changed is set aside by those who make stories.
         let is_as_asked = !matches!(asked, Asked::Changed { .. });
         let file = asked.into_file();
         if is_as_asked && file.script.is_none() {
             let rank = Rank::new(priority(line), file.shot_count(), place);
-            work.add_brief(rank, Unplanned::new(file.id));
+            queue.add_brief(rank, Unplanned::new(file.id));
         }
     }
     reporter.report(&Event::RunStarted {
-        stories: work.outcome.stories,
+        stories: queue.outcome.stories,
         shots: 0,
         shots_done: 0,
     });
-    let work = Mutex::new(work);
-    let desk = Desk {
+    let queue = Mutex::new(queue);
+    let plan_queue = PlanQueue {
         folder: &folder,
         lines,
         leases: &leases,
@@ -69,17 +69,17 @@ pub fn plan_briefs(
         planner: Some(planner),
         reporter,
         stop,
-        work: &work,
+        queue: &queue,
         ahead: config.planning.ahead.max(1) * config.replicas.max(1),
     };
     let mut looked = Instant::now();
     loop {
-        let lock = || work.lock().unwrap_or_else(PoisonError::into_inner);
+        let lock = || queue.lock().unwrap_or_else(PoisonError::into_inner);
         if stop.asked().is_some() {
             lock().outcome.stopped = true;
             break;
         }
-        match desk.step()? {
+        match plan_queue.step()? {
             Step::Over => break,
             Step::Taken => {}
             Step::Idle => std::thread::sleep(MOMENT),
@@ -96,11 +96,11 @@ pub fn plan_briefs(
             reporter.report(&Event::PlansAhead { stories });
         }
     }
-    let work = work.into_inner().unwrap_or_else(PoisonError::into_inner);
-    if work.tries() > 0 {
+    let queue = queue.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if queue.tries() > 0 {
         away::forget(&folder)?;
     }
-    Ok(work.outcome)
+    Ok(queue.outcome)
 }
 
 pub(crate) fn priority(line: &Line) -> i64 {

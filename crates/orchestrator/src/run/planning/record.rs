@@ -1,6 +1,6 @@
 //! Creating the plan of a story, once.
 
-use storyloom_memory::Sealed;
+use storyloom_memory::DigestedRecord;
 use storyloom_memory::storage::move_aside;
 use storyloom_story::{PlanError, StoryScript, parse_script};
 
@@ -21,7 +21,7 @@ pub(crate) fn check_script(script: &StoryScript) -> Result<(), PlanError> {
         })
 }
 
-/// Creates the plan of a story; whoever was first is right, and the answer is what is there now. What
+/// Creates the plan of a story; the first program is right, and the answer is what is there now. What
 /// stands there and is no plan gives way.
 pub(crate) fn commit_plan(
     folder: &RunFolder,

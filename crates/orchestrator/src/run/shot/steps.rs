@@ -88,7 +88,7 @@ pub(super) struct Steps<'a> {
     /// When the shot was begun or saved last.
     saved: Instant,
     /// Why the loop was stopped, if not because somebody asked.
-    trouble: Option<RunError>,
+    error: Option<RunError>,
 }
 
 impl<'a> Steps<'a> {
@@ -99,13 +99,13 @@ impl<'a> Steps<'a> {
             basis,
             pass,
             saved: Instant::now(),
-            trouble: None,
+            error: None,
         }
     }
 
     /// Why the loop was stopped, if not because the engine failed.
     pub(super) fn end(self) -> Result<(), RunError> {
-        self.trouble.map_or(Ok(()), Err)
+        self.error.map_or(Ok(()), Err)
     }
 
     /// The loop as it was saved, if it was and still fits.
@@ -152,7 +152,7 @@ impl<'a> Steps<'a> {
         }
     }
 
-    /// Saves the loop. Trouble that may pass costs only what a kill would cost now.
+    /// Saves the loop. A transient error costs only what a kill would cost now.
     fn save(&mut self, state: &SaveLoop) {
         let begun = Instant::now();
         let ShotRequest { story, shot, .. } = &self.basis.request;
@@ -175,7 +175,7 @@ impl<'a> Steps<'a> {
             Err(error) if error.class() == ErrorClass::Transient => {
                 tracing::warn!(%error, %story, %shot, "the running shot was not saved");
             }
-            Err(error) => self.trouble = Some(error),
+            Err(error) => self.error = Some(error),
         }
     }
 }
@@ -195,9 +195,9 @@ impl StepObserver for Steps<'_> {
         }
         if stop {
             // Also after the last step, since decoding may take longer than there is time.
-            self.trouble.get_or_insert(RunError::Stopped);
+            self.error.get_or_insert(RunError::Stopped);
         }
-        self.trouble.is_none()
+        self.error.is_none()
     }
 }
 

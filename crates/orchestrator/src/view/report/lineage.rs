@@ -148,7 +148,7 @@ fn longest(columns: &[Column]) -> usize {
     spans.max().unwrap_or(0)
 }
 
-/// Height of an arc over so many shots: long ones are flat, so that the drawing stays low.
+/// Height of an arc over `span` shots: long ones are flat, so that the drawing stays low.
 fn arc_height(span: usize) -> f64 {
     (34.0 + 34.0 * (span as f64).sqrt()).min(HIGHEST)
 }

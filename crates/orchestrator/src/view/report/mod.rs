@@ -2,7 +2,7 @@
 //! of the shots and the journals of the shifts only.
 //!
 //! ```text
-//! report/index.html        overview: totals, the night, what needs attention, all stories
+//! report/index.html        overview: totals, the timeline, what needs attention, all stories
 //! report/stories/ID.html   a story: its shots, what each saw, how it was made
 //! report/data/N.js         rows of the table of stories, a part in each
 //! report/pictures/ID/      small copies of keyframes
@@ -18,12 +18,12 @@ mod cache;
 mod files;
 mod lane;
 mod lineage;
-mod night;
 mod overview;
 mod pages;
 mod pictures;
 mod story;
 mod text;
+mod timeline;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -42,7 +42,7 @@ use story::Row;
 use crate::error::RunError;
 use crate::folder::run_folder::{RunFile, RunFolder};
 use crate::folder::set_aside::marks;
-use crate::view::status::{Hands, Looks, Standing, now, shifts};
+use crate::view::status::{Hands, Looks, ObservedState, now, shifts};
 
 /// What a report has written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,7 +115,7 @@ impl Report<'_> {
                 let fingerprint = self.fingerprint(place);
                 let id = &self.run.stories[place];
                 let known = before.row(id, &fingerprint);
-                match known.filter(|row| self.looks(id, row.standing) == row.looks) {
+                match known.filter(|row| self.looks(id, row.observed) == row.looks) {
                     Some(row) if storage.exists(&self.pages.story_path(id)) => Ok(Known {
                         fingerprint,
                         row: row.clone(),
@@ -138,7 +138,7 @@ impl Report<'_> {
         let file = self.folder.story_to_show(id);
         let attempts = self.attempts.story(id);
         let set_aside = self.marks.get(id);
-        let looks = |standing| self.looks(id, standing);
+        let looks = |observed| self.looks(id, observed);
         let videos = self.run.identity.videos;
         let (view, row) = story::view(self.folder, &file, videos, attempts, (&looks, set_aside))?;
         self.pages.write_story(&view, self.neighbours(place))?;
@@ -146,10 +146,10 @@ impl Report<'_> {
     }
 
     /// How a story stands, as `status` has it.
-    fn looks(&self, id: &StoryId, standing: Standing) -> Looks {
+    fn looks(&self, id: &StoryId, observed: ObservedState) -> Looks {
         let set_aside = self.marks.contains_key(id);
-        let is_begun = standing == Standing::Running && !set_aside;
-        Looks::of(standing, is_begun && !self.hands.have(id), set_aside)
+        let is_begun = observed == ObservedState::Running && !set_aside;
+        Looks::of(observed, is_begun && !self.hands.have(id), set_aside)
     }
 
     /// Changes when anything does that the page of the story shows, but for how it [looks](Self::looks).

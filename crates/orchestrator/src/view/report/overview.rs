@@ -1,11 +1,11 @@
-//! The first page: totals, the night, what needs attention, and the table of all stories.
+//! The first page: totals, the timeline, what needs attention, and the table of all stories.
 
 use serde::Serialize;
 use storyloom_telemetry::shift::{Shift, Split};
 
-use super::night::{self, Night};
 use super::story::Row;
 use super::text::{duration, film, grouped, percent};
+use super::timeline::{self, Timeline};
 use crate::config::Videos;
 use crate::folder::run_folder::{RunFile, RunFolder};
 use crate::view::status::{Counts, Looks};
@@ -34,11 +34,11 @@ pub(super) struct Overview {
     pub standing: Vec<Part>,
     pub figures: Vec<Figure>,
     pub shares: Option<Vec<Share>>,
-    pub trouble: Vec<Row>,
-    pub trouble_more: usize,
+    pub attention: Vec<Row>,
+    pub attention_more: usize,
     /// Lets those back that were given up, if there are any.
     pub retry: Option<String>,
-    pub night: Option<Night>,
+    pub timeline: Option<Timeline>,
     pub first: Vec<Line>,
     pub parts: usize,
 }
@@ -102,7 +102,7 @@ pub(super) fn view(facts: Facts) -> Overview {
     }
     let given_up = |row: &Row| matches!(row.looks, Looks::Failed | Looks::Quarantined);
     let lost = |row: &&Row| given_up(row) || row.looks == Looks::Changed;
-    let trouble: Vec<Row> = rows.iter().filter(lost).take(NAMED).cloned().collect();
+    let attention: Vec<Row> = rows.iter().filter(lost).take(NAMED).cloned().collect();
     let root = std::path::absolute(folder.root()).unwrap_or_else(|_| folder.root().to_owned());
     let root = root.to_string_lossy();
     let lines = first(rows).iter().zip(1..).map(|(row, place)| Line {
@@ -121,13 +121,13 @@ pub(super) fn view(facts: Facts) -> Overview {
         standing: standing(&stories),
         figures: figures(&facts, &stories, &shots),
         shares: shares(&facts.time),
-        trouble_more: stories.failed + stories.quarantined - trouble.len(),
-        trouble,
+        attention_more: stories.failed + stories.quarantined - attention.len(),
+        attention,
         retry: rows.iter().any(given_up).then(|| {
             let root = shlex::try_quote(&root).unwrap_or_default();
             format!("storyloom retry {root}")
         }),
-        night: night::draw(facts.shifts, facts.goes_on),
+        timeline: timeline::draw(facts.shifts, facts.goes_on),
         first: lines.collect(),
         parts: parts(rows.len()),
         stories,
@@ -135,7 +135,7 @@ pub(super) fn view(facts: Facts) -> Overview {
     }
 }
 
-/// How many files of data a table of so many rows has.
+/// How many files of data a table of `rows` rows has.
 fn parts(rows: usize) -> usize {
     rows.div_ceil(PART)
 }
@@ -193,7 +193,7 @@ fn figures(facts: &Facts, stories: &Counts, shots: &Counts) -> Vec<Figure> {
         format!("of {hours} of all ranks"),
     ));
     let stopped = facts.shifts.iter();
-    let stopped = stopped.filter(|shift| night::preempted(shift, (facts.goes_on)(shift)));
+    let stopped = stopped.filter(|shift| timeline::preempted(shift, (facts.goes_on)(shift)));
     let shifts = match facts.shifts.len() {
         1 => "in one shift".to_owned(),
         count => format!("in {} shifts", grouped(count as u64)),

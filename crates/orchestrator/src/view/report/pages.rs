@@ -23,7 +23,7 @@ const REASON: usize = 160;
 const TEMPLATES: [(&str, &str); 5] = [
     ("parts.html", include_str!("assets/parts.html")),
     ("frame.html", include_str!("assets/frame.html")),
-    ("night.html", include_str!("assets/night.html")),
+    ("timeline.html", include_str!("assets/timeline.html")),
     ("overview.html", include_str!("assets/overview.html")),
     ("story.html", include_str!("assets/story.html")),
 ];

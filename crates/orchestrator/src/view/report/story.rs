@@ -15,9 +15,9 @@ use crate::config::Videos;
 use crate::error::RunError;
 use crate::folder::records::{readable_record, references};
 use crate::folder::run_folder::{RunFolder, StoryFile, StoryState};
-use crate::folder::work::Work;
+use crate::folder::story_cost::StoryCost;
 use crate::run::quarantine;
-use crate::view::status::{Looks, Standing};
+use crate::view::status::{Looks, ObservedState};
 
 /// What the overview says of a story, kept between two reports.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,7 +26,8 @@ pub(super) struct Row {
     pub name: Option<String>,
     pub tenant: Option<String>,
     /// Where it stands by its own files.
-    pub standing: Standing,
+    #[serde(rename = "standing")]
+    pub observed: ObservedState,
     pub looks: Looks,
     pub shots: usize,
     pub done: usize,
@@ -63,7 +64,7 @@ pub(super) struct StoryView {
     pub video: Option<String>,
     /// Picture of the first shot, below `report/`.
     pub poster: Option<String>,
-    pub trouble: Option<Trouble>,
+    pub attention: Option<Attention>,
     /// Why it has kept no keyframe, if it was to.
     pub no_keyframes: Option<String>,
     pub brief: Option<BriefView>,
@@ -73,7 +74,7 @@ pub(super) struct StoryView {
 
 /// Why a story was given up or set aside, and what can be done.
 #[derive(Debug, Serialize)]
-pub(super) struct Trouble {
+pub(super) struct Attention {
     pub is_set_aside: bool,
     pub shot: Option<String>,
     pub reason: String,
@@ -162,7 +163,7 @@ struct Gathering<'a> {
     origins: HashMap<String, Origin>,
     columns: Vec<Column>,
     posters: Vec<String>,
-    work: Work,
+    work: StoryCost,
     film: f64,
     aspect: f64,
 }
@@ -174,7 +175,7 @@ pub(super) fn view(
     file: &StoryFile,
     videos: Videos,
     attempts: &StoryAttempts,
-    (looks, set_aside): (&dyn Fn(Standing) -> Looks, Option<&String>),
+    (looks, set_aside): (&dyn Fn(ObservedState) -> Looks, Option<&String>),
 ) -> Result<(StoryView, Row), RunError> {
     let mut gathering = Gathering {
         folder,
@@ -183,7 +184,7 @@ pub(super) fn view(
         origins: HashMap::new(),
         columns: Vec::new(),
         posters: Vec::new(),
-        work: Work::default(),
+        work: StoryCost::default(),
         film: 0.0,
         aspect: 16.0 / 9.0,
     };
@@ -193,9 +194,9 @@ pub(super) fn view(
         shots.push(gathering.shot(file, shot, script, attempts));
     }
     let done = shots.iter().filter(|shot| shot.made.is_some()).count();
-    let standing = Standing::of(&file.state, file.shot_count() - done);
-    let standing = (standing, looks(standing));
-    let row = gathering.row(file, &shots, standing, attempts, set_aside);
+    let observed = ObservedState::of(&file.state, file.shot_count() - done);
+    let observed = (observed, looks(observed));
+    let row = gathering.row(file, &shots, observed, attempts, set_aside);
     let video = file.video.as_ref().filter(|_| videos == Videos::Encoded);
     let script = file.script.as_ref();
     let view = StoryView {
@@ -212,9 +213,9 @@ pub(super) fn view(
         work: duration(row.useful),
         video: video.map(|video| video.file.clone()),
         poster: gathering.posters.first().cloned(),
-        trouble: match set_aside {
-            Some(reason) => Some(Trouble::of_set_aside(reason)),
-            None => trouble(folder, file),
+        attention: match set_aside {
+            Some(reason) => Some(Attention::of_set_aside(reason)),
+            None => attention(folder, file),
         },
         no_keyframes: file.no_keyframes.map(|finding| finding.to_string()),
         brief: brief::view(folder, file),
@@ -402,7 +403,7 @@ impl Gathering<'_> {
         &self,
         file: &StoryFile,
         shots: &[ShotView],
-        (standing, looks): (Standing, Looks),
+        (observed, looks): (ObservedState, Looks),
         attempts: &StoryAttempts,
         set_aside: Option<&String>,
     ) -> Row {
@@ -418,7 +419,7 @@ impl Gathering<'_> {
             id: file.id.to_string(),
             name: name(file),
             tenant: file.tenant.clone(),
-            standing,
+            observed,
             looks,
             shots: file.shot_count(),
             done: shots.iter().filter(|shot| shot.made.is_some()).count(),
@@ -442,7 +443,7 @@ fn name(file: &StoryFile) -> Option<String> {
     }
 }
 
-impl Trouble {
+impl Attention {
     /// The reason says what to do; no command does it.
     fn of_set_aside(reason: &str) -> Self {
         Self {
@@ -454,7 +455,7 @@ impl Trouble {
     }
 }
 
-fn trouble(folder: &RunFolder, file: &StoryFile) -> Option<Trouble> {
+fn attention(folder: &RunFolder, file: &StoryFile) -> Option<Attention> {
     let root = std::path::absolute(folder.root()).unwrap_or_else(|_| folder.root().to_owned());
     // A path with a zero byte in it cannot be, and would not be quoted.
     let root = root.to_string_lossy();
@@ -476,7 +477,7 @@ fn trouble(folder: &RunFolder, file: &StoryFile) -> Option<Trouble> {
         _ => return None,
     };
     commands.push(retry);
-    Some(Trouble {
+    Some(Attention {
         is_set_aside: false,
         shot: shot.map(|shot| shot.to_string()),
         reason: reason.clone(),

@@ -1,6 +1,6 @@
 //! How far a run is, from its folder alone.
 
-mod standing;
+mod observed_state;
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,8 +11,8 @@ use storyloom_story::{Method, StoryId};
 use storyloom_telemetry::shift::{Extent, Shift, Split, accounting};
 
 pub use crate::folder::journals::shifts;
-pub(crate) use standing::Hands;
-pub use standing::{Looks, Standing};
+pub(crate) use observed_state::Hands;
+pub use observed_state::{Looks, ObservedState};
 pub use storyloom_telemetry::shift::now;
 
 use crate::error::RunError;
@@ -20,7 +20,7 @@ use crate::folder::no_keyframes::NoKeyframes;
 use crate::folder::records::readable_record;
 use crate::folder::run_folder::{RunFolder, StoryFile, StoryState};
 use crate::folder::set_aside::marks;
-use crate::folder::work::Work;
+use crate::folder::story_cost::StoryCost;
 
 /// Stories or shots by state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -155,12 +155,12 @@ pub(crate) fn read_status<S: Borrow<Shift>>(
 }
 
 /// How far a story is, and what it took so far.
-pub(crate) fn measure(folder: &RunFolder, file: &StoryFile) -> (StoryStatus, Work) {
+pub(crate) fn measure(folder: &RunFolder, file: &StoryFile) -> (StoryStatus, StoryCost) {
     let (done, work) = match (&file.state, file.work) {
         // A finished story has noted what it cost; that its records are there is enough.
         (StoryState::Done, Some(work)) => (recorded(folder, file), work),
         _ => {
-            let mut work = Work::default();
+            let mut work = StoryCost::default();
             // Of ten thousand stories that nobody has taken, nothing else is to be looked for.
             let begun = folder.storage().is_taken(&folder.story(&file.id));
             let shots = file.shots().filter(|_| begun);
@@ -206,13 +206,17 @@ impl StoryStatus {
     }
 
     /// Where it stands; `Running` also if it was interrupted.
-    pub fn standing(&self) -> Standing {
-        Standing::of(&self.state, self.shots - self.done)
+    pub fn observed_state(&self) -> ObservedState {
+        ObservedState::of(&self.state, self.shots - self.done)
     }
 
-    /// How it stands for whoever looks for it.
+    /// How it is shown to an operator.
     pub fn looks(&self) -> Looks {
-        Looks::of(self.standing(), self.interrupted, self.set_aside.is_some())
+        Looks::of(
+            self.observed_state(),
+            self.interrupted,
+            self.set_aside.is_some(),
+        )
     }
 
     /// Counts it.
@@ -251,7 +255,7 @@ impl Status {
         let hands = Hands::of(folder, shifts, works);
         for story in &mut self.list {
             story.interrupted = story.set_aside.is_none()
-                && story.standing() == Standing::Running
+                && story.observed_state() == ObservedState::Running
                 && !hands.have(&story.id);
         }
         self.count();
@@ -303,7 +307,7 @@ impl Status {
 }
 
 /// How many shots of a finished story have a record, by one listing instead of a look for each: if one is
-/// gone, the story counts as unfinished, and whoever takes it looks by name.
+/// gone, the story counts as unfinished, and the program that takes it looks by name.
 fn recorded(folder: &RunFolder, file: &StoryFile) -> usize {
     let commits = folder.story(&file.id).join("commits");
     let names = folder.storage().list(&commits).unwrap_or_default();

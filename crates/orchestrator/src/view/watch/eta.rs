@@ -12,9 +12,9 @@ use std::collections::BinaryHeap;
 use storyloom_telemetry::AttemptEnd;
 use storyloom_telemetry::shift::{Attempt, Shift};
 
-/// Shots of the last so many seconds tell the pace,
+/// Shots of the last hour tell the pace,
 const WINDOW_S: f64 = 3600.0;
-/// but at least so many shots, if there are.
+/// but at least this number of shots, if there are.
 const LEAST: usize = 20;
 /// Standard deviations to either side: about 95 of 100 ends lie between.
 const DEVIATIONS: f64 = 2.0;
@@ -59,7 +59,7 @@ pub fn pace<'a>(
     until: impl Fn(&Shift) -> f64,
     now: f64,
 ) -> Option<Pace> {
-    // Of each shift what may count, without looking through a whole night: its attempts are in the
+    // Of each shift what may count, without looking through a whole run: its attempts are in the
     // order of their ends.
     let mut shots: Vec<&Attempt> = Vec::new();
     let mut since: Option<f64> = None;
@@ -114,7 +114,7 @@ fn latest(moment: Option<f64>, attempt: Option<&Attempt>) -> Option<f64> {
 
 impl Pace {
     /// The time left for `chains`, the shots left of each story (with fractions for those that are
-    /// being made), on so many replicas. `None` if there are none and something is left.
+    /// being made), on `replicas` replicas. `None` if there are none and something is left.
     pub fn time_left(&self, chains: &[f64], replicas: usize) -> Option<Range> {
         let left: f64 = chains.iter().sum();
         if left <= 0.0 {
@@ -142,7 +142,7 @@ impl Pace {
     }
 }
 
-/// When the last of `chains` is done if each takes the next free of so many places, the longest
+/// When the last of `chains` is done if each takes the next free of `places` places, the longest
 /// first.
 fn longest_first(chains: &[f64], places: usize) -> f64 {
     let mut chains = chains.to_vec();
@@ -296,7 +296,7 @@ mod tests {
     const REPLICAS: usize = 4;
     const STORIES: usize = 30;
 
-    /// Every shot of a night with its story: stories of 2 to 9 shots, shots of 50 to 250 seconds,
+    /// Every shot of a run with its story: stories of 2 to 9 shots, shots of 50 to 250 seconds,
     /// each story on the next free replica.
     fn farm(seed: u64) -> Vec<(usize, Attempt)> {
         let random = |a: usize, b: usize| {

@@ -18,7 +18,7 @@ use crate::folder::run_folder::{RunFolder, StoryState};
 use crate::folder::set_aside::marks;
 use crate::view::status::{Status, StoryStatus, measure, now, read_status};
 
-/// Share of the time that may go into reading the whole run folder again, one in so many.
+/// Share of the time that may go into reading the whole run folder again: one in this number.
 const SHARE: u32 = 200;
 /// Time between two such readings at least.
 const PAUSE: Duration = Duration::from_secs(1);

@@ -68,7 +68,7 @@ fn worker(root: &Path, name: &str, story: &str) -> Journal {
     let start = ShiftStart {
         host: "node7".to_owned(),
         ranks: 2,
-        patience_s: Some(300),
+        lease_timeout_s: Some(300),
         ..ShiftStart::default()
     };
     let journal = Journal::begin(root, name, start, now() - 100.0, HOUR);

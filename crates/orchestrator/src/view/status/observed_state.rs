@@ -14,7 +14,7 @@ use crate::run::lease::LeaseFiles;
 /// Where a story stands, once its records were looked at as well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Standing {
+pub enum ObservedState {
     /// Not begun.
     Pending,
     /// Begun, or believed to be done while a record is gone.
@@ -27,7 +27,7 @@ pub enum Standing {
     Quarantined,
 }
 
-impl Standing {
+impl ObservedState {
     /// Of a story of which `left` shots are missing.
     pub fn of(state: &StoryState, left: usize) -> Self {
         match state {
@@ -69,7 +69,7 @@ impl Standing {
     }
 }
 
-/// How a story stands for whoever looks for it.
+/// How a story is shown to an operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Looks {
@@ -103,15 +103,15 @@ impl Looks {
     ];
 
     /// Of a story that stands so; whether it was interrupted, and whether it is set aside.
-    pub fn of(standing: Standing, interrupted: bool, set_aside: bool) -> Self {
-        match standing {
+    pub fn of(observed: ObservedState, interrupted: bool, set_aside: bool) -> Self {
+        match observed {
             _ if set_aside => Self::Changed,
-            Standing::Running if interrupted => Self::Interrupted,
-            Standing::Running => Self::Running,
-            Standing::Done => Self::Done,
-            Standing::Pending => Self::Pending,
-            Standing::Failed => Self::Failed,
-            Standing::Quarantined => Self::Quarantined,
+            ObservedState::Running if interrupted => Self::Interrupted,
+            ObservedState::Running => Self::Running,
+            ObservedState::Done => Self::Done,
+            ObservedState::Pending => Self::Pending,
+            ObservedState::Failed => Self::Failed,
+            ObservedState::Quarantined => Self::Quarantined,
         }
     }
 
@@ -129,19 +129,19 @@ impl Looks {
     }
 
     /// As what it counts.
-    fn standing(self) -> Standing {
+    fn observed_state(self) -> ObservedState {
         match self {
-            Self::Done => Standing::Done,
-            Self::Running => Standing::Running,
-            Self::Pending | Self::Interrupted => Standing::Pending,
-            Self::Failed | Self::Changed => Standing::Failed,
-            Self::Quarantined => Standing::Quarantined,
+            Self::Done => ObservedState::Done,
+            Self::Running => ObservedState::Running,
+            Self::Pending | Self::Interrupted => ObservedState::Pending,
+            Self::Failed | Self::Changed => ObservedState::Failed,
+            Self::Quarantined => ObservedState::Quarantined,
         }
     }
 
     /// Counts a story with `total` shots of which `done` exist.
     pub fn tally(self, total: usize, done: usize, stories: &mut Counts, shots: &mut Counts) {
-        self.standing().tally(total, done, stories, shots);
+        self.observed_state().tally(total, done, stories, shots);
         stories.interrupted += usize::from(self == Self::Interrupted);
         stories.set_aside += usize::from(self == Self::Changed);
     }

@@ -14,14 +14,14 @@ use crate::folder::set_aside::{changed, is_marked, set_aside};
 use crate::run::admission::Asked;
 use crate::run::inputs::open_pictures;
 use crate::run::lease::{Claim, Lease, Leases};
-use crate::run::work::{Briefs, MOMENT, Rank, Unplanned, Work};
+use crate::run::run_queue::{Briefs, MOMENT, Rank, RunQueue, Unplanned};
 
 /// Time between two looks at a brief that others plan.
 pub(super) const PAUSE: Duration = Duration::from_millis(250);
 
 /// Plans the briefs of a run, or looks whether others have, and hands them to those who make
 /// stories.
-pub(crate) struct Desk<'a> {
+pub(crate) struct PlanQueue<'a> {
     pub(crate) folder: &'a RunFolder,
     /// What is asked for, in the order in which it is ranked.
     pub(crate) lines: &'a [Line],
@@ -31,7 +31,7 @@ pub(crate) struct Desk<'a> {
     pub(crate) planner: Option<&'a dyn StoryPlanner>,
     pub(crate) reporter: &'a dyn Reporter,
     pub(crate) stop: &'a StopFlag,
-    pub(crate) work: &'a Mutex<Work>,
+    pub(crate) queue: &'a Mutex<RunQueue>,
     /// Planned stories that may wait to be made.
     pub(crate) ahead: usize,
 }
@@ -55,10 +55,10 @@ pub(super) struct Held<'a> {
     pub(super) lease: Lease<'a>,
 }
 
-impl<'a> Desk<'a> {
-    pub(super) fn work(&self) -> MutexGuard<'_, Work> {
+impl<'a> PlanQueue<'a> {
+    pub(super) fn queue(&self) -> MutexGuard<'_, RunQueue> {
         // Nothing panics while holding it.
-        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Works until every brief is planned or given up, or the run ends.
@@ -77,15 +77,15 @@ impl<'a> Desk<'a> {
     /// Nothing more can be planned. Stories that have their scripts are made all the same, and the
     /// run ends with the error after them.
     fn end_planning(&self, error: PlanError) {
-        let mut work = self.work();
+        let mut queue = self.queue();
         let message = format!(
             "{}; {}",
             error.message,
-            away::what_is_left(&work.unplanned())
+            away::what_is_left(&queue.unplanned())
         );
         let error = PlanError { message, ..error };
         tracing::error!("plan: {error}; stories that have a script are made before the run ends");
-        work.end_planning(error.into());
+        queue.end_planning(error.into());
     }
 
     /// The planner cannot be reached. As long as anything else is to be made it is asked again after a
@@ -94,28 +94,28 @@ impl<'a> Desk<'a> {
     /// # Errors
     /// Nothing else is.
     fn is_away(&self, error: PlanError) -> Result<(), RunError> {
-        let mut work = self.work();
-        let Some(pause) = work.planner_is_away(Instant::now()) else {
+        let mut queue = self.queue();
+        let Some(pause) = queue.planner_is_away(Instant::now()) else {
             return Err(error.into());
         };
-        let (tries, others) = (work.tries(), work.others_make);
-        drop(work);
+        let (tries, others) = (queue.tries(), queue.others_make);
+        drop(queue);
         tracing::warn!(
             "plan: {error}; asked again in {} s, stories that have a script are made meanwhile",
             pause.as_secs()
         );
         match others {
-            true => away::tell(self.folder, &error.message, tries),
+            true => away::note(self.folder, &error.message, tries),
             false => Ok(()),
         }
     }
 
     /// The planner has planned something.
     fn is_back(&self) -> Result<(), RunError> {
-        let mut work = self.work();
-        let was_away = work.planner_is_back();
-        let others = work.others_make;
-        drop(work);
+        let mut queue = self.queue();
+        let was_away = queue.planner_is_back();
+        let others = queue.others_make;
+        drop(queue);
         match was_away && others {
             true => away::forget(self.folder),
             false => Ok(()),
@@ -127,16 +127,16 @@ impl<'a> Desk<'a> {
     /// # Errors
     /// They cannot reach the planner, and have tried since.
     fn hear(&self) -> Result<(), RunError> {
-        let mut work = self.work();
-        if !work.is_alone() {
-            work.heard = None;
+        let mut queue = self.queue();
+        if !queue.is_alone() {
+            queue.heard = None;
             return Ok(());
         }
-        drop(work);
+        drop(queue);
         let Some(told) = away::told(self.folder)? else {
             return Ok(());
         };
-        match self.work().hears_again(told.tries) {
+        match self.queue().hears_again(told.tries) {
             true => Err(PlanError::new(ErrorClass::ServiceAway, told.reason).into()),
             false => Ok(()),
         }
@@ -146,9 +146,9 @@ impl<'a> Desk<'a> {
     fn end_run(&self, error: RunError) {
         // Those who make stories save what they are at.
         self.stop.set(StopAt::Step);
-        let mut work = self.work();
-        if work.error.is_none() || matches!(work.error, Some(RunError::Stopped)) {
-            work.error = Some(error);
+        let mut queue = self.queue();
+        if queue.error.is_none() || matches!(queue.error, Some(RunError::Stopped)) {
+            queue.error = Some(error);
         }
     }
 
@@ -157,8 +157,8 @@ impl<'a> Desk<'a> {
     /// # Errors
     /// What ends the run.
     pub(crate) fn step(&self) -> Result<Step, RunError> {
-        // Whoever makes stories says when the run ends; a request to drain may be withdrawn.
-        if self.stop.asked().is_some() && !self.work().is_ending() {
+        // A program that makes stories says when the run ends; a request to drain may be withdrawn.
+        if self.stop.asked().is_some() && !self.queue().is_ending() {
             return Ok(Step::Idle);
         }
         if self.planner.is_none() {
@@ -171,10 +171,10 @@ impl<'a> Desk<'a> {
         };
         let window = match self.planner {
             Some(_) => usize::MAX,
-            // Whoever plans begins with the same ones.
+            // Every program that plans begins with the same ones.
             None => 4 * self.ahead,
         };
-        let taken = self.work().briefs(most, self.ahead, window, now);
+        let taken = self.queue().briefs(most, self.ahead, window, now);
         let taken = match taken {
             Briefs::Over => return Ok(Step::Over),
             Briefs::Wait => return Ok(Step::Idle),
@@ -194,7 +194,7 @@ impl<'a> Desk<'a> {
                 Err(error) => return Err(error),
             }
         }
-        let stories = self.work().ahead();
+        let stories = self.queue().ahead();
         self.reporter.report(&Event::PlansAhead { stories });
         Ok(Step::Taken)
     }
@@ -209,9 +209,9 @@ impl<'a> Desk<'a> {
             match file.state {
                 // By those who plan.
                 StoryState::Failed { .. } => {
-                    let mut work = self.work();
-                    work.outcome.failed += 1;
-                    work.brief_is_over();
+                    let mut queue = self.queue();
+                    queue.outcome.failed += 1;
+                    queue.brief_is_over();
                 }
                 // By those who plan as well, in this start: they have let all others in first.
                 _ if is_marked(self.folder, &brief.id) => self.is_set_aside(),
@@ -257,14 +257,14 @@ impl<'a> Desk<'a> {
             return Ok(None);
         }
         let file = asked.into_file();
-        let mut work = self.work();
+        let mut queue = self.queue();
         if let StoryState::Quarantined { .. } = file.state {
-            work.outcome.quarantined += 1;
-            work.brief_is_over();
+            queue.outcome.quarantined += 1;
+            queue.brief_is_over();
             return Ok(None);
         }
         if file.script.is_some() {
-            work.planned(rank, file.id.clone(), file.shot_count());
+            queue.planned(rank, file.id.clone(), file.shot_count());
             return Ok(None);
         }
         Ok(Some(file))
@@ -285,9 +285,9 @@ impl<'a> Desk<'a> {
     }
 
     fn is_set_aside(&self) {
-        let mut work = self.work();
-        work.outcome.set_aside += 1;
-        work.brief_is_over();
+        let mut queue = self.queue();
+        queue.outcome.set_aside += 1;
+        queue.brief_is_over();
     }
 
     pub(super) fn later(&self, rank: Rank, brief: Unplanned, pause: Duration) {
@@ -296,7 +296,7 @@ impl<'a> Desk<'a> {
             not_before,
             ..brief
         };
-        self.work().put_back(rank, brief);
+        self.queue().put_back(rank, brief);
     }
 
     pub(super) fn leave(&self, story: &StoryId, lease: Lease) -> Result<(), RunError> {

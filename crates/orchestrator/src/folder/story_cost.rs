@@ -5,7 +5,7 @@ use storyloom_memory::ShotRecord;
 
 /// Working time of a story, in seconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct Work {
+pub struct StoryCost {
     /// What made its shots.
     pub useful: f64,
     /// An estimate of what failed attempts took.
@@ -15,7 +15,7 @@ pub struct Work {
     pub end: Option<f64>,
 }
 
-impl Work {
+impl StoryCost {
     /// Adds what a shot took.
     pub(crate) fn add(&mut self, record: &ShotRecord) {
         let seconds: f64 = record.seconds().values().sum();

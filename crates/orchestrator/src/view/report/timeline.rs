@@ -1,6 +1,6 @@
-//! The timeline of the night: who worked on what stage, and when somebody was stopped.
+//! The timeline of a run: who worked on what stage, and when somebody was stopped.
 //!
-//! Its size is bounded: a night of more pieces than [`PIECES`] is drawn as columns of equal time,
+//! Its size is bounded: one of more pieces than [`PIECES`] is drawn as columns of equal time,
 //! and more replicas than [`LANES`] share the last lane.
 
 use std::collections::BTreeMap;
@@ -17,14 +17,14 @@ const LANES: usize = 40;
 const PIECES: usize = 6000;
 /// Columns of a lane at most.
 const COLUMNS: usize = 400;
-/// Marks of a lane are at least this far apart, in percent of the night.
+/// Marks of a lane are at least this far apart, in percent of the timeline.
 const MARK_DISTANCE: f64 = 1.25;
-/// A pause after which another night begins, in seconds.
+/// A pause after which another stretch of the run begins, in seconds.
 const PAUSE: f64 = 4.0 * 3600.0;
 
-/// The drawing of a night.
+/// The drawing of a stretch of a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub(super) struct Night {
+pub(super) struct Timeline {
     pub begun: String,
     pub length: String,
     /// Shots that were made in an hour of the clock.
@@ -35,7 +35,7 @@ pub(super) struct Night {
     pub lanes: Vec<LaneView>,
     /// How much time a column stands for, if stages are not drawn one by one.
     pub column: Option<String>,
-    /// Shifts of earlier nights, which are not drawn.
+    /// Shifts of earlier stretches, which are not drawn.
     pub earlier: usize,
     /// Whether stories were planned.
     pub plans: bool,
@@ -81,10 +81,10 @@ pub(super) fn preempted(shift: &Shift, goes_on: bool) -> bool {
     }
 }
 
-/// Draws the last night of the shifts, which are in the order in which they began; `None` if there
+/// Draws the last stretch of the shifts, which are in the order in which they began; `None` if there
 /// are none.
-pub(super) fn draw(shifts: &[Shift], goes_on: impl Fn(&Shift) -> bool) -> Option<Night> {
-    let first = last_night(shifts);
+pub(super) fn draw(shifts: &[Shift], goes_on: impl Fn(&Shift) -> bool) -> Option<Timeline> {
+    let first = last_stretch(shifts);
     let drawn = &shifts[first..];
     let span = Span {
         begun: drawn.first()?.begun,
@@ -120,7 +120,7 @@ pub(super) fn draw(shifts: &[Shift], goes_on: impl Fn(&Shift) -> bool) -> Option
             },
             marks: marks(seat, span, &goes_on),
         });
-    Some(Night {
+    Some(Timeline {
         begun: super::text::stamp(span.begun),
         length: duration(span.seconds()),
         rate: rate(drawn, span),
@@ -148,8 +148,8 @@ fn committed(shift: &Shift) -> usize {
         .count()
 }
 
-/// Where the last night begins among the shifts.
-fn last_night(shifts: &[Shift]) -> usize {
+/// Where the last stretch begins among the shifts.
+fn last_stretch(shifts: &[Shift]) -> usize {
     let mut first = 0;
     let mut until = f64::MIN;
     for (place, shift) in shifts.iter().enumerate() {
@@ -326,12 +326,12 @@ mod tests {
         shift
     }
 
-    fn night(shifts: &[Shift]) -> Night {
+    fn timeline(shifts: &[Shift]) -> Timeline {
         draw(shifts, |_| false).unwrap()
     }
 
-    fn size(night: &Night) -> usize {
-        serde_json::to_string(night).unwrap().len()
+    fn size(timeline: &Timeline) -> usize {
+        serde_json::to_string(timeline).unwrap().len()
     }
 
     #[test]
@@ -342,8 +342,8 @@ mod tests {
             shift(0, 120.0, 200.0, Some(ShiftEnd::Stopped)),
             shift(0, 150.0, 300.0, Some(ShiftEnd::Failed)),
         ];
-        let night = night(&shifts);
-        let lanes: Vec<_> = night
+        let timeline = timeline(&shifts);
+        let lanes: Vec<_> = timeline
             .lanes
             .iter()
             .map(|lane| (lane.label.as_str(), lane.shifts, lane.preempted))
@@ -354,7 +354,7 @@ mod tests {
             ("node rank 1", 1, 0),
         ];
         assert_eq!(lanes, wanted);
-        let marks: Vec<_> = night.lanes[0]
+        let marks: Vec<_> = timeline.lanes[0]
             .marks
             .iter()
             .map(|mark| mark.text.as_str())
@@ -363,11 +363,11 @@ mod tests {
             marks,
             ["killed at 11:08 UTC", "stopped, all saved at 11:10 UTC"]
         );
-        assert_eq!(night.column, None);
+        assert_eq!(timeline.column, None);
     }
 
     #[test]
-    fn a_long_night_on_many_ranks_stays_small() {
+    fn a_long_stretch_on_many_ranks_stays_small() {
         let ranks: Vec<Shift> = (0..64)
             .flat_map(|rank| {
                 let nine = (0..9).map(move |hour| (rank, f64::from(hour) * 3600.0));
@@ -376,22 +376,22 @@ mod tests {
             .collect();
         let mut ranks = ranks;
         ranks.sort_by(|one, two| one.begun.total_cmp(&two.begun));
-        let night = night(&ranks);
-        assert_eq!(night.lanes.len(), LANES);
-        assert_eq!(night.lanes[LANES - 1].label, "25 more replicas");
+        let timeline = timeline(&ranks);
+        assert_eq!(timeline.lanes.len(), LANES);
+        assert_eq!(timeline.lanes[LANES - 1].label, "25 more replicas");
         assert_eq!(
-            night.lanes.iter().map(|lane| lane.shifts).sum::<usize>(),
+            timeline.lanes.iter().map(|lane| lane.shifts).sum::<usize>(),
             64 * 9
         );
-        assert!(night.column.is_some());
-        assert!(size(&night) < 900_000, "{}", size(&night));
-        assert!(night.ticks.len() <= 9, "{:?}", night.ticks);
+        assert!(timeline.column.is_some());
+        assert!(size(&timeline) < 900_000, "{}", size(&timeline));
+        assert!(timeline.ticks.len() <= 9, "{:?}", timeline.ticks);
     }
 
     #[test]
-    fn a_short_night_is_drawn_as_it_was() {
-        let night = night(&[busy(shift(0, 0.0, 100.0, Some(ShiftEnd::Done)), 2)]);
-        let shapes = &night.lanes[0].shapes;
+    fn a_short_stretch_is_drawn_as_it_was() {
+        let timeline = timeline(&[busy(shift(0, 0.0, 100.0, Some(ShiftEnd::Done)), 2)]);
+        let shapes = &timeline.lanes[0].shapes;
         let classes: Vec<_> = shapes.iter().map(|shape| shape.class).collect();
         assert_eq!(classes, ["decode", "denoise", "encode", "load"]);
         // The second shot denoises from second 12 to 19 of 100, in a drawing 1000 wide.
@@ -400,8 +400,12 @@ mod tests {
             "{}",
             shapes[1].path
         );
-        let ticks: Vec<_> = night.ticks.iter().map(|tick| tick.label.as_str()).collect();
-        assert_eq!((night.rate.as_str(), night.at_work), ("72", 0));
+        let ticks: Vec<_> = timeline
+            .ticks
+            .iter()
+            .map(|tick| tick.label.as_str())
+            .collect();
+        assert_eq!((timeline.rate.as_str(), timeline.at_work), ("72", 0));
         assert_eq!(
             ticks,
             [
@@ -411,14 +415,14 @@ mod tests {
     }
 
     #[test]
-    fn only_the_last_night_is_drawn() {
+    fn only_the_last_stretch_is_drawn() {
         let day = 86_400.0;
         let shifts = [
             shift(0, 0.0, 100.0, Some(ShiftEnd::Stopped)),
             shift(0, day, day + 100.0, Some(ShiftEnd::Done)),
         ];
-        let night = night(&shifts);
-        assert_eq!((night.earlier, night.lanes[0].shifts), (1, 1));
+        let timeline = timeline(&shifts);
+        assert_eq!((timeline.earlier, timeline.lanes[0].shifts), (1, 1));
         assert_eq!(draw(&[], |_| false), None);
     }
 }

@@ -13,7 +13,7 @@ use crate::run::outcome::RunOutcome;
 use crate::run::planning::away::pause;
 
 /// The order of stories: larger priorities first, then more missing shots, since a chain is made
-/// one shot after the other and a long one begun late is what the night ends with. The order of the
+/// one shot after the other and a long one begun late is what the run ends with. The order of the
 /// manifest among equals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Rank {
@@ -25,7 +25,7 @@ pub(crate) struct Rank {
 }
 
 impl Rank {
-    /// Of the story at `place` of the manifest, of which so many shots are missing.
+    /// Of the story at `place` of the manifest, of which `missing` shots are missing.
     pub(crate) fn new(priority: i64, missing: usize, place: usize) -> Self {
         Self {
             over: missing == 0,
@@ -68,9 +68,9 @@ pub(crate) struct Unplanned {
     pub(crate) id: StoryId,
     /// The attempt that comes next; each has a seed of its own.
     pub(crate) attempt: u32,
-    /// How often the same attempt met with trouble that may pass.
-    pub(crate) troubles: usize,
-    /// Not to be looked at before, if not now: others work on it, or trouble shall pass.
+    /// How often the same attempt ended with a transient error.
+    pub(crate) retries: usize,
+    /// Not to be looked at before, if not now: others work on it, or it waits after a transient error.
     pub(crate) not_before: Option<Instant>,
 }
 
@@ -80,7 +80,7 @@ impl Unplanned {
         Self {
             id,
             attempt: 0,
-            troubles: 0,
+            retries: 0,
             not_before: None,
         }
     }
@@ -88,7 +88,7 @@ impl Unplanned {
 
 /// Stories that this program or others have to make.
 #[derive(Debug, Default)]
-pub(crate) struct Work {
+pub(crate) struct RunQueue {
     /// Stories with a script, the next first.
     ready: BTreeMap<Rank, StoryId>,
     /// Briefs without one.
@@ -150,7 +150,7 @@ pub(crate) enum Briefs {
     Over,
 }
 
-impl Work {
+impl RunQueue {
     /// For programs that are `replicas` in number.
     pub(crate) fn new(replicas: usize) -> Self {
         Self {
@@ -231,7 +231,7 @@ impl Work {
     /// hands until each is [planned](Self::planned), put back, or over.
     ///
     /// So far ahead and no further: a brief is left alone while `ahead` stories that come before it
-    /// are ready, and while so many planned ones wait in all. Only the first `window` briefs are
+    /// are ready, and while that number of planned ones wait in all. Only the first `window` briefs are
     /// looked at.
     pub(crate) fn briefs(
         &mut self,
@@ -361,69 +361,69 @@ mod tests {
 
     #[test]
     fn what_is_planned_is_made_after_planning_has_ended() {
-        let mut work = briefs(&[3, 2, 1]);
-        let taken = take(&mut work, 2, 2);
+        let mut queue = briefs(&[3, 2, 1]);
+        let taken = take(&mut queue, 2, 2);
         assert_eq!(taken.len(), 2);
-        work.planned(taken[0].0, id(0), 3);
-        work.put_back(taken[1].0, taken[1].1.clone());
-        assert_eq!(work.unplanned(), [id(1), id(2)]);
-        work.end_planning(RunError::Setting("gone".to_owned()));
-        assert_eq!(work.briefs(2, 2, ALL, Instant::now()), Briefs::Over);
-        assert_eq!(next_place(&mut work), Some(0));
-        assert_eq!(work.next(Instant::now()), Next::Over);
-        assert!(work.unplannable.is_some() && work.error.is_none());
+        queue.planned(taken[0].0, id(0), 3);
+        queue.put_back(taken[1].0, taken[1].1.clone());
+        assert_eq!(queue.unplanned(), [id(1), id(2)]);
+        queue.end_planning(RunError::Setting("gone".to_owned()));
+        assert_eq!(queue.briefs(2, 2, ALL, Instant::now()), Briefs::Over);
+        assert_eq!(next_place(&mut queue), Some(0));
+        assert_eq!(queue.next(Instant::now()), Next::Over);
+        assert!(queue.unplannable.is_some() && queue.error.is_none());
     }
 
     #[test]
     fn a_planner_that_is_away_is_asked_again_and_once_more_at_the_end() {
-        let mut work = briefs(&[3]);
-        work.add(Ranked {
+        let mut queue = briefs(&[3]);
+        queue.add(Ranked {
             rank: Rank::new(0, 1, 9),
             id: id(9),
         });
         let now = Instant::now();
-        let put_back = |work: &mut Work| {
-            let (rank, brief) = take(work, 1, 8).remove(0);
-            work.put_back(rank, brief);
+        let put_back = |queue: &mut RunQueue| {
+            let (rank, brief) = take(queue, 1, 8).remove(0);
+            queue.put_back(rank, brief);
         };
-        put_back(&mut work);
-        let pause = work.planner_is_away(now).unwrap();
-        assert_eq!(work.briefs(1, 8, ALL, now), Briefs::Wait);
+        put_back(&mut queue);
+        let pause = queue.planner_is_away(now).unwrap();
+        assert_eq!(queue.briefs(1, 8, ALL, now), Briefs::Wait);
         let later = now + pause;
-        assert!(matches!(work.briefs(1, 8, ALL, later), Briefs::Take(_)));
-        work.put_back(Rank::new(0, 3, 0), Unplanned::new(id(0)));
-        assert!(work.planner_is_away(later).unwrap() > pause);
+        assert!(matches!(queue.briefs(1, 8, ALL, later), Briefs::Take(_)));
+        queue.put_back(Rank::new(0, 3, 0), Unplanned::new(id(0)));
+        assert!(queue.planner_is_away(later).unwrap() > pause);
         // Then all else is made.
-        assert_eq!(next_place(&mut work), Some(9));
-        put_back(&mut work);
-        assert_eq!(work.planner_is_away(later), None);
-        assert!(work.planner_is_back() && !work.planner_is_back());
+        assert_eq!(next_place(&mut queue), Some(9));
+        put_back(&mut queue);
+        assert_eq!(queue.planner_is_away(later), None);
+        assert!(queue.planner_is_back() && !queue.planner_is_back());
     }
 
     fn id(place: usize) -> StoryId {
         StoryId::new(format!("story-{place}")).unwrap()
     }
 
-    fn briefs(shots: &[usize]) -> Work {
-        let mut work = Work::new(1);
+    fn briefs(shots: &[usize]) -> RunQueue {
+        let mut queue = RunQueue::new(1);
         for (place, &shots) in shots.iter().enumerate() {
-            work.add_brief(Rank::new(0, shots, place), Unplanned::new(id(place)));
+            queue.add_brief(Rank::new(0, shots, place), Unplanned::new(id(place)));
         }
-        work
+        queue
     }
 
     /// Places of the stories that a planner would take.
-    fn take(work: &mut Work, most: usize, ahead: usize) -> Vec<(Rank, Unplanned)> {
-        match work.briefs(most, ahead, ALL, Instant::now()) {
+    fn take(queue: &mut RunQueue, most: usize, ahead: usize) -> Vec<(Rank, Unplanned)> {
+        match queue.briefs(most, ahead, ALL, Instant::now()) {
             Briefs::Take(taken) => taken,
             Briefs::Wait | Briefs::Over => Vec::new(),
         }
     }
 
-    fn next_place(work: &mut Work) -> Option<usize> {
-        match work.next(Instant::now()) {
+    fn next_place(queue: &mut RunQueue) -> Option<usize> {
+        match queue.next(Instant::now()) {
             Next::Take(story) => {
-                work.in_hand -= 1;
+                queue.in_hand -= 1;
                 Some(story.rank.place)
             }
             _ => None,
@@ -432,81 +432,81 @@ mod tests {
 
     #[test]
     fn the_longest_asked_for_are_planned_first_and_taken_by_what_they_became() {
-        let mut work = briefs(&[3, 9, 5, 7]);
-        let taken = take(&mut work, 2, 8);
+        let mut queue = briefs(&[3, 9, 5, 7]);
+        let taken = take(&mut queue, 2, 8);
         let places: Vec<usize> = taken.iter().map(|(rank, _)| rank.place).collect();
         assert_eq!(places, [1, 3]);
-        assert_eq!(work.next(Instant::now()), Next::AwaitPlan);
+        assert_eq!(queue.next(Instant::now()), Next::AwaitPlan);
         // The first came out shorter than it was asked for.
         for ((rank, brief), missing) in taken.into_iter().zip([2, 7]) {
-            work.planned(rank, brief.id, missing);
+            queue.planned(rank, brief.id, missing);
         }
-        assert_eq!(next_place(&mut work), Some(3));
-        assert_eq!(next_place(&mut work), Some(1));
-        assert_eq!(next_place(&mut work), None);
+        assert_eq!(next_place(&mut queue), Some(3));
+        assert_eq!(next_place(&mut queue), Some(1));
+        assert_eq!(next_place(&mut queue), None);
     }
 
     #[test]
     fn the_look_ahead_is_bounded_whatever_comes_out() {
         // All plans are short, so that each goes behind all that is not planned.
-        let mut work = briefs(&[10; 40]);
+        let mut queue = briefs(&[10; 40]);
         for _ in 0..40 {
-            for (rank, brief) in take(&mut work, 3, 8) {
-                work.planned(rank, brief.id, 1);
+            for (rank, brief) in take(&mut queue, 3, 8) {
+                queue.planned(rank, brief.id, 1);
             }
         }
-        assert_eq!((work.ahead(), work.unplanned.len()), (8, 32));
-        assert!(next_place(&mut work).is_some());
-        assert_eq!(take(&mut work, 3, 8).len(), 1);
+        assert_eq!((queue.ahead(), queue.unplanned.len()), (8, 32));
+        assert!(next_place(&mut queue).is_some());
+        assert_eq!(take(&mut queue, 3, 8).len(), 1);
     }
 
     #[test]
     fn scripts_in_front_leave_briefs_behind_them_unplanned() {
-        let mut work = briefs(&[5, 50]);
+        let mut queue = briefs(&[5, 50]);
         for place in 10..20 {
-            work.add(Ranked {
+            queue.add(Ranked {
                 rank: Rank::new(0, 20, place),
                 id: id(place),
             });
         }
         // The long one comes before all scripts, the short one after ten of them.
-        let taken = take(&mut work, 4, 8);
+        let taken = take(&mut queue, 4, 8);
         assert_eq!(taken.len(), 1);
         assert_eq!(taken[0].0.place, 1);
-        assert_eq!(next_place(&mut work), Some(10), "nobody waits for a plan");
-        assert_eq!(work.briefs(4, 8, ALL, Instant::now()), Briefs::Wait);
+        assert_eq!(next_place(&mut queue), Some(10), "nobody waits for a plan");
+        assert_eq!(queue.briefs(4, 8, ALL, Instant::now()), Briefs::Wait);
     }
 
     #[test]
     fn what_is_with_others_is_looked_at_later_and_nothing_is_over_before() {
-        let mut work = briefs(&[5]);
+        let mut queue = briefs(&[5]);
         let now = Instant::now();
-        let (rank, mut brief) = take(&mut work, 1, 8).remove(0);
+        let (rank, mut brief) = take(&mut queue, 1, 8).remove(0);
         brief.not_before = Some(now + Duration::from_secs(5));
-        work.put_back(rank, brief);
-        assert_eq!(work.briefs(1, 8, ALL, now), Briefs::Wait);
-        assert_eq!(work.next(now), Next::AwaitPlan);
+        queue.put_back(rank, brief);
+        assert_eq!(queue.briefs(1, 8, ALL, now), Briefs::Wait);
+        assert_eq!(queue.next(now), Next::AwaitPlan);
         let later = now + Duration::from_secs(6);
-        assert!(matches!(work.briefs(1, 8, ALL, later), Briefs::Take(_)));
-        work.brief_is_over();
-        assert_eq!(work.briefs(1, 8, ALL, later), Briefs::Over);
-        assert_eq!(work.next(later), Next::Over);
+        assert!(matches!(queue.briefs(1, 8, ALL, later), Briefs::Take(_)));
+        queue.brief_is_over();
+        assert_eq!(queue.briefs(1, 8, ALL, later), Briefs::Over);
+        assert_eq!(queue.next(later), Next::Over);
     }
 
     #[test]
     fn nobody_takes_more_than_a_share_while_briefs_are_unplanned() {
-        let mut work = briefs(&[5, 5]);
-        work.replicas = 3;
+        let mut queue = briefs(&[5, 5]);
+        queue.replicas = 3;
         for place in 10..12 {
-            work.add(Ranked {
+            queue.add(Ranked {
                 rank: Rank::new(0, 3, place),
                 id: id(place),
             });
         }
-        assert!(matches!(work.next(Instant::now()), Next::Take(_)));
-        assert!(matches!(work.next(Instant::now()), Next::Take(_)));
+        assert!(matches!(queue.next(Instant::now()), Next::Take(_)));
+        assert!(matches!(queue.next(Instant::now()), Next::Take(_)));
         assert_eq!(
-            work.next(Instant::now()),
+            queue.next(Instant::now()),
             Next::Wait,
             "two of four for one of three"
         );

@@ -19,12 +19,12 @@ use storyloom_story::{Brief, Line, RgbImage, Scene, ShotScript, StoryEntry, Stor
 use storyloom_telemetry::Silent;
 
 /// A folder with pictures, and the settings of small runs without videos on them.
-pub struct Studio {
+pub struct Fixture {
     root: tempfile::TempDir,
     pub config: RunConfig,
 }
 
-impl Studio {
+impl Fixture {
     pub fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
         let settings = PipelineSettings::instant(root.path(), 1, 1);
