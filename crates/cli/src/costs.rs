@@ -122,6 +122,7 @@ pub fn measured(config: &CostConfig, folder: &RunFolder) -> Result<Costs, Failur
     let observed = Observed {
         samplings: samplings(&before.storymem)?,
         shape: before.shape,
+        grid: before.grid,
     };
     let table = measure(folder, &observed, base.table).map_err(folder::failure)?;
     let mut notes =

@@ -44,10 +44,11 @@ pub fn cropped_films(films: &FilmConfig, input: &Input) -> Vec<CroppedFilms> {
     for size in input.lines.iter().filter_map(|line| size(films, line)) {
         *sizes.entry(size).or_default() += 1;
     }
+    let grid = films.grid;
     let films = sizes.into_iter().map(|(size, films)| CroppedFilms {
         films,
         size,
-        generated: size.generated(),
+        generated: size.generated(grid),
     });
     films.filter(|film| film.size != film.generated).collect()
 }
@@ -71,7 +72,7 @@ pub fn check_pixels(films: &FilmConfig, input: &Input) -> Result<(), Failure> {
             height,
             ..films.video
         };
-        if let Err(problem @ VideoSpecError::Pixels { .. }) = video.check() {
+        if let Err(problem @ VideoSpecError::Pixels { .. }) = video.check(films.grid) {
             let location = input.locations.get(id);
             let line =
                 location.map_or_else(String::new, |location| format!("line {}: ", location.line));

@@ -10,7 +10,7 @@ use storyloom_memory::select::SelectionSettings;
 use storyloom_memory::window::WindowSettings;
 use storyloom_memory::{IndexKind, StoryMemPolicy};
 use storyloom_pictures::InputFolder;
-use storyloom_story::{Continuation, Fit, Ground, LeftOut, Method, VideoSpec};
+use storyloom_story::{Continuation, Fit, Ground, LatentGrid, LeftOut, Method, VideoSpec};
 
 /// The settings of a run that the orchestrator needs.
 #[derive(Debug, Clone)]
@@ -34,6 +34,8 @@ pub struct RunConfig {
     pub seed: u64,
     /// Size of the films, frames that are decoded for a shot, and rate.
     pub video: VideoSpec,
+    /// How the networks divide videos: it decides the sizes and lengths that shots can have.
+    pub grid: LatentGrid,
     /// What a shot sees of the bank.
     pub window: WindowSettings,
     /// How keyframes are chosen.

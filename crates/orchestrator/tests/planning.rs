@@ -80,6 +80,7 @@ fn config(out: &Path, interleave: usize) -> RunConfig {
             frames: 9,
             fps: 8,
         },
+        grid: SimulatedEngine::GRID,
         window: WindowSettings {
             max_images: 4,
             sink: 1,
@@ -112,6 +113,7 @@ fn settings(config: &RunConfig) -> ShotSettings {
     ShotSettings {
         method: config.method,
         video: config.video,
+        grid: config.grid,
         window: config.window,
         max_keyframes: config.selection.max_keyframes,
         continuation: config.continuation,
@@ -268,6 +270,7 @@ fn measured_and_foretold() -> f64 {
     let observed = Observed {
         samplings: SAMPLINGS,
         shape: ReplicaShape::ONE,
+        grid: begun.grid,
     };
     let measured = measure(&folder(first.path()), &observed, CostTable::default()).unwrap();
     assert_eq!(measured.pictures_seen.len(), 4);
@@ -324,6 +327,7 @@ fn nothing_is_measured_of_a_run_without_shots() {
     let observed = Observed {
         samplings: SAMPLINGS,
         shape: ReplicaShape::ONE,
+        grid: SimulatedEngine::GRID,
     };
     let nothing = measure(&folder(out.path()), &observed, CostTable::default());
     assert!(matches!(nothing, Err(RunError::Folder { .. })));

@@ -69,6 +69,7 @@ fn config(out: &Path) -> RunConfig {
             frames: 9,
             fps: 8,
         },
+        grid: SimulatedEngine::GRID,
         window: WindowSettings {
             max_images: 4,
             sink: 1,
@@ -1017,4 +1018,36 @@ fn verify_finds_every_kind_of_damage() {
     assert!(!checked(root).ok);
     std::fs::remove_file(extra).unwrap();
     assert_eq!(checked(root).content_digest, digest);
+}
+
+/// A checkpoint whose tokens are of 32 pixels: frames are made at multiples of it, and whoever looks at the
+/// run later knows it from `run.json` alone.
+#[test]
+fn frames_have_the_sides_of_the_grid_of_the_run() {
+    let out = tempfile::tempdir().unwrap();
+    let mut config = config(out.path());
+    config.grid.patch = 4;
+    config.video = VideoSpec {
+        width: 40,
+        height: 32,
+        ..config.video
+    };
+    let manifest = Manifest {
+        stories: vec![story("wide", &[true])],
+    };
+    let engine = SimulatedEngine::default();
+    let stop = StopFlag::default();
+    run(&config, &manifest, &engine, &Silent, &stop).unwrap();
+    let identity = folder(out.path()).run_file().unwrap().identity;
+    assert_eq!(identity.grid, config.grid);
+    let text = std::fs::read_to_string(out.path().join("stories/wide/commits/01_01.json"));
+    let record: serde_json::Value = serde_json::from_str(&text.unwrap()).unwrap();
+    assert_eq!(record["frame_size"], serde_json::json!([64, 32]));
+    let verdict = verify(&folder(out.path()), Depth::Content).unwrap();
+    assert!(verdict.problems.is_empty(), "{:?}", verdict.problems);
+    // A run of the published models says nothing of it, as before.
+    let usual = tempfile::tempdir().unwrap();
+    begin(usual.path(), &engine).unwrap();
+    let text = std::fs::read_to_string(usual.path().join("run.json")).unwrap();
+    assert!(!text.contains("\"grid\""), "{text}");
 }

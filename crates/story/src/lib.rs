@@ -18,6 +18,7 @@ pub mod guard;
 pub mod host;
 pub mod ids;
 mod json;
+pub mod latent_grid;
 pub mod manifest;
 pub mod manifest_reader;
 pub mod method;
@@ -40,6 +41,7 @@ pub use escape::{escaped, is_control};
 pub use fit::{Fit, Ground};
 pub use host::{Clip, HostTensor, LoopState, RgbImage, ShapeMismatch};
 pub use ids::{ShotId, StoryId};
+pub use latent_grid::LatentGrid;
 pub use manifest::{LeftOut, Line, Manifest, StoryEntry};
 pub use manifest_reader::{
     InputFiles, Layout, parse_lines, parse_manifest, read_briefs, read_lines,

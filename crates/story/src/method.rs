@@ -143,9 +143,12 @@ pub enum Opening {
 }
 
 impl Opening {
+    /// The most frames that any shot is given: so many of the end of each shot are kept without loss.
+    pub const MOST_GIVEN_FRAMES: usize = Self::Motion.given_frames();
+
     /// Pixel frames at the start of the clip that are given, not generated; they repeat the end
     /// of the shot before and are dropped from what is saved.
-    pub fn given_frames(self) -> usize {
+    pub const fn given_frames(self) -> usize {
         match self {
             Self::Text | Self::Memory => 0,
             Self::LastFrame => 1,

@@ -27,8 +27,9 @@ pub struct ShotRequest {
     pub opening: Opening,
     /// What the shot shows.
     pub prompt: String,
-    /// Size, decoded frames and rate; a picture has one frame. The size is that of the story's first shot, and the one that is
-    /// generated: its sides are multiples of 16, and the film may be a little smaller.
+    /// Size, decoded frames and rate; a picture has one frame. The size is that of the story's first shot,
+    /// and the one that is generated: its sides are multiples of the side of a token, and the film may be a
+    /// little smaller.
     pub video: VideoSpec,
 }
 

@@ -4,8 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Sides of what the video models make: eight pixels per latent, two latents per patch.
-const GRID: u32 = 16;
+use crate::latent_grid::LatentGrid;
 
 /// Width and height in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -17,11 +16,13 @@ pub struct Resolution {
 }
 
 impl Resolution {
-    /// The size at which a film of this size is made: the next one whose sides are multiples of 16.
+    /// The size at which a film of this size is made: the next one whose sides are multiples of the
+    /// side of a token, which is 16 pixels with Wan 2.1.
     ///
     /// Latents, keyframes and the memory have it. The middle of each frame goes into the film.
-    pub fn generated(self) -> Self {
-        let side = |pixels: u32| pixels.div_ceil(GRID).saturating_mul(GRID);
+    pub fn generated(self, grid: LatentGrid) -> Self {
+        let multiple = grid.token_side();
+        let side = |pixels: u32| pixels.div_ceil(multiple).saturating_mul(multiple);
         Self {
             width: side(self.width),
             height: side(self.height),
@@ -31,15 +32,16 @@ impl Resolution {
     /// The size of a story whose first picture is `reference`, with about as many pixels as
     /// `self` and the shape of `reference`.
     ///
-    /// Sides are multiples of 16. This is the
+    /// Sides are multiples of the side of a token. This is the
     /// rule of StoryMem's `memory2video` (specification, section 2.3), applied once per story:
-    /// applied again to its own result it may drift by 16 pixels.
-    pub fn shaped_like(self, reference: Self) -> Self {
+    /// applied again to its own result it may drift by one token.
+    pub fn shaped_like(self, reference: Self, grid: LatentGrid) -> Self {
+        let multiple = grid.token_side();
         let area = f64::from(self.width) * f64::from(self.height);
         let ratio = f64::from(reference.height) / f64::from(reference.width);
         let side = |square: f64| {
             let pixels = square.sqrt().round_ties_even();
-            (pixels as u32 / GRID * GRID).max(GRID)
+            (pixels as u32 / multiple * multiple).max(multiple)
         };
         Self {
             width: side(area / ratio),
@@ -62,7 +64,7 @@ pub struct VideoSpec {
     pub width: u32,
     /// Height in pixels, an even number.
     pub height: u32,
-    /// Decoded frames of a shot, of the form `4n + 1`.
+    /// Decoded frames of a shot: one, and whole [latent frames](LatentGrid::is_length) after it.
     pub frames: u32,
     /// Frames per second of the written files.
     pub fps: u32,
@@ -81,11 +83,13 @@ pub enum VideoSpecError {
         /// The nearest legal value.
         nearest: u32,
     },
-    /// Frames are not of the form `4n + 1`.
-    #[error("video.frames = {frames} must be 4n + 1; the nearest is {nearest}")]
+    /// Frames are not one and whole latent frames after it: `4n + 1` with the models of Wan.
+    #[error("video.frames = {frames} must be {each}n + 1; the nearest is {nearest}")]
     Frames {
         /// The given value.
         frames: u32,
+        /// Frames of a latent frame.
+        each: u32,
         /// The nearest legal value.
         nearest: u32,
     },
@@ -116,7 +120,7 @@ impl VideoSpec {
     pub const MOST_PIXELS: u128 = 1 << 31;
 
     /// Refuses sizes that no film can have, and lengths that the video models cannot produce.
-    pub fn check(&self) -> Result<(), VideoSpecError> {
+    pub fn check(&self, grid: LatentGrid) -> Result<(), VideoSpecError> {
         for (axis, value) in [("width", self.width), ("height", self.height)] {
             if value == 0 || !value.is_multiple_of(2) {
                 let nearest = (value.saturating_add(1) / 2 * 2).max(2);
@@ -127,11 +131,11 @@ impl VideoSpec {
                 });
             }
         }
-        if self.frames % 4 != 1 {
-            let nearest = (self.frames.saturating_add(1) / 4 * 4).saturating_add(1);
+        if !grid.is_length(self.frames) {
             return Err(VideoSpecError::Frames {
                 frames: self.frames,
-                nearest,
+                each: grid.frames,
+                nearest: grid.nearest_length(self.frames),
             });
         }
         let pixels = u128::from(self.width) * u128::from(self.height) * u128::from(self.frames);
@@ -151,7 +155,7 @@ impl VideoSpec {
     }
 
     /// The frame size.
-    pub fn resolution(&self) -> Resolution {
+    pub const fn resolution(&self) -> Resolution {
         Resolution {
             width: self.width,
             height: self.height,
@@ -185,6 +189,8 @@ pub(crate) mod pair {
 mod tests {
     use super::*;
 
+    const GRID: LatentGrid = LatentGrid::WAN_2_1;
+
     /// StoryMem specification, section 2.3 and section 10 item 17.
     #[test]
     fn a_story_takes_the_shape_of_its_first_picture() {
@@ -192,7 +198,7 @@ mod tests {
             width: 832,
             height: 480,
         };
-        let shaped = |width, height| area.shaped_like(Resolution { width, height });
+        let shaped = |width, height| area.shaped_like(Resolution { width, height }, GRID);
         assert_eq!(shaped(832, 480), area);
         assert_eq!(
             shaped(480, 832),
@@ -228,7 +234,7 @@ mod tests {
     #[test]
     fn a_film_is_made_at_the_next_size_that_covers_it() {
         let generated = |width, height| {
-            let Resolution { width, height } = Resolution { width, height }.generated();
+            let Resolution { width, height } = Resolution { width, height }.generated(GRID);
             (width, height)
         };
         assert_eq!(generated(1080, 1920), (1088, 1920));
@@ -246,12 +252,12 @@ mod tests {
             frames: 81,
             fps: 16,
         };
-        assert_eq!(good.check(), Ok(()));
+        assert_eq!(good.check(GRID), Ok(()));
         let cropped = VideoSpec { width: 830, ..good };
-        assert_eq!(cropped.check(), Ok(()));
+        assert_eq!(cropped.check(GRID), Ok(()));
         let odd = VideoSpec { width: 831, ..good };
         assert_eq!(
-            odd.check(),
+            odd.check(GRID),
             Err(VideoSpecError::Size {
                 axis: "width",
                 value: 831,
@@ -260,12 +266,13 @@ mod tests {
         );
         let even = VideoSpec { frames: 80, ..good };
         assert_eq!(
-            even.check(),
+            even.check(GRID),
             Err(VideoSpecError::Frames {
                 frames: 80,
+                each: 4,
                 nearest: 81
             })
         );
-        assert!(VideoSpec { frames: 0, ..good }.check().is_err());
+        assert!(VideoSpec { frames: 0, ..good }.check(GRID).is_err());
     }
 }

@@ -75,9 +75,10 @@ pub fn draw(model: &Model, path: &Path) -> Result<()> {
             let pictures = (0..memory as i64).map(of).collect::<Result<Vec<_>, _>>()?;
             let given = latents.given.f_select(0, shot as i64)?;
             conditions.push(condition_channels(
+                model.shape.transformer.latent_grid(),
                 &pictures,
                 &given,
-                frames,
+                frames as u32,
                 Opening::Memory,
             )?);
             remembered.push(pictures);

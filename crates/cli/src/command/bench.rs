@@ -17,6 +17,7 @@ use storyloom_orchestrator::pipeline::{PipelineFigures, PipelineSettings, pipeli
 use storyloom_parallel::bench::Figure;
 use storyloom_parallel::topology::Degrees;
 use storyloom_parallel::{CommError, Encryption, World, WorldOptions};
+use storyloom_story::LatentGrid;
 
 use super::{control, instrumentation, preempt};
 use crate::engine::first_gpu;
@@ -364,8 +365,12 @@ impl Denoise {
 
 impl Timing {
     fn settings(&self) -> Result<BenchSettings, Failure> {
-        if self.frames % 4 != 1 || self.height < 16 || self.width < 16 {
-            let message = "a clip has 4n + 1 frames and at least 16 x 16 pixels";
+        // The smallest that each of the published models takes.
+        let (grid, side) = (LatentGrid::WAN_2_1, LatentGrid::WAN_2_1.token_side());
+        if !grid.is_length(self.frames) || self.height < side || self.width < side {
+            let each = grid.frames;
+            let message =
+                format!("a clip has {each}n + 1 frames and at least {side} x {side} pixels");
             return Err(Failure::new(Exit::Usage, message));
         }
         let (device, dtype) = match self.device {

@@ -266,6 +266,7 @@ fn shot_settings(config: &Resolved) -> Result<ShotSettings, Failure> {
     Ok(ShotSettings {
         method: config.engine.method,
         video: config.films.video,
+        grid: config.films.grid,
         window: WindowSettings {
             max_images: storymem.max_images,
             sink: storymem.sink.min(storymem.max_images),

@@ -352,6 +352,7 @@ fn run_config(
         method: config.engine.method,
         seed: config.run.seed,
         video: config.films.video,
+        grid: config.films.grid,
         window: WindowSettings {
             max_images: storymem.max_images,
             // With memory off there is nothing to keep first.

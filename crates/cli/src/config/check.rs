@@ -42,7 +42,7 @@ impl Config {
     /// Rules between options.
     fn broken_combinations(&self) -> Vec<(&'static str, String)> {
         let mut broken = Vec::new();
-        if let Err(error) = self.video_spec().check() {
+        if let Err(error) = self.video_spec().check(self.latent_grid()) {
             let key = match error {
                 VideoSpecError::Size { axis: "width", .. } => "video.width",
                 VideoSpecError::Size { .. } => "video.height",

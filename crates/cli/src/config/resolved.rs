@@ -9,7 +9,7 @@ use storyloom_orchestrator::cost::{ReplicaShape, Sharing};
 use storyloom_orchestrator::{CheckpointSettings, FilmShape, PictureSettings, Videos};
 use storyloom_parallel::WorldOptions;
 use storyloom_parallel::topology::{Degrees, Plan};
-use storyloom_story::{Ground, Method, VideoSpec};
+use storyloom_story::{Ground, LatentGrid, Method, VideoSpec};
 
 use super::choices::ResizeChoice;
 use super::options::{
@@ -54,6 +54,8 @@ pub struct Resolved {
 pub struct FilmConfig {
     /// The video that every shot is asked to be.
     pub video: VideoSpec,
+    /// How the networks divide it.
+    pub grid: LatentGrid,
     /// How users' pictures are put into it.
     pub pictures: PictureSettings,
 }
@@ -143,6 +145,8 @@ pub struct CostConfig {
     pub interleave: usize,
     /// Size and length of shots.
     pub video: VideoSpec,
+    /// How the networks divide them.
+    pub grid: LatentGrid,
 }
 
 impl Resolved {
@@ -156,6 +160,7 @@ impl Resolved {
         };
         let films = FilmConfig {
             video: config.video_spec(),
+            grid: config.latent_grid(),
             pictures: PictureSettings {
                 fit: config.pictures.fit,
                 ground: config.pictures.ground,
@@ -206,6 +211,7 @@ impl Resolved {
                 replicas: plan(topology).replicas,
                 interleave: topology.interleave as usize,
                 video: films.video,
+                grid: films.grid,
             },
             checkpoint: checkpoint(&config.checkpoint),
             logs: config.logs.clone(),

@@ -151,20 +151,15 @@ pub fn decode(folder: &Path, settings: &BenchSettings) -> Result<DecodeFigures> 
     settings.prepare();
     let model = AutoencoderKlWan::open(folder, settings.device)?;
     let config = model.config();
-    let [frames, height, width] = settings.clip;
-    let space = config.spatial_factor();
-    let shape = [
-        1,
-        config.z_dim,
-        1 + (frames - 1) / config.temporal_factor(),
-        height / space,
-        width / space,
-    ];
-    let latents = noise(settings.device, &shape)?;
+    let clip = settings
+        .clip
+        .map(|length| u32::try_from(length).unwrap_or(u32::MAX));
+    let [frames, rows, columns] = config.latent_grid(1).latent_clip(clip).map(i64::from);
+    let latents = noise(settings.device, &[1, config.z_dim, frames, rows, columns])?;
     let decode = settings.time(|| model.decode(&latents).map(drop))?;
     Ok(DecodeFigures {
         settings: settings.clone(),
-        frames_per_second: frames as f64 / decode.median_seconds,
+        frames_per_second: settings.clip[0] as f64 / decode.median_seconds,
         decode,
     })
 }

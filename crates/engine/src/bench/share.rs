@@ -58,9 +58,7 @@ pub fn share(
     let part = WanTransformer::open_shard(folder, target, &shard)?;
     let whole = WanTransformer::open(folder, target)?;
     let config = whole.config();
-    // Latents of the Wan 2.1 VAE.
-    let [frames, height, width] = settings.clip;
-    let [frames, height, width] = [1 + (frames - 1) / 4, height / 8, width / 8];
+    let [frames, height, width] = config.latent(settings.clip);
     let noise = |shape: &[i64]| gaussian(Seed(0), Stream::Shot, shape);
     let hidden_states = noise(&[1, config.in_channels, frames, height, width])?;
     let text = noise(&[1, TEXT_ROWS, config.text_dim])?;

@@ -5,21 +5,13 @@
 //! dropped. Memory stands at negative temporal positions, so that the shot itself always starts
 //! at zero. This follows the reference after its fix of January 2026 (specification, R2).
 
-use storyloom_story::Opening;
+use storyloom_story::{LatentGrid, Opening};
 use tch::{Kind, Tensor};
 
 use storyloom_nn::error::{ModelError, Result};
 
 /// Distance between memory slots on the temporal axis of the rotary embedding (paper 4.1).
 pub const MEMORY_STRIDE: i64 = 5;
-
-/// Pixel frames per latent frame after the first.
-const FRAMES_PER_LATENT: usize = 4;
-
-/// Latent frames of a clip of `frames` pixel frames: `1 + (frames - 1) / 4`.
-pub fn latent_frames(frames: usize) -> usize {
-    1 + frames.saturating_sub(1) / FRAMES_PER_LATENT
-}
 
 /// Temporal positions of `memory` slots followed by `latents` frames of the shot:
 /// `-stride * memory, …, -stride, 0, 1, …` (specification, section 4.5).
@@ -34,36 +26,45 @@ pub fn temporal_positions(memory: usize, latents: usize, stride: i64) -> Vec<i64
         .collect()
 }
 
-/// The condition mask, one row of four channels per latent frame (section 4.3).
+/// The condition mask, one row per latent frame with a channel for each of its pixel frames: four with
+/// the models of Wan (section 4.3).
 ///
 /// A row entry is 1 where its pixel frame is given: every memory picture, and the first frames of
-/// a continued shot. The first `memory + 1` entries of the pixel sequence count four times.
-pub fn condition_mask(memory: usize, frames: usize, opening: Opening) -> Vec<[f32; 4]> {
+/// a continued shot. The first `memory + 1` entries of the pixel sequence count for all channels.
+pub fn condition_mask(
+    grid: LatentGrid,
+    memory: usize,
+    frames: u32,
+    opening: Opening,
+) -> Vec<Vec<f32>> {
     let given = opening.given_frames();
     let pixel = |frame: usize| f32::from(u8::from(frame < given));
-    let memory_rows = std::iter::repeat_n([1.0; FRAMES_PER_LATENT], memory);
-    let first = std::iter::once([pixel(0); FRAMES_PER_LATENT]);
-    let rest = (1..latent_frames(frames)).map(|latent| {
-        let start = 1 + (latent - 1) * FRAMES_PER_LATENT;
-        std::array::from_fn(|channel| pixel(start + channel))
+    let channels = grid.frames as usize;
+    let memory_rows = std::iter::repeat_n(vec![1.0; channels], memory);
+    let first = std::iter::once(vec![pixel(0); channels]);
+    let rest = (1..grid.latent_frames(frames) as usize).map(|latent| {
+        let start = 1 + (latent - 1) * channels;
+        (start..start + channels).map(pixel).collect()
     });
     memory_rows.chain(first).chain(rest).collect()
 }
 
-/// Puts mask and condition latents together: `[4 + C, M + T, h, w]` in f32.
+/// Puts mask and condition latents together: `[4 + C, M + T, h, w]` in f32, four being the pixel
+/// frames of a latent frame.
 ///
 /// `memory` are `M` latents `[C, 1, h, w]`, oldest first; `clip` is the encoding `[C, T, h, w]`
 /// of the given frames followed by grey, all normalised.
 pub fn condition_channels(
+    grid: LatentGrid,
     memory: &[Tensor],
     clip: &Tensor,
-    frames: usize,
+    frames: u32,
     opening: Opening,
 ) -> Result<Tensor> {
     let latents: Vec<&Tensor> = memory.iter().chain(std::iter::once(clip)).collect();
     let latents = Tensor::f_cat(&latents, 1)?;
     let (_, slots, height, width) = latents.size4()?;
-    let mask = condition_mask(memory.len(), frames, opening);
+    let mask = condition_mask(grid, memory.len(), frames, opening);
     if mask.len() as i64 != slots {
         return Err(ModelError::input(
             "condition latents",
@@ -73,11 +74,12 @@ pub fn condition_channels(
             ),
         ));
     }
-    let mask = Tensor::f_from_slice(mask.as_flattened())?
-        .f_view([slots, 4])?
+    let channels = i64::from(grid.frames);
+    let mask = Tensor::f_from_slice(&mask.concat())?
+        .f_view([slots, channels])?
         .f_transpose(0, 1)?
-        .f_reshape([4, slots, 1, 1])?
-        .f_expand([4, slots, height, width], false)?
+        .f_reshape([channels, slots, 1, 1])?
+        .f_expand([channels, slots, height, width], false)?
         .f_to_device(latents.device())?;
     Ok(Tensor::f_cat(&[mask, latents.f_to_kind(Kind::Float)?], 0)?)
 }
@@ -85,6 +87,8 @@ pub fn condition_channels(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const GRID: LatentGrid = LatentGrid::WAN_2_1;
 
     /// Specification, section 10, items 1 to 4.
     #[test]
@@ -113,12 +117,12 @@ mod tests {
             (Opening::LastFrame, ones, zeros),
             (Opening::Motion, ones, ones),
         ] {
-            let mask = condition_mask(2, 9, opening);
+            let mask = condition_mask(GRID, 2, 9, opening);
             assert_eq!(mask, [ones, ones, third, fourth, zeros], "{opening:?}");
         }
-        assert_eq!(condition_mask(10, 81, Opening::Memory).len(), 31);
-        let given: f32 = condition_mask(0, 81, Opening::Motion)
-            .as_flattened()
+        assert_eq!(condition_mask(GRID, 10, 81, Opening::Memory).len(), 31);
+        let given: f32 = condition_mask(GRID, 0, 81, Opening::Motion)
+            .concat()
             .iter()
             .sum();
         assert_eq!(given, 8.0);
@@ -134,7 +138,8 @@ mod tests {
             (8, 45_240),
             (10, 48_360),
         ] {
-            let slots = temporal_positions(memory, latent_frames(81), MEMORY_STRIDE).len();
+            let slots =
+                temporal_positions(memory, GRID.latent_frames(81) as usize, MEMORY_STRIDE).len();
             assert_eq!(slots * 30 * 52, tokens);
         }
     }
@@ -143,7 +148,7 @@ mod tests {
     fn channels_are_mask_then_latents_and_lengths_must_agree() {
         let memory = [Tensor::ones([2, 1, 3, 5], (Kind::Float, tch::Device::Cpu)) * 7.0];
         let clip = Tensor::zeros([2, 3, 3, 5], (Kind::Float, tch::Device::Cpu));
-        let joined = condition_channels(&memory, &clip, 9, Opening::LastFrame).unwrap();
+        let joined = condition_channels(GRID, &memory, &clip, 9, Opening::LastFrame).unwrap();
         assert_eq!(joined.size(), [6, 4, 3, 5]);
         let column: Vec<f32> =
             Vec::try_from(joined.select(3, 4).select(2, 2).reshape([-1])).unwrap();
@@ -156,6 +161,6 @@ mod tests {
             [7.0, 0.0, 0.0, 0.0],
         ];
         assert_eq!(column, expected.as_flattened());
-        assert!(condition_channels(&memory, &clip, 17, Opening::LastFrame).is_err());
+        assert!(condition_channels(GRID, &memory, &clip, 17, Opening::LastFrame).is_err());
     }
 }

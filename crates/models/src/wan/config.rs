@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 use storyloom_parallel::topology::Degrees;
-use storyloom_story::{PartFlops, TransformerShape};
+use storyloom_story::{LatentGrid, PartFlops, TransformerShape};
 
 use storyloom_nn::checkpoint::Checkpoint;
 use storyloom_nn::error::{ModelError, Result};
@@ -140,18 +140,31 @@ impl WanConfig {
 
     /// Reads a `config.json` alone, in either layout.
     pub fn read_file(path: &Path) -> Result<Self> {
-        let folder = path.parent().unwrap_or(Path::new("."));
-        let text = std::fs::read_to_string(path).map_err(|error| ModelError::io(path, error))?;
-        let json = serde_json::from_str(&text)
-            .map_err(|error| ModelError::bad_file(path, error.to_string()))?;
-        Self::of(&Checkpoint::from_files(folder, json, &[])?)
+        Self::of(&Checkpoint::of_config(path)?)
     }
 
-    /// Latent frames, height and width of a clip of frames, height and width in pixels, by the
-    /// autoencoder that goes with these channels.
-    pub fn latent(&self, [frames, height, width]: [i64; 3]) -> [i64; 3] {
-        let factor = if self.out_channels == 48 { 16 } else { 8 };
-        [1 + (frames - 1) / 4, height / factor, width / factor]
+    /// How the published autoencoder with as many channels and this transformer divide videos. Where
+    /// the autoencoder is there as well, its own config says it:
+    /// [`VaeConfig::latent_grid`](crate::autoencoder::VaeConfig::latent_grid).
+    pub fn latent_grid(&self) -> LatentGrid {
+        let wan_2_2 = i64::from(LatentGrid::WAN_2_2.channels);
+        let published = match self.out_channels == wan_2_2 {
+            true => LatentGrid::WAN_2_2,
+            false => LatentGrid::WAN_2_1,
+        };
+        LatentGrid {
+            channels: number(self.out_channels),
+            patch: number(self.patch_size[1]),
+            ..published
+        }
+    }
+
+    /// Latent frames, rows and columns of a clip of frames, height and width in pixels, by the
+    /// [published](Self::latent_grid) autoencoder.
+    pub fn latent(&self, clip: [i64; 3]) -> [i64; 3] {
+        self.latent_grid()
+            .latent_clip(clip.map(number))
+            .map(i64::from)
     }
 
     /// As [`of`](Self::of), of a folder.
@@ -229,7 +242,6 @@ impl WanConfig {
 
     /// What decides the work of a forward, with `text_rows` rows of text.
     pub fn shape(&self, text_rows: u32) -> TransformerShape {
-        let number = |value: i64| u32::try_from(value).unwrap_or(u32::MAX);
         TransformerShape {
             blocks: number(self.num_layers),
             width: number(self.width()),
@@ -281,6 +293,11 @@ impl WanConfig {
         }
         Ok(())
     }
+}
+
+/// Beyond all sizes there are where it is no number of anything.
+fn number(value: i64) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

@@ -6,8 +6,6 @@ mod config;
 mod embed;
 mod transformer;
 
-pub use conditions::{
-    MEMORY_STRIDE, condition_channels, condition_mask, latent_frames, temporal_positions,
-};
+pub use conditions::{MEMORY_STRIDE, condition_channels, condition_mask, temporal_positions};
 pub use config::WanConfig;
 pub use transformer::{ForwardInputs, TextContext, WanTransformer};

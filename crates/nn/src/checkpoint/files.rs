@@ -75,6 +75,15 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
+    /// A `config.json` alone, without any weights.
+    ///
+    /// # Errors
+    /// It cannot be read, or is no config.
+    pub fn of_config(path: &Path) -> Result<Self> {
+        let folder = path.parent().unwrap_or(Path::new("."));
+        Self::from_files(folder, read_json(path)?, &[])
+    }
+
     /// Opens the named safetensors files as one set of tensors.
     pub fn from_files(folder: &Path, config: serde_json::Value, paths: &[PathBuf]) -> Result<Self> {
         counts::check(&config)

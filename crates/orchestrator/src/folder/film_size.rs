@@ -5,7 +5,7 @@ use std::path::Path;
 use storyloom_memory::arrays::{LATENTS, decode_array};
 use storyloom_memory::pictures::picture_size;
 use storyloom_memory::{MemoryBank, MemoryError};
-use storyloom_story::{HostTensor, Resolution};
+use storyloom_story::{HostTensor, LatentGrid, Resolution};
 
 use crate::config::{FilmShape, RunConfig};
 use crate::error::RunError;
@@ -23,15 +23,20 @@ pub(crate) fn film_size(
 ) -> Result<Option<Resolution>, RunError> {
     let recorded = recorded_size(bank, config, file)?;
     let asked = [file.size, Some(config.video.resolution())];
-    Ok(recorded.map(|frames| film_of(frames, &asked)).or(file.size))
+    let film = |frames| film_of(frames, &asked, config.grid);
+    Ok(recorded.map(film).or(file.size))
 }
 
 /// The size of the film of frames that were made in this size: the first of those that are asked for
 /// whose frames these are, or all of them.
-pub(crate) fn film_of(frames: Resolution, asked: &[Option<Resolution>]) -> Resolution {
+pub(crate) fn film_of(
+    frames: Resolution,
+    asked: &[Option<Resolution>],
+    grid: LatentGrid,
+) -> Resolution {
     let mut asked = asked.iter().copied().flatten();
     asked
-        .find(|film| film.generated() == frames)
+        .find(|film| film.generated(grid) == frames)
         .unwrap_or(frames)
 }
 
@@ -71,9 +76,9 @@ fn recorded_size(
     });
     let latents = latents.transpose()?;
     let picture = Resolution { width, height };
-    let shaped = config.video.resolution().shaped_like(picture);
+    let shaped = config.video.resolution().shaped_like(picture, config.grid);
     let is_in_shape = match latents.as_ref().map(HostTensor::shape) {
-        Some(&[.., rows, columns]) => is_grid(picture, columns, rows) && is_near(picture, shaped),
+        Some(&[.., rows, columns]) => is_grid(picture, columns, rows) && is_near(picture, shaped, config.grid),
         _ => false,
     };
     // Earlier builds kept it as it was brought, and in shape the rule would drift.
@@ -81,9 +86,9 @@ fn recorded_size(
 }
 
 /// Whether two sizes are apart by no more than the rule drifts when it is applied to its own result.
-fn is_near(one: Resolution, other: Resolution) -> bool {
-    const DRIFT: u32 = 16;
-    one.width.abs_diff(other.width) <= DRIFT && one.height.abs_diff(other.height) <= DRIFT
+fn is_near(one: Resolution, other: Resolution, grid: LatentGrid) -> bool {
+    let drift = grid.token_side();
+    one.width.abs_diff(other.width) <= drift && one.height.abs_diff(other.height) <= drift
 }
 
 /// Whether a picture is `columns` square patches wide and `rows` high.
@@ -104,7 +109,7 @@ mod tests {
     #[test]
     fn frames_belong_to_the_film_that_was_asked_for() {
         let frames = size(64, 48);
-        let film = |asked: &[Option<Resolution>]| film_of(frames, asked);
+        let film = |asked: &[Option<Resolution>]| film_of(frames, asked, LatentGrid::WAN_2_1);
         assert_eq!(film(&[Some(size(60, 44)), None]), size(60, 44));
         assert_eq!(film(&[None, Some(size(62, 48))]), size(62, 48));
         // Nobody asks for this size any more.

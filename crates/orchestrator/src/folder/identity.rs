@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use storyloom_memory::StoryMemPolicy;
 use storyloom_memory::select::SelectionSettings;
 use storyloom_memory::window::WindowSettings;
-use storyloom_story::{Continuation, Fit, Ground, Method, VideoSpec};
+use storyloom_story::{Continuation, Fit, Ground, LatentGrid, Method, VideoSpec};
 
 use crate::config::{FilmShape, PictureSettings, RunConfig, Videos};
 use crate::folder::seal::{NO_SEAL, Seal, seal, take_seal};
@@ -31,6 +31,10 @@ pub struct RunIdentity {
     pub seed: u64,
     /// Size of the films, frames that are decoded for a shot, and rate.
     pub video: VideoSpec,
+    /// How the networks divide videos, which decides the size of frames. Not written where it is as in
+    /// runs of earlier builds.
+    #[serde(default, skip_serializing_if = "LatentGrid::is_default")]
+    pub grid: LatentGrid,
     /// What a shot sees of the bank.
     #[serde(rename = "memory.window")]
     pub window: WindowSettings,
@@ -82,6 +86,7 @@ impl RunIdentity {
             method: Some(config.method),
             seed: config.seed,
             video: config.video,
+            grid: config.grid,
             window: config.window,
             selection: config.selection,
             continuation: config.continuation,

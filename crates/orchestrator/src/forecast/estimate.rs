@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use serde::Serialize;
 use storyloom_memory::window::WindowSettings;
 use storyloom_story::{
-    Brief, Continuation, Line, Method, Opening, Resolution, Scene, ShotScript, StoryEntry, StoryId,
+    Brief, Continuation, LatentGrid, Line, Method, Opening, Resolution, Scene, ShotScript, StoryEntry, StoryId,
     StoryScript, VideoSpec,
 };
 
@@ -27,6 +27,8 @@ pub struct ShotSettings {
     pub method: Method,
     /// Size of the films that have none of their own, and length of shots.
     pub video: VideoSpec,
+    /// How the networks divide videos.
+    pub grid: LatentGrid,
     /// What a shot sees of the bank.
     pub window: WindowSettings,
     /// Most keyframes that a shot adds to it.
@@ -195,7 +197,7 @@ impl Kinds {
         let frames = method.profile().media.frames(settings.video.frames);
         let references = entry.reference_images.len();
         let film = entry.size.unwrap_or(settings.video.resolution());
-        let size = film.generated();
+        let size = film.generated(settings.grid);
         let shots = entry.script.shots().enumerate().skip(made);
         let kind = |(place, (_, shot))| {
             let opening = opening(
@@ -219,6 +221,7 @@ impl Kinds {
                         frames,
                         ..settings.video
                     },
+                    grid: settings.grid,
                     opening,
                     memory,
                     steps: sampling.steps,
@@ -600,6 +603,7 @@ mod tests {
             frames: 81,
             fps: 16,
         },
+        grid: LatentGrid::WAN_2_1,
         window: WindowSettings {
             max_images: 10,
             sink: 3,

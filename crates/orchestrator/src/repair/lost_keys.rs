@@ -32,7 +32,11 @@ impl Healer<'_> {
         let records = self.sound_records(file)?;
         let mut found = Vec::new();
         if let (None, Some(record)) = (file.size, records.first()) {
-            file.size = Some(film_of(record.request().video.resolution(), &[self.film]));
+            file.size = Some(film_of(
+                record.request().video.resolution(),
+                &[self.film],
+                self.grid,
+            ));
             found.push("the size of its film");
         }
         if lacks_plan && let Some(plan) = self.plan_name(file, &records)? {

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use rayon::prelude::*;
 use serde::Serialize;
 use storyloom_memory::BlobStore;
-use storyloom_story::{Line, ShotId, StoryEntry, StoryId};
+use storyloom_story::{LatentGrid, Line, ShotId, StoryEntry, StoryId};
 
 use crate::config::Videos;
 use crate::error::RunError;
@@ -113,6 +113,9 @@ pub fn repair(folder: &RunFolder, repair: &Repair) -> Result<Repaired, RunError>
         videos: VideoFiles::unchecked(folder.storage().clone(), videos),
         seed: run.as_ref().map(|run| run.identity.seed),
         film: run.as_ref().map(|run| run.identity.video.resolution()),
+        grid: run
+            .as_ref()
+            .map_or_else(LatentGrid::default, |run| run.identity.grid),
         is_sealed: run.as_ref().is_some_and(RunFile::is_of_sealed_build),
         anew: repair.anew,
     };

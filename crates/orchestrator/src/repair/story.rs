@@ -7,7 +7,7 @@ use storyloom_memory::storage::move_aside;
 use storyloom_memory::{
     BlobRef, BlobStore, MemoryError, PictureRecord, References, ShotRecord, blobs,
 };
-use storyloom_story::{Media, Resolution, Seed, ShotId, ShotRequest, StoryId};
+use storyloom_story::{LatentGrid, Media, Resolution, Seed, ShotId, ShotRequest, StoryId};
 
 use super::{CameTo, Deed, shown};
 use crate::error::RunError;
@@ -27,6 +27,8 @@ pub(super) struct Healer<'a> {
     pub(super) seed: Option<u64>,
     /// The size of films of the run; `None` where nobody knows it.
     pub(super) film: Option<Resolution>,
+    /// How its networks divide videos.
+    pub(super) grid: LatentGrid,
     /// Whether the run was begun by a build that seals each `story.json`.
     pub(super) is_sealed: bool,
     pub(super) anew: bool,
@@ -253,7 +255,7 @@ impl Healer<'_> {
     fn fits(&self, file: &StoryFile, record: &ShotRecord) -> bool {
         let mut shots = file.shots();
         let script = shots.find(|(shot, _)| *shot == record.request().shot);
-        let made = file.size.map(Resolution::generated);
+        let made = file.size.map(|film| film.generated(self.grid));
         script.is_some_and(|(_, script)| script.prompt == record.request().prompt)
             && made.is_none_or(|made| made == record.request().video.resolution())
     }

@@ -78,7 +78,7 @@ pub(crate) fn own_size(config: &RunConfig, first: Option<&image::RgbImage>) -> R
     match first {
         Some(first) if config.pictures.shape == FilmShape::Picture => {
             let (width, height) = first.dimensions();
-            size.shaped_like(Resolution { width, height })
+            size.shaped_like(Resolution { width, height }, config.grid)
         }
         _ => size,
     }
@@ -216,7 +216,7 @@ fn shows_the_same(
     // A story whose file is lost knows no size; what it remembers has it.
     let made = file
         .size
-        .map_or_else(|| size_of(&kept), Resolution::generated);
+        .map_or_else(|| size_of(&kept), |size| size.generated(config.grid));
     let shaped = open_pictures(config, file).ok();
     let shaped = shaped.and_then(|(pictures, _)| in_shape(config, file, &pictures, made).ok());
     shaped.is_some_and(|shaped| shaped.get(place) == Some(&kept))

@@ -549,7 +549,7 @@ const MOST_PROGRAMS: usize = 256;
 fn check_lengths(config: &RunConfig, lines: &[Line]) -> Result<(), RunError> {
     config
         .video
-        .check()
+        .check(config.grid)
         .map_err(|error| RunError::Setting(error.to_string()))?;
     let given = config.continuation.opening().given_frames() as u32;
     let continues = lines.iter().any(|line| match line {
@@ -562,7 +562,7 @@ fn check_lengths(config: &RunConfig, lines: &[Line]) -> Result<(), RunError> {
             "video.frames = {} leaves nothing of a shot that continues the one before it, \
              which gives it {given}; use at least {}",
             config.video.frames,
-            given + 4
+            config.grid.length_above(given)
         )));
     }
     Ok(())

@@ -79,7 +79,7 @@ fn make_shots(
     let film = begin(context, folder, config, lease, file).map_err(before)?;
     let method = file.method.unwrap_or(config.method);
     let media = method.profile().media;
-    let Resolution { width, height } = film.generated();
+    let Resolution { width, height } = film.generated(config.grid);
     let video = VideoSpec {
         width,
         height,
@@ -287,7 +287,7 @@ fn begin(
         folder.write_story(file)?;
     }
     if !references.is_empty() {
-        let made = size.generated();
+        let made = size.generated(config.grid);
         let references = in_shape(config, file, &references, made)?;
         let method = file.method.unwrap_or(config.method);
         store_references(context, file, method, &references, made)?;

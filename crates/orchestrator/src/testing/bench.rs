@@ -16,8 +16,8 @@ use storyloom_memory::{
     BlobStore, DigestedRecord, Disk, IndexKind, MemoryBank, ShotRecord, Storage,
 };
 use storyloom_story::{
-    Continuation, HostTensor, Line, Method, Opening, Seed, ShotId, ShotRequest, Stage, StoryEntry,
-    StoryId, VideoSpec,
+    Continuation, HostTensor, LatentGrid, Line, Method, Opening, Seed, ShotId, ShotRequest, Stage,
+    StoryEntry, StoryId, VideoSpec,
 };
 
 use crate::config::Videos;
@@ -405,6 +405,7 @@ fn identity() -> RunIdentity {
         method: Some(Method::StoryMem),
         seed: 0,
         video: VIDEO,
+        grid: LatentGrid::default(),
         window: WindowSettings {
             max_images: 10,
             sink: 3,

@@ -465,6 +465,7 @@ fn config(out: &Path, interleave: usize, settings: &PipelineSettings) -> RunConf
             frames: 9,
             fps: 8,
         },
+        grid: SimulatedEngine::GRID,
         window: WindowSettings {
             max_images: 10,
             sink: 3,

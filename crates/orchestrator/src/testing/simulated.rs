@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use storyloom_story::{
-    Clip, ErrorClass, HostTensor, LoopState, Media, Method, PassName, Resolution, RgbImage,
+    Clip, ErrorClass, HostTensor, LatentGrid, LoopState, Media, Method, PassName, Resolution, RgbImage,
     ShapeMismatch, ShotInputs, ShotRequest, Stage,
 };
 
@@ -49,6 +49,7 @@ impl Pace {
         let sampling = self.samplings.of(request.opening);
         let work = ShotWork {
             video: request.video,
+            grid: SimulatedEngine::GRID,
             opening: request.opening,
             memory: inputs.memory.len() as f64,
             steps: sampling.steps,
@@ -64,11 +65,6 @@ fn wait(begun: Instant, seconds: f64) {
     std::thread::sleep(time.saturating_sub(begun.elapsed()));
 }
 
-/// Latent channels, as in Wan 2.1.
-const CHANNELS: usize = 16;
-/// Pixels per latent along a side.
-const FACTOR: u32 = 8;
-
 impl Default for SimulatedEngine {
     fn default() -> Self {
         Self {
@@ -80,6 +76,9 @@ impl Default for SimulatedEngine {
 }
 
 impl SimulatedEngine {
+    /// What it pretends that its networks make of videos.
+    pub const GRID: LatentGrid = LatentGrid::WAN_2_1;
+
     /// Makes a stage that began at `begun` last as long as it should.
     fn keep_pace(
         &self,
@@ -143,10 +142,11 @@ fn choose(inputs: &ShotInputs) -> Vec<usize> {
 }
 
 fn noise(inputs: &ShotInputs, conditions: &Conditions) -> Result<HostTensor, EngineError> {
-    let video = inputs.request.video;
-    let frames = 1 + (conditions.frames as usize - 1) / 4;
-    let [height, width] = [video.height / FACTOR, video.width / FACTOR].map(|v| v as usize);
-    let count = CHANNELS * frames * height * width;
+    let grid = SimulatedEngine::GRID;
+    let [height, width] = grid.plane(inputs.request.video.resolution());
+    let frames = grid.latent_frames(conditions.frames);
+    let shape = [grid.channels, frames, height, width].map(|length| length as usize);
+    let count = shape.iter().product::<usize>();
     let mut bytes = vec![0; count * 2];
     blake3::Hasher::new_keyed(&conditions.digest)
         .finalize_xof()
@@ -155,7 +155,7 @@ fn noise(inputs: &ShotInputs, conditions: &Conditions) -> Result<HostTensor, Eng
     let values = values
         .map(|b| f32::from(i16::from_le_bytes(*b)) / 16_384.0)
         .collect();
-    HostTensor::new(vec![CHANNELS, frames, height, width], values)
+    HostTensor::new(shape.to_vec(), values)
         .map_err(|error| failed(Stage::Denoise, ErrorClass::Shot, error.to_string()))
 }
 
@@ -343,10 +343,11 @@ impl ShotEngine for SimulatedEngine {
 const TOKENS: &str = "tokens";
 
 fn picture_latents(picture: &RgbImage, size: Resolution) -> Result<HostTensor, ShapeMismatch> {
-    let [height, width] = [size.height / FACTOR, size.width / FACTOR].map(|v| v as usize);
+    let [height, width] = SimulatedEngine::GRID.plane(size);
+    let shape = [SimulatedEngine::GRID.channels, 1, height, width].map(|length| length as usize);
     let value = f32::from(picture.data()[0]) / 255.0;
-    let count = CHANNELS * height * width;
-    HostTensor::new(vec![CHANNELS, 1, height, width], vec![value; count])
+    let values = vec![value; shape.iter().product()];
+    HostTensor::new(shape.to_vec(), values)
 }
 
 /// Two tokens of four values each.

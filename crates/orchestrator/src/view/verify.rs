@@ -456,7 +456,8 @@ impl Check<'_> {
         if request.seed != Seed::derive(run_seed, &file.id, shot, request.attempt) {
             wrong.push("its seed is not the one that the run gives it");
         }
-        if Some(request.video.resolution()) != file.size.map(Resolution::generated) {
+        let grid = self.terms.identity.grid;
+        if Some(request.video.resolution()) != file.size.map(|film| film.generated(grid)) {
             wrong.push("it has another size than its story");
         }
         let frames = method

@@ -272,7 +272,8 @@ impl Stage for FlowStage {
             let purpose = format!("{}/{part}", self.name);
             let mut draws = Draws::new(self.seed, &purpose, step);
             let entries = self.pool.entries();
-            let batch = Batch::draw(&mut draws, entries, &self.settings, self.frames)?;
+            let grid = self.shape.transformer.latent_grid();
+            let batch = Batch::draw(&mut draws, entries, &self.settings, grid, self.frames)?;
             let (sigmas, teacher) = match (&self.teacher, self.settings.distil) {
                 (Some(teacher), Some(distil)) => {
                     let grid = distil.grid()?;

@@ -2,7 +2,7 @@
 
 use storyloom_models::wan::{MEMORY_STRIDE, condition_channels, temporal_positions};
 use storyloom_nn::tch::Tensor;
-use storyloom_story::Opening;
+use storyloom_story::{LatentGrid, Opening};
 use storyloom_tinyworld::draws::Draws;
 use storyloom_tinyworld::{News, Scene, Story, caption};
 
@@ -46,6 +46,7 @@ impl Batch {
         draws: &mut Draws,
         entries: &[Entry],
         settings: &FlowSettings,
+        grid: LatentGrid,
         clip: usize,
     ) -> Result<Self> {
         let memory = match settings.memory {
@@ -63,7 +64,7 @@ impl Batch {
         let mut told = Answers::default();
         for _ in 0..samples {
             let entry = &entries[draws.below(entries.len())];
-            let sample = Sample::draw(draws, entry, entries, memory, frames)?;
+            let sample = Sample::draw(draws, entry, entries, memory, (grid, frames))?;
             clean.push(sample.clean);
             emphasis.push(sample.emphasis);
             condition.extend(sample.condition);
@@ -109,7 +110,7 @@ impl Sample {
         entry: &Entry,
         entries: &[Entry],
         memory: Option<usize>,
-        frames: usize,
+        (grid, frames): (LatentGrid, usize),
     ) -> Result<Self> {
         let shots = entry.story.shots.len();
         let target = draws.below(shots);
@@ -153,7 +154,7 @@ impl Sample {
             1 => entry.latents.given.f_select(0, 0)?.f_narrow(1, 0, 1)?,
             _ => entry.latents.given.f_select(0, target as i64)?,
         };
-        let condition = condition_channels(&memory, &given, frames, opening)?;
+        let condition = condition_channels(grid, &memory, &given, frames as u32, opening)?;
         let clean: Vec<&Tensor> = memory.iter().chain([&clip]).collect();
         Ok(Self {
             clean: Tensor::f_cat(&clean, 1)?,

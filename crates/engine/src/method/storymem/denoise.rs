@@ -2,16 +2,15 @@
 
 use std::path::Path;
 
-use storyloom_models::autoencoder::VaeConfig;
 use storyloom_models::sampler::Prediction;
 use storyloom_models::wan::WanTransformer;
-use storyloom_nn::checkpoint::{Checkpoint, Target, component_folder};
+use storyloom_nn::checkpoint::{Target, component_folder};
 use storyloom_nn::error::{ModelError, Result};
 use storyloom_nn::lora::{LoraSettings, apply_lora};
 use storyloom_nn::noise::{Stream, gaussian};
 use storyloom_nn::shard::Shard;
 use storyloom_nn::tensor_file::to_host;
-use storyloom_story::{HostTensor, LoopState, PassName, ShotInputs};
+use storyloom_story::{HostTensor, LatentGrid, LoopState, PassName, ShotInputs};
 use tch::{Device, Tensor};
 
 use super::adapters::{AdaptedExpert, adapter_file};
@@ -102,14 +101,14 @@ impl Experts {
         )
     }
 
-    /// Fails if a pipeline of this name needs other channels with an autoencoder of `z_dim`.
-    fn check(&self, name: &str, z_dim: i64, condition: i64) -> Result<()> {
-        if (self.latents, self.condition) == (z_dim, condition) {
+    /// Fails if a pipeline of this name needs other channels of latents and of its condition.
+    fn check(&self, name: &str, latents: i64, condition: i64) -> Result<()> {
+        if (self.latents, self.condition) == (latents, condition) {
             return Ok(());
         }
         let reason = format!(
-            "its transformers take {} latent and {} condition channels, {z_dim} and {condition} are \
-             needed",
+            "its transformers take {} latent and {} condition channels, {latents} and {condition} \
+             are needed",
             self.latents, self.condition
         );
         Err(ModelError::input(format!("the {name} pipeline"), reason))
@@ -153,7 +152,7 @@ pub(super) struct Denoiser {
     pub(super) team: Team,
     text_to_video: LoopPlan,
     image_to_video: Option<LoopPlan>,
-    vae: VaeConfig,
+    grid: LatentGrid,
     device: Device,
 }
 
@@ -162,26 +161,29 @@ impl Denoiser {
     pub(super) fn open(
         paths: &StoryMemPaths,
         settings: &StoryMemSettings,
+        grid: LatentGrid,
         shard: &Shard,
         team: Team,
     ) -> Result<Self> {
         let (networks, first, others) = open_networks(paths, settings, shard)?;
-        let vae = VaeConfig::of(&Checkpoint::open(&paths.shared().join("vae"))?)?;
         let pictures = paths.image_to_video.as_deref().zip(others);
         let text_to_video = first.plan(&paths.text_to_video, &settings.text_to_video)?;
         let image_to_video = pictures
             .map(|(folder, experts)| experts.plan(folder, &settings.image_to_video))
             .transpose()?;
-        first.check("text-to-video", vae.z_dim, 0)?;
+        let latents = i64::from(grid.channels);
+        first.check("text-to-video", latents, 0)?;
         if let Some(experts) = others {
-            experts.check("image-to-video", vae.z_dim, 4 + vae.z_dim)?;
+            // The mask of the pixel frames of each latent frame, and the latents of what is given.
+            let condition = i64::from(grid.frames) + latents;
+            experts.check("image-to-video", latents, condition)?;
         }
         Ok(Self {
             networks,
             team,
             text_to_video,
             image_to_video,
-            vae,
+            grid,
             device: settings.target.device,
         })
     }
@@ -212,11 +214,10 @@ impl Denoiser {
     /// Memory slots and the shot draw from streams of their own, so that the shot's noise does
     /// not depend on how much it remembers. `[1, C, memory + T, h, w]` in f32.
     fn noise(&self, inputs: &ShotInputs, conditions: &Conditions) -> Result<Tensor> {
-        let factor = self.vae.spatial_factor();
-        let video = inputs.request.video;
-        let [height, width] = [video.height, video.width].map(|side| i64::from(side) / factor);
+        let [height, width] = self.grid.plane(inputs.request.video.resolution());
+        let [channels, height, width] = [self.grid.channels, height, width].map(i64::from);
         let frames = (conditions.positions.len() - conditions.memory) as i64;
-        let (channels, seed) = (self.vae.z_dim, inputs.request.seed);
+        let seed = inputs.request.seed;
         let draw = |stream, frames| gaussian(seed, stream, &[1, channels, frames, height, width]);
         let shot = draw(Stream::Shot, frames)?;
         let noise = match conditions.memory as i64 {

@@ -11,6 +11,9 @@ use tch::Kind;
 use super::*;
 use crate::method::storymem::encode::TextPair;
 
+/// That of the golden pipelines.
+const GRID: LatentGrid = LatentGrid::WAN_2_1;
+
 fn settings(shift: f64, boundary: f64, guidance: [f64; 2]) -> DenoiseSettings {
     let sampler = SamplerSettings {
         kind: SamplerKind::UniPc,
@@ -67,7 +70,7 @@ fn whole_pipelines() {
                 .normalize(&vae.encode(&clip).unwrap())
                 .unwrap()
                 .squeeze_dim(0);
-            let channels = condition_channels(&[], &latents, 9, Opening::LastFrame).unwrap();
+            let channels = condition_channels(GRID, &[], &latents, 9, Opening::LastFrame).unwrap();
             assert!(relative_error(&channels, &io["condition"].squeeze_dim(0)) < 2e-5);
             channels.unsqueeze(0)
         });

@@ -5,12 +5,12 @@ use std::path::Path;
 
 use storyloom_models::autoencoder::AutoencoderKlWan;
 use storyloom_models::text::{DEFAULT_NEGATIVE_PROMPT, PromptEncoder};
-use storyloom_models::wan::{condition_channels, latent_frames, temporal_positions};
+use storyloom_models::wan::{condition_channels, temporal_positions};
 use storyloom_nn::checkpoint::Target;
 use storyloom_nn::error::{ModelError, Result};
 use storyloom_nn::image::pixels;
 use storyloom_nn::tensor_file::from_host;
-use storyloom_story::{MemoryFrame, Opening, Resolution, RgbImage, ShotInputs};
+use storyloom_story::{LatentGrid, MemoryFrame, Opening, Resolution, RgbImage, ShotInputs};
 use tch::{Kind, Tensor};
 
 use super::paths::no_image_to_video;
@@ -47,6 +47,8 @@ pub(super) struct EncoderParts<'a> {
     pub(super) negative_prompt: Option<&'a str>,
     /// Distance of memory pictures on the temporal axis.
     pub(super) memory_stride: i64,
+    /// How the pipeline divides videos.
+    pub(super) grid: LatentGrid,
     /// Kind and device of the text encoder; the VAE is f32.
     pub(super) target: Target,
 }
@@ -56,6 +58,7 @@ pub(super) struct EncoderParts<'a> {
 pub struct Encoder {
     target: Target,
     memory_stride: i64,
+    grid: LatentGrid,
     negative_prompt: String,
     text: PromptEncoder,
     vae: AutoencoderKlWan,
@@ -74,6 +77,7 @@ impl Encoder {
         Ok(Self {
             target,
             memory_stride: parts.memory_stride,
+            grid: parts.grid,
             negative_prompt: negative.to_owned(),
             text: PromptEncoder::open(pipeline, target)?,
             vae: AutoencoderKlWan::open(&pipeline.join("vae"), target.device)?,
@@ -92,7 +96,7 @@ impl Encoder {
             positive: self.text.encode(&request.prompt)?,
             negative,
         };
-        let latents = latent_frames(request.video.frames as usize);
+        let latents = self.grid.latent_frames(request.video.frames) as usize;
         let sees_pictures = match request.opening {
             Opening::Text => false,
             // A shot that remembers nothing needs no pipeline for pictures, where there is none.
@@ -113,8 +117,8 @@ impl Encoder {
         }
         let memory = self.memory_latents(inputs)?;
         let clip = self.given_clip(inputs)?;
-        let frames = request.video.frames as usize;
-        let pictures = condition_channels(&memory, &clip, frames, request.opening)?;
+        let (frames, opening) = (request.video.frames, request.opening);
+        let pictures = condition_channels(self.grid, &memory, &clip, frames, opening)?;
         Ok(Conditions {
             text,
             pictures: Some(pictures.f_unsqueeze(0)?),

@@ -7,6 +7,7 @@ mod decode;
 mod denoise;
 pub mod encode;
 mod fingerprint;
+mod grid;
 mod message;
 pub mod parts;
 mod paths;
@@ -24,7 +25,7 @@ use storyloom_nn::loaded::LoadedFiles;
 use storyloom_nn::shard::Peers;
 use storyloom_parallel::topology::Role;
 use storyloom_story::{
-    Capacities, Clip, HostTensor, LoopState, Resolution, RgbImage, ShotInputs, Stage,
+    Capacities, Clip, HostTensor, LatentGrid, LoopState, Resolution, RgbImage, ShotInputs, Stage,
 };
 use tch::Device;
 
@@ -42,6 +43,7 @@ use crate::replica::station::{Station, lock};
 use crate::replica::team::Team;
 use crate::sampling::LoopProgress;
 
+pub use self::grid::latent_grid;
 pub use self::paths::{StoryMemPaths, storymem_paths};
 pub use self::settings::{DenoiseSettings, StoryMemSettings};
 
@@ -106,12 +108,13 @@ impl StoryMemEngine {
         let rows = settings.rows(replica);
         let shares_rows = rows.part().of > 1;
         let team = team(settings, &pool);
-        let denoiser = Denoiser::open(paths, settings, &replica.shard, team)?;
+        let grid = latent_grid(paths)?;
+        let denoiser = Denoiser::open(paths, settings, grid, &replica.shard, team)?;
         Ok(Self {
             threads: settings.threads,
             device,
             encoder: Station::new(layout.encoders(), || {
-                Encoder::open(&encoder_parts(paths, settings))
+                Encoder::open(&encoder_parts(paths, settings, grid))
             })?,
             decoder: Station::new(layout.decoders(), || {
                 Decoder::open(&decoder_parts(paths, settings), rows)
@@ -225,12 +228,17 @@ impl StoryMemEngine {
     }
 }
 
-fn encoder_parts<'a>(paths: &'a StoryMemPaths, settings: &'a StoryMemSettings) -> EncoderParts<'a> {
+fn encoder_parts<'a>(
+    paths: &'a StoryMemPaths,
+    settings: &'a StoryMemSettings,
+    grid: LatentGrid,
+) -> EncoderParts<'a> {
     EncoderParts {
         pipeline: paths.shared(),
         takes_pictures: paths.image_to_video.is_some(),
         negative_prompt: settings.negative_prompt.as_deref(),
         memory_stride: settings.memory_stride,
+        grid,
         target: settings.target,
     }
 }
@@ -275,7 +283,8 @@ pub fn serve(paths: &StoryMemPaths, settings: &StoryMemSettings, replica: Replic
         // It belongs to no replica.
         Role::Plan => Ok(()),
         Role::Encode => {
-            let mut encoder = Encoder::open(&encoder_parts(paths, settings))?;
+            let parts = encoder_parts(paths, settings, latent_grid(paths)?);
+            let mut encoder = Encoder::open(&parts)?;
             serve_stages(replica, device, |_, message, tensors| {
                 message::encode(&mut encoder, message, tensors)
             })

@@ -1,6 +1,9 @@
 //! `vae/config.json`.
 
+use std::path::Path;
+
 use serde::Deserialize;
+use storyloom_story::LatentGrid;
 
 use storyloom_nn::checkpoint::Checkpoint;
 use storyloom_nn::error::{ModelError, Result};
@@ -74,12 +77,22 @@ impl VaeConfig {
         Ok(config)
     }
 
+    /// Reads a `config.json` alone.
+    pub fn read_file(path: &Path) -> Result<Self> {
+        Self::of(&Checkpoint::of_config(path)?)
+    }
+
     fn check(&self) -> Result<(), String> {
         if self.dim_mult.is_empty() || self.temperal_downsample.len() + 1 != self.dim_mult.len() {
             return Err("temperal_downsample must be one shorter than dim_mult".to_owned());
         }
         if !self.attn_scales.is_empty() {
             return Err("attn_scales is not empty; no published Wan VAE has any".to_owned());
+        }
+        /// More than any size of pictures has halvings.
+        const STAGES: usize = 16;
+        if self.dim_mult.len() > STAGES {
+            return Err(format!("dim_mult has more than {STAGES} stages"));
         }
         let z_dim = self.z_dim;
         if self.latents_mean.len() as i64 != z_dim || self.latents_std.len() as i64 != z_dim {
@@ -99,35 +112,86 @@ impl VaeConfig {
         Ok(())
     }
 
-    /// Pixels per latent along a side: one halving per stage but the last, times the patch.
-    pub fn spatial_factor(&self) -> i64 {
-        self.patch_size.unwrap_or(1) << (self.dim_mult.len() - 1)
+    /// How it divides videos, with tokens of `patch` latents along a side: one halving of the sides
+    /// per stage but the last, times its own patch, and one of time where the config says so.
+    pub fn latent_grid(&self, patch: i64) -> LatentGrid {
+        let number = |value: i64| u32::try_from(value).unwrap_or(u32::MAX).max(1);
+        let halvings = self.dim_mult.len().saturating_sub(1);
+        let of_time = self.temperal_downsample.iter().filter(|&&halves| halves);
+        LatentGrid {
+            pixels: number(self.patch_size.unwrap_or(1)).saturating_mul(1 << halvings),
+            frames: 1 << of_time.count(),
+            channels: number(self.z_dim),
+            patch: number(patch),
+        }
     }
 
     /// Frames per latent frame after the first.
-    pub fn temporal_factor(&self) -> i64 {
-        1 << self
-            .temperal_downsample
-            .iter()
-            .filter(|&&halves| halves)
-            .count()
+    pub(super) fn temporal_factor(&self) -> i64 {
+        i64::from(self.latent_grid(1).frames)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wan::WanConfig;
+
+    /// The autoencoders of Wan 2.1 and 2.2, and what their transformers say of them without them.
+    #[test]
+    fn published_autoencoders_have_the_grids_of_their_names() {
+        assert_eq!(VaeConfig::default().latent_grid(2), LatentGrid::WAN_2_1);
+        // `vae/config.json` of Wan2.2-TI2V-5B.
+        let of_2_2 = VaeConfig {
+            z_dim: 48,
+            patch_size: Some(2),
+            ..VaeConfig::default()
+        };
+        assert_eq!(of_2_2.latent_grid(2), LatentGrid::WAN_2_2);
+        for (name, grid) in [
+            ("t2v-a14b", LatentGrid::WAN_2_1),
+            ("i2v-a14b", LatentGrid::WAN_2_1),
+            ("ti2v-5b", LatentGrid::WAN_2_2),
+        ] {
+            assert_eq!(
+                WanConfig::named(name).unwrap().latent_grid(),
+                grid,
+                "{name}"
+            );
+        }
+        let faster = VaeConfig {
+            dim_mult: vec![1, 2, 4],
+            temperal_downsample: vec![false, true],
+            ..VaeConfig::default()
+        };
+        let grid = faster.latent_grid(1);
+        assert_eq!((grid.pixels, grid.frames, grid.token_side()), (4, 2, 4));
+    }
+
+    #[test]
+    fn a_config_of_endless_stages_is_refused() {
+        let config = VaeConfig {
+            dim_mult: vec![1; 80],
+            temperal_downsample: vec![true; 79],
+            ..VaeConfig::default()
+        };
+        assert!(config.check().unwrap_err().contains("16 stages"));
+    }
 
     /// Specification `wan22`: 8 pixels and 4 frames in version 2.1, 16 pixels in version 2.2.
     #[test]
     fn factors_of_the_published_models() {
+        let factors = |config: &VaeConfig| {
+            let LatentGrid { pixels, frames, .. } = config.latent_grid(1);
+            (pixels, frames)
+        };
         let old = VaeConfig::default();
-        assert_eq!((old.spatial_factor(), old.temporal_factor()), (8, 4));
+        assert_eq!(factors(&old), (8, 4));
         let new = VaeConfig {
             patch_size: Some(2),
             ..VaeConfig::default()
         };
-        assert_eq!((new.spatial_factor(), new.temporal_factor()), (16, 4));
+        assert_eq!(factors(&new), (16, 4));
     }
 
     #[test]

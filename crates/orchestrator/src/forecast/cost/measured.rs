@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use storyloom_memory::ShotRecord;
 use storyloom_memory::arrays::EMBEDDING;
-use storyloom_story::{Opening, Stage};
+use storyloom_story::{LatentGrid, Opening, Stage};
 
 use super::{
     CostTable, DenoiseCosts, DiskCosts, MeasuredForward, PlanCost, ReplicaShape, ShotWork,
@@ -50,6 +50,8 @@ pub struct Observed {
     pub samplings: Samplings,
     /// Its replicas.
     pub shape: ReplicaShape,
+    /// How its networks divide videos.
+    pub grid: LatentGrid,
 }
 
 /// Times, sizes and pictures of the finished shots of a run; what its records do not know stays as
@@ -182,6 +184,7 @@ impl Seen {
         self.shots.push(Shot {
             work: ShotWork {
                 video: request.video,
+                grid: observed.grid,
                 opening: request.opening,
                 memory,
                 steps: sampling.steps,

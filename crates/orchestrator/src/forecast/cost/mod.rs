@@ -5,21 +5,18 @@ mod measured;
 mod transformer;
 
 use serde::{Deserialize, Serialize};
-use storyloom_story::{Capacities, Opening, VideoSpec};
+use storyloom_story::{Capacities, LatentGrid, Opening, VideoSpec};
 
 pub use measured::{Observed, Sampling, Samplings, measure};
 pub use transformer::{Links, Rates, Sharing, Transformer, forward_seconds, traffic};
-
-/// Pixels along a side of a token: eight per latent, two latents per patch.
-const TOKEN_SIDE: u32 = 16;
-/// Pixel frames per latent frame after the first.
-const FRAMES_PER_LATENT: u32 = 4;
 
 /// What decides how long a shot takes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ShotWork {
     /// Size and length.
     pub video: VideoSpec,
+    /// How it becomes latents and tokens.
+    pub grid: LatentGrid,
     /// How it begins.
     pub opening: Opening,
     /// Pictures of the memory that it sees; an average may be no whole number.
@@ -33,14 +30,8 @@ pub struct ShotWork {
 impl ShotWork {
     /// Tokens of the transformer: those of the shot and of the pictures it sees.
     pub fn tokens(&self) -> f64 {
-        let VideoSpec {
-            width,
-            height,
-            frames,
-            ..
-        } = self.video;
-        let latents = 1 + frames.saturating_sub(1) / FRAMES_PER_LATENT;
-        let plane = (width / TOKEN_SIDE) * (height / TOKEN_SIDE);
+        let latents = self.grid.latent_frames(self.video.frames);
+        let plane = self.grid.frame_tokens(self.video.resolution());
         (f64::from(latents) + self.memory) * f64::from(plane)
     }
 
@@ -498,14 +489,15 @@ impl CostTable {
     /// Bytes that a shot of this kind leaves on disk with its keyframes, the story's joined video
     /// included.
     pub fn bytes(&self, work: &ShotWork, keyframes: f64) -> ShotBytes {
-        /// Latent channels, pixels per latent, and bytes of a value.
-        const LATENT: (f64, f64, f64) = (16.0, 8.0, 4.0);
+        /// Bytes of a value of a latent.
+        const F32: f64 = 4.0;
         /// Frames at the end of a shot that are kept without loss.
-        const TAIL: f64 = 5.0;
+        const TAIL: f64 = Opening::MOST_GIVEN_FRAMES as f64;
         let picture = f64::from(work.video.width) * f64::from(work.video.height);
         let saved = f64::from(work.video.frames) - work.opening.given_frames() as f64;
-        let latents = 1.0 + f64::from(work.video.frames.saturating_sub(1) / FRAMES_PER_LATENT);
-        let latent_frame = LATENT.0 * LATENT.2 * picture / (LATENT.1 * LATENT.1);
+        let latents = f64::from(work.grid.latent_frames(work.video.frames));
+        let [channels, pixels] = [work.grid.channels, work.grid.pixels].map(f64::from);
+        let latent_frame = channels * F32 * picture / (pixels * pixels);
         let disk = &self.disk;
         let keyframe = disk.picture_bytes_per_pixel * picture + latent_frame + disk.embedding_bytes;
         ShotBytes {
@@ -630,6 +622,7 @@ mod tests {
                 frames: 81,
                 fps: 16,
             },
+            grid: LatentGrid::WAN_2_1,
             opening,
             memory,
             steps: 40,

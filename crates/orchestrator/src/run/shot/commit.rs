@@ -7,7 +7,7 @@ use storyloom_memory::ledger::record::v1::{self, KeyframeRecord};
 use storyloom_memory::ledger::record::v2::{self, MethodRecord, PassRecord};
 use storyloom_memory::pictures::encode_png;
 use storyloom_memory::{BlobRef, BlobStore, MemoryItem, PictureRecord, SeenRecord, ShotRecord};
-use storyloom_story::{Clip, ErrorClass, Media, Stage};
+use storyloom_story::{Clip, ErrorClass, Media, Opening, Stage};
 
 use super::select::{Selected, keep};
 use super::{ShotContext, ShotPlan};
@@ -63,8 +63,6 @@ pub(super) fn store_outputs(
             digest: String::new(),
         }));
     }
-    /// Enough for every way to continue a shot.
-    const TAIL: usize = 5;
     let no_selection = || wrong("its policy chooses no frames");
     Ok(ShotRecord::V1(v1::CommitRecord {
         format: v1::FORMAT,
@@ -77,7 +75,7 @@ pub(super) fn store_outputs(
         frame_count: made.frame_count,
         frame_size: made.frame_size,
         frames_blake3: made.frames_blake3,
-        tail: blobs.put(&encode_frames(shot.clip.tail(TAIL))?)?,
+        tail: blobs.put(&encode_frames(shot.clip.tail(Opening::MOST_GIVEN_FRAMES))?)?,
         video: file,
         selection: selected.selection.clone().ok_or_else(no_selection)?,
         keyframes: keyframes(kept)?,
