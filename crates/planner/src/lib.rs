@@ -26,7 +26,7 @@ pub use dialogue::Steps;
 pub use naming::names_a_product;
 pub use native::{Native, NativeSettings};
 pub use planner::{
-    BackendKind, PlanError, PlanRequest, PlannedScript, Planner, PlannerDescription,
+    BackendKind, PlanError, PlanRequest, PlannedScript, Planner, PlannerDescription, PlannerRecipe,
     PlannerSettings,
 };
 pub use prompts::{PromptError, Prompts, TemplateVersion};

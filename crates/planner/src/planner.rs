@@ -16,7 +16,7 @@ use crate::prompts::{PromptError, Prompts, TemplateVersion};
 use crate::rules;
 use crate::schema::Bounds;
 
-pub use storyloom_story::{PlanError, PlanRequest, PlannedScript, Settle};
+pub use storyloom_story::{PlanError, PlanRequest, PlannedScript, PlannerDescription, Settle};
 
 /// What makes scripts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -41,9 +41,10 @@ impl BackendKind {
     }
 }
 
-/// Everything but brief and seed that decides a script; part of its recipe.
+/// Everything but brief and seed that decides a script: the recipe in the [description](Planner::describe)
+/// of a planner of this crate.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct PlannerDescription {
+pub struct PlannerRecipe {
     /// What makes the scripts.
     pub backend: BackendKind,
     /// Version of the rules, where these make them.
@@ -67,7 +68,7 @@ pub struct PlannerDescription {
     pub prompt_chars: u32,
 }
 
-impl PlannerDescription {
+impl PlannerRecipe {
     /// Whether plans of `before` are as good as those of this planner: it is the same one, also if its
     /// model is served at another address, or rules of an earlier version.
     pub fn continues(&self, before: &Self) -> bool {
@@ -160,9 +161,25 @@ impl Planner {
         })
     }
 
-    /// What decides its scripts.
+    /// What it is, for records.
     pub fn describe(&self) -> PlannerDescription {
-        let nothing = PlannerDescription {
+        let recipe = self.recipe();
+        PlannerDescription {
+            backend: recipe.backend.name().to_owned(),
+            // Plain data becomes JSON.
+            recipe: serde_json::to_value(recipe).unwrap_or_default(),
+        }
+    }
+
+    /// Whether plans of `before` are as good as those of this planner.
+    pub fn continues(&self, before: &PlannerDescription) -> bool {
+        let before = serde_json::from_value(before.recipe.clone());
+        before.is_ok_and(|before| self.recipe().continues(&before))
+    }
+
+    /// What decides its scripts.
+    pub fn recipe(&self) -> PlannerRecipe {
+        let nothing = PlannerRecipe {
             backend: BackendKind::Rules,
             rules: None,
             model: None,
@@ -173,7 +190,7 @@ impl Planner {
             prompt_chars: self.settings.prompt_chars,
         };
         match &self.backend {
-            Backend::Rules => PlannerDescription {
+            Backend::Rules => PlannerRecipe {
                 rules: Some(rules::VERSION),
                 ..nothing
             },
@@ -182,7 +199,7 @@ impl Planner {
                 chat,
                 sampling,
                 prompts,
-            } => PlannerDescription {
+            } => PlannerRecipe {
                 backend: *kind,
                 model: Some(chat.identity()),
                 templates: Some(prompts.version().clone()),
@@ -306,7 +323,7 @@ impl Planner {
 
 impl std::fmt::Debug for Planner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.describe().fmt(f)
+        self.recipe().fmt(f)
     }
 }
 
@@ -394,14 +411,14 @@ mod tests {
 
     #[test]
     fn plans_of_earlier_rules_stay() {
-        let now = planner().describe();
-        let with = |rules| PlannerDescription {
+        let now = planner().recipe();
+        let with = |rules| PlannerRecipe {
             rules,
             ..now.clone()
         };
         assert!(now.continues(&now) && now.continues(&with(Some(1))));
         assert!(!now.continues(&with(Some(rules::VERSION + 1))));
-        let shorter = PlannerDescription {
+        let shorter = PlannerRecipe {
             prompt_chars: 400,
             ..with(Some(1))
         };
@@ -413,7 +430,7 @@ mod tests {
 
     #[test]
     fn a_model_may_be_served_elsewhere() {
-        let at = |name: &str, endpoint: &str| PlannerDescription {
+        let at = |name: &str, endpoint: &str| PlannerRecipe {
             backend: BackendKind::Served,
             rules: None,
             model: Some(ModelIdentity {
@@ -423,21 +440,29 @@ mod tests {
                 dtype: None,
                 picture_side: Some(896),
             }),
-            ..planner().describe()
+            ..planner().recipe()
         };
         let now = at("qwen", "http://a/v1");
         assert!(now.continues(&at("qwen", "http://b/v1")));
         assert!(!now.continues(&at("llama", "http://a/v1")));
     }
 
+    /// As `planner.json` of earlier runs has it.
     #[test]
     fn a_description_survives_the_way_to_json_and_back() {
-        let described = planner().describe();
-        let text = serde_json::to_string(&described).unwrap();
+        let planner = planner();
+        let written = serde_json::to_string(&planner.describe()).unwrap();
+        let wanted = "{\"backend\":\"rules\",\"recipe\":{\"backend\":\"rules\",\"rules\":2,\
+                      \"repairs\":0,\"prompt_chars\":1200}}";
+        let [written_value, wanted] = [written.as_str(), wanted]
+            .map(|text| serde_json::from_str::<serde_json::Value>(text).unwrap());
+        assert_eq!(written_value, wanted);
+        let read: PlannerDescription = serde_json::from_str(&written).unwrap();
+        assert_eq!(read, planner.describe());
+        assert!(planner.continues(&read));
         assert_eq!(
-            serde_json::from_str::<PlannerDescription>(&text).unwrap(),
-            described
+            serde_json::from_value::<PlannerRecipe>(read.recipe).unwrap(),
+            planner.recipe()
         );
-        assert!(text.contains("\"backend\":\"rules\""), "{text}");
     }
 }

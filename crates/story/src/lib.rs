@@ -48,7 +48,7 @@ pub use manifest_reader::{
 };
 pub use method::{Continuation, Media, Method, MethodProfile, Opening};
 pub use pass::{Capacities, PassName};
-pub use plan::{PlanError, PlanRequest, PlannedScript, Settle, TokenCount};
+pub use plan::{PlanError, PlanRequest, PlannedScript, PlannerDescription, Settle, TokenCount};
 pub use problem::{Findings, Problem, SourceLocation, nearest};
 pub use request::{MemoryFrame, ShotInputs, ShotRequest};
 pub use script::{Scene, ShotScript, StoryScript};

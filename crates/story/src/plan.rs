@@ -1,6 +1,7 @@
 //! What is asked of a planner, and what comes of it.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::brief::Brief;
 use crate::script::StoryScript;
@@ -114,6 +115,65 @@ impl PlanError {
     }
 }
 
+/// Identity of a planner; part of the recipe of every plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannerDescription {
+    /// What plans: `rules`, `native`, `served` or `simulated`.
+    pub backend: String,
+    /// Everything else but brief and seed that decides a script, as the back end has it: digest of
+    /// the model, version of the templates, how text is drawn from it.
+    pub recipe: Value,
+}
+
+impl PlannerDescription {
+    /// Whether both write the same scripts: where a model is served does not matter, only what it is
+    /// called there.
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        let anywhere = |planner: &Self| {
+            let mut recipe = planner.recipe.clone();
+            let model = recipe
+                .pointer_mut("/model")
+                .and_then(|model| model.as_object_mut());
+            model.map(|model| model.remove("endpoint"));
+            recipe
+        };
+        self.backend == other.backend && anywhere(self) == anywhere(other)
+    }
+}
+
 /// Hears what came of a request: its place among the requests, and the script. Called once for each,
 /// in any order and from any thread.
 pub type Settle<'a> = dyn Fn(usize, Result<PlannedScript, PlanError>) + Sync + 'a;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// As `planner.json` has it.
+    #[test]
+    fn a_description_is_read_as_it_was_written() {
+        let text = r#"{"backend":"rules","recipe":{"backend":"rules","rules":2,"repairs":0,"prompt_chars":1200}}"#;
+        let read: PlannerDescription = serde_json::from_str(text).unwrap();
+        assert_eq!(read.backend, "rules");
+        let written = serde_json::to_value(&read).unwrap();
+        assert_eq!(written, serde_json::from_str::<Value>(text).unwrap());
+    }
+
+    #[test]
+    fn where_a_model_is_served_does_not_matter() {
+        let at = |name: &str, endpoint: &str| PlannerDescription {
+            backend: "served".to_owned(),
+            recipe: json!({"model": {"name": name, "endpoint": endpoint}, "repairs": 2}),
+        };
+        let here = at("qwen", "http://a:8000/v1");
+        assert!(here.is_same_as(&at("qwen", "https://b/v1")));
+        assert!(!here.is_same_as(&at("llama", "http://a:8000/v1")));
+        let by_rules = PlannerDescription {
+            backend: "rules".to_owned(),
+            ..here.clone()
+        };
+        assert!(!here.is_same_as(&by_rules));
+    }
+}

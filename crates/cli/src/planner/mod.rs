@@ -7,13 +7,12 @@ mod pictures;
 use std::sync::Arc;
 
 use storyloom_memory::Disk;
-use storyloom_orchestrator::PlannerDescription;
 use storyloom_orchestrator::planning::ranks::{plan_briefs, reopen};
 use storyloom_orchestrator::testing::planner::SimulatedPlanner;
 use storyloom_orchestrator::{RunConfig, RunFolder, RunOutcome, StopFlag, StoryPlanner};
 use storyloom_pictures::InputFolder;
 use storyloom_planner::Planner;
-use storyloom_story::{PlanRequest, Settle, StoryId, StoryScript};
+use storyloom_story::{PlanRequest, PlannerDescription, Settle, StoryId, StoryScript};
 use storyloom_telemetry::Reporter;
 
 use crate::config::Resolved;
@@ -102,17 +101,11 @@ impl Plugged {
 
 impl StoryPlanner for Plugged {
     fn describe(&self) -> PlannerDescription {
-        let described = self.planner.describe();
-        PlannerDescription {
-            backend: described.backend.name().to_owned(),
-            // Plain data becomes JSON.
-            recipe: serde_json::to_value(described).unwrap_or_default(),
-        }
+        self.planner.describe()
     }
 
     fn continues(&self, before: &PlannerDescription) -> bool {
-        let before = serde_json::from_value(before.recipe.clone());
-        before.is_ok_and(|before| self.planner.describe().continues(&before))
+        self.planner.continues(before)
     }
 
     fn capacity(&self) -> usize {

@@ -4,35 +4,11 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use storyloom_memory::{DigestedRecord, MemoryError};
-use storyloom_story::{Brief, Method, PlanRequest, PlannedScript, Seed, StoryId, StoryScript};
+use storyloom_story::{
+    Brief, Method, PlanRequest, PlannedScript, PlannerDescription, Seed, StoryId, StoryScript,
+};
 
 use crate::error::RunError;
-
-/// Identity of a planner.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PlannerDescription {
-    /// What plans: `rules`, `native`, `served` or `simulated`.
-    pub backend: String,
-    /// Everything else but brief and seed that decides a script, as the back end has it: digest of
-    /// the model, version of the templates, how text is drawn from it.
-    pub recipe: serde_json::Value,
-}
-
-impl PlannerDescription {
-    /// Whether both write the same scripts: where a model is served does not matter, only what it is
-    /// called there.
-    pub fn is_same_as(&self, other: &Self) -> bool {
-        let anywhere = |planner: &Self| {
-            let mut recipe = planner.recipe.clone();
-            let model = recipe
-                .pointer_mut("/model")
-                .and_then(|model| model.as_object_mut());
-            model.map(|model| model.remove("endpoint"));
-            recipe
-        };
-        self.backend == other.backend && anywhere(self) == anywhere(other)
-    }
-}
 
 /// The format of `plan.json`.
 pub(crate) const FORMAT: u32 = 1;

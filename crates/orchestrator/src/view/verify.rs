@@ -14,14 +14,14 @@ use storyloom_memory::{
     BlobRef, BlobStore, MemoryItem, PictureRecord, References, SeenRecord, ShotRecord, Storage,
     Stored,
 };
-use storyloom_story::{Media, Resolution, Seed, ShotId, ShotScript, StoryId};
+use storyloom_story::{Media, PlannerDescription, Resolution, Seed, ShotId, ShotScript, StoryId};
 
 use crate::config::Videos;
 use crate::error::RunError;
 use crate::folder::folder_file::Found;
 use crate::folder::identity::RunIdentity;
 use crate::folder::output::{PLACEHOLDER, decode_frames, is_joined_as_it_is};
-use crate::folder::plan_record::{PlanRecord, PlannerDescription};
+use crate::folder::plan_record::PlanRecord;
 use crate::folder::plans::read_plan;
 use crate::folder::records::read_record;
 use crate::folder::run_folder::{IN_DOUBT, RunFile, RunFolder, StoryFile, StoryState};

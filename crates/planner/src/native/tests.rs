@@ -107,7 +107,7 @@ fn a_model_that_says_a_script_plans_it_for_several_at_once() {
         let TokenCount { prompt, completion } = planned.tokens;
         assert!(completion > 20 && prompt > 100, "{prompt} and {completion}");
     }
-    let model = planner.describe().model.unwrap();
+    let model = planner.recipe().model.unwrap();
     assert_eq!(model.digest.unwrap().len(), 64);
     assert_eq!(model.dtype.as_deref(), Some("f32"));
     assert_eq!(model.picture_side, None, "it sees none");

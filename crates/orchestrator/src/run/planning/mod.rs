@@ -26,8 +26,9 @@ mod who;
 
 use storyloom_story::{PlanRequest, Settle};
 
-pub use crate::folder::plan_record::{PlanRecord, PlannerDescription, brief_digest};
+pub use crate::folder::plan_record::{PlanRecord, brief_digest};
 pub use crate::folder::plans::{is_planned, read_plan};
+pub use storyloom_story::PlannerDescription;
 pub use who::planners_of;
 
 pub(crate) use crate::folder::plan_record::is_damage;
