@@ -26,7 +26,8 @@ pub enum Reference {
     Diffusers,
 }
 
-/// What a network predicts of a noisy sample.
+/// What a network predicts of a noisy sample. Every grid of noise levels so far is one of flow matching,
+/// on which only velocities can be walked with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Prediction {
     /// The velocity of flow matching, `noise - clean`.

@@ -61,15 +61,20 @@ impl SamplerKind {
     /// Fails if the solver cannot walk with what a network predicts.
     ///
     /// # Errors
-    /// All solvers so far are those of flow matching.
+    /// All grids so far are those of flow matching, where the shares of clean latents and noise add up
+    /// to one. What predicts noise or `v` is trained with shares whose squares do.
     pub fn check(self, prediction: Prediction) -> Result<()> {
-        match prediction {
-            Prediction::Velocity => Ok(()),
-            Prediction::Noise | Prediction::V => {
-                let reason = format!("{self:?} walks with velocities, not with {prediction:?}");
-                Err(ModelError::input("solver", reason))
-            }
-        }
+        let predicts = match prediction {
+            Prediction::Velocity => return Ok(()),
+            Prediction::Noise => "noise (epsilon)",
+            Prediction::V => "v",
+        };
+        let reason = format!(
+            "{self:?} walks a flow-matching grid with velocities, and the network predicts \
+             {predicts}: that needs a variance-preserving grid (alphas_cumprod), as Stable Diffusion \
+             XL and Stable Video Diffusion have it, which this version does not know yet"
+        );
+        Err(ModelError::input("solver", reason))
     }
 }
 
@@ -325,8 +330,20 @@ mod tests {
 
     #[test]
     fn solvers_of_flow_matching_want_velocities() {
-        assert!(SamplerKind::Euler.check(Prediction::Velocity).is_ok());
-        let error = SamplerKind::UniPc.check(Prediction::Noise).unwrap_err();
-        assert!(error.to_string().contains("Noise"), "{error}");
+        for kind in [
+            SamplerKind::Euler,
+            SamplerKind::UniPc,
+            SamplerKind::DpmPlusPlus,
+        ] {
+            assert!(kind.check(Prediction::Velocity).is_ok());
+            for (prediction, name) in [
+                (Prediction::Noise, "predicts noise (epsilon)"),
+                (Prediction::V, "predicts v:"),
+            ] {
+                let error = kind.check(prediction).unwrap_err().to_string();
+                assert!(error.contains(name), "{error}");
+                assert!(error.contains("variance-preserving grid"), "{error}");
+            }
+        }
     }
 }
