@@ -168,22 +168,28 @@ impl Costs {
             );
             return Ok(());
         }
-        let shape =
-            WanConfig::read(&transformer).map_err(|error| Failure::new(Exit::Config, error))?;
-        let number = |value: i64| u32::try_from(value).unwrap_or(u32::MAX);
-        let found = Transformer {
-            layers: number(shape.num_layers),
-            heads: number(shape.num_attention_heads),
-            head_width: number(shape.attention_head_dim),
-            ffn: number(shape.ffn_dim),
-            text_rows: self.table.transformer.text_rows,
-        };
+        let shape = WanConfig::read_file(&transformer.join("config.json"))
+            .map_err(|error| Failure::new(Exit::Config, error))?;
+        let found = transformer_of(&shape, self.table.transformer.text_rows);
         if found != self.table.transformer {
             self.table.transformer = found;
             let note = format!("the transformer is that of {}", transformer.display());
             self.notes.push(note);
         }
         Ok(())
+    }
+}
+
+/// The network of a checkpoint as cost tables have it: what a prediction of it costs is counted in one
+/// place, [`TransformerShape`](storyloom_story::TransformerShape).
+fn transformer_of(shape: &WanConfig, text_rows: u32) -> Transformer {
+    let number = |value: i64| u32::try_from(value).unwrap_or(u32::MAX);
+    Transformer {
+        layers: number(shape.num_layers),
+        heads: number(shape.num_attention_heads),
+        head_width: number(shape.attention_head_dim),
+        ffn: number(shape.ffn_dim),
+        text_rows,
     }
 }
 
@@ -279,6 +285,43 @@ mod tests {
         // Of 40 steps, 26 and 13 are above the boundary (specifications, 5.2 and 5.5).
         let high = forwards(&["storymem.guidance.low=1"]);
         assert_eq!(high, (1.0 + 26.0 / 40.0, 1.0 + 13.0 / 40.0));
+    }
+
+    /// An estimate and the network itself count the same.
+    #[test]
+    fn a_prediction_costs_what_the_network_says() {
+        for name in WanConfig::NAMES {
+            let config = WanConfig::named(name).unwrap();
+            let estimated = transformer_of(&config, 512);
+            assert_eq!(estimated.work(), config.shape(512).work(), "{name}");
+            let latent = config.latent([81, 480, 832]);
+            let (products, attention) = estimated.work().flops(config.tokens(latent) as f64);
+            assert_eq!(
+                products + attention,
+                config.forward_flops(latent, 512),
+                "{name}"
+            );
+        }
+        let assumed = CostTable::default().transformer;
+        let published = WanConfig::named("t2v-a14b").unwrap();
+        assert_eq!(transformer_of(&published, assumed.text_rows), assumed);
+    }
+
+    /// The estimate of a run with a checkpoint is of its network.
+    #[test]
+    fn the_transformer_is_that_of_the_checkpoint() {
+        let folder = tempfile::tempdir().unwrap();
+        let transformer = folder.path().join("i2v/transformer");
+        std::fs::create_dir_all(&transformer).unwrap();
+        let text = r#"{"_class_name": "WanTransformer3DModel", "num_layers": 2, "ffn_dim": 192,
+            "num_attention_heads": 4, "attention_head_dim": 24}"#;
+        std::fs::write(transformer.join("config.json"), text).unwrap();
+        let dir = format!("models.dir={}", folder.path().display());
+        let found = table(&config(&[&dir])).unwrap();
+        let tiny = WanConfig::named("tiny").unwrap();
+        assert_eq!(found.table.transformer.work(), tiny.shape(512).work());
+        let told = found.notes.join("; ");
+        assert!(told.contains("the transformer is that of"), "{told}");
     }
 
     #[test]

@@ -223,7 +223,6 @@ impl LoopProgress<'_> {
 mod tests {
     use storyloom_models::sampler::Reference;
     use storyloom_nn::layers::{Adaptable, LayerMut};
-    use storyloom_story::NetworkWork;
 
     use super::*;
     use crate::backbone::{Backbone, Conditioning, Prepared};
@@ -265,10 +264,6 @@ mod tests {
         fn predict(&self, input: &StepInput, prepared: &Prepared) -> Result<Tensor> {
             let value = prepared.get::<f64>()? + input.step.guidance.unwrap_or(0.0);
             Ok(input.sample.zeros_like() + value)
-        }
-
-        fn work(&self, _text_rows: u32) -> NetworkWork {
-            unreachable!("no test asks")
         }
     }
 

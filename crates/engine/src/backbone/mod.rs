@@ -12,7 +12,6 @@ use std::fmt::Debug;
 use serde::{Deserialize, Serialize};
 use storyloom_nn::error::{ModelError, Result};
 use storyloom_nn::layers::Adaptable;
-use storyloom_story::NetworkWork;
 use tch::Tensor;
 
 pub use self::wan::{CHANNELS, POSITIONS, TEXT};
@@ -37,9 +36,6 @@ pub trait Backbone: Adaptable + Debug + Send {
     /// # Errors
     /// The sample does not fit, or `prepared` is of another kind of network.
     fn predict(&self, input: &StepInput, prepared: &Prepared) -> Result<Tensor>;
-
-    /// What a prediction costs, with `text_rows` rows of text.
-    fn work(&self, text_rows: u32) -> NetworkWork;
 }
 
 /// What a network sees besides the sample, in all steps of a loop: tensors by names that the network

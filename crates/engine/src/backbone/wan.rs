@@ -2,7 +2,6 @@
 
 use storyloom_models::wan::{ForwardInputs, TextContext, WanTransformer};
 use storyloom_nn::error::Result;
-use storyloom_story::NetworkWork;
 use tch::{Device, Tensor};
 
 use super::{Backbone, Conditioning, Prepared, StepInput};
@@ -46,9 +45,5 @@ impl Backbone for WanTransformer {
             temporal_positions: conditions.positions.as_deref(),
         };
         self.forward(&inputs, &conditions.text)
-    }
-
-    fn work(&self, text_rows: u32) -> NetworkWork {
-        self.config().shape(text_rows).work()
     }
 }

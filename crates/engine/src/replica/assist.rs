@@ -100,7 +100,7 @@ mod tests {
     use storyloom_models::sampler::{Prediction, Reference, SamplerKind, SamplerSettings};
     use storyloom_nn::layers::{Adaptable, LayerMut};
     use storyloom_nn::testing::on_ranks;
-    use storyloom_story::{NetworkWork, PassName};
+    use storyloom_story::PassName;
     use tch::{Device, Kind, Tensor};
 
     use super::super::help::Leaders;
@@ -130,10 +130,6 @@ mod tests {
 
         fn predict(&self, input: &StepInput, prepared: &Prepared) -> Result<Tensor> {
             Ok(input.sample.cos() * *prepared.get::<f64>()?)
-        }
-
-        fn work(&self, _text_rows: u32) -> NetworkWork {
-            unreachable!("no test asks")
         }
     }
 
