@@ -3,18 +3,12 @@
 pub mod attribute_head;
 pub mod clips;
 pub mod curve;
-pub mod emphasis;
 pub mod error;
-pub mod export;
-pub mod flow;
-pub mod given;
 pub mod json;
 pub mod latents;
-pub mod lora;
 pub mod optimizer;
 pub mod params;
 pub mod preset;
-mod preview;
 pub mod reader;
 pub mod run;
 pub mod shape;

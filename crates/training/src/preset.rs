@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use crate::clips::ClipSource;
-use crate::flow::{Distil, FlowSettings};
 use crate::latents::Length;
 use crate::optimizer::AdamSettings;
 use crate::shape::Shape;
 use crate::stages::captions::CaptionSettings;
+use crate::stages::flow::{Distil, FlowSettings};
 use crate::stages::scorer::ScorerSettings;
 use crate::stages::vae::VaeSettings;
 

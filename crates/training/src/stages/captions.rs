@@ -16,11 +16,11 @@ use storyloom_tinyworld::{News, Sample, Scene, Split, caption};
 use super::Opened;
 use crate::attribute_head::{Answers, AttributeHead};
 use crate::error::Result;
-use crate::flow::{parts, start_of};
 use crate::params::{Params, Tensors, checkpoint_of};
 use crate::reader::{Tally, shares};
 use crate::run::Run;
 use crate::stage::{Job, Stage, StageFiles};
+use crate::stages::flow::{parts, start_of};
 use crate::words::{Tokens, Words};
 
 /// What the text encoder is trained with.

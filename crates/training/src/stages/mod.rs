@@ -1,12 +1,8 @@
-//! The stages of a training run, one file each: what a stage trains, and what it starts from.
+//! The stages of a training run: what a stage trains, and what it starts from. Each has a file, and those
+//! of flow matching share a folder.
 
 pub mod captions;
-mod clips;
-mod fast;
-mod flow;
-mod memory;
-mod memory_lora;
-mod pictures;
+pub mod flow;
 pub mod scorer;
 pub mod vae;
 
@@ -70,17 +66,17 @@ stages! {
     /// The text encoder, from captions alone.
     Captions = "captions", captions::open, true;
     /// Text to a picture: transformer and text encoder.
-    Pictures = "pictures", pictures::open, false;
+    Pictures = "pictures", flow::pictures::open, false;
     /// Text to video.
-    Clips = "clips", clips::open, false;
+    Clips = "clips", flow::clips::open, false;
     /// Memory pictures and text to video.
-    Memory = "memory", memory::open, false;
+    Memory = "memory", flow::memory::open, false;
     /// The same as adapters of the text-to-video model, which stays as it is.
-    MemoryLora = "memory-lora", memory_lora::open, false;
+    MemoryLora = "memory-lora", flow::memory_lora::open, false;
     /// Text to video in few steps.
-    FastClips = "fast-clips", fast::open_clips, false;
+    FastClips = "fast-clips", flow::fast::open_clips, false;
     /// Memory pictures and text to video in few steps.
-    FastMemory = "fast-memory", fast::open_memory, false;
+    FastMemory = "fast-memory", flow::fast::open_memory, false;
 }
 
 impl StageName {

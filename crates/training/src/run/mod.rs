@@ -1,5 +1,8 @@
 //! A training run: its folder and its stages.
 
+pub mod export;
+pub mod given;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,16 +13,16 @@ use storyloom_nn::tch::Device;
 
 use crate::curve;
 use crate::error::{Result, TrainError};
-use crate::export::{Parts, write_set};
-use crate::flow::{text_encoder, widened};
-use crate::given::{Given, Origin};
 use crate::json;
 use crate::latents::{LatentCodec, Statistics};
 use crate::params::{self, Tensors};
 use crate::preset::Preset;
 use crate::stage::{Point, Rhythm, StageFiles, train};
 use crate::stages::StageName;
+use crate::stages::flow::{text_encoder, widened};
 use crate::words::Words;
+use export::{Parts, write_set};
+use given::{Given, Origin};
 
 /// How long and how fast a stage is trained, where it is not as the preset says.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]

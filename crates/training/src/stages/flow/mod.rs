@@ -3,6 +3,14 @@
 //! A sample `x = (1 - sigma) clean + sigma noise` is shown with its caption, and the velocity
 //! `noise - clean` is to be predicted, as in Wan.
 
+pub(super) mod clips;
+pub(super) mod fast;
+mod lora;
+pub(super) mod memory;
+pub(super) mod memory_lora;
+mod open;
+pub(super) mod pictures;
+mod preview;
 mod samples;
 mod start;
 mod teacher;
@@ -21,9 +29,7 @@ use storyloom_tinyworld::draws::Draws;
 use crate::attribute_head::AttributeHead;
 use crate::error::Result;
 use crate::latents::{LatentCodec, Length, Pool};
-use crate::lora;
 use crate::params::{Params, Tensors, plain_on};
-use crate::preview;
 use crate::stage::{Job, Stage};
 use crate::words::{Tokens, Words};
 
@@ -406,7 +412,7 @@ impl StepPart {
         })
     }
 
-    /// The mean squared error of velocities, by [`Emphasis`](crate::emphasis::Emphasis); memory
+    /// The mean squared error of velocities, by [`Emphasis`](crate::latents::emphasis::Emphasis); memory
     /// counts little.
     fn error(&self, found: &Tensor, wanted: &Tensor) -> Result<Tensor> {
         let memory = self.batch.memory as i64;

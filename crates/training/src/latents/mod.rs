@@ -1,5 +1,7 @@
 //! Stories as latents: a rolling pool, encoded by the finished autoencoder.
 
+pub mod emphasis;
+
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -8,10 +10,10 @@ use storyloom_nn::tch::{Device, Kind, Tensor};
 use storyloom_tinyworld::{Split, Story};
 
 use crate::clips::ClipSource;
-use crate::emphasis::Emphasis;
 use crate::error::{Result, TrainError};
 use crate::params::{Tensors, checkpoint_of, plain_on, shallow};
 use crate::stage::in_parallel;
+use emphasis::Emphasis;
 
 /// Mean and deviation of each latent channel.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -9,8 +9,8 @@ use storyloom_nn::tch::{Device, Tensor, no_grad_guard};
 use storyloom_story::{Opening, Seed};
 use storyloom_tinyworld::{News, Split, Story, caption};
 
+use super::{Distil, FlowModel, FlowShape};
 use crate::error::Result;
-use crate::flow::{Distil, FlowModel, FlowShape};
 use crate::latents::{LatentCodec, Length};
 use crate::params::{Tensors, checkpoint_of, plain_on};
 use crate::sheet;

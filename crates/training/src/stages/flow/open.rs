@@ -1,12 +1,12 @@
 //! What the stages share that train a transformer by flow matching.
 
-use super::{Opened, StageName};
+use super::{FlowSettings, FlowShape, FlowStage, FlowStart};
 use crate::error::Result;
-use crate::flow::{FlowSettings, FlowShape, FlowStage, FlowStart};
 use crate::optimizer::AdamSettings;
 use crate::params::Tensors;
 use crate::run::Run;
 use crate::stage::StageFiles;
+use crate::stages::{Opened, StageName};
 use crate::words::Words;
 
 /// A stage of flow matching that is being put together.

@@ -1,16 +1,16 @@
 //! The same in few steps: a student learns from the finished model.
 
-use super::flow::FlowParts;
-use super::{Opened, StageName};
+use super::open::FlowParts;
+use super::{FlowSettings, text_encoder, widened};
 use crate::error::Result;
-use crate::flow::{FlowSettings, text_encoder, widened};
 use crate::optimizer::AdamSettings;
 use crate::params::{self, Tensors};
 use crate::run::Run;
 use crate::stage::StageFiles;
+use crate::stages::{Opened, StageName};
 
 /// Text to video.
-pub(super) fn open_clips(run: &Run, files: &StageFiles) -> Result<Opened> {
+pub(in crate::stages) fn open_clips(run: &Run, files: &StageFiles) -> Result<Opened> {
     let stage = StageName::FastClips;
     let parts = FlowParts::begin(run, files, false)?;
     let teacher = run.text_to_video(stage)?;
@@ -19,7 +19,7 @@ pub(super) fn open_clips(run: &Run, files: &StageFiles) -> Result<Opened> {
 }
 
 /// Memory pictures and text to video.
-pub(super) fn open_memory(run: &Run, files: &StageFiles) -> Result<Opened> {
+pub(in crate::stages) fn open_memory(run: &Run, files: &StageFiles) -> Result<Opened> {
     let stage = StageName::FastMemory;
     let parts = FlowParts::begin(run, files, true)?;
     let text_to_video = run.text_to_video(stage)?;

@@ -1,13 +1,13 @@
 //! Text to a picture: from the text encoder of `captions`, or from the set that the run goes on from.
 
-use super::flow::FlowParts;
-use super::{Opened, StageName};
+use super::open::FlowParts;
+use super::{text_encoder, transformer};
 use crate::error::Result;
-use crate::flow::{text_encoder, transformer};
 use crate::run::Run;
 use crate::stage::StageFiles;
+use crate::stages::{Opened, StageName};
 
-pub(super) fn open(run: &Run, files: &StageFiles) -> Result<Opened> {
+pub(in crate::stages) fn open(run: &Run, files: &StageFiles) -> Result<Opened> {
     let stage = StageName::Pictures;
     let mut parts = FlowParts::begin(run, files, false)?;
     let mut first = None;

@@ -1,13 +1,13 @@
 //! Memory pictures and text to video as adapters of the text-to-video model, which stays as it is.
 
-use super::flow::FlowParts;
-use super::{Opened, StageName};
+use super::open::FlowParts;
+use super::{text_encoder, widened};
 use crate::error::Result;
-use crate::flow::{text_encoder, widened};
 use crate::run::Run;
 use crate::stage::StageFiles;
+use crate::stages::{Opened, StageName};
 
-pub(super) fn open(run: &Run, files: &StageFiles) -> Result<Opened> {
+pub(in crate::stages) fn open(run: &Run, files: &StageFiles) -> Result<Opened> {
     let stage = StageName::MemoryLora;
     let mut parts = FlowParts::begin(run, files, true)?;
     let text_to_video = run.text_to_video(stage)?;

@@ -1,13 +1,13 @@
 //! Text to video: from the pictures.
 
-use super::flow::FlowParts;
-use super::{Opened, StageName};
+use super::open::FlowParts;
+use super::text_encoder;
 use crate::error::Result;
-use crate::flow::text_encoder;
 use crate::run::Run;
 use crate::stage::StageFiles;
+use crate::stages::{Opened, StageName};
 
-pub(super) fn open(run: &Run, files: &StageFiles) -> Result<Opened> {
+pub(in crate::stages) fn open(run: &Run, files: &StageFiles) -> Result<Opened> {
     let stage = StageName::Clips;
     let mut parts = FlowParts::begin(run, files, false)?;
     let given = run.files(stage)?.given()?;

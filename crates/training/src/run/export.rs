@@ -10,9 +10,9 @@ use storyloom_nn::tch::{Kind, Tensor};
 use storyloom_nn::tensor_file::write_tensors;
 
 use crate::error::{Result, TrainError};
-use crate::flow::parts;
 use crate::params::Tensors;
 use crate::shape::SCORED;
+use crate::stages::flow::parts;
 use crate::stages::scorer::vision_tower;
 
 /// What a set is made of.

@@ -112,8 +112,8 @@ mod tests {
 
     use super::*;
     use crate::attribute_head::Answers;
-    use crate::flow::{Batch, FlowShape};
     use crate::preset::Preset;
+    use crate::stages::flow::{Batch, FlowShape};
     use crate::words::Words;
 
     #[test]

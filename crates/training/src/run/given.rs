@@ -18,11 +18,11 @@ use storyloom_nn::ModelError;
 use storyloom_nn::checkpoint::{Checkpoint, Target, Weights};
 
 use crate::error::{Result, TrainError};
-use crate::flow::parts;
 use crate::json;
 use crate::latents::Statistics;
 use crate::params::{Tensors, layout};
 use crate::shape::Shape;
+use crate::stages::flow::parts;
 use crate::stages::scorer::shipped;
 
 /// What a run notes of the set it goes on from.

@@ -7,8 +7,8 @@
 use storyloom_nn::checkpoint::Weights;
 use storyloom_nn::tch::Tensor;
 
+use super::parts;
 use crate::error::Result;
-use crate::flow::parts;
 use crate::params::{Start, Tensors, shallow};
 
 /// Layers of a block that are adapted: their names in checkpoints of diffusers and in adapters.

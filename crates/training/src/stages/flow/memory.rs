@@ -1,13 +1,13 @@
 //! Memory pictures and text to video: from text to video with room for pictures.
 
-use super::flow::FlowParts;
-use super::{Opened, StageName};
+use super::open::FlowParts;
+use super::{carried_over, text_encoder, widened};
 use crate::error::Result;
-use crate::flow::{carried_over, text_encoder, widened};
 use crate::run::Run;
 use crate::stage::StageFiles;
+use crate::stages::{Opened, StageName};
 
-pub(super) fn open(run: &Run, files: &StageFiles) -> Result<Opened> {
+pub(in crate::stages) fn open(run: &Run, files: &StageFiles) -> Result<Opened> {
     let stage = StageName::Memory;
     let mut parts = FlowParts::begin(run, files, true)?;
     let channels = parts.channels();
