@@ -9,11 +9,77 @@ use storyloom_models::tiny::{folders, write_preprocessor};
 use storyloom_nn::tch::{Kind, Tensor};
 use storyloom_nn::tensor_file::write_tensors;
 
+use super::Run;
 use crate::error::{Result, TrainError};
-use crate::params::Tensors;
+use crate::params::{self, Tensors};
 use crate::shape::SCORED;
-use crate::stages::flow::parts;
-use crate::stages::scorer::vision_tower;
+use crate::stages::StageName;
+use crate::stages::flow::{clips, parts, text_encoder, widened};
+use crate::stages::scorer::{self, vision_tower};
+use crate::words::Words;
+
+/// What is exported of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// What samples in few steps without guidance.
+    Fast,
+    /// What that was made from: more steps, with guidance.
+    Guided,
+    /// The same, and memory as adapters of the text-to-video model.
+    Lora,
+}
+
+/// What is said to want a stage that has not begun.
+const WANTS: &str = "export";
+
+impl Run {
+    /// Writes the set of checkpoints in this form.
+    pub fn export(&self, folder: &Path, form: Form) -> Result<()> {
+        let tokenizer = self.folder.join("tokenizer");
+        let words = Words::write(&tokenizer)?;
+        let codec = self.codec()?;
+        let shape = &self.preset.shape;
+        let average = |stage| self.average(stage, WANTS);
+        let image_shape = shape.transformer_json(true);
+        let (text_to_video, image_to_video, adapters) = match form {
+            Form::Fast => {
+                let fast = [StageName::FastClips, StageName::FastMemory].map(average);
+                let [clips, memory] = fast;
+                (clips?, memory?, None)
+            }
+            Form::Guided => (
+                average(StageName::Clips)?,
+                average(StageName::Memory)?,
+                None,
+            ),
+            Form::Lora => {
+                let channels = shape.transformer(true)?.in_channels;
+                let clips = average(StageName::Clips)?;
+                let base = widened(&clips, channels)?;
+                (clips, base, Some(average(StageName::MemoryLora)?))
+            }
+        };
+        let statistics = [codec.statistics().mean, codec.statistics().std];
+        let scorer = scorer::finished(self, WANTS)?;
+        let set = Parts {
+            vae: (
+                shape.vae_json(&statistics),
+                params::shallow(codec.tensors()),
+            ),
+            text: (
+                shape.text_json(words.rows()),
+                text_encoder(&clips::finished(self, WANTS)?),
+            ),
+            text_to_video: (shape.transformer_json(false), text_to_video),
+            image_to_video: (image_shape, image_to_video),
+            adapters,
+            clip: (shape.clip_json(), scorer),
+            flow_shift: self.preset.fast.1.shift,
+            card: self.card()?,
+        };
+        write_set(folder, &set, &tokenizer)
+    }
+}
 
 /// What a set is made of.
 #[derive(Debug)]

@@ -17,13 +17,16 @@ use storyloom_models::wan::{WanConfig, WanTransformer};
 use storyloom_nn::ModelError;
 use storyloom_nn::checkpoint::{Checkpoint, Target, Weights};
 
+use super::Run;
 use crate::error::{Result, TrainError};
 use crate::json;
 use crate::latents::Statistics;
 use crate::params::{Tensors, layout};
 use crate::shape::Shape;
+use crate::stages::StageName;
 use crate::stages::flow::parts;
 use crate::stages::scorer::shipped;
+use crate::words::Words;
 
 /// What a run notes of the set it goes on from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,12 +44,10 @@ pub struct Given {
     pub vae: Tensors,
     /// Mean and deviation of its latents.
     pub statistics: Statistics,
-    /// Transformer and text encoder of text to video, by their [names](parts) in training.
-    pub text_to_video: Tensors,
-    /// The transformer that takes memory pictures.
-    pub image_to_video: Tensors,
-    /// The vision tower that selects keyframes.
-    pub scorer: Tensors,
+    /// What is in the place of stages, by its [names](parts) in training: the vision tower that selects
+    /// keyframes; transformer and text encoder of text to video; the transformer that takes memory
+    /// pictures.
+    pub stages: [(StageName, Tensors); 3],
     /// What to note of them.
     pub origin: Origin,
 }
@@ -94,14 +95,53 @@ impl Given {
         Ok(Self {
             vae,
             statistics,
-            text_to_video: text_to_video_tensors,
-            image_to_video,
-            scorer,
+            stages: [
+                (StageName::Scorer, scorer),
+                (StageName::Clips, text_to_video_tensors),
+                (StageName::Memory, image_to_video),
+            ],
             origin: Origin {
                 weights: reader.hash.finalize().to_hex().to_string(),
                 card,
             },
         })
+    }
+}
+
+impl Run {
+    /// Goes on from the set of checkpoints in `set` instead of from nothing: autoencoder, text encoder
+    /// and vision tower are taken as they are, and the transformers are trained on. Again on the same
+    /// run with the same set it does nothing.
+    ///
+    /// # Errors
+    /// A set of another shape or world; a run that has begun without it or from other weights.
+    pub fn go_on_from(&self, set: &Path) -> Result<()> {
+        let tokenizer = self.folder.join("tokenizer");
+        let words = Words::write(&tokenizer)?;
+        let tokenizer = tokenizer.join("tokenizer.json");
+        let given = Given::read(set, &self.preset.shape, words.rows(), &tokenizer)?;
+        match Origin::of(&self.folder)? {
+            Some(origin) if origin.weights == given.origin.weights => return Ok(()),
+            Some(_) => {
+                let reason = "this run goes on from another set; name another folder for it";
+                return Err(TrainError::bad_file(&self.folder, reason));
+            }
+            None => {}
+        }
+        for &stage in StageName::ALL {
+            if self.files(stage)?.average()?.is_some() {
+                let reason = format!(
+                    "stage {} of this run has begun without a set; name another folder",
+                    stage.name()
+                );
+                return Err(TrainError::bad_file(&self.folder, reason));
+            }
+        }
+        self.put_codec(&given.vae, &given.statistics)?;
+        for (stage, tensors) in &given.stages {
+            self.files(*stage)?.give(tensors)?;
+        }
+        given.origin.write(&self.folder)
     }
 }
 

@@ -1,9 +1,9 @@
 //! A training run: its folder and its stages.
 
+mod card;
 pub mod export;
 pub mod given;
 
-use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -17,12 +17,11 @@ use crate::json;
 use crate::latents::{LatentCodec, Statistics};
 use crate::params::{self, Tensors};
 use crate::preset::Preset;
-use crate::stage::{Point, Rhythm, StageFiles, train};
-use crate::stages::StageName;
-use crate::stages::flow::{text_encoder, widened};
+use crate::stage::{Rhythm, StageFiles, train};
+use crate::stages::{self, StageName};
 use crate::words::Words;
-use export::{Parts, write_set};
-use given::{Given, Origin};
+pub use export::Form;
+use given::Origin;
 
 /// How long and how fast a stage is trained, where it is not as the preset says.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -34,48 +33,6 @@ pub struct Pace {
     /// Time after which it stops, resumable.
     pub time: Option<Duration>,
 }
-
-/// What is exported of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
-    /// What samples in few steps without guidance.
-    Fast,
-    /// What that was made from: more steps, with guidance.
-    Guided,
-    /// The same, and memory as adapters of the text-to-video model.
-    Lora,
-}
-
-/// The beginning of the model card.
-const CARD: &str = "\
----
-license: apache-2.0
-library_name: diffusers
-pipeline_tag: text-to-video
----
-
-# storyloom-tiny
-
-A small model of the drawn world of storyloom: text to video, and memory pictures and text to video,
-in the layout of Wan 2.1 checkpoints (`WanPipeline`, `WanImageToVideoPipeline`; one expert each). It
-knows the words of that world and nothing else. Trained from nothing on pictures that are drawn from
-a seed, by `storyloom train tiny`; `docs/training.md` has the commands and what was measured.
-
-Licence: Apache-2.0, as the project.
-
-";
-
-/// The beginning of what was trained.
-const TABLE: &str = "\
-| stage | steps | loss at the end | minutes |
-|---|---|---|---|
-";
-
-/// What is said of training that went on from a set.
-const FURTHER: &str = "
-Trained on from there (`storyloom train tiny --from`):
-
-";
 
 /// A folder in which a model is trained.
 #[derive(Debug)]
@@ -99,41 +56,6 @@ impl Run {
             seed,
             device,
         })
-    }
-
-    /// Goes on from the set of checkpoints in `set` instead of from nothing: autoencoder, text encoder
-    /// and vision tower are taken as they are, and the transformers are trained on. Again on the same
-    /// run with the same set it does nothing.
-    ///
-    /// # Errors
-    /// A set of another shape or world; a run that has begun without it or from other weights.
-    pub fn go_on_from(&self, set: &Path) -> Result<()> {
-        let tokenizer = self.folder.join("tokenizer");
-        let words = Words::write(&tokenizer)?;
-        let tokenizer = tokenizer.join("tokenizer.json");
-        let given = Given::read(set, &self.preset.shape, words.rows(), &tokenizer)?;
-        match Origin::of(&self.folder)? {
-            Some(origin) if origin.weights == given.origin.weights => return Ok(()),
-            Some(_) => {
-                let reason = "this run goes on from another set; name another folder for it";
-                return Err(TrainError::bad_file(&self.folder, reason));
-            }
-            None => {}
-        }
-        for &stage in StageName::ALL {
-            if self.files(stage)?.average()?.is_some() {
-                let reason = format!(
-                    "stage {} of this run has begun without a set; name another folder",
-                    stage.name()
-                );
-                return Err(TrainError::bad_file(&self.folder, reason));
-            }
-        }
-        self.put_codec(&given.vae, &given.statistics)?;
-        self.files(StageName::Scorer)?.give(&given.scorer)?;
-        self.files(StageName::Clips)?.give(&given.text_to_video)?;
-        self.files(StageName::Memory)?.give(&given.image_to_video)?;
-        given.origin.write(&self.folder)
     }
 
     /// The stages that make what is shipped, in order.
@@ -175,26 +97,8 @@ impl Run {
         Words::write(&self.folder.join("tokenizer"))
     }
 
-    /// Transformer and text encoder of stage `clips`, which `wants` starts from.
-    pub(crate) fn text_to_video(&self, wants: StageName) -> Result<Tensors> {
-        self.text_to_video_for(wants.name())
-    }
-
-    fn text_to_video_for(&self, wants: &'static str) -> Result<Tensors> {
-        let mut tensors = self.average_for(StageName::Clips, wants)?;
-        // A text encoder that was given stays as it is and is not in the checkpoint.
-        if let Some(given) = self.files(StageName::Clips)?.given()? {
-            tensors.extend(text_encoder(&given));
-        }
-        Ok(tensors)
-    }
-
     /// The averaged weights of `stage`, which `wants` starts from.
-    pub(crate) fn average(&self, stage: StageName, wants: StageName) -> Result<Tensors> {
-        self.average_for(stage, wants.name())
-    }
-
-    fn average_for(&self, stage: StageName, wants: &'static str) -> Result<Tensors> {
+    pub(crate) fn average(&self, stage: StageName, wants: &'static str) -> Result<Tensors> {
         let average = self.files(stage)?.average()?;
         let too_early = TrainError::TooEarly {
             stage: wants,
@@ -219,91 +123,13 @@ impl Run {
         Ok(())
     }
 
-    /// Writes the set of checkpoints in this form.
-    pub fn export(&self, folder: &Path, form: Form) -> Result<()> {
-        let tokenizer = self.folder.join("tokenizer");
-        let words = Words::write(&tokenizer)?;
-        let codec = self.codec()?;
-        let shape = &self.preset.shape;
-        let average = |stage| self.average_for(stage, "export");
-        let image_shape = shape.transformer_json(true);
-        let (text_to_video, image_to_video, adapters) = match form {
-            Form::Fast => {
-                let fast = [StageName::FastClips, StageName::FastMemory].map(average);
-                let [clips, memory] = fast;
-                (clips?, memory?, None)
-            }
-            Form::Guided => (
-                average(StageName::Clips)?,
-                average(StageName::Memory)?,
-                None,
-            ),
-            Form::Lora => {
-                let channels = shape.transformer(true)?.in_channels;
-                let clips = average(StageName::Clips)?;
-                let base = widened(&clips, channels)?;
-                (clips, base, Some(average(StageName::MemoryLora)?))
-            }
-        };
-        let statistics = [codec.statistics().mean, codec.statistics().std];
-        let scorer = match self.files(StageName::Scorer)?.given()? {
-            Some(given) => given,
-            None => average(StageName::Scorer)?,
-        };
-        let set = Parts {
-            vae: (
-                shape.vae_json(&statistics),
-                params::shallow(codec.tensors()),
-            ),
-            text: (
-                shape.text_json(words.rows()),
-                text_encoder(&self.text_to_video_for("export")?),
-            ),
-            text_to_video: (shape.transformer_json(false), text_to_video),
-            image_to_video: (image_shape, image_to_video),
-            adapters,
-            clip: (shape.clip_json(), scorer),
-            flow_shift: self.preset.fast.1.shift,
-            card: self.card()?,
-        };
-        write_set(folder, &set, &tokenizer)
-    }
-
-    /// The model card: what was trained for how long.
-    fn card(&self) -> Result<String> {
-        let mut card = match Origin::of(&self.folder)? {
-            Some(origin) => origin.card + FURTHER + TABLE,
-            None => format!("{CARD}{TABLE}"),
-        };
-        for &stage in StageName::ALL {
-            let points = curve::read(&self.files(stage)?.curve())?;
-            if let Some(last) = points.last() {
-                let Point {
-                    step,
-                    loss,
-                    seconds,
-                    ..
-                } = last;
-                let minutes = seconds / 60.0;
-                // Writing to a text cannot fail.
-                let _ = writeln!(
-                    card,
-                    "| {} | {step} | {loss:.4} | {minutes:.0} |",
-                    stage.name()
-                );
-            }
-        }
-        let _ = writeln!(card, "\nSeed {}.", self.seed);
-        Ok(card)
-    }
-
     /// The autoencoder that the other stages work with: the averaged weights as they were when the
     /// first of them began, with the statistics of their latents.
     pub fn codec(&self) -> Result<LatentCodec> {
         let config = self.preset.shape.vae()?;
         let [weights, numbers] = self.codec_files();
         if !numbers.exists() {
-            let average = self.average(StageName::Vae, StageName::Pictures)?;
+            let average = stages::vae::finished(self)?;
             let statistics = LatentCodec::measure(&config, &average, self.preset.source)?;
             self.put_codec(&average, &statistics)?;
         }

@@ -16,7 +16,7 @@ use storyloom_story::Seed;
 use storyloom_tinyworld::draws::Draws;
 use storyloom_tinyworld::{News, Sample, Scene, Split, Story, caption};
 
-use super::Opened;
+use super::{Opened, StageName};
 use crate::clips::{ClipSource, picture};
 use crate::error::Result;
 use crate::params::{Params, Start, Tensors, checkpoint_of};
@@ -264,4 +264,13 @@ pub(super) fn open(run: &Run, files: &StageFiles) -> Result<Opened> {
     let (source, saved) = (run.preset.source, files.params()?);
     let stage = ScorerStage::new(config, settings, words, source, run.seed, run.device, saved)?;
     Ok((Box::new(stage), adam))
+}
+
+/// The vision tower of the set that `run` goes on from, or the one that it has trained, for `wants`.
+pub(crate) fn finished(run: &Run, wants: &'static str) -> Result<Tensors> {
+    let stage = StageName::Scorer;
+    match run.files(stage)?.given()? {
+        Some(given) => Ok(given),
+        None => run.average(stage, wants),
+    }
 }

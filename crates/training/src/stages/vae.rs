@@ -9,7 +9,7 @@ use storyloom_nn::tch::{Device, Kind, Reduction, Tensor};
 use storyloom_story::Seed;
 use storyloom_tinyworld::draws::Draws;
 
-use super::Opened;
+use super::{Opened, StageName};
 use crate::clips::{ClipSource, Window};
 use crate::error::Result;
 use crate::params::{Params, Start, Tensors, checkpoint_of, plain_on};
@@ -264,4 +264,9 @@ pub(super) fn open(run: &Run, files: &StageFiles) -> Result<Opened> {
     let (source, saved) = (run.preset.source, files.params()?);
     let stage = VaeStage::new(config, settings, source, run.seed, run.device, saved)?;
     Ok((Box::new(stage), adam))
+}
+
+/// The autoencoder that `run` has trained; stage `pictures` is the first that wants it.
+pub(crate) fn finished(run: &Run) -> Result<Tensors> {
+    run.average(StageName::Vae, StageName::Pictures.name())
 }

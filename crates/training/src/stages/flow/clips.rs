@@ -3,6 +3,7 @@
 use super::open::FlowParts;
 use super::text_encoder;
 use crate::error::Result;
+use crate::params::Tensors;
 use crate::run::Run;
 use crate::stage::StageFiles;
 use crate::stages::{Opened, StageName};
@@ -12,6 +13,17 @@ pub(in crate::stages) fn open(run: &Run, files: &StageFiles) -> Result<Opened> {
     let mut parts = FlowParts::begin(run, files, false)?;
     let given = run.files(stage)?.given()?;
     parts.start.frozen = given.as_ref().map(text_encoder);
-    let first = run.average(StageName::Pictures, stage)?;
+    let first = run.average(StageName::Pictures, stage.name())?;
     parts.finish(run, stage, run.preset.clips, Some(first))
+}
+
+/// Transformer and text encoder, which `wants` starts from.
+pub(crate) fn finished(run: &Run, wants: &'static str) -> Result<Tensors> {
+    let stage = StageName::Clips;
+    let mut tensors = run.average(stage, wants)?;
+    // A text encoder that was given stays as it is and is not in the checkpoint.
+    if let Some(given) = run.files(stage)?.given()? {
+        tensors.extend(text_encoder(&given));
+    }
+    Ok(tensors)
 }

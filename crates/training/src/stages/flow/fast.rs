@@ -1,5 +1,6 @@
 //! The same in few steps: a student learns from the finished model.
 
+use super::clips;
 use super::open::FlowParts;
 use super::{FlowSettings, text_encoder, widened};
 use crate::error::Result;
@@ -13,7 +14,7 @@ use crate::stages::{Opened, StageName};
 pub(in crate::stages) fn open_clips(run: &Run, files: &StageFiles) -> Result<Opened> {
     let stage = StageName::FastClips;
     let parts = FlowParts::begin(run, files, false)?;
-    let teacher = run.text_to_video(stage)?;
+    let teacher = clips::finished(run, stage.name())?;
     let settings = run.preset.fast(run.preset.clips);
     student(run, stage, parts, &teacher, settings)
 }
@@ -22,8 +23,8 @@ pub(in crate::stages) fn open_clips(run: &Run, files: &StageFiles) -> Result<Ope
 pub(in crate::stages) fn open_memory(run: &Run, files: &StageFiles) -> Result<Opened> {
     let stage = StageName::FastMemory;
     let parts = FlowParts::begin(run, files, true)?;
-    let text_to_video = run.text_to_video(stage)?;
-    let mut teacher = run.average(StageName::Memory, stage)?;
+    let text_to_video = clips::finished(run, stage.name())?;
+    let mut teacher = run.average(StageName::Memory, stage.name())?;
     teacher.extend(text_encoder(&text_to_video));
     let settings = run.preset.fast(run.preset.memory);
     student(run, stage, parts, &teacher, settings)

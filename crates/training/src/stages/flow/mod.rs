@@ -3,7 +3,7 @@
 //! A sample `x = (1 - sigma) clean + sigma noise` is shown with its caption, and the velocity
 //! `noise - clean` is to be predicted, as in Wan.
 
-pub(super) mod clips;
+pub(crate) mod clips;
 pub(super) mod fast;
 mod lora;
 pub(super) mod memory;

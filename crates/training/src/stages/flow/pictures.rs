@@ -15,7 +15,7 @@ pub(in crate::stages) fn open(run: &Run, files: &StageFiles) -> Result<Opened> {
         parts.start.frozen = Some(text_encoder(&given));
         first = Some(transformer(&given));
     } else if parts.start.params.is_none() {
-        parts.start.begun = run.average(StageName::Captions, stage)?;
+        parts.start.begun = run.average(StageName::Captions, stage.name())?;
     }
     parts.finish(run, stage, run.preset.pictures, first)
 }
