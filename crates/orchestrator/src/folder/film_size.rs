@@ -78,7 +78,9 @@ fn recorded_size(
     let picture = Resolution { width, height };
     let shaped = config.video.resolution().shaped_like(picture, config.grid);
     let is_in_shape = match latents.as_ref().map(HostTensor::shape) {
-        Some(&[.., rows, columns]) => is_grid(picture, columns, rows) && is_near(picture, shaped, config.grid),
+        Some(&[.., rows, columns]) => {
+            is_grid(picture, columns, rows) && is_near(picture, shaped, config.grid)
+        }
         _ => false,
     };
     // Earlier builds kept it as it was brought, and in shape the rule would drift.

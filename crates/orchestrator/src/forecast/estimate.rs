@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use serde::Serialize;
 use storyloom_memory::window::WindowSettings;
 use storyloom_story::{
-    Brief, Continuation, LatentGrid, Line, Method, Opening, Resolution, Scene, ShotScript, StoryEntry, StoryId,
-    StoryScript, VideoSpec,
+    Brief, Continuation, LatentGrid, Line, Method, Opening, Resolution, Scene, ShotScript,
+    StoryEntry, StoryId, StoryScript, VideoSpec,
 };
 
 use crate::error::RunError;

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use storyloom_story::{
-    Clip, ErrorClass, HostTensor, LatentGrid, LoopState, Media, Method, PassName, Resolution, RgbImage,
-    ShapeMismatch, ShotInputs, ShotRequest, Stage,
+    Clip, ErrorClass, HostTensor, LatentGrid, LoopState, Media, Method, PassName, Resolution,
+    RgbImage, ShapeMismatch, ShotInputs, ShotRequest, Stage,
 };
 
 use crate::engine::{
