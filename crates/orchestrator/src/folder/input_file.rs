@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use storyloom_pictures::{FileProblem, InputFolder, Limits};
 
 /// A picture as it was when the story was begun.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,7 +34,7 @@ pub struct Seen {
 }
 
 impl Seen {
-    pub(crate) fn of(metadata: &Metadata) -> Self {
+    fn of(metadata: &Metadata) -> Self {
         const BILLION: i64 = 1_000_000_000;
         let at = |seconds: i64, nanoseconds: i64| {
             seconds.saturating_mul(BILLION).saturating_add(nanoseconds)
@@ -47,7 +48,7 @@ impl Seen {
 
     /// Whether the file was left alone for a while: one that changes again within the same tick of the
     /// file system's clock looks the same as before.
-    pub(crate) fn is_settled(&self) -> bool {
+    fn is_settled(&self) -> bool {
         /// The coarsest clock of a file system counts two seconds.
         const TICK: Duration = Duration::from_secs(3);
         let last = u64::try_from(self.modified.max(self.changed)).unwrap_or_default();
@@ -57,22 +58,51 @@ impl Seen {
     }
 }
 
-impl InputFile {
-    /// Whether a file has this content.
-    pub(crate) fn is_still(&self, file: File, metadata: &Metadata) -> io::Result<bool> {
-        if metadata.len() != self.bytes {
-            return Ok(false);
-        }
-        if self.seen == Some(Seen::of(metadata)) {
-            return Ok(true);
-        }
-        Ok(sha256_of(file)? == self.sha256)
+/// The file of a picture, opened where it may lie.
+#[derive(Debug)]
+pub(crate) struct OpenedInput {
+    file: File,
+    metadata: Metadata,
+}
+
+impl OpenedInput {
+    /// Opens the picture that a story names so.
+    pub(crate) fn open(folder: &InputFolder, name: &str) -> Result<Self, FileProblem> {
+        let (file, metadata) = folder.open(name, Limits::default().bytes)?;
+        Ok(Self { file, metadata })
+    }
+
+    /// SHA-256 of its bytes, in hexadecimal.
+    pub(crate) fn sha256(mut self) -> io::Result<String> {
+        let mut hasher = Sha256::new();
+        io::copy(&mut self.file, &mut hasher)?;
+        Ok(format!("{:x}", hasher.finalize()))
     }
 }
 
-/// SHA-256 of what is left of a file, in hexadecimal.
-pub(crate) fn sha256_of(mut file: File) -> io::Result<String> {
-    let mut hasher = Sha256::new();
-    io::copy(&mut file, &mut hasher)?;
-    Ok(format!("{:x}", hasher.finalize()))
+impl InputFile {
+    /// Takes note of the picture that a story names so.
+    pub(crate) fn note(folder: &InputFolder, name: &str) -> Result<Self, FileProblem> {
+        let before = OpenedInput::open(folder, name)?;
+        let (seen, bytes) = (Seen::of(&before.metadata), before.metadata.len());
+        let sha256 = before.sha256()?;
+        let after = OpenedInput::open(folder, name)?.metadata;
+        let is_one = seen == Seen::of(&after) && bytes == after.len();
+        Ok(Self {
+            sha256,
+            bytes,
+            seen: (is_one && seen.is_settled()).then_some(seen),
+        })
+    }
+
+    /// Whether a file has this content.
+    pub(crate) fn is_still(&self, opened: OpenedInput) -> io::Result<bool> {
+        if opened.metadata.len() != self.bytes {
+            return Ok(false);
+        }
+        if self.seen == Some(Seen::of(&opened.metadata)) {
+            return Ok(true);
+        }
+        Ok(opened.sha256()? == self.sha256)
+    }
 }

@@ -1,7 +1,6 @@
 //! The pictures that stories are begun with. They are opened when their story is taken, and then known
 //! by content: a file that was replaced behind the same path is found out, also after the story is done.
 
-use std::fs::{File, Metadata};
 use std::path::{Path, PathBuf};
 
 use storyloom_memory::MemoryError;
@@ -11,17 +10,12 @@ use storyloom_story::{ErrorClass, Resolution, RgbImage};
 
 use crate::config::{FilmShape, RunConfig};
 use crate::error::RunError;
-use crate::folder::input_file::{Seen, sha256_of};
+use crate::folder::input_file::OpenedInput;
 use crate::folder::plans::sound_plan;
 use crate::folder::records::references;
 use crate::folder::run_folder::{RunFolder, StoryFile};
 
 pub use crate::folder::input_file::InputFile;
-
-/// Opens a picture of a story, where it may lie.
-fn open(config: &RunConfig, name: &str) -> Result<(File, Metadata), FileProblem> {
-    config.input_folder.open(name, Limits::default().bytes)
-}
 
 /// The path of a picture, for messages.
 fn shown(config: &RunConfig, name: &str) -> PathBuf {
@@ -43,7 +37,8 @@ pub(crate) fn open_pictures(
             path: shown(config, name),
             reason: format!("the reference image cannot be used: {problem}"),
         };
-        let input = note_input(config, name).map_err(|problem| wrong(problem.into()))?;
+        let input =
+            InputFile::note(&config.input_folder, name).map_err(|problem| wrong(problem.into()))?;
         let picture = folder.load(name, Some(&input.sha256), ground);
         Ok((picture.map_err(wrong)?.pixels, input))
     };
@@ -104,20 +99,6 @@ pub(crate) fn in_shape(
     shaped.collect()
 }
 
-/// Takes note of a picture.
-fn note_input(config: &RunConfig, name: &str) -> Result<InputFile, FileProblem> {
-    let (file, before) = open(config, name)?;
-    let (seen, bytes) = (Seen::of(&before), before.len());
-    let sha256 = sha256_of(file)?;
-    let (_, after) = open(config, name)?;
-    let is_one = seen == Seen::of(&after) && bytes == after.len();
-    Ok(InputFile {
-        sha256,
-        bytes,
-        seen: (is_one && seen.is_settled()).then_some(seen),
-    })
-}
-
 /// What became of a story's pictures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Pictures {
@@ -160,18 +141,18 @@ fn is_same(
     let Some(name) = file.reference_images.get(place) else {
         return Ok(Ok(true));
     };
-    let (picture, metadata) = match open(config, name) {
+    let picture = match OpenedInput::open(&config.input_folder, name) {
         Ok(opened) => opened,
         Err(problem) => return Ok(Err(problem)),
     };
     if let Some(noted) = file.inputs.get(place) {
-        return Ok(noted.is_still(picture, &metadata).map_err(FileProblem::Io));
+        return Ok(noted.is_still(picture).map_err(FileProblem::Io));
     }
     // What earlier versions have left behind.
     if file.brief.is_some()
         && let Some(noted) = sound_plan(folder, &file.id)?.and_then(|plan| plan.picture)
     {
-        let found = sha256_of(picture).map_err(FileProblem::Io);
+        let found = picture.sha256().map_err(FileProblem::Io);
         return Ok(found.map(|found| found == noted));
     }
     // A record that is damaged is for `verify` to find, or for the program that goes on with the story.
