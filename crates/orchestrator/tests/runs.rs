@@ -1020,8 +1020,8 @@ fn verify_finds_every_kind_of_damage() {
     assert_eq!(checked(root).content_digest, digest);
 }
 
-/// A checkpoint whose tokens are of 32 pixels: frames are made at multiples of it, and whoever looks at the
-/// run later knows it from `run.json` alone.
+/// A checkpoint whose tokens are of 32 pixels: frames are made at multiples of it, and `verify`
+/// knows it from `run.json` alone.
 #[test]
 fn frames_have_the_sides_of_the_grid_of_the_run() {
     let out = tempfile::tempdir().unwrap();

@@ -83,7 +83,7 @@ const WORDS_THAT_STAY: [(&str, &str, &str); 20] = [
         "a former key of an option",
     ),
     (
-        "crates/training/src/flow/mod.rs",
+        "crates/training/src/stages/flow/mod.rs",
         "ballot",
         "a name in checkpoints",
     ),

@@ -87,7 +87,7 @@ impl LatentGrid {
         self.pixels.saturating_mul(self.patch)
     }
 
-    /// Latent frames of a clip of so many pixel frames.
+    /// Latent frames of a clip of `frames` pixel frames.
     pub const fn latent_frames(self, frames: u32) -> u32 {
         1 + frames.saturating_sub(1) / self.frames
     }
@@ -114,7 +114,7 @@ impl LatentGrid {
         (picture.width / side).saturating_mul(picture.height / side)
     }
 
-    /// Whether clips can have so many frames: one, and any number of further latent frames.
+    /// Whether clips can have `frames` frames: one, and any number of further latent frames.
     pub const fn is_length(self, frames: u32) -> bool {
         frames > 0 && (frames - 1).is_multiple_of(self.frames)
     }

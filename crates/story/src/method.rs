@@ -143,7 +143,7 @@ pub enum Opening {
 }
 
 impl Opening {
-    /// The most frames that any shot is given: so many of the end of each shot are kept without loss.
+    /// The most frames that any shot is given: those at the end of each shot are kept without loss.
     pub const MOST_GIVEN_FRAMES: usize = Self::Motion.given_frames();
 
     /// Pixel frames at the start of the clip that are given, not generated; they repeat the end
