@@ -385,7 +385,11 @@ mod tests {
             ),
             (&["topology.replicas=3"], "topology.replicas"),
             (
-                &["topology.planners=3", "topology.planner_tensor=2"],
+                &[
+                    "planner.backend=native",
+                    "topology.planners=3",
+                    "topology.planner_tensor=2",
+                ],
                 "topology.planner_tensor = 2",
             ),
         ] {
