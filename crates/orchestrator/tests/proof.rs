@@ -226,6 +226,84 @@ fn no_key_can_go_or_change_without_a_word() {
     }
 }
 
+/// The same of a run with a story of each method: what `run.json` says of them, and records of format 2.
+#[test]
+fn no_key_of_any_method_can_go_or_change_without_a_word() {
+    let mut proven = Proven::new();
+    fs::remove_dir_all(&proven.config.out).unwrap();
+    let Line::Story(template) = proven.lines.remove(0) else {
+        panic!("the first line is a story");
+    };
+    proven.lines = Vec::new();
+    for method in Method::KNOWN {
+        let mut story = template.clone();
+        story.id = StoryId::new(method.name()).unwrap();
+        story.method = Some(method);
+        proven.lines.push(Line::Story(story));
+    }
+    assert_eq!(proven.make().done, 4);
+    assert!(proven.verdict().unwrap().ok, "{:?}", proven.verdict());
+    let mut files = vec!["run.json".to_owned()];
+    for method in Method::KNOWN {
+        for file in [
+            "story.json",
+            "commits/references.json",
+            "commits/01_02.json",
+        ] {
+            files.push(format!("stories/{method}/{file}"));
+        }
+    }
+    for file in files {
+        let path = proven.path(&file);
+        let before = fs::read(&path).unwrap();
+        for (what, other) in changed(&read(&path)) {
+            fs::write(&path, other.to_string()).unwrap();
+            let verdict = proven.verdict();
+            assert!(verdict.is_none_or(|verdict| !verdict.ok), "{file}: {what}");
+        }
+        fs::write(&path, before).unwrap();
+        assert!(proven.verdict().unwrap().ok, "{file}");
+    }
+}
+
+/// A seal is no proof of what it seals: terms of a method that do not fit its records are told.
+#[test]
+fn the_terms_of_a_method_are_those_of_its_records() {
+    let mut proven = Proven::new();
+    fs::remove_dir_all(&proven.config.out).unwrap();
+    set_method(&mut proven.lines[0], Some(Method::OneStory));
+    proven.start();
+    let path = proven.path("run.json");
+    let whole = read(&path);
+    type Turn = fn(&mut Value);
+    let turns: [(&str, Turn); 4] = [
+        ("another engine", |run| {
+            run["methods"]["onestory"]["engine"]["fingerprint"] = json!("another");
+        }),
+        ("memory it claims", |run| {
+            run["methods"]["onestory"]["memory"]["at_most"] = json!(0);
+        }),
+        ("have format 1", |run| {
+            run["methods"]["onestory"]["record_format"] = json!(1);
+        }),
+        ("does not say what its method onestory is", |run| {
+            run.as_object_mut().unwrap().remove("methods");
+        }),
+    ];
+    for (words, turn) in turns {
+        let mut other = whole.clone();
+        turn(&mut other);
+        storyloom_orchestrator::seal::seal(other.as_object_mut().unwrap());
+        fs::write(&path, other.to_string()).unwrap();
+        let problems = proven.verdict().unwrap().problems;
+        let mut told = problems.iter();
+        assert!(
+            told.any(|problem| problem.message.contains(words)),
+            "{words}: {problems:?}"
+        );
+    }
+}
+
 /// Its copy takes the place of a damaged `run.json` for readers; the proof says so all the same.
 #[test]
 fn run_json_is_told_with_and_without_its_copy() {

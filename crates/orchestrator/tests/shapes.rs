@@ -10,19 +10,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use storyloom_memory::pictures::encode_png;
-use storyloom_memory::{Disk, ShotRecord};
+use storyloom_memory::storage::{Fault, FaultyDisk};
+use storyloom_memory::{Disk, ShotRecord, Storage};
 use storyloom_orchestrator::memory_view::story_memory;
 use storyloom_orchestrator::pipeline::{PipelineSettings, plain_run};
 use storyloom_orchestrator::repair::{Repair, repair};
 use storyloom_orchestrator::report::write_report;
-use storyloom_orchestrator::run::run;
+use storyloom_orchestrator::run::{Engines, run, run_on};
 use storyloom_orchestrator::simulated::SimulatedEngine;
 use storyloom_orchestrator::status::status;
 use storyloom_orchestrator::verify::{Depth, Verdict, verify};
 use storyloom_orchestrator::{
     CheckpointSettings, RunConfig, RunFolder, RunOutcome, StopAt, StopFlag, Videos,
 };
-use storyloom_story::{Manifest, Media, Method, RgbImage, ShotId, StoryId};
+use storyloom_story::{Line, Manifest, Media, Method, RgbImage, ShotId, StoryId};
 use storyloom_telemetry::{Event, Reporter, ShotEvent, Silent};
 
 /// A run of two stories of three shots; the first has a reference image.
@@ -260,6 +261,66 @@ fn each_shape_goes_on_from_any_step() {
         let verdict = made.verdict();
         assert!(verdict.ok, "{method}: {:?}", verdict.problems);
         assert_eq!(verdict.content_digest, Some(wanted), "{method}");
+    }
+}
+
+/// Every call that changes the file system is refused once, or is the last before the machine goes off; the
+/// next start ends with the same content.
+#[test]
+fn each_shape_survives_every_failing_call() {
+    /// In milliseconds. Signs of life are calls, too: there should be none.
+    const DAY: u64 = 24 * 3600 * 1000;
+    for method in Method::KNOWN {
+        let mut calm = Made::of(method);
+        calm.manifest.stories.truncate(1);
+        calm.manifest.stories[0].script.scenes[0].shots.truncate(2);
+        calm.config.interleave = 1;
+        calm.config.checkpoint = CheckpointSettings::Every(2);
+        let lines: Vec<Line> = calm
+            .manifest
+            .stories
+            .iter()
+            .cloned()
+            .map(Line::Story)
+            .collect();
+        let make = |storage: Arc<dyn Storage>, out: &Path, lease_timeout: u64| {
+            let mut config = calm.config.clone();
+            config.out = out.to_owned();
+            config.patience = Duration::from_millis(lease_timeout);
+            let engines = Engines {
+                engine: &SimulatedEngine::default(),
+                planner: None,
+            };
+            let stop = StopFlag::default();
+            run_on(storage, &config, &lines, &engines, &Silent, &stop)
+        };
+        let counting = Arc::new(FaultyDisk::after(u64::MAX, Fault::Die));
+        make(counting.clone(), &calm.config.out, DAY).unwrap();
+        let verdict = calm.verdict();
+        assert!(verdict.ok, "{method}: {:?}", verdict.problems);
+        let calls = counting.calls();
+        assert!(calls >= 100, "{method}: only {calls} points");
+        let faults = [Fault::Die, Fault::Refuse(std::io::ErrorKind::Interrupted)];
+        // Every eleventh, and each method begins with another one.
+        let first = method as u64;
+        for at in (first..calls).step_by(11) {
+            let fault = faults[(at / 11) as usize % 2];
+            let out = tempfile::tempdir().unwrap();
+            let begun = make(Arc::new(FaultyDisk::after(at, fault)), out.path(), DAY);
+            drop(begun);
+            // The first program's process is this one, so that it seems to be alive.
+            let outcome = make(Arc::new(Disk), out.path(), 40);
+            let outcome =
+                outcome.unwrap_or_else(|error| panic!("{method} {fault:?} {at}: {error}"));
+            assert_eq!(outcome.done, 1, "{method} {fault:?} {at}");
+            let folder = RunFolder::new(out.path(), Arc::new(Disk));
+            let found = verify(&folder, Depth::Content).unwrap();
+            assert!(found.ok, "{method} {fault:?} {at}: {:?}", found.problems);
+            assert_eq!(
+                found.content_digest, verdict.content_digest,
+                "{method} {at}"
+            );
+        }
     }
 }
 

@@ -482,7 +482,7 @@ fn blobs_of(name: &str, path: &Path, bytes: &[u8]) -> Result<Vec<String>> {
 mod tests {
     use super::*;
     use crate::ledger::index::{IndexKind, open_index};
-    use crate::ledger::record::tests::record;
+    use crate::ledger::record::tests::{record, record_2};
     use crate::ledger::storage::Disk;
 
     fn bank(root: &Path, kind: IndexKind) -> MemoryBank {
@@ -563,6 +563,32 @@ mod tests {
             bank.commit(&mut ShotRecord::V1(record(shot))).unwrap(),
             Committed::New
         );
+    }
+
+    /// What the records of either format name is still to be used, and nothing else is.
+    #[test]
+    fn a_sweep_leaves_what_records_of_either_format_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let bank = bank(folder.path(), IndexKind::Sled);
+        let [first, second] = [1, 2].map(|shot| ShotId { scene: 1, shot });
+        for content in [&b"keyframe"[..], b"tokens", b"nobody's"] {
+            bank.blobs.put(content).unwrap();
+        }
+        bank.commit(&mut ShotRecord::V1(record(first))).unwrap();
+        bank.commit(&mut ShotRecord::V2(record_2(second))).unwrap();
+        let stories = folder.path().join("stories");
+        let swept = sweep(&stories, bank.storage(), &bank.blobs, Duration::ZERO).unwrap();
+        assert_eq!(swept.removed, 1);
+        for content in [&b"keyframe"[..], b"tokens", b"latents", b"embedding"] {
+            assert!(bank.blobs.get(&BlobRef::of(content)).is_ok());
+        }
+        let history = bank.history(&StoryId::new("a").unwrap(), &[first, second]);
+        let names = history
+            .unwrap()
+            .iter()
+            .map(|item| item.seen().file)
+            .collect::<Vec<_>>();
+        assert_eq!(names, ["keyframes/01_01_keyframe0.png", "01_02#0"]);
     }
 
     #[test]
