@@ -106,6 +106,16 @@ pub enum KeptContent<'a> {
     Shot(&'a [PassOutput]),
 }
 
+impl<'a> KeptContent<'a> {
+    /// What the sampling loops of a shot have made, if it is a shot.
+    pub fn shot(self) -> Option<&'a [PassOutput]> {
+        match self {
+            Self::Picture(_) => None,
+            Self::Shot(made) => Some(made),
+        }
+    }
+}
+
 /// What one sampling loop of a shot has made.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PassOutput {
