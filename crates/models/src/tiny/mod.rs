@@ -50,12 +50,10 @@ pub mod folders {
 pub fn init_tiny(dir: &Path, method: Method, seed: Seed) -> Result<()> {
     match method {
         Method::StoryMem => storymem::init(dir, seed),
-        Method::OneStory | Method::NarrativeWeaver | Method::MovieDreamer => {
-            Err(ModelError::input(
-                format!("method {method}"),
-                "there are no tiny checkpoints for it yet",
-            ))
-        }
+        method => Err(ModelError::input(
+            format!("method {method}"),
+            "there are no tiny checkpoints for it yet",
+        )),
     }
 }
 
