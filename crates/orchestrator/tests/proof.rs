@@ -275,8 +275,8 @@ fn the_terms_of_a_method_are_those_of_its_records() {
     proven.start();
     let path = proven.path("run.json");
     let whole = read(&path);
-    type Turn = fn(&mut Value);
-    let turns: [(&str, Turn); 4] = [
+    type Forgery = fn(&mut Value);
+    let forgeries: [(&str, Forgery); 4] = [
         ("another engine", |run| {
             run["methods"]["onestory"]["engine"]["fingerprint"] = json!("another");
         }),
@@ -290,9 +290,9 @@ fn the_terms_of_a_method_are_those_of_its_records() {
             run.as_object_mut().unwrap().remove("methods");
         }),
     ];
-    for (words, turn) in turns {
+    for (words, forge) in forgeries {
         let mut other = whole.clone();
-        turn(&mut other);
+        forge(&mut other);
         storyloom_orchestrator::seal::seal(other.as_object_mut().unwrap());
         fs::write(&path, other.to_string()).unwrap();
         let problems = proven.verdict().unwrap().problems;

@@ -371,3 +371,45 @@ fn file_of<'a>(
         .get_key_value(path[..length].join("/").as_str())
         .map(|(file, _)| *file)
 }
+
+/// The lines between the fences of the patch in docs/methods.md.
+fn fifth_method() -> Vec<String> {
+    let page = std::fs::read_to_string(crates().join("../docs/methods.md")).unwrap();
+    let patch = page.split_once("```diff\n").unwrap().1;
+    let patch = patch.split_once("\n```").unwrap().0;
+    patch.lines().map(str::to_owned).collect()
+}
+
+/// Whether `old` stands in `text` line by line.
+fn stands_in(old: &[&str], text: &[&str]) -> bool {
+    text.windows(old.len().max(1)).any(|window| window == old)
+}
+
+/// The method that docs/methods.md adds as an example still fits the sources, and takes at most six files.
+#[test]
+fn a_fifth_method_takes_six_files_and_its_patch_applies() {
+    let patch = fifth_method();
+    let mut files = Vec::new();
+    let mut hunks = 0;
+    for part in patch.split(|line| line.starts_with("diff --git ")) {
+        let Some(new) = part.iter().find_map(|line| line.strip_prefix("+++ b/")) else {
+            continue;
+        };
+        files.push(new.to_owned());
+        let path = crates().join("..").join(new);
+        if part.iter().any(|line| line == "--- /dev/null") {
+            assert!(!path.exists(), "{new} is there already");
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        let text: Vec<&str> = text.lines().collect();
+        for hunk in part.split(|line| line.starts_with("@@ ")).skip(1) {
+            let old = hunk.iter().filter(|line| !line.starts_with('+'));
+            let old: Vec<&str> = old.map(|line| line.get(1..).unwrap_or("")).collect();
+            assert!(stands_in(&old, &text), "{new} has no place for {hunk:#?}");
+            hunks += 1;
+        }
+    }
+    assert!((1..=6).contains(&files.len()), "{files:?}");
+    assert!(hunks >= 8, "{hunks} changes of what is there");
+}

@@ -133,7 +133,11 @@ fn each_shape_is_made_proven_and_shown() {
         assert_eq!(shows_picture, profile.media == Media::Picture, "{method}");
     }
     digests.dedup();
-    assert_eq!(digests.len(), Method::KNOWN.len(), "methods make different things");
+    assert_eq!(
+        digests.len(),
+        Method::KNOWN.len(),
+        "methods make different things"
+    );
 }
 
 #[test]
