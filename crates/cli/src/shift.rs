@@ -263,6 +263,11 @@ fn view(seen: &View, work: RunWork) -> RunView {
     RunView {
         stories: by_state(&status.stories),
         shots: by_state(&status.shots),
+        methods: status
+            .methods
+            .iter()
+            .map(|(method, counts)| (*method, by_state(counts)))
+            .collect(),
         set_aside: status.stories.set_aside,
         eta_seconds: range.map(|([low, high], likely)| [low, likely, high]),
         work,

@@ -180,6 +180,8 @@ metrics! {
         "Stories of the run by state.", by [State::LABEL];
     RUN_SHOTS: Run Gauge Count "storyloom_run_shots",
         "Shots of the run by state.", by [State::LABEL];
+    RUN_METHOD_STORIES: Run Gauge Count "storyloom_run_method_stories",
+        "Stories of the run by method and state.", by [METHOD, State::LABEL];
     RUN_SET_ASIDE: Run Gauge Count "storyloom_run_stories_set_aside",
         "Of the failed stories of the run, those that are set aside: their input has changed or cannot be read.";
     RUN_ETA: Run Gauge Seconds "storyloom_run_eta_seconds",

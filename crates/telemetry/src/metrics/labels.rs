@@ -187,7 +187,10 @@ pub const VERSION: Label = fact("version", "version of the program");
 /// Replica of the world, from 0.
 pub const REPLICA: Label = fact("replica", "replica of the world, from 0");
 /// Method that makes the shots.
-pub const METHOD: Label = fact("method", "the option `method`");
+pub const METHOD: Label = fact(
+    "method",
+    "how the shots are conditioned, as the option `method`",
+);
 /// Engine that makes the pictures.
 pub const ENGINE: Label = fact("engine", "the option `engine`");
 

@@ -20,6 +20,8 @@ pub struct RunView {
     pub stories: ByState,
     /// Shots.
     pub shots: ByState,
+    /// Stories of each method.
+    pub methods: Vec<(&'static str, ByState)>,
     /// Of the failed stories, those that are set aside.
     pub set_aside: usize,
     /// Seconds until it is done: low, likely and high.
@@ -64,6 +66,7 @@ impl RunWork {
 pub(super) struct RunFigures {
     stories: GaugeVec,
     shots: GaugeVec,
+    method_stories: GaugeVec,
     set_aside: GaugeVec,
     eta: GaugeVec,
     deadline: GaugeVec,
@@ -78,6 +81,7 @@ impl RunFigures {
         Ok(Self {
             stories: families.gauge(&c::RUN_STORIES)?,
             shots: families.gauge(&c::RUN_SHOTS)?,
+            method_stories: families.gauge(&c::RUN_METHOD_STORIES)?,
             set_aside: families.gauge(&c::RUN_SET_ASIDE)?,
             eta: families.gauge(&c::RUN_ETA)?,
             deadline: families.gauge(&c::RUN_DEADLINE)?,
@@ -96,6 +100,11 @@ impl RunFigures {
         for (family, counts) in [(&self.stories, &view.stories), (&self.shots, &view.shots)] {
             for (state, count) in counts {
                 set(family, &[state.text()], *count as f64)?;
+            }
+        }
+        for (method, counts) in &view.methods {
+            for (state, count) in counts {
+                set(&self.method_stories, &[method, state.text()], *count as f64)?;
             }
         }
         set(&self.set_aside, &[], view.set_aside as f64)?;

@@ -155,6 +155,7 @@ fn view(done: usize) -> RunView {
     RunView {
         stories: vec![(State::Done, done), (State::Pending, 7)],
         shots: vec![(State::Done, done)],
+        methods: vec![("storymem", vec![(State::Done, done), (State::Pending, 7)])],
         set_aside: 0,
         eta_seconds: Some([1.0, 2.0, 3.0]),
         work: RunWork::default(),
@@ -260,6 +261,7 @@ fn the_pages_say_how_it_is() {
     assert_eq!(code, 200);
     for line in [
         "storyloom_run_stories{state=\"done\"} 4",
+        "storyloom_run_method_stories{method=\"storymem\",state=\"done\"} 4",
         "storyloom_run_eta_seconds{bound=\"high\"} 3",
         "storyloom_collective_wait_seconds_total{rank=\"1\"} 0.25",
         "storyloom_gpu_info{host=\"node7\",rank=\"1\",uuid=\"GPU-1\"} 1",
