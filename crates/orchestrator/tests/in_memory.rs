@@ -21,7 +21,7 @@ use storyloom_orchestrator::watch::Watcher;
 use storyloom_orchestrator::{
     Engines, RunConfig, RunError, RunFolder, RunOutcome, StopFlag, Videos, drain, memory_view,
 };
-use storyloom_story::{Brief, Line, RgbImage, StoryId};
+use storyloom_story::{Brief, Line, Method, RgbImage, StoryId};
 use storyloom_telemetry::shift::{Journal, ShiftEnd, ShiftStart, shifts_folder};
 use storyloom_telemetry::{Reporter, Silent};
 
@@ -133,6 +133,25 @@ fn a_whole_run_lies_in_memory() {
     assert_eq!(store.paths(), before);
     assert!(drain::request(&folder).unwrap() && drain::withdraw(&folder).unwrap());
     assert!(!run.is_on_disk());
+}
+
+/// Clips, clips of what a network chose of its memory, pictures, and keyframes with their clips.
+#[test]
+fn every_method_has_its_run_in_memory() {
+    for method in Method::KNOWN {
+        let digest = |storage: Arc<dyn Storage>| {
+            let mut run = Run::new(storage, Videos::Placeholders);
+            run.config.method = method;
+            assert_eq!(run.start().unwrap().done, 3, "{method}");
+            let verdict = run.verdict();
+            assert!(verdict.ok, "{method}: {:?}", verdict.problems);
+            write_report(&run.folder()).unwrap();
+            (verdict.content_digest, run.is_on_disk())
+        };
+        let (in_memory, is_on_disk) = digest(Arc::new(InMemory::new()));
+        assert!(!is_on_disk, "{method}");
+        assert_eq!((in_memory, true), digest(Arc::new(Disk)), "{method}");
+    }
 }
 
 /// ffmpeg knows files of this machine only.
