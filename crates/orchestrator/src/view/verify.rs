@@ -25,7 +25,6 @@ use crate::folder::plan_record::PlanRecord;
 use crate::folder::plans::read_plan;
 use crate::folder::records::read_record;
 use crate::folder::run_folder::{IN_DOUBT, RunFile, RunFolder, StoryFile, StoryState};
-use crate::folder::seal::NO_SEAL;
 use crate::folder::set_aside::marks;
 use crate::folder::terms::MethodTerms;
 use crate::run::chain::opening;
@@ -220,8 +219,6 @@ struct Terms<'a> {
     run: &'a RunFile,
     identity: &'a RunIdentity,
     videos: VideosProven,
-    /// Whether each `story.json` was written with a seal.
-    is_sealed: bool,
     /// Who plans the briefs, and earlier versions of that planner.
     planners: Vec<PlannerDescription>,
 }
@@ -243,7 +240,6 @@ impl<'a> Terms<'a> {
                 (Videos::Encoded, Depth::Content) => VideosProven::Content,
                 (Videos::Encoded, Depth::Frames) => VideosProven::Decoded,
             },
-            is_sealed: run.is_of_sealed_build(),
             planners,
         }
     }
@@ -298,13 +294,6 @@ impl Check<'_> {
         let mut lineage = Lineage::default();
         if let Err(error) = self.references(file, &mut lineage) {
             self.problem(&file.id, None, error.to_string());
-        }
-        match self.terms.folder.is_unsealed(&file.id) {
-            Ok(true) if self.terms.is_sealed => {
-                self.problem(&file.id, None, format!("story.json: {NO_SEAL}"));
-            }
-            Err(error) => self.problem(&file.id, None, error.to_string()),
-            Ok(_) => {}
         }
         self.extra_records(file);
         let plan = self.plan(file);
