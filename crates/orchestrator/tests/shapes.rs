@@ -131,6 +131,8 @@ fn each_shape_is_made_proven_and_shown() {
         let page = fs::read_to_string(page).unwrap();
         let shows_picture = page.contains("01_03.png");
         assert_eq!(shows_picture, profile.media == Media::Picture, "{method}");
+        let has_film = page.contains("<dt>Film</dt>");
+        assert_eq!(has_film, profile.media == Media::Clip, "{method}");
     }
     digests.dedup();
     assert_eq!(

@@ -59,7 +59,8 @@ pub(super) struct StoryView {
     pub looks: Looks,
     pub shots_total: usize,
     pub shots_done: usize,
-    pub film: String,
+    /// Length of its film; none of a story of pictures.
+    pub film: Option<String>,
     pub work: String,
     pub video: Option<String>,
     /// Picture of the first shot, below `report/`.
@@ -199,6 +200,7 @@ pub(super) fn view(
     let row = gathering.row(file, &shots, observed, attempts, set_aside);
     let video = file.video.as_ref().filter(|_| videos == Videos::Encoded);
     let script = file.script.as_ref();
+    let media = folder.method_of(file).profile().media;
     let view = StoryView {
         id: file.id.to_string(),
         title: row.name.clone().unwrap_or_else(|| file.id.to_string()),
@@ -209,7 +211,7 @@ pub(super) fn view(
         looks: row.looks,
         shots_total: row.shots,
         shots_done: row.done,
-        film: film(row.film),
+        film: (media == Media::Clip).then(|| film(row.film)),
         work: duration(row.useful),
         video: video.map(|video| video.file.clone()),
         poster: gathering.posters.first().cloned(),
