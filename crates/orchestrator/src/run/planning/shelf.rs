@@ -152,14 +152,17 @@ impl Shelf {
         };
         let planned = matches!(record.outcome, Outcome::Planned(_));
         let by_same = record.recipe == *recipe || planned && recipe.covers(&record.recipe, planner);
-        let same = record.format == FORMAT && record.brief == *brief && by_same;
+        let same = record.format == FORMAT && scripted(&record.brief) == scripted(brief) && by_same;
         if !same {
             tracing::info!(
                 "{}: the brief or the settings changed; planned again",
                 brief.id
             );
         }
-        same.then_some(record)
+        same.then(|| Kept {
+            brief: brief.clone(),
+            ..record
+        })
     }
 
     /// Writes a record durably.
@@ -173,8 +176,18 @@ impl Shelf {
     }
 }
 
+/// A brief without the method, which decides how its shots are made and nothing of its script.
+fn scripted(brief: &Brief) -> Brief {
+    Brief {
+        method: None,
+        ..brief.clone()
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use storyloom_story::Method;
+
     use super::*;
     use crate::testing::planner::SimulatedPlanner;
 
@@ -203,6 +216,11 @@ mod tests {
         let Kept { brief, recipe, .. } = &record;
         let find = |brief: &Brief, recipe: &Recipe| shelf.find(brief, recipe, &planner);
         assert_eq!(find(brief, recipe).as_ref(), Some(&record));
+        let named = Brief {
+            method: Some(Method::StoryMem),
+            ..brief.clone()
+        };
+        assert_eq!(find(&named, recipe).unwrap().brief, named);
         let other = Brief {
             shots: 3,
             ..brief.clone()
