@@ -15,7 +15,7 @@ use storyloom_orchestrator::run::run;
 use storyloom_orchestrator::simulated::SimulatedEngine;
 use storyloom_orchestrator::verify::{Depth, Verdict, verify};
 use storyloom_orchestrator::{RunConfig, RunFolder, RunOutcome, StopFlag, StoryState, Videos};
-use storyloom_story::Manifest;
+use storyloom_story::{Manifest, Method};
 use storyloom_telemetry::shift::{Journal, ShiftStart};
 use storyloom_telemetry::{Reporter, Silent};
 
@@ -29,12 +29,17 @@ struct Made {
 
 impl Made {
     fn new(videos: Videos) -> Self {
+        Self::of(Method::StoryMem, videos)
+    }
+
+    fn of(method: Method, videos: Videos) -> Self {
         let root = tempfile::tempdir().unwrap();
         let settings = PipelineSettings {
             videos,
             ..PipelineSettings::instant(root.path(), 8, 4)
         };
-        let (config, manifest) = plain_run(&root.path().join("out"), 1, &settings).unwrap();
+        let (mut config, manifest) = plain_run(&root.path().join("out"), 1, &settings).unwrap();
+        config.method = method;
         let mut made = Self {
             _root: root,
             config,
@@ -217,4 +222,25 @@ fn what_comes_out_otherwise_is_never_committed() {
     made.retry();
     assert_eq!(made.start().done, 2);
     assert!(made.verdict().ok);
+}
+
+#[test]
+fn a_lost_record_of_any_method_comes_back_byte_for_byte() {
+    for method in Method::KNOWN {
+        for shots in [&["01_02"][..], &["01_01", "01_02", "01_03"]] {
+            let mut made = Made::of(method, Videos::Placeholders);
+            let (records, wanted) = (made.records(), made.verdict());
+            assert!(wanted.ok, "{method}: {:?}", wanted.problems);
+            made.lose(shots);
+            assert!(!made.verdict().ok, "{method}: nobody missed {shots:?}");
+            let outcome = made.start();
+            assert_eq!(
+                (outcome.done, outcome.quarantined),
+                (2, 0),
+                "{method} {shots:?}"
+            );
+            assert_eq!(made.records(), records, "{method} {shots:?}");
+            assert_eq!(made.verdict(), wanted, "{method} {shots:?}");
+        }
+    }
 }

@@ -386,9 +386,11 @@ impl LivePlan {
 impl Attempt {
     /// Seconds of its stages as the record of its shot has them, if it came so far.
     pub fn recorded_seconds(&self) -> Option<BTreeMap<Stage, f64>> {
-        let spans = self.stages.iter();
-        let mut seconds: BTreeMap<Stage, f64> =
-            spans.map(|span| (span.stage, span.seconds)).collect();
+        let mut seconds: BTreeMap<Stage, f64> = BTreeMap::new();
+        // A shot in several passes has been in some stages more than once.
+        for span in &self.stages {
+            *seconds.entry(span.stage).or_default() += span.seconds;
+        }
         if let Some(recorded) = self.recorded {
             seconds.insert(Stage::Commit, recorded);
         }
