@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::harness::{Signal, Workshop, call, finish, frames, line, send, signal_when, wait_until};
+use crate::harness::{
+    Signal, Workshop, call, finish, frames, line, of_method, send, signal_when, wait_until,
+};
 
 const STORIES: [(&str, &[bool]); 2] = [("ad", &[true, false]), ("tale", &[true, true, false])];
 
@@ -43,14 +45,21 @@ fn start(command: &mut Command, log: &Path) -> Child {
 /// Two programs at a time on one folder, one of them killed at a random moment, again and again. If
 /// all is made before the last kill, the rest happen in another folder.
 fn torture(kills: usize, stories: usize) {
-    let names: Vec<String> = (0..stories).map(|n| format!("story-{n}")).collect();
     let cuts = [true, false, true, true, false];
-    let stories: Vec<(&str, &[bool])> = names
-        .iter()
-        .map(|name| (name.as_str(), &cuts[..]))
-        .collect();
+    let names: Vec<String> = (0..stories).map(|n| format!("story-{n}")).collect();
+    let lines: Vec<String> = names.iter().map(|name| line(name, &cuts)).collect();
+    kill_until(kills, &lines, |shop| {
+        for name in &names {
+            let film = shop.out().join("stories").join(name).join("story.mp4");
+            assert_eq!(frames(&film), 3 * 9 + 2 * 8);
+        }
+    });
+}
+
+/// Kills runs of these lines of a manifest, `kills` times in all, and looks at each when it is done.
+fn kill_until(kills: usize, lines: &[String], look: impl Fn(&Workshop)) {
     let calm = Workshop::new();
-    let manifest = calm.manifest(&stories);
+    let manifest = calm.write("manifest.jsonl", lines.join("\n"));
     finish(&mut calm.run(&manifest, &["storymem.steps=4"])).ended_with(0);
     let calm = calm.digest();
 
@@ -62,12 +71,12 @@ fn torture(kills: usize, stories: usize) {
         log += &kill_at_random(&shop, &manifest, &mut dice, &mut killed, kills);
         finish(&mut shop.run(&manifest, &["storymem.steps=4"])).ended_with(0);
         assert_eq!(shop.digest(), calm);
-        for name in &names {
-            let folder = shop.out().join("stories").join(name);
-            assert_eq!(frames(&folder.join("story.mp4")), 3 * 9 + 2 * 8);
+        for story in fs::read_dir(shop.out().join("stories")).unwrap() {
+            let folder = story.unwrap().path();
             let leftovers = fs::read_dir(folder.join("checkpoints"));
-            assert_eq!(leftovers.map_or(0, Iterator::count), 0, "{name}");
+            assert_eq!(leftovers.map_or(0, Iterator::count), 0, "{folder:?}");
         }
+        look(&shop);
         assert!(
             begun.elapsed() < Duration::from_secs(60 * 60),
             "no end is near"
@@ -141,6 +150,25 @@ fn kill_at_random(
 #[test]
 fn sixty_kills_change_nothing() {
     torture(60, 12);
+}
+
+/// The methods that are rehearsed, each by a few stories of one run.
+#[test]
+fn thirty_kills_change_nothing_of_any_method() {
+    let methods = ["onestory", "narrative-weaver", "moviedreamer", "storymem"];
+    let lines: Vec<String> = (0..8)
+        .map(|n| of_method(&line(&format!("story-{n}"), &[true; 5]), methods[n % 4]))
+        .collect();
+    kill_until(30, &lines, |shop| {
+        let story = |n: usize| shop.out().join(format!("stories/story-{n}"));
+        for (n, file) in [(0, "story.mp4"), (1, "01_05.png"), (2, "01_05.mp4")] {
+            assert!(story(n).join(file).is_file(), "{file}");
+        }
+        assert!(
+            !story(1).join("story.mp4").exists(),
+            "pictures make no film"
+        );
+    });
 }
 
 /// The long version; see docs/durability.md.

@@ -277,6 +277,11 @@ fn walk(folder: &Path, found: &mut BTreeMap<PathBuf, SystemTime>) {
     }
 }
 
+/// A line of a manifest with a method of its own.
+pub fn of_method(line: &str, method: &str) -> String {
+    line.replacen('{', &format!("{{\"method\": \"{method}\", "), 1)
+}
+
 /// One line of a manifest.
 pub fn line(id: &str, cuts: &[bool]) -> String {
     let prompts: Vec<_> = (1..=cuts.len())

@@ -16,6 +16,7 @@ mod launch;
 mod loading;
 mod machine;
 mod meeting;
+mod methods;
 mod monitoring;
 mod operating;
 mod pins;
