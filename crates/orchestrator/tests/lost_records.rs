@@ -244,3 +244,22 @@ fn a_lost_record_of_any_method_comes_back_byte_for_byte() {
         }
     }
 }
+
+/// Who tries a story in quarantine alone tries it by its own method.
+#[test]
+fn a_story_in_quarantine_is_tried_alone_by_its_method() {
+    let mut made = Made::new(Videos::Placeholders);
+    fs::remove_dir_all(&made.config.out).unwrap();
+    made.manifest.stories[0].method = Some(Method::OneStory);
+    assert_eq!(made.start().done, 2);
+    made.lose(&["01_02"]);
+    fs::remove_dir_all(made.config.out.join("logs")).unwrap();
+    assert_eq!(made.start().quarantined, 1);
+    let id = &made.manifest.stories[0].id;
+    let line = made
+        .config
+        .out
+        .join(format!("quarantine/{id}/manifest.jsonl"));
+    let line = fs::read_to_string(line).unwrap();
+    assert!(line.contains("\"method\":\"onestory\""), "{line}");
+}

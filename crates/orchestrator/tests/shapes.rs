@@ -447,3 +447,95 @@ fn a_method_can_come_later() {
     made.make();
     assert!(made.verdict().ok);
 }
+
+/// A start that has forgotten the run's method does not go on with another one, whatever is lost.
+#[test]
+fn records_say_the_method_where_run_json_is_lost() {
+    for (method, forgotten) in [
+        (Method::OneStory, Method::StoryMem),
+        (Method::StoryMem, Method::NarrativeWeaver),
+    ] {
+        let mut made = Made::of(method);
+        made.make();
+        let wanted = made.verdict().content_digest;
+        fs::remove_file(made.config.out.join("run.json")).unwrap();
+        fs::remove_file(made.config.out.join("lists/run.json")).unwrap();
+        made.config.method = forgotten;
+        let (engine, stop) = (SimulatedEngine::default(), StopFlag::default());
+        let refused = run(&made.config, &made.manifest, &engine, &Silent, &stop);
+        let refused = refused.unwrap_err().to_string();
+        assert!(refused.contains("another method"), "{refused}");
+        made.config.method = method;
+        assert_eq!(made.make().done, 2);
+        assert_eq!(made.verdict().content_digest, wanted);
+    }
+}
+
+#[test]
+fn a_lost_story_json_does_not_change_the_method() {
+    let mut made = Made::of(Method::StoryMem);
+    made.manifest.stories[0].method = Some(Method::NarrativeWeaver);
+    made.make();
+    let wanted = made.verdict().content_digest;
+    fs::remove_file(made.story(0).join("story.json")).unwrap();
+    made.manifest.stories[0].method = Some(Method::MovieDreamer);
+    assert_eq!(made.make().set_aside, 1);
+    assert!(!made.story(0).join("story.json").exists());
+    made.manifest.stories[0].method = Some(Method::NarrativeWeaver);
+    assert_eq!(made.make().done, 2);
+    assert_eq!(made.verdict().content_digest, wanted);
+}
+
+/// Nobody knows the run's method without its file: the records say that their shots are pictures.
+#[test]
+fn repair_joins_no_film_of_pictures() {
+    let made = Made::of(Method::NarrativeWeaver);
+    made.make();
+    let wanted = made.verdict().content_digest;
+    let noted = made.folder();
+    let file = noted.story_file(&made.manifest.stories[0].id).unwrap();
+    fs::remove_file(made.config.out.join("run.json")).unwrap();
+    fs::remove_file(made.config.out.join("lists/run.json")).unwrap();
+    let how = Repair {
+        stories: &[],
+        anew: false,
+        lease_timeout: Duration::from_secs(60),
+    };
+    repair(&made.folder(), &how).unwrap();
+    assert!(!made.story(0).join("story.mp4").exists());
+    assert_eq!(made.make().done, 2);
+    assert_eq!(made.verdict().content_digest, wanted);
+    // A film that is noted all the same is told, and the next start notes it no more.
+    let mut false_film = file;
+    false_film.video = Some(made.record(0, "01_01").file().clone());
+    noted.write_story(&false_film).unwrap();
+    assert!(told(&made.verdict(), "its method makes no film"));
+    made.make();
+    let verdict = made.verdict();
+    assert!(verdict.ok, "{:?}", verdict.problems);
+}
+
+/// Reference images of another method are looked at again, as damaged ones are.
+#[test]
+fn references_of_another_method_are_told_and_made_again() {
+    for (own, other) in [
+        (Method::StoryMem, Method::OneStory),
+        (Method::OneStory, Method::StoryMem),
+        (Method::MovieDreamer, Method::OneStory),
+    ] {
+        let (made, theirs) = (Made::of(own), Made::of(other));
+        made.make();
+        theirs.make();
+        let wanted = made.verdict().content_digest;
+        let references = "commits/references.json";
+        let path = made.story(0).join(references);
+        let before = fs::read(&path).unwrap();
+        fs::copy(theirs.story(0).join(references), &path).unwrap();
+        assert!(told(&made.verdict(), "references.json: it "), "{own}");
+        made.make();
+        let verdict = made.verdict();
+        assert!(verdict.ok, "{own}: {:?}", verdict.problems);
+        assert_eq!(verdict.content_digest, wanted, "{own}");
+        assert_eq!(fs::read(&path).unwrap(), before, "{own}");
+    }
+}

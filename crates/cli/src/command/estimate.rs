@@ -13,6 +13,7 @@ use storyloom_orchestrator::estimate::{
 };
 use storyloom_orchestrator::forecast::Planners;
 use storyloom_parallel::topology::{Degrees, Plan};
+use storyloom_story::Method;
 
 use super::{ConfigArguments, config, folder};
 use crate::config::Resolved;
@@ -93,6 +94,10 @@ struct Deadline {
 const BRIEFS_NOTE: &str = "stories that are not planned are taken to have as many shots as their \
                            briefs ask for, each with a cut";
 
+/// What is assumed of other methods than StoryMem.
+const METHODS_NOTE: &str = "shots of other methods than storymem are counted as storymem would make them: one \
+                            sampling loop, and keyframes of each";
+
 /// Computes and prints.
 pub fn run(arguments: &Arguments) -> Outcome {
     let config = config::load(&arguments.config)?;
@@ -135,6 +140,11 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let mut report = report(arguments, &config, &planner, &costs)?;
     if input.has_briefs() {
         report.notes.push(BRIEFS_NOTE.to_owned());
+    }
+    let own = config.engine.method;
+    let mut methods = input.lines.iter().map(|line| line.method().unwrap_or(own));
+    if methods.any(|method| method != Method::StoryMem) {
+        report.notes.push(METHODS_NOTE.to_owned());
     }
     let cropped = cropped_films(&config.films, &input);
     let cropped = cropped.iter().map(ToString::to_string);

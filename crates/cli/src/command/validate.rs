@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde::Serialize;
-use storyloom_story::Problem;
+use storyloom_story::{Method, Problem};
 
 use super::{ConfigArguments, config};
 use crate::config::{Config, Resolved};
@@ -85,7 +85,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
             let summary = Summary {
                 long_prompts,
                 cropped,
-                ..summarise(input)
+                ..summarise(input, config.engine.method)
             };
             (Exit::Done, summary)
         }
@@ -126,7 +126,8 @@ pub fn run(arguments: &Arguments) -> Outcome {
     Ok(exit)
 }
 
-fn summarise(input: Input) -> Summary {
+/// What is in the input; `method` is that of stories which do not say it.
+fn summarise(input: Input, method: Method) -> Summary {
     let scripts = || input.stories().map(|story| &story.script);
     Summary {
         stories: input.stories().count(),
@@ -135,8 +136,10 @@ fn summarise(input: Input) -> Summary {
         shots: scripts()
             .map(storyloom_story::StoryScript::shot_count)
             .sum(),
-        continued: scripts()
-            .flat_map(storyloom_story::StoryScript::shots)
+        continued: input
+            .stories()
+            .filter(|story| story.method.unwrap_or(method).profile().continues)
+            .flat_map(|story| story.script.shots())
             .filter(|(_, shot)| !shot.cut)
             .count(),
         warnings: input.warnings,

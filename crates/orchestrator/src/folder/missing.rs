@@ -32,7 +32,11 @@ pub(crate) fn missing(bank: &MemoryBank, folder: &RunFolder, file: &StoryFile) -
         (media == Media::Clip && !has_film(storage, &story, file))
             .then(|| format!("its {WHOLE_VIDEO} is gone or cut"))
     };
-    found.or_else(film)
+    let no_film = || {
+        (media == Media::Picture && file.video.is_some())
+            .then(|| "it notes a film, which its method does not make".to_owned())
+    };
+    found.or_else(film).or_else(no_film)
 }
 
 /// Whether a story has the whole video that it notes, or one that is as long.

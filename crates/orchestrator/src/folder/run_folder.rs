@@ -164,6 +164,11 @@ impl RunFolder {
         self.method.get().copied().unwrap_or(Method::StoryMem)
     }
 
+    /// As [`method_of`](Self::method_of), where the story or the run says it.
+    pub(crate) fn known_method(&self, file: &StoryFile) -> Option<Method> {
+        file.method.or(self.method.get().copied())
+    }
+
     /// How the shots of a story are conditioned.
     pub(crate) fn method_of(&self, file: &StoryFile) -> Method {
         file.method.unwrap_or(self.method())

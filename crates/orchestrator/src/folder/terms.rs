@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use storyloom_memory::{PolicySettings, StoryMemPolicy};
+use storyloom_memory::{PolicySettings, References, StoryMemPolicy};
 use storyloom_story::{ErrorClass, Line, Method, Stage};
 
 use crate::config::RunConfig;
@@ -32,6 +32,20 @@ impl MethodTerms {
             engine,
             memory: PolicySettings::new(method, storymem),
             record_format: method.profile().record_format,
+        }
+    }
+
+    /// Why a record of reference images is not one of this method, if it is not.
+    pub(crate) fn foreign_references(&self, record: &References) -> Option<String> {
+        let (found, wanted) = (record.format(), self.record_format);
+        match () {
+            () if found != wanted => Some(format!(
+                "it has format {found}, and records of its story's method have format {wanted}"
+            )),
+            () if *record.engine() != self.engine.fingerprint => {
+                Some("it was made by another engine than its story's".to_owned())
+            }
+            () => None,
         }
     }
 }

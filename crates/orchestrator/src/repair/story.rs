@@ -83,7 +83,7 @@ impl Healer<'_> {
             return Ok(false);
         }
         let done = file.state == StoryState::Done;
-        match self.references(story) {
+        match self.references(&file) {
             Ok(Some(record)) if !self.harms(story, &record.named())?.is_empty() => {
                 return Ok(false);
             }
@@ -142,8 +142,8 @@ impl Healer<'_> {
         Ok(own.is_none_or(|plan| Some(&plan.script) == file.script.as_ref()))
     }
 
-    fn references(&self, story: &StoryId) -> Result<Option<References>, RunError> {
-        let path = self.folder.story(story).join("commits/references.json");
+    fn references(&self, file: &StoryFile) -> Result<Option<References>, RunError> {
+        let path = self.folder.story(&file.id).join("commits/references.json");
         let storage = self.folder.storage();
         match storage.is_taken(&path) {
             false => return Ok(None),
@@ -153,7 +153,13 @@ impl Healer<'_> {
             true => {}
         }
         let bytes = self.folder.storage().read(&path)?;
-        Ok(Some(References::open(&path, &bytes)?))
+        let record = References::open(&path, &bytes)?;
+        let wanted = self.folder.known_method(file);
+        let wanted = wanted.map(|method| method.profile().record_format);
+        match wanted.is_none_or(|wanted| wanted == record.format()) {
+            true => Ok(Some(record)),
+            false => Err(MemoryError::damaged(path, "it is a record for another method").into()),
+        }
     }
 
     pub(super) fn record_state(
@@ -416,7 +422,7 @@ impl Healer<'_> {
         }
         let story = &file.id;
         let path = self.folder.story(story).join("commits/references.json");
-        let reason = match self.references(story) {
+        let reason = match self.references(file) {
             Ok(Some(record)) => {
                 let lost = self.heal_named(story, None, &record.named(), deeds)?;
                 match lost.first() {
@@ -563,7 +569,10 @@ impl Healer<'_> {
         lease: &Lease,
         deeds: &mut Deeds,
     ) -> Result<(), RunError> {
-        if self.folder.method_of(file).profile().media == Media::Picture {
+        // Without run.json nobody else says how the shots were made.
+        let method = records.first().map(|record| record.request().method);
+        let method = method.unwrap_or(self.folder.method_of(file));
+        if method.profile().media == Media::Picture {
             return Ok(());
         }
         let joined: Vec<String> = records

@@ -186,12 +186,9 @@ impl RunFolder {
         };
         let Some(mut file) = written else {
             let file = self.with_plan(StoryFile::pending(line))?;
-            return Ok(match self.is_of_other_words(&file) {
-                true => Asked::Changed {
-                    file,
-                    what: "its script",
-                },
-                false => Asked::New(file),
+            return Ok(match self.recorded_otherwise(&file) {
+                Some(what) => Asked::Changed { file, what },
+                None => Asked::New(file),
             });
         };
         match file.difference(line, self.method()) {
@@ -241,11 +238,17 @@ impl RunFolder {
         }
     }
 
-    /// Whether records of a story were made from other prompts than it has now.
-    fn is_of_other_words(&self, file: &StoryFile) -> bool {
-        file.shots().any(|(shot, script)| {
-            let record = read_record(self, &file.id, shot);
-            matches!(record, Ok(Some(record)) if record.request().prompt != script.prompt)
+    /// What of a story is another now than when its records were made, if anything is.
+    fn recorded_otherwise(&self, file: &StoryFile) -> Option<&'static str> {
+        let method = self.method_of(file);
+        file.shots().find_map(|(shot, script)| {
+            let record = read_record(self, &file.id, shot).ok().flatten()?;
+            let request = record.request();
+            match () {
+                () if request.method != method => Some("its method"),
+                () if request.prompt != script.prompt => Some("its script"),
+                () => None,
+            }
         })
     }
 
@@ -269,11 +272,13 @@ impl RunFolder {
             let seed = StoryFile::pending(line).seed.unwrap_or(now.identity.seed);
             let of_seed = Seed::derive(seed, story, request.shot, request.attempt);
             let (video, asked) = (request.video, now.identity.video);
-            let terms = now.terms(request.method);
-            let engine = terms.map(|terms| terms.engine.fingerprint);
+            let engine = now
+                .terms(request.method)
+                .map(|terms| terms.engine.fingerprint);
             let frames = request.method.profile().media.frames(asked.frames);
             let other = match () {
-                () if engine.is_some_and(|engine| *record.engine() != engine) => "another engine",
+                () if engine.is_none() => "another method",
+                () if engine.as_ref() != Some(record.engine()) => "another engine",
                 () if of_seed != request.seed => "another run.seed",
                 () if (video.frames, video.fps) != (frames, asked.fps) => {
                     "other video.frames or video.fps"

@@ -86,11 +86,14 @@ fn other_terms(before: &RunFile, now: &RunFile) -> Vec<String> {
         others.extend(other_weights(&old.engine, &new.engine));
     }
     for (method, new) in &now.methods {
-        if before
-            .terms(*method)
-            .is_some_and(|old| old.memory != new.memory)
-        {
+        let Some(old) = before.terms(*method) else {
+            continue;
+        };
+        if old.memory != new.memory {
             others.push(format!("what {method} remembers"));
+        }
+        if old.record_format != new.record_format {
+            others.push(format!("the format of the records of {method}"));
         }
     }
     others

@@ -85,6 +85,7 @@ pub(crate) fn write_reproducer(
     let line = match (&file.script, &file.brief) {
         (Some(script), _) => {
             let entry = StoryEntry {
+                method: file.method,
                 seed: file.seed,
                 tenant: file.tenant.clone(),
                 size: file.size.filter(|size| *size != own_size),
@@ -97,6 +98,7 @@ pub(crate) fn write_reproducer(
         }
         (None, brief) => {
             let brief = brief.as_deref().map(|brief| Brief {
+                method: file.method,
                 product_image: pictures.first().cloned(),
                 ..brief.clone()
             });

@@ -269,7 +269,10 @@ fn begin(
     file: &mut StoryFile,
 ) -> Result<Resolution, RunError> {
     // Once they are in the bank, the files they came from are not needed any more.
-    let stored = file.reference_images.is_empty() || has_references(context, lease, &file.id)?;
+    let stored = file.reference_images.is_empty() || {
+        let method = file.method.unwrap_or(config.method);
+        has_references(context, lease, &file.id, method)?
+    };
     let (references, inputs) = if stored {
         (Vec::new(), file.inputs.clone())
     } else {
@@ -297,21 +300,30 @@ fn begin(
 
 /// Whether a story has its reference images in its bank, whole. What is damaged of them moves out of the
 /// way, to be made again from the pictures: these make the same record.
-fn has_references(context: &ShotContext, lease: &Lease, story: &StoryId) -> Result<bool, RunError> {
+fn has_references(
+    context: &ShotContext,
+    lease: &Lease,
+    story: &StoryId,
+    method: Method,
+) -> Result<bool, RunError> {
+    let terms = context.terms.of(method)?;
     let bank = context.bank;
     let path = bank.references_path(story);
     if !bank.storage().is_taken(&path) {
         return Ok(false);
     }
     let damage = match bank.references(story) {
-        Ok(Some(record)) => {
-            bank.install_references(story)?;
-            let harms = bank.reference_harms(story, &record)?;
-            match harms.first() {
-                None => return Ok(true),
-                Some(harm) => format!("{}: {}", harm.path.display(), harm.reason),
+        Ok(Some(record)) => match terms.foreign_references(&record) {
+            Some(what) => format!("{}: {what}", path.display()),
+            None => {
+                bank.install_references(story)?;
+                let harms = bank.reference_harms(story, &record)?;
+                match harms.first() {
+                    None => return Ok(true),
+                    Some(harm) => format!("{}: {}", harm.path.display(), harm.reason),
+                }
             }
-        }
+        },
         Ok(None) => "no file stands in its place".to_owned(),
         Err(error @ MemoryError::Damaged { .. }) => error.to_string(),
         Err(error) => return Err(error.into()),
@@ -399,7 +411,10 @@ fn finish(
     let joined = clips.iter().map(|clip| clip.content.blake3.clone());
     let joined: Vec<String> = joined.collect();
     let is_of_these = file.joined.is_empty() || file.joined == joined;
-    let is_there = film.is_none() || is_whole(context, &path, file);
+    let is_there = match film {
+        Some(_) => is_whole(context, &path, file),
+        None => file.video.is_none(),
+    };
     if file.state == StoryState::Done && is_of_these && is_there {
         // A shot of it was missing.
         return tidy(context, file);
@@ -418,6 +433,9 @@ fn finish(
         });
     }
     done.joined = joined;
+    if film.is_none() {
+        done.video = None;
+    }
     done.state = StoryState::Done;
     lease.check()?;
     // Before, since nobody looks into a story again that is done.

@@ -383,9 +383,10 @@ impl Check<'_> {
             .join("commits/references.json");
         let record = References::open(&path, &self.terms.folder.storage().read(&path)?)?;
         let terms = self.terms.run.terms(self.terms.folder.method_of(file));
-        if terms.is_some_and(|terms| terms.record_format != record.format()) {
-            let message = "its reference images have a record of another format than its method";
-            self.problem(&file.id, None, message);
+        if let Some(terms) = terms
+            && let Some(what) = terms.foreign_references(&record)
+        {
+            self.problem(&file.id, None, format!("{}: {what}", path.display()));
         }
         for item in &record.kept() {
             self.item(file, None, item);
@@ -683,7 +684,13 @@ impl Check<'_> {
     }
 
     fn whole_video(&mut self, file: &StoryFile, made: &[DecodedShot]) {
+        let method = self.terms.folder.method_of(file);
+        let is_of_pictures = method.profile().media == Media::Picture;
         match (&file.state, &file.video) {
+            (StoryState::Done, Some(video)) if is_of_pictures => {
+                let message = format!("{} is noted, and its method makes no film", video.file);
+                self.problem(&file.id, None, message);
+            }
             (StoryState::Done, Some(video)) => {
                 if let Some(film) = self.file(file, None, video) {
                     self.film(file, &film, made);
@@ -692,8 +699,7 @@ impl Check<'_> {
             (StoryState::Failed { reason, .. } | StoryState::Quarantined { reason, .. }, _) => {
                 self.problem(&file.id, None, format!("the story was given up: {reason}"));
             }
-            (StoryState::Done, None)
-                if self.terms.folder.method_of(file).profile().media == Media::Picture => {}
+            (StoryState::Done, None) if is_of_pictures => {}
             _ => self.problem(&file.id, None, "the story is not finished"),
         }
     }
