@@ -6,7 +6,7 @@ use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
 use storyloom_memory::ledger::record::{v1, v2};
-use storyloom_memory::{References, DigestedRecord, ShotRecord, StepCheckpoint};
+use storyloom_memory::{DigestedRecord, References, ShotRecord, StepCheckpoint};
 
 fuzz_target!(|bytes: &[u8]| {
     let path = Path::new("record.json");
@@ -27,8 +27,14 @@ fuzz_target!(|bytes: &[u8]| {
         }
     }
     if let Some(record) = read::<v1::ReferencesRecord>(bytes) {
-        assert_eq!(record.pictures.len(), References::V1(record.clone()).kept().len());
-        assert_eq!(References::V1(record.clone()).blobs().len(), 2 * record.pictures.len());
+        assert_eq!(
+            record.pictures.len(),
+            References::V1(record.clone()).kept().len()
+        );
+        assert_eq!(
+            References::V1(record.clone()).blobs().len(),
+            2 * record.pictures.len()
+        );
     }
     if let Some(record) = read::<v2::ReferencesRecord>(bytes) {
         let arrays: usize = record.items.iter().map(|item| item.arrays.len()).sum();
