@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use storyloom_story::{LoopState, PassName, ShotRequest};
 
 use crate::ledger::blobs::BlobRef;
-use crate::ledger::record::{DigestedRecord, SeenRecord};
+use crate::ledger::record::{SeenRecord, digested};
 
 /// The format of saved steps.
 pub const FORMAT: u32 = 1;
@@ -80,14 +80,4 @@ impl StepCheckpoint {
     }
 }
 
-impl DigestedRecord for StepCheckpoint {
-    const FORMAT: u32 = FORMAT;
-
-    fn format(&self) -> u32 {
-        self.format
-    }
-
-    fn digest_mut(&mut self) -> &mut String {
-        &mut self.digest
-    }
-}
+digested!(StepCheckpoint, FORMAT);

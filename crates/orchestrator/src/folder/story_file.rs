@@ -119,21 +119,22 @@ impl StoryFile {
         Self::of_entry(&StoryEntry::new(story.clone(), script))
     }
 
-    fn of_brief(brief: &Brief) -> Self {
+    /// A story that asks for nothing.
+    fn blank(id: StoryId) -> Self {
         Self {
             format: FOLDER_FORMAT,
-            id: brief.id.clone(),
+            id,
             script: None,
-            brief: Some(Box::new(brief.clone())),
+            brief: None,
             plan: None,
-            method: brief.method,
-            seed: brief.seed,
-            tenant: brief.tenant.clone(),
-            reference_images: brief.product_image.iter().cloned().collect(),
-            fit: brief.fit,
-            ground: brief.ground,
+            method: None,
+            seed: None,
+            tenant: None,
+            reference_images: Vec::new(),
+            fit: None,
+            ground: None,
             inputs: Vec::new(),
-            size: brief.size,
+            size: None,
             state: StoryState::Pending,
             video: None,
             joined: Vec::new(),
@@ -143,27 +144,31 @@ impl StoryFile {
         }
     }
 
+    fn of_brief(brief: &Brief) -> Self {
+        Self {
+            brief: Some(Box::new(brief.clone())),
+            method: brief.method,
+            seed: brief.seed,
+            tenant: brief.tenant.clone(),
+            reference_images: brief.product_image.iter().cloned().collect(),
+            fit: brief.fit,
+            ground: brief.ground,
+            size: brief.size,
+            ..Self::blank(brief.id.clone())
+        }
+    }
+
     fn of_entry(entry: &StoryEntry) -> Self {
         Self {
-            format: FOLDER_FORMAT,
-            id: entry.id.clone(),
             script: Some(entry.script.clone()),
-            brief: None,
-            plan: None,
             method: entry.method,
             seed: entry.seed,
             tenant: entry.tenant.clone(),
             reference_images: entry.reference_images.clone(),
             fit: entry.fit,
             ground: entry.ground,
-            inputs: Vec::new(),
             size: entry.size,
-            state: StoryState::Pending,
-            video: None,
-            joined: Vec::new(),
-            sizes: FileSizes::default(),
-            work: None,
-            no_keyframes: None,
+            ..Self::blank(entry.id.clone())
         }
     }
 

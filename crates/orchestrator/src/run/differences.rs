@@ -75,20 +75,17 @@ pub(crate) fn differences(before: &RunFile, now: &RunFile) -> Vec<String> {
 fn other_terms(before: &RunFile, now: &RunFile) -> Vec<String> {
     let own = now.identity.method();
     let mut others = Vec::new();
-    for (method, new) in now.methods.iter().filter(|(method, _)| **method != own) {
-        let Some(old) = before.terms(*method) else {
-            continue;
-        };
-        let [was, is] = [&old, new].map(|terms| &terms.engine.fingerprint);
-        if was != is {
-            others.push(format!("the engine of {method} (was {was}, is {is})"));
-        }
-        others.extend(other_weights(&old.engine, &new.engine));
-    }
     for (method, new) in &now.methods {
         let Some(old) = before.terms(*method) else {
             continue;
         };
+        if *method != own {
+            let [was, is] = [&old, new].map(|terms| &terms.engine.fingerprint);
+            if was != is {
+                others.push(format!("the engine of {method} (was {was}, is {is})"));
+            }
+            others.extend(other_weights(&old.engine, &new.engine));
+        }
         if old.memory != new.memory {
             others.push(format!("what {method} remembers"));
         }

@@ -77,7 +77,7 @@ fn make_shots(
     lease.check().map_err(before)?;
     restore_plan(folder, file, config.seed).map_err(before)?;
     let film = begin(context, folder, config, lease, file).map_err(before)?;
-    let method = file.method.unwrap_or(config.method);
+    let method = folder.method_of(file);
     let media = method.profile().media;
     let Resolution { width, height } = film.generated(config.grid);
     let video = VideoSpec {
@@ -268,11 +268,10 @@ fn begin(
     lease: &Lease,
     file: &mut StoryFile,
 ) -> Result<Resolution, RunError> {
+    let method = folder.method_of(file);
     // Once they are in the bank, the files they came from are not needed any more.
-    let stored = file.reference_images.is_empty() || {
-        let method = file.method.unwrap_or(config.method);
-        has_references(context, lease, &file.id, method)?
-    };
+    let stored =
+        file.reference_images.is_empty() || has_references(context, lease, &file.id, method)?;
     let (references, inputs) = if stored {
         (Vec::new(), file.inputs.clone())
     } else {
@@ -292,7 +291,6 @@ fn begin(
     if !references.is_empty() {
         let made = size.generated(config.grid);
         let references = in_shape(config, file, &references, made)?;
-        let method = file.method.unwrap_or(config.method);
         store_references(context, file, method, &references, made)?;
     }
     Ok(size)

@@ -42,6 +42,30 @@ macro_rules! common {
     };
 }
 
+/// What records of either format do alike.
+macro_rules! of_either_format {
+    () => {
+        /// Fills in the digest and returns the record as JSON.
+        ///
+        /// # Errors
+        /// It has no JSON form.
+        pub fn seal(&mut self) -> Result<Vec<u8>> {
+            match self {
+                Self::V1(record) => record.seal(),
+                Self::V2(record) => record.seal(),
+            }
+        }
+
+        /// Its format.
+        pub fn format(&self) -> u32 {
+            match self {
+                Self::V1(_) => v1::FORMAT,
+                Self::V2(_) => v2::FORMAT,
+            }
+        }
+    };
+}
+
 impl ShotRecord {
     common! {
         /// What was asked for; with the engine's fingerprint the recipe of the shot.
@@ -74,24 +98,7 @@ impl ShotRecord {
         Ok(record)
     }
 
-    /// Fills in the digest and returns the record as JSON.
-    ///
-    /// # Errors
-    /// It has no JSON form.
-    pub fn seal(&mut self) -> Result<Vec<u8>> {
-        match self {
-            Self::V1(record) => record.seal(),
-            Self::V2(record) => record.seal(),
-        }
-    }
-
-    /// Its format.
-    pub fn format(&self) -> u32 {
-        match self {
-            Self::V1(_) => v1::FORMAT,
-            Self::V2(_) => v2::FORMAT,
-        }
-    }
+    of_either_format!();
 
     /// Whether it has what this method has to say.
     fn has_part_of(&self, method: Method) -> bool {
@@ -125,50 +132,48 @@ impl ShotRecord {
         }
     }
 
-    /// What each sampling loop made, in their order.
+    /// What each sampling loop made, in their order; the last one made the shot.
     pub fn passes(&self) -> Vec<PassView<'_>> {
+        let earlier = match self {
+            Self::V1(_) => &[][..],
+            Self::V2(record) => &record.earlier,
+        };
+        let earlier = earlier.iter().map(v2::PassRecord::view);
+        earlier.chain([self.made()]).collect()
+    }
+
+    /// What the last sampling loop made.
+    fn made(&self) -> PassView<'_> {
         match self {
-            Self::V1(record) => vec![PassView {
+            Self::V1(record) => PassView {
                 pass: PassName::SHOT,
                 latents: &record.latents,
                 frame_count: record.frame_count,
                 frame_size: record.frame_size,
                 frames_blake3: &record.frames_blake3,
-            }],
-            Self::V2(record) => record.passes().map(v2::PassRecord::view).collect(),
+            },
+            Self::V2(record) => record.made.view(),
         }
     }
 
     /// Normalised latents of the shot `[channels, frames, height, width]`.
     pub fn latents(&self) -> &BlobRef {
-        match self {
-            Self::V1(record) => &record.latents,
-            Self::V2(record) => &record.made.latents,
-        }
+        self.made().latents
     }
 
     /// Number of saved frames.
     pub fn frame_count(&self) -> u32 {
-        match self {
-            Self::V1(record) => record.frame_count,
-            Self::V2(record) => record.made.frame_count,
-        }
+        self.made().frame_count
     }
 
     /// Width and height in pixels.
     pub fn frame_size(&self) -> (u32, u32) {
-        match self {
-            Self::V1(record) => record.frame_size,
-            Self::V2(record) => record.made.frame_size,
-        }
+        self.made().frame_size
     }
 
     /// blake3 over the RGB bytes of all saved frames in order.
     pub fn frames_blake3(&self) -> &str {
-        match self {
-            Self::V1(record) => &record.frames_blake3,
-            Self::V2(record) => &record.made.frames_blake3,
-        }
+        self.made().frames_blake3
     }
 
     /// The video or picture of the shot.
@@ -292,24 +297,7 @@ impl References {
         open_either(path, bytes, Self::V1, Self::V2)
     }
 
-    /// Fills in the digest and returns the record as JSON.
-    ///
-    /// # Errors
-    /// It has no JSON form.
-    pub fn seal(&mut self) -> Result<Vec<u8>> {
-        match self {
-            Self::V1(record) => record.seal(),
-            Self::V2(record) => record.seal(),
-        }
-    }
-
-    /// Its format.
-    pub fn format(&self) -> u32 {
-        match self {
-            Self::V1(_) => v1::FORMAT,
-            Self::V2(_) => v2::FORMAT,
-        }
-    }
+    of_either_format!();
 
     common! {
         /// Fingerprint of the engine.

@@ -4,6 +4,23 @@
 //! two: [`v1`], which StoryMem writes, and [`v2`] for methods that do not fit it. A story has records of one
 //! format only. [`ShotRecord`] and [`References`] show both alike.
 
+/// A record with the fields `format` and `digest`, of this format.
+macro_rules! digested {
+    ($record:ty, $format:expr) => {
+        impl $crate::ledger::record::DigestedRecord for $record {
+            const FORMAT: u32 = $format;
+
+            fn format(&self) -> u32 {
+                self.format
+            }
+
+            fn digest_mut(&mut self) -> &mut String {
+                &mut self.digest
+            }
+        }
+    };
+}
+
 mod either;
 pub mod v1;
 pub mod v2;
@@ -17,6 +34,7 @@ use storyloom_story::ShotId;
 use crate::error::{MemoryError, Result};
 use crate::ledger::blobs::BlobRef;
 
+pub(crate) use digested;
 pub use either::{PassView, References, ShotRecord};
 
 /// A file of a story and what is in it.

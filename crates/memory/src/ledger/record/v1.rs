@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use storyloom_story::{ShotRequest, Stage};
 
-use super::{DigestedRecord, MemoryItem, PictureRecord, SeenRecord};
+use super::{MemoryItem, PictureRecord, SeenRecord};
 use crate::ledger::arrays::{EMBEDDING, LATENTS};
 use crate::ledger::blobs::BlobRef;
 use crate::policy::storymem::select::Selection;
@@ -130,26 +130,5 @@ impl KeyframeRecord {
     }
 }
 
-impl DigestedRecord for CommitRecord {
-    const FORMAT: u32 = FORMAT;
-
-    fn format(&self) -> u32 {
-        self.format
-    }
-
-    fn digest_mut(&mut self) -> &mut String {
-        &mut self.digest
-    }
-}
-
-impl DigestedRecord for ReferencesRecord {
-    const FORMAT: u32 = FORMAT;
-
-    fn format(&self) -> u32 {
-        self.format
-    }
-
-    fn digest_mut(&mut self) -> &mut String {
-        &mut self.digest
-    }
-}
+digested!(CommitRecord, FORMAT);
+digested!(ReferencesRecord, FORMAT);

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use storyloom_story::{Method, PassName, ShotRequest, Stage};
 
 use super::either::PassView;
-use super::{DigestedRecord, MemoryItem, PictureRecord, SeenRecord};
+use super::{MemoryItem, PictureRecord, SeenRecord};
 use crate::ledger::blobs::BlobRef;
 
 /// The format of commit records and of records of reference images.
@@ -144,26 +144,5 @@ pub struct ReferencesRecord {
     pub digest: String,
 }
 
-impl DigestedRecord for CommitRecord {
-    const FORMAT: u32 = FORMAT;
-
-    fn format(&self) -> u32 {
-        self.format
-    }
-
-    fn digest_mut(&mut self) -> &mut String {
-        &mut self.digest
-    }
-}
-
-impl DigestedRecord for ReferencesRecord {
-    const FORMAT: u32 = FORMAT;
-
-    fn format(&self) -> u32 {
-        self.format
-    }
-
-    fn digest_mut(&mut self) -> &mut String {
-        &mut self.digest
-    }
-}
+digested!(CommitRecord, FORMAT);
+digested!(ReferencesRecord, FORMAT);

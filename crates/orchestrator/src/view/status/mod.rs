@@ -172,7 +172,7 @@ pub(crate) fn measure(folder: &RunFolder, file: &StoryFile) -> (StoryStatus, Sto
         id: file.id.clone(),
         state: file.state.clone(),
         tenant: file.tenant.clone(),
-        method: Some(file.method.unwrap_or(folder.method())),
+        method: Some(folder.method_of(file)),
         interrupted: false,
         set_aside: None,
         shots: file.shot_count(),
