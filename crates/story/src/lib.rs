@@ -22,6 +22,7 @@ pub mod latent_grid;
 pub mod manifest;
 pub mod manifest_reader;
 pub mod method;
+pub mod onestory;
 pub mod pass;
 pub mod plan;
 pub mod problem;
