@@ -23,6 +23,7 @@ CASES = {
     "lora": ("lora", "make"),
     "pipelines": ("pipelines", "make"),
     "language": ("language", "make"),
+    "onestory": ("onestory", "make"),
 }
 
 
