@@ -145,6 +145,7 @@ fn transformer(folder: &Path, target: Target, inputs: &Inputs) -> Result<Results
         hidden_states: &hidden_states,
         timestep: &timestep,
         temporal_positions: positions.as_deref(),
+        appended: None,
     };
     Ok(vec![("output", model.forward(&inputs, &context)?)])
 }

@@ -29,6 +29,7 @@ fn wan_forward(model: &WanTransformer, io: &BTreeMap<String, Tensor>) -> Tensor 
         hidden_states: &io["hidden_states"],
         timestep: &io["timestep"],
         temporal_positions: positions.as_deref(),
+        appended: None,
     };
     model.forward(&inputs, &context).unwrap()
 }
@@ -373,6 +374,7 @@ fn the_way_of_ti2v_5b() {
                 hidden_states: &hidden_states,
                 timestep: &timestep,
                 temporal_positions: None,
+                appended: None,
             };
             let [positive, negative] =
                 [0, 1].map(|which: usize| model.forward(&inputs, &contexts[which]).unwrap());

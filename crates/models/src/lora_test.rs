@@ -29,6 +29,7 @@ fn forward(model: &WanTransformer) -> Tensor {
         hidden_states: &io["hidden_states"],
         timestep: &io["timestep"],
         temporal_positions: None,
+        appended: None,
     };
     model.forward(&inputs, &context).unwrap()
 }

@@ -14,7 +14,9 @@ use storyloom_nn::error::{ModelError, Result};
 use storyloom_nn::layers::Adaptable;
 use tch::Tensor;
 
-pub use self::wan::{CHANNELS, POSITIONS, TEXT};
+pub use self::wan::{
+    CHANNELS, CONTEXT, CONTEXT_IS_CLEAN, CONTEXT_POSITIONS, IMAGE, POSITIONS, TEXT,
+};
 use crate::replica::wire::Tensors;
 
 /// A network of a method, by the number that the method gives it. All ranks of a replica use the same

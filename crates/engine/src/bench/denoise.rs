@@ -164,6 +164,7 @@ fn measure(
         hidden_states: &hidden_states,
         timestep: &timestep,
         temporal_positions: None,
+        appended: None,
     };
     let forward = settings.time(|| model.forward(&inputs, &prepared).map(drop))?;
     let (_, seconds) = measure_parts(device, || model.forward(&inputs, &prepared))?;
@@ -273,6 +274,7 @@ mod tests {
                 hidden_states: &hidden,
                 timestep: &Tensor::from_slice(&[500_i64]),
                 temporal_positions: None,
+                appended: None,
             };
             (model.forward(&inputs, &context).unwrap(), parameters)
         };

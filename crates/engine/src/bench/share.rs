@@ -67,6 +67,7 @@ pub fn share(
         hidden_states: &hidden_states,
         timestep: &timestep,
         temporal_positions: None,
+        appended: None,
     };
     let alone_context = whole.prepare_context(&text, None)?;
     let shared_context = part.prepare_context(&text, None)?;

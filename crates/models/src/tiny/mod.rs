@@ -251,6 +251,7 @@ mod tests {
                 hidden_states: &noise,
                 timestep: &Tensor::from_slice(&[999_i64]),
                 temporal_positions: None,
+                appended: None,
             };
             &noise - model.forward(&inputs, &context).unwrap()
         });

@@ -8,4 +8,4 @@ mod transformer;
 
 pub use conditions::{MEMORY_STRIDE, condition_channels, condition_mask, temporal_positions};
 pub use config::WanConfig;
-pub use transformer::{ForwardInputs, TextContext, WanTransformer};
+pub use transformer::{AppendedTokens, ForwardInputs, TextContext, WanTransformer};

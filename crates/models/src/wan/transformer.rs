@@ -42,6 +42,21 @@ pub struct ForwardInputs<'a> {
     pub timestep: &'a Tensor,
     /// Temporal positions of the latent frames (after patching); `None`: 0, 1, 2, …
     pub temporal_positions: Option<&'a [i64]>,
+    /// Tokens behind those of the sample.
+    pub appended: Option<AppendedTokens<'a>>,
+}
+
+/// Tokens that stand behind those of the sample in every block, and predict nothing (OneStory,
+/// arXiv 2512.07802, equation 8).
+#[derive(Debug, Clone, Copy)]
+pub struct AppendedTokens<'a> {
+    /// `[batch, n, model]` f32; `n = 0` is as good as none.
+    pub tokens: &'a Tensor,
+    /// Where they stand in time, rows and columns, f64 `[1, n, 3]` for all samples, or `[batch, n, 3]`. The
+    /// sample's own tokens stand at whole numbers.
+    pub positions: &'a Tensor,
+    /// Whether they are modulated as at timestep 0, and not as their sample.
+    pub is_clean: bool,
 }
 
 /// Text (and image) keys and values of all blocks, computed once per prompt and expert.
@@ -226,15 +241,29 @@ impl WanTransformer {
     /// Latents `[batch, in_channels, frames, height, width]` to the velocity `[batch, out_channels, frames,
     /// height, width]` in f32, whole on every rank. All ranks that share the model call it with the same
     /// inputs: each computes its tokens and its part of the layers, and the tokens are gathered at the end.
+    /// Where ranks share the tokens and these do not divide by the ranks, the last rank is filled up with
+    /// zeros that no token attends to.
     pub fn forward(&self, inputs: &ForwardInputs, context: &TextContext) -> Result<Tensor> {
         let _guard = gradients::guard();
         let grid = self.check(inputs, context)?;
         let hidden_states = inputs.hidden_states.f_to_kind(Kind::Float)?;
         let mut hidden = self.patch.forward(&hidden_states, grid)?;
+        let own = grid.iter().product::<i64>();
+        let appended = inputs
+            .appended
+            .filter(|appended| appended.tokens.size()[1] > 0);
+        if let Some(appended) = &appended {
+            let tokens = appended.tokens.f_to_kind(Kind::Float)?;
+            hidden = Tensor::f_cat(&[hidden, tokens.f_to_device(hidden_states.device())?], 1)?;
+        }
 
         let steps = Timesteps::of(inputs.timestep)?;
+        let steps = match &appended {
+            Some(appended) if appended.is_clean => steps.followed_by_clean(own, hidden.size()[1]),
+            _ => steps,
+        };
         let (embedding, modulation) = self.time.forward(&steps.distinct, &hidden)?;
-        let share = Share::of(grid.iter().product(), &self.sequence);
+        let share = Share::of(hidden.size()[1], &self.sequence);
         hidden = share.tokens(&hidden, 1)?;
         let index = steps.per_token.then(|| {
             let rows = steps.distinct.len() as i64;
@@ -246,11 +275,12 @@ impl WanTransformer {
             None => steps.per_sample(&embedding, &modulation)?,
         };
 
-        let rotary = self.rotary(inputs, grid)?;
+        let rotary = self.rotary(inputs, grid, appended.as_ref())?;
+        let axis = i64::from(rotary.batch().is_some());
         let positions = Positions {
             rotary: RotaryTable {
-                cos: share.tokens(&rotary.cos, 0)?,
-                sin: share.tokens(&rotary.sin, 0)?,
+                cos: share.tokens(&rotary.cos, axis)?,
+                sin: share.tokens(&rotary.sin, axis)?,
             },
             tokens: share.all,
         };
@@ -262,10 +292,7 @@ impl WanTransformer {
             hidden = block.forward(hidden, &modulation, &positions, context)?;
         }
         let tokens = self.project(&hidden, &embedding, index.as_ref())?;
-        let tokens = self
-            .sequence
-            .gather(&tokens, 1)?
-            .f_narrow(1, 0, share.all)?;
+        let tokens = self.sequence.gather(&tokens, 1)?.f_narrow(1, 0, own)?;
         unpatchify(&tokens, grid, &self.config)
     }
 
@@ -273,6 +300,7 @@ impl WanTransformer {
         &self,
         inputs: &ForwardInputs,
         [frames, rows, columns]: [i64; 3],
+        appended: Option<&AppendedTokens>,
     ) -> Result<RotaryTable> {
         let counted: Vec<i64>;
         let times = match inputs.temporal_positions {
@@ -283,7 +311,12 @@ impl WanTransformer {
             }
         };
         let axes = RotaryAxes::of_head(self.config.attention_head_dim);
-        axes.table(times, rows, columns, inputs.hidden_states.device())
+        let device = inputs.hidden_states.device();
+        let table = axes.table(times, rows, columns, device)?;
+        match appended {
+            Some(appended) => table.followed_by(&axes.table_at(appended.positions, device)?),
+            None => Ok(table),
+        }
     }
 
     /// The head: modulated by `e` itself, without activation.
@@ -347,7 +380,40 @@ impl WanTransformer {
             );
             return wrong("temporal positions", reason);
         }
+        if let Some(appended) = &inputs.appended {
+            self.check_appended(appended, batch, steps.len() == 1)?;
+        }
         Ok(grid)
+    }
+
+    fn check_appended(
+        &self,
+        appended: &AppendedTokens,
+        batch: i64,
+        has_one_step: bool,
+    ) -> Result<()> {
+        let wrong = |reason: String| Err(ModelError::input("appended tokens", reason));
+        let (size, width) = (appended.tokens.size(), self.config.width());
+        let &[found, tokens, model] = size.as_slice() else {
+            return wrong(format!(
+                "[{batch}, tokens, {width}] is needed, found {size:?}"
+            ));
+        };
+        if (found, model) != (batch, width) {
+            return wrong(format!(
+                "[{batch}, tokens, {width}] is needed, found {size:?}"
+            ));
+        }
+        let positions = appended.positions.size();
+        if positions != [1, tokens, 3] && positions != [batch, tokens, 3] {
+            let reason =
+                format!("positions [{batch}, {tokens}, 3] are needed, found {positions:?}");
+            return wrong(reason);
+        }
+        match has_one_step || appended.is_clean {
+            true => Ok(()),
+            false => wrong("a sample with a timestep per token has none for them".to_owned()),
+        }
     }
 }
 
@@ -429,6 +495,31 @@ impl Timesteps {
             places,
             per_token,
         })
+    }
+
+    /// The same for `all` tokens of each sample, of which those after the first `own` are at timestep 0.
+    fn followed_by_clean(self, own: i64, all: i64) -> Self {
+        let mut distinct = self.distinct;
+        let known = distinct.iter().position(|value| value.to_bits() == 0);
+        let clean = known.unwrap_or_else(|| {
+            distinct.push(0.0);
+            distinct.len() - 1
+        }) as i64;
+        let (own, all) = (own as usize, all as usize);
+        let per_sample = if self.per_token { own } else { 1 };
+        let sample = |places: &[i64]| -> Vec<i64> {
+            let mut every = match places {
+                [place] if !self.per_token => vec![*place; own],
+                _ => places.to_vec(),
+            };
+            every.resize(all, clean);
+            every
+        };
+        Self {
+            places: self.places.chunks(per_sample).flat_map(sample).collect(),
+            distinct,
+            per_token: true,
+        }
     }
 
     fn per_sample(&self, embedding: &Tensor, modulation: &Tensor) -> Result<(Tensor, Tensor)> {

@@ -51,6 +51,7 @@ fn files_free_golden_values() {
             hidden_states: &latents,
             timestep: &timestep,
             temporal_positions: None,
+            appended: None,
         };
         let output = model.forward(&inputs, &context).unwrap();
         let (values, sum) = summary(&output, &[0, 1, 100, 500, 1151]);
@@ -84,6 +85,7 @@ fn a_gpu_would_compute_the_same() {
                     hidden_states: &latents,
                     timestep,
                     temporal_positions: Some(&[-2, 0, 1]),
+                    appended: None,
                 };
                 model.forward(&inputs, &context).unwrap()
             };
@@ -112,6 +114,7 @@ fn wrong_inputs_are_refused_by_name() {
             hidden_states,
             timestep,
             temporal_positions: positions,
+            appended: None,
         };
         model.forward(&inputs, &context).unwrap_err().to_string()
     };

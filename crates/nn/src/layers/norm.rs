@@ -250,14 +250,16 @@ impl RmsNorm {
         let (batch, tokens, width) = input.size3()?;
         let dim = width / heads;
         if let Some(rotary) = rotary {
-            rotary.check(tokens, dim)?;
+            rotary.check(batch, tokens, dim)?;
         }
-        if let Some(kernels) = fused::kernels(input).filter(|_| dim % 2 == 0) {
+        // The loops below and the kernels know tables that all samples share.
+        let is_shared = rotary.is_none_or(|rotary| rotary.batch().is_none());
+        if let Some(kernels) = fused::kernels(input).filter(|_| dim % 2 == 0 && is_shared) {
             let learned = (&self.weight, self.eps);
             let kind = input.kind();
             return fused::norm_heads(kernels, input, learned, factors, heads, rotary, kind);
         }
-        if !(rows::on_host(input) && input.is_contiguous()) {
+        if !(is_shared && rows::on_host(input) && input.is_contiguous()) {
             let normed = match factors {
                 None => self.forward(input)?,
                 Some(factors) => input

@@ -62,9 +62,51 @@ impl RotaryAxes {
             sin: table(f64::sin)?,
         })
     }
+
+    /// Angles of tokens anywhere: `positions` are their places in time, rows and columns, `[1, n, 3]` for all
+    /// samples, or `[batch, n, 3]`. They may be negative and fractional.
+    ///
+    /// # Errors
+    /// `positions` have another shape, or libtorch refuses.
+    pub fn table_at(self, positions: &Tensor, device: Device) -> Result<RotaryTable> {
+        let size = positions.size();
+        let &[batch, tokens, 3] = size.as_slice() else {
+            let reason = format!("[batch, tokens, 3] is needed, found {size:?}");
+            return Err(ModelError::input("positions of tokens", reason));
+        };
+        let positions = positions
+            .f_to_kind(Kind::Double)?
+            .f_to_device(Device::Cpu)?;
+        let positions: Vec<f64> = Vec::try_from(positions.f_flatten(0, -1)?)?;
+        let half = self.channels.iter().sum::<i64>() / 2;
+        let shape = match batch {
+            1 => vec![tokens, half],
+            _ => vec![batch, tokens, half],
+        };
+        let inverse = self.channels.map(|channels| -> Vec<f64> {
+            let pairs = 0..channels / 2;
+            let of = |pair: i64| THETA.powf(-2.0 * pair as f64 / channels as f64);
+            pairs.map(of).collect()
+        });
+        let angles = positions.as_chunks::<3>().0.iter().flat_map(|place| {
+            let axes = place.iter().zip(&inverse);
+            axes.flat_map(|(&position, inverse)| inverse.iter().map(move |of| position * of))
+        });
+        let angles: Vec<f64> = angles.collect();
+        let table = |of: fn(f64) -> f64| -> Result<Tensor> {
+            let values: Vec<f32> = angles.iter().map(|&angle| of(angle) as f32).collect();
+            let values = Tensor::f_from_slice(&values)?.f_view(shape.as_slice())?;
+            Ok(values.f_to_device(device)?)
+        };
+        Ok(RotaryTable {
+            cos: table(f64::cos)?,
+            sin: table(f64::sin)?,
+        })
+    }
 }
 
-/// Cosines and sines of every token, f32 `[tokens, dim / 2]`.
+/// Cosines and sines of every token, f32 `[tokens, dim / 2]`; `[batch, tokens, dim / 2]` where the samples of a
+/// batch differ in where their tokens stand.
 #[derive(Debug)]
 pub struct RotaryTable {
     /// Cosines.
@@ -74,27 +116,64 @@ pub struct RotaryTable {
 }
 
 impl RotaryTable {
+    /// The tokens of this table, and those of `behind` after them.
+    ///
+    /// # Errors
+    /// They are tables of different heads or batches.
+    pub fn followed_by(&self, behind: &Self) -> Result<Self> {
+        let batch = [self, behind].into_iter().find_map(Self::batch);
+        let join = |first: &Tensor, second: &Tensor| -> Result<Tensor> {
+            let Some(batch) = batch else {
+                return Ok(Tensor::f_cat(&[first, second], 0)?);
+            };
+            let spread = |table: &Tensor| -> Result<Tensor> {
+                let (tokens, half) = match *table.size().as_slice() {
+                    [tokens, half] | [_, tokens, half] => (tokens, half),
+                    _ => return Ok(table.shallow_clone()),
+                };
+                Ok(table.f_expand([batch, tokens, half], false)?)
+            };
+            Ok(Tensor::f_cat(&[spread(first)?, spread(second)?], 1)?)
+        };
+        Ok(Self {
+            cos: join(&self.cos, &behind.cos)?,
+            sin: join(&self.sin, &behind.sin)?,
+        })
+    }
+
+    /// How many samples it tells apart; `None` where it is the same for all.
+    pub fn batch(&self) -> Option<i64> {
+        match *self.cos.size().as_slice() {
+            [batch, _, _] => Some(batch),
+            _ => None,
+        }
+    }
+
     /// Rotates adjacent channel pairs of `[batch, heads, tokens, dim]`.
     pub fn rotate(&self, input: &Tensor) -> Result<Tensor> {
         let (batch, heads, tokens, dim) = input.size4()?;
-        self.check(tokens, dim)?;
+        self.check(batch, tokens, dim)?;
         // Pairs as complex numbers: one product, and one more where gradients flow back.
         let pairs = input
             .f_to_kind(Kind::Float)?
             .f_reshape([batch, heads, tokens, dim / 2, 2])?;
-        let turns = Tensor::f_complex(&self.cos, &self.sin)?;
+        let mut turns = Tensor::f_complex(&self.cos, &self.sin)?;
+        if self.batch().is_some() {
+            turns = turns.f_unsqueeze(1)?;
+        }
         let turned = pairs.f_view_as_complex()?.f_mul(&turns)?;
         Ok(turned
             .f_view_as_real()?
             .f_reshape([batch, heads, tokens, dim])?)
     }
 
-    /// Refuses a table that is not for `tokens` tokens of heads of `dim`.
-    pub(super) fn check(&self, tokens: i64, dim: i64) -> Result<()> {
-        if self.cos.size() == [tokens, dim / 2] {
+    /// Refuses a table that is not for `tokens` tokens of heads of `dim` in `batch` samples.
+    pub(super) fn check(&self, batch: i64, tokens: i64, dim: i64) -> Result<()> {
+        let size = self.cos.size();
+        if size == [tokens, dim / 2] || size == [batch, tokens, dim / 2] {
             return Ok(());
         }
-        let reason = format!("{tokens} tokens of {dim}, table {:?}", self.cos.size());
+        let reason = format!("{batch} samples of {tokens} tokens of {dim}, table {size:?}");
         Err(ModelError::input("rotary table", reason))
     }
 }
@@ -142,6 +221,44 @@ mod tests {
                 );
             }
         }
+    }
+
+    /// Tokens of a grid and the same tokens one by one, in a table of all samples and in one of each.
+    #[test]
+    fn tokens_anywhere_have_the_angles_of_the_grid() {
+        let axes = RotaryAxes::of_head(24);
+        let grid = axes.table(&[-7, 3], 2, 3, Device::Cpu).unwrap();
+        let mut places = Vec::new();
+        for time in [-7.0, 3.0] {
+            for row in [0.0, 1.0] {
+                places.extend([0.0, 1.0, 2.0].map(|column| [time, row, column]));
+            }
+        }
+        let places = Tensor::from_slice(places.as_flattened()).view([1, 12, 3]);
+        let single = axes.table_at(&places, Device::Cpu).unwrap();
+        assert_eq!(single.batch(), None);
+        assert_eq!((&single.cos, &single.sin), (&grid.cos, &grid.sin));
+        let moved = Tensor::cat(&[&places, &(&places + 0.5)], 0);
+        let each = axes.table_at(&moved, Device::Cpu).unwrap();
+        assert_eq!(each.batch(), Some(2));
+        let input = Tensor::arange(2 * 4 * 12 * 24, (Kind::Float, Device::Cpu)).cos();
+        let input = input.view([2, 4, 12, 24]);
+        let (shared, own) = (grid.rotate(&input).unwrap(), each.rotate(&input).unwrap());
+        assert_eq!(shared.get(0), own.get(0));
+        assert!(!shared.get(1).allclose(&own.get(1), 1e-3, 1e-3, false));
+        let half = RotaryTable {
+            cos: each.cos.select(0, 1),
+            sin: each.sin.select(0, 1),
+        };
+        let rotated = half.rotate(&input.narrow(0, 1, 1)).unwrap();
+        assert_eq!(rotated.get(0), own.get(1));
+        let joined = grid.followed_by(&each).unwrap();
+        assert_eq!(joined.cos.size(), [2, 24, 12]);
+        assert_eq!(joined.cos.narrow(1, 12, 12), each.cos);
+        let joined = grid.followed_by(&single).unwrap();
+        assert_eq!((joined.batch(), joined.sin.size()), (None, vec![24, 12]));
+        assert!(each.rotate(&input.narrow(0, 0, 1)).is_err());
+        assert!(axes.table_at(&places.view([12, 3]), Device::Cpu).is_err());
     }
 
     /// Rotary attention scores depend on differences of positions only.

@@ -162,6 +162,7 @@ impl FlowModel {
             hidden_states,
             timestep: &Tensor::f_from_slice(&times)?,
             temporal_positions: Some(positions),
+            appended: None,
         };
         Ok(self.transformer.forward(&inputs, context)?)
     }
