@@ -1,7 +1,6 @@
 //! `storyloom train`: the drawn world, and what is trained on it.
 
 use std::io::IsTerminal;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -11,7 +10,8 @@ use clap::{Args, Subcommand, ValueEnum};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use storyloom_parallel::ignored::not_ignored;
-use storyloom_tinyworld::{Split, Story, manifest, sheet};
+use storyloom_story::Method;
+use storyloom_tinyworld::{Outline, Pattern, Split, Story, manifest, sheet};
 use storyloom_training::error::TrainError;
 use storyloom_training::reader::train_reader;
 
@@ -51,18 +51,60 @@ struct Stories {
     /// Seed of the first story; the others have the next ones.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..u64::MAX / 2))]
     seed: u64,
+    /// Stories of six shots that go back to what they showed, after this pattern, instead of stories in three
+    /// scenes.
+    #[arg(long, value_enum)]
+    pattern: Option<PatternName>,
+    /// Shots of each story of a pattern, at most 40.
+    #[arg(long, requires = "pattern", default_value_t = Outline::SHOTS, value_parser = shots)]
+    shots: usize,
 }
 
 impl Stories {
-    fn split(&self) -> Split {
-        match self.split {
+    /// The stories, one after the other.
+    fn draw(&self) -> impl Iterator<Item = Story> + '_ {
+        let outline = self
+            .pattern
+            .and_then(|name| Outline::new(name.pattern(), self.shots));
+        let split = match self.split {
             SplitName::Train => Split::Train,
             SplitName::HeldOut => Split::HeldOut,
-        }
+        };
+        let seeds = self.seed..self.seed + self.stories;
+        seeds.map(move |seed| match outline {
+            Some(outline) => outline.draw(seed, split),
+            None => Story::draw(seed, split),
+        })
     }
+}
 
-    fn seeds(&self) -> Range<u64> {
-        self.seed..self.seed + self.stories
+/// Reads a number of shots that a story of a pattern can have.
+fn shots(text: &str) -> Result<usize, String> {
+    let shots = text.parse().ok();
+    let shots = shots.filter(|&shots| Outline::new(Pattern::MainSubject, shots).is_some());
+    shots.ok_or_else(|| format!("a whole number from 1 to {}", Outline::MOST_SHOTS))
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum PatternName {
+    /// One character or product, each shot in another place.
+    #[value(name = "main_subject")]
+    MainSubject,
+    /// Other things are inserted; then what was before comes back, and the first of the inserted things as well.
+    #[value(name = "insert_recall")]
+    InsertRecall,
+    /// A character and a product, apart at first, together in the end.
+    #[value(name = "composable")]
+    Composable,
+}
+
+impl PatternName {
+    fn pattern(self) -> Pattern {
+        match self {
+            Self::MainSubject => Pattern::MainSubject,
+            Self::InsertRecall => Pattern::InsertRecall,
+            Self::Composable => Pattern::Composable,
+        }
     }
 }
 
@@ -78,9 +120,23 @@ enum SplitName {
 struct ManifestArguments {
     #[command(flatten)]
     stories: Stories,
+    /// The method that is to make the stories; that of the run if not given.
+    #[arg(long, value_parser = method)]
+    method: Option<Method>,
     /// The file to write; stdout if not given.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+}
+
+/// Reads the name of a method.
+fn method(text: &str) -> Result<Method, String> {
+    let found = Method::KNOWN
+        .into_iter()
+        .find(|method| method.name() == text);
+    found.ok_or_else(|| {
+        let names = Method::KNOWN.map(Method::name);
+        format!("the methods are {}", names.join(", "))
+    })
 }
 
 #[derive(Debug, Args)]
@@ -132,7 +188,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
 }
 
 fn write_manifest(arguments: &ManifestArguments) -> Outcome {
-    let text = manifest(arguments.stories.split(), arguments.stories.seeds())
+    let text = manifest(arguments.stories.draw(), arguments.method)
         .map_err(|error| Failure::new(Exit::Unexpected, error))?;
     match &arguments.out {
         None => print(&text)?,
@@ -142,11 +198,7 @@ fn write_manifest(arguments: &ManifestArguments) -> Outcome {
 }
 
 fn write_sheet(arguments: &SheetArguments) -> Outcome {
-    let stories: Vec<Story> = arguments
-        .stories
-        .seeds()
-        .map(|seed| Story::draw(seed, arguments.stories.split()))
-        .collect();
+    let stories: Vec<Story> = arguments.stories.draw().collect();
     let drawn = sheet(&stories, arguments.width, arguments.height);
     let sheet = drawn.ok_or_else(|| Failure::new(Exit::Usage, "there is nothing to draw"))?;
     sheet
