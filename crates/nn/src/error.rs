@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use storyloom_story::ErrorClass;
+use storyloom_story::{ErrorClass, UnreadableArray};
 
 /// What can go wrong in a model, from opening its files to its last tensor.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +58,9 @@ pub enum ModelError {
         /// What is wrong with it.
         reason: String,
     },
+    /// Something that a story remembers is gone or has changed.
+    #[error(transparent)]
+    Memory(#[from] UnreadableArray),
     /// Not-a-number or infinity where a finite value must be.
     #[error("{what} is not finite")]
     NotFinite {
@@ -131,6 +134,7 @@ impl ModelError {
             }
             Self::Interrupted { .. } => ErrorClass::Interrupted,
             Self::Rank { class, .. } => *class,
+            Self::Memory(error) => error.class,
             Self::World(error) if error.is_resumable() => ErrorClass::Interrupted,
             Self::World(_) => ErrorClass::Run,
         }

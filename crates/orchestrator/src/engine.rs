@@ -7,7 +7,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use storyloom_story::{
     Capacities, Clip, ErrorClass, HostTensor, LoopState, Method, PassName, Resolution, RgbImage,
-    ShotInputs, Stage,
+    ShotInputs, Stage, UnreadableArray,
 };
 
 /// The stages of one shot that need networks.
@@ -228,4 +228,15 @@ pub struct EngineError {
     pub class: ErrorClass,
     /// What happened, in words a user can act on.
     pub message: String,
+}
+
+/// What is remembered is read when a shot is conditioned on it.
+impl From<UnreadableArray> for EngineError {
+    fn from(error: UnreadableArray) -> Self {
+        Self {
+            stage: Stage::Encode,
+            class: error.class,
+            message: error.message,
+        }
+    }
 }

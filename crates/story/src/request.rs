@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::host::{HostTensor, RgbImage};
+use crate::host::RgbImage;
 use crate::ids::{ShotId, StoryId};
 use crate::method::{Method, Opening};
 use crate::seed::Seed;
+use crate::stored::StoredArray;
 use crate::video::VideoSpec;
 
 /// Everything that decides one shot, apart from the pictures it sees; part of its recipe.
@@ -50,8 +51,8 @@ pub struct MemoryFrame {
     pub hash: String,
     /// The picture, lossless.
     pub image: Option<RgbImage>,
-    /// What networks see of it, by names that the method gives.
-    pub arrays: BTreeMap<String, HostTensor>,
+    /// What networks see of it, by names that the method gives. Values are read when they are asked for.
+    pub arrays: BTreeMap<String, StoredArray>,
 }
 
 impl MemoryFrame {

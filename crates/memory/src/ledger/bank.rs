@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use storyloom_story::{HostTensor, LoopState, MemoryFrame, ShotId, StoryId};
+use storyloom_story::{LoopState, MemoryFrame, ShotId, StoryId};
 
 use crate::error::{MemoryError, Result};
-use crate::ledger::arrays::{EMBEDDING, decode_array, decode_arrays, encode_arrays};
+use crate::ledger::arrays::{EMBEDDING, decode_arrays, encode_arrays};
 use crate::ledger::blobs::{self, BlobRef, BlobStore, Sweep};
 use crate::ledger::index::MemoryIndex;
 use crate::ledger::pictures::decode_picture;
@@ -381,7 +381,8 @@ impl MemoryBank {
         format!("{}/{story}/{part}", self.run_id)
     }
 
-    /// A remembered item with its picture and what networks see of it, checked against its record.
+    /// A remembered item with its picture and what networks see of it, checked against its record. Of its
+    /// arrays nothing stays in memory: they are read again, and checked again, for who uses them.
     pub fn load(&self, story: &StoryId, remembered: &Remembered) -> Result<MemoryFrame> {
         let item = &remembered.item;
         let image = match &item.picture {
@@ -395,7 +396,7 @@ impl MemoryBank {
         };
         // Embeddings are for choosing, not for seeing.
         let arrays = item.arrays.iter().filter(|(name, _)| *name != EMBEDDING);
-        let arrays = arrays.map(|(name, blob)| Ok((name.clone(), self.array(blob)?)));
+        let arrays = arrays.map(|(name, blob)| Ok((name.clone(), self.blobs.stored_array(blob)?)));
         Ok(MemoryFrame {
             hash: remembered.seen().blake3,
             image,
@@ -406,12 +407,8 @@ impl MemoryBank {
     /// The embedding of a remembered item; `None` where its method asks for none.
     pub fn embedding(&self, remembered: &Remembered) -> Result<Option<Vec<f32>>> {
         let blob = remembered.item.arrays.get(EMBEDDING);
-        blob.map(|blob| Ok(self.array(blob)?.into_data()))
+        blob.map(|blob| Ok(self.blobs.array(blob)?.into_data()))
             .transpose()
-    }
-
-    fn array(&self, blob: &BlobRef) -> Result<HostTensor> {
-        decode_array(Path::new(&blob.blake3), &self.blobs.get(blob)?)
     }
 }
 

@@ -3,6 +3,7 @@
 
 pub mod arrays;
 pub mod bank;
+mod blob_array;
 pub mod blobs;
 pub mod in_memory;
 pub mod index;

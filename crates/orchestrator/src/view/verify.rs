@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use serde::Serialize;
-use storyloom_memory::arrays::decode_array;
 use storyloom_memory::blobs;
 use storyloom_memory::ledger::record::v2::MethodRecord;
 use storyloom_memory::pictures::decode_picture;
@@ -594,10 +593,7 @@ impl Check<'_> {
             self.file(file, shot, picture);
         }
         for blob in item.arrays.values() {
-            let content = self.terms.blobs.get(blob);
-            let path = PathBuf::from(&blob.blake3);
-            let array = content.and_then(|bytes| decode_array(&path, &bytes));
-            if let Err(error) = array {
+            if let Err(error) = self.terms.blobs.array(blob) {
                 let message = format!("{}: {error}", item.seen(shot).file);
                 self.problem(&file.id, shot, message);
             }

@@ -135,7 +135,7 @@ impl Encoder {
             .iter()
             .map(
                 |frame| match (frame.arrays.get(MemoryFrame::LATENTS), &frame.image) {
-                    (Some(latents), _) => from_host(latents, self.target.device),
+                    (Some(latents), _) => from_host(latents.read()?.as_ref(), self.target.device),
                     (None, Some(image)) => encode_picture(&self.vae, image, size),
                     (None, None) => Err(ModelError::input(
                         format!("the item {} of the memory", frame.hash),

@@ -86,7 +86,10 @@ impl StageRequest<Encoder> for EncodeRequest<'_> {
                 tensors.insert(format!("memory.{place}"), picture_tensor(image)?);
             }
             if let Some(latents) = frame.arrays.get(MemoryFrame::LATENTS) {
-                tensors.insert(format!("latents.{place}"), array_tensor(latents)?);
+                tensors.insert(
+                    format!("latents.{place}"),
+                    array_tensor(latents.read()?.as_ref())?,
+                );
             }
         }
         for (place, frame) in inputs.previous_tail.iter().enumerate() {
@@ -137,7 +140,7 @@ pub(super) fn encode(
         let image = tensors.remove(&format!("memory.{place}"));
         let latents = tensors.remove(&format!("latents.{place}"));
         let latents = latents.as_ref().map(tensor_array).transpose()?;
-        let latents = latents.map(|latents| (MemoryFrame::LATENTS.to_owned(), latents));
+        let latents = latents.map(|latents| (MemoryFrame::LATENTS.to_owned(), latents.into()));
         frames.push(MemoryFrame {
             hash,
             image: image.as_ref().map(tensor_picture).transpose()?,

@@ -103,7 +103,7 @@ fn make(engine: &StoryMemEngine) -> Vec<Made> {
         arrays: latents
             .then(|| {
                 let seen = engine.remember(&picture(phase), VIDEO.resolution());
-                (MemoryFrame::LATENTS.to_owned(), seen.unwrap())
+                (MemoryFrame::LATENTS.to_owned(), seen.unwrap().into())
             })
             .into_iter()
             .collect(),
