@@ -41,6 +41,14 @@ impl HostTensor {
         }
     }
 
+    /// An array with one axis.
+    pub fn of_vector(values: Vec<f32>) -> Self {
+        Self {
+            shape: vec![values.len()],
+            data: values,
+        }
+    }
+
     /// Axis lengths, slowest first.
     pub fn shape(&self) -> &[usize] {
         &self.shape

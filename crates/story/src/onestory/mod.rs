@@ -7,9 +7,15 @@
 //! The paper states neither kernels nor counts; those here are ours, and stand behind config keys
 //! (specification `onestory`, section 4).
 
+mod history;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+pub use history::{
+    Choice, ChoiceError, History, SELECT, SeenFrame, Selector, read_scores, scores_table,
+};
 
 /// Rows and columns of a latent frame.
 pub type Plane = [u32; 2];
