@@ -35,7 +35,7 @@ fn wan_forward(model: &WanTransformer, io: &BTreeMap<String, Tensor>) -> Tensor 
 }
 
 #[track_caller]
-fn assert_close(case: &str, found: &Tensor, expected: &Tensor, tolerance: f64) {
+pub(crate) fn assert_close(case: &str, found: &Tensor, expected: &Tensor, tolerance: f64) {
     let error = relative_error(found, expected);
     assert!(error <= tolerance, "{case}: relative error {error:.2e}");
 }

@@ -64,3 +64,7 @@ impl OneStoryMemory {
 #[cfg(test)]
 #[path = "onestory_test.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "golden_test.rs"]
+mod goldens;
