@@ -6,7 +6,8 @@ use std::time::Duration;
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use storyloom_engine::bench::share;
 use storyloom_engine::bench::{
-    self, BenchSettings, DenoiseFigures, DenoiseModel, KernelFigures, KernelShape, LanguageBench,
+    self, BenchSettings, ContextFigures, ContextSettings, DenoiseFigures, DenoiseModel,
+    KernelFigures, KernelShape, LanguageBench,
 };
 use storyloom_memory::IndexKind;
 use storyloom_models::wan::WanConfig;
@@ -37,6 +38,9 @@ pub struct Arguments {
 enum What {
     /// One forward of the denoiser, beside a plain matrix product.
     Denoise(Denoise),
+    /// What the memory of OneStory costs: forwards with context beside the plain transformer, in turns, and
+    /// the selection over a long history.
+    Context(Context),
     /// One forward shared among the ranks of a world, beside one rank alone; under mpirun or
     /// `storyloom launch`.
     Share(Share),
@@ -237,7 +241,7 @@ impl Pipeline {
 
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("weights").required(true).args(["model", "random"])))]
-struct Denoise {
+struct Transformer {
     /// Folder of the transformer.
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
@@ -245,9 +249,32 @@ struct Denoise {
     /// tiny, or a config.json.
     #[arg(long, value_name = "CONFIG")]
     random: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct Denoise {
+    #[command(flatten)]
+    transformer: Transformer,
     /// Without fused kernels.
     #[arg(long)]
     plain: bool,
+    #[command(flatten)]
+    timing: Timing,
+}
+
+#[derive(Debug, Args)]
+struct Context {
+    #[command(flatten)]
+    transformer: Transformer,
+    /// Shots of the history.
+    #[arg(long, default_value_t = 40)]
+    shots: usize,
+    /// Denoising steps of a shot, which selection is compared with.
+    #[arg(long, default_value_t = 40)]
+    steps: usize,
+    /// Forwards of a step: two with guidance.
+    #[arg(long, default_value_t = 2)]
+    forwards: usize,
     #[command(flatten)]
     timing: Timing,
 }
@@ -339,13 +366,15 @@ impl Language {
     }
 }
 
-impl Denoise {
-    fn measure(&self) -> Result<DenoiseFigures, Failure> {
-        let settings = self.timing.settings()?;
+impl Transformer {
+    /// What `measure` finds with this transformer.
+    fn with<T>(
+        &self,
+        measure: impl FnOnce(DenoiseModel) -> storyloom_nn::Result<T>,
+    ) -> Result<T, Failure> {
         let Some(name) = &self.random else {
             let folder = self.model.as_deref().unwrap_or(Path::new(""));
-            let model = DenoiseModel::Folder(folder);
-            return Ok(bench::denoise(model, &settings, self.plain)?);
+            return Ok(measure(DenoiseModel::Folder(folder))?);
         };
         let config = match WanConfig::named(name) {
             Some(config) => config,
@@ -358,8 +387,32 @@ impl Denoise {
             }
         };
         let config = &config;
-        let model = DenoiseModel::Random { name, config };
-        Ok(bench::denoise(model, &settings, self.plain)?)
+        Ok(measure(DenoiseModel::Random { name, config })?)
+    }
+}
+
+impl Denoise {
+    fn measure(&self) -> Result<DenoiseFigures, Failure> {
+        let settings = self.timing.settings()?;
+        self.transformer
+            .with(|model| bench::denoise(model, &settings, self.plain))
+    }
+}
+
+impl Context {
+    fn measure(&self) -> Result<ContextFigures, Failure> {
+        let settings = self.timing.settings()?;
+        if self.steps == 0 || self.forwards == 0 {
+            let message = "a shot has at least one step, and a step at least one forward";
+            return Err(Failure::new(Exit::Usage, message));
+        }
+        let story = ContextSettings {
+            shots: self.shots,
+            steps: self.steps,
+            forwards: self.forwards,
+        };
+        self.transformer
+            .with(|model| bench::context(model, &settings, story))
     }
 }
 
@@ -398,6 +451,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     environment::settle(Heaps::Own, &[]);
     match &arguments.what {
         What::Denoise(what) => print_json(&what.measure()?)?,
+        What::Context(what) => print_json(&what.measure()?)?,
         What::Share(what) => return what.measure(),
         What::Collectives(arguments) => return collectives(arguments),
         What::Decode(clip) => print_json(&bench::decode(&clip.model, &clip.timing.settings()?)?)?,

@@ -118,14 +118,14 @@ pub fn denoise(
 }
 
 /// A transformer that is ready.
-struct Subject {
-    model: WanTransformer,
-    name: String,
+pub(super) struct Subject {
+    pub(super) model: WanTransformer,
+    pub(super) name: String,
     parameters: usize,
 }
 
 impl Subject {
-    fn open(model: DenoiseModel, target: Target) -> Result<Self> {
+    pub(super) fn open(model: DenoiseModel, target: Target) -> Result<Self> {
         match model {
             DenoiseModel::Folder(folder) => Ok(Self {
                 model: WanTransformer::open(folder, target)?,
@@ -145,12 +145,14 @@ impl Subject {
     }
 }
 
+/// Rows of text that a prompt is filled up to.
+pub(super) const TEXT_ROWS: u32 = 512;
+
 fn measure(
     subject: &Subject,
     settings: &BenchSettings,
     not_fused: Option<String>,
 ) -> Result<DenoiseFigures> {
-    const TEXT_ROWS: u32 = 512;
     let (model, device) = (&subject.model, settings.device);
     let config = model.config();
     let latent = config.latent(settings.clip);

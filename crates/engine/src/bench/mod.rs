@@ -4,6 +4,7 @@
 //! ones, or are random where their size is all that counts. Every time is a median over repeats
 //! after one warm-up.
 
+mod context;
 mod denoise;
 mod kernels;
 mod language;
@@ -24,6 +25,7 @@ use storyloom_nn::cuda::synchronize;
 use storyloom_nn::error::Result;
 use storyloom_nn::noise::{Stream, gaussian};
 
+pub use context::{ContextFigures, ContextSettings, context};
 pub use denoise::{DenoiseFigures, DenoiseModel, PartFigures, denoise};
 pub use kernels::{KernelCheck, KernelFigures, KernelShape, kernels};
 pub use language::{LanguageBench, LanguageFigures, language};

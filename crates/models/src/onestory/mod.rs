@@ -49,6 +49,16 @@ impl OneStoryMemory {
         Ok(memory)
     }
 
+    /// Parts of this shape with random weights that are drawn on the device. They choose nothing sensible, but
+    /// take as long as trained ones.
+    ///
+    /// # Errors
+    /// libtorch refuses.
+    pub fn random(config: &OneStoryConfig, target: Target) -> Result<Self> {
+        let nothing = Checkpoint::from_files(Path::new("random"), serde_json::Value::Null, &[])?;
+        Self::load(&nothing.weights(target).with_random(), config)
+    }
+
     /// Takes all tensors of parts of this shape from `weights`.
     ///
     /// # Errors

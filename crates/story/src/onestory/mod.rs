@@ -157,6 +157,9 @@ impl Budget {
     /// The largest budget of the paper's ablation.
     pub const MOST: u32 = 3;
 
+    /// The most frames of any budget of the table.
+    pub const MOST_FRAMES: usize = 10;
+
     /// Frames per kernel for each budget. A budget of 1 holds no frame at the finest kernel beside others.
     const TABLE: [[u32; 4]; 4] = [[0, 0, 0, 0], [0, 3, 3, 2], [1, 3, 3, 2], [2, 3, 3, 2]];
 
@@ -313,6 +316,7 @@ mod tests {
             assert_eq!((counts.frames(), counts.tokens(FULL)), (frames, tokens));
             assert_eq!(units(budget).cap(FULL), 1560 * budget);
             assert_eq!(units(budget).at_most(), frames);
+            assert!(frames <= Budget::MOST_FRAMES);
         }
         // Section 8, item 18: two kernels of six and two tokens, three frames each, are one unit.
         let counts = units(1).counts([8, 12]).unwrap();
