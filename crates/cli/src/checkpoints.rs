@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use storyloom_engine::method::storymem::parts::{Part, advice, storymem_parts};
+use storyloom_engine::method::storymem::parts::{advice, storymem_parts};
 use storyloom_engine::method::storymem::{StoryMemPaths, storymem_paths};
+use storyloom_engine::method::wan::parts::Part;
 use storyloom_models::tiny::folders;
 use storyloom_nn::lora::LoraSettings;
 use storyloom_story::{Continuation, Line};

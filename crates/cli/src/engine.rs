@@ -7,6 +7,7 @@ use storyloom_engine::method::storymem::encode::Conditions;
 use storyloom_engine::method::storymem::{
     DenoiseSettings, StoryMemEngine, StoryMemPaths, StoryMemSettings, serve,
 };
+use storyloom_engine::method::wan;
 use storyloom_engine::replica::Replica;
 use storyloom_engine::sampling::LoopProgress;
 use storyloom_models::sampler::SamplerSettings;
@@ -179,13 +180,20 @@ fn settings(config: &EngineConfig, slot: &RankSlot) -> Result<StoryMemSettings, 
     let (boundary, guidance) = (sampler.boundary, sampler.guidance);
     let negative = &sampler.negative_prompt;
     Ok(StoryMemSettings {
-        target: target(config.compute, slot)?,
+        compute: compute(config, slot)?,
         text_to_video: phase(steps.t2v, shift.t2v, boundary.t2v, guidance.t2v),
         image_to_video: phase(steps.i2v, shift.i2v, boundary.i2v, guidance.i2v),
         lora: checkpoints::lora_settings(config),
         memory_stride: i64::from(config.storymem.rope_stride),
         selection_resize: config.storymem.resize(),
         negative_prompt: (!negative.is_empty()).then(|| negative.clone()),
+    })
+}
+
+/// Where the networks run, and how ranks share what they do.
+fn compute(config: &EngineConfig, slot: &RankSlot) -> Result<wan::Compute, Failure> {
+    Ok(wan::Compute {
+        target: target(config.compute, slot)?,
         threads: slot.threads(config.threads),
         share_decode: config.share_decode,
         widen: config.widen,

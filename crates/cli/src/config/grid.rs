@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use storyloom_engine::method::storymem::{latent_grid, storymem_paths};
+use storyloom_engine::method::storymem::storymem_paths;
+use storyloom_engine::method::wan::latent_grid;
 use storyloom_orchestrator::simulated::SimulatedEngine;
 use storyloom_story::LatentGrid;
 
@@ -26,7 +27,7 @@ fn of_checkpoint(dir: &Path) -> LatentGrid {
     let mut paths = storymem_paths(dir, None);
     let is_there = |pipeline: &PathBuf| pipeline.is_dir();
     paths.image_to_video = paths.image_to_video.filter(is_there);
-    latent_grid(&paths).unwrap_or(LatentGrid::WAN_2_1)
+    latent_grid(paths.shared()).unwrap_or(LatentGrid::WAN_2_1)
 }
 
 #[cfg(test)]

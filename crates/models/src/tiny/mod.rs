@@ -10,6 +10,8 @@ mod clip;
 pub mod hub;
 mod language;
 mod lora;
+mod onestory;
+mod pipeline;
 mod sheet;
 mod storymem;
 mod text;
@@ -29,7 +31,7 @@ pub use self::language::init_tiny_language;
 use self::sheet::Sheet;
 pub use self::text::write_tokenizer;
 
-/// Where the parts of a set of checkpoints for StoryMem lie, below its folder.
+/// Where the parts of a set of checkpoints lie, below its folder.
 pub mod folders {
     /// Text to video: a complete `WanPipeline`.
     pub const TEXT_TO_VIDEO: &str = "t2v";
@@ -41,6 +43,8 @@ pub mod folders {
     pub const CLIP: &str = "clip";
     /// The predictor that says how good a frame is: a vision tower `clip` and `head.safetensors`.
     pub const AESTHETIC: &str = "aesthetic";
+    /// OneStory: a complete `WanImageToVideoPipeline` with one transformer, and the parts of OneStory in it.
+    pub const ONESTORY: &str = "onestory";
 }
 
 /// Writes a set of tiny checkpoints for `method` into `dir`, which must not hold one yet.
@@ -50,6 +54,7 @@ pub mod folders {
 pub fn init_tiny(dir: &Path, method: Method, seed: Seed) -> Result<()> {
     match method {
         Method::StoryMem => storymem::init(dir, seed),
+        Method::OneStory => onestory::init(dir, seed),
         method => Err(ModelError::input(
             format!("method {method}"),
             "there are no tiny checkpoints for it yet",
@@ -129,6 +134,7 @@ mod tests {
 
     use super::*;
     use crate::autoencoder::AutoencoderKlWan;
+    use crate::onestory::{FOLDER, OneStoryMemory};
     use crate::text::PromptEncoder;
     use crate::vision::clip::ClipVision;
     use crate::wan::{ForwardInputs, WanTransformer};
@@ -208,6 +214,35 @@ mod tests {
             let up = &tensors[&format!("{stem}.cross_attn.o.lora_B.weight")];
             assert_eq!((down.size(), up.size()), (vec![4, 192], vec![96, 4]));
         }
+    }
+
+    #[test]
+    fn the_checkpoint_of_onestory_is_complete_and_its_patchifiers_see_colours_alike() {
+        let folder = tempfile::tempdir().unwrap();
+        init_tiny(folder.path(), Method::OneStory, Seed(4)).unwrap();
+        let root = folder.path().join(folders::ONESTORY);
+        let target = Target::CPU_F32;
+        let model = WanTransformer::open(&root.join("transformer"), target).unwrap();
+        assert_eq!(model.config().in_channels, 36);
+        AutoencoderKlWan::open(&root.join("vae"), Device::Cpu).unwrap();
+        PromptEncoder::open(&root, target).unwrap();
+        let memory = OneStoryMemory::open(&root.join(FOLDER), target).unwrap();
+        let colour =
+            storyloom_nn::testing::cosines(&[1, 16, 1, 1], 0.4).expand([1, 16, 16, 32], false);
+        let tokens: Vec<Tensor> = memory
+            .patchifiers
+            .kernels()
+            .map(|kernel| memory.patchifiers.tokens(kernel, &colour).unwrap())
+            .collect();
+        assert_eq!(tokens.len(), 4);
+        for of_kernel in &tokens {
+            // The weights are stored with 8 bits of precision.
+            let first = of_kernel.narrow(1, 0, 1);
+            let error = storyloom_nn::testing::relative_error(&first, &tokens[0].narrow(1, 0, 1));
+            assert!(error < 0.02, "{error}");
+        }
+        let error = init_tiny(folder.path(), Method::OneStory, Seed(4)).unwrap_err();
+        assert!(error.to_string().contains("already"), "{error}");
     }
 
     /// Colours survive the way through the latents, and grey stays grey.

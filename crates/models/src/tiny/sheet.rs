@@ -14,6 +14,15 @@ pub(super) struct Sheet {
 }
 
 impl Sheet {
+    /// The values of a tensor.
+    pub(super) fn of(tensor: &Tensor) -> Result<Self> {
+        let flat = tensor.f_to_kind(Kind::Float)?.f_flatten(0, -1)?;
+        Ok(Self {
+            shape: tensor.size(),
+            values: Vec::try_from(&flat)?,
+        })
+    }
+
     /// All elements `value`.
     pub(super) fn constant(shape: &[i64], value: f32) -> Self {
         let count: i64 = shape.iter().product();

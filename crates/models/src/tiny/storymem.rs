@@ -7,15 +7,10 @@ use storyloom_nn::error::{ModelError, Result};
 use storyloom_story::Seed;
 use tch::Kind;
 
-use super::hub::{DIFFUSION, PipelineFiles, TRANSFORMERS, create_dir, link_files};
-use super::{
-    autoencoder, clip, folders, layout, lora, parse, text, transformer, write_clip,
-    write_component, write_sheets,
-};
-use crate::autoencoder::AutoencoderKlWan;
+use super::hub::{PipelineFiles, link_files};
+use super::pipeline::{write_shared, write_transformer};
+use super::{clip, folders, lora, write_clip, write_sheets};
 use crate::scorer::AestheticHead;
-use crate::text::Umt5Encoder;
-use crate::wan::WanTransformer;
 
 /// Writes the set into `dir`, which must not hold one yet.
 pub(super) fn init(dir: &Path, seed: Seed) -> Result<()> {
@@ -76,37 +71,7 @@ impl Folder {
 fn write_pipeline(root: &Path, seed: Seed, pipeline: &Folder) -> Result<()> {
     pipeline.files.write(root)?;
     for component in ["transformer", "transformer_2"] {
-        let config = transformer::config(pipeline.in_channels);
-        let parsed = parse(&root.join(component), &config)?;
-        let layout = layout(&config, |weights| {
-            WanTransformer::load(weights, parsed).map(drop)
-        })?;
-        let expert = format!("{}/{component}", pipeline.name);
-        let fill = |name: &str, shape: &[i64]| transformer::fill(seed, &expert, name, shape);
-        write_component(&root.join(component), DIFFUSION, &config, layout, fill)?;
+        write_transformer(root, seed, (pipeline.name, component), pipeline.in_channels)?;
     }
     Ok(())
-}
-
-/// What both pipelines share: VAE, text encoder, tokenizer.
-fn write_shared(root: &Path, seed: Seed) -> Result<()> {
-    let folder = root.join("vae");
-    let config = autoencoder::config();
-    let parsed = parse(&folder, &config)?;
-    let vae_layout = layout(&config, |weights| {
-        AutoencoderKlWan::load(weights, parsed).map(drop)
-    })?;
-    let fill = |name: &str, shape: &[i64]| autoencoder::fill(seed, name, shape);
-    write_component(&folder, DIFFUSION, &config, vae_layout, fill)?;
-
-    let tokenizer = root.join("tokenizer");
-    create_dir(&tokenizer)?;
-    let folder = root.join("text_encoder");
-    let config = text::config(text::write_tokenizer(&tokenizer, &text::words())?);
-    let parsed = parse(&folder, &config)?;
-    let text_layout = layout(&config, |weights| {
-        Umt5Encoder::load(weights, parsed).map(drop)
-    })?;
-    let fill = |name: &str, shape: &[i64]| text::fill(seed, name, shape);
-    write_component(&folder, TRANSFORMERS, &config, text_layout, fill)
 }

@@ -12,11 +12,11 @@ use storyloom_story::Seed;
 use super::sheet::Sheet;
 
 const HEADS: i64 = 4;
-const HEAD_DIM: i64 = 24;
+pub(super) const HEAD_DIM: i64 = 24;
 /// Width of the residual stream.
-const WIDTH: i64 = HEADS * HEAD_DIM;
+pub(super) const WIDTH: i64 = HEADS * HEAD_DIM;
 /// Latent channels.
-const LATENT: i64 = 16;
+pub(super) const LATENT: i64 = 16;
 /// Channels `0..PATCH` are the patch, position-slowest.
 const PATCH: i64 = 4 * LATENT;
 /// Two channels of opposite constants, so large that the norms divide all tokens by about the

@@ -13,12 +13,12 @@ use storyloom_nn::tensor_file::to_host;
 use storyloom_story::{HostTensor, LatentGrid, LoopState, PassName, ShotInputs};
 use tch::{Device, Tensor};
 
-use super::adapters::{AdaptedExpert, adapter_file};
 use super::encode::Conditions;
 use super::paths::{StoryMemPaths, no_image_to_video};
 use super::settings::{DenoiseSettings, StoryMemSettings};
 use crate::backbone::{CHANNELS, Conditioning, NetworkId, Networks, POSITIONS, TEXT};
 use crate::guidance::Guidance;
+use crate::method::wan::adapters::{AdaptedExpert, adapter_file};
 use crate::replica::conditions::LoopConditions;
 use crate::replica::team::Team;
 use crate::sampling::{LoopPlan, LoopProgress, LoopStart, Phase};
@@ -128,14 +128,14 @@ pub(super) fn has_one_expert(pipeline: &Path) -> Result<bool> {
 }
 
 /// Loads the transformers of both pipelines, whole or this rank's slices.
-pub(super) fn open_networks(
+fn open_networks(
     paths: &StoryMemPaths,
     settings: &StoryMemSettings,
     shard: &Shard,
 ) -> Result<(Networks, Experts, Option<Experts>)> {
     let lora = paths.lora.as_deref().map(|folder| (folder, settings.lora));
     let mut networks = Networks::default();
-    let (folder, target) = (&paths.text_to_video, settings.target);
+    let (folder, target) = (&paths.text_to_video, settings.compute.target);
     let first = Experts::open(&mut networks, TEXT_TO_VIDEO, folder, target, None, shard)?;
     let others = paths
         .image_to_video
@@ -145,26 +145,23 @@ pub(super) fn open_networks(
     Ok((networks, first, others))
 }
 
-/// The networks of stage `denoise` and what their latents look like.
+/// How the loops of both pipelines walk, and what their latents look like.
 #[derive(Debug)]
-pub(super) struct Denoiser {
-    pub(super) networks: Networks,
-    pub(super) team: Team,
+pub(super) struct Loops {
     text_to_video: LoopPlan,
     image_to_video: Option<LoopPlan>,
     grid: LatentGrid,
     device: Device,
 }
 
-impl Denoiser {
-    /// Loads the transformers of both pipelines, to be sampled with `team`.
+impl Loops {
+    /// Loads the transformers of both pipelines, whole or this rank's slices.
     pub(super) fn open(
         paths: &StoryMemPaths,
         settings: &StoryMemSettings,
         grid: LatentGrid,
         shard: &Shard,
-        team: Team,
-    ) -> Result<Self> {
+    ) -> Result<(Networks, Self)> {
         let (networks, first, others) = open_networks(paths, settings, shard)?;
         let pictures = paths.image_to_video.as_deref().zip(others);
         let text_to_video = first.plan(&paths.text_to_video, &settings.text_to_video)?;
@@ -178,19 +175,19 @@ impl Denoiser {
             let condition = i64::from(grid.frames) + latents;
             experts.check("image-to-video", latents, condition)?;
         }
-        Ok(Self {
-            networks,
-            team,
+        let loops = Self {
             text_to_video,
             image_to_video,
             grid,
-            device: settings.target.device,
-        })
+            device: settings.compute.target.device,
+        };
+        Ok((networks, loops))
     }
 
     /// Noise to normalised latents `[C, T, h, w]`, memory slots dropped.
     pub(super) fn denoise(
         &self,
+        (networks, team): (&Networks, &Team),
         inputs: &ShotInputs,
         conditions: &Conditions,
         resume: Option<&LoopState>,
@@ -205,7 +202,7 @@ impl Denoiser {
             conditions: &loop_conditions(conditions)?,
             resume,
         };
-        let latents = plan.sample(&self.networks, &self.team, &start, observer)?;
+        let latents = plan.sample(networks, team, &start, observer)?;
         let memory = conditions.memory as i64;
         let frames = latents.size()[2] - memory;
         to_host(&latents.f_narrow(2, memory, frames)?.f_squeeze_dim(0)?)

@@ -9,7 +9,7 @@ use storyloom_story::Opening;
 use tch::Kind;
 
 use super::*;
-use crate::method::storymem::encode::TextPair;
+use crate::method::wan::TextPair;
 
 /// That of the golden pipelines.
 const GRID: LatentGrid = LatentGrid::WAN_2_1;

@@ -4,25 +4,16 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use storyloom_models::autoencoder::AutoencoderKlWan;
-use storyloom_models::text::{DEFAULT_NEGATIVE_PROMPT, PromptEncoder};
 use storyloom_models::wan::{condition_channels, temporal_positions};
 use storyloom_nn::checkpoint::Target;
 use storyloom_nn::error::{ModelError, Result};
 use storyloom_nn::image::pixels;
 use storyloom_nn::tensor_file::from_host;
-use storyloom_story::{LatentGrid, MemoryFrame, Opening, Resolution, RgbImage, ShotInputs};
+use storyloom_story::{LatentGrid, MemoryFrame, Opening, RgbImage, ShotInputs};
 use tch::{Kind, Tensor};
 
 use super::paths::no_image_to_video;
-
-/// Text rows of both prompts, `[1, rows, text_dim]` in f32, zero after each prompt's end.
-#[derive(Debug)]
-pub struct TextPair {
-    /// The prompt.
-    pub positive: Tensor,
-    /// What the picture should not be.
-    pub negative: Tensor,
-}
+use crate::method::wan::{Prompts, TextPair, encode_clip, encode_picture};
 
 /// What the sampling loop of a shot is conditioned on.
 #[derive(Debug)]
@@ -59,12 +50,10 @@ pub struct Encoder {
     target: Target,
     memory_stride: i64,
     grid: LatentGrid,
-    negative_prompt: String,
-    text: PromptEncoder,
+    prompts: Prompts,
     vae: AutoencoderKlWan,
     /// Whether there is a pipeline for shots that see pictures.
     takes_pictures: bool,
-    negative: Option<Tensor>,
     /// Encodings of all-grey clips, by frames, width and height.
     grey: HashMap<(i64, u32, u32), Tensor>,
 }
@@ -72,17 +61,14 @@ pub struct Encoder {
 impl Encoder {
     /// Loads text encoder and VAE of a pipeline, which are those of both.
     pub(super) fn open(parts: &EncoderParts) -> Result<Self> {
-        let negative = parts.negative_prompt.unwrap_or(DEFAULT_NEGATIVE_PROMPT);
         let (pipeline, target) = (parts.pipeline, parts.target);
         Ok(Self {
             target,
             memory_stride: parts.memory_stride,
             grid: parts.grid,
-            negative_prompt: negative.to_owned(),
-            text: PromptEncoder::open(pipeline, target)?,
+            prompts: Prompts::open(pipeline, target, parts.negative_prompt)?,
             vae: AutoencoderKlWan::open(&pipeline.join("vae"), target.device)?,
             takes_pictures: parts.takes_pictures,
-            negative: None,
             grey: HashMap::new(),
         })
     }
@@ -91,11 +77,7 @@ impl Encoder {
     pub fn encode(&mut self, inputs: &ShotInputs) -> Result<Conditions> {
         let _guard = tch::no_grad_guard();
         let request = &inputs.request;
-        let negative = self.negative_text()?;
-        let text = TextPair {
-            positive: self.text.encode(&request.prompt)?,
-            negative,
-        };
+        let text = self.prompts.pair(&request.prompt)?;
         let latents = self.grid.latent_frames(request.video.frames) as usize;
         let sees_pictures = match request.opening {
             Opening::Text => false,
@@ -176,29 +158,4 @@ impl Encoder {
         let clip = Tensor::f_cat(&[tail, grey(frames - given as i64)?], 1)?;
         encode_clip(&self.vae, &clip)
     }
-
-    /// The negative prompt, encoded once.
-    fn negative_text(&mut self) -> Result<Tensor> {
-        if let Some(known) = &self.negative {
-            return Ok(known.shallow_clone());
-        }
-        let encoded = self.text.encode(&self.negative_prompt)?;
-        self.negative = Some(encoded.shallow_clone());
-        Ok(encoded)
-    }
-}
-
-/// A picture as one normalised latent frame `[C, 1, h, w]` at the story's size.
-pub(super) fn encode_picture(
-    vae: &AutoencoderKlWan,
-    picture: &RgbImage,
-    size: Resolution,
-) -> Result<Tensor> {
-    encode_clip(vae, &pixels(&[picture], size, vae.device())?)
-}
-
-/// `[3, frames, height, width]` to normalised latents `[C, T, h, w]`.
-fn encode_clip(vae: &AutoencoderKlWan, clip: &Tensor) -> Result<Tensor> {
-    let latents = vae.encode(&clip.f_unsqueeze(0)?)?;
-    Ok(vae.normalize(&latents)?.f_squeeze_dim(0)?)
 }

@@ -1,12 +1,11 @@
-//! What decides the numbers of StoryMem, as a digest, and what moves their last bits.
+//! What decides the numbers of StoryMem, as a digest.
 
 use storyloom_models::sampler::{Reference, SamplerKind};
 use storyloom_models::vision::clip::SelectionResize;
 use storyloom_nn::lora::AdapterIdentity;
-use tch::{Device, Kind};
 
 use super::settings::{DenoiseSettings, StoryMemSettings};
-use crate::replica::Replica;
+use crate::method::wan::kind_name;
 
 /// Digest of everything that decides the numbers.
 pub(super) fn fingerprint(
@@ -59,7 +58,7 @@ fn settings_text(settings: &StoryMemSettings, quality_score: &str) -> String {
     };
     format!(
         "({}, {}, {}, LoraSettings {{ alpha: {}, merge: {} }}, {}, {}, {quality_score:?})",
-        kind_name(settings.target.kind),
+        kind_name(settings.compute.target.kind),
         phase(&settings.text_to_video),
         phase(&settings.image_to_video),
         optional(settings.lora.alpha),
@@ -74,36 +73,6 @@ fn optional(value: Option<impl std::fmt::Debug>) -> String {
     value.map_or_else(|| "None".to_owned(), |value| format!("Some({value:?})"))
 }
 
-/// The name of a kind of numbers in fingerprints.
-fn kind_name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Float => "Float",
-        Kind::BFloat16 => "BFloat16",
-        Kind::Half => "Half",
-        _ => "other",
-    }
-}
-
-/// How sums are divided. The number of replicas, who encodes or decodes and who has which half of
-/// guidance change nothing.
-pub(super) fn arithmetic(settings: &StoryMemSettings, replica: &Replica) -> String {
-    let mut parts = vec![match settings.target.device {
-        Device::Cpu => format!("cpu, {} threads", tch::get_num_threads()),
-        device => format!("{device:?}").to_lowercase(),
-    }];
-    let degrees = replica.degrees();
-    for (name, ranks) in [("tensor", degrees.tensor), ("sequence", degrees.sequence)] {
-        if ranks > 1 {
-            parts.push(format!("{name} {ranks}"));
-        }
-    }
-    let rows = settings.rows(replica).part().of;
-    if rows > 1 {
-        parts.push(format!("rows {rows}"));
-    }
-    parts.join(", ")
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -113,7 +82,10 @@ mod tests {
     use storyloom_nn::checkpoint::Target;
     use storyloom_nn::lora::{LoraScaling, LoraSettings};
 
+    use tch::Kind;
+
     use super::*;
+    use crate::method::wan::Compute;
 
     fn settings(selection_resize: SelectionResize) -> StoryMemSettings {
         let phase = |shift, boundary| DenoiseSettings {
@@ -128,7 +100,13 @@ mod tests {
             guidance_low: 3.5,
         };
         StoryMemSettings {
-            target: Target::CPU_F32,
+            compute: Compute {
+                target: Target::CPU_F32,
+                threads: None,
+                share_decode: false,
+                widen: true,
+                collective_timeout: Duration::from_secs(300),
+            },
             text_to_video: phase(12.0, 0.875),
             image_to_video: phase(4.0, 0.9),
             lora: LoraSettings {
@@ -139,10 +117,6 @@ mod tests {
             memory_stride: 5,
             selection_resize,
             negative_prompt: None,
-            threads: None,
-            share_decode: false,
-            widen: true,
-            collective_timeout: Duration::from_secs(300),
         }
     }
 
@@ -160,7 +134,7 @@ mod tests {
     #[test]
     fn the_text_behind_a_fingerprint_is_a_format() {
         let mut others = settings(SelectionResize::Torch);
-        others.target.kind = Kind::BFloat16;
+        others.compute.target.kind = Kind::BFloat16;
         others.text_to_video.sampler.kind = SamplerKind::DpmPlusPlus;
         others.text_to_video.boundary = None;
         others.text_to_video.guidance_high = 4.0;

@@ -3,30 +3,19 @@
 //! Only names and headers are looked at, so that everything that is wrong can be told at once,
 //! before anything is loaded.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use storyloom_models::scorer::AestheticHead;
 use storyloom_models::tiny::folders;
-use storyloom_nn::checkpoint::{Checkpoint, component_folder};
+use storyloom_nn::checkpoint::component_folder;
 use storyloom_nn::error::ModelError;
-use storyloom_nn::lora::{LoraSettings, check_adapter};
+use storyloom_nn::lora::LoraSettings;
 
-use super::adapters::{AdaptedExpert, adapter_file};
 use super::denoise::has_one_expert;
 use super::paths::StoryMemPaths;
-
-/// A part of a set of checkpoints.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Part {
-    /// Its name below the folder of the set.
-    pub name: String,
-    /// What it is for.
-    pub purpose: &'static str,
-    /// Where it lies, or should.
-    pub place: PathBuf,
-    /// What is wrong with it, if anything is.
-    pub problem: Option<String>,
-}
+use crate::method::wan;
+use crate::method::wan::adapters::AdaptedExpert;
+use crate::method::wan::parts::{Part, Published, component, problem_of, tokenizer};
 
 /// Every part that is needed of the set at `paths`.
 pub fn storymem_parts(paths: &StoryMemPaths, lora: LoraSettings) -> Vec<Part> {
@@ -78,37 +67,6 @@ fn experts(pipeline: &str, folder: &Path) -> Vec<Part> {
     }
 }
 
-fn component(pipeline: &str, folder: &Path, name: &str, purpose: &'static str) -> Part {
-    let place = component_folder(folder, name);
-    Part {
-        name: format!("{pipeline}/{name}"),
-        purpose,
-        problem: problem_of(&place),
-        place,
-    }
-}
-
-/// What keeps a component from being opened.
-fn problem_of(folder: &Path) -> Option<String> {
-    match folder.is_dir() {
-        true => Checkpoint::open(folder)
-            .err()
-            .map(|error| error.to_string()),
-        false => Some(format!("there is no folder {}", folder.display())),
-    }
-}
-
-fn tokenizer(pipeline: &str, folder: &Path) -> Part {
-    let place = component_folder(folder, "tokenizer");
-    let file = place.join("tokenizer.json");
-    Part {
-        name: format!("{pipeline}/tokenizer"),
-        purpose: "words to numbers",
-        problem: (!file.is_file()).then(|| format!("there is no file {}", file.display())),
-        place,
-    }
-}
-
 /// Tower and head of the predictor of quality, which must fit each other.
 fn predictor(folder: &Path) -> [Part; 2] {
     let clip = AestheticHead::check_clip(folder);
@@ -142,12 +100,7 @@ fn adapters(folder: &Path, pipeline: &Path, settings: LoraSettings) -> Vec<Part>
     let experts = AdaptedExpert::ALL.into_iter();
     let needed = experts.filter(|expert| *expert == AdaptedExpert::High || is_there(*expert));
     let part = |expert: AdaptedExpert| {
-        let file = adapter_file(folder, expert, is_only);
-        let checked = file.and_then(|file| check_adapter(&file, settings).map(|()| file));
-        let (place, problem) = match checked {
-            Ok(file) => (file, None),
-            Err(error) => (folder.to_owned(), Some(error.to_string())),
-        };
+        let (place, problem) = wan::parts::adapter(folder, expert, is_only, settings);
         Part {
             name: format!("lora/{}", expert.name()),
             purpose: "teaches the expert to look at memory",
@@ -160,35 +113,16 @@ fn adapters(folder: &Path, pipeline: &Path, settings: LoraSettings) -> Vec<Part>
 
 /// What a person should know who has a set at `dir` in which something is missing.
 pub fn advice(dir: &Path, parts: &[Part]) -> Vec<String> {
-    let mut lines = Vec::new();
-    if !dir.is_dir() {
-        let here = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
-        lines.push(format!(
-            "there is no folder {}; models.dir is relative to the current folder",
-            here.display()
-        ));
-    }
-    if looks_like_pipeline(dir) {
-        lines.push(format!(
-            "{} is a pipeline itself; models.dir is the folder above it, which holds {}, {} and {}",
-            dir.display(),
+    let published = Published {
+        holds: &format!(
+            "{}, {} and {}",
             folders::TEXT_TO_VIDEO,
             folders::IMAGE_TO_VIDEO,
             folders::CLIP
-        ));
-    }
-    for (pipeline, repository) in PIPELINES {
-        let folder = dir.join(pipeline);
-        let prefix = format!("{pipeline}/");
-        let is_broken = |part: &&Part| part.name.starts_with(&prefix) && part.problem.is_some();
-        if !parts.iter().any(|part| is_broken(&part)) {
-            continue;
-        }
-        lines.extend(of_original_layout(&folder, repository));
-        if !folder.exists() {
-            lines.extend(other_names(dir, pipeline));
-        }
-    }
+        ),
+        pipelines: &PIPELINES,
+    };
+    let mut lines = wan::parts::advice(dir, parts, &published);
     let is_broken =
         |part: &Part| part.problem.is_some() && part.name.starts_with(folders::AESTHETIC);
     if parts.iter().any(is_broken) {
@@ -206,68 +140,6 @@ const PIPELINES: [(&str, &str); 2] = [
     (folders::TEXT_TO_VIDEO, "Wan-AI/Wan2.2-T2V-A14B-Diffusers"),
     (folders::IMAGE_TO_VIDEO, "Wan-AI/Wan2.2-I2V-A14B-Diffusers"),
 ];
-
-/// What to tell of a folder in the layout of the original release.
-fn of_original_layout(folder: &Path, repository: &str) -> Option<String> {
-    let pickles = pickles_in(folder);
-    let has_experts = ["high_noise_model", "low_noise_model"]
-        .iter()
-        .any(|name| folder.join(name).is_dir());
-    if !has_experts && pickles.is_empty() {
-        return None;
-    }
-    let pickles = match pickles.is_empty() {
-        true => String::new(),
-        false => format!(" (its pickles {} are not read)", pickles.join(", ")),
-    };
-    Some(format!(
-        "{} is in the original layout of Wan{pickles}; its experts can be used as they are, the rest \
-         comes from {repository}, the same model in the layout of diffusers",
-        folder.display()
-    ))
-}
-
-/// Files that only Python can read, and only by running what is in them.
-fn pickles_in(folder: &Path) -> Vec<String> {
-    let is_pickle = |path: &PathBuf| {
-        let ending = path.extension().and_then(|ending| ending.to_str());
-        ending.is_some_and(|ending| ["pth", "pt", "ckpt", "bin"].contains(&ending))
-    };
-    let mut names: Vec<String> = entries(folder)
-        .into_iter()
-        .filter(is_pickle)
-        .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
-        .collect();
-    names.sort();
-    names
-}
-
-fn looks_like_pipeline(folder: &Path) -> bool {
-    ["model_index.json", "transformer", "high_noise_model"]
-        .iter()
-        .any(|name| folder.join(name).exists())
-}
-
-/// Folders beside the wanted one that look as if they were it.
-fn other_names(dir: &Path, pipeline: &str) -> Option<String> {
-    let looks_so = |path: &PathBuf| {
-        let name = path
-            .file_name()
-            .map(|name| name.to_string_lossy().to_lowercase());
-        path.is_dir() && name.is_some_and(|name| name.contains(pipeline))
-    };
-    let found = entries(dir).into_iter().find(looks_so)?;
-    Some(format!(
-        "{} may be what is wanted: call it {pipeline}, or make a link of that name",
-        found.display()
-    ))
-}
-
-/// What is in a folder; nothing if it cannot be read.
-fn entries(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten();
-    entries.flatten().map(|entry| entry.path()).collect()
-}
 
 #[cfg(test)]
 mod tests {

@@ -9,8 +9,8 @@ use storyloom_nn::error::{ModelError, Result};
 use storyloom_nn::loaded::{LoadedFiles, Source};
 use storyloom_nn::lora::{AdapterIdentity, adapter_identity};
 
-use super::adapters::{AdaptedExpert, adapter_file};
 use super::settings::StoryMemSettings;
+use crate::method::wan::adapters::{AdaptedExpert, adapter_file};
 
 /// Where the checkpoints lie.
 #[derive(Debug, Clone)]

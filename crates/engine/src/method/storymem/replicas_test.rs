@@ -17,6 +17,7 @@ use storyloom_story::{
 use crate::method::storymem::{
     DenoiseSettings, StoryMemEngine, StoryMemPaths, StoryMemSettings, serve, storymem_paths,
 };
+use crate::method::wan::Compute;
 use crate::replica::Replica;
 
 const VIDEO: VideoSpec = VideoSpec {
@@ -40,7 +41,14 @@ fn settings(share_decode: bool) -> StoryMemSettings {
         guidance_low: 1.0,
     };
     StoryMemSettings {
-        target: Target::CPU_F32,
+        compute: Compute {
+            target: Target::CPU_F32,
+            // The number is that of the whole program, in which other tests run.
+            threads: None,
+            share_decode,
+            widen: true,
+            collective_timeout: std::time::Duration::from_secs(120),
+        },
         text_to_video: phase(12.0, 0.875),
         image_to_video: phase(4.0, 0.9),
         lora: LoraSettings {
@@ -51,11 +59,6 @@ fn settings(share_decode: bool) -> StoryMemSettings {
         memory_stride: 5,
         selection_resize: SelectionResize::Torch,
         negative_prompt: None,
-        // The number is that of the whole program, in which other tests run.
-        threads: None,
-        share_decode,
-        widen: true,
-        collective_timeout: std::time::Duration::from_secs(120),
     }
 }
 

@@ -1,4 +1,6 @@
-//! How the networks of StoryMem divide videos, as their checkpoint says.
+//! How the networks of a pipeline of Wan divide videos, as their checkpoint says.
+
+use std::path::Path;
 
 use storyloom_models::autoencoder::VaeConfig;
 use storyloom_models::wan::WanConfig;
@@ -6,15 +8,12 @@ use storyloom_nn::checkpoint::component_folder;
 use storyloom_nn::error::{ModelError, Result};
 use storyloom_story::LatentGrid;
 
-use super::paths::StoryMemPaths;
-
 /// Pixels and frames of a latent by `vae/config.json`, and latents of a token by the `config.json` of
 /// the transformer. No weights are opened.
 ///
 /// # Errors
 /// One of the two cannot be read, or is not what it should be.
-pub fn latent_grid(paths: &StoryMemPaths) -> Result<LatentGrid> {
-    let pipeline = paths.shared();
+pub fn latent_grid(pipeline: &Path) -> Result<LatentGrid> {
     let vae = VaeConfig::read_file(&pipeline.join("vae").join("config.json"))?;
     let path = component_folder(pipeline, "transformer").join("config.json");
     let transformer = WanConfig::read_file(&path)?;
@@ -33,7 +32,6 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::method::storymem::storymem_paths;
 
     fn write(pipeline: &Path, vae: &str, patch: &str) {
         for (part, config) in [
@@ -56,13 +54,13 @@ mod tests {
     #[test]
     fn the_grid_is_that_of_the_configs() {
         let folder = tempfile::tempdir().unwrap();
-        let paths = storymem_paths(folder.path(), None);
-        assert!(latent_grid(&paths).is_err(), "nothing is there");
-        write(paths.shared(), "", "[1, 2, 2]");
-        assert_eq!(latent_grid(&paths).unwrap(), LatentGrid::WAN_2_1);
+        let pipeline = folder.path().join("i2v");
+        assert!(latent_grid(&pipeline).is_err(), "nothing is there");
+        write(&pipeline, "", "[1, 2, 2]");
+        assert_eq!(latent_grid(&pipeline).unwrap(), LatentGrid::WAN_2_1);
         let halves_once = r#", "dim_mult": [1, 2], "temperal_downsample": [true]"#;
-        write(paths.shared(), halves_once, "[1, 4, 4]");
-        let found = latent_grid(&paths).unwrap();
+        write(&pipeline, halves_once, "[1, 4, 4]");
+        let found = latent_grid(&pipeline).unwrap();
         let expected = LatentGrid {
             pixels: 2,
             frames: 2,
@@ -70,8 +68,8 @@ mod tests {
             patch: 4,
         };
         assert_eq!(found, expected);
-        write(paths.shared(), "", "[1, 2, 4]");
-        let error = latent_grid(&paths).unwrap_err().to_string();
+        write(&pipeline, "", "[1, 2, 4]");
+        let error = latent_grid(&pipeline).unwrap_err().to_string();
         assert!(error.contains("[1, 2, 4]"), "{error}");
     }
 }

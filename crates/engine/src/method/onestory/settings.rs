@@ -1,0 +1,55 @@
+//! How shots are made by OneStory.
+
+use storyloom_models::onestory::ScoreNorm;
+use storyloom_models::sampler::SamplerSettings;
+use storyloom_nn::lora::LoraSettings;
+use storyloom_story::onestory::{Budget, ContextTime, Selector};
+
+use crate::method::wan::Compute;
+
+/// How shots are sampled, and what they see of their history.
+#[derive(Debug, Clone)]
+pub struct OneStorySettings {
+    /// Where the networks run. Selector and patchifiers are f32 in any case.
+    pub compute: Compute,
+    /// Solver and grid.
+    pub sampler: SamplerSettings,
+    /// Guidance scale; 1 skips the negative prompt. Both predictions see the same context.
+    pub guidance: f64,
+    /// The negative prompt; `None` takes that of the original Wan code.
+    pub negative_prompt: Option<String>,
+    /// How the adapter is applied.
+    pub lora: LoraSettings,
+    /// How many tokens of history a shot sees.
+    pub budget: Budget,
+    /// What says how relevant a frame is.
+    pub selector: Selector,
+    /// How scores are made of queries and frames; `None`: as the checkpoint says.
+    pub score_norm: Option<ScoreNorm>,
+    /// Where context tokens stand in time.
+    pub time: ContextTime,
+    /// Whether context tokens are modulated as at timestep 0, and not as the shot.
+    pub context_is_clean: bool,
+    /// What is kept of a shot.
+    pub source: MemorySource,
+}
+
+/// What is kept of a shot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MemorySource {
+    /// The latents as they were sampled.
+    #[default]
+    Latent,
+    /// The latents of its decoded frames, as the paper writes it.
+    Reencode,
+}
+
+impl MemorySource {
+    /// The name in configs and fingerprints.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Latent => "latent",
+            Self::Reencode => "reencode",
+        }
+    }
+}
