@@ -18,6 +18,7 @@ mod machine;
 mod meeting;
 mod methods;
 mod monitoring;
+mod onestory;
 mod operating;
 mod pins;
 mod plan;

@@ -15,9 +15,11 @@ mod engine;
 mod environment;
 mod exit;
 mod input;
+mod lengths;
 mod loading;
 mod logging;
 mod output;
+mod plain_shots;
 mod planner;
 mod progress;
 mod prompts;
@@ -27,6 +29,7 @@ mod shift;
 mod signals;
 mod storage;
 mod world;
+mod written;
 
 use std::process::ExitCode;
 

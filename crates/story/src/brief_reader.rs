@@ -357,24 +357,30 @@ pub(crate) fn read_size(
     problems: &mut Problems<'_>,
     fields: &Fields<'_, '_>,
 ) -> Option<Resolution> {
-    let value = fields.get("size")?;
     let help = "write width and height in pixels: \"size\": [832, 480]";
+    let [width, height] = read_sides(problems, fields, help)?;
+    Some(Resolution { width, height })
+}
+
+/// Reads `size`: the two sides of a film in pixels, in the order in which they are written.
+pub(crate) fn read_sides(
+    problems: &mut Problems<'_>,
+    fields: &Fields<'_, '_>,
+    help: &str,
+) -> Option<[u32; 2]> {
+    let value = fields.get("size")?;
     let Value::Array(list) = value else {
         let message = format!("\"size\" must be a list, but is {}", kind(value));
         problems.add(span(value), message, help);
         return None;
     };
-    let [width, height] = list.elements.as_slice() else {
+    let [first, second] = list.elements.as_slice() else {
         let message = format!("\"size\" has {} entries", list.elements.len());
         problems.add(span(value), message, help);
         return None;
     };
-    let width = read_side(problems, width);
-    let height = read_side(problems, height);
-    Some(Resolution {
-        width: width?,
-        height: height?,
-    })
+    let (first, second) = (read_side(problems, first), read_side(problems, second));
+    Some([first?, second?])
 }
 
 fn read_side(problems: &mut Problems<'_>, value: &Value<'_>) -> Option<u32> {

@@ -22,7 +22,9 @@ pub mod latent_grid;
 pub mod manifest;
 pub mod manifest_reader;
 pub mod method;
+pub mod notes;
 pub mod onestory;
+pub mod onestory_script;
 pub mod pass;
 pub mod plan;
 pub mod problem;
@@ -49,6 +51,8 @@ pub use manifest_reader::{
     InputFiles, Layout, parse_lines, parse_manifest, read_briefs, read_lines,
 };
 pub use method::{Continuation, Media, Method, MethodProfile, Opening};
+pub use notes::{ShotNotes, StoryNotes, StoryPattern};
+pub use onestory_script::onestory_line;
 pub use pass::{Capacities, PassName};
 pub use plan::{PlanError, PlanRequest, PlannedScript, PlannerDescription, Settle, TokenCount};
 pub use problem::{Findings, Problem, SourceLocation, nearest};

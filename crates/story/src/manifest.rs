@@ -6,6 +6,7 @@ use crate::brief::{Brief, is_zero};
 use crate::fit::{Fit, Ground};
 use crate::ids::StoryId;
 use crate::method::Method;
+use crate::notes::StoryNotes;
 use crate::script::StoryScript;
 use crate::video::Resolution;
 
@@ -41,6 +42,10 @@ pub struct StoryEntry {
     /// relative to the manifest.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub reference_images: Vec<String>,
+    /// What its story script of OneStory says beside; `None` for all other stories. A line of the form above has
+    /// no place for it: [`onestory_line`](crate::onestory_script::onestory_line) writes one that has.
+    #[serde(skip)]
+    pub notes: Option<StoryNotes>,
 }
 
 impl StoryEntry {
@@ -57,6 +62,7 @@ impl StoryEntry {
             fit: None,
             ground: None,
             reference_images: Vec::new(),
+            notes: None,
         }
     }
 }

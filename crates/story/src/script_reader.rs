@@ -2,9 +2,12 @@
 //!
 //! StoryMem specification, section 1.
 
+use std::collections::BTreeSet;
+
 use jsonc_parser::ast::{Array, Value};
 
 use crate::json::{self, Fields, kind, span};
+use crate::onestory_script::is_onestory_script;
 use crate::problem::{Findings, Problem, Problems, Span};
 use crate::script::{Scene, ShotScript, StoryScript};
 
@@ -52,6 +55,12 @@ pub(crate) fn skip_byte_order_mark<'t>(problems: &mut Problems<'_>, text: &'t st
 
 /// Reads a script that is already parsed as JSON. `None` only if a problem was noted.
 pub(crate) fn read_story(problems: &mut Problems<'_>, value: &Value<'_>) -> Option<StoryScript> {
+    if is_onestory_script(value) {
+        let message = "the story script is one of OneStory, which is a line of a manifest";
+        let help = "put it on one line of a file whose name ends in .jsonl";
+        problems.add(span(value), message, help);
+        return None;
+    }
     let fields = Fields::new(problems, value, "the story", &STORY_KEYS)?;
     let name = fields.text(problems, "story_name");
     let overview = fields.text(problems, "story_overview");
@@ -60,7 +69,8 @@ pub(crate) fn read_story(problems: &mut Problems<'_>, value: &Value<'_>) -> Opti
     let scenes = json::list(problems, scenes, "scenes")?;
     check_length(problems, scenes, "scenes", "scene");
     let drafts: Vec<SceneDraft> = read_scenes(problems, scenes);
-    check_numbers(problems, &drafts);
+    let numbers = drafts.iter().filter_map(|scene| scene.number);
+    check_numbers(problems, ("scenes", "scene_num"), numbers);
     check_cuts(problems, &drafts);
     Some(StoryScript {
         name,
@@ -134,7 +144,8 @@ fn read_scene(problems: &mut Problems<'_>, value: &Value<'_>) -> Option<SceneDra
     })
 }
 
-fn check_length(problems: &mut Problems<'_>, list: &Array<'_>, name: &str, item: &str) {
+/// Notes a list of a story that is empty or too long.
+pub(crate) fn check_length(problems: &mut Problems<'_>, list: &Array<'_>, name: &str, item: &str) {
     let length = list.elements.len();
     if length == 0 {
         let message = format!("\"{name}\" is empty");
@@ -216,26 +227,24 @@ fn read_cut(value: &Value<'_>) -> Result<bool, String> {
     }
 }
 
-fn check_numbers(problems: &mut Problems<'_>, scenes: &[SceneDraft]) {
-    let mut seen: Vec<u32> = Vec::with_capacity(scenes.len());
+/// Notes numbers of `items`, under the key `name`, that do not count 1, 2, 3, ….
+pub(crate) fn check_numbers(
+    problems: &mut Problems<'_>,
+    (items, name): (&str, &str),
+    numbers: impl Iterator<Item = (u32, Span)>,
+) {
+    let mut seen: BTreeSet<u32> = BTreeSet::new();
     let mut expected = 1;
-    for (number, place) in scenes.iter().filter_map(|scene| scene.number) {
-        if seen.contains(&number) {
-            let message = format!("two scenes have \"scene_num\" {number}");
-            problems.add(
-                place,
-                message,
-                "number the scenes 1, 2, 3, … in their order",
-            );
-        } else if number != expected {
-            let message = format!("\"scene_num\" is {number} where {expected} must stand");
-            problems.add(
-                place,
-                message,
-                "number the scenes 1, 2, 3, … in their order",
-            );
+    for (number, place) in numbers {
+        let is_new = seen.insert(number);
+        let message = match is_new {
+            false => format!("two {items} have \"{name}\" {number}"),
+            true => format!("\"{name}\" is {number} where {expected} must stand"),
+        };
+        if !is_new || number != expected {
+            let help = format!("number the {items} 1, 2, 3, … in their order");
+            problems.add(place, message, help);
         }
-        seen.push(number);
         expected = number.saturating_add(1);
     }
 }

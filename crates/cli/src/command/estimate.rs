@@ -23,6 +23,7 @@ use crate::cropped::cropped_films;
 use crate::diagnose;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::input;
+use crate::lengths::check_lengths;
 use crate::output::{print, print_json};
 use crate::room::size;
 
@@ -116,6 +117,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     if let Some(limit) = arguments.limit {
         input.limit(limit);
     }
+    check_lengths(&config.films.video, &input)?;
     let costs = match &arguments.measured {
         Some(path) => costs::measured(&config.costs, &folder::open(path))?,
         None => costs::table(&config.costs)?,

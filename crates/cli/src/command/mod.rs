@@ -3,6 +3,7 @@
 mod bench;
 mod config;
 mod control;
+mod convert;
 mod doctor;
 mod drain;
 mod estimate;
@@ -83,6 +84,8 @@ enum Command {
     Quarantine(quarantine::ListArguments),
     /// Let stories back that failed or are in quarantine; the next start tries them again.
     Retry(quarantine::RetryArguments),
+    /// Write the stories of an input as story scripts of another method.
+    Convert(convert::Arguments),
     /// Look at checkpoints, make tiny ones, run one module.
     Model(model::Arguments),
     /// Draw stories of a little world, and train on them.
@@ -126,6 +129,7 @@ pub fn run(cli: Cli) -> Outcome {
         Command::Train(arguments) => train::run(&arguments),
         Command::Memory(arguments) => memory::run(&arguments),
         Command::Validate(arguments) => validate::run(&arguments),
+        Command::Convert(arguments) => convert::run(&arguments),
         Command::Quarantine(arguments) => quarantine::list(&arguments),
         Command::Retry(arguments) => quarantine::retry(&arguments),
         Command::Model(arguments) => model::run(&arguments),

@@ -1,16 +1,14 @@
 //! `storyloom plan`: briefs in, a manifest out.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
 use clap::Args;
-use storyloom_memory::{Disk, Storage};
 use storyloom_orchestrator::planning::beforehand::Beforehand;
 use storyloom_orchestrator::planning::shelf::{Kept, Outcome, Shelf};
 use storyloom_orchestrator::{RunError, StopFlag, StoryPlanner};
-use storyloom_pictures::{InputFolder, Limits};
 use storyloom_story::{Brief, Line, StoryEntry, StoryId};
 
 use super::{ConfigArguments, config};
@@ -23,6 +21,7 @@ use crate::output::{print, print_error};
 use crate::planner::{self, unwritable};
 use crate::prompts::Meter;
 use crate::signals::{self, SavingBegins};
+use crate::written;
 
 /// Arguments of `plan`.
 #[derive(Debug, Args)]
@@ -60,7 +59,7 @@ pub fn run(arguments: &Arguments) -> CommandOutcome {
         }
     };
     diagnose::warn(&requests.warnings);
-    refuse_own_input(arguments)?;
+    written::refuse_own_input("the briefs", &arguments.briefs, &arguments.out)?;
     if arguments.dry_run {
         return report_input(&config, arguments, &requests);
     }
@@ -72,19 +71,6 @@ pub fn run(arguments: &Arguments) -> CommandOutcome {
     let asked = (&requests, arguments.retry);
     let records = plan_all(&config, asked, planner.as_ref(), &shelf, &stop)?;
     finish(&config, arguments, &requests, &records)
-}
-
-/// The briefs must not be written over.
-fn refuse_own_input(arguments: &Arguments) -> Result<(), Failure> {
-    let (briefs, out) = (
-        arguments.briefs.canonicalize(),
-        arguments.out.canonicalize(),
-    );
-    if matches!((briefs, out), (Ok(briefs), Ok(out)) if briefs == out) {
-        let message = "--out is the file of the briefs; give the manifest another name";
-        return Err(Failure::new(Exit::Usage, message));
-    }
-    Ok(())
 }
 
 fn report_input(config: &Resolved, arguments: &Arguments, requests: &Input) -> CommandOutcome {
@@ -183,7 +169,7 @@ fn finish(
                 None => continue,
             },
         };
-        text.push_str(&manifest_line(story.clone(), &requests.folder, out)?);
+        text.push_str(&written::line(story.clone(), &requests.folder, out)?);
         text.push('\n');
         stories.push(story);
     }
@@ -202,8 +188,7 @@ fn finish(
         );
         return Err(Failure::new(Exit::Input, message));
     }
-    Disk.write(out, text.as_bytes())
-        .map_err(|error| Failure::new(Exit::Storage, error))?;
+    written::write(out, &text)?;
     print(&format!(
         "{} stories in {}, {count} in quarantine",
         stories.len(),
@@ -213,69 +198,4 @@ fn finish(
         0 => Exit::Done,
         _ => Exit::Unexpected,
     })
-}
-
-/// A story as a line of the manifest `out`; its pictures count from `folder`.
-fn manifest_line(
-    mut story: StoryEntry,
-    folder: &InputFolder,
-    out: &Path,
-) -> Result<String, Failure> {
-    for (image, number) in story.reference_images.iter_mut().zip(1..) {
-        let copy = format!("{}-{number}", story.id);
-        *image = seen_from(out, folder, image, &copy)?;
-    }
-    serde_json::to_string(&story).map_err(|error| Failure::new(Exit::Unexpected, error))
-}
-
-/// The path of `image`, which counts from `folder`, counted from the folder of `out`. A manifest names
-/// files in its folder and below only: a picture that lies elsewhere is copied beside it under the name
-/// `copy`.
-fn seen_from(out: &Path, folder: &InputFolder, image: &str, copy: &str) -> Result<String, Failure> {
-    let home = InputFolder::new(out.parent().unwrap_or(Path::new("")));
-    let found = (folder.resolve(image), home.path().canonicalize());
-    let (Ok(source), Ok(below)) = found else {
-        return Ok(image.to_owned());
-    };
-    if home.resolve(image).is_ok_and(|same| same == source) {
-        return Ok(image.to_owned());
-    }
-    if let Some(path) = source.strip_prefix(&below).ok().and_then(Path::to_str) {
-        return Ok(path.to_owned());
-    }
-    let bytes = folder.read(image, Limits::default().bytes);
-    let bytes = bytes.map_err(|problem| {
-        let message = format!("the picture {image:?} cannot be used: {problem}");
-        Failure::new(Exit::Input, message)
-    })?;
-    let ending = source.extension().and_then(|ending| ending.to_str());
-    let ending = ending.map_or_else(String::new, |ending| format!(".{ending}"));
-    let name = out.file_name().unwrap_or_default().to_string_lossy();
-    let path = format!("{name}.pictures/{copy}{ending}");
-    Disk.write(&home.path().join(&path), &bytes)
-        .map_err(|error| Failure::new(Exit::Storage, error))?;
-    Ok(path)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pictures_are_found_from_the_manifest() {
-        let root = tempfile::tempdir().unwrap();
-        let root = root.path().canonicalize().unwrap();
-        std::fs::create_dir_all(root.join("in/img")).unwrap();
-        std::fs::create_dir_all(root.join("out")).unwrap();
-        std::fs::write(root.join("in/img/a.png"), "a picture").unwrap();
-        let folder = InputFolder::new(root.join("in"));
-        let seen = |out: &str| seen_from(&root.join(out), &folder, "img/a.png", "ad-1").unwrap();
-        assert_eq!(seen("in/m.jsonl"), "img/a.png");
-        assert_eq!(seen("m.jsonl"), "in/img/a.png");
-        // A manifest may not name what lies elsewhere.
-        assert_eq!(seen("out/m.jsonl"), "m.jsonl.pictures/ad-1.png");
-        let home = InputFolder::new(root.join("out"));
-        let copy = home.read("m.jsonl.pictures/ad-1.png", 100).unwrap();
-        assert_eq!(copy, b"a picture");
-    }
 }

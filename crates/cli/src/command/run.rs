@@ -31,9 +31,11 @@ use crate::engine;
 use crate::environment::{self, Heaps};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::input::{self, Input};
+use crate::lengths::check_lengths;
 use crate::loading::LoadingWatch;
 use crate::logging::{self, Logging};
 use crate::output;
+use crate::plain_shots::plain_shots;
 use crate::planner;
 use crate::progress::{Progress, text};
 use crate::prompts::Meter;
@@ -142,12 +144,16 @@ fn on_this_rank(
         }
     };
     if slot.is_first() {
+        let manifest = arguments.manifest.as_deref();
+        let plain = manifest.map(|path| plain_shots(&input, path, config.engine.method));
+        input.warnings.extend(plain.unwrap_or_default());
         diagnose::warn(&input.warnings);
     }
     if let Some(limit) = arguments.limit {
         input.limit(limit);
     }
     check_pixels(&config.films, &input)?;
+    check_lengths(&config.films.video, &input)?;
     if slot.is_first() {
         storage::check(&arguments.out, &input, !config.engine.index.path.is_empty())?;
     }

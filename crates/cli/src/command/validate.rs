@@ -12,7 +12,9 @@ use crate::cropped::{CroppedFilms, check_pixels, cropped_films};
 use crate::diagnose;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::input::{self, Input};
+use crate::lengths::check_lengths;
 use crate::output::{print, print_json};
+use crate::plain_shots::plain_shots;
 use crate::planner::unwritable;
 use crate::prompts::{LongPrompt, Meter};
 
@@ -57,6 +59,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let meter = config
         .as_ref()
         .map_or(Some(Meter::Estimate), |config| Meter::of(&config.engine));
+    let is_named = config.is_some();
     let config = config.unwrap_or_else(|| Resolved::new(Config::default()));
     let planner = config.planner.options.backend;
     let found = input::read(
@@ -71,8 +74,13 @@ pub fn run(arguments: &Arguments) -> Outcome {
         },
     );
     let (exit, summary) = match found {
-        Ok(input) => {
+        Ok(mut input) => {
             check_pixels(&config.films, &input)?;
+            if is_named {
+                check_lengths(&config.films.video, &input)?;
+            }
+            let plain = plain_shots(&input, &arguments.manifest, config.engine.method);
+            input.warnings.extend(plain);
             let long_prompts = meter.map_or_else(Vec::new, |meter| input.long_prompts(&meter));
             let cropped = cropped_films(&config.films, &input);
             if !arguments.json {

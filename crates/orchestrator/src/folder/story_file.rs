@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use storyloom_memory::{PictureRecord, ShotRecord};
 use storyloom_story::{
     Brief, Fit, Ground, Line, Method, Resolution, ShotId, ShotScript, StoryEntry, StoryId,
-    StoryScript,
+    StoryNotes, StoryScript,
 };
 
 use crate::folder::folder_file::{FOLDER_FORMAT, FolderFile};
@@ -44,7 +44,10 @@ pub struct StoryFile {
     /// The colour behind them, if not the run's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ground: Option<Ground>,
-    /// What those were when the story was begun, in the same order; empty before, and in stories that
+    /// What its story script says of it beside the script, for metrics.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notes: Option<StoryNotes>,
+    /// What the reference images were when the story was begun, in the same order; empty before, and in stories that
     /// earlier versions have begun.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<InputFile>,
@@ -133,6 +136,7 @@ impl StoryFile {
             reference_images: Vec::new(),
             fit: None,
             ground: None,
+            notes: None,
             inputs: Vec::new(),
             size: None,
             state: StoryState::Pending,
@@ -167,6 +171,7 @@ impl StoryFile {
             reference_images: entry.reference_images.clone(),
             fit: entry.fit,
             ground: entry.ground,
+            notes: entry.notes.clone(),
             size: entry.size,
             ..Self::blank(entry.id.clone())
         }

@@ -232,6 +232,7 @@ pub fn lines(folder: &RunFolder, stories: &[StoryId]) -> Vec<Line> {
                 fit: file.fit,
                 ground: file.ground,
                 reference_images: file.reference_images,
+                notes: file.notes,
                 ..StoryEntry::new(file.id, script)
             })),
             (None, None) => None,

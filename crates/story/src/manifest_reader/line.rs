@@ -20,12 +20,17 @@ use crate::video::Resolution;
 /// What stories and briefs say alike.
 struct Settings {
     method: Option<Method>,
-    seed: Option<u64>,
-    tenant: Option<String>,
-    priority: i64,
     size: Option<Resolution>,
-    fit: Option<Fit>,
-    ground: Option<Ground>,
+    common: Common,
+}
+
+/// What every line may say in the same way.
+pub(super) struct Common {
+    pub(super) seed: Option<u64>,
+    pub(super) tenant: Option<String>,
+    pub(super) priority: i64,
+    pub(super) fit: Option<Fit>,
+    pub(super) ground: Option<Ground>,
 }
 
 impl Reader<'_> {
@@ -53,12 +58,12 @@ impl Reader<'_> {
         };
         Some(StoryEntry {
             method: settings.method,
-            seed: settings.seed,
-            tenant: settings.tenant,
-            priority: settings.priority,
+            seed: settings.common.seed,
+            tenant: settings.common.tenant,
+            priority: settings.common.priority,
             size: settings.size,
-            fit: settings.fit,
-            ground: settings.ground,
+            fit: settings.common.fit,
+            ground: settings.common.ground,
             reference_images,
             ..StoryEntry::new(id, script)
         })
@@ -76,12 +81,12 @@ impl Reader<'_> {
         id?;
         Some(Brief {
             method: settings.method,
-            seed: settings.seed,
-            tenant: settings.tenant,
-            priority: settings.priority,
+            seed: settings.common.seed,
+            tenant: settings.common.tenant,
+            priority: settings.common.priority,
             size: settings.size,
-            fit: settings.fit,
-            ground: settings.ground,
+            fit: settings.common.fit,
+            ground: settings.common.ground,
             ..brief
         })
     }
@@ -89,6 +94,13 @@ impl Reader<'_> {
     fn settings(&mut self, fields: &Fields<'_, '_>) -> Settings {
         Settings {
             method: self.method(fields),
+            size: read_size(&mut self.problems, fields),
+            common: self.common(fields),
+        }
+    }
+
+    pub(super) fn common(&mut self, fields: &Fields<'_, '_>) -> Common {
+        Common {
             seed: fields
                 .get("seed")
                 .and_then(|value| json::seed(&mut self.problems, value, "seed")),
@@ -96,14 +108,13 @@ impl Reader<'_> {
                 .integer(fields, "priority", "a whole number")
                 .unwrap_or(0),
             tenant: fields.text(&mut self.problems, "tenant"),
-            size: read_size(&mut self.problems, fields),
             fit: self.word(fields, "fit", "write \"pad\", \"crop\" or \"stretch\""),
             ground: self.word(fields, "ground", "write a colour as \"#f4f4f0\""),
         }
     }
 
     /// A text that stands for a value.
-    fn word<T: FromStr<Err = String>>(
+    pub(super) fn word<T: FromStr<Err = String>>(
         &mut self,
         fields: &Fields<'_, '_>,
         name: &'static str,
@@ -120,7 +131,11 @@ impl Reader<'_> {
             .ok()
     }
 
-    fn id(&mut self, fields: &Fields<'_, '_>, location: SourceLocation) -> Option<StoryId> {
+    pub(super) fn id(
+        &mut self,
+        fields: &Fields<'_, '_>,
+        location: SourceLocation,
+    ) -> Option<StoryId> {
         let help = "give the story a short name of its own";
         let value = fields.require(&mut self.problems, "id", help)?;
         let text = json::text(&mut self.problems, value, "id")?;
@@ -236,20 +251,33 @@ impl Reader<'_> {
             return None;
         };
         if let Err(reason) = self.files.method(method) {
-            let is_loaded = |method: &Method| self.files.method(*method).is_ok();
-            let loaded = Method::KNOWN
-                .into_iter()
-                .filter(is_loaded)
-                .map(Method::name);
-            let loaded: Vec<&str> = loaded.collect();
-            let help = format!(
-                "leave \"method\" away for the run's own, or write one that is loaded: {}",
-                loaded.join(", ")
-            );
-            let message = format!("the story cannot be made by the method {name:?}: {reason}");
-            self.problems.add(span(value), message, help);
+            let way_out = "leave \"method\" away for the run's own";
+            self.note_not_loaded(span(value), method, &reason, way_out);
         }
         Some(method)
+    }
+
+    /// Notes that the method of a line has no models.
+    pub(super) fn note_not_loaded(
+        &mut self,
+        place: Span,
+        method: Method,
+        reason: &str,
+        way_out: &str,
+    ) {
+        let is_loaded = |method: &Method| self.files.method(*method).is_ok();
+        let loaded = Method::KNOWN
+            .into_iter()
+            .filter(is_loaded)
+            .map(Method::name);
+        let loaded: Vec<&str> = loaded.collect();
+        let help = format!(
+            "{way_out}, or write one that is loaded: {}",
+            loaded.join(", ")
+        );
+        let name = method.name();
+        let message = format!("the story cannot be made by the method {name:?}: {reason}");
+        self.problems.add(place, message, help);
     }
 
     fn integer<T: std::str::FromStr>(
@@ -276,16 +304,22 @@ impl Reader<'_> {
             let Some(path) = json::text(&mut self.problems, value, NAME) else {
                 continue;
             };
-            if let Err(reason) = self.files.reference_image(&path) {
-                let named = Named {
-                    what: "reference image",
-                    path: &path,
-                    story,
-                };
-                note_path(&mut self.problems, span(value), named, &reason);
-            }
+            self.check_image(("reference image", &path), span(value), story);
             paths.push(path);
         }
         paths
+    }
+
+    /// Notes a picture that the story is to begin with and that cannot be used.
+    pub(super) fn check_image(
+        &mut self,
+        (what, path): (&'static str, &str),
+        place: Span,
+        story: Option<&StoryId>,
+    ) {
+        if let Err(reason) = self.files.reference_image(path) {
+            let named = Named { what, path, story };
+            note_path(&mut self.problems, place, named, &reason);
+        }
     }
 }

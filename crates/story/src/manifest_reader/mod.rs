@@ -1,6 +1,7 @@
 //! From the text of a manifest to a checked [`Manifest`].
 
 mod line;
+mod onestory;
 
 use std::collections::BTreeMap;
 
@@ -12,6 +13,7 @@ use crate::ids::StoryId;
 use crate::json::{self, Fields, span};
 use crate::manifest::{LeftOut, Line, Manifest};
 use crate::method::Method;
+use crate::onestory_script::{self, is_onestory_script};
 use crate::problem::{Findings, Problem, Problems, SourceLocation, nearest};
 use crate::script::StoryScript;
 use crate::script_reader::skip_byte_order_mark;
@@ -307,29 +309,28 @@ impl Reader<'_> {
     }
 
     fn line(&mut self, value: &Value<'_>) {
-        if self.accepted == Accepted::Stories && looks_like_a_brief(value) {
+        let form = self.form(value);
+        if self.accepted == Accepted::Stories && form == Form::Brief {
             let help = "make a script of it: storyloom plan --briefs FILE --out MANIFEST";
             self.problems
                 .add(span(value), "the line is a brief, not a story", help);
             return;
         }
-        let brief = self.is_brief(value);
-        let keys = self.keys(brief);
-        let what = if brief { "the brief" } else { "the story" };
-        let hints = match has_script(value) {
-            true => keys.clone(),
-            false => all_keys(),
+        let keys = form.keys();
+        let hints = match form {
+            Form::Brief | Form::Story if !has_script(value) => all_keys(),
+            _ => keys.clone(),
         };
         let before = self.problems.len();
-        let fields = Fields::with_hints(&mut self.problems, value, what, &keys, &hints);
+        let fields = Fields::with_hints(&mut self.problems, value, form.name(), &keys, &hints);
         let Some(fields) = fields else {
             return;
         };
         let location = self.problems.location(span(value));
-        let found = if brief {
-            self.brief(&fields, location).map(Line::Brief)
-        } else {
-            self.story(&fields, location).map(Line::Story)
+        let found = match form {
+            Form::Brief => self.brief(&fields, location).map(Line::Brief),
+            Form::Story => self.story(&fields, location).map(Line::Story),
+            Form::OneStory => self.onestory_story(&fields, location).map(Line::Story),
         };
         // A line with a problem is left out even where enough of it could be read.
         if let Some(found) = found
@@ -339,20 +340,42 @@ impl Reader<'_> {
         }
     }
 
-    /// Whether a line is to be read as a brief.
-    fn is_brief(&self, value: &Value<'_>) -> bool {
+    /// What a line is to be read as.
+    fn form(&self, value: &Value<'_>) -> Form {
         match self.accepted {
-            Accepted::Stories => false,
-            Accepted::Briefs => true,
-            Accepted::Both => looks_like_a_brief(value),
+            Accepted::Briefs => Form::Brief,
+            _ if is_onestory_script(value) => Form::OneStory,
+            _ if looks_like_a_brief(value) => Form::Brief,
+            _ => Form::Story,
+        }
+    }
+}
+
+/// How a line is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// With a `script`, or the path of one.
+    Story,
+    /// What a script is to be made of.
+    Brief,
+    /// As a whole story script of OneStory.
+    OneStory,
+}
+
+impl Form {
+    /// What it is, for messages.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Brief => "the brief",
+            Self::Story | Self::OneStory => "the story",
         }
     }
 
-    fn keys(&self, brief: bool) -> Vec<&'static str> {
-        if brief {
-            [LINE_KEYS.as_slice(), BRIEF_KEYS.as_slice()].concat()
-        } else {
-            KEYS.to_vec()
+    fn keys(self) -> Vec<&'static str> {
+        match self {
+            Self::Brief => [LINE_KEYS.as_slice(), BRIEF_KEYS.as_slice()].concat(),
+            Self::Story => KEYS.to_vec(),
+            Self::OneStory => onestory_script::KEYS.to_vec(),
         }
     }
 }
