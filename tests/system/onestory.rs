@@ -173,3 +173,37 @@ fn what_cannot_be_converted_is_named_and_nothing_is_written() {
     assert_eq!(written["first_image"], "s.jsonl.pictures/one-1.png");
     call(&["validate", &out, "--set", "engine=simulated"]).ended_with(0);
 }
+
+#[test]
+fn an_estimate_counts_the_budget_and_the_latents() {
+    let built_in = [
+        "--set",
+        "engine=simulated",
+        "--set",
+        "simulated.costs=built-in",
+    ];
+    let ask = ["estimate", "--manifest", SAMPLE];
+    let found = call(&[&ask[..], &built_in, &["--json"]].concat());
+    let found = found.ended_with(0).json();
+    let latents = 16.0 * 21.0 * 60.0 * 104.0 * 4.0;
+    let disk = &found["disk"];
+    assert_eq!(disk["per_shot"]["remembered"], latents);
+    assert_eq!(disk["longest_memory"], 6.0 * latents);
+    assert_eq!(
+        (&disk["per_shot"]["keyframes"], &disk["per_shot"]["tail"]),
+        (&0.0.into(), &0.0.into())
+    );
+    assert_eq!(found["costs"]["memory"]["transformers"], 1);
+    // Six loops of 80 forwards: one of 1676 TFLOP, five of 1798, at 650 TFLOP/s, and little besides.
+    let denoising = 80.0 * (1676.0 + 5.0 * 1798.0) / 650.0;
+    let seconds = found["longest_chain"]["seconds"].as_f64().unwrap();
+    let beside = seconds - denoising;
+    assert!(
+        (0.0..6.0 * 10.0).contains(&beside),
+        "{seconds} and {denoising}"
+    );
+    let text = call(&[&ask[..], &built_in].concat()).ended_with(0).stdout;
+    for wanted in ["of it memory", "without the choice of what they see"] {
+        assert!(text.contains(wanted), "no {wanted} in:\n{text}");
+    }
+}

@@ -8,13 +8,16 @@ use storyloom_models::wan::WanConfig;
 use storyloom_nn::checkpoint::component_folder;
 use storyloom_orchestrator::RunFolder;
 use storyloom_orchestrator::cost::{
-    CostTable, Observed, PlanCost, Sampling, Samplings, StageCost, Transformer, measure,
+    CostTable, Observed, OneStoryLoop, PlanCost, Sampling, Samplings, StageCost, Transformer,
+    measure,
 };
 use storyloom_orchestrator::simulated::Pace;
 use storyloom_pictures::text_at_most;
+use storyloom_story::Method;
+use storyloom_story::onestory::Budget;
 
 use crate::command::folder;
-use crate::config::options::{Device, Dtype, EngineKind, StoryMem};
+use crate::config::options::{Device, Dtype, EngineKind};
 use crate::config::resolved::CostConfig;
 use crate::config::value::PerExpert;
 use crate::config::{self, Resolved, paths};
@@ -34,6 +37,9 @@ pub struct Costs {
     /// What they are costs of.
     pub subject: Subject,
 }
+
+/// The folder of the networks of OneStory in `models.dir`.
+const ONESTORY: &str = "onestory";
 
 /// Whether a cost table is of the machine that the settings ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +66,11 @@ pub fn table(config: &CostConfig) -> Result<Costs, Failure> {
             costs.table = CostTable::steps_only(simulated.step_ms as f64 / 1e3);
         }
         "" | BUILT_IN => {
+            if config.method == Method::OneStory {
+                costs.table.source = "model of Wan2.1 14B on H200".to_owned();
+                // One network for all shots.
+                costs.table.memory.transformers = 1;
+            }
             costs.table.memory.weight_bytes = match config.compute.dtype {
                 Dtype::F32 => 4.0,
                 Dtype::Bf16 => 2.0,
@@ -120,7 +131,7 @@ pub fn measured(config: &CostConfig, folder: &RunFolder) -> Result<Costs, Failur
     base.notes.clear();
     base.table.stages.record = CostTable::default().stages.record;
     let observed = Observed {
-        samplings: samplings(&before.storymem)?,
+        samplings: samplings(&before)?,
         shape: before.shape,
         grid: before.grid,
     };
@@ -159,7 +170,11 @@ impl Costs {
             );
             self.notes.push(note);
         }
-        let pipeline = Path::new(&config.models_dir).join(folders::IMAGE_TO_VIDEO);
+        let pipeline = match config.method {
+            Method::OneStory => ONESTORY,
+            _ => folders::IMAGE_TO_VIDEO,
+        };
+        let pipeline = Path::new(&config.models_dir).join(pipeline);
         let transformer = component_folder(&pipeline, "transformer");
         if config.models_dir.is_empty() || !transformer.is_dir() {
             self.notes.push(
@@ -219,7 +234,8 @@ fn read(path: &Path) -> Result<CostTable, Failure> {
 ///
 /// # Errors
 /// The sampler cannot have these settings.
-pub fn samplings(sampler: &StoryMem) -> Result<Samplings, Failure> {
+pub fn samplings(config: &CostConfig) -> Result<Samplings, Failure> {
+    let sampler = &config.storymem;
     let loop_of = |steps: u32, shift: f64, boundary: f64, guidance: PerExpert<f64>| {
         let settings = SamplerSettings {
             kind: sampler.solver,
@@ -246,7 +262,20 @@ pub fn samplings(sampler: &StoryMem) -> Result<Samplings, Failure> {
     Ok(Samplings {
         text: loop_of(steps.t2v, shift.t2v, boundary.t2v, guidance.t2v)?,
         pictures: loop_of(steps.i2v, shift.i2v, boundary.i2v, guidance.i2v)?,
+        onestory: onestory_loop(),
     })
+}
+
+/// The loop of OneStory: the published settings of Wan2.1 (`onestory`, section 6), with guidance.
+fn onestory_loop() -> OneStoryLoop {
+    OneStoryLoop {
+        sampling: Sampling {
+            steps: 40,
+            forwards: 2.0,
+        },
+        budget: Budget::default(),
+        reencodes: false,
+    }
 }
 
 /// The pace of the simulated engine; none without `simulated.costs`.
@@ -260,7 +289,7 @@ pub fn pace(config: &CostConfig) -> Result<Option<Pace>, Failure> {
     Ok(Some(Pace {
         table: table(config)?.table,
         shape: config.shape,
-        samplings: samplings(&config.storymem)?,
+        samplings: samplings(config)?,
     }))
 }
 
@@ -277,7 +306,7 @@ mod tests {
     #[test]
     fn guidance_counts_forwards() {
         let forwards = |sets: &[&str]| {
-            let found = samplings(&config(sets).storymem).unwrap();
+            let found = samplings(&config(sets)).unwrap();
             (found.text.forwards, found.pictures.forwards)
         };
         assert_eq!(forwards(&[]), (2.0, 2.0));

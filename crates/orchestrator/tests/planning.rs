@@ -36,10 +36,7 @@ const SAMPLING: Sampling = Sampling {
     forwards: 2.0,
 };
 
-const SAMPLINGS: Samplings = Samplings {
-    text: SAMPLING,
-    pictures: SAMPLING,
-};
+const SAMPLINGS: Samplings = Samplings::alike(SAMPLING);
 
 /// Stories of these numbers of shots, and their priorities.
 fn manifest(stories: &[(usize, i64)]) -> Manifest {

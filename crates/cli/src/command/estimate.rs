@@ -1,5 +1,6 @@
 //! `storyloom estimate`: what a run will take, without running it.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
@@ -22,7 +23,7 @@ use crate::costs::{self, Costs, Subject};
 use crate::cropped::cropped_films;
 use crate::diagnose;
 use crate::exit::{Exit, Failure, Outcome};
-use crate::input;
+use crate::input::{self, Input};
 use crate::lengths::check_lengths;
 use crate::output::{print, print_json};
 use crate::room::size;
@@ -95,13 +96,17 @@ struct Deadline {
 const BRIEFS_NOTE: &str = "stories that are not planned are taken to have as many shots as their \
                            briefs ask for, each with a cut";
 
-/// What is assumed of other methods than StoryMem.
-const METHODS_NOTE: &str = "shots of other methods than storymem are counted as storymem would make them: one \
+/// What is assumed of methods that have no count of their own.
+const METHODS_NOTE: &str = "shots of narrative-weaver and moviedreamer are counted as storymem would make them: one \
                             sampling loop, and keyframes of each";
+
+/// What is left out of OneStory.
+const ONESTORY_NOTE: &str = "shots of onestory are counted without the choice of what they see, which is made once for \
+                             each shot, and with the whole budget from the second shot on";
 
 /// Computes and prints.
 pub fn run(arguments: &Arguments) -> Outcome {
-    let config = config::load(&arguments.config)?;
+    let mut config = config::load(&arguments.config)?;
     let mut input = match input::read(
         &arguments.manifest,
         &config.inputs,
@@ -118,6 +123,10 @@ pub fn run(arguments: &Arguments) -> Outcome {
         input.limit(limit);
     }
     check_lengths(&config.films.video, &input)?;
+    let methods = methods(&input, config.engine.method);
+    if methods.iter().eq([&Method::OneStory]) {
+        config.costs.method = Method::OneStory;
+    }
     let costs = match &arguments.measured {
         Some(path) => costs::measured(&config.costs, &folder::open(path))?,
         None => costs::table(&config.costs)?,
@@ -143,10 +152,12 @@ pub fn run(arguments: &Arguments) -> Outcome {
     if input.has_briefs() {
         report.notes.push(BRIEFS_NOTE.to_owned());
     }
-    let own = config.engine.method;
-    let mut methods = input.lines.iter().map(|line| line.method().unwrap_or(own));
-    if methods.any(|method| method != Method::StoryMem) {
+    let counted = [Method::StoryMem, Method::OneStory];
+    if methods.iter().any(|method| !counted.contains(method)) {
         report.notes.push(METHODS_NOTE.to_owned());
+    }
+    if methods.contains(&Method::OneStory) {
+        report.notes.push(ONESTORY_NOTE.to_owned());
     }
     let cropped = cropped_films(&config.films, &input);
     let cropped = cropped.iter().map(ToString::to_string);
@@ -157,6 +168,12 @@ pub fn run(arguments: &Arguments) -> Outcome {
         print(&text(&report))?;
     }
     Ok(report.exit())
+}
+
+/// The methods of all lines; `own` is that of lines which do not say theirs.
+fn methods(input: &Input, own: Method) -> BTreeSet<Method> {
+    let methods = input.lines.iter().map(|line| line.method().unwrap_or(own));
+    methods.collect()
 }
 
 impl Report<'_> {
@@ -285,7 +302,7 @@ fn shot_settings(config: &Resolved) -> Result<ShotSettings, Failure> {
         },
         max_keyframes: max_keyframes(storymem),
         continuation: storymem.continuation,
-        samplings: costs::samplings(&config.costs.storymem)?,
+        samplings: costs::samplings(&config.costs)?,
     })
 }
 
@@ -339,6 +356,13 @@ fn text(report: &Report) -> String {
     let (all, shot) = (report.disk.bytes, report.disk.per_shot.total());
     let disk = format!("{}, {} a shot", size(all), size(shot));
     rows.push(("disk".to_owned(), disk));
+    let (shot, longest) = (report.disk.per_shot.remembered, report.disk.longest_memory);
+    let memory = format!(
+        "{} a shot, {} of the story with most",
+        size(shot),
+        size(longest)
+    );
+    rows.push(("  of it memory".to_owned(), memory));
     if report.subject == Subject::AsAsked {
         rows.extend(layout_rows(report));
     }

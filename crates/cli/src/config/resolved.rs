@@ -129,6 +129,8 @@ pub struct PlannerConfig {
 pub struct CostConfig {
     /// Networks or the stand-in.
     pub engine: EngineKind,
+    /// The method whose networks are counted.
+    pub method: Method,
     /// Where the networks run.
     pub compute: Compute,
     /// Folder of the checkpoints; empty if none is named.
@@ -203,6 +205,7 @@ impl Resolved {
             },
             costs: CostConfig {
                 engine: top.engine,
+                method: top.method,
                 compute,
                 models_dir: config.models.dir.clone(),
                 simulated: config.simulated.clone(),

@@ -153,25 +153,25 @@ impl Workload {
     /// What the shots to make will leave on disk.
     pub fn disk(&self, table: &CostTable, max_keyframes: usize) -> DiskEstimate {
         let keyframes = table.keyframes_per_shot.min(max_keyframes as f64);
+        let kinds: Vec<ShotBytes> = self
+            .kinds
+            .iter()
+            .map(|kind| table.bytes(kind, keyframes))
+            .collect();
         let mut sum = ShotBytes::default();
-        for &kind in self.chains.iter().flatten() {
-            let bytes = table.bytes(&self.kinds[kind as usize], keyframes);
-            sum.video += bytes.video;
-            sum.latents += bytes.latents;
-            sum.keyframes += bytes.keyframes;
-            sum.tail += bytes.tail;
-            sum.record += bytes.record;
+        let mut longest_memory = 0.0_f64;
+        for chain in &self.chains {
+            let before = sum.remembered;
+            for &kind in chain {
+                sum.add(&kinds[kind as usize]);
+            }
+            longest_memory = longest_memory.max(sum.remembered - before);
         }
         let shots = self.shots.max(1) as f64;
         DiskEstimate {
             bytes: sum.total(),
-            per_shot: ShotBytes {
-                video: sum.video / shots,
-                latents: sum.latents / shots,
-                keyframes: sum.keyframes / shots,
-                tail: sum.tail / shots,
-                record: sum.record / shots,
-            },
+            per_shot: sum.divided(shots),
+            longest_memory,
         }
     }
 }
@@ -180,8 +180,8 @@ impl Workload {
 #[derive(Default)]
 struct Kinds {
     list: Vec<ShotWork>,
-    /// By opening, pictures seen and size, all else being equal in a run.
-    known: HashMap<(Opening, u64, Resolution, u32), u32>,
+    /// By method, opening, items seen and size, all else being equal in a run.
+    known: HashMap<(Method, Opening, u64, Resolution, u32), u32>,
 }
 
 impl Kinds {
@@ -207,26 +207,23 @@ impl Kinds {
                 references > 0,
                 settings.continuation,
             );
-            let memory = match opening {
-                Opening::Text => 0.0,
+            let seen = match (method, opening) {
+                (_, Opening::Text) => 0.0,
+                // Whether there is a history is all that counts.
+                (Method::OneStory, _) => f64::from(u8::from(place > 0)),
                 _ => pictures_seen(place, references, settings, table),
             };
-            let key = (opening, f64::to_bits(memory), size, frames);
+            let key = (method, opening, f64::to_bits(seen), size, frames);
             *self.known.entry(key).or_insert_with(|| {
-                let sampling = settings.samplings.of(opening);
-                self.list.push(ShotWork {
-                    video: VideoSpec {
-                        width: size.width,
-                        height: size.height,
-                        frames,
-                        ..settings.video
-                    },
-                    grid: settings.grid,
-                    opening,
-                    memory,
-                    steps: sampling.steps,
-                    forwards: sampling.forwards,
-                });
+                let video = VideoSpec {
+                    width: size.width,
+                    height: size.height,
+                    frames,
+                    ..settings.video
+                };
+                let samplings = &settings.samplings;
+                let work = samplings.work(method, opening, (video, settings.grid), seen);
+                self.list.push(work);
                 self.list.len() as u32 - 1
             })
         };
@@ -289,6 +286,8 @@ pub struct DiskEstimate {
     pub bytes: f64,
     /// One shot, on average.
     pub per_shot: ShotBytes,
+    /// What the shots to make of one story leave in its memory, of the story with most of it.
+    pub longest_memory: f64,
 }
 
 /// A farm divided.
@@ -610,10 +609,7 @@ mod tests {
         },
         max_keyframes: 3,
         continuation: Continuation::Mi2v,
-        samplings: Samplings {
-            text: SAMPLING,
-            pictures: SAMPLING,
-        },
+        samplings: Samplings::alike(SAMPLING),
     };
 
     const SAMPLING: Sampling = Sampling {
@@ -669,6 +665,40 @@ mod tests {
         let found = workload(&counted);
         let last = found.kinds[found.chains[1][8] as usize];
         assert_eq!((last.memory, found.kinds.len()), (2.5, 4));
+    }
+
+    /// Shots of OneStory cost the same from the second on, and remember as much as they have latents.
+    #[test]
+    fn shots_of_onestory_are_counted_as_their_own() {
+        let mut lines = manifest();
+        for line in &mut lines {
+            if let Line::Story(story) = line {
+                story.method = (story.id.as_str() != "middle").then_some(Method::OneStory);
+                story.reference_images.truncate(1);
+            }
+        }
+        let table = CostTable::default();
+        let nothing = |_: &Line| Ok(Progress::Made(0));
+        let found = Workload::new(&lines, &SETTINGS, &table, &nothing).unwrap();
+        let tokens = |chain: usize| -> Vec<f64> {
+            let kinds = found.chains[chain].iter();
+            kinds
+                .map(|&kind| found.kinds[kind as usize].tokens())
+                .collect()
+        };
+        // A shot without a cut is one like all others.
+        assert_eq!(tokens(0), [32_760.0, 34_298.0]);
+        assert_eq!(tokens(1)[1..], [34_298.0; 8]);
+        assert!(
+            tokens(2)[2] > 40_000.0,
+            "the shots of StoryMem see more and more"
+        );
+        let latents = 16.0 * 21.0 * 60.0 * 104.0 * 4.0;
+        assert!(found.disk(&table, 3).longest_memory >= 9.0 * latents);
+        let only = Workload::new(&lines[1..2], &SETTINGS, &table, &nothing).unwrap();
+        let disk = only.disk(&table, 3);
+        assert_eq!(disk.longest_memory, 9.0 * latents);
+        assert_eq!(disk.per_shot.remembered, latents);
     }
 
     #[test]

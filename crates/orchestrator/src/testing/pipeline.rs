@@ -402,10 +402,7 @@ fn engine(settings: &PipelineSettings) -> SimulatedEngine {
         pace: Some(Pace {
             table,
             shape: ReplicaShape::ONE,
-            samplings: Samplings {
-                text: sampling,
-                pictures: sampling,
-            },
+            samplings: Samplings::alike(sampling),
         }),
         ..SimulatedEngine::default()
     }

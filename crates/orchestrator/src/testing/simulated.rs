@@ -17,7 +17,7 @@ use crate::engine::{
     Encoded, EngineDescription, EngineError, Kept, KeptContent, Pass, Scores, ShotEngine,
     StepObserver,
 };
-use crate::forecast::cost::{CostTable, ReplicaShape, Samplings, ShotWork, StageSeconds};
+use crate::forecast::cost::{CostTable, ReplicaShape, Samplings, StageSeconds};
 use storyloom_memory::arrays::LATENTS;
 use storyloom_memory::policy::moviedreamer::KEYFRAME;
 
@@ -46,15 +46,11 @@ pub struct Pace {
 impl Pace {
     fn stages(&self, inputs: &ShotInputs) -> StageSeconds {
         let request = &inputs.request;
-        let sampling = self.samplings.of(request.opening);
-        let work = ShotWork {
-            video: request.video,
-            grid: SimulatedEngine::GRID,
-            opening: request.opening,
-            memory: inputs.memory.len() as f64,
-            steps: sampling.steps,
-            forwards: sampling.forwards,
-        };
+        let video = (request.video, SimulatedEngine::GRID);
+        let seen = inputs.memory.len() as f64;
+        let work = self
+            .samplings
+            .work(request.method, request.opening, video, seen);
         self.table.shot(&work, &self.shape)
     }
 }

@@ -7,41 +7,13 @@ use storyloom_memory::arrays::EMBEDDING;
 use storyloom_story::{LatentGrid, Opening, Stage};
 
 use super::{
-    CostTable, DenoiseCosts, DiskCosts, MeasuredForward, PlanCost, ReplicaShape, ShotWork,
-    StageCost, StageCosts, forward_seconds,
+    CostTable, DenoiseCosts, DiskCosts, MeasuredForward, PlanCost, Remembers, ReplicaShape,
+    Samplings, ShotWork, StageCost, StageCosts, forward_seconds,
 };
 use crate::error::RunError;
 use crate::folder::plans::read_plan;
 use crate::folder::records::readable_record;
 use crate::folder::run_folder::{RunFolder, StoryState};
-
-/// The sampling loop of a shot.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Sampling {
-    /// Steps.
-    pub steps: u32,
-    /// Forwards of a step on one rank: two with guidance.
-    pub forwards: f64,
-}
-
-/// The sampling loops of a run.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Samplings {
-    /// Of shots that begin with text alone.
-    pub text: Sampling,
-    /// Of all others.
-    pub pictures: Sampling,
-}
-
-impl Samplings {
-    /// That of a shot which begins so.
-    pub fn of(&self, opening: Opening) -> Sampling {
-        match opening {
-            Opening::Text => self.text,
-            _ => self.pictures,
-        }
-    }
-}
 
 /// What the records of a run do not say of it.
 #[derive(Debug, Clone, Copy)]
@@ -103,7 +75,7 @@ pub fn measure(
             folder.root().display()
         ),
         shares_gpu: false,
-        keyframes_per_shot: seen.keyframes as f64 / seen.shots.len() as f64,
+        keyframes_per_shot: ratio(seen.keyframes).unwrap_or(base.keyframes_per_shot),
         pictures_seen: seen.pictures_by_place(),
         planning: ratio(seen.plans).map_or(base.planning, |per_shot| PlanCost {
             seconds: 0.0,
@@ -120,7 +92,8 @@ pub fn measure(
 #[derive(Default)]
 struct Seen {
     shots: Vec<Shot>,
-    keyframes: usize,
+    /// Keyframes, and the shots that they were kept of.
+    keyframes: (f64, f64),
     /// Number and sum of the pictures that the first, second, … shot of a story saw.
     places: BTreeMap<usize, (f64, f64)>,
     /// Seconds between the last record of a story and its end.
@@ -157,9 +130,13 @@ fn ratio((sum, of): (f64, f64)) -> Option<f64> {
 impl Seen {
     fn add(&mut self, record: &ShotRecord, place: usize, observed: &Observed) {
         let request = record.request();
-        let sampling = observed.samplings.of(request.opening);
         let memory = record.seen().len() as f64;
-        if request.opening != Opening::Text {
+        let video = (request.video, observed.grid);
+        let work = observed
+            .samplings
+            .work(request.method, request.opening, video, memory);
+        let has_keyframes = work.remembers == Remembers::Keyframes;
+        if request.opening != Opening::Text && has_keyframes {
             let pictures = self.places.entry(place).or_default();
             *pictures = (pictures.0 + 1.0, pictures.1 + memory);
         }
@@ -180,16 +157,12 @@ impl Seen {
                 add(&mut self.bytes.embedding, embedding.bytes, 1.0);
             }
         }
-        self.keyframes += kept.len();
+        if has_keyframes {
+            self.keyframes.0 += kept.len() as f64;
+            self.keyframes.1 += 1.0;
+        }
         self.shots.push(Shot {
-            work: ShotWork {
-                video: request.video,
-                grid: observed.grid,
-                opening: request.opening,
-                memory,
-                steps: sampling.steps,
-                forwards: sampling.forwards,
-            },
+            work,
             seconds: record.seconds().clone(),
         });
     }

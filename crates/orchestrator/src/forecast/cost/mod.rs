@@ -1,13 +1,15 @@
 //! How long each stage of a shot takes, from a model of the machine or from the records of an
 //! earlier run. `docs/estimate.md` says where the figures come from.
 
+mod loops;
 mod measured;
 mod transformer;
 
 use serde::{Deserialize, Serialize};
 use storyloom_story::{Capacities, LatentGrid, Opening, VideoSpec};
 
-pub use measured::{Observed, Sampling, Samplings, measure};
+pub use loops::{OneStoryLoop, Sampling, Samplings};
+pub use measured::{Observed, measure};
 pub use transformer::{Links, Rates, Sharing, Transformer, forward_seconds, traffic};
 
 /// What decides how long a shot takes.
@@ -19,20 +21,37 @@ pub struct ShotWork {
     pub grid: LatentGrid,
     /// How it begins.
     pub opening: Opening,
-    /// Pictures of the memory that it sees; an average may be no whole number.
+    /// Pictures of the memory that it sees, each a latent frame; an average may be no whole number.
     pub memory: f64,
+    /// Tokens of its memory that are no whole latent frames.
+    pub context: f64,
+    /// What is kept of it for later shots.
+    pub remembers: Remembers,
     /// Steps of the sampling loop.
     pub steps: u32,
     /// Forwards of a step, counted for one rank: two with guidance.
     pub forwards: f64,
 }
 
+/// What is kept of a shot for later ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remembers {
+    /// Keyframes, and the last frames without loss.
+    Keyframes,
+    /// All its latents. What a record keeps of every shot is one copy with them, unless they are encoded `again`
+    /// from the decoded frames.
+    Latents {
+        /// Whether they are.
+        again: bool,
+    },
+}
+
 impl ShotWork {
-    /// Tokens of the transformer: those of the shot and of the pictures it sees.
+    /// Tokens of the transformer: those of the shot and of what it sees.
     pub fn tokens(&self) -> f64 {
         let latents = self.grid.latent_frames(self.video.frames);
         let plane = self.grid.frame_tokens(self.video.resolution());
-        (f64::from(latents) + self.memory) * f64::from(plane)
+        (f64::from(latents) + self.memory) * f64::from(plane) + self.context
     }
 
     /// Frames and megapixels of the whole clip.
@@ -499,13 +518,23 @@ impl CostTable {
         let [channels, pixels] = [work.grid.channels, work.grid.pixels].map(f64::from);
         let latent_frame = channels * F32 * picture / (pixels * pixels);
         let disk = &self.disk;
+        let latents = latents * latent_frame;
         let keyframe = disk.picture_bytes_per_pixel * picture + latent_frame + disk.embedding_bytes;
+        let (beside, remembered, tail) = match work.remembers {
+            Remembers::Keyframes => {
+                let kept = keyframes * keyframe;
+                (kept, kept, TAIL.min(saved) * picture * 3.0)
+            }
+            Remembers::Latents { again: true } => (latents, latents, 0.0),
+            Remembers::Latents { again: false } => (0.0, latents, 0.0),
+        };
         ShotBytes {
             video: 2.0 * saved * picture * disk.video_bits_per_pixel / 8.0,
-            latents: latents * latent_frame,
-            keyframes: keyframes * keyframe,
-            tail: TAIL.min(saved) * picture * 3.0,
+            latents,
+            keyframes: beside,
+            tail,
             record: disk.record_bytes,
+            remembered,
         }
     }
 
@@ -595,15 +624,40 @@ pub struct ShotBytes {
     pub video: f64,
     /// Its latents.
     pub latents: f64,
-    /// Its keyframes: pictures, latents and embeddings.
+    /// What is remembered of it beside its latents: keyframes with their latents and embeddings, or its latents
+    /// encoded again.
     pub keyframes: f64,
     /// Its last frames.
     pub tail: f64,
     /// Its record.
     pub record: f64,
+    /// What later shots are given of it: a part of the above, not one more.
+    pub remembered: f64,
 }
 
 impl ShotBytes {
+    /// Counts another shot.
+    pub fn add(&mut self, other: &Self) {
+        self.video += other.video;
+        self.latents += other.latents;
+        self.keyframes += other.keyframes;
+        self.tail += other.tail;
+        self.record += other.record;
+        self.remembered += other.remembered;
+    }
+
+    /// Each part of one of `shots` shots.
+    pub fn divided(&self, shots: f64) -> Self {
+        Self {
+            video: self.video / shots,
+            latents: self.latents / shots,
+            keyframes: self.keyframes / shots,
+            tail: self.tail / shots,
+            record: self.record / shots,
+            remembered: self.remembered / shots,
+        }
+    }
+
     /// All of it.
     pub fn total(&self) -> f64 {
         self.video + self.latents + self.keyframes + self.tail + self.record
@@ -625,6 +679,8 @@ mod tests {
             grid: LatentGrid::WAN_2_1,
             opening,
             memory,
+            context: 0.0,
+            remembers: Remembers::Keyframes,
             steps: 40,
             forwards: 2.0,
         }
