@@ -12,7 +12,7 @@ import pathlib
 
 import common
 
-# In this order: `lora` and the pipelines use what `dit`, `vae` and `umt5` define.
+# In this order: `lora` and the pipelines use what cases before them define or write.
 CASES = {
     "dit": ("dit", "make"),
     "vae": ("vae", "make"),
@@ -24,6 +24,7 @@ CASES = {
     "pipelines": ("pipelines", "make"),
     "language": ("language", "make"),
     "onestory": ("onestory", "make"),
+    "pipeline-onestory": ("onestory_pipeline", "make"),
 }
 
 

@@ -169,3 +169,7 @@ fn check_channels(folder: &Path, config: &WanConfig, grid: LatentGrid) -> Result
     );
     Err(ModelError::bad_file(folder.join("config.json"), reason))
 }
+
+#[cfg(test)]
+#[path = "denoise_test.rs"]
+mod tests;

@@ -103,7 +103,7 @@ fn first_image() -> MemoryFrame {
     }
 }
 
-fn inputs(memory: Vec<MemoryFrame>) -> ShotInputs {
+pub(super) fn inputs(memory: Vec<MemoryFrame>) -> ShotInputs {
     let opening = match memory.is_empty() {
         true => Opening::Text,
         false => Opening::Memory,
