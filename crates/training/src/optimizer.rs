@@ -93,15 +93,22 @@ impl AdamW {
         &self.average
     }
 
-    /// Moves `params` along their gradients, which are in the order of names. Returns the length of
-    /// the gradients before they are clipped.
-    pub fn step(&mut self, params: &Params, gradients: Vec<Tensor>, step: u64) -> Result<f64> {
+    /// Moves `params` along their gradients, which are in the order of names; `share` is the part of the
+    /// learning rate that a tensor of a name moves by. Returns the length of the gradients before they
+    /// are clipped.
+    pub fn step(
+        &mut self,
+        params: &Params,
+        gradients: Vec<Tensor>,
+        step: u64,
+        share: impl Fn(&str) -> f64,
+    ) -> Result<f64> {
         let settings = self.settings;
         let length = length_of(&gradients)?;
         let count = (step + 1) as i32;
         let correction = BETA.map(|beta| 1.0 - beta.powi(count));
         let rate = settings.rate_at(step);
-        let rates = Rates {
+        let rates = |rate: f64| Rates {
             scale: (settings.clip / (length + 1e-6)).min(1.0),
             move_by: -rate / correction[0],
             correction: correction[1],
@@ -110,13 +117,14 @@ impl AdamW {
         };
         // Every tensor is moved by one thread; which one makes no difference.
         let mut shares: [Vec<Move>; THREADS] = Default::default();
-        let tensors = params.tensors().values().zip(gradients);
+        let tensors = params.tensors().iter().zip(gradients);
         let states = self.first.values_mut().zip(self.second.values_mut());
         let states = states.zip(self.average.values_mut());
-        for (place, ((tensor, gradient), state)) in tensors.zip(states).enumerate() {
+        for (place, (((name, tensor), gradient), state)) in tensors.zip(states).enumerate() {
             if gradient.defined() {
                 let ((first, second), average) = state;
                 shares[place % THREADS].push(Move {
+                    rates: rates(rate * share(name)),
                     tensor: no_grad(|| tensor.f_detach())?,
                     gradient,
                     first,
@@ -128,7 +136,7 @@ impl AdamW {
         in_parallel(shares.into_iter().map(|share| {
             move || {
                 let mut moves = share.into_iter();
-                no_grad(|| moves.try_for_each(|one| one.go(rates)))
+                no_grad(|| moves.try_for_each(Move::go))
             }
         }))?;
         Ok(length)
@@ -164,6 +172,7 @@ struct Rates {
 
 /// One tensor and what belongs to it.
 struct Move<'a> {
+    rates: Rates,
     tensor: Tensor,
     gradient: Tensor,
     first: &'a mut Tensor,
@@ -172,7 +181,8 @@ struct Move<'a> {
 }
 
 impl Move<'_> {
-    fn go(mut self, rates: Rates) -> Result<()> {
+    fn go(mut self) -> Result<()> {
+        let rates = self.rates;
         let gradient = self.gradient.f_mul_scalar_(rates.scale)?;
         let _ = self.first.f_lerp_(&gradient, 1.0 - BETA[0])?;
         let _ = self
@@ -193,7 +203,31 @@ impl Move<'_> {
 
 #[cfg(test)]
 mod tests {
+    use storyloom_nn::tch::{Device, Kind};
+
     use super::*;
+
+    /// A tensor that moves by half of the learning rate moves half as far, and is averaged as the others.
+    #[test]
+    fn a_share_of_the_rate_is_a_share_of_the_way() {
+        let ones = || Tensor::ones([2, 2], (Kind::Float, Device::Cpu));
+        let names = ["a", "b"].map(str::to_owned);
+        let tensors = names.into_iter().map(|name| (name, ones())).collect();
+        let params = Params::of(tensors, Device::Cpu).unwrap();
+        let settings = AdamSettings {
+            rate: 0.1,
+            warm_up: 1,
+            steps: 10,
+            decay: 0.0,
+            clip: 9.0,
+            average: 0.9,
+        };
+        let mut optimizer = AdamW::new(settings, &params).unwrap();
+        let share = |name: &str| if name == "a" { 0.5 } else { 1.0 };
+        optimizer.step(&params, vec![ones(), ones()], 0, share).unwrap();
+        let moved = |name: &str| 1.0 - params.tensors()[name].double_value(&[0, 0]);
+        assert!((moved("a") - 0.05).abs() < 1e-6 && (moved("b") - 0.1).abs() < 1e-6);
+    }
 
     #[test]
     fn the_rate_rises_and_falls() {

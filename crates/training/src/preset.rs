@@ -7,6 +7,7 @@ use crate::latents::Length;
 use crate::optimizer::AdamSettings;
 use crate::shape::Shape;
 use crate::stages::captions::CaptionSettings;
+use crate::stages::flow::onestory::{OneStorySettings, PatchStart};
 use crate::stages::flow::{Distil, FlowSettings};
 use crate::stages::scorer::ScorerSettings;
 use crate::stages::vae::VaeSettings;
@@ -30,6 +31,8 @@ pub struct Preset {
     pub clips: (FlowSettings, AdamSettings),
     /// Stage `memory`: pictures and text to video.
     pub memory: (FlowSettings, AdamSettings),
+    /// Stage `onestory`: selected history and text to video.
+    pub onestory: (OneStorySettings, AdamSettings),
     /// Rank of the adapters of stage `memory-lora`, which is as long as `memory`.
     pub rank: i64,
     /// Stages `fast-clips` and `fast-memory`: steps of training, and how few steps of sampling
@@ -71,6 +74,13 @@ impl Preset {
             ..adam
         };
         (settings, adam)
+    }
+
+    /// What the fast form of OneStory is trained with.
+    pub fn fast_onestory(&self) -> (OneStorySettings, AdamSettings) {
+        let (settings, adam) = self.onestory;
+        let (flow, adam) = self.fast((settings.flow, adam));
+        (OneStorySettings { flow, ..settings }, adam)
     }
 
     /// The model that is shipped.
@@ -172,6 +182,28 @@ impl Preset {
                 },
                 adam(1.2e-3, 50, 6_000),
             ),
+            onestory: (
+                OneStorySettings {
+                    flow: FlowSettings {
+                        samples: 4,
+                        pool: 96,
+                        renew_every: 8,
+                        shift: 3.0,
+                        early: 0.35,
+                        length: Length::History,
+                        stills: 0.5,
+                        ..flow
+                    },
+                    lambda: 0.1,
+                    backbone: 0.6,
+                    warm_up: 0.2,
+                    opening: 0.12,
+                    bare: 0.08,
+                    inflated: 0.3,
+                    patches: PatchStart::Memory,
+                },
+                adam(1e-3, 50, 6_000),
+            ),
             rank: 16,
             fast: (
                 160,
@@ -243,6 +275,13 @@ impl Preset {
             pictures: (flow(tiny.pictures.0), adam(tiny.pictures.1, 12)),
             clips: (flow(tiny.clips.0), adam(tiny.clips.1, 6)),
             memory: (flow(tiny.memory.0), adam(tiny.memory.1, 6)),
+            onestory: (
+                OneStorySettings {
+                    flow: flow(tiny.onestory.0.flow),
+                    ..tiny.onestory.0
+                },
+                adam(tiny.onestory.1, 8),
+            ),
             rank: 2,
             fast: (
                 4,

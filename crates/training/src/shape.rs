@@ -5,9 +5,11 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use storyloom_models::autoencoder::VaeConfig;
+use storyloom_models::onestory::OneStoryConfig;
 use storyloom_models::text::Umt5Config;
 use storyloom_models::vision::clip::ClipVisionConfig;
 use storyloom_models::wan::WanConfig;
+use storyloom_story::onestory::Kernel;
 
 use crate::error::{Result, TrainError};
 
@@ -113,6 +115,29 @@ impl Shape {
             "rope_max_seq_len": 1024,
             "text_dim": self.text,
         })
+    }
+
+    /// `onestory/config.json`: selector and patchifiers beside the transformer that takes pictures.
+    pub fn onestory_json(&self) -> Value {
+        json!({
+            "_class_name": OneStoryConfig::CLASS,
+            "eps": 1e-6,
+            "frame_times": 21,
+            "head_dim": self.head,
+            "kernels": Kernel::ALL,
+            "latent_channels": self.latent,
+            "queries": 16,
+            "score_norm": "cosine",
+            "shot_ages": 16,
+            "text_dim": self.text,
+            "vision_width": self.text / 2,
+            "width": self.heads * self.head,
+        })
+    }
+
+    /// The parsed form of [`onestory_json`](Self::onestory_json).
+    pub fn onestory(&self) -> Result<OneStoryConfig> {
+        parse(self.onestory_json())
     }
 
     /// `clip/config.json`: a vision tower that sees pictures of 96x96 in patches of 16.

@@ -30,6 +30,14 @@ pub trait Stage {
     /// step and what [`state`](Stage::state) holds, and on nothing else.
     fn jobs(&mut self, step: u64) -> Result<Vec<Job>>;
 
+    /// Says how many steps there will be in all, before the first of them.
+    fn plan(&mut self, _steps: u64) {}
+
+    /// The part of the learning rate that the parameter `name` moves by.
+    fn share_of_rate(&self, _name: &str) -> f64 {
+        1.0
+    }
+
     /// What must be saved beside the parameters for an exact resume.
     fn state(&self) -> Result<Tensors> {
         Ok(Tensors::new())
@@ -205,6 +213,7 @@ pub fn train(
         of = rhythm.steps,
         "training"
     );
+    stage.plan(rhythm.steps);
     let begun = Instant::now();
     let (mut saved, mut shown, mut looked) = (begun, begun, begun);
     while progress.step < rhythm.steps {
@@ -217,7 +226,8 @@ pub fn train(
                 loss: value,
             });
         }
-        progress.gradient += optimizer.step(stage.params(), gradients, progress.step)?;
+        let share = |name: &str| stage.share_of_rate(name);
+        progress.gradient += optimizer.step(stage.params(), gradients, progress.step, share)?;
         progress.loss += value;
         progress.counted += 1;
         progress.step += 1;

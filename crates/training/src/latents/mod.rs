@@ -1,5 +1,6 @@
 //! Stories as latents: a rolling pool, encoded by the finished autoencoder.
 
+pub mod augment;
 pub mod emphasis;
 
 use std::path::Path;
@@ -7,12 +8,14 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use storyloom_models::autoencoder::{AutoencoderKlWan, VaeConfig};
 use storyloom_nn::tch::{Device, Kind, Tensor};
+use storyloom_tinyworld::draws::Draws;
 use storyloom_tinyworld::{Split, Story};
 
 use crate::clips::ClipSource;
 use crate::error::{Result, TrainError};
 use crate::params::{Tensors, checkpoint_of, plain_on, shallow};
 use crate::stage::in_parallel;
+use augment::Augmentation;
 use emphasis::Emphasis;
 
 /// Mean and deviation of each latent channel.
@@ -50,8 +53,11 @@ pub struct Encoded {
     pub clips: Tensor,
     /// `[shots, z, 1, h, w]`: the last frame of each shot as a picture of its own.
     pub lasts: Tensor,
-    /// `[shots, z, t, h, w]`: the given first frame and grey, for shots that go on; grey for others.
+    /// `[shots, z, t, h, w]`: the given first frame and grey, for shots that go on; grey for others. Of
+    /// a [history](Length::History) `[1, z, t, h, w]`: the first frame of the first shot, and grey.
     pub given: Tensor,
+    /// Of a history, `[copies, z, t, h, w]`: the [copied](copied_shots) shots, augmented.
+    pub copies: Option<Tensor>,
 }
 
 /// How much of each shot is encoded.
@@ -61,6 +67,28 @@ pub enum Length {
     Picture,
     /// All frames.
     Clip,
+    /// All frames, of stories whose shots are each other's history; and augmented copies of some.
+    History,
+}
+
+impl Length {
+    /// The story of `seed` that is trained on.
+    fn story(self, seed: u64) -> Story {
+        Story::draw(seed, Split::Train)
+    }
+}
+
+/// Shots of a history that have an augmented copy.
+const COPIES: usize = 2;
+
+/// The shots of which a history has augmented copies, in the order of these; the last has none.
+pub fn copied_shots(story: &Story) -> Vec<usize> {
+    copies(story).some_of(COPIES, story.shots.len().saturating_sub(1))
+}
+
+/// What is random about the copies of a story.
+fn copies(story: &Story) -> Draws {
+    Draws::new(0, &format!("copies/{}", story.id), 0)
 }
 
 impl LatentCodec {
@@ -134,7 +162,10 @@ impl LatentCodec {
         );
         let stories = (0..MEASURED).map(|seed| {
             let codec = codec.clone();
-            move || Ok(codec.encode(seed, Split::Train, Length::Clip)?.clips)
+            move || {
+                let story = Story::draw(seed, Split::Train);
+                Ok(codec.encode(&story, Length::Clip)?.clips)
+            }
         });
         let clips = in_parallel(stories)?;
         let all = Tensor::f_cat(&clips, 0)?
@@ -150,50 +181,75 @@ impl LatentCodec {
         })
     }
 
-    /// Draws and encodes a story.
-    pub fn encode(&self, seed: u64, split: Split, length: Length) -> Result<Encoded> {
+    /// Draws and encodes the pictures of a story.
+    pub fn encode(&self, story: &Story, length: Length) -> Result<Encoded> {
         let _guard = no_grad_guard();
         let vae = self.open()?;
-        let story = Story::draw(seed, split);
         let frames = self.source.frames;
         let (mut clips, mut lasts, mut given) = (Vec::new(), Vec::new(), Vec::new());
-        let encode = |video: &Tensor| -> Result<Tensor> {
-            let video = video.f_unsqueeze(0)?.f_to_device(self.device)?;
-            Ok(vae.normalize(&vae.encode(&video)?)?.f_squeeze_dim(0)?)
-        };
+        let encode = |video: &Tensor| self.latents(&vae, video);
         let mut grey = None;
         for shot in &story.shots {
             let clip = match length {
-                Length::Clip => self.source.draw(&shot.scene, 0..frames)?,
+                Length::Clip | Length::History => self.source.draw(&shot.scene, 0..frames)?,
                 Length::Picture => self.source.draw(&shot.scene, 0..1)?,
             };
             let last = self.source.draw(&shot.scene, frames - 1..frames)?;
             lasts.push(encode(&last)?);
             if length == Length::Clip {
-                let mut start = clip.f_zeros_like()?;
-                if !shot.cut {
-                    start.f_narrow(1, 0, 1)?.f_copy_(&clip.f_narrow(1, 0, 1)?)?;
-                } else if let Some(grey) = &grey {
-                    start = Tensor::shallow_clone(grey);
-                }
                 let is_known = shot.cut && grey.is_some();
-                let latents = if is_known { start } else { encode(&start)? };
+                let latents = match &grey {
+                    Some(grey) if is_known => Tensor::shallow_clone(grey),
+                    _ if shot.cut => encode(&clip.f_zeros_like()?)?,
+                    _ => encode(&opened(&clip)?)?,
+                };
                 if shot.cut {
                     grey = Some(latents.shallow_clone());
                 }
                 given.push(latents);
+            } else if length == Length::History && given.is_empty() {
+                given.push(encode(&opened(&clip)?)?);
             }
             clips.push(encode(&clip)?);
         }
         if given.is_empty() {
             given = clips.iter().map(Tensor::zeros_like).collect();
         }
+        let copies = match length {
+            Length::History => Some(Tensor::f_stack(&self.copies(&vae, story)?, 0)?),
+            Length::Picture | Length::Clip => None,
+        };
         Ok(Encoded {
             clips: Tensor::f_stack(&clips, 0)?,
             lasts: Tensor::f_stack(&lasts, 0)?,
             given: Tensor::f_stack(&given, 0)?,
+            copies,
         })
     }
+
+    /// Normalised latents `[z, t, h, w]` of a video `[3, frames, height, width]`.
+    fn latents(&self, vae: &AutoencoderKlWan, video: &Tensor) -> Result<Tensor> {
+        let video = video.f_unsqueeze(0)?.f_to_device(self.device)?;
+        Ok(vae.normalize(&vae.encode(&video)?)?.f_squeeze_dim(0)?)
+    }
+
+    /// Augmented copies of some shots.
+    fn copies(&self, vae: &AutoencoderKlWan, story: &Story) -> Result<Vec<Tensor>> {
+        let mut draws = copies(story);
+        let shots = copied_shots(story);
+        let copy = |shot: usize| {
+            let clip = self.source.draw(&story.shots[shot].scene, 0..self.source.frames)?;
+            self.latents(vae, &Augmentation::draw(&mut draws).apply(&clip)?)
+        };
+        shots.into_iter().map(copy).collect()
+    }
+}
+
+/// The first frame of `clip` and grey behind it.
+fn opened(clip: &Tensor) -> Result<Tensor> {
+    let start = clip.f_zeros_like()?;
+    start.f_narrow(1, 0, 1)?.f_copy_(&clip.f_narrow(1, 0, 1)?)?;
+    Ok(start)
 }
 
 /// Stories that the statistics of latents are measured on.
@@ -230,7 +286,8 @@ pub struct Entry {
 impl Entry {
     /// Draws, encodes and weighs the story of `seed`.
     fn draw(codec: &LatentCodec, seed: u64, length: Length) -> Result<Self> {
-        let latents = codec.encode(seed, Split::Train, length)?;
+        let story = length.story(seed);
+        let latents = codec.encode(&story, length)?;
         let rounded = |tensor: &Tensor| -> Result<Tensor> {
             Ok(tensor.f_to_kind(Kind::BFloat16)?.f_to_kind(Kind::Float)?)
         };
@@ -238,8 +295,9 @@ impl Entry {
             clips: rounded(&latents.clips)?,
             lasts: rounded(&latents.lasts)?,
             given: rounded(&latents.given)?,
+            copies: latents.copies.as_ref().map(rounded).transpose()?,
         };
-        Self::new(Story::draw(seed, Split::Train), latents, codec.source)
+        Self::new(story, latents, codec.source)
     }
 
     fn new(story: Story, latents: Encoded, source: ClipSource) -> Result<Self> {
@@ -273,23 +331,24 @@ impl Pool {
         };
         self.drawn = drawn.f_int64_value(&[0])? as u64;
         self.entries.clear();
-        let part = |name: &str, place: i64| -> Result<Tensor> {
-            let missing = || TrainError::bad_file(Path::new("checkpoint"), "its pool has gaps");
-            let stack = state.get(&format!("pool/{name}")).ok_or_else(missing)?;
-            Ok(stack.f_select(0, place)?.f_to_kind(Kind::Float)?)
-        };
+        let mut rows = Rows::of(state)?;
         let count = self.drawn.min(self.size as u64);
         for place in 0..count {
             // The youngest story of each place.
             let rounds = (self.drawn - 1 - place) / self.size as u64;
             let number = place + rounds * self.size as u64;
-            let place = place as i64;
-            let latents = Encoded {
-                clips: part("clips", place)?,
-                lasts: part("lasts", place)?,
-                given: part("given", place)?,
+            let story = self.length.story(self.story_seed(number));
+            let shots = story.shots.len();
+            let (given, copies) = match self.length {
+                Length::History => (1, Some(copied_shots(&story).len())),
+                Length::Picture | Length::Clip => (shots, None),
             };
-            let story = Story::draw(self.story_seed(number), Split::Train);
+            let latents = Encoded {
+                clips: rows.next("clips", shots)?,
+                lasts: rows.next("lasts", shots)?,
+                given: rows.next("given", given)?,
+                copies: copies.map(|count| rows.next("copies", count)).transpose()?,
+            };
             self.entries
                 .push(Entry::new(story, latents, self.codec.source)?);
         }
@@ -302,19 +361,19 @@ impl Pool {
         if self.entries.is_empty() {
             return Ok(state);
         }
-        let mut put = |name: &str, of: fn(&Encoded) -> &Tensor| -> Result<()> {
-            let parts: Vec<&Tensor> = self
-                .entries
-                .iter()
-                .map(|entry| of(&entry.latents))
-                .collect();
-            let stack = Tensor::f_stack(&parts, 0)?.f_to_kind(Kind::BFloat16)?;
-            state.insert(format!("pool/{name}"), stack);
+        let mut put = |name: &str, of: fn(&Encoded) -> Option<&Tensor>| -> Result<()> {
+            let entries = self.entries.iter();
+            let parts: Vec<&Tensor> = entries.filter_map(|entry| of(&entry.latents)).collect();
+            if !parts.is_empty() {
+                let all = Tensor::f_cat(&parts, 0)?.f_to_kind(Kind::BFloat16)?;
+                state.insert(format!("pool/{name}"), all);
+            }
             Ok(())
         };
-        put("clips", |latents| &latents.clips)?;
-        put("lasts", |latents| &latents.lasts)?;
-        put("given", |latents| &latents.given)?;
+        put("clips", |latents| Some(&latents.clips))?;
+        put("lasts", |latents| Some(&latents.lasts))?;
+        put("given", |latents| Some(&latents.given))?;
+        put("copies", |latents| latents.copies.as_ref())?;
         state.insert(
             "pool/drawn".to_owned(),
             Tensor::f_from_slice(&[self.drawn as i64])?,
@@ -359,6 +418,44 @@ impl Pool {
     /// The stories.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
+    }
+}
+
+/// The saved latents of a pool, handed out from the front, story by story.
+struct Rows {
+    parts: Tensors,
+    begun: std::collections::BTreeMap<String, i64>,
+}
+
+impl Rows {
+    fn of(state: &Tensors) -> Result<Self> {
+        let mut parts = Tensors::new();
+        for (name, tensor) in state {
+            if let Some(name) = name.strip_prefix("pool/") {
+                // Earlier checkpoints had an axis of stories before that of shots.
+                let is_stacked = tensor.dim() == 6;
+                let rows = match is_stacked {
+                    true => tensor.f_flatten(0, 1)?,
+                    false => tensor.shallow_clone(),
+                };
+                parts.insert(name.to_owned(), rows);
+            }
+        }
+        let begun = Default::default();
+        Ok(Self { parts, begun })
+    }
+
+    /// The next `count` rows of a part, in f32.
+    fn next(&mut self, part: &str, count: usize) -> Result<Tensor> {
+        let missing = || TrainError::bad_file(Path::new("checkpoint"), "its pool has gaps");
+        let rows = self.parts.get(part).ok_or_else(missing)?;
+        let (count, first) = (count as i64, self.begun.entry(part.to_owned()).or_default());
+        if *first + count > rows.size()[0] {
+            return Err(missing());
+        }
+        let taken = rows.f_narrow(0, *first, count)?;
+        *first += count;
+        Ok(taken.f_to_kind(Kind::Float)?)
     }
 }
 

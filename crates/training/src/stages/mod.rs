@@ -77,13 +77,20 @@ stages! {
     FastClips = "fast-clips", flow::fast::open_clips, false;
     /// Memory pictures and text to video in few steps.
     FastMemory = "fast-memory", flow::fast::open_memory, false;
+    /// What matters of earlier shots, and text to video: OneStory.
+    OneStory = "onestory", flow::onestory::open, false;
+    /// OneStory in few steps.
+    FastOneStory = "fast-onestory", flow::onestory::open_fast, false;
 }
 
 impl StageName {
-    /// Those of the model that is shipped, in order.
+    /// Those of OneStory, which goes on from a set, in order.
+    pub const ONESTORY: [Self; 2] = [Self::OneStory, Self::FastOneStory];
+
+    /// Those of a set that is trained from nothing, in order.
     pub fn shipped() -> Vec<Self> {
         let mut stages = Self::ALL.to_vec();
-        stages.retain(|&stage| stage != Self::MemoryLora);
+        stages.retain(|stage| *stage != Self::MemoryLora && !Self::ONESTORY.contains(stage));
         stages
     }
 
@@ -119,6 +126,8 @@ mod tests {
             (StageName::MemoryLora, "clips"),
             (StageName::FastClips, "clips"),
             (StageName::FastMemory, "clips"),
+            (StageName::OneStory, "memory"),
+            (StageName::FastOneStory, "onestory"),
         ] {
             match run.train(stage, Pace::default(), &never).unwrap_err() {
                 TrainError::TooEarly { stage: said, needs } => {
@@ -144,6 +153,8 @@ mod tests {
             "memory-lora",
             "fast-clips",
             "fast-memory",
+            "onestory",
+            "fast-onestory",
         ];
         assert_eq!(names, expected);
         for &stage in StageName::ALL {
@@ -152,6 +163,6 @@ mod tests {
             assert_eq!(written, stage.name());
         }
         assert_eq!(StageName::named("clip"), None);
-        assert_eq!(StageName::shipped().len(), StageName::ALL.len() - 1);
+        assert_eq!(StageName::shipped().len(), StageName::ALL.len() - 3);
     }
 }

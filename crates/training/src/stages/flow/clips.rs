@@ -27,3 +27,13 @@ pub(crate) fn finished(run: &Run, wants: &'static str) -> Result<Tensors> {
     }
     Ok(tensors)
 }
+
+/// The text encoder, which `wants` works with: that of the set that the run goes on from, or else the one
+/// that was trained along.
+pub(super) fn encoder(run: &Run, wants: &'static str) -> Result<Tensors> {
+    let stage = StageName::Clips;
+    match run.files(stage)?.given()? {
+        Some(given) => Ok(text_encoder(&given)),
+        None => Ok(text_encoder(&run.average(stage, wants)?)),
+    }
+}

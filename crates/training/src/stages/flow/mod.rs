@@ -8,6 +8,7 @@ pub(super) mod fast;
 mod lora;
 pub(super) mod memory;
 pub(super) mod memory_lora;
+pub mod onestory;
 mod open;
 pub(super) mod pictures;
 mod preview;
@@ -19,7 +20,9 @@ use std::ops::Range;
 use std::path::Path;
 
 use storyloom_models::text::{TEXT_ROWS, Umt5Config, Umt5Encoder};
-use storyloom_models::wan::{ForwardInputs, TextContext, WanConfig, WanTransformer};
+use storyloom_models::wan::{
+    AppendedTokens, ForwardInputs, TextContext, WanConfig, WanTransformer,
+};
 use storyloom_nn::checkpoint::{Checkpoint, Weights};
 use storyloom_nn::noise::{Stream, gaussian};
 use storyloom_nn::tch::{Device, Kind, Reduction, Tensor, no_grad};
@@ -94,6 +97,8 @@ pub const EARLY: Range<f64> = 0.9..0.999;
 pub mod parts {
     /// The transformer.
     pub const TRANSFORMER: &str = "transformer";
+    /// What OneStory adds to it.
+    pub const ONESTORY: &str = "onestory";
     /// The text encoder.
     pub const TEXT: &str = "text_encoder";
     /// What reads attributes from the words of the text encoder; trained along, and not shipped.
@@ -137,10 +142,14 @@ impl FlowModel {
 
     /// Projects the words of captions.
     fn context_of(&self, words: &Tensor, tokens: &Tokens) -> Result<TextContext> {
-        let rows = words.f_mul(&tokens.factors()?)?;
+        self.context_of_rows(&words.f_mul(&tokens.factors()?)?)
+    }
+
+    /// Projects the words of captions `[captions, rows, channels]`, zeros behind their ends.
+    fn context_of_rows(&self, rows: &Tensor) -> Result<TextContext> {
         let (captions, count, width) = rows.size3()?;
         let padding = Tensor::f_zeros([captions, 1, width], (Kind::Float, rows.device()))?;
-        let rows = Tensor::f_cat(&[rows, padding], 1)?;
+        let rows = Tensor::f_cat(&[rows, &padding], 1)?;
         Ok(self
             .transformer
             .prepare_short_context(&rows, TEXT_ROWS - count)?)
@@ -154,6 +163,18 @@ impl FlowModel {
         positions: &[i64],
         context: &TextContext,
     ) -> Result<Tensor> {
+        self.velocity_beside(hidden_states, sigmas, positions, context, None)
+    }
+
+    /// The same with `appended` tokens behind those of the samples.
+    fn velocity_beside(
+        &self,
+        hidden_states: &Tensor,
+        sigmas: &[f64],
+        positions: &[i64],
+        context: &TextContext,
+        appended: Option<AppendedTokens>,
+    ) -> Result<Tensor> {
         let times: Vec<f64> = sigmas
             .iter()
             .map(|sigma| (1000.0 * sigma).trunc())
@@ -162,7 +183,7 @@ impl FlowModel {
             hidden_states,
             timestep: &Tensor::f_from_slice(&times)?,
             temporal_positions: Some(positions),
-            appended: None,
+            appended,
         };
         Ok(self.transformer.forward(&inputs, context)?)
     }
@@ -283,17 +304,15 @@ impl Stage for FlowStage {
             let batch = Batch::draw(&mut draws, entries, &self.settings, grid, self.frames)?;
             let (sigmas, teacher) = match (&self.teacher, self.settings.distil) {
                 (Some(teacher), Some(distil)) => {
-                    let grid = distil.grid()?;
-                    let draw = |_: &String| draws.below(distil.steps);
-                    let first: Vec<usize> = batch.captions.iter().map(draw).collect();
-                    let empty = vec![String::new(); first.len()];
+                    let count = batch.captions.len();
+                    let [sigmas, next] = distil.steps_of(&mut draws, count)?;
+                    let empty = vec![String::new(); count];
                     let teacher = Teacher {
                         tensors: crate::params::shallow(teacher),
                         distil,
-                        next: first.iter().map(|&step| grid[step + 1]).collect(),
+                        next,
                         empty: self.words.encode(&empty)?.on(self.device)?,
                     };
-                    let sigmas: Vec<f64> = first.iter().map(|&step| grid[step]).collect();
                     (sigmas, Some(teacher))
                 }
                 _ => {
@@ -420,8 +439,7 @@ impl StepPart {
         let squares = found.f_mse_loss(wanted, Reduction::None)?;
         let weights = self.batch.emphasis.f_to_device(self.device)?;
         let made = squares.f_narrow(2, memory, squares.size()[2] - memory)?;
-        let made = made.f_mul(&weights)?.f_mean(None)?;
-        let made = made.f_div(&weights.f_mean(None)?)?;
+        let made = weighted_mean(&made, &weights)?;
         match memory {
             0 => Ok(made),
             _ => {
@@ -446,11 +464,22 @@ impl StepPart {
 
     /// One number per sample, as a factor of latents.
     fn column(&self, values: &[f64]) -> Result<Tensor> {
-        Ok(Tensor::f_from_slice(values)?
-            .f_to_kind(Kind::Float)?
-            .f_view([-1, 1, 1, 1, 1])?
-            .f_to_device(self.device)?)
+        column(values, self.device)
     }
+}
+
+/// The mean of `values` of which each counts as `weights` say.
+fn weighted_mean(values: &Tensor, weights: &Tensor) -> Result<Tensor> {
+    let mean = values.f_mul(weights)?.f_mean(None)?;
+    Ok(mean.f_div(&weights.f_mean(None)?)?)
+}
+
+/// One number per sample, as a factor of latents on `device`.
+fn column(values: &[f64], device: Device) -> Result<Tensor> {
+    Ok(Tensor::f_from_slice(values)?
+        .f_to_kind(Kind::Float)?
+        .f_view([-1, 1, 1, 1, 1])?
+        .f_to_device(device)?)
 }
 
 #[cfg(test)]

@@ -39,6 +39,11 @@ impl FlowParts {
         })
     }
 
+    /// Shapes of transformer and text encoder, the words, and what it starts from.
+    pub fn apart(self) -> (FlowShape, Words, FlowStart) {
+        (self.shape, self.words, self.start)
+    }
+
     /// Channels that the transformer takes.
     pub fn channels(&self) -> i64 {
         self.shape.transformer.in_channels

@@ -57,11 +57,11 @@ pub fn draw(model: &Model, path: &Path) -> Result<()> {
     let mut remembered = Vec::new();
     let frames = match model.length {
         Length::Picture => 1,
-        Length::Clip => model.codec.source().frames,
+        Length::Clip | Length::History => model.codec.source().frames,
     };
     for seed in 0..STORIES {
         let story = Story::draw(seed, Split::HeldOut);
-        let latents = model.codec.encode(seed, Split::HeldOut, model.length)?;
+        let latents = model.codec.encode(&story, model.length)?;
         // With memory, a shot that only names its things; without, the first.
         let shot = if memory > 0 { 7 } else { seed as usize % 8 };
         let scene = &story.shots[shot].scene;

@@ -57,7 +57,7 @@ impl Batch {
         let (frames, samples) = match settings.length {
             Length::Picture => (1, settings.samples),
             Length::Clip if draws.chance(settings.stills) => (1, 2 * settings.samples),
-            Length::Clip => (clip, settings.samples),
+            Length::Clip | Length::History => (clip, settings.samples),
         };
         let (mut clean, mut condition, mut captions) = (Vec::new(), Vec::new(), Vec::new());
         let mut emphasis = Vec::new();

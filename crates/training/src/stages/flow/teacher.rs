@@ -2,8 +2,9 @@
 
 use storyloom_models::sampler::{Reference, SamplerKind, SamplerSettings, Schedule};
 use storyloom_nn::tch::Tensor;
+use storyloom_tinyworld::draws::Draws;
 
-use super::{FlowModel, StepPart};
+use super::{FlowModel, StepPart, column};
 use crate::error::Result;
 use crate::params::{Tensors, checkpoint_of, plain_on};
 use crate::words::Tokens;
@@ -35,6 +36,57 @@ impl Distil {
         };
         Ok(Schedule::new(&settings)?.sigmas().to_vec())
     }
+
+    /// Draws a step of the student for each of `samples`: the noise levels before and after it.
+    pub(super) fn steps_of(&self, draws: &mut Draws, samples: usize) -> Result<[Vec<f64>; 2]> {
+        let grid = self.grid()?;
+        let first: Vec<usize> = (0..samples).map(|_| draws.below(self.steps)).collect();
+        let levels = |later: usize| first.iter().map(|&step| grid[step + later]).collect();
+        Ok([levels(0), levels(1)])
+    }
+
+    /// The mean velocity on the teacher's way from `noisy`, at noise levels `from`, to the levels `to`:
+    /// `field` says the velocity of a sample at its levels.
+    pub(super) fn way(
+        &self,
+        noisy: &Tensor,
+        [from, to]: [&[f64]; 2],
+        field: impl Fn(&Tensor, &[f64]) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let share = 1.0 / self.substeps as f64;
+        let pairs = from.iter().zip(to);
+        let strides: Vec<f64> = pairs.map(|(from, to)| share * (from - to)).collect();
+        let stride = column(&strides, noisy.device())?;
+        let mut sigmas = from.to_vec();
+        let mut sample = noisy.shallow_clone();
+        let mut sum = noisy.f_zeros_like()?;
+        for _ in 0..self.substeps {
+            let velocity = field(&sample, &sigmas)?;
+            sample = sample.f_sub(&velocity.f_mul(&stride)?)?;
+            sum = sum.f_add(&velocity)?;
+            for (sigma, stride) in sigmas.iter_mut().zip(&strides) {
+                *sigma -= stride;
+            }
+        }
+        Ok(sum.f_mul_scalar(share)?)
+    }
+
+    /// The velocity of the teacher: `wanted` with its guidance away from `base`, that of an empty
+    /// caption, and from `other`, that of another story's memory.
+    pub(super) fn guided(
+        &self,
+        wanted: &Tensor,
+        base: &Tensor,
+        other: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        let guided = wanted.f_sub(base)?.f_mul_scalar(self.guidance)?;
+        let velocity = base.f_add(&guided)?;
+        let Some(other) = other else {
+            return Ok(velocity);
+        };
+        let recalled = wanted.f_sub(other)?.f_mul_scalar(self.recall)?;
+        Ok(velocity.f_add(&recalled)?)
+    }
 }
 
 /// Who shows where a step should lead.
@@ -53,36 +105,25 @@ impl Teacher {
         let model = FlowModel::load(&checkpoint.weights(plain_on(part.device)), &part.shape)?;
         let with = model.context(&part.tokens)?;
         let without = model.context(&self.empty)?;
-        let share = 1.0 / self.distil.substeps as f64;
-        let pairs = part.sigmas.iter().zip(&self.next);
-        let strides: Vec<f64> = pairs.map(|(from, to)| share * (from - to)).collect();
-        let stride = part.column(&strides)?;
-        let mut sigmas = part.sigmas.clone();
-        let mut sample = noisy.shallow_clone();
-        let mut sum = noisy.f_zeros_like()?;
-        for _ in 0..self.distil.substeps {
-            let hidden = part.hidden(&sample)?;
-            let positions = &part.batch.positions;
-            let wanted = model.velocity(&hidden, &sigmas, positions, &with)?;
-            let base = model.velocity(&hidden, &sigmas, positions, &without)?;
-            let guided = wanted.f_sub(&base)?.f_mul_scalar(self.distil.guidance)?;
-            let mut velocity = base.f_add(&guided)?;
-            let memory = part.batch.memory as i64;
-            if memory > 0 && self.distil.recall > 0.0 {
-                let hidden = part.misremembered(&hidden, &sigmas)?;
-                let other = model.velocity(&hidden, &sigmas, positions, &with)?;
-                let recalled = wanted.f_sub(&other)?.f_mul_scalar(self.distil.recall)?;
-                // What is made of the memory pictures themselves is as it was.
-                let _ = recalled.f_narrow(2, 0, memory)?.f_zero_()?;
-                velocity = velocity.f_add(&recalled)?;
-            }
-            sample = sample.f_sub(&velocity.f_mul(&stride)?)?;
-            sum = sum.f_add(&velocity)?;
-            for (sigma, stride) in sigmas.iter_mut().zip(&strides) {
-                *sigma -= stride;
-            }
-        }
-        Ok(sum.f_mul_scalar(share)?)
+        let (positions, memory) = (&part.batch.positions, part.batch.memory as i64);
+        let levels = [part.sigmas.as_slice(), &self.next];
+        self.distil.way(noisy, levels, |sample, sigmas| {
+            let hidden = part.hidden(sample)?;
+            let wanted = model.velocity(&hidden, sigmas, positions, &with)?;
+            let base = model.velocity(&hidden, sigmas, positions, &without)?;
+            let other = match memory > 0 && self.distil.recall > 0.0 {
+                true => {
+                    let hidden = part.misremembered(&hidden, sigmas)?;
+                    let other = model.velocity(&hidden, sigmas, positions, &with)?;
+                    // What is made of the memory pictures themselves is as it was.
+                    let own = wanted.f_narrow(2, 0, memory)?;
+                    let _ = other.f_narrow(2, 0, memory)?.f_copy_(&own)?;
+                    Some(other)
+                }
+                false => None,
+            };
+            self.distil.guided(&wanted, &base, other.as_ref())
+        })
     }
 }
 
