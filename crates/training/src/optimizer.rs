@@ -224,7 +224,9 @@ mod tests {
         };
         let mut optimizer = AdamW::new(settings, &params).unwrap();
         let share = |name: &str| if name == "a" { 0.5 } else { 1.0 };
-        optimizer.step(&params, vec![ones(), ones()], 0, share).unwrap();
+        optimizer
+            .step(&params, vec![ones(), ones()], 0, share)
+            .unwrap();
         let moved = |name: &str| 1.0 - params.tensors()[name].double_value(&[0, 0]);
         assert!((moved("a") - 0.05).abs() < 1e-6 && (moved("b") - 0.1).abs() < 1e-6);
     }

@@ -22,6 +22,8 @@ mod run;
 mod status;
 mod suggest;
 mod train;
+mod train_onestory;
+mod train_stages;
 mod train_tiny;
 mod validate;
 mod verify;

@@ -15,7 +15,7 @@ use storyloom_tinyworld::{Outline, Pattern, Split, Story, manifest, sheet};
 use storyloom_training::error::TrainError;
 use storyloom_training::reader::train_reader;
 
-use crate::command::train_tiny;
+use crate::command::{train_onestory, train_tiny};
 use crate::environment::{self, Heaps};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::{print, print_json};
@@ -37,6 +37,9 @@ enum TrainCommand {
     Reader(ReaderArguments),
     /// Train the small model that tells stories of the drawn world, and write it as checkpoints.
     Tiny(train_tiny::Arguments),
+    /// Train a finished small model on to see what matters of earlier shots (OneStory), and write that.
+    #[command(name = "onestory")]
+    OneStory(train_onestory::Arguments),
 }
 
 /// Which stories of the drawn world.
@@ -183,6 +186,11 @@ pub fn run(arguments: &Arguments) -> Outcome {
             environment::settle(Heaps::One, &[]);
             let stop = stop_flag()?;
             train_tiny::run(arguments, &stop, failure)
+        }
+        TrainCommand::OneStory(arguments) => {
+            environment::settle(Heaps::One, &[]);
+            let stop = stop_flag()?;
+            train_onestory::run(arguments, &stop, failure)
         }
     }
 }

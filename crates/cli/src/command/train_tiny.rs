@@ -1,16 +1,13 @@
 //! `storyloom train tiny`: the small model of the drawn world.
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use storyloom_nn::tch::{Device, set_num_threads};
 use storyloom_training::error::TrainError;
-use storyloom_training::{Form, Pace, Preset, Run, StageName};
+use storyloom_training::{Form, Pace, StageName};
 
-use crate::engine::first_gpu;
+use super::train_stages::{self, DeviceName, PresetName};
 use crate::exit::{Exit, Failure};
 
 /// Arguments of `train tiny`.
@@ -35,7 +32,7 @@ pub struct Arguments {
     #[arg(long, requires = "stages", value_parser = clap::value_parser!(u64).range(1..))]
     steps: Option<u64>,
     /// Learning rate of the stages named with --stage, instead of the preset's.
-    #[arg(long, requires = "stages", value_parser = rate)]
+    #[arg(long, requires = "stages", value_parser = train_stages::rate)]
     rate: Option<f64>,
     /// Go to the next stage, or stop, after this number of minutes of each.
     #[arg(long)]
@@ -64,34 +61,8 @@ enum FormName {
     Lora,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum PresetName {
-    /// The model that is shipped; hours on two cores.
-    Tiny,
-    /// Next to nothing, in seconds.
-    Test,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum DeviceName {
-    /// The processor.
-    Cpu,
-    /// The first GPU.
-    Cuda,
-}
-
 fn stage(name: &str) -> Result<StageName, String> {
-    StageName::named(name).ok_or_else(|| {
-        let names: Vec<&str> = StageName::ALL.iter().map(|stage| stage.name()).collect();
-        format!("the stages are {}", names.join(", "))
-    })
-}
-
-fn rate(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(rate) if rate > 0.0 && rate < 1.0 => Ok(rate),
-        _ => Err("a learning rate is a number between 0 and 1, such as 1e-3".to_owned()),
-    }
+    train_stages::stage(&StageName::of_set(), name)
 }
 
 /// Trains, or exports; the end of a stage that was stopped is [`Exit::Stopped`].
@@ -103,17 +74,8 @@ pub fn run(
     stop: &AtomicBool,
     failure: impl Fn(TrainError) -> Failure,
 ) -> Result<Exit, Failure> {
-    let preset = match arguments.preset {
-        PresetName::Tiny => Preset::tiny(),
-        PresetName::Test => Preset::test(),
-    };
-    let device = match arguments.device {
-        DeviceName::Cpu => Device::Cpu,
-        DeviceName::Cuda => first_gpu()?,
-    };
-    // The parts of a step have threads of their own.
-    set_num_threads(1);
-    let run = Run::new(&arguments.out, preset, arguments.seed, device).map_err(&failure)?;
+    let kind = (arguments.preset, arguments.device);
+    let run = train_stages::open(&arguments.out, kind, arguments.seed, &failure)?;
     if let Some(folder) = &arguments.export {
         let form = match arguments.form {
             FormName::Fast => Form::Fast,
@@ -126,26 +88,15 @@ pub fn run(
     if let Some(set) = &arguments.from {
         run.go_on_from(set).map_err(&failure)?;
     }
-    let minutes = |minutes| Duration::from_secs(60 * minutes);
     let pace = Pace {
         steps: arguments.steps,
         rate: arguments.rate,
-        time: arguments.minutes.map(minutes),
+        time: train_stages::time(arguments.minutes),
     };
     let stages = match arguments.stages.is_empty() {
         true => run.stages().map_err(&failure)?,
         false => arguments.stages.clone(),
     };
-    for stage in stages {
-        let done = run.train(stage, pace, stop).map_err(&failure)?;
-        run.draw_curves(&arguments.out).map_err(&failure)?;
-        let is_stopped = stop.load(std::sync::atomic::Ordering::Relaxed);
-        if is_stopped || (!done && pace.time.is_none()) {
-            if std::io::stderr().is_terminal() {
-                eprintln!("stopped early; everything is saved, run the same command again");
-            }
-            return Ok(Exit::Stopped);
-        }
-    }
-    Ok(Exit::Done)
+    let stages = stages.into_iter().map(|stage| (stage, pace));
+    train_stages::train(&run, &arguments.out, stages, stop, failure)
 }

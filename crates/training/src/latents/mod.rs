@@ -238,7 +238,9 @@ impl LatentCodec {
         let mut draws = copies(story);
         let shots = copied_shots(story);
         let copy = |shot: usize| {
-            let clip = self.source.draw(&story.shots[shot].scene, 0..self.source.frames)?;
+            let clip = self
+                .source
+                .draw(&story.shots[shot].scene, 0..self.source.frames)?;
             self.latents(vae, &Augmentation::draw(&mut draws).apply(&clip)?)
         };
         shots.into_iter().map(copy).collect()

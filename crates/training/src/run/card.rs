@@ -40,14 +40,47 @@ Trained on from there (`storyloom train tiny --from`):
 
 ";
 
+/// The beginning of the model card of OneStory.
+const ONESTORY_CARD: &str = "\
+---
+license: apache-2.0
+library_name: diffusers
+pipeline_tag: text-to-video
+---
+
+# storyloom-tiny, OneStory
+
+A small model of the drawn world of storyloom that sees what matters of earlier shots (OneStory,
+arXiv 2512.07802; not its authors' weights): a transformer of Wan 2.1 that takes pictures, and `onestory`,
+the selector and the patchifiers beside it. Trained by `storyloom train onestory` from the transformer of the
+set that takes memory pictures; text encoder, tokenizer and autoencoder are those of the set.
+`docs/training.md` has the commands and what was measured.
+
+Licence: Apache-2.0, as the project.
+
+";
+
 impl Run {
+    /// The model card of OneStory: what was trained for how long.
+    pub(super) fn onestory_card(&self) -> Result<String> {
+        let mut card = format!("{ONESTORY_CARD}{TABLE}");
+        self.tell(&mut card, &StageName::ONESTORY)?;
+        Ok(card)
+    }
+
     /// The model card: what was trained for how long.
     pub(super) fn card(&self) -> Result<String> {
         let mut card = match Origin::of(&self.folder)? {
             Some(origin) => origin.card + FURTHER + TABLE,
             None => format!("{CARD}{TABLE}"),
         };
-        for &stage in StageName::ALL {
+        self.tell(&mut card, &StageName::of_set())?;
+        Ok(card)
+    }
+
+    /// Writes a row for each of the `stages` that has begun, and the seed.
+    fn tell(&self, card: &mut String, stages: &[StageName]) -> Result<()> {
+        for &stage in stages {
             let points = curve::read(&self.files(stage)?.curve())?;
             if let Some(last) = points.last() {
                 let Point {
@@ -66,6 +99,6 @@ impl Run {
             }
         }
         let _ = writeln!(card, "\nSeed {}.", self.seed);
-        Ok(card)
+        Ok(())
     }
 }

@@ -1,9 +1,11 @@
 //! Writing the trained networks as a set of checkpoints in the layout of the hub.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use serde_json::Value;
+use storyloom_models::onestory;
 use storyloom_models::tiny::hub::{DIFFUSION, PipelineFiles, TRANSFORMERS, link_files, write_json};
 use storyloom_models::tiny::{folders, write_preprocessor};
 use storyloom_nn::tch::{Kind, Tensor};
@@ -27,6 +29,15 @@ pub enum Form {
     Guided,
     /// The same, and memory as adapters of the text-to-video model.
     Lora,
+}
+
+/// What is exported of the stages of OneStory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OneStoryForm {
+    /// What samples in few steps without guidance.
+    Fast,
+    /// What that was made from: more steps, with guidance.
+    Guided,
 }
 
 /// What is said to want a stage that has not begun.
@@ -78,6 +89,82 @@ impl Run {
             card: self.card()?,
         };
         write_set(folder, &set, &tokenizer)
+    }
+}
+
+impl Run {
+    /// Writes the pipeline of OneStory into `folder`, which may hold a set but not that pipeline: what the
+    /// set has already of it is linked. Weights that were trained here are in f16.
+    ///
+    /// # Errors
+    /// The stage has not begun, there is such a pipeline already, or a file cannot be written.
+    pub fn export_onestory(&self, folder: &Path, form: OneStoryForm) -> Result<()> {
+        let stage = match form {
+            OneStoryForm::Fast => StageName::FastOneStory,
+            OneStoryForm::Guided => StageName::OneStory,
+        };
+        let trained = self.average(stage, WANTS)?;
+        let root = folder.join(folders::ONESTORY);
+        if root.exists() {
+            let reason = "there is a checkpoint already; remove it or name another folder";
+            return Err(TrainError::bad_file(&root, reason));
+        }
+        let shape = &self.preset.shape;
+        PipelineFiles {
+            takes_pictures: true,
+            boundary: None,
+            flow_shift: self.preset.fast.1.shift,
+        }
+        .write(&root)?;
+        let half = |part: &str, below: &str, config: &Value| -> Result<()> {
+            let folder = root.join(part);
+            write_json(&folder.join("config.json"), config)?;
+            write_as(Kind::Half, &folder.join(DIFFUSION), &trained, below)
+        };
+        let transformer = shape.transformer_json(true);
+        half("transformer", parts::TRANSFORMER, &transformer)?;
+        half(onestory::FOLDER, parts::ONESTORY, &shape.onestory_json())?;
+        self.write_fixed(folder, &root)?;
+        let card = root.join("README.md");
+        fs::write(&card, self.onestory_card()?).map_err(|error| TrainError::io(&card, error))
+    }
+
+    /// Writes what OneStory takes from the set as it is, as a link to what `set` has of it.
+    fn write_fixed(&self, set: &Path, root: &Path) -> Result<()> {
+        let shape = &self.preset.shape;
+        let (codec, words) = (self.codec()?, self.words()?);
+        let there = |part: &str| set.join(folders::IMAGE_TO_VIDEO).join(part).exists();
+        let shared = ["vae", "text_encoder", "tokenizer"];
+        let (linked, written): (Vec<&str>, Vec<&str>) =
+            shared.into_iter().partition(|part| there(part));
+        for part in linked {
+            let link = root.join(part);
+            let target = Path::new("..").join(folders::IMAGE_TO_VIDEO).join(part);
+            symlink(target, &link).map_err(|error| TrainError::io(&link, error))?;
+        }
+        for part in written {
+            let folder = root.join(part);
+            match part {
+                "vae" => {
+                    let statistics = [codec.statistics().mean, codec.statistics().std];
+                    let config = shape.vae_json(&statistics);
+                    component(&folder, DIFFUSION, &config, codec.tensors(), "")?;
+                }
+                "text_encoder" => {
+                    let config = shape.text_json(words.rows());
+                    let tensors = clips::encoder(self, WANTS)?;
+                    component(&folder, TRANSFORMERS, &config, &tensors, parts::TEXT)?;
+                }
+                _ => link_files(&self.folder.join("tokenizer"), &folder)?,
+            }
+        }
+        let clip = set.join(folders::CLIP);
+        if clip.exists() {
+            return Ok(());
+        }
+        let tower = vision_tower(&scorer::finished(self, WANTS)?);
+        component(&clip, TRANSFORMERS, &shape.clip_json(), &tower, "")?;
+        Ok(write_preprocessor(&clip, SCORED)?)
     }
 }
 
@@ -159,6 +246,11 @@ fn component(
 
 /// Writes the tensors whose names begin with `below`, without that, in bf16.
 fn write_rounded(path: &Path, tensors: &Tensors, below: &str) -> Result<()> {
+    write_as(Kind::BFloat16, path, tensors, below)
+}
+
+/// The same as numbers of `kind`.
+fn write_as(kind: Kind, path: &Path, tensors: &Tensors, below: &str) -> Result<()> {
     let prefix = if below.is_empty() {
         String::new()
     } else {
@@ -167,7 +259,7 @@ fn write_rounded(path: &Path, tensors: &Tensors, below: &str) -> Result<()> {
     let mut rounded: Vec<(&str, Tensor)> = Vec::new();
     for (name, tensor) in tensors {
         if let Some(name) = name.strip_prefix(&prefix) {
-            rounded.push((name, tensor.f_detach()?.f_to_kind(Kind::BFloat16)?));
+            rounded.push((name, tensor.f_detach()?.f_to_kind(kind)?));
         }
     }
     let views: Vec<(&str, &Tensor)> = rounded.iter().map(|(name, t)| (*name, t)).collect();

@@ -88,9 +88,16 @@ impl StageName {
     pub const ONESTORY: [Self; 2] = [Self::OneStory, Self::FastOneStory];
 
     /// Those of a set that is trained from nothing, in order.
-    pub fn shipped() -> Vec<Self> {
+    pub fn of_set() -> Vec<Self> {
         let mut stages = Self::ALL.to_vec();
-        stages.retain(|stage| *stage != Self::MemoryLora && !Self::ONESTORY.contains(stage));
+        stages.retain(|stage| !Self::ONESTORY.contains(stage));
+        stages
+    }
+
+    /// Those of the set that is shipped, in order.
+    pub fn shipped() -> Vec<Self> {
+        let mut stages = Self::of_set();
+        stages.retain(|&stage| stage != Self::MemoryLora);
         stages
     }
 

@@ -30,7 +30,7 @@ pub(crate) fn finished(run: &Run, wants: &'static str) -> Result<Tensors> {
 
 /// The text encoder, which `wants` works with: that of the set that the run goes on from, or else the one
 /// that was trained along.
-pub(super) fn encoder(run: &Run, wants: &'static str) -> Result<Tensors> {
+pub(crate) fn encoder(run: &Run, wants: &'static str) -> Result<Tensors> {
     let stage = StageName::Clips;
     match run.files(stage)?.given()? {
         Some(given) => Ok(text_encoder(&given)),

@@ -128,12 +128,12 @@ pub(super) fn nothing_given(latents: &Tensor, grid: LatentGrid) -> Result<Tensor
 fn seen(past: &Past, entry: &Entry, entries: &[Entry]) -> Result<Tensor> {
     Ok(match *past {
         Past::Real(shot) => entry.latents.clips.f_select(0, shot as i64)?,
-        Past::Inserted { story, shot } => {
-            entries[story].latents.clips.f_select(0, shot as i64)?
-        }
+        Past::Inserted { story, shot } => entries[story].latents.clips.f_select(0, shot as i64)?,
         Past::Copied(copy) => {
             let copies = entry.latents.copies.as_ref();
-            copies.unwrap_or(&entry.latents.clips).f_select(0, copy as i64)?
+            copies
+                .unwrap_or(&entry.latents.clips)
+                .f_select(0, copy as i64)?
         }
     })
 }
@@ -163,9 +163,9 @@ impl Context {
                 tokens.push(made.f_reshape([samples, -1, width])?);
             }
         }
-        let positions = chosen.iter().map(|chosen| {
-            context_positions(chosen, count as usize, plane, ContextTime::default())
-        });
+        let positions = chosen
+            .iter()
+            .map(|chosen| context_positions(chosen, count as usize, plane, ContextTime::default()));
         let positions = positions.collect::<storyloom_nn::Result<Vec<_>>>()?;
         Ok(Self {
             tokens: Tensor::f_cat(&tokens, 1)?,

@@ -286,7 +286,9 @@ impl Lesson {
             Past::Copied(_) => 0.0,
         };
         let labels = self.history.iter().map(label);
-        labels.flat_map(|label| std::iter::repeat_n(label, frames)).collect()
+        labels
+            .flat_map(|label| std::iter::repeat_n(label, frames))
+            .collect()
     }
 
     /// The latent frames of the history that belong to a real shot.
@@ -376,7 +378,9 @@ mod tests {
     };
 
     fn stories() -> Vec<Story> {
-        (0..12).map(|seed| Story::draw(seed, Split::Train)).collect()
+        (0..12)
+            .map(|seed| Story::draw(seed, Split::Train))
+            .collect()
     }
 
     fn plans(phase: Phase, count: u64) -> Vec<Plan> {
@@ -402,7 +406,10 @@ mod tests {
             }
             let labels = lesson.labels(&stories, 3);
             assert_eq!((lesson.history.len(), labels.len()), (2, 6));
-            let place = lesson.history.iter().position(|p| !matches!(p, Past::Real(_)));
+            let place = lesson
+                .history
+                .iter()
+                .position(|p| !matches!(p, Past::Real(_)));
             let place = place.unwrap();
             let (kind, label) = match lesson.history[place] {
                 Past::Inserted { story, .. } => {
@@ -473,7 +480,10 @@ mod tests {
         }
         assert!(lengths.iter().all(|&n| n > 5), "{lengths:?}");
         assert!(fixed > 10 && images > 10 && bare > 10);
-        let budgets = [1, 2, 3].map(|units| Budget { units, counts: None });
+        let budgets = [1, 2, 3].map(|units| Budget {
+            units,
+            counts: None,
+        });
         for budget in budgets {
             assert!(counts.contains(&budget.counts(FRAMES.plane).unwrap().0));
         }

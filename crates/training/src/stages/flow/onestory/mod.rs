@@ -88,7 +88,14 @@ pub(in crate::stages) fn open(run: &Run, files: &StageFiles) -> Result<Opened> {
             None => run.average(StageName::Memory, wants)?,
         },
     };
-    finish(run, stage, parts, (settings, adam), &transformer(&backbone), None)
+    finish(
+        run,
+        stage,
+        parts,
+        (settings, adam),
+        &transformer(&backbone),
+        None,
+    )
 }
 
 /// The same in few steps: a student learns from the finished model.
@@ -97,17 +104,36 @@ pub(in crate::stages) fn open_fast(run: &Run, files: &StageFiles) -> Result<Open
     let (settings, adam) = run.preset.fast_onestory();
     let parts = FlowParts::begin(run, files, true)?;
     let teacher = run.average(StageName::OneStory, stage.name())?;
-    finish(run, stage, parts, (settings, adam), &teacher, Some(&teacher))
+    finish(
+        run,
+        stage,
+        parts,
+        (settings, adam),
+        &teacher,
+        Some(&teacher),
+    )
 }
 
 fn finish(
     run: &Run,
     stage: StageName,
     parts: FlowParts,
-    (settings, adam): (OneStorySettings, AdamSettings),
+    settings: (OneStorySettings, AdamSettings),
     begun: &Tensors,
     teacher: Option<&Tensors>,
 ) -> Result<Opened> {
+    let stage = assemble(run, stage, parts, settings, begun, teacher)?;
+    Ok((Box::new(stage), settings.1))
+}
+
+fn assemble(
+    run: &Run,
+    stage: StageName,
+    parts: FlowParts,
+    (settings, adam): (OneStorySettings, AdamSettings),
+    begun: &Tensors,
+    teacher: Option<&Tensors>,
+) -> Result<OneStoryStage> {
     let frozen = clips::encoder(run, stage.name())?;
     let (shape, words, saved) = parts.apart();
     let shapes = Shapes {
@@ -137,7 +163,7 @@ fn finish(
         warm_up: 0,
     };
     stage.plan(adam.steps);
-    Ok((Box::new(stage), adam))
+    Ok(stage)
 }
 
 /// New parameters beside those that have `begun`.
@@ -249,7 +275,11 @@ impl Stage for OneStoryStage {
 
     fn plan(&mut self, steps: u64) {
         let is_taught = self.teacher.is_some();
-        let share = if is_taught { 0.0 } else { self.settings.warm_up };
+        let share = if is_taught {
+            0.0
+        } else {
+            self.settings.warm_up
+        };
         self.warm_up = (steps as f64 * share).round() as u64;
     }
 

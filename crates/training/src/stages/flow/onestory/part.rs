@@ -182,7 +182,9 @@ impl Part {
     /// The captions as samples are asked for by them, for the transformer.
     fn asked(&self, networks: &Networks, rows: &Tensor) -> Result<TextContext> {
         let places = Tensor::f_from_slice(&self.asked_by)?.f_to_device(self.device)?;
-        networks.flow.context_of_rows(&rows.f_index_select(0, &places)?)
+        networks
+            .flow
+            .context_of_rows(&rows.f_index_select(0, &places)?)
     }
 
     /// The mean velocity on the teacher's way from `noisy` to the next noise levels.

@@ -131,7 +131,9 @@ impl Shot {
         let target = story.shots.len() - 1;
         let clips = model.codec.encode(story, Length::Clip)?.clips;
         let shot = |shot: usize| -> Result<Tensor> {
-            Ok(clips.f_narrow(0, shot as i64, 1)?.f_to_device(model.device)?)
+            Ok(clips
+                .f_narrow(0, shot as i64, 1)?
+                .f_to_device(model.device)?)
         };
         let lesson = Lesson {
             story: 0,
@@ -172,15 +174,19 @@ impl Shot {
             shift,
         })?;
         let mut solver = Solver::new(kind, &schedule);
-        let text = |place| networks.flow.context_of_rows(&self.rows.f_narrow(0, place, 1)?);
+        let text = |place| {
+            networks
+                .flow
+                .context_of_rows(&self.rows.f_narrow(0, place, 1)?)
+        };
         let (with, without) = (text(0)?, text(1)?);
         let patchifiers = &networks.memory.patchifiers;
         let chosen = [self.chosen.clone()];
         let context = Context::of(patchifiers, &self.history, &chosen)?;
         let grid = model.shapes.flow.transformer.latent_grid();
         let condition = nothing_given(&self.truth.f_squeeze_dim(0)?, grid)?.f_unsqueeze(0)?;
-        let mut latents = gaussian(Seed(7), Stream::Shot, &self.truth.size())?
-            .f_to_device(model.device)?;
+        let mut latents =
+            gaussian(Seed(7), Stream::Shot, &self.truth.size())?.f_to_device(model.device)?;
         for &time in schedule.timesteps() {
             let hidden = Tensor::f_cat(&[&latents, &condition], 1)?;
             let sigmas = [time / 1000.0];
@@ -216,7 +222,10 @@ impl Shot {
 fn marked(picture: &Tensor, kernel: Kernel) -> Result<Tensor> {
     let (_, height, width) = picture.size3()?;
     let colour = Tensor::f_from_slice(&MARKS[kernel.index()])?.f_to_kind(Kind::Float)?;
-    let marked = colour.f_view([3, 1, 1])?.f_expand([3, height, width], false)?.copy();
+    let marked = colour
+        .f_view([3, 1, 1])?
+        .f_expand([3, height, width], false)?
+        .copy();
     let inside = |tensor: &Tensor| -> Result<Tensor> {
         let rows = tensor.f_narrow(1, MARK, height - 2 * MARK)?;
         Ok(rows.f_narrow(2, MARK, width - 2 * MARK)?)

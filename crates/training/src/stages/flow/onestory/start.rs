@@ -1,7 +1,7 @@
 //! What the parts that OneStory adds begin as.
 
 use storyloom_models::onestory::{OneStoryConfig, spread_patch};
-use storyloom_nn::tch::{Kind, Tensor, no_grad};
+use storyloom_nn::tch::{Kind, no_grad};
 
 use super::super::{parts, start_of as start_of_transformer};
 use crate::error::Result;
@@ -59,7 +59,7 @@ pub(super) fn patchifiers(
 
 #[cfg(test)]
 mod tests {
-    use storyloom_nn::tch::Device;
+    use storyloom_nn::tch::{Device, Tensor};
     use storyloom_story::onestory::Kernel;
 
     use super::*;
@@ -82,7 +82,14 @@ mod tests {
             let over = weight.sum_dim_intlist([2_i64, 3, 4].as_slice(), false, Kind::Float);
             over.matmul(channels)
         };
-        let slot = Tensor::cat(&[&colour, &Tensor::ones([4], (Kind::Float, Device::Cpu)), &colour], 0);
+        let slot = Tensor::cat(
+            &[
+                &colour,
+                &Tensor::ones([4], (Kind::Float, Device::Cpu)),
+                &colour,
+            ],
+            0,
+        );
         let memory = sum(&weight, &slot) + &bias;
         let noise = sum(&weight.narrow(1, 0, 2), &colour) + &bias;
         for (start, token) in [(PatchStart::Memory, memory), (PatchStart::Noise, noise)] {
@@ -92,7 +99,10 @@ mod tests {
                 let below = format!("onestory.patchifiers.{kernel}");
                 let weight = &begun[&format!("{below}.weight")];
                 let found = sum(weight, &colour) + &begun[&format!("{below}.bias")];
-                assert!(found.allclose(&token, 1e-4, 1e-4, false), "{kernel} {start:?}");
+                assert!(
+                    found.allclose(&token, 1e-4, 1e-4, false),
+                    "{kernel} {start:?}"
+                );
             }
         }
     }
