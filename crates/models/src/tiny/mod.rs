@@ -37,8 +37,6 @@ pub mod folders {
     pub const TEXT_TO_VIDEO: &str = "t2v";
     /// Image to video: a complete `WanImageToVideoPipeline`.
     pub const IMAGE_TO_VIDEO: &str = "i2v";
-    /// A complete pipeline of OneStory: as image to video, with what it adds beside the transformer.
-    pub const ONESTORY: &str = "onestory";
     /// The adapters `backbone_high_noise.safetensors` and `backbone_low_noise.safetensors`.
     pub const LORA: &str = "lora";
     /// The vision tower that selects keyframes.

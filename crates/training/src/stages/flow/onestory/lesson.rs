@@ -367,7 +367,7 @@ fn counts(draws: &mut Draws, plane: Plane) -> Counts {
 
 #[cfg(test)]
 mod tests {
-    use storyloom_tinyworld::Split;
+    use storyloom_tinyworld::{Outline, Pattern, Split};
 
     use super::*;
     use crate::preset::Preset;
@@ -378,9 +378,10 @@ mod tests {
     };
 
     fn stories() -> Vec<Story> {
-        (0..12)
-            .map(|seed| Story::draw(seed, Split::Train))
-            .collect()
+        let plain = (0..6).map(|seed| Story::draw(seed, Split::Train));
+        let outlines = Pattern::ALL.iter().map(|pattern| Outline::of(*pattern));
+        let patterns = outlines.flat_map(|of| (0..2).map(move |seed| of.draw(seed, Split::Train)));
+        plain.chain(patterns).collect()
     }
 
     fn plans(phase: Phase, count: u64) -> Vec<Plan> {

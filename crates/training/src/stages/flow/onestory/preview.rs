@@ -7,7 +7,7 @@ use storyloom_nn::noise::{Stream, gaussian};
 use storyloom_nn::tch::{Device, Kind, Tensor, no_grad_guard};
 use storyloom_story::Seed;
 use storyloom_story::onestory::{Budget, ChosenFrame, Kernel, choose};
-use storyloom_tinyworld::{Split, Story};
+use storyloom_tinyworld::{Outline, Pattern, Split, Story};
 
 use super::batch::{Context, nothing_given};
 use super::lesson::{Lesson, Past};
@@ -60,7 +60,8 @@ impl Model<'_> {
         let networks = Networks::load(&weights, self.frozen, self.shapes)?;
         let (mut rows, mut found) = (Vec::new(), Found::default());
         for seed in 0..STORIES {
-            let story = Story::draw(seed, Split::HeldOut);
+            let pattern = Pattern::ALL[seed as usize % Pattern::ALL.len()];
+            let story = Outline::of(pattern).draw(seed, Split::HeldOut);
             let shot = Shot::of(self, &networks, &story)?;
             found.count(&shot);
             let made = shot.sample(self, &networks)?;
