@@ -46,19 +46,19 @@ fn a_method_without_networks_is_refused_before_anything_loads() {
     let manifest = mixed(&shop);
     let refused = finish(&mut shop.run_with("torch", &manifest, &["models.dir=/nowhere"]));
     let refused = refused.ended_with(65);
-    for words in [
-        "manifest.jsonl:2",
-        "manifest.jsonl:3",
-        "manifest.jsonl:4",
-        "onestory",
-    ] {
+    for words in ["manifest.jsonl:3", "manifest.jsonl:4", "moviedreamer"] {
         assert!(
             refused.stderr.contains(words),
             "{words}: {}",
             refused.stderr
         );
     }
-    let option = finish(&mut shop.run_with("torch", &manifest, &["method=onestory"]));
+    assert!(
+        !refused.stderr.contains("manifest.jsonl:2"),
+        "{}",
+        refused.stderr
+    );
+    let option = finish(&mut shop.run_with("torch", &manifest, &["method=moviedreamer"]));
     let option = option.ended_with(78);
     assert!(
         option.stderr.contains("engine = \"simulated\""),
@@ -66,4 +66,30 @@ fn a_method_without_networks_is_refused_before_anything_loads() {
         option.stderr
     );
     assert!(!shop.out().exists());
+}
+
+/// Networks make the stories of one method in a run, and which one is said by the lines alone if they all say
+/// the same.
+#[test]
+fn networks_of_two_methods_are_refused_before_anything_loads() {
+    let shop = Workshop::new();
+    let lines = ["storymem", "onestory"].map(|name| of_method(&line(name, &[true]), name));
+    let both = shop.write("both.jsonl", lines.join("\n"));
+    let nowhere = ["models.dir=/nowhere"];
+    let refused = finish(&mut shop.run_with("torch", &both, &nowhere)).ended_with(65);
+    for words in ["storymem and onestory", "a manifest for each"] {
+        assert!(refused.stderr.contains(words), "{}", refused.stderr);
+    }
+    // Of one alone the checkpoints are looked for.
+    let one = shop.write("one.jsonl", &lines[1]);
+    finish(&mut shop.run_with("torch", &one, &nowhere)).ended_with(78);
+    let empty = shop.path("empty");
+    fs::create_dir(&empty).unwrap();
+    let models = format!("models.dir={}", empty.display());
+    let lacking = finish(&mut shop.run_with("torch", &one, &[&models])).ended_with(78);
+    assert!(
+        lacking.stderr.contains("onestory/onestory"),
+        "{}",
+        lacking.stderr
+    );
 }

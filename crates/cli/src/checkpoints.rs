@@ -3,22 +3,33 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use storyloom_engine::method::storymem::parts::{advice, storymem_parts};
+use storyloom_engine::method::onestory::parts::{self as onestory, onestory_parts};
+use storyloom_engine::method::onestory::{OneStoryPaths, onestory_paths};
+use storyloom_engine::method::storymem::parts::{self as storymem, storymem_parts};
 use storyloom_engine::method::storymem::{StoryMemPaths, storymem_paths};
 use storyloom_engine::method::wan::parts::Part;
 use storyloom_models::tiny::folders;
 use storyloom_nn::lora::LoraSettings;
-use storyloom_story::{Continuation, Line};
+use storyloom_story::{Continuation, Line, Method};
 
 use crate::config::choices::ScorerKind;
 use crate::config::paths;
 use crate::config::resolved::EngineConfig;
 use crate::exit::{Exit, Failure};
 
+/// Where the checkpoints of a method lie.
+#[derive(Debug)]
+pub enum MethodPaths {
+    /// Two pipelines, adapters, and what tells keyframes apart.
+    StoryMem(StoryMemPaths),
+    /// One pipeline, with what chooses among earlier frames in it.
+    OneStory(OneStoryPaths),
+}
+
 /// The checkpoints that the settings need.
 pub struct CheckpointSet {
     /// Where they lie.
-    pub paths: StoryMemPaths,
+    pub paths: MethodPaths,
     dir: PathBuf,
     parts: Vec<Part>,
 }
@@ -26,12 +37,15 @@ pub struct CheckpointSet {
 /// Looks at the checkpoints that `config` needs.
 ///
 /// # Errors
-/// It names no folder.
+/// It names no folder, or a method that has no networks.
 pub fn of(config: &EngineConfig) -> Result<CheckpointSet, Failure> {
     let dir = &config.models_dir;
     if dir.is_empty() {
-        let message = "models.dir is empty; set it to a folder of checkpoints, \
-                       or write a tiny one with: storyloom model init-tiny DIR";
+        let message = format!(
+            "models.dir is empty; set it to a folder of checkpoints, or write a tiny one with: \
+             storyloom model init-tiny DIR --method {}",
+            config.method
+        );
         return Err(Failure::new(Exit::Config, message));
     }
     for (key, folder) in [("models.dir", dir), ("lora.dir", &config.lora.dir)] {
@@ -39,8 +53,30 @@ pub fn of(config: &EngineConfig) -> Result<CheckpointSet, Failure> {
             return Err(Failure::new(Exit::Config, paths::missing(key, folder)));
         }
     }
+    let (paths, parts) = match config.method {
+        Method::StoryMem => {
+            let paths = storymem_of(config);
+            let parts = storymem_parts(&paths, lora_settings(config));
+            (MethodPaths::StoryMem(paths), parts)
+        }
+        Method::OneStory => {
+            let paths = onestory_paths(Path::new(dir), lora_of_onestory(config));
+            let parts = onestory_parts(&paths, lora_settings(config));
+            (MethodPaths::OneStory(paths), parts)
+        }
+        other => {
+            let message = format!("there are no checkpoints for the method {other}");
+            return Err(Failure::new(Exit::Config, message));
+        }
+    };
     let dir = PathBuf::from(dir);
-    let mut paths = storymem_paths(&dir, lora_folder(config));
+    Ok(CheckpointSet { paths, dir, parts })
+}
+
+/// Those of StoryMem that its options need.
+fn storymem_of(config: &EngineConfig) -> StoryMemPaths {
+    let dir = config.models();
+    let mut paths = storymem_paths(dir, lora_folder(config));
     if config.storymem.max_images == 0 {
         let is_there = |folder: &PathBuf| folder.is_dir();
         paths.image_to_video = paths.image_to_video.filter(is_there);
@@ -49,8 +85,7 @@ pub fn of(config: &EngineConfig) -> Result<CheckpointSet, Failure> {
     if config.storymem.scorer == ScorerKind::Aesthetic {
         paths.aesthetic = Some(dir.join(folders::AESTHETIC));
     }
-    let parts = storymem_parts(&paths, lora_settings(config));
-    Ok(CheckpointSet { paths, dir, parts })
+    paths
 }
 
 /// Without memory and without `i2v` no shot can continue the one before: that is said before
@@ -64,13 +99,15 @@ pub fn check_continuations(config: &EngineConfig, lines: &[Line]) -> Result<(), 
         Line::Story(story) => story.script.shots().skip(1).any(|(_, shot)| !shot.cut),
         Line::Brief(_) => false,
     };
-    if config.storymem.continuation == Continuation::None || config.storymem.max_images > 0 {
+    let is_without = config.method == Method::StoryMem && config.storymem.max_images == 0;
+    if !is_without || config.storymem.continuation == Continuation::None {
         return Ok(());
     }
     let Some(line) = lines.iter().find(continues) else {
         return Ok(());
     };
-    if of(config)?.paths.image_to_video.is_some() {
+    of(config)?;
+    if storymem_of(config).image_to_video.is_some() {
         return Ok(());
     }
     let message = format!(
@@ -99,6 +136,15 @@ fn lora_folder(config: &EngineConfig) -> Option<PathBuf> {
     }
     let beside = Path::new(&config.models_dir).join(folders::LORA);
     beside.is_dir().then_some(beside)
+}
+
+/// The folder that the config names, or else `lora` in the pipeline, if there is one.
+fn lora_of_onestory(config: &EngineConfig) -> Option<PathBuf> {
+    if !config.lora.dir.is_empty() {
+        return Some(PathBuf::from(&config.lora.dir));
+    }
+    let inside = config.models().join(folders::ONESTORY).join(folders::LORA);
+    inside.is_dir().then_some(inside)
 }
 
 impl CheckpointSet {
@@ -141,7 +187,10 @@ impl CheckpointSet {
     fn advice(&self) -> Vec<String> {
         match self.is_whole() {
             true => Vec::new(),
-            false => advice(&self.dir, &self.parts),
+            false => match self.paths {
+                MethodPaths::StoryMem(_) => storymem::advice(&self.dir, &self.parts),
+                MethodPaths::OneStory(_) => onestory::advice(&self.dir, &self.parts),
+            },
         }
     }
 }
@@ -150,7 +199,8 @@ impl CheckpointSet {
 mod tests {
     use std::fs;
 
-    use storyloom_story::{StoryId, parse_script};
+    use storyloom_models::tiny::init_tiny;
+    use storyloom_story::{Seed, StoryId, parse_script};
 
     use super::*;
     use crate::config::{Resolved, load};
@@ -193,7 +243,27 @@ mod tests {
         }
         // Without memory nothing looks at pictures.
         let set = of(&config(&[&dir, "storymem.max_images=0", "storymem.sink=0"])).unwrap();
-        assert!(set.paths.clip.is_none() && set.paths.image_to_video.is_none());
+        let MethodPaths::StoryMem(paths) = set.paths else {
+            panic!("{:?}", set.paths);
+        };
+        assert!(paths.clip.is_none() && paths.image_to_video.is_none());
+    }
+
+    /// A pipeline of Wan has everything but what chooses among earlier frames.
+    #[test]
+    fn what_onestory_adds_to_a_pipeline_is_told_with_the_ways_to_get_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = format!("models.dir={}", folder.path().display());
+        let look = || of(&config(&[&dir, "method=onestory"])).unwrap();
+        init_tiny(folder.path(), Method::OneStory, Seed(1)).unwrap();
+        assert!(look().is_whole(), "{}", look().missing());
+        let added = folder.path().join("onestory/onestory");
+        fs::remove_dir_all(&added).unwrap();
+        let told = look().missing();
+        assert!(told.contains(&added.display().to_string()), "{told}");
+        for way in ["train onestory", "init-tiny DIR --method onestory"] {
+            assert!(told.contains(way), "{way}: {told}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use storyloom_engine::method::onestory::MemorySource;
 use storyloom_models::sampler::{SamplerSettings, Schedule};
 use storyloom_models::tiny::folders;
 use storyloom_models::wan::WanConfig;
@@ -14,9 +15,9 @@ use storyloom_orchestrator::cost::{
 use storyloom_orchestrator::simulated::Pace;
 use storyloom_pictures::text_at_most;
 use storyloom_story::Method;
-use storyloom_story::onestory::Budget;
 
 use crate::command::folder;
+use crate::config::options::OneStory;
 use crate::config::options::{Device, Dtype, EngineKind};
 use crate::config::resolved::CostConfig;
 use crate::config::value::PerExpert;
@@ -262,19 +263,19 @@ pub fn samplings(config: &CostConfig) -> Result<Samplings, Failure> {
     Ok(Samplings {
         text: loop_of(steps.t2v, shift.t2v, boundary.t2v, guidance.t2v)?,
         pictures: loop_of(steps.i2v, shift.i2v, boundary.i2v, guidance.i2v)?,
-        onestory: onestory_loop(),
+        onestory: onestory_loop(&config.onestory),
     })
 }
 
-/// The loop of OneStory: the published settings of Wan2.1 (`onestory`, section 6), with guidance.
-fn onestory_loop() -> OneStoryLoop {
+/// The loop of OneStory. Guidance of exactly 1 needs no forward with the negative prompt.
+fn onestory_loop(options: &OneStory) -> OneStoryLoop {
     OneStoryLoop {
         sampling: Sampling {
-            steps: 40,
-            forwards: 2.0,
+            steps: options.steps,
+            forwards: if options.guidance == 1.0 { 1.0 } else { 2.0 },
         },
-        budget: Budget::default(),
-        reencodes: false,
+        budget: options.budget(),
+        reencodes: options.memory_source == MemorySource::Reencode,
     }
 }
 

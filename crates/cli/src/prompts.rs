@@ -4,11 +4,11 @@ use std::fmt;
 use std::thread;
 
 use serde::Serialize;
-use storyloom_engine::method::storymem::storymem_paths;
 use storyloom_models::text::{PromptTokenizer, TEXT_ROWS, clean_prompt};
 use storyloom_nn::checkpoint::component_folder;
-use storyloom_story::{ShotId, StoryId, StoryScript};
+use storyloom_story::{Method, ShotId, StoryId, StoryScript};
 
+use crate::config::grid::text_pipeline;
 use crate::config::options::EngineKind;
 use crate::config::resolved::EngineConfig;
 
@@ -65,8 +65,8 @@ impl Meter {
         if engine.kind != EngineKind::Torch {
             return None;
         }
-        let paths = storymem_paths(engine.models(), None);
-        let folder = component_folder(paths.shared(), "tokenizer");
+        let pipeline = text_pipeline(engine.method, engine.models());
+        let folder = component_folder(&pipeline, "tokenizer");
         // Nothing is cut here. Why it cannot be opened is told by the code that loads the checkpoint.
         let tokenizer = PromptTokenizer::open(&folder, usize::MAX);
         Some(tokenizer.map_or(Self::Estimate, |tokenizer| Self::Exact(Box::new(tokenizer))))
@@ -109,11 +109,15 @@ impl Meter {
     }
 
     /// Says so of the prompt that is given with every shot.
-    pub fn warn_of_negative(&self, negative_prompt: &str) {
-        let tokens = self.tokens(negative_prompt);
+    pub fn warn_of_negative(&self, engine: &EngineConfig) {
+        let (table, prompt) = match engine.method {
+            Method::OneStory => ("onestory", &engine.onestory.negative_prompt),
+            _ => ("storymem", &engine.storymem.negative_prompt),
+        };
+        let tokens = self.tokens(prompt);
         if tokens > READ {
             tracing::warn!(
-                "storymem.negative_prompt has {tokens} tokens, of which the text encoder reads {READ}"
+                "{table}.negative_prompt has {tokens} tokens, of which the text encoder reads {READ}"
             );
         }
     }

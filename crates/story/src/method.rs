@@ -73,7 +73,7 @@ impl Method {
     ];
 
     /// Every method whose networks this version has. Without networks all of them can be pretended.
-    pub const WITH_NETWORKS: [Self; 1] = [Self::StoryMem];
+    pub const WITH_NETWORKS: [Self; 2] = [Self::StoryMem, Self::OneStory];
 
     /// Its row in the table of methods.
     pub const fn profile(self) -> MethodProfile {

@@ -80,7 +80,7 @@ fn method(name: &str) -> Result<Method, String> {
     known.ok_or_else(|| {
         let names = Method::WITH_NETWORKS.map(Method::name);
         format!(
-            "there is no such method; so far there is {}",
+            "there is no such method; so far there are {}",
             names.join(", ")
         )
     })
@@ -190,7 +190,10 @@ mod tests {
     fn a_method_that_is_not_there_names_those_that_are() {
         assert_eq!(method("storymem"), Ok(Method::StoryMem));
         let said = method("storymen").unwrap_err();
-        assert!(said.ends_with("so far there is storymem"), "{said}");
+        assert!(
+            said.ends_with("so far there are storymem, onestory"),
+            "{said}"
+        );
     }
 
     #[test]

@@ -34,6 +34,7 @@ use crate::input::{self, Input};
 use crate::lengths::check_lengths;
 use crate::loading::LoadingWatch;
 use crate::logging::{self, Logging};
+use crate::methods;
 use crate::output;
 use crate::plain_shots::plain_shots;
 use crate::planner;
@@ -41,6 +42,7 @@ use crate::progress::{Progress, text};
 use crate::prompts::Meter;
 use crate::ranks;
 use crate::room;
+use crate::seen_history::check_onestory;
 use crate::shift::Shift;
 use crate::signals::{self, SavingBegins};
 use crate::storage;
@@ -143,6 +145,7 @@ fn on_this_rank(
             return Ok(Exit::Input);
         }
     };
+    let config = &methods::for_input(config, &input)?;
     if slot.is_first() {
         let manifest = arguments.manifest.as_deref();
         let plain = manifest.map(|path| plain_shots(&input, path, config.engine.method));
@@ -154,6 +157,7 @@ fn on_this_rank(
     }
     check_pixels(&config.films, &input)?;
     check_lengths(&config.films.video, &input)?;
+    check_onestory(config, &input)?;
     if slot.is_first() {
         storage::check(&arguments.out, &input, !config.engine.index.path.is_empty())?;
     }
@@ -231,7 +235,7 @@ fn log_long_prompts(config: &Resolved, input: &Input) {
     let Some(meter) = Meter::of(&config.engine) else {
         return;
     };
-    meter.warn_of_negative(&config.engine.storymem.negative_prompt);
+    meter.warn_of_negative(&config.engine);
     let prompts = input.long_prompts(&meter);
     for prompt in prompts.iter().take(TOLD) {
         tracing::warn!(story = %prompt.story, shot = %prompt.shot, "{prompt}");

@@ -13,10 +13,12 @@ use crate::diagnose;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::input::{self, Input};
 use crate::lengths::check_lengths;
+use crate::methods;
 use crate::output::{print, print_json};
 use crate::plain_shots::plain_shots;
 use crate::planner::unwritable;
 use crate::prompts::{LongPrompt, Meter};
+use crate::seen_history::check_onestory;
 
 /// Arguments of `validate`.
 #[derive(Debug, Args)]
@@ -77,8 +79,10 @@ pub fn run(arguments: &Arguments) -> Outcome {
         Ok(mut input) => {
             check_pixels(&config.films, &input)?;
             if is_named {
+                methods::for_input(&config, &input)?;
                 check_lengths(&config.films.video, &input)?;
             }
+            check_onestory(&config, &input)?;
             let plain = plain_shots(&input, &arguments.manifest, config.engine.method);
             input.warnings.extend(plain);
             let long_prompts = meter.map_or_else(Vec::new, |meter| input.long_prompts(&meter));

@@ -1,6 +1,7 @@
 //! What makes settings unusable: values beyond the limits of their options, and rules between options.
 
 use storyloom_story::VideoSpec;
+use storyloom_story::onestory::Selector;
 use storyloom_story::video::VideoSpecError;
 
 use super::options::{Config, OptionInfo, PlannerKind};
@@ -73,13 +74,19 @@ impl Config {
             "topology.planner_tensor",
             "needs planner.backend = \"native\": other planners have no model to share",
         );
+        rule(
+            self.onestory.selector != Selector::Clip,
+            "onestory.selector",
+            "= \"clip\" compares captions and frames with the text and vision towers of CLIP and with DINOv2, \
+             of which this version has the vision tower only: use learned, recent or uniform",
+        );
         let (method, kind) = (self.top.method, self.top.engine);
         rule(
             kind.methods().contains(&method),
             "method",
             &format!(
                 "= \"{method}\" has no networks in this version: rehearse it with engine = \
-                 \"simulated\", or use method = \"storymem\""
+                 \"simulated\", or use method = \"storymem\" or \"onestory\""
             ),
         );
         broken

@@ -4,13 +4,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::Value;
+use storyloom_engine::method::onestory::MemorySource;
 use storyloom_memory::Disk;
 use storyloom_memory::select::SelectionRule;
+use storyloom_models::onestory::ScoreNorm;
 use storyloom_models::vision::clip::SelectionResize;
 use storyloom_orchestrator::{RunFolder, recorded};
 use storyloom_parallel::Encryption;
+use storyloom_story::onestory::{Budget, ContextTime, Selector};
 
-use super::options::StoryMem;
+use super::forms;
+use super::options::{OneStory, StoryMem};
 use super::value::{Choice, named};
 
 /// What says how good a frame is.
@@ -44,6 +48,104 @@ impl Choice for ResizeChoice {
         ("pillow", Self::Pillow),
         ("torch", Self::Torch),
     ];
+}
+
+/// How a score is made of what the selector says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScoreNormChoice {
+    /// As the checkpoint says.
+    Auto,
+    /// In this way.
+    By(ScoreNorm),
+}
+
+impl ScoreNormChoice {
+    /// The way, if it is not the checkpoint's.
+    pub fn norm(self) -> Option<ScoreNorm> {
+        match self {
+            Self::Auto => None,
+            Self::By(norm) => Some(norm),
+        }
+    }
+}
+
+impl Choice for ScoreNormChoice {
+    const CHOICES: &'static [(&'static str, Self)] = &[
+        ("auto", Self::Auto),
+        ("cosine", Self::By(ScoreNorm::Cosine)),
+        ("scaled_dot", Self::By(ScoreNorm::ScaledDot)),
+        ("none", Self::By(ScoreNorm::None)),
+    ];
+}
+
+/// Where context tokens stand in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimeChoice {
+    /// Before the shot, at equal distances.
+    Shifted,
+    /// Where they are in the film.
+    TrueDistance,
+}
+
+impl Choice for TimeChoice {
+    const CHOICES: &'static [(&'static str, Self)] = &[
+        ("shifted", Self::Shifted),
+        ("true_distance", Self::TrueDistance),
+    ];
+}
+
+/// The timestep of context tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimestepChoice {
+    /// That of the shot.
+    Shared,
+    /// That of clean frames.
+    Zero,
+}
+
+impl Choice for TimestepChoice {
+    const CHOICES: &'static [(&'static str, Self)] =
+        &[("shared", Self::Shared), ("zero", Self::Zero)];
+}
+
+impl Choice for Selector {
+    const CHOICES: &'static [(&'static str, Self)] = &[
+        ("learned", Self::Learned),
+        ("recent", Self::Recent),
+        ("uniform", Self::Uniform),
+        ("clip", Self::Clip),
+    ];
+}
+
+impl Choice for MemorySource {
+    const CHOICES: &'static [(&'static str, Self)] =
+        &[("latent", Self::Latent), ("reencode", Self::Reencode)];
+}
+
+impl OneStory {
+    /// How many tokens of history a shot sees. [`FRAMES_PER_KERNEL`](super::forms::FRAMES_PER_KERNEL) has made
+    /// sure that it can be read.
+    pub fn budget(&self) -> Budget {
+        Budget {
+            units: self.budget,
+            counts: forms::frames_per_kernel(&self.frames_per_kernel).unwrap_or_default(),
+        }
+    }
+
+    /// Where context tokens stand in time.
+    pub fn time(&self) -> ContextTime {
+        match self.ctx_time {
+            TimeChoice::Shifted => ContextTime::Shifted {
+                stride: self.ctx_stride,
+            },
+            TimeChoice::TrueDistance => ContextTime::TrueDistance,
+        }
+    }
+
+    /// Whether context tokens are at timestep 0.
+    pub fn is_clean(&self) -> bool {
+        self.ctx_timestep == TimestepChoice::Zero
+    }
 }
 
 impl Choice for Encryption {

@@ -1,11 +1,13 @@
 //! The forms of texts among the settings, each with the function that reads it.
 
 use std::net::{AddrParseError, SocketAddr};
+use std::num::ParseIntError;
 use std::path::PathBuf;
 use std::time::UNIX_EPOCH;
 
 use super::limit::Form;
 use storyloom_story::Method;
+use storyloom_story::onestory::Counts;
 
 use super::options::{EngineKind, Inputs, Metrics, Run};
 
@@ -39,6 +41,12 @@ pub const WEB_ADDRESS: Form = Form {
     fits: |text| is_address(text, &["http://", "https://"]),
 };
 
+/// Frames for each patchifier.
+pub const FRAMES_PER_KERNEL: Form = Form {
+    words: "four numbers of frames, from the finest patchifier to the coarsest, as in \"0,4,0,0\", or empty",
+    fits: |text| frames_per_kernel(text).is_ok(),
+};
+
 impl EngineKind {
     /// The methods that it has something loaded for.
     pub fn methods(self) -> &'static [Method] {
@@ -68,6 +76,20 @@ impl Run {
     /// that it can be read.
     pub fn deadline(&self) -> Option<f64> {
         deadline(&self.deadline).ok().flatten()
+    }
+}
+
+/// Frames for each patchifier, if somebody names them.
+pub fn frames_per_kernel(text: &str) -> Result<Option<Counts>, ParseIntError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let numbers = text.split(',').map(|number| number.trim().parse::<u32>());
+    let numbers: Vec<u32> = numbers.collect::<Result<_, _>>()?;
+    match <[u32; 4]>::try_from(numbers) {
+        Ok(counts) => Ok(Some(Counts(counts))),
+        // There are more of them, or fewer.
+        Err(_) => "".parse::<u32>().map(|_| None),
     }
 }
 
@@ -168,6 +190,10 @@ mod tests {
             (
                 "logs.otlp=http://me:secret@push",
                 "logs.otlp must be an address that",
+            ),
+            (
+                "onestory.frames_per_kernel=0,4,0",
+                "onestory.frames_per_kernel must be four numbers",
             ),
             (
                 "planner.endpoint=ftp://x",

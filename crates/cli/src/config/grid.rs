@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use storyloom_engine::method::onestory::onestory_paths;
 use storyloom_engine::method::storymem::storymem_paths;
 use storyloom_engine::method::wan::latent_grid;
 use storyloom_orchestrator::simulated::SimulatedEngine;
-use storyloom_story::LatentGrid;
+use storyloom_story::{LatentGrid, Method};
 
 use super::Config;
 use super::options::EngineKind;
@@ -17,17 +18,27 @@ impl Config {
         match self.top.engine {
             EngineKind::Simulated => SimulatedEngine::GRID,
             EngineKind::Torch if self.models.dir.is_empty() => LatentGrid::WAN_2_1,
-            EngineKind::Torch => of_checkpoint(Path::new(&self.models.dir)),
+            EngineKind::Torch => of_checkpoint(self.top.method, Path::new(&self.models.dir)),
         }
     }
 }
 
-/// Both pipelines have one autoencoder, and runs without memory may have the first alone.
-fn of_checkpoint(dir: &Path) -> LatentGrid {
-    let mut paths = storymem_paths(dir, None);
-    let is_there = |pipeline: &PathBuf| pipeline.is_dir();
-    paths.image_to_video = paths.image_to_video.filter(is_there);
-    latent_grid(paths.shared()).unwrap_or(LatentGrid::WAN_2_1)
+fn of_checkpoint(method: Method, dir: &Path) -> LatentGrid {
+    latent_grid(&text_pipeline(method, dir)).unwrap_or(LatentGrid::WAN_2_1)
+}
+
+/// The pipeline of a method whose autoencoder, text encoder and tokenizer are used. Both pipelines of StoryMem
+/// have the same, and runs without memory may have the first alone.
+pub fn text_pipeline(method: Method, dir: &Path) -> PathBuf {
+    match method {
+        Method::OneStory => onestory_paths(dir, None).pipeline,
+        _ => {
+            let mut paths = storymem_paths(dir, None);
+            let is_there = |pipeline: &PathBuf| pipeline.is_dir();
+            paths.image_to_video = paths.image_to_video.filter(is_there);
+            paths.shared().to_owned()
+        }
+    }
 }
 
 #[cfg(test)]

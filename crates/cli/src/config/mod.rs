@@ -7,7 +7,7 @@ mod check;
 pub mod choices;
 mod document;
 mod forms;
-mod grid;
+pub mod grid;
 mod layers;
 mod limit;
 pub mod options;

@@ -1,5 +1,6 @@
 //! Every option, with its type, its default and its documentation.
 
+use storyloom_engine::method::onestory::MemorySource;
 use storyloom_memory::IndexKind;
 use storyloom_memory::select::SelectionRule;
 use storyloom_models::sampler::{Reference, SamplerKind};
@@ -7,9 +8,10 @@ use storyloom_nn::lora::LoraScaling;
 use storyloom_orchestrator::FilmShape;
 use storyloom_parallel::Encryption;
 use storyloom_planner::{ResponseFormat, Steps};
+use storyloom_story::onestory::Selector;
 use storyloom_story::{Continuation, Fit, Ground, Method};
 
-use super::choices::{ResizeChoice, ScorerKind};
+use super::choices::{ResizeChoice, ScoreNormChoice, ScorerKind, TimeChoice, TimestepChoice};
 use super::forms;
 use super::limit::{Bounds, Limit};
 use super::value::{Choice, Count, OptionValue, PerExpert, PerPhase};
@@ -113,8 +115,9 @@ const YEAR: u64 = 365 * 86_400;
 options! {
     /// What runs, and on what.
     top: Top {
-        /// How shots are conditioned and what is remembered. This version has networks for `storymem`; a run
-        /// of the others can be rehearsed with `engine = "simulated"`.
+        /// How shots are conditioned and what is remembered. This version has networks for `storymem` and
+        /// `onestory`; a run of the others can be rehearsed with `engine = "simulated"`. Networks make the
+        /// stories of one method in a run: this one, or the one that all lines of the manifest name.
         method: Method = Method::StoryMem,
         /// What makes the pictures: networks, or a stand-in that draws test patterns and needs no
         /// checkpoint.
@@ -156,15 +159,18 @@ options! {
     /// Checkpoints.
     models: Models {
         /// Folder of the checkpoints: `t2v` and `i2v` in the layout of the hub, `clip` for choosing
-        /// keyframes, and perhaps `lora` and `aesthetic`. `storyloom model init-tiny` writes such a folder.
+        /// keyframes, and perhaps `lora` and `aesthetic`; for OneStory `onestory`, one pipeline.
+        /// `storyloom model init-tiny` writes such a folder.
         dir: String = String::new(),
         /// Precision of the transformers and the text encoder in memory. The VAE and the image
         /// encoder stay at f32.
         dtype: Dtype = Dtype::F32,
     }
-    /// The LoRA that teaches the image-to-video experts to look at memory.
+    /// The LoRA that teaches the image-to-video experts of StoryMem to look at memory, or the one of the
+    /// transformer of OneStory.
     lora: Lora {
-        /// Folder with one LoRA file per expert; empty for `lora` in `models.dir`, if it is there.
+        /// Folder with one LoRA file per expert; empty for `lora` in `models.dir`, or in its `onestory`, if
+        /// it is there.
         dir: String = String::new(),
         /// Numerator of the scale for files that do not say it; 0 takes the rank itself, as StoryMem
         /// was trained with. Where the files say another one, that is an error.
@@ -259,6 +265,46 @@ options! {
         /// Distance in time between remembered pictures, as the transformer sees it: 5 as in the
         /// paper, 1 as in the first release.
         rope_stride: u32 = 5, in 1..=5, was "memory.rope_stride",
+    }
+    /// OneStory on Wan2.1 (`method = "onestory"`): the way from noise to latents, and which latent frames of
+    /// the shots before it a shot sees, and how finely. See docs/methods.md.
+    onestory: OneStory {
+        /// Solver.
+        solver: SamplerKind = SamplerKind::UniPc,
+        /// Steps of the solver.
+        steps: u32 = 40, in 1..=1000,
+        /// Flow shift: larger spends more steps at high noise.
+        shift: f64 = 3.0, in Bounds::above(0.0, 1000.0),
+        /// Strength of classifier-free guidance; 1 skips the negative prompt. Both predictions of a step
+        /// see the same context.
+        guidance: f64 = 5.0, in -1000.0..=1000.0,
+        /// Whose noise levels are used: those of the original code, or those of diffusers.
+        reference: Reference = Reference::Wan,
+        /// What no shot should look like; empty for the text that Wan was published with.
+        negative_prompt: String = String::new(),
+        /// How many tokens of earlier shots a shot sees, in units of the tokens of one latent frame; 0
+        /// sees nothing.
+        budget: u32 = 1, in 0..=3,
+        /// Frames per patchifier, from the finest (`p2`) to the coarsest (`p16`), as in `0,4,0,0`; they
+        /// must fit into `onestory.budget`. Empty for those of the budget: `0,3,3,2`, `1,3,3,2` or
+        /// `2,3,3,2`, less where the frames are small.
+        frames_per_kernel: String = String::new(), in forms::FRAMES_PER_KERNEL,
+        /// What says how relevant an earlier frame is: the `learned` network, by caption and history; or
+        /// the most `recent` frames, or frames at equal distances (`uniform`), both without a network.
+        selector: Selector = Selector::Learned,
+        /// How a score is made of what the network says: `auto` as the checkpoint says.
+        score_norm: ScoreNormChoice = ScoreNormChoice::Auto,
+        /// Where the frames that are seen stand in time: before the shot at equal distances (`shifted`),
+        /// or where they are in the film (`true_distance`).
+        ctx_time: TimeChoice = TimeChoice::Shifted,
+        /// That distance, in latent frames.
+        ctx_stride: u32 = 5, in 1..=1000,
+        /// The timestep of the frames that are seen: that of the shot (`shared`), or that of clean frames
+        /// (`zero`).
+        ctx_timestep: TimestepChoice = TimestepChoice::Shared,
+        /// What is kept of a shot: its latents as they were sampled (`latent`), or those of its decoded
+        /// frames (`reencode`), as in the paper.
+        memory_source: MemorySource = MemorySource::Latent,
     }
     /// The index of the memory bank.
     memory: Memory {

@@ -13,8 +13,8 @@ use storyloom_story::{Ground, LatentGrid, Method, VideoSpec};
 
 use super::choices::ResizeChoice;
 use super::options::{
-    Device, Dtype, EngineKind, Inputs, Logs, Lora, Memory, Metrics, OnPreempt, Planner, Run,
-    Simulated, StoryMem, Topology,
+    Device, Dtype, EngineKind, Inputs, Logs, Lora, Memory, Metrics, OnPreempt, OneStory, Planner,
+    Run, Simulated, StoryMem, Topology,
 };
 use super::value::Count;
 use super::{Config, options};
@@ -82,8 +82,10 @@ pub struct EngineConfig {
     pub models_dir: String,
     /// The adapter.
     pub lora: Lora,
-    /// The options of its method.
+    /// The options of StoryMem.
     pub storymem: StoryMem,
+    /// The options of OneStory.
+    pub onestory: OneStory,
     /// The index of the memory bank.
     pub index: Memory,
     /// Threads for the arithmetic; 0 takes one per core.
@@ -139,6 +141,8 @@ pub struct CostConfig {
     pub simulated: Simulated,
     /// The sampling loops.
     pub storymem: StoryMem,
+    /// The sampling loop of OneStory, and what it sees of earlier shots.
+    pub onestory: OneStory,
     /// How replicas are made up.
     pub shape: ReplicaShape,
     /// Replicas that are asked for; `None` takes all ranks that there are.
@@ -181,6 +185,7 @@ impl Resolved {
                 models_dir: config.models.dir.clone(),
                 lora: config.lora.clone(),
                 storymem: config.storymem.clone(),
+                onestory: config.onestory.clone(),
                 index: config.memory.clone(),
                 threads: config.run.threads,
                 share_decode: topology.share_decode,
@@ -210,6 +215,7 @@ impl Resolved {
                 models_dir: config.models.dir.clone(),
                 simulated: config.simulated.clone(),
                 storymem: config.storymem.clone(),
+                onestory: config.onestory.clone(),
                 shape: shape(topology),
                 replicas: plan(topology).replicas,
                 interleave: topology.interleave as usize,
@@ -228,6 +234,13 @@ impl Resolved {
     pub fn with_selection_resize(&self, resize: ResizeChoice) -> Self {
         let mut config = self.config.clone();
         config.storymem.selection_resize = resize;
+        Self::new(config)
+    }
+
+    /// The same settings for a run of another method.
+    pub fn with_method(&self, method: Method) -> Self {
+        let mut config = self.config.clone();
+        config.top.method = method;
         Self::new(config)
     }
 

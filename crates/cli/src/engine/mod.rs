@@ -1,40 +1,40 @@
 //! The one file that plugs the networks of `models` into the trait of the orchestrator.
 
+mod networks;
+mod onestory;
+mod storymem;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use storyloom_engine::method::storymem::encode::Conditions;
-use storyloom_engine::method::storymem::{
-    DenoiseSettings, StoryMemEngine, StoryMemPaths, StoryMemSettings, serve,
-};
+use storyloom_engine::method::onestory::{self as one_story, OneStoryEngine};
+use storyloom_engine::method::storymem::{self as story_mem, StoryMemEngine};
 use storyloom_engine::method::wan;
 use storyloom_engine::replica::Replica;
 use storyloom_engine::sampling::LoopProgress;
-use storyloom_models::sampler::SamplerSettings;
 use storyloom_nn::ModelError;
 use storyloom_nn::checkpoint::Target;
 use storyloom_nn::cuda;
 use storyloom_nn::tch::{self, Kind};
 use storyloom_orchestrator::{
-    Encoded, EngineDescription, EngineError, Kept, KeptContent, Pass, Scores, ShotEngine,
-    StepObserver,
+    Encoded, EngineDescription, EngineError, Kept, Pass, Scores, ShotEngine, StepObserver,
 };
 use storyloom_story::{
-    Capacities, Clip, ErrorClass, HostTensor, LoopState, MemoryFrame, Method, RgbImage, ShotInputs,
+    Capacities, Clip, ErrorClass, HostTensor, LoopState, Method, PassName, RgbImage, ShotInputs,
     Stage,
 };
 
-use crate::checkpoints;
+use self::networks::MethodNetworks;
+use crate::checkpoints::{self, MethodPaths};
 use crate::config::options::{Device, Dtype};
 use crate::config::resolved::{Compute, EngineConfig};
-use crate::config::value::PerExpert;
 use crate::exit::{Exit, Failure};
 use crate::world::RankSlot;
 
-/// The networks of a run behind the orchestrator's trait.
+/// The networks of a run behind the orchestrator's trait: those of one method.
 #[derive(Debug)]
 pub struct TorchEngine {
-    models: StoryMemEngine,
+    models: Box<dyn MethodNetworks>,
     description: EngineDescription,
     /// Whether ranks were found to be gone.
     world_is_broken: AtomicBool,
@@ -49,8 +49,7 @@ pub fn build_engine(
     replica: Replica,
     slot: &RankSlot,
 ) -> Result<TorchEngine, Failure> {
-    let settings = settings(config, slot)?;
-    let models = StoryMemEngine::open(&paths(config)?, &settings, replica).map_err(at_loading)?;
+    let models = open(config, replica, slot)?;
     let identity = models.identity();
     let description = EngineDescription {
         engine: "torch".to_owned(),
@@ -66,12 +65,40 @@ pub fn build_engine(
     })
 }
 
+/// The networks of the method of the run.
+fn open(
+    config: &EngineConfig,
+    replica: Replica,
+    slot: &RankSlot,
+) -> Result<Box<dyn MethodNetworks>, Failure> {
+    let compute = compute(config, slot)?;
+    Ok(match paths(config)? {
+        MethodPaths::StoryMem(paths) => {
+            let settings = storymem::settings(config, compute);
+            Box::new(StoryMemEngine::open(&paths, &settings, replica).map_err(at_loading)?)
+        }
+        MethodPaths::OneStory(paths) => {
+            let settings = onestory::settings(config, compute);
+            Box::new(OneStoryEngine::open(&paths, &settings, replica).map_err(at_loading)?)
+        }
+    })
+}
+
 /// Does what the leader of `replica` asks, on any other rank of it.
 ///
 /// # Errors
 /// As [`build_engine`], or the world fell apart.
 pub fn follow(config: &EngineConfig, replica: Replica, slot: &RankSlot) -> Result<(), Failure> {
-    serve(&paths(config)?, &settings(config, slot)?, replica).map_err(at_loading)
+    let compute = compute(config, slot)?;
+    let served = match paths(config)? {
+        MethodPaths::StoryMem(paths) => {
+            story_mem::serve(&paths, &storymem::settings(config, compute), replica)
+        }
+        MethodPaths::OneStory(paths) => {
+            one_story::serve(&paths, &onestory::settings(config, compute), replica)
+        }
+    };
+    served.map_err(at_loading)
 }
 
 /// Whatever keeps networks from loading is the config's fault, but for ranks that are gone.
@@ -83,7 +110,7 @@ fn at_loading(error: ModelError) -> Failure {
 }
 
 /// Where the checkpoints lie, all of which are there.
-fn paths(config: &EngineConfig) -> Result<StoryMemPaths, Failure> {
+fn paths(config: &EngineConfig) -> Result<MethodPaths, Failure> {
     let set = checkpoints::of(config)?;
     match set.is_whole() {
         true => Ok(set.paths),
@@ -163,33 +190,6 @@ pub fn first_gpu() -> Result<tch::Device, Failure> {
     Ok(tch::Device::Cuda(0))
 }
 
-fn settings(config: &EngineConfig, slot: &RankSlot) -> Result<StoryMemSettings, Failure> {
-    let sampler = &config.storymem;
-    let phase = |steps: u32, shift: f64, boundary: f64, guidance: PerExpert<f64>| DenoiseSettings {
-        sampler: SamplerSettings {
-            kind: sampler.solver,
-            reference: sampler.reference,
-            steps: steps as usize,
-            shift,
-        },
-        boundary: Some(boundary),
-        guidance_high: guidance.high,
-        guidance_low: guidance.low,
-    };
-    let (steps, shift) = (sampler.steps, sampler.shift);
-    let (boundary, guidance) = (sampler.boundary, sampler.guidance);
-    let negative = &sampler.negative_prompt;
-    Ok(StoryMemSettings {
-        compute: compute(config, slot)?,
-        text_to_video: phase(steps.t2v, shift.t2v, boundary.t2v, guidance.t2v),
-        image_to_video: phase(steps.i2v, shift.i2v, boundary.i2v, guidance.i2v),
-        lora: checkpoints::lora_settings(config),
-        memory_stride: i64::from(config.storymem.rope_stride),
-        selection_resize: config.storymem.resize(),
-        negative_prompt: (!negative.is_empty()).then(|| negative.clone()),
-    })
-}
-
 /// Where the networks run, and how ranks share what they do.
 fn compute(config: &EngineConfig, slot: &RankSlot) -> Result<wan::Compute, Failure> {
     Ok(wan::Compute {
@@ -203,20 +203,24 @@ fn compute(config: &EngineConfig, slot: &RankSlot) -> Result<wan::Compute, Failu
 
 impl ShotEngine for TorchEngine {
     fn describe(&self, method: Method) -> Option<EngineDescription> {
-        (method == Method::StoryMem).then(|| self.description.clone())
+        (method == self.models.method()).then(|| self.description.clone())
     }
 
     fn capacities(&self) -> Capacities {
         self.models.capacities()
     }
 
+    fn passes(&self, _inputs: &ShotInputs) -> Vec<PassName> {
+        self.models.passes()
+    }
+
     fn assist(&self) -> Result<bool, EngineError> {
         self.models.assist().map_err(self.at(Stage::Denoise))
     }
 
-    fn encode(&self, inputs: &ShotInputs, _pass: Pass) -> Result<Encoded, EngineError> {
-        let conditions = self.models.encode(inputs);
-        conditions.map(Encoded::new).map_err(self.at(Stage::Encode))
+    fn encode(&self, inputs: &ShotInputs, pass: Pass) -> Result<Encoded, EngineError> {
+        let encoded = self.models.encode(inputs, pass);
+        encoded.map_err(self.at(Stage::Encode))
     }
 
     fn denoise(
@@ -230,49 +234,28 @@ impl ShotEngine for TorchEngine {
             let save = || progress.save().map_err(self.at(Stage::Denoise));
             observer.step_finished(progress.done(), progress.total(), &save)
         };
-        self.models
-            .denoise(
-                inputs,
-                encoded.conditions::<Conditions>()?,
-                resume.as_ref(),
-                &mut step,
-            )
-            .map_err(self.at(Stage::Denoise))
+        let latents = self
+            .models
+            .denoise(inputs, encoded, resume.as_ref(), &mut step);
+        latents.map_err(self.at(Stage::Denoise))
     }
 
     fn decode(
         &self,
         inputs: &ShotInputs,
-        _pass: Pass,
+        pass: Pass,
         latents: &HostTensor,
     ) -> Result<Clip, EngineError> {
-        self.models
-            .decode(inputs, latents)
-            .map_err(self.at(Stage::Decode))
+        let clip = self.models.decode(inputs, pass, latents);
+        clip.map_err(self.at(Stage::Decode))
     }
 
     fn score(&self, pictures: &[&RgbImage]) -> Result<Scores, EngineError> {
-        let (embeddings, quality) = self
-            .models
-            .score(pictures)
-            .map_err(self.at(Stage::Select))?;
-        Ok(Scores {
-            embeddings,
-            quality,
-        })
+        self.models.score(pictures).map_err(self.at(Stage::Select))
     }
 
     fn remember(&self, kept: &Kept) -> Result<BTreeMap<String, HostTensor>, EngineError> {
-        let KeptContent::Picture(picture) = kept.what else {
-            return Err(EngineError {
-                stage: Stage::Select,
-                class: ErrorClass::Run,
-                message: "StoryMem keeps pictures of shots, no whole ones".to_owned(),
-            });
-        };
-        let latents = self.models.remember(picture, kept.size);
-        let latents = latents.map_err(self.at(Stage::Select))?;
-        Ok(BTreeMap::from([(MemoryFrame::LATENTS.to_owned(), latents)]))
+        self.models.remember(kept).map_err(self.at(Stage::Select))
     }
 
     fn check_weights(&self) -> Result<(), EngineError> {
