@@ -296,7 +296,7 @@ fn a_shot_goes_on_from_any_step_to_the_same_bits() {
         true
     });
     let whole = whole.unwrap();
-    // Conditions are made again by whoever goes on.
+    // Conditions are made again by the engine that goes on.
     let again = open(folder.path(), |_| {});
     let (_, conditions) = again.encode(&inputs, &scores).unwrap();
     for state in &saved[..3] {
