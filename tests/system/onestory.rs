@@ -94,6 +94,13 @@ fn what_is_wrong_is_told_before_anything_is_made() {
             .saying(wanted);
         assert!(!shop.is_begun());
     }
+    // So is a script of scenes that the method cannot make.
+    let blank = line("s", &[true, true]).replace("Shot 2 of s.", "<br>");
+    let manifest = shop.write("m.jsonl", blank);
+    finish(&mut shop.run(&manifest, &["method=onestory"]))
+        .ended_with(65)
+        .saying("line 1: the story s, shot 01_02: nothing is left of its prompt");
+    assert!(!shop.is_begun());
     // `validate` opens the picture.
     let text = script("s", "i2msv", "\"first_image\":\"images/man.png\",");
     let manifest = shop.write("m.jsonl", text);

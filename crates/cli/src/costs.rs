@@ -39,9 +39,6 @@ pub struct Costs {
     pub subject: Subject,
 }
 
-/// The folder of the networks of OneStory in `models.dir`.
-const ONESTORY: &str = "onestory";
-
 /// Whether a cost table is of the machine that the settings ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Subject {
@@ -172,7 +169,7 @@ impl Costs {
             self.notes.push(note);
         }
         let pipeline = match config.method {
-            Method::OneStory => ONESTORY,
+            Method::OneStory => folders::ONESTORY,
             _ => folders::IMAGE_TO_VIDEO,
         };
         let pipeline = Path::new(&config.models_dir).join(pipeline);
@@ -340,14 +337,22 @@ mod tests {
     /// The estimate of a run with a checkpoint is of its network.
     #[test]
     fn the_transformer_is_that_of_the_checkpoint() {
+        for (method, pipeline, networks) in [("storymem", "i2v", 4), ("onestory", "onestory", 1)] {
+            check_transformer(method, pipeline, networks);
+        }
+    }
+
+    fn check_transformer(method: &str, pipeline: &str, networks: u32) {
         let folder = tempfile::tempdir().unwrap();
-        let transformer = folder.path().join("i2v/transformer");
+        let transformer = folder.path().join(pipeline).join("transformer");
         std::fs::create_dir_all(&transformer).unwrap();
         let text = r#"{"_class_name": "WanTransformer3DModel", "num_layers": 2, "ffn_dim": 192,
             "num_attention_heads": 4, "attention_head_dim": 24}"#;
         std::fs::write(transformer.join("config.json"), text).unwrap();
         let dir = format!("models.dir={}", folder.path().display());
-        let found = table(&config(&[&dir])).unwrap();
+        let method = format!("method={method}");
+        let found = table(&config(&[&dir, &method])).unwrap();
+        assert_eq!(found.table.memory.transformers, networks);
         let tiny = WanConfig::named("tiny").unwrap();
         assert_eq!(found.table.transformer.work(), tiny.shape(512).work());
         let told = found.notes.join("; ");

@@ -25,8 +25,10 @@ use crate::diagnose;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::input::{self, Input};
 use crate::lengths::check_lengths;
+use crate::methods;
 use crate::output::{print, print_json};
 use crate::room::size;
+use crate::seen_history::check_onestory;
 
 /// Arguments of `estimate`.
 #[derive(Debug, Args)]
@@ -106,7 +108,7 @@ const ONESTORY_NOTE: &str = "shots of onestory are counted without the choice of
 
 /// Computes and prints.
 pub fn run(arguments: &Arguments) -> Outcome {
-    let mut config = config::load(&arguments.config)?;
+    let config = config::load(&arguments.config)?;
     let mut input = match input::read(
         &arguments.manifest,
         &config.inputs,
@@ -122,8 +124,10 @@ pub fn run(arguments: &Arguments) -> Outcome {
     if let Some(limit) = arguments.limit {
         input.limit(limit);
     }
+    let mut config = methods::for_input(&config, &input)?;
     check_lengths(&config.films.video, &input)?;
-    let methods = methods(&input, config.engine.method);
+    check_onestory(&config, &input)?;
+    let methods = methods_of(&input, config.engine.method);
     if methods.iter().eq([&Method::OneStory]) {
         config.costs.method = Method::OneStory;
     }
@@ -171,7 +175,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
 }
 
 /// The methods of all lines; `own` is that of lines which do not say theirs.
-fn methods(input: &Input, own: Method) -> BTreeSet<Method> {
+fn methods_of(input: &Input, own: Method) -> BTreeSet<Method> {
     let methods = input.lines.iter().map(|line| line.method().unwrap_or(own));
     methods.collect()
 }
