@@ -11,6 +11,7 @@ use storyloom_training::json;
 use storyloom_training::reader::{Reader, Reading};
 
 use super::EvalError;
+use super::selection::{Selection, Selections};
 
 /// The size at which pictures are read; those of another size are scaled.
 const SIZE: (u32, u32) = (160, 96);
@@ -22,6 +23,9 @@ pub struct StoryReading {
     pub story: Story,
     /// Each shot: the mean over its first, middle and last picture; `None` if it was not made.
     pub shots: Vec<Option<Reading>>,
+    /// Each shot: which latent frames of earlier ones it saw; `None` if it was not made, or if no network
+    /// chose any.
+    pub selections: Vec<Option<Selection>>,
 }
 
 /// The part of `story.json` that matters here.
@@ -32,9 +36,14 @@ struct StoryFile {
 
 /// Reads the stories of the run in `folder`, in the order of their ids. Other stories are left out.
 pub fn read_run(reader: &Reader, folder: &Path) -> Result<Vec<StoryReading>, EvalError> {
+    let selections = Selections::of(folder)?;
     let mut readings = Vec::new();
     for story in stories(folder)? {
-        readings.push(read_story(reader, folder, story)?);
+        readings.push(StoryReading {
+            shots: read_shots(reader, folder, &story)?,
+            selections: selections.story(&story)?,
+            story,
+        });
     }
     Ok(readings)
 }
@@ -77,9 +86,13 @@ fn check(folder: &Path, story: &Story) -> Result<(), EvalError> {
     })
 }
 
-fn read_story(reader: &Reader, folder: &Path, story: Story) -> Result<StoryReading, EvalError> {
+fn read_shots(
+    reader: &Reader,
+    folder: &Path,
+    story: &Story,
+) -> Result<Vec<Option<Reading>>, EvalError> {
     let mut shots = Vec::with_capacity(story.shots.len());
-    for video in videos(folder, &story) {
+    for video in videos(folder, story) {
         if !video.is_file() {
             shots.push(None);
             continue;
@@ -89,7 +102,7 @@ fn read_story(reader: &Reader, folder: &Path, story: Story) -> Result<StoryReadi
         let chosen = [0, last / 2, last].map(|frame| frames[frame].clone());
         shots.push(Reading::mean(&reader.read(&chosen)?));
     }
-    Ok(StoryReading { story, shots })
+    Ok(shots)
 }
 
 /// The first `count` stories of the first run: for each, one row of pictures of every run, one
@@ -220,11 +233,11 @@ mod tests {
         write_run(&runs[1], |scene| *scene);
         let reader = Reader::shipped().unwrap();
         let (evaluation, readings) = evaluate(&reader, &runs).unwrap();
-        let [without, with] = [0, 1].map(|run| &evaluation.runs[run].metrics);
+        let [without, with] = [0, 1].map(|run| &evaluation.all.runs[run].metrics);
         assert!(with[&Metric::Consistency].value > 0.97, "{with:?}");
         assert!(with[&Metric::PromptFollowing].value > 0.97, "{with:?}");
         assert!(without[&Metric::Consistency].value < 0.75, "{without:?}");
-        let gain = evaluation.comparisons[0].metrics[&Metric::Consistency];
+        let gain = evaluation.all.comparisons[0].metrics[&Metric::Consistency];
         assert!(gain.difference.low > 0.2, "{gain:?}");
         let sheet = run_sheet(&runs, 2).unwrap().unwrap();
         assert_eq!((sheet.width(), sheet.height()), (8 * 163 - 3, 4 * 99 - 3));

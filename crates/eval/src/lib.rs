@@ -8,11 +8,16 @@ mod folder;
 mod interval;
 mod metric;
 mod score;
+mod selection;
 mod tables;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde::Serialize;
+use storyloom_memory::MemoryError;
+use storyloom_story::ShotId;
+use storyloom_tinyworld::Pattern;
 use storyloom_training::error::TrainError;
 use storyloom_training::reader::Reader;
 
@@ -21,7 +26,8 @@ pub use folder::{StoryReading, read_run, run_sheet};
 pub use interval::Interval;
 pub use metric::Metric;
 pub use score::{RunScores, StoryScores, score_run, score_story};
-pub use tables::{shots_csv, stories_csv, text};
+pub use selection::Selection;
+pub use tables::{markdown, selected_csv, shots_csv, stories_csv, text};
 
 /// Why a run cannot be measured.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +77,24 @@ pub enum EvalError {
         /// What the system says.
         reason: String,
     },
+    /// What a shot saw cannot be derived from its record.
+    #[error(
+        "{}: {story} {shot}: which latent frames the shot saw cannot be derived: {reason}; \
+         `storyloom verify` says what is damaged", folder.display()
+    )]
+    Selection {
+        /// The run folder.
+        folder: PathBuf,
+        /// The story's id.
+        story: String,
+        /// The shot.
+        shot: ShotId,
+        /// Why not.
+        reason: String,
+    },
+    /// A record cannot be read.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
     /// Reading pictures or files failed.
     #[error(transparent)]
     Train(#[from] TrainError),
@@ -79,6 +103,17 @@ pub enum EvalError {
 /// The figures of one run or several.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Evaluation {
+    /// All stories.
+    #[serde(flatten)]
+    pub all: Figures,
+    /// The stories of each pattern that all runs have, where there is more than one kind of stories.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub patterns: BTreeMap<Pattern, Figures>,
+}
+
+/// The figures of some stories of the runs.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Figures {
     /// Each run alone, in the order that they were given.
     pub runs: Vec<RunScores>,
     /// Each run but the first against the first, over the stories that both have.
@@ -87,18 +122,54 @@ pub struct Evaluation {
 
 /// Reads and scores the run folders; the first is what the others are compared with.
 ///
-/// Also returns what was read, for [`shots_csv`].
+/// Also returns what was read, for [`shots_csv`] and [`selected_csv`].
+///
+/// # Errors
+/// A run has no stories of the drawn world, none of the first one's, or cannot be read.
 pub fn evaluate(
     reader: &Reader,
     folders: &[PathBuf],
 ) -> Result<(Evaluation, Vec<Vec<StoryReading>>), EvalError> {
     let mut readings = Vec::with_capacity(folders.len());
-    let mut runs = Vec::with_capacity(folders.len());
     for folder in folders {
-        let stories = read_run(reader, folder)?;
-        runs.push(score_run(folder, &stories));
-        readings.push(stories);
+        readings.push(read_run(reader, folder)?);
     }
+    Ok((score(folders, &readings)?, readings))
+}
+
+/// The figures of what was read of the runs, all together and by pattern.
+fn score(folders: &[PathBuf], readings: &[Vec<StoryReading>]) -> Result<Evaluation, EvalError> {
+    let all = readings.iter().flatten();
+    let kinds: BTreeSet<Option<Pattern>> = all.map(|reading| reading.story.pattern).collect();
+    let mut patterns = BTreeMap::new();
+    if kinds.len() > 1 {
+        for pattern in kinds.into_iter().flatten() {
+            let of_pattern = |reading: &StoryReading| reading.story.pattern == Some(pattern);
+            match figures(folders, readings, of_pattern) {
+                Ok(figures) => patterns.insert(pattern, figures),
+                // A run has no stories of it.
+                Err(EvalError::NothingInCommon { .. }) => None,
+                Err(error) => return Err(error),
+            };
+        }
+    }
+    Ok(Evaluation {
+        all: figures(folders, readings, |_| true)?,
+        patterns,
+    })
+}
+
+/// The figures of the stories that `counts`.
+fn figures(
+    folders: &[PathBuf],
+    readings: &[Vec<StoryReading>],
+    counts: impl Fn(&StoryReading) -> bool,
+) -> Result<Figures, EvalError> {
+    let runs: Vec<RunScores> = folders
+        .iter()
+        .zip(readings)
+        .map(|(folder, readings)| score_run(folder, readings.iter().filter(|it| counts(it))))
+        .collect();
     let comparisons = match runs.split_first() {
         Some((baseline, others)) => others
             .iter()
@@ -106,5 +177,76 @@ pub fn evaluate(
             .collect::<Result<_, _>>()?,
         None => Vec::new(),
     };
-    Ok((Evaluation { runs, comparisons }, readings))
+    Ok(Figures { runs, comparisons })
+}
+
+#[cfg(test)]
+mod tests {
+    use storyloom_tinyworld::{Outline, Scene, Split, Story};
+    use storyloom_training::reader::Reading;
+
+    use super::*;
+
+    /// Readings of drawn pictures, with `look` in place of the scene of each shot.
+    fn readings(look: impl Fn(&Story, usize) -> Scene) -> Vec<StoryReading> {
+        let outlines = Pattern::ALL.iter().map(|&pattern| Outline::of(pattern));
+        let stories = outlines
+            .flat_map(|outline| (0..12).map(move |seed| outline.draw(seed, Split::HeldOut)));
+        let read = |story: Story| StoryReading {
+            shots: (0..story.shots.len())
+                .map(|shot| Some(Reading::certain(&look(&story, shot))))
+                .collect(),
+            selections: vec![None; story.shots.len()],
+            story,
+        };
+        stories.map(read).collect()
+    }
+
+    /// What only the newest shots are remembered for: things that were seen long ago look otherwise.
+    fn short_memory(story: &Story, shot: usize) -> Scene {
+        let mut scene = story.shots[shot].scene;
+        let mut owners: Vec<_> = story.recalls(shot).map(|(it, _)| it.owner()).collect();
+        owners.dedup();
+        for owner in owners {
+            scene = scene.repainted(owner);
+        }
+        scene
+    }
+
+    #[test]
+    fn patterns_are_told_apart_and_what_was_seen_long_ago_counts_as_recalled() {
+        let runs = [
+            readings(|story, shot| story.shots[shot].scene),
+            readings(short_memory),
+        ];
+        let folders = ["perfect", "short"].map(PathBuf::from);
+        let evaluation = score(&folders, &runs).unwrap();
+        assert_eq!(evaluation.all.runs[1].stories, 36);
+        assert_eq!(evaluation.patterns.len(), 3);
+        for (pattern, figures) in &evaluation.patterns {
+            assert_eq!(
+                (figures.runs[0].stories, figures.comparisons[0].stories),
+                (12, 12)
+            );
+            let value =
+                |run: usize, metric| figures.runs[run].metrics.get(&metric).map(|it| it.value);
+            // In six shots the main subject is never away.
+            let has_far = *pattern != Pattern::MainSubject;
+            assert_eq!(value(0, Metric::Recalled), has_far.then_some(1.0));
+            assert_eq!(value(0, Metric::Remembered), Some(1.0));
+            let (recalled, remembered) = (value(1, Metric::Recalled), value(1, Metric::Remembered));
+            if has_far {
+                // Markings stay as they are.
+                assert!(recalled.is_some_and(|share| share < 0.3), "{recalled:?}");
+                assert!(remembered > recalled && remembered < Some(1.0));
+            } else {
+                assert_eq!((recalled, remembered), (None, Some(1.0)));
+            }
+        }
+        let text = text(&evaluation);
+        assert!(
+            text.contains("\ninsert_recall\nperfect: 12 stories"),
+            "{text}"
+        );
+    }
 }

@@ -1,14 +1,16 @@
 //! Scores as text and CSV. No field needs quotes: names and ids have no commas.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
+use storyloom_story::ShotId;
 use storyloom_tinyworld::Attribute;
 
 use super::folder::StoryReading;
 use super::interval::Interval;
-use super::metric::{Metric, is_told};
+use super::metric::Metric;
 use super::score::RunScores;
-use super::{Evaluation, compare::Comparison};
+use super::{Evaluation, Figures, compare::Comparison};
 
 /// One line per story, one column per metric.
 pub fn stories_csv(runs: &[RunScores]) -> String {
@@ -52,7 +54,7 @@ pub fn shots_csv(runs: &[Vec<StoryReading>]) -> String {
                         "{number},{},{id},{},{},{},{},{:.4}",
                         reading.story.id,
                         attribute.name(),
-                        is_told(shot, attribute),
+                        shot.tells(attribute),
                         classes[class],
                         classes[best],
                         read.shares(attribute)[best],
@@ -64,10 +66,109 @@ pub fn shots_csv(runs: &[Vec<StoryReading>]) -> String {
     csv
 }
 
+/// One line per latent frame that a shot saw; shots as in file names, latent frames from 0. Empty if no network
+/// chose any.
+pub fn selected_csv(runs: &[Vec<StoryReading>]) -> String {
+    let mut csv = String::new();
+    for (number, run) in (1..).zip(runs) {
+        for reading in run {
+            let ids: Vec<ShotId> = reading.story.script().shots().map(|(id, _)| id).collect();
+            for (shot, selection) in reading.selections.iter().enumerate() {
+                let holders = reading.story.holders(shot);
+                for seen in selection.iter().flat_map(|selection| &selection.frames) {
+                    let _ = writeln!(
+                        csv,
+                        "{number},{},{},{},{},{:.6},{},{}",
+                        reading.story.id,
+                        ids[shot],
+                        ids[seen.shot],
+                        seen.frame,
+                        seen.score,
+                        seen.kernel,
+                        holders.contains(&seen.shot),
+                    );
+                }
+            }
+        }
+    }
+    match csv.is_empty() {
+        true => csv,
+        false => format!("run,story,shot,of_shot,frame,score,kernel,holds_it\n{csv}"),
+    }
+}
+
+/// The figures as a table for documents: a column per run, then the gains of each run over the first one.
+pub fn markdown(evaluation: &Evaluation) -> String {
+    let mut text = String::new();
+    markdown_figures(&mut text, &evaluation.all);
+    for (pattern, figures) in &evaluation.patterns {
+        let _ = writeln!(text, "\n{}:\n", pattern.name());
+        markdown_figures(&mut text, figures);
+    }
+    text
+}
+
+fn markdown_figures(text: &mut String, figures: &Figures) {
+    let runs = &figures.runs;
+    let names = runs
+        .iter()
+        .map(|run| format!("{}, {} stories", name(&run.run), run.stories));
+    rows(text, names, |metric| {
+        let of_runs = runs.iter().map(|run| run.metrics.get(&metric).copied());
+        of_runs.collect()
+    });
+    let others = &figures.comparisons;
+    let Some(first) = others.first() else { return };
+    let _ = writeln!(text, "\nLess {}, in points:\n", name(&first.baseline));
+    let names = others.iter().map(|other| name(&other.run));
+    rows(text, names, |metric| {
+        let changes = others.iter().map(|other| other.metrics.get(&metric));
+        changes.map(|change| Some(change?.difference)).collect()
+    });
+}
+
+/// A table with a row for every metric that has a figure.
+fn rows(
+    text: &mut String,
+    columns: impl Iterator<Item = String>,
+    figures: impl Fn(Metric) -> Vec<Option<Interval>>,
+) {
+    let columns: Vec<String> = columns.collect();
+    let _ = writeln!(text, "| | {} |", columns.join(" | "));
+    let _ = writeln!(text, "|---|{}", "---|".repeat(columns.len()));
+    for &metric in Metric::ALL {
+        let figures = figures(metric);
+        if figures.iter().any(Option::is_some) {
+            let _ = write!(text, "| {} |", metric.name());
+            for figure in figures {
+                let cell = figure.map(|figure| shown(&figure, 100.0));
+                let words = cell.iter().flat_map(|cell| cell.split_whitespace());
+                let _ = write!(text, " {} |", words.collect::<Vec<_>>().join(" "));
+            }
+            text.push('\n');
+        }
+    }
+}
+
+/// What a run folder is called.
+fn name(run: &Path) -> String {
+    let name = run.file_name().unwrap_or(run.as_os_str());
+    name.to_string_lossy().into_owned()
+}
+
 /// The figures for people.
 pub fn text(evaluation: &Evaluation) -> String {
     let mut text = String::new();
-    for run in &evaluation.runs {
+    figures(&mut text, &evaluation.all);
+    for (pattern, of_pattern) in &evaluation.patterns {
+        let _ = writeln!(text, "\n{}", pattern.name());
+        figures(&mut text, of_pattern);
+    }
+    text
+}
+
+fn figures(text: &mut String, figures: &Figures) {
+    for run in &figures.runs {
         let _ = writeln!(
             text,
             "{}: {} stories, {} shots{}",
@@ -83,10 +184,9 @@ pub fn text(evaluation: &Evaluation) -> String {
             let _ = writeln!(text, "  {:<38}{}", metric.name(), shown(interval, 100.0));
         }
     }
-    for comparison in &evaluation.comparisons {
-        compared(&mut text, comparison);
+    for comparison in &figures.comparisons {
+        compared(text, comparison);
     }
-    text
 }
 
 fn compared(text: &mut String, comparison: &Comparison) {

@@ -3,7 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use storyloom_eval::{EvalError, Evaluation, evaluate, run_sheet, shots_csv, stories_csv, text};
+use storyloom_eval::{
+    EvalError, Evaluation, evaluate, markdown, run_sheet, selected_csv, shots_csv, stories_csv,
+    text,
+};
+use storyloom_memory::MemoryError;
 use storyloom_training::error::TrainError;
 use storyloom_training::reader::Reader;
 
@@ -16,12 +20,15 @@ pub struct Arguments {
     /// Run folders; all after the first are compared with the first.
     #[arg(required = true, value_name = "DIR")]
     folders: Vec<PathBuf>,
-    /// Folder for eval.json, stories.csv and shots.csv; with one run, its `eval` folder if not given.
+    /// Folder for eval.json, stories.csv, shots.csv and what networks chose, selected.csv; with one run, its `eval` folder if not given.
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
     /// Weights of another reader than the one that is shipped.
     #[arg(long, value_name = "FILE")]
     reader: Option<PathBuf>,
+    /// Also write the figures as a Markdown table, a column per run.
+    #[arg(long, value_name = "FILE")]
+    table: Option<PathBuf>,
     /// Also write a PNG with the pictures of the first stories, the runs below each other.
     #[arg(long, value_name = "FILE")]
     sheet: Option<PathBuf>,
@@ -47,9 +54,16 @@ pub fn run(arguments: &Arguments) -> Outcome {
         _ => None,
     };
     if let Some(out) = out {
-        let shots = shots_csv(&readings);
-        write(&out, &evaluation, &shots)
+        let details = [
+            ("shots.csv", shots_csv(&readings)),
+            ("selected.csv", selected_csv(&readings)),
+        ];
+        write(&out, &evaluation, &details)
             .map_err(|error| Failure::new(Exit::Storage, format!("{}: {error}", out.display())))?;
+    }
+    if let Some(path) = &arguments.table {
+        std::fs::write(path, markdown(&evaluation))
+            .map_err(|error| Failure::new(Exit::Storage, format!("{}: {error}", path.display())))?;
     }
     if let Some(path) = &arguments.sheet {
         let sheet = run_sheet(&arguments.folders, arguments.sheet_stories).map_err(failure)?;
@@ -68,13 +82,23 @@ pub fn run(arguments: &Arguments) -> Outcome {
     Ok(Exit::Done)
 }
 
-fn write(folder: &Path, evaluation: &Evaluation, shots: &str) -> std::io::Result<()> {
+fn write(
+    folder: &Path,
+    evaluation: &Evaluation,
+    details: &[(&str, String)],
+) -> std::io::Result<()> {
     std::fs::create_dir_all(folder)?;
     let mut json = serde_json::to_string_pretty(evaluation)?;
     json.push('\n');
     std::fs::write(folder.join("eval.json"), json)?;
-    std::fs::write(folder.join("stories.csv"), stories_csv(&evaluation.runs))?;
-    std::fs::write(folder.join("shots.csv"), shots)
+    std::fs::write(
+        folder.join("stories.csv"),
+        stories_csv(&evaluation.all.runs),
+    )?;
+    for (name, csv) in details.iter().filter(|(_, csv)| !csv.is_empty()) {
+        std::fs::write(folder.join(name), csv)?;
+    }
+    Ok(())
 }
 
 fn failure(error: EvalError) -> Failure {
@@ -84,6 +108,9 @@ fn failure(error: EvalError) -> Failure {
         | EvalError::NothingInCommon { .. } => Exit::Input,
         EvalError::NoFfmpeg { .. } => Exit::Away,
         EvalError::Video { .. } => Exit::Unexpected,
+        EvalError::Selection { .. } => Exit::Input,
+        EvalError::Memory(MemoryError::Storage { .. }) => Exit::Storage,
+        EvalError::Memory(_) => Exit::Input,
         EvalError::Train(TrainError::Io { .. }) => Exit::Storage,
         EvalError::Train(_) => Exit::Config,
     };

@@ -261,3 +261,50 @@ fn failure(error: TrainError) -> Failure {
 fn storage(path: &Path, error: impl std::fmt::Display) -> Failure {
     Failure::new(Exit::Storage, format!("{}: {error}", path.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Given {
+        #[command(flatten)]
+        manifest: ManifestArguments,
+    }
+
+    fn given(arguments: &str) -> Result<ManifestArguments, clap::Error> {
+        let words = ["manifest"].into_iter().chain(arguments.split_whitespace());
+        Given::try_parse_from(words).map(|given| given.manifest)
+    }
+
+    #[test]
+    fn stories_of_a_pattern_have_the_shots_that_are_asked_for() {
+        let ids = |arguments: &str| -> Vec<(String, usize)> {
+            let stories = given(arguments).unwrap().stories;
+            stories
+                .draw()
+                .map(|story| (story.id.to_string(), story.shots.len()))
+                .collect()
+        };
+        let recall = ids("--pattern insert_recall --stories 2 --seed 7");
+        assert_eq!(recall[1], ("tiny-held-out-recall-8".to_owned(), 6));
+        let long = ids("--pattern composable --stories 1 --shots 40 --split train");
+        assert_eq!(long, [("tiny-train-composable40-0".to_owned(), 40)]);
+        assert_eq!(ids("--stories 1")[0].0, "tiny-held-out-0");
+        for (wrong, hint) in [
+            ("--shots 8", "--pattern"),
+            ("--pattern main_subject --shots 41", "from 1 to 40"),
+            ("--pattern recall", "insert_recall"),
+            ("--method twostory", "onestory"),
+        ] {
+            let said = given(wrong).unwrap_err().to_string();
+            assert!(said.contains(hint), "{wrong}: {said}");
+        }
+        assert_eq!(
+            given("--method onestory").unwrap().method,
+            Some(Method::OneStory)
+        );
+    }
+}

@@ -4,15 +4,17 @@ mod consistency;
 mod identity;
 mod pairs;
 mod prompt_following;
+mod recalled;
 mod remembered;
 mod right;
+mod selected;
 
 use serde::Serialize;
 
 use crate::folder::StoryReading;
 
 pub(crate) use pairs::Pair;
-pub(crate) use right::{each_right, is_told};
+pub(crate) use right::each_right;
 
 /// Pairs of shots that count as the most related ones of a story.
 const RELATED: usize = 10;
@@ -62,8 +64,19 @@ metrics! {
     IdentityRelated = "identity, ten most related pairs", |story| identity::of(story.related());
     /// Over what a shot shows but its caption does not tell: the share that is as it was introduced.
     Remembered = "remembered", remembered::of;
+    /// The same over things that neither of the two shots before shows.
+    Recalled = "recalled", recalled::of;
     /// Over what captions tell: the share that is to be seen.
     PromptFollowing = "prompt following", prompt_following::of;
+    /// Over latent frames that a network chose for shots that name something known: the share of shots that
+    /// hold it.
+    Selected = "selected frames that hold it", |story| selected::share(story, selected::held);
+    /// The same of the frames that are seen finest.
+    SelectedFinest = "finest frames that hold it", |story| selected::share(story, selected::held_finest);
+    /// What random frames would have on average.
+    SelectedByChance = "random frames that hold it", |story| selected::share(story, selected::by_chance);
+    /// What the best choice of as many frames would have.
+    SelectedAtBest = "best frames that hold it", |story| selected::share(story, selected::at_best);
 }
 
 /// A story as metrics see it.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use storyloom_tinyworld::{Attribute, Owner, Shot};
+use storyloom_tinyworld::Attribute;
 
 use crate::folder::StoryReading;
 
@@ -24,7 +24,7 @@ pub(super) fn pairs(reading: &StoryReading) -> Vec<Pair> {
                 continue;
             };
             let shared = Attribute::ALL.iter().filter(|attribute| {
-                attribute.is_remembered() && shows_the_same(first, second, **attribute)
+                attribute.is_remembered() && first.scene.shares(&second.scene, **attribute)
             });
             let alike: Vec<(Attribute, bool)> = shared
                 .map(|&attribute| {
@@ -39,15 +39,6 @@ pub(super) fn pairs(reading: &StoryReading) -> Vec<Pair> {
         }
     }
     pairs
-}
-
-/// Whether both shots show the thing that `attribute` belongs to.
-fn shows_the_same(first: &Shot, second: &Shot, attribute: Attribute) -> bool {
-    let both = attribute.of(&first.scene).zip(attribute.of(&second.scene));
-    match attribute.owner() {
-        Owner::Place => first.scene.place == second.scene.place,
-        _ => both.is_some(),
-    }
 }
 
 /// Words that two captions share, of all their words.

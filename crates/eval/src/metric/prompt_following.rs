@@ -4,5 +4,8 @@ use super::Measured;
 use super::right::share_right;
 
 pub(super) fn of(story: &Measured) -> Option<f64> {
-    share_right(story.reading, true)
+    let shots = &story.reading.story.shots;
+    share_right(story.reading, |shot, attribute| {
+        shots[shot].tells(attribute)
+    })
 }
