@@ -22,5 +22,6 @@ pub use ledger::record::{
 pub use ledger::saved_step::{Basis, StepCheckpoint};
 pub use ledger::storage::{Disk, Storage};
 pub use ledger::{arrays, bank, blobs, index, pictures, probe, soundness, storage};
+pub use policy::onestory::OneStoryPolicy;
 pub use policy::storymem::{StoryMemPolicy, select, window};
-pub use policy::{Keep, MemoryPolicy, PolicySettings, Stored, Visible};
+pub use policy::{Keep, MemoryPolicy, MemorySettings, PolicySettings, Stored, Visible};

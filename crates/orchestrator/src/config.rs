@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use storyloom_memory::select::SelectionSettings;
 use storyloom_memory::window::WindowSettings;
-use storyloom_memory::{IndexKind, StoryMemPolicy};
+use storyloom_memory::{IndexKind, MemorySettings, OneStoryPolicy, StoryMemPolicy};
 use storyloom_pictures::InputFolder;
 use storyloom_story::{Continuation, Fit, Ground, LatentGrid, LeftOut, Method, VideoSpec};
 
@@ -36,10 +36,12 @@ pub struct RunConfig {
     pub video: VideoSpec,
     /// How the networks divide videos: it decides the sizes and lengths that shots can have.
     pub grid: LatentGrid,
-    /// What a shot sees of the bank.
+    /// What a shot of StoryMem sees of the bank.
     pub window: WindowSettings,
     /// How keyframes are chosen.
     pub selection: SelectionSettings,
+    /// What a shot of OneStory sees of all that was made.
+    pub onestory: OneStoryPolicy,
     /// What a shot without a cut continues from.
     pub continuation: Continuation,
     /// How often a shot that fails is tried, each time with other noise.
@@ -69,11 +71,14 @@ pub struct RunConfig {
 }
 
 impl RunConfig {
-    /// What is kept of a shot, and what a later one sees of it.
-    pub fn policy(&self) -> StoryMemPolicy {
-        StoryMemPolicy {
-            window: self.window,
-            selection: self.selection,
+    /// What is kept of a shot, and what a later one sees of it, by method.
+    pub fn memory(&self) -> MemorySettings {
+        MemorySettings {
+            storymem: StoryMemPolicy {
+                window: self.window,
+                selection: self.selection,
+            },
+            onestory: self.onestory,
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use storyloom_memory::select::{SelectionRule, SelectionSettings};
 use storyloom_memory::window::WindowSettings;
-use storyloom_memory::{Disk, IndexKind};
+use storyloom_memory::{Disk, IndexKind, OneStoryPolicy};
 use storyloom_orchestrator::cost::{
     CostTable, MeasuredForward, Observed, ReplicaShape, Sampling, Samplings, Sharing, StageCost,
     StageSeconds, measure,
@@ -88,6 +88,7 @@ fn config(out: &Path, interleave: usize) -> RunConfig {
             similarity_start: 0.9,
             quality_threshold: 3.0,
         },
+        onestory: OneStoryPolicy::default(),
         continuation: Continuation::Mi2v,
         attempts: 2,
         planning: PlanningSettings::default(),

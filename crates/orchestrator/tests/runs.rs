@@ -11,7 +11,7 @@ use std::time::Duration;
 use storyloom_memory::select::{SelectionRule, SelectionSettings};
 use storyloom_memory::storage::{Fault, FaultyDisk};
 use storyloom_memory::window::WindowSettings;
-use storyloom_memory::{BlobRef, BlobStore, Disk, IndexKind, Storage};
+use storyloom_memory::{BlobRef, BlobStore, Disk, IndexKind, OneStoryPolicy, Storage};
 use storyloom_orchestrator::output::decode_frames;
 use storyloom_orchestrator::run::run_on;
 use storyloom_orchestrator::seal::seal;
@@ -80,6 +80,7 @@ fn config(out: &Path) -> RunConfig {
             similarity_start: 0.9,
             quality_threshold: 3.0,
         },
+        onestory: OneStoryPolicy::default(),
         continuation: Continuation::Mi2v,
         attempts: 2,
         planning: PlanningSettings::default(),

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use storyloom_memory::Disk;
 use storyloom_memory::select::SelectionSettings;
 use storyloom_memory::window::WindowSettings;
+use storyloom_memory::{Disk, OneStoryPolicy};
 use storyloom_orchestrator::lease::new_worker_id;
 use storyloom_orchestrator::run::run_on;
 use storyloom_orchestrator::simulated::SimulatedEngine;
@@ -374,6 +374,7 @@ fn run_config(
             similarity_start: storymem.similarity_start as f32,
             quality_threshold: storymem.quality_threshold as f32,
         },
+        onestory: OneStoryPolicy::default(),
         continuation: storymem.continuation,
         attempts: config.run.attempts,
         planning: PlanningSettings {

@@ -84,12 +84,21 @@ pub enum PolicySettings {
     MovieDreamer(MovieDreamerPolicy),
 }
 
+/// What a config says of the memory of each method. Methods that are not here remember as their papers have it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct MemorySettings {
+    /// StoryMem's.
+    pub storymem: StoryMemPolicy,
+    /// OneStory's.
+    pub onestory: OneStoryPolicy,
+}
+
 impl PolicySettings {
-    /// The settings of a method: StoryMem's as given, others as their papers have them.
-    pub fn new(method: Method, storymem: StoryMemPolicy) -> Self {
+    /// The settings of a method.
+    pub fn new(method: Method, settings: &MemorySettings) -> Self {
         match method {
-            Method::StoryMem => Self::StoryMem(storymem),
-            Method::OneStory => Self::OneStory(OneStoryPolicy::default()),
+            Method::StoryMem => Self::StoryMem(settings.storymem),
+            Method::OneStory => Self::OneStory(settings.onestory),
             Method::NarrativeWeaver => Self::NarrativeWeaver(NarrativeWeaverPolicy::default()),
             Method::MovieDreamer => Self::MovieDreamer(MovieDreamerPolicy::default()),
         }
@@ -173,8 +182,8 @@ mod tests {
         assert_eq!(chosen.given(3), [0, 1, 2]);
     }
 
-    fn storymem() -> StoryMemPolicy {
-        StoryMemPolicy {
+    fn settings(method: Method) -> PolicySettings {
+        let storymem = StoryMemPolicy {
             window: WindowSettings {
                 max_images: 3,
                 sink: 1,
@@ -185,7 +194,9 @@ mod tests {
                 similarity_start: 0.9,
                 quality_threshold: 3.0,
             },
-        }
+        };
+        let onestory = OneStoryPolicy::default();
+        PolicySettings::new(method, &MemorySettings { storymem, onestory })
     }
 
     fn seen(method: Method, opening: Opening, items: usize) -> Visible {
@@ -193,8 +204,7 @@ mod tests {
             items,
             references: 2,
         };
-        let settings = PolicySettings::new(method, storymem());
-        settings.policy().visible(opening, stored)
+        settings(method).policy().visible(opening, stored)
     }
 
     #[test]
@@ -226,7 +236,7 @@ mod tests {
     #[test]
     fn only_storymem_looks_at_scores() {
         for method in Method::KNOWN {
-            let settings = PolicySettings::new(method, storymem());
+            let settings = settings(method);
             let policy = settings.policy();
             assert_eq!(policy.wants_scores(), method == Method::StoryMem);
             let (embeddings, quality) = (vec![vec![1.0_f32]; 2], [5.0_f32; 2]);
@@ -243,7 +253,7 @@ mod tests {
     #[test]
     fn noted_settings_come_back() {
         for method in Method::KNOWN {
-            let settings = PolicySettings::new(method, storymem());
+            let settings = settings(method);
             let text = serde_json::to_string(&settings).unwrap();
             assert!(text.contains(&format!("\"method\":\"{method}\"")), "{text}");
             let read: PolicySettings = serde_json::from_str(&text).unwrap();

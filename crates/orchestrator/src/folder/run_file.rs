@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use storyloom_memory::PolicySettings;
 use storyloom_story::{Method, StoryId};
 
 use crate::engine::EngineDescription;
@@ -63,8 +64,8 @@ impl RunFile {
         match self.methods.get(&method) {
             Some(terms) => Some(terms.clone()),
             None if is_own => {
-                let policy = self.identity.policy();
-                Some(MethodTerms::new(method, self.engine.clone(), policy))
+                let memory = PolicySettings::StoryMem(self.identity.policy());
+                Some(MethodTerms::new(method, self.engine.clone(), memory))
             }
             None => None,
         }

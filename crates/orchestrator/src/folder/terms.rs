@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use storyloom_memory::{PolicySettings, References, StoryMemPolicy};
+use storyloom_memory::{PolicySettings, References};
 use storyloom_story::{ErrorClass, Line, Method, Stage};
 
 use crate::config::RunConfig;
@@ -27,10 +27,10 @@ pub struct RunTerms(BTreeMap<Method, MethodTerms>);
 
 impl MethodTerms {
     /// What decides the shots of a method that `engine` makes.
-    pub fn new(method: Method, engine: EngineDescription, storymem: StoryMemPolicy) -> Self {
+    pub fn new(method: Method, engine: EngineDescription, memory: PolicySettings) -> Self {
         Self {
             engine,
-            memory: PolicySettings::new(method, storymem),
+            memory,
             record_format: method.profile().record_format,
         }
     }
@@ -64,10 +64,8 @@ impl RunTerms {
         let methods: BTreeSet<Method> = own.chain([config.method]).collect();
         let terms = methods.into_iter().map(|method| {
             let description = engine.describe(method).ok_or_else(|| not_loaded(method))?;
-            Ok((
-                method,
-                MethodTerms::new(method, description, config.policy()),
-            ))
+            let memory = PolicySettings::new(method, &config.memory());
+            Ok((method, MethodTerms::new(method, description, memory)))
         });
         terms.collect::<Result<_, _>>().map(Self)
     }

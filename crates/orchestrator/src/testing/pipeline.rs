@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use storyloom_memory::select::{SelectionRule, SelectionSettings};
 use storyloom_memory::window::WindowSettings;
-use storyloom_memory::{Disk, IndexKind};
+use storyloom_memory::{Disk, IndexKind, OneStoryPolicy};
 use storyloom_pictures::InputFolder;
 use storyloom_story::{
     Brief, Continuation, Line, Manifest, Method, Scene, ShotScript, Stage, StoryEntry, StoryId,
@@ -473,6 +473,7 @@ fn config(out: &Path, interleave: usize, settings: &PipelineSettings) -> RunConf
             similarity_start: 0.9,
             quality_threshold: 0.0,
         },
+        onestory: OneStoryPolicy::default(),
         continuation: Continuation::None,
         attempts: 1,
         planning: PlanningSettings::default(),

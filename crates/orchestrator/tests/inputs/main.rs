@@ -9,6 +9,7 @@ mod unusable;
 use std::fs;
 use std::path::Path;
 
+use storyloom_memory::PolicySettings;
 use storyloom_orchestrator::admission::Asked;
 use storyloom_orchestrator::set_aside::marks;
 use storyloom_orchestrator::simulated::SimulatedEngine;
@@ -308,7 +309,11 @@ fn another_adapter_under_the_same_name_is_named() {
             ("clip".to_owned(), "1".to_owned()),
             ("lora/high".to_owned(), digest.to_owned()),
         ];
-        let terms = MethodTerms::new(method, engine, fixture.config.policy());
+        let terms = MethodTerms::new(
+            method,
+            engine,
+            PolicySettings::new(method, &fixture.config.memory()),
+        );
         [(method, terms)].into_iter().collect()
     };
     let lines = [story("ad", &["one"])];

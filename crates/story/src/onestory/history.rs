@@ -136,7 +136,7 @@ impl Choice {
 }
 
 /// Why nothing can be chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum ChoiceError {
     /// The budget does not hold what it is to hold.
     Budget(BudgetError),
@@ -151,6 +151,15 @@ pub enum ChoiceError {
     NotFinite {
         /// The frame of the history.
         frame: usize,
+    },
+    /// The scores follow from the length of the history, and are others.
+    NotOfSelector {
+        /// The first such frame of the history.
+        frame: usize,
+        /// Its score.
+        stored: f32,
+        /// What it has to be.
+        derived: f32,
     },
 }
 
@@ -169,6 +178,14 @@ impl fmt::Display for ChoiceError {
             Self::NotFinite { frame } => {
                 write!(f, "the score of frame {frame} of the history is not finite")
             }
+            Self::NotOfSelector {
+                frame,
+                stored,
+                derived,
+            } => write!(
+                f,
+                "the score of frame {frame} of the history is {stored}, and its selector gives it {derived}"
+            ),
         }
     }
 }
