@@ -191,6 +191,16 @@ pub struct EngineDescription {
     pub quality_score: String,
 }
 
+impl EngineDescription {
+    /// What an engine without networks calls itself.
+    pub const SIMULATED: &'static str = "simulated";
+
+    /// Whether it only pretends networks.
+    pub fn is_simulated(&self) -> bool {
+        self.engine == Self::SIMULATED
+    }
+}
+
 /// What selection needs to know of each picture, in the order given.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scores {

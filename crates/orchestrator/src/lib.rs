@@ -34,4 +34,4 @@ pub use run::{
     story,
 };
 pub use testing::{bench, pipeline, simulated};
-pub use view::{memory as memory_view, report, status, verify, watch};
+pub use view::{memory as memory_view, report, rescore, status, verify, watch};

@@ -268,6 +268,7 @@ fn lead(
                 steps: config.engine.storymem.steps.i2v as usize,
                 step_time: Duration::from_millis(config.costs.simulated.step_ms),
                 pace: costs::pace(&config.costs)?,
+                onestory: settings.onestory,
             };
             make(settings, input, (&engine, planner), reporters, stop)
         }

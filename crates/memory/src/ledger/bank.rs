@@ -381,27 +381,10 @@ impl MemoryBank {
         format!("{}/{story}/{part}", self.run_id)
     }
 
-    /// A remembered item with its picture and what networks see of it, checked against its record. Of its
-    /// arrays nothing stays in memory: they are read again, and checked again, for who uses them.
+    /// A remembered item with its picture and what networks see of it, see [`load_item`].
     pub fn load(&self, story: &StoryId, remembered: &Remembered) -> Result<MemoryFrame> {
-        let item = &remembered.item;
-        let image = match &item.picture {
-            Some(picture) => {
-                let path = self.story_folder(story).join(&picture.file);
-                let bytes = self.storage.read(&path)?;
-                blobs::check(&path, &bytes, &picture.content)?;
-                Some(decode_picture(&path, &bytes)?)
-            }
-            None => None,
-        };
-        // Embeddings are for choosing, not for seeing.
-        let arrays = item.arrays.iter().filter(|(name, _)| *name != EMBEDDING);
-        let arrays = arrays.map(|(name, blob)| Ok((name.clone(), self.blobs.stored_array(blob)?)));
-        Ok(MemoryFrame {
-            hash: remembered.seen().blake3,
-            image,
-            arrays: arrays.collect::<Result<_>>()?,
-        })
+        let folder = self.story_folder(story);
+        load_item(self.storage(), &folder, &self.blobs, remembered)
     }
 
     /// The embedding of a remembered item; `None` where its method asks for none.
@@ -410,6 +393,35 @@ impl MemoryBank {
         blob.map(|blob| Ok(self.blobs.array(blob)?.into_data()))
             .transpose()
     }
+}
+
+/// A remembered item of the story in `folder`, with its picture and what networks see of it, checked against
+/// its record. Of its arrays nothing stays in memory: they are read again, and checked again, for who uses
+/// them.
+pub fn load_item(
+    storage: &dyn Storage,
+    folder: &Path,
+    blobs: &BlobStore,
+    remembered: &Remembered,
+) -> Result<MemoryFrame> {
+    let item = &remembered.item;
+    let image = match &item.picture {
+        Some(picture) => {
+            let path = folder.join(&picture.file);
+            let bytes = storage.read(&path)?;
+            blobs::check(&path, &bytes, &picture.content)?;
+            Some(decode_picture(&path, &bytes)?)
+        }
+        None => None,
+    };
+    // Embeddings are for choosing, not for seeing.
+    let arrays = item.arrays.iter().filter(|(name, _)| *name != EMBEDDING);
+    let arrays = arrays.map(|(name, blob)| Ok((name.clone(), blobs.stored_array(blob)?)));
+    Ok(MemoryFrame {
+        hash: remembered.seen().blake3,
+        image,
+        arrays: arrays.collect::<Result<_>>()?,
+    })
 }
 
 fn step_record(storage: &dyn Storage, path: &Path) -> Result<Option<StepCheckpoint>> {

@@ -1,16 +1,21 @@
 //! An engine without networks: it draws test patterns that depend on everything a real shot
 //! depends on. For tests of the orchestrator and for `engine = "simulated"`.
 //!
-//! It pretends every method, each in the shape that it has: StoryMem makes a clip in one pass, OneStory one of
-//! what a network chose of its memory, Narrative Weaver a picture, and MovieDreamer a keyframe and then the
+//! It pretends every method, each in the shape that it has: StoryMem makes a clip in one pass, OneStory scores its
+//! memory and then makes a clip of what follows from the scores, Narrative Weaver a picture, and MovieDreamer a keyframe and then the
 //! clip that begins with it.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use storyloom_memory::OneStoryPolicy;
+use storyloom_memory::arrays::LATENTS;
+use storyloom_memory::policy::moviedreamer::KEYFRAME;
+use storyloom_memory::policy::onestory::SELECT;
+use storyloom_story::onestory::{History, scores_table};
 use storyloom_story::{
-    Clip, ErrorClass, HostTensor, LatentGrid, LoopState, Media, Method, PassName, Resolution,
-    RgbImage, ShapeMismatch, ShotInputs, ShotRequest, Stage,
+    Clip, ErrorClass, HostTensor, LatentGrid, LoopState, Media, MemoryFrame, Method, PassName,
+    Resolution, RgbImage, ShapeMismatch, ShotInputs, ShotRequest, Stage,
 };
 
 use crate::engine::{
@@ -18,8 +23,6 @@ use crate::engine::{
     StepObserver,
 };
 use crate::forecast::cost::{CostTable, ReplicaShape, Samplings, StageSeconds};
-use storyloom_memory::arrays::LATENTS;
-use storyloom_memory::policy::moviedreamer::KEYFRAME;
 
 /// Draws test patterns.
 #[derive(Debug, Clone)]
@@ -30,6 +33,8 @@ pub struct SimulatedEngine {
     pub step_time: Duration,
     /// How long every stage takes.
     pub pace: Option<Pace>,
+    /// What a pretended shot of OneStory sees.
+    pub onestory: OneStoryPolicy,
 }
 
 /// How long the stages of a pretended shot take.
@@ -67,6 +72,7 @@ impl Default for SimulatedEngine {
             steps: 4,
             step_time: Duration::ZERO,
             pace: None,
+            onestory: OneStoryPolicy::default(),
         }
     }
 }
@@ -101,9 +107,6 @@ const SAMPLE: &str = "sample";
 /// The sampling loop of MovieDreamer that makes the clip.
 const CLIP: PassName = PassName::new("clip");
 
-/// Most items of a memory that the pretended network chooses.
-const CHOSEN: usize = 3;
-
 /// What a pass is made of.
 #[derive(Debug)]
 struct Conditions {
@@ -112,29 +115,68 @@ struct Conditions {
     frames: u32,
     /// Digest of the request and of everything that is seen.
     digest: [u8; 32],
+    /// What the pass says of the history, if that is all that it makes.
+    scores: Option<HostTensor>,
 }
 
 /// Frames that a pass of a shot makes.
 fn frames_of(request: &ShotRequest, pass: &PassName) -> u32 {
     match request.method.profile().media {
-        Media::Clip if *pass != KEYFRAME => request.video.frames,
+        Media::Clip if ![KEYFRAME, SELECT].contains(pass) => request.video.frames,
         Media::Clip | Media::Picture => 1,
     }
 }
 
-/// What the pretended network of OneStory chooses: by the caption and by what is offered, in its order.
-fn choose(inputs: &ShotInputs) -> Vec<usize> {
-    let score = |frame: &storyloom_story::MemoryFrame| {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(inputs.request.prompt.as_bytes());
-        hasher.update(frame.hash.as_bytes());
-        *hasher.finalize().as_bytes()
-    };
-    let mut places: Vec<usize> = (0..inputs.memory.len()).collect();
-    places.sort_by_key(|&place| score(&inputs.memory[place]));
-    places.truncate(CHOSEN);
-    places.sort_unstable();
-    places
+/// Of something that stands for a whole shot: its latent frames.
+fn frames_of_shot(item: &MemoryFrame) -> Option<usize> {
+    let latents = item.arrays.get(LATENTS).filter(|_| item.image.is_none())?;
+    latents.shape().get(1).copied()
+}
+
+/// What a pretended shot of OneStory can choose from.
+fn history(inputs: &ShotInputs) -> History {
+    let shots: Vec<usize> = inputs.memory.iter().filter_map(frames_of_shot).collect();
+    History {
+        references: inputs.memory.len() - shots.len(),
+        shots,
+    }
+}
+
+impl SimulatedEngine {
+    /// What the pretended selector of OneStory says of each latent frame of the history: something that
+    /// depends on the caption and on the frame, unless it follows from the length of the history.
+    fn scores(&self, inputs: &ShotInputs) -> Result<HostTensor, EngineError> {
+        let plane = Self::GRID.plane(inputs.request.video.resolution());
+        let counts = self.onestory.budget.counts(plane);
+        let counts = counts.map_err(|error| wrong_choice(&error))?;
+        let history = history(inputs);
+        if let Some(scores) = self.onestory.selector.scores(history.frames(), counts) {
+            return Ok(scores_table(scores));
+        }
+        let score = |item: &MemoryFrame, frame: usize| {
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(inputs.request.prompt.as_bytes());
+            hasher.update(item.hash.as_bytes());
+            hasher.update(&(frame as u64).to_le_bytes());
+            f32::from(hasher.finalize().as_bytes()[0]) / 127.5 - 1.0
+        };
+        let scores = inputs.memory.iter().flat_map(|item| {
+            let frames = 0..frames_of_shot(item).unwrap_or(0);
+            frames.map(move |frame| score(item, frame))
+        });
+        Ok(scores_table(scores.collect()))
+    }
+
+    /// The places of what a pretended shot of OneStory sees by the scores of its history.
+    fn seen(&self, inputs: &ShotInputs, scores: &HostTensor) -> Result<Vec<usize>, EngineError> {
+        let plane = Self::GRID.plane(inputs.request.video.resolution());
+        let choice = self.onestory.choose(scores, &history(inputs), plane);
+        Ok(choice.map_err(|error| wrong_choice(&error))?.places())
+    }
+}
+
+fn wrong_choice(error: &dyn std::fmt::Display) -> EngineError {
+    failed(Stage::Encode, ErrorClass::Shot, error.to_string())
 }
 
 fn noise(inputs: &ShotInputs, conditions: &Conditions) -> Result<HostTensor, EngineError> {
@@ -159,10 +201,12 @@ impl ShotEngine for SimulatedEngine {
     fn describe(&self, method: Method) -> Option<EngineDescription> {
         let steps = self.steps;
         Some(EngineDescription {
-            engine: "simulated".to_owned(),
+            engine: EngineDescription::SIMULATED.to_owned(),
             fingerprint: match method {
                 // Records of earlier builds name it so.
                 Method::StoryMem => format!("simulated 2, {steps} steps"),
+                // Its shots score their memory in a pass of their own.
+                Method::OneStory => format!("simulated 3, {steps} steps, {method}"),
                 method => format!("simulated 2, {steps} steps, {method}"),
             },
             arithmetic: String::new(),
@@ -174,6 +218,7 @@ impl ShotEngine for SimulatedEngine {
     fn passes(&self, inputs: &ShotInputs) -> Vec<PassName> {
         match inputs.request.method {
             Method::MovieDreamer => vec![KEYFRAME, CLIP],
+            Method::OneStory => vec![SELECT, PassName::SHOT],
             _ => vec![PassName::SHOT],
         }
     }
@@ -184,7 +229,13 @@ impl ShotEngine for SimulatedEngine {
         let mut hasher = blake3::Hasher::new();
         hasher.update(inputs.request.prompt.as_bytes());
         hasher.update(&inputs.request.seed.0.to_le_bytes());
-        let chosen = (inputs.request.method == Method::OneStory).then(|| choose(inputs));
+        let scores = (*pass.name == SELECT).then(|| self.scores(inputs));
+        let scores = scores.transpose()?;
+        let chosen = match (inputs.request.method, &scores, pass.before) {
+            (Method::OneStory, Some(scores), _) => Some(self.seen(inputs, scores)?),
+            (Method::OneStory, None, [select, ..]) => Some(self.seen(inputs, &select.latents)?),
+            _ => None,
+        };
         let is_seen = |place: &usize| chosen.as_ref().is_none_or(|chosen| chosen.contains(place));
         for (_, frame) in (0..)
             .zip(&inputs.memory)
@@ -201,11 +252,14 @@ impl ShotEngine for SimulatedEngine {
                 hasher.update(frame.data());
             }
         }
-        self.keep_pace(begun, inputs, |seconds| seconds.encode);
+        if scores.is_none() {
+            self.keep_pace(begun, inputs, |seconds| seconds.encode);
+        }
         let conditions = Conditions {
             pass: pass.name.clone(),
             frames: frames_of(&inputs.request, pass.name),
             digest: *hasher.finalize().as_bytes(),
+            scores,
         };
         Ok(match chosen {
             Some(chosen) => Encoded::of_chosen(chosen, conditions),
@@ -221,6 +275,10 @@ impl ShotEngine for SimulatedEngine {
         observer: &mut dyn StepObserver,
     ) -> Result<HostTensor, EngineError> {
         let conditions: &Conditions = encoded.conditions()?;
+        // No loop: what the selector says is all that the pass makes.
+        if let Some(scores) = &conditions.scores {
+            return Ok(scores.clone());
+        }
         let (first, mut sample) = match resume {
             None => (0, noise(inputs, conditions)?),
             Some(mut state) => (
@@ -271,6 +329,9 @@ impl ShotEngine for SimulatedEngine {
         let begun = Instant::now();
         let wrong = |message: &str| failed(Stage::Decode, ErrorClass::Shot, message);
         let request = &inputs.request;
+        if *pass.name == SELECT {
+            return map_of(latents).ok_or_else(|| wrong("no scores"));
+        }
         let base = latents.data().get(..6).ok_or_else(|| wrong("no latents"))?;
         let colour = |index: usize| (base[index].abs() * 127.0) as u32;
         let frames = frames_of(request, pass.name);
@@ -337,6 +398,17 @@ impl ShotEngine for SimulatedEngine {
 
 /// The name of what a language model remembers of a shot.
 const TOKENS: &str = "tokens";
+
+/// Scores as a picture: a row with one dot per latent frame, the brighter the higher.
+fn map_of(scores: &HostTensor) -> Option<Clip> {
+    let dots = scores
+        .data()
+        .iter()
+        .map(|score| (score.clamp(-1.0, 1.0) * 127.0 + 127.0) as u8);
+    let data: Vec<u8> = dots.flat_map(|dot| [dot; 3]).collect();
+    let row = RgbImage::new(scores.data().len() as u32, 1, data).ok()?;
+    Clip::new(vec![row])
+}
 
 fn picture_latents(picture: &RgbImage, size: Resolution) -> Result<HostTensor, ShapeMismatch> {
     let [height, width] = SimulatedEngine::GRID.plane(size);

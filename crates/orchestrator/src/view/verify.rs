@@ -6,14 +6,18 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use serde::Serialize;
+use storyloom_memory::arrays::LATENTS;
 use storyloom_memory::blobs;
 use storyloom_memory::ledger::record::v2::MethodRecord;
 use storyloom_memory::pictures::decode_picture;
+use storyloom_memory::policy::onestory::SELECT;
 use storyloom_memory::{
     BlobRef, BlobStore, MemoryItem, PictureRecord, References, SeenRecord, ShotRecord, Storage,
     Stored,
 };
-use storyloom_story::{Media, PlannerDescription, Resolution, Seed, ShotId, ShotScript, StoryId};
+use storyloom_story::{
+    Media, Method, PlannerDescription, Resolution, Seed, ShotId, ShotScript, StoryId,
+};
 
 use crate::config::Videos;
 use crate::error::RunError;
@@ -28,6 +32,7 @@ use crate::folder::set_aside::marks;
 use crate::folder::terms::MethodTerms;
 use crate::run::chain::opening;
 use crate::run::planning::planners_of;
+use crate::view::chosen::{self, Offered, Underivable};
 
 /// What the check found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -272,6 +277,8 @@ struct Lineage {
     bank: Vec<SeenRecord>,
     /// Reference images, the first of the bank.
     references: usize,
+    /// What networks choose from, where they do.
+    offered: Offered,
     previous: Option<String>,
     tail: Option<BlobRef>,
 }
@@ -392,6 +399,7 @@ impl Check<'_> {
             lineage.bank.push(item.seen(None));
         }
         lineage.references = lineage.bank.len();
+        lineage.offered = Offered::new(lineage.references);
         Ok(())
     }
 
@@ -494,19 +502,19 @@ impl Check<'_> {
     /// this method says.
     fn of_method(&self, record: &ShotRecord, lineage: &Lineage) -> Vec<String> {
         let method = record.request().method;
-        let Some(MethodTerms {
+        let Some(terms) = self.terms.run.terms(method) else {
+            return vec![format!("the run does not say what its method {method} is")];
+        };
+        let MethodTerms {
             engine,
             memory,
             record_format,
-        }) = self.terms.run.terms(method)
-        else {
-            return vec![format!("the run does not say what its method {method} is")];
-        };
+        } = &terms;
         let mut wrong = Vec::new();
         if *record.engine() != engine.fingerprint {
             wrong.push("it was made by another engine than the run's".to_owned());
         }
-        if record.format() != record_format {
+        if record.format() != *record_format {
             wrong.push(format!(
                 "its record has format {}, and those of {method} have format {record_format}",
                 record.format()
@@ -528,7 +536,40 @@ impl Check<'_> {
                 "what it says of {method} is not what the bank held"
             ));
         }
+        wrong.extend(self.choice(record, lineage, &terms));
         wrong
+    }
+
+    /// Whether a shot saw what follows from the scores that it stored, where its networks choose by scores.
+    fn choice(
+        &self,
+        record: &ShotRecord,
+        lineage: &Lineage,
+        terms: &MethodTerms,
+    ) -> Option<String> {
+        let policy = chosen::policy_of(terms)?;
+        let grid = self.terms.identity.grid;
+        match lineage
+            .offered
+            .choice(record, policy, &self.terms.blobs, grid)
+        {
+            Ok(Some(choice)) => {
+                let places = choice.places();
+                let derived = places.iter().map(|&place| lineage.bank.get(place));
+                let is_same = derived.clone().eq(record.seen().iter().map(Some));
+                (!is_same).then(|| differing_choice(derived.flatten(), record.seen()))
+            }
+            // Its engine pretended a network, and noted no scores.
+            Ok(None) if terms.engine.is_simulated() => None,
+            Ok(None) => Some(format!(
+                "it has no pass {SELECT}, whose scores say what it has to see"
+            )),
+            // The pass whose latents they are is looked at with all others.
+            Err(Underivable::Scores(_)) => None,
+            Err(Underivable::Choice(error)) => Some(format!(
+                "what it had to see does not follow from its pass {SELECT}: {error}"
+            )),
+        }
     }
 
     /// Every file and blob of a shot, by content; the digest of its decoded frames.
@@ -549,7 +590,8 @@ impl Check<'_> {
             }
         }
         for item in &record.kept() {
-            self.item(file, Some(shot), item);
+            let latents = self.item(file, Some(shot), item);
+            self.history(record, item, latents);
         }
         let path = self.file(file, Some(shot), record.file())?;
         if record.request().method.profile().media == Media::Picture {
@@ -587,17 +629,46 @@ impl Check<'_> {
         }
     }
 
-    /// The picture and the arrays of something that was kept.
-    fn item(&mut self, file: &StoryFile, shot: Option<ShotId>, item: &MemoryItem) {
+    /// The picture and the arrays of something that was kept; the shape of its latents, if they can be read.
+    fn item(
+        &mut self,
+        file: &StoryFile,
+        shot: Option<ShotId>,
+        item: &MemoryItem,
+    ) -> Option<Vec<usize>> {
+        let mut latents = None;
         if let Some(picture) = &item.picture {
             self.file(file, shot, picture);
         }
-        for blob in item.arrays.values() {
-            if let Err(error) = self.terms.blobs.array(blob) {
-                let message = format!("{}: {error}", item.seen(shot).file);
-                self.problem(&file.id, shot, message);
+        for (name, blob) in &item.arrays {
+            match self.terms.blobs.array(blob) {
+                Ok(array) if name == LATENTS => latents = Some(array.shape().to_vec()),
+                Ok(_) => {}
+                Err(error) => {
+                    let message = format!("{}: {error}", item.seen(shot).file);
+                    self.problem(&file.id, shot, message);
+                }
             }
         }
+        latents
+    }
+
+    /// Whether later shots find as many latent frames of a shot as it has.
+    fn history(&mut self, record: &ShotRecord, item: &MemoryItem, latents: Option<Vec<usize>>) {
+        let request = record.request();
+        if request.method != Method::OneStory {
+            return;
+        }
+        let wanted = chosen::latent_frames(record, self.terms.identity.grid);
+        let wrong = match latents {
+            Some(shape) if shape.get(1) != Some(&wanted) => format!(
+                "latents of shape {shape:?} are kept of it, and it has {wanted} latent frames"
+            ),
+            None if !item.arrays.contains_key(LATENTS) => "no latents are kept of it".to_owned(),
+            // What cannot be read was told.
+            Some(_) | None => return,
+        };
+        self.problem(&request.story, Some(request.shot), wrong);
     }
 
     /// Checks a file of a story against its record.
@@ -664,6 +735,7 @@ impl Check<'_> {
         lineage
             .bank
             .extend(kept.iter().map(|item| item.seen(Some(shot))));
+        lineage.offered.add(record, self.terms.identity.grid);
         lineage.previous = Some(record.digest().clone());
         lineage.tail = record.tail().cloned();
     }
@@ -722,4 +794,23 @@ impl Check<'_> {
             }
         }
     }
+}
+
+/// What follows from the scores of a shot, and what its record says instead.
+fn differing_choice<'a>(
+    derived: impl Iterator<Item = &'a SeenRecord>,
+    seen: &[SeenRecord],
+) -> String {
+    let files = |seen: &mut dyn Iterator<Item = &SeenRecord>| {
+        let files: Vec<&str> = seen.map(|seen| seen.file.as_str()).collect();
+        match files.is_empty() {
+            true => "nothing".to_owned(),
+            false => files.join(", "),
+        }
+    };
+    format!(
+        "by the scores of its pass {SELECT} it had to see {}, and its record says {}",
+        files(&mut derived.into_iter()),
+        files(&mut seen.iter())
+    )
 }
