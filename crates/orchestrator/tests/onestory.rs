@@ -14,9 +14,11 @@ use storyloom_memory::ledger::record::v2::CommitRecord;
 use storyloom_memory::pictures::encode_png;
 use storyloom_memory::policy::onestory::SELECT;
 use storyloom_memory::{BlobRef, BlobStore, Disk, OneStoryPolicy, ShotRecord};
+use storyloom_orchestrator::memory_view::story_memory;
 use storyloom_orchestrator::pipeline::{PipelineSettings, plain_run};
 use storyloom_orchestrator::quarantine::release;
 use storyloom_orchestrator::repair::{Repair, repair};
+use storyloom_orchestrator::report::write_report;
 use storyloom_orchestrator::rescore::{Rescored, rescore};
 use storyloom_orchestrator::run::run;
 use storyloom_orchestrator::simulated::SimulatedEngine;
@@ -445,4 +447,64 @@ fn altered_history_stops_the_story_and_is_mended() {
         assert!(verdict.ok, "{:?}", verdict.problems);
         assert_eq!(verdict.content_digest, wanted);
     }
+}
+
+/// The view of the memory and the report say which latent frames a shot saw, and how finely.
+#[test]
+fn what_a_shot_chose_is_listed_and_drawn() {
+    let told = Told::made();
+    let id = &told.manifest.stories[0].id;
+    let memory = story_memory(&told.folder(), id, None).unwrap();
+    let choices: Vec<_> = memory
+        .shots
+        .iter()
+        .map(|shot| shot.chosen.as_ref().unwrap())
+        .collect();
+    let earlier = choices.iter().map(|choice| choice.history.len());
+    assert_eq!(earlier.collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+    // Latent frames of six by eight: a budget of one holds three frames of four tokens.
+    let frames = choices.iter().map(|choice| choice.frames.len());
+    assert_eq!(frames.collect::<Vec<_>>(), [0, 3, 3, 3, 3]);
+    for shot in &memory.shots {
+        let frames = &shot.chosen.as_ref().unwrap().frames;
+        let mut files: Vec<String> = frames
+            .iter()
+            .map(|seen| format!("{}#0", seen.shot))
+            .collect();
+        files.dedup();
+        assert_eq!(files, shot.saw);
+    }
+    let last = memory.shots[4].shot;
+    let one = story_memory(&told.folder(), id, Some(last)).unwrap();
+    assert_eq!(one.shots, memory.shots[4..]);
+    let json = serde_json::to_value(&one.shots[0].chosen).unwrap();
+    assert_eq!(
+        json["history"][3],
+        serde_json::json!({"shot": "01_04", "frames": 3})
+    );
+    let first = &choices[4].frames[0];
+    let wanted = serde_json::json!({
+        "shot": first.shot.to_string(), "frame": first.frame, "score": first.score, "kernel": "p4"
+    });
+    assert_eq!(json["frames"][0], wanted);
+
+    write_report(&told.folder()).unwrap();
+    let page = told.config.out.join(format!("report/stories/{id}.html"));
+    let page = fs::read_to_string(&page).unwrap();
+    let marks = |page: &str| page.matches("<rect class=\"p4\"").count();
+    assert_eq!(marks(&page), 12);
+    let named = choices[1..].iter().flat_map(|choice| &choice.frames);
+    for seen in named {
+        assert!(page.contains(&format!("<title>{seen}</title>")), "{seen}");
+    }
+    assert_eq!(
+        page.matches("<rect class=\"frames\"").count(),
+        1 + 2 + 3 + 4
+    );
+
+    // Where nobody can say what a shot chose, the rest is shown.
+    let scores = told.record("01_05").earlier[0].latents.clone();
+    told.blobs().remove(&scores).unwrap();
+    let memory = story_memory(&told.folder(), id, Some(last)).unwrap();
+    assert_eq!((memory.shots.len(), &memory.shots[0].chosen), (1, &None));
 }

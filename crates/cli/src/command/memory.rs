@@ -106,6 +106,9 @@ fn text(memory: &StoryMemory, folder: &Path) -> String {
     }
     for shot in &memory.shots {
         let _ = writeln!(text, "{} saw   {}", shot.shot, list(&shot.saw));
+        for seen in shot.chosen.iter().flat_map(|chosen| &chosen.frames) {
+            let _ = writeln!(text, "{} chose {seen}", shot.shot);
+        }
         for added in &shot.added {
             let file = &added.file;
             let frame = match added.frame {

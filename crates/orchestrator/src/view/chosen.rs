@@ -1,5 +1,7 @@
 //! What a shot of OneStory chose of its history, derived again from the scores that it stored.
 
+use std::fmt;
+
 use serde::Serialize;
 use storyloom_memory::policy::onestory::SELECT;
 use storyloom_memory::{BlobStore, MemoryError, OneStoryPolicy, PolicySettings, ShotRecord};
@@ -29,11 +31,35 @@ pub struct ChosenFrameView {
     pub kernel: Kernel,
 }
 
+impl fmt::Display for ChosenFrameView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            shot,
+            frame,
+            score,
+            kernel,
+        } = self;
+        write!(
+            f,
+            "{shot}, latent frame {frame}: {kernel}, score {score:.3}"
+        )
+    }
+}
+
+/// A shot that a later one chose from.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct EarlierShot {
+    /// Which one.
+    pub shot: ShotId,
+    /// Its latent frames.
+    pub frames: usize,
+}
+
 /// What a shot chose, and of what.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ChoiceView {
-    /// The shots that it chose from, and how many latent frames each has.
-    pub history: Vec<(ShotId, usize)>,
+    /// The shots that it chose from, oldest first.
+    pub history: Vec<EarlierShot>,
     /// What it chose, in the order of time.
     pub frames: Vec<ChosenFrameView>,
 }
@@ -109,9 +135,10 @@ impl Offered {
             score: seen.score,
             kernel: seen.kernel,
         });
-        let shots = self.shots.iter().copied();
+        let shots = self.shots.iter().zip(&self.history.shots);
+        let history = shots.map(|(&shot, &frames)| EarlierShot { shot, frames });
         Some(ChoiceView {
-            history: shots.zip(self.history.shots.iter().copied()).collect(),
+            history: history.collect(),
             frames: frames.collect(),
         })
     }

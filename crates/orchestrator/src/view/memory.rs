@@ -1,11 +1,13 @@
 //! What the bank held for each shot, for people to look at.
 
 use serde::Serialize;
+use storyloom_memory::BlobStore;
 use storyloom_story::{Opening, ShotId, StoryId};
 
 use crate::error::RunError;
 use crate::folder::records::{readable_record, references};
 use crate::folder::run_folder::RunFolder;
+use crate::view::chosen::{ChoiceView, Offered};
 
 /// The memory of one shot.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -16,6 +18,9 @@ pub struct ShotMemory {
     pub opening: Opening,
     /// What it saw, oldest first: files of the story's folder, or names of what has no picture.
     pub saw: Vec<String>,
+    /// Which latent frames of that it saw and how finely, where its networks choose by scores.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chosen: Option<ChoiceView>,
     /// What it added.
     pub added: Vec<AddedItem>,
 }
@@ -51,19 +56,28 @@ pub fn story_memory(
     shot: Option<ShotId>,
 ) -> Result<StoryMemory, RunError> {
     let file = folder.story_file(story)?;
+    let run = folder.run_file()?;
+    let blobs = BlobStore::new(folder.blobs(), folder.storage().clone());
     let references = references(folder, story)?;
+    let mut offered = Offered::new(references.len());
     let mut shots = Vec::new();
     for (id, _) in file.shots() {
-        if shot.is_some_and(|wanted| wanted != id) {
-            continue;
-        }
         let Some(record) = readable_record(folder, story, id) else {
+            continue;
+        };
+        let chosen = match shot.is_none_or(|wanted| wanted == id) {
+            true => Some(offered.view(&record, &run, &blobs)),
+            false => None,
+        };
+        offered.add(&record, run.identity.grid);
+        let Some(chosen) = chosen else {
             continue;
         };
         shots.push(ShotMemory {
             shot: id,
             opening: record.request().opening,
             saw: record.seen().iter().map(|seen| seen.file.clone()).collect(),
+            chosen,
             added: record
                 .kept()
                 .into_iter()

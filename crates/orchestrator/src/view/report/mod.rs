@@ -16,6 +16,7 @@ mod attempts;
 mod brief;
 mod cache;
 mod files;
+mod history;
 mod lane;
 mod lineage;
 mod overview;
@@ -139,8 +140,7 @@ impl Report<'_> {
         let attempts = self.attempts.story(id);
         let set_aside = self.marks.get(id);
         let looks = |observed| self.looks(id, observed);
-        let videos = self.run.identity.videos;
-        let (view, row) = story::view(self.folder, &file, videos, attempts, (&looks, set_aside))?;
+        let (view, row) = story::view(self.folder, &file, self.run, attempts, (&looks, set_aside))?;
         self.pages.write_story(&view, self.neighbours(place))?;
         Ok(row)
     }

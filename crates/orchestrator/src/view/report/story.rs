@@ -3,20 +3,22 @@
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
-use storyloom_memory::{MemoryItem, ShotRecord};
+use storyloom_memory::{BlobStore, MemoryItem, ShotRecord};
 use storyloom_story::{Media, Opening, Resolution, ShotId, ShotScript, Stage};
 
 use super::attempts::{AttemptView, StoryAttempts};
 use super::brief::{self, BriefView};
+use super::history::{self, HistoryView};
 use super::lineage::{self, Column, Kept, Lineage};
 use super::pictures::{Picture, Pictures, keyframe_name, poster};
 use super::text::{duration, film};
 use crate::config::Videos;
 use crate::error::RunError;
 use crate::folder::records::{readable_record, references};
-use crate::folder::run_folder::{RunFolder, StoryFile, StoryState};
+use crate::folder::run_folder::{RunFile, RunFolder, StoryFile, StoryState};
 use crate::folder::story_cost::StoryCost;
 use crate::run::quarantine;
+use crate::view::chosen::Offered;
 use crate::view::status::{Looks, ObservedState};
 
 /// What the overview says of a story, kept between two reports.
@@ -110,6 +112,8 @@ pub(super) struct MadeView {
     pub seconds: String,
     pub stages: Vec<StageView>,
     pub saw: Vec<SeenView>,
+    /// Which latent frames of that it saw and how finely, where its networks choose by scores.
+    pub history: Option<HistoryView>,
     pub kept: Vec<KeptView>,
     pub recipe: Vec<(&'static str, String)>,
 }
@@ -160,7 +164,9 @@ struct Origin {
 struct Gathering<'a> {
     folder: &'a RunFolder,
     pictures: Pictures<'a>,
-    videos: Videos,
+    run: &'a RunFile,
+    blobs: BlobStore,
+    offered: Offered,
     origins: HashMap<String, Origin>,
     columns: Vec<Column>,
     posters: Vec<String>,
@@ -174,14 +180,16 @@ struct Gathering<'a> {
 pub(super) fn view(
     folder: &RunFolder,
     file: &StoryFile,
-    videos: Videos,
+    run: &RunFile,
     attempts: &StoryAttempts,
     (looks, set_aside): (&dyn Fn(ObservedState) -> Looks, Option<&String>),
 ) -> Result<(StoryView, Row), RunError> {
     let mut gathering = Gathering {
         folder,
         pictures: Pictures::of(folder, &file.id),
-        videos,
+        run,
+        blobs: BlobStore::new(folder.blobs(), folder.storage().clone()),
+        offered: Offered::default(),
         origins: HashMap::new(),
         columns: Vec::new(),
         posters: Vec::new(),
@@ -198,7 +206,8 @@ pub(super) fn view(
     let observed = ObservedState::of(&file.state, file.shot_count() - done);
     let observed = (observed, looks(observed));
     let row = gathering.row(file, &shots, observed, attempts, set_aside);
-    let video = file.video.as_ref().filter(|_| videos == Videos::Encoded);
+    let has_videos = run.identity.videos == Videos::Encoded;
+    let video = file.video.as_ref().filter(|_| has_videos);
     let script = file.script.as_ref();
     let media = folder.method_of(file).profile().media;
     let view = StoryView {
@@ -230,6 +239,7 @@ pub(super) fn view(
 impl Gathering<'_> {
     fn references(&mut self, file: &StoryFile) -> Result<(), RunError> {
         let references = references(self.folder, &file.id)?;
+        self.offered = Offered::new(references.len());
         if references.is_empty() {
             return Ok(());
         }
@@ -308,6 +318,8 @@ impl Gathering<'_> {
             self.film += length;
         }
         let saw = self.saw(record, column);
+        let choice = self.offered.view(record, self.run, &self.blobs);
+        self.offered.add(record, self.run.identity.grid);
         let (kept, small) = self.kept(record, column);
         let poster = poster(&self.pictures, record, film, &small);
         column.poster = poster.as_ref().map(|picture| picture.small.clone());
@@ -315,7 +327,7 @@ impl Gathering<'_> {
         let seconds = record.seconds().values().sum();
         MadeView {
             poster,
-            video: (self.videos == Videos::Encoded && media == Media::Clip)
+            video: (self.run.identity.videos == Videos::Encoded && media == Media::Clip)
                 .then(|| record.file().file.clone()),
             picture: (media == Media::Picture).then(|| record.file().file.clone()),
             opening: opening(record.request().opening),
@@ -334,6 +346,7 @@ impl Gathering<'_> {
             seconds: duration(seconds),
             stages: stages(record, seconds),
             saw,
+            history: choice.as_ref().and_then(history::draw),
             kept,
             recipe: recipe(record, shot),
         }
