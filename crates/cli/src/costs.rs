@@ -119,7 +119,10 @@ pub fn measured(config: &CostConfig, folder: &RunFolder) -> Result<Costs, Failur
         let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
         wrong(format!("its settings cannot be read: {}", lines.join("; ")))
     })?;
-    let before = Resolved::new(before).costs;
+    let before = CostConfig {
+        method: config.method,
+        ..Resolved::new(before).costs
+    };
     let mut base = table(&before).unwrap_or_else(|_| Costs {
         table: CostTable::default(),
         notes: Vec::new(),
