@@ -64,7 +64,7 @@ impl Run {
     /// The model card of OneStory: what was trained for how long.
     pub(super) fn onestory_card(&self) -> Result<String> {
         let mut card = format!("{ONESTORY_CARD}{TABLE}");
-        self.tell(&mut card, &StageName::ONESTORY)?;
+        self.write_rows(&mut card, &StageName::ONESTORY)?;
         Ok(card)
     }
 
@@ -74,12 +74,12 @@ impl Run {
             Some(origin) => origin.card + FURTHER + TABLE,
             None => format!("{CARD}{TABLE}"),
         };
-        self.tell(&mut card, &StageName::of_set())?;
+        self.write_rows(&mut card, &StageName::of_set())?;
         Ok(card)
     }
 
     /// Writes a row for each of the `stages` that has begun, and the seed.
-    fn tell(&self, card: &mut String, stages: &[StageName]) -> Result<()> {
+    fn write_rows(&self, card: &mut String, stages: &[StageName]) -> Result<()> {
         for &stage in stages {
             let points = curve::read(&self.files(stage)?.curve())?;
             if let Some(last) = points.last() {
