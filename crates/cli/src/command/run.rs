@@ -352,7 +352,8 @@ fn run_config(
     input: &Input,
     slot: &RankSlot,
 ) -> RunConfig {
-    let (storymem, index) = (&config.engine.storymem, &config.engine.index);
+    let engine = &config.engine;
+    let (storymem, onestory, index) = (&engine.storymem, &engine.onestory, &engine.index);
     RunConfig {
         out: arguments.out.clone(),
         worker: Some(new_worker_id()),
@@ -375,7 +376,7 @@ fn run_config(
             similarity_start: storymem.similarity_start as f32,
             quality_threshold: storymem.quality_threshold as f32,
         },
-        onestory: OneStoryPolicy::default(),
+        onestory: OneStoryPolicy::new(onestory.budget(), onestory.selector),
         continuation: storymem.continuation,
         attempts: config.run.attempts,
         planning: PlanningSettings {
