@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 
 use crate::browser::Browser;
-use crate::harness::{Workshop, finish, write_sealed};
+use crate::harness::{Workshop, finish, line, of_method, write_sealed};
 
 /// Markup in every place where a user may write something.
 const MARKUP: &str =
@@ -461,6 +461,65 @@ fn a_report_is_for_everybody() {
     }
     let paper = browser.text("getComputedStyle(document.body).backgroundColor");
     assert_eq!(paper, "rgb(20, 22, 26)", "dark is dark");
+}
+
+/// What each shot of OneStory chose of its history is drawn, with words for those who do not see it.
+#[test]
+fn a_choice_of_frames_is_for_everybody() {
+    let Some(mut browser) = Browser::start() else {
+        return;
+    };
+    let shop = Workshop::new();
+    let line = of_method(&line("tale", &[true; 4]), "onestory");
+    let manifest = shop.write("manifest.jsonl", line);
+    finish(&mut shop.run(&manifest, &["simulated.videos=false"])).ended_with(0);
+    let memory = shop.ask(&["memory", "tale", "--json"]).ended_with(0).json();
+    let choice = &memory["shots"][3]["chosen"];
+    let [history, chosen] = ["history", "frames"].map(|part| choice[part].as_array().unwrap());
+    let frames: u64 = history
+        .iter()
+        .map(|shot| shot["frames"].as_u64().unwrap())
+        .sum();
+    let listed = shop
+        .ask(&["memory", "tale", "--shot", "01_04"])
+        .ended_with(0);
+    assert_eq!(
+        listed.stdout.matches("01_04 chose 01_0").count(),
+        chosen.len()
+    );
+    report(&shop);
+    browser.open(&shop.out().join("report/stories/tale.html"));
+    let nodes = browser.accessible();
+    speaks(&nodes, &["main"]);
+    let drawings = of_role(&nodes, "image");
+    let words = format!(
+        "{} of {frames} latent frames of 3 earlier shots were seen",
+        chosen.len()
+    );
+    assert!(
+        drawings.iter().any(|name| name.starts_with(&words)),
+        "{drawings:?}"
+    );
+    let marks = "[...document.querySelectorAll('#shot-01_04 .history svg title')].map((mark) => mark.textContent)";
+    let items =
+        "[...document.querySelectorAll('#shot-01_04 .history li')].map((item) => item.textContent)";
+    let (marks, items) = (browser.eval(marks), browser.eval(items));
+    assert_eq!(
+        (marks.as_array().unwrap().len(), &marks),
+        (chosen.len(), &items)
+    );
+    let outside = "[...document.querySelectorAll('.history svg')].filter((svg) => {
+      const box = svg.getBBox();
+      return box.x < 0 || box.y < 0 || box.x + box.width > svg.width.baseVal.value + 1
+        || box.y + box.height > svg.height.baseVal.value + 1;
+    }).length";
+    assert_eq!(browser.eval(outside), 0, "everything is inside the drawing");
+    for scheme in ["light", "dark"] {
+        browser.scheme(scheme);
+        browser.eval("for (const more of document.querySelectorAll('details')) more.open = true");
+        assert_eq!(browser.eval(FAINT), json!([]), "{scheme}");
+    }
+    browser.was_content();
 }
 
 #[test]
