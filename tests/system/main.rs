@@ -19,6 +19,7 @@ mod meeting;
 mod methods;
 mod monitoring;
 mod onestory;
+mod onestory_torch;
 mod operating;
 mod pins;
 mod plan;

@@ -5,13 +5,15 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use storyloom_engine::replica::Replica;
+use storyloom_models::tiny::folders;
 use storyloom_models::wan::WanConfig;
 use storyloom_nn::ModelError;
+use storyloom_nn::checkpoint::component_folder;
 use storyloom_nn::shard::Peers;
 use storyloom_orchestrator::{StopAt, StopFlag};
 use storyloom_parallel::topology::{Degrees, Layout, Plan, Role, Seat};
 use storyloom_parallel::{CommError, Group, World};
-use storyloom_story::guard;
+use storyloom_story::{Method, guard};
 use storyloom_telemetry::bystander;
 
 use crate::config::options::EngineKind;
@@ -81,7 +83,7 @@ pub fn join(config: &WorldConfig) -> Result<RankSlot, Failure> {
         return Err(wrong(&message));
     }
     if config.engine == EngineKind::Torch && layout.plan.degrees != Degrees::ONE {
-        check_models(&config.models_dir, layout.plan.degrees)
+        check_models(config.method, &config.models_dir, layout.plan.degrees)
             .map_err(|error| wrong(&error.message))?;
     }
     if rank == 0 && size > 1 {
@@ -131,10 +133,18 @@ fn describe(plan: Plan) -> String {
     )
 }
 
-/// Reads the shapes of the transformers and nothing more.
-fn check_models(models: &Path, degrees: Degrees) -> Result<(), Failure> {
-    for pipeline in ["t2v", "i2v"] {
-        let folder = models.join(pipeline).join("transformer");
+/// Reads the shapes of the transformers and nothing more. What is missing is told where it is loaded; so is a
+/// shape that does not fit where the lines of the manifest name another method.
+fn check_models(method: Method, models: &Path, degrees: Degrees) -> Result<(), Failure> {
+    let pipelines: &[&str] = match method {
+        Method::OneStory => &[folders::ONESTORY],
+        _ => &[folders::TEXT_TO_VIDEO, folders::IMAGE_TO_VIDEO],
+    };
+    for pipeline in pipelines {
+        let folder = component_folder(&models.join(pipeline), "transformer");
+        if !folder.is_dir() {
+            continue;
+        }
         let shape = WanConfig::read(&folder)
             .map_err(|error: ModelError| Failure::new(Exit::Config, error))?;
         let (heads, ffn) = (shape.num_attention_heads as usize, shape.ffn_dim as usize);

@@ -9,6 +9,7 @@ use std::path::Path;
 use storyloom_nn::checkpoint::{Target, component_folder};
 use storyloom_nn::error::{ModelError, Result};
 use storyloom_nn::tensor_file::{read_tensors, write_tensors};
+use storyloom_story::onestory::{ContextTime, Counts, choose};
 use tch::{Kind, Tensor};
 
 use crate::autoencoder::AutoencoderKlWan;
@@ -16,12 +17,13 @@ use crate::language::{
     ForwardArgs, ImagePatches, Input, LanguageSettings, embed_with_pictures, open_networks,
     prompt_positions,
 };
+use crate::onestory::{FOLDER, OneStoryMemory, context_positions};
 use crate::text::Umt5Encoder;
 use crate::vision::clip::ClipVision;
 use crate::wan::{ForwardInputs, WanTransformer};
 
 /// Names of modules: what is run, and the folder of the component it belongs to.
-pub const MODULES: [&str; 7] = [
+pub const MODULES: [&str; 9] = [
     "transformer",
     "transformer_2",
     "vae.encode",
@@ -29,6 +31,8 @@ pub const MODULES: [&str; 7] = [
     "text_encoder",
     "image_encoder",
     "language_model",
+    "selector",
+    "conditioner",
 ];
 
 /// Runs `module` of the checkpoint `model` on the tensors of the file `input` and writes the file
@@ -57,7 +61,10 @@ pub fn forward_file(
 type Results = Vec<(&'static str, Tensor)>;
 
 fn forward(model: &Path, module: &str, target: Target, inputs: &Inputs) -> Result<Results> {
-    let component = module.split('.').next().unwrap_or(module);
+    let component = match module {
+        "selector" | "conditioner" => FOLDER,
+        _ => module.split('.').next().unwrap_or(module),
+    };
     let inside = component_folder(model, component);
     let folder = match inside.is_dir() {
         true => inside,
@@ -70,12 +77,17 @@ fn forward(model: &Path, module: &str, target: Target, inputs: &Inputs) -> Resul
         "text_encoder" => text_encoder(&folder, target, inputs),
         "image_encoder" => image_encoder(&folder, target, inputs),
         "language_model" => language_model(&folder, target, inputs),
+        "selector" => selector(&folder, target, inputs),
+        "conditioner" => conditioner(&folder, target, inputs),
         other => {
             let reason = format!("there is no {other:?}; there are {}", MODULES.join(", "));
             Err(ModelError::input("module", reason))
         }
     }
 }
+
+/// What the names of the shots of a history begin with.
+const HISTORY: &str = "history.";
 
 /// The tensors of an input file.
 struct Inputs<'a> {
@@ -108,6 +120,25 @@ impl<'a> Inputs<'a> {
                 Err(ModelError::bad_file(self.path, reason))
             }
         }
+    }
+
+    /// The shots of a history, `history.0`, `history.1`, …, oldest first, on the device.
+    fn history(&self) -> Result<Vec<Tensor>> {
+        let shots = (0..).map_while(|shot| self.get(&format!("{HISTORY}{shot}")).transpose());
+        let shots = shots.collect::<Result<Vec<_>>>()?;
+        match shots.is_empty() {
+            false => Ok(shots),
+            true => self.require(&format!("{HISTORY}0")).map(|_| shots),
+        }
+    }
+
+    /// As [`expect`](Self::expect), where the shots of a history are known too.
+    fn expect_history(&self, known: &[&str]) -> Result<()> {
+        let shots: Vec<String> = (0..self.tensors.len())
+            .map(|shot| format!("{HISTORY}{shot}"))
+            .collect();
+        let shots = shots.iter().map(String::as_str);
+        self.expect(&known.iter().copied().chain(shots).collect::<Vec<_>>())
     }
 
     /// The tensor `name` on the device.
@@ -252,6 +283,53 @@ fn language_model(folder: &Path, target: Target, inputs: &Inputs) -> Result<Resu
     ])
 }
 
+/// `output` is the scores `[batch, F]` of the history by captions.
+fn selector(folder: &Path, target: Target, inputs: &Inputs) -> Result<Results> {
+    inputs.expect_history(&["encoder_hidden_states"])?;
+    let text = inputs.require("encoder_hidden_states")?;
+    let memory = OneStoryMemory::open(folder, target)?;
+    let scores = memory.selector.forward(&text, &inputs.history()?)?;
+    Ok(vec![("output", scores)])
+}
+
+/// `output` is the context tokens `[1, N_c, width]` of the frames that follow from `scores` `[F]` and `counts`
+/// `[4]`, frames per kernel from the finest to the coarsest; `positions` `[N_c, 3]` f64 is where they stand. The
+/// shots of the history are `[1, C, T, h, w]`.
+fn conditioner(folder: &Path, target: Target, inputs: &Inputs) -> Result<Results> {
+    inputs.expect_history(&["scores", "counts"])?;
+    let scores = inputs.require("scores")?.f_flatten(0, -1)?;
+    let scores = Vec::<f32>::try_from(&scores.f_to_kind(Kind::Float)?)?;
+    let counts = integers(&inputs.require("counts")?)?;
+    let wrong = |reason: String| ModelError::bad_file(inputs.path, reason);
+    let counts: Vec<u32> = counts.into_iter().flat_map(u32::try_from).collect();
+    let counts = <[u32; 4]>::try_from(counts)
+        .map_err(|_| wrong("counts are four numbers of frames".to_owned()))?;
+    let frames = Tensor::f_cat(&inputs.history()?, 2)?;
+    let (_, _, all, height, width) = frames.size5()?;
+    if all as usize != scores.len() {
+        let reason = format!(
+            "the history has {all} frames, and there are {} scores",
+            scores.len()
+        );
+        return Err(wrong(reason));
+    }
+    let chosen = choose(&scores, Counts(counts));
+    let latents = chosen.iter().map(|seen| {
+        let frame = frames.f_select(2, seen.frame as i64)?;
+        Ok(frame.f_squeeze_dim(0)?)
+    });
+    let latents = latents.collect::<Result<Vec<_>>>()?;
+    let memory = OneStoryMemory::open(folder, target)?;
+    let (plane, time) = ([height as u32, width as u32], ContextTime::default());
+    Ok(vec![
+        ("output", memory.patchifiers.forward(&chosen, &latents)?),
+        (
+            "positions",
+            context_positions(&chosen, scores.len(), plane, time)?,
+        ),
+    ])
+}
+
 /// A target on the CPU from the name of a dtype, as the command line gives it.
 ///
 /// # Errors
@@ -275,7 +353,7 @@ pub fn cpu_target(dtype: &str) -> Result<Target> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use storyloom_nn::testing::{golden, relative_error};
+    use storyloom_nn::testing::{golden, golden_tensors, relative_error};
 
     /// Runs the module on a golden file, which has inputs and `output` in it.
     #[track_caller]
@@ -317,6 +395,56 @@ mod tests {
                 reproduces(case, "io.safetensors", "transformer");
             }
         });
+    }
+
+    /// What the composition in Python says of selector and patchifiers, by the names of their inputs.
+    #[test]
+    fn the_parts_of_onestory_reproduce_theirs() {
+        let work = tempfile::tempdir().unwrap();
+        let run = |case: &str, module: &str, inputs: &[(&str, Tensor)]| {
+            let (input, output) = (
+                work.path().join("i.safetensors"),
+                work.path().join("o.safetensors"),
+            );
+            let views: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, t)| (*name, t)).collect();
+            write_tensors(&input, &views).unwrap();
+            forward_file(&golden(case), module, Target::CPU_F32, &input, &output)?;
+            read_tensors(&output)
+        };
+        let stored = golden_tensors("onestory-selector", "io.safetensors");
+        let shot = |number: usize| stored[&format!("even.history.{number}")].unsqueeze(0);
+        let inputs = [
+            (
+                "encoder_hidden_states",
+                stored["caption.first"].unsqueeze(0),
+            ),
+            ("history.0", shot(0)),
+            ("history.1", shot(1)),
+            ("history.2", shot(2)),
+        ];
+        let found = run("onestory-selector", "selector", &inputs).unwrap();
+        let error = relative_error(&found["output"].squeeze(), &stored["even.first.cosine"]);
+        assert!(error < 1e-5, "{error:.2e}");
+        let error = run("onestory-selector", "selector", &inputs[..1]).unwrap_err();
+        assert!(
+            error.to_string().contains("history.0 is missing"),
+            "{error}"
+        );
+
+        let stored = golden_tensors("onestory-conditioner", "io.safetensors");
+        let of = |name: &str| stored[&format!("16x32.6.{name}")].shallow_clone();
+        let inputs = [
+            ("scores", of("scores")),
+            ("counts", of("counts")),
+            ("history.0", of("history.0").unsqueeze(0)),
+            ("history.1", of("history.1").unsqueeze(0)),
+        ];
+        let found = run("onestory-conditioner", "conditioner", &inputs).unwrap();
+        let error = relative_error(&found["output"].squeeze_dim(0), &of("context"));
+        assert!(error < 1e-5, "{error:.2e}");
+        assert_eq!(found["positions"], of("positions.shifted"));
+        let error = run("onestory-conditioner", "conditioner", &inputs[..3]).unwrap_err();
+        assert!(error.to_string().contains("3 frames"), "{error}");
     }
 
     #[test]

@@ -27,6 +27,7 @@ mod train_stages;
 mod train_tiny;
 mod validate;
 mod verify;
+mod verify_networks;
 
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;

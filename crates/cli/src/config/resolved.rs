@@ -109,6 +109,8 @@ pub struct WorldConfig {
     pub options: WorldOptions,
     /// What the replicas run.
     pub engine: EngineKind,
+    /// By which method, unless the lines of the manifest say another one.
+    pub method: Method,
     /// Folder of the checkpoints.
     pub models_dir: PathBuf,
 }
@@ -200,6 +202,7 @@ impl Resolved {
                     encryption: topology.encryption,
                 },
                 engine: top.engine,
+                method: top.method,
                 models_dir: PathBuf::from(&config.models.dir),
             },
             planner: PlannerConfig {

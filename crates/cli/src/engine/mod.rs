@@ -7,7 +7,7 @@ mod storymem;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use storyloom_engine::method::onestory::{self as one_story, OneStoryEngine};
+use storyloom_engine::method::onestory::{self as one_story, OneStoryEngine, OneStorySettings};
 use storyloom_engine::method::storymem::{self as story_mem, StoryMemEngine};
 use storyloom_engine::method::wan;
 use storyloom_engine::replica::Replica;
@@ -140,6 +140,38 @@ impl TorchEngine {
     }
 }
 
+/// How OneStory chooses what shots see, on this machine alone.
+///
+/// # Errors
+/// A GPU is asked for and there is none.
+pub fn onestory_alone(config: &EngineConfig) -> Result<OneStorySettings, Failure> {
+    let device = match config.compute.device {
+        Device::Cpu => tch::Device::Cpu,
+        Device::Cuda => first_gpu()?,
+        Device::Auto => first_gpu().unwrap_or(tch::Device::Cpu),
+    };
+    let compute = wan::Compute {
+        target: Target {
+            kind: kind(config.compute.dtype),
+            device,
+        },
+        threads: i32::try_from(config.threads)
+            .ok()
+            .filter(|&threads| threads > 0),
+        share_decode: false,
+        widen: false,
+        collective_timeout: config.collective_timeout,
+    };
+    Ok(onestory::settings(config, compute))
+}
+
+fn kind(dtype: Dtype) -> Kind {
+    match dtype {
+        Dtype::F32 => Kind::Float,
+        Dtype::Bf16 => Kind::BFloat16,
+    }
+}
+
 /// Kind and device that the config asks for. The ranks of a machine take its GPUs in turn.
 ///
 /// # Errors
@@ -158,11 +190,10 @@ pub fn target(compute: Compute, slot: &RankSlot) -> Result<Target, Failure> {
             }
         },
     };
-    let kind = match compute.dtype {
-        Dtype::F32 => Kind::Float,
-        Dtype::Bf16 => Kind::BFloat16,
-    };
-    Ok(Target { kind, device })
+    Ok(Target {
+        kind: kind(compute.dtype),
+        device,
+    })
 }
 
 /// How many GPUs there are, at least one.

@@ -4,8 +4,11 @@
 //! one shot of it in memory.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Mutex;
 
 use storyloom_models::onestory::{OneStoryConfig, OneStoryMemory, context_positions};
+use storyloom_models::wan::WanConfig;
 use storyloom_nn::checkpoint::{Checkpoint, Target};
 use storyloom_nn::error::{ModelError, Result};
 use storyloom_nn::tensor_file::{from_host, to_host};
@@ -15,11 +18,11 @@ use storyloom_story::onestory::{
 use storyloom_story::{HostTensor, LatentGrid, MemoryFrame, ShotInputs};
 use tch::{Device, Tensor};
 
-use super::denoise::Loop;
-use super::encode::Beginning;
+use super::encode::{Beginning, check_caption};
 use super::paths::OneStoryPaths;
 use super::select;
 use super::settings::OneStorySettings;
+use crate::replica::station::lock;
 
 /// What the transformer sees of a shot's conditions.
 #[derive(Debug)]
@@ -38,6 +41,22 @@ pub(super) struct Context {
     pub(super) positions: Tensor,
 }
 
+/// One score for each latent frame of the history of a shot, `[F]` in f32; `[1]` with a 0 where there is
+/// none. `text` gives the rows of the caption, where the selector is asked.
+pub(super) fn scores(
+    conditioner: &Mutex<Conditioner>,
+    inputs: &ShotInputs,
+    text: impl FnOnce() -> Result<Tensor>,
+) -> Result<HostTensor> {
+    check_caption(&inputs.request)?;
+    let history = select::history(inputs)?;
+    if let Some(scores) = lock(conditioner).known_scores(inputs, &history)? {
+        return Ok(scores);
+    }
+    let text = text()?;
+    lock(conditioner).learned_scores(inputs, &history, &text)
+}
+
 /// Selector and patchifiers with their settings. Whole on the leader of a replica.
 #[derive(Debug)]
 pub(super) struct Conditioner {
@@ -50,15 +69,15 @@ pub(super) struct Conditioner {
 }
 
 impl Conditioner {
-    /// Loads selector and patchifiers for the transformer of `plan`.
+    /// Loads selector and patchifiers, which fit the transformer.
     pub(super) fn open(
         paths: &OneStoryPaths,
         settings: &OneStorySettings,
-        plan: &Loop,
+        grid: LatentGrid,
     ) -> Result<Self> {
         let folder = paths.memory();
         let config = OneStoryConfig::of(&Checkpoint::open(&folder)?)?;
-        plan.check_memory(&folder, &config)?;
+        check_memory(&folder, &config, &WanConfig::read(&paths.transformer())?)?;
         let device = settings.compute.target.device;
         let target = Target {
             device,
@@ -73,17 +92,13 @@ impl Conditioner {
             budget: settings.budget,
             selector: settings.selector,
             time: settings.time,
-            grid: plan.grid(),
+            grid,
             device,
         })
     }
 
     /// The scores of a history where no network is asked: there is none, or they follow from its length.
-    pub(super) fn known_scores(
-        &self,
-        inputs: &ShotInputs,
-        history: &History,
-    ) -> Result<Option<HostTensor>> {
+    fn known_scores(&self, inputs: &ShotInputs, history: &History) -> Result<Option<HostTensor>> {
         let frames = history.frames();
         if frames == 0 {
             return Ok(Some(scores_table(Vec::new())));
@@ -94,7 +109,7 @@ impl Conditioner {
     }
 
     /// The scores of a history by the selector. `text` has the rows of the caption, `[1, rows, text_dim]`.
-    pub(super) fn learned_scores(
+    fn learned_scores(
         &self,
         inputs: &ShotInputs,
         history: &History,
@@ -183,6 +198,26 @@ impl Conditioner {
     fn read(&self, item: &MemoryFrame) -> Result<Tensor> {
         from_host(select::latents(item)?.read()?.as_ref(), self.device)
     }
+}
+
+/// Fails if the parts of OneStory in `folder` were made for another transformer.
+fn check_memory(folder: &Path, memory: &OneStoryConfig, transformer: &WanConfig) -> Result<()> {
+    let of_transformer = [
+        ("width", memory.width, transformer.width()),
+        ("text_dim", memory.text_dim, transformer.text_dim),
+        (
+            "latent_channels",
+            memory.latent_channels,
+            transformer.out_channels,
+        ),
+    ];
+    for (name, found, wanted) in of_transformer {
+        if found != wanted {
+            let reason = format!("{name} = {found}, but that of the transformer is {wanted}");
+            return Err(ModelError::bad_file(folder.join("config.json"), reason));
+        }
+    }
+    Ok(())
 }
 
 fn refused(inputs: &ShotInputs, error: &dyn std::fmt::Display) -> ModelError {

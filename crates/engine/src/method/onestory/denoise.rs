@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use storyloom_models::onestory::OneStoryConfig;
 use storyloom_models::sampler::Prediction;
 use storyloom_models::wan::{WanConfig, WanTransformer};
 use storyloom_nn::error::{ModelError, Result};
@@ -32,7 +31,6 @@ const TRANSFORMER: NetworkId = NetworkId(0);
 #[derive(Debug)]
 pub(super) struct Loop {
     plan: LoopPlan,
-    config: WanConfig,
     grid: LatentGrid,
     device: Device,
     context_is_clean: bool,
@@ -51,8 +49,7 @@ impl Loop {
         if let Some(lora) = paths::lora(paths, settings.lora)? {
             apply_lora(&mut model, &lora.file, target, settings.lora)?;
         }
-        let config = model.config().clone();
-        check_channels(&folder, &config, grid)?;
+        check_channels(&folder, model.config(), grid)?;
         let phase = Phase {
             network: TRANSFORMER,
             guidance: Guidance::classifier(settings.guidance),
@@ -64,37 +61,11 @@ impl Loop {
         let plan = LoopPlan::new(shot, sampler, Prediction::Velocity, vec![phase])?;
         let walk = Self {
             plan,
-            config,
             grid,
             device: target.device,
             context_is_clean: settings.context_is_clean,
         };
         Ok((networks, walk))
-    }
-
-    /// How the pipeline divides videos.
-    pub(super) fn grid(&self) -> LatentGrid {
-        self.grid
-    }
-
-    /// Fails if the parts of OneStory in `folder` were made for another transformer.
-    pub(super) fn check_memory(&self, folder: &Path, memory: &OneStoryConfig) -> Result<()> {
-        let of_transformer = [
-            ("width", memory.width, self.config.width()),
-            ("text_dim", memory.text_dim, self.config.text_dim),
-            (
-                "latent_channels",
-                memory.latent_channels,
-                self.config.out_channels,
-            ),
-        ];
-        for (name, found, wanted) in of_transformer {
-            if found != wanted {
-                let reason = format!("{name} = {found}, but that of the transformer is {wanted}");
-                return Err(ModelError::bad_file(folder.join("config.json"), reason));
-            }
-        }
-        Ok(())
     }
 
     /// Noise to normalised latents `[C, T, h, w]`.

@@ -18,6 +18,7 @@ pub mod parts;
 mod paths;
 #[cfg(test)]
 mod replicas_test;
+mod scorer;
 mod select;
 mod settings;
 
@@ -48,6 +49,7 @@ use crate::replica::wire::Tensors;
 use crate::sampling::LoopProgress;
 
 pub use self::paths::{OneStoryPaths, onestory_paths};
+pub use self::scorer::OneStoryScorer;
 pub use self::settings::{MemorySource, OneStorySettings};
 
 /// Makes shots by the method OneStory, on one rank or as the leader of a replica.
@@ -80,8 +82,9 @@ impl OneStoryEngine {
         settings: &OneStorySettings,
         replica: Replica,
     ) -> Result<Self> {
-        let stages = Stages::open(&OneStory { paths, settings }, replica)?;
-        let conditioner = Conditioner::open(paths, settings, &stages.plans)?;
+        let method = OneStory { paths, settings };
+        let stages = Stages::open(&method, replica)?;
+        let conditioner = Conditioner::open(paths, settings, method.grid()?)?;
         Ok(Self {
             conditioner: Mutex::new(conditioner),
             source: settings.source,
@@ -136,15 +139,9 @@ impl OneStoryEngine {
     /// # Errors
     /// As [`select`](Self::select).
     pub fn scores(&self, inputs: &ShotInputs) -> Result<HostTensor> {
-        encode::check_caption(&inputs.request)?;
-        let history = select::history(inputs)?;
-        let conditioner = lock(&self.conditioner);
-        if let Some(scores) = conditioner.known_scores(inputs, &history)? {
-            return Ok(scores);
-        }
-        drop(conditioner);
-        let text = self.stages.encode(&TextRequest(&inputs.request.prompt))?;
-        lock(&self.conditioner).learned_scores(inputs, &history, &text)
+        condition::scores(&self.conditioner, inputs, || {
+            self.stages.encode(&TextRequest(&inputs.request.prompt))
+        })
     }
 
     /// Stage `encode` of the pass that makes the shot: prompt, first image and the frames that follow from

@@ -60,23 +60,32 @@ pub(super) fn lora(
 /// Every component and the adapter, as they are now.
 pub(super) fn loaded(paths: &OneStoryPaths, lora: Option<&AdapterIdentity>) -> Result<LoadedFiles> {
     let components = [
-        ("transformer", paths.transformer()),
-        ("vae", paths.pipeline.join("vae")),
-        ("text_encoder", paths.pipeline.join("text_encoder")),
-        ("image_encoder", paths.image_encoder()),
-        (FOLDER, paths.memory()),
+        "transformer",
+        "vae",
+        "text_encoder",
+        "image_encoder",
+        FOLDER,
     ];
-    let there = components.into_iter().filter(|(_, folder)| folder.is_dir());
-    let mut parts: Vec<(String, Source)> = there
-        .map(|(name, folder)| {
-            (
-                format!("{}/{name}", folders::ONESTORY),
-                Source::Folder(folder),
-            )
-        })
-        .collect();
-    if let Some(lora) = lora {
-        parts.push(("lora".to_owned(), Source::File(lora.file.clone())));
-    }
-    LoadedFiles::read(parts)
+    let lora = lora.map(|lora| ("lora".to_owned(), Source::File(lora.file.clone())));
+    LoadedFiles::read(sources(paths, &components).chain(lora))
+}
+
+/// What decides the scores of a history.
+pub(super) fn loaded_for_scores(paths: &OneStoryPaths) -> Result<LoadedFiles> {
+    LoadedFiles::read(sources(paths, &["text_encoder", FOLDER]))
+}
+
+/// Those of the components that are there, by their names in records.
+fn sources<'a>(
+    paths: &'a OneStoryPaths,
+    components: &'a [&str],
+) -> impl Iterator<Item = (String, Source)> + 'a {
+    let folders = components
+        .iter()
+        .map(|name| (*name, component_folder(&paths.pipeline, name)));
+    let there = folders.filter(|(_, folder)| folder.is_dir());
+    there.map(|(name, folder)| {
+        let name = format!("{}/{name}", folders::ONESTORY);
+        (name, Source::Folder(folder))
+    })
 }

@@ -17,7 +17,8 @@ use storyloom_story::{
 };
 
 use crate::method::onestory::{
-    Conditions, MemorySource, OneStoryEngine, OneStorySettings, onestory_paths, serve,
+    Conditions, MemorySource, OneStoryEngine, OneStoryScorer, OneStorySettings, onestory_paths,
+    serve,
 };
 use crate::method::wan::Compute;
 use crate::replica::Replica;
@@ -257,6 +258,22 @@ fn a_shot_depends_on_what_it_sees() {
             assert_eq!(other.seen, Vec::<usize>::new());
         }
     }
+}
+
+/// The selector alone says the same, and its parts are those of the engine.
+#[test]
+fn a_proof_scores_as_the_engine_does() {
+    let folder = tiny();
+    let engine = open(folder.path(), |_| {});
+    let scorer = OneStoryScorer::open(&onestory_paths(folder.path(), None), &settings()).unwrap();
+    for inputs in stories() {
+        let found = scorer.scores(&inputs).unwrap();
+        assert_eq!(found, engine.scores(&inputs).unwrap());
+    }
+    let digests = scorer.digests();
+    assert_eq!(digests.len(), 2);
+    let known = &engine.identity().digests;
+    assert!(digests.iter().all(|part| known.contains(part)), "{known:?}");
 }
 
 /// Specification `onestory`, section 8, item 14: each shot of the history is read once for the scores, the
