@@ -187,7 +187,7 @@ impl Preset {
                     flow: FlowSettings {
                         samples: 4,
                         pool: 96,
-                        renew_every: 8,
+                        renew_every: 5,
                         shift: 3.0,
                         early: 0.35,
                         length: Length::History,
@@ -197,7 +197,7 @@ impl Preset {
                     lambda: 0.1,
                     backbone: 0.6,
                     warm_up: 0.2,
-                    opening: 0.12,
+                    opening: 0.15,
                     bare: 0.08,
                     inflated: 0.3,
                     patches: PatchStart::Memory,

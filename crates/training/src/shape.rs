@@ -130,7 +130,7 @@ impl Shape {
             "score_norm": "cosine",
             "shot_ages": 16,
             "text_dim": self.text,
-            "vision_width": self.text / 2,
+            "vision_width": self.text,
             "width": self.heads * self.head,
         })
     }

@@ -2,6 +2,7 @@
 
 pub mod augment;
 pub mod emphasis;
+pub mod tower;
 
 use std::path::Path;
 
@@ -17,6 +18,7 @@ use crate::params::{Tensors, checkpoint_of, plain_on, shallow};
 use crate::stage::in_parallel;
 use augment::Augmentation;
 use emphasis::Emphasis;
+use tower::Tower;
 
 /// Mean and deviation of each latent channel.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -271,6 +273,7 @@ fn no_grad_guard() -> storyloom_nn::tch::NoGradGuard {
 #[derive(Debug)]
 pub struct Pool {
     codec: LatentCodec,
+    tower: Option<Tower>,
     length: Length,
     seed: u64,
     size: usize,
@@ -288,11 +291,13 @@ pub struct Entry {
     pub latents: Encoded,
     /// How much each part of them counts.
     pub emphasis: Emphasis,
+    /// What the vision tower of the pool makes of their pictures, `[shots, t, projection]`, if it has one.
+    pub embeddings: Option<Tensor>,
 }
 
 impl Entry {
     /// Draws, encodes and weighs the story of `seed`.
-    fn draw(codec: &LatentCodec, seed: u64, length: Length) -> Result<Self> {
+    fn draw(codec: &LatentCodec, tower: Option<&Tower>, seed: u64, length: Length) -> Result<Self> {
         let story = length.story(seed);
         let latents = codec.encode(&story, length)?;
         let rounded = |tensor: &Tensor| -> Result<Tensor> {
@@ -304,16 +309,23 @@ impl Entry {
             given: rounded(&latents.given)?,
             copies: latents.copies.as_ref().map(rounded).transpose()?,
         };
-        Self::new(story, latents, codec.source)
+        Self::new(story, latents, codec.source, tower)
     }
 
-    fn new(story: Story, latents: Encoded, source: ClipSource) -> Result<Self> {
+    fn new(
+        story: Story,
+        latents: Encoded,
+        source: ClipSource,
+        tower: Option<&Tower>,
+    ) -> Result<Self> {
         let (_, _, frames, rows, columns) = latents.clips.size5()?;
+        let embeddings = tower.map(|tower| tower.embed(&story, frames)).transpose()?;
         let emphasis = Emphasis::of(&story, source, [frames, rows, columns])?;
         Ok(Self {
             story,
             latents,
             emphasis,
+            embeddings,
         })
     }
 }
@@ -323,12 +335,20 @@ impl Pool {
     pub fn new(codec: LatentCodec, length: Length, seed: u64, size: usize) -> Self {
         Self {
             codec,
+            tower: None,
             length,
             seed,
             size,
             entries: Vec::new(),
             drawn: 0,
         }
+    }
+
+    /// The same, whose pictures `tower` sees as well.
+    #[must_use]
+    pub fn seen_by(mut self, tower: Tower) -> Self {
+        self.tower = Some(tower);
+        self
     }
 
     /// What was [saved](Pool::state), or nothing.
@@ -356,8 +376,9 @@ impl Pool {
                 given: rows.next("given", given)?,
                 copies: copies.map(|count| rows.next("copies", count)).transpose()?,
             };
+            let tower = self.tower.as_ref();
             self.entries
-                .push(Entry::new(story, latents, self.codec.source)?);
+                .push(Entry::new(story, latents, self.codec.source, tower)?);
         }
         Ok(())
     }
@@ -397,8 +418,8 @@ impl Pool {
             let numbers = self.drawn..self.drawn + side_by_side as u64;
             let (length, seeds) = (self.length, numbers.map(|number| self.story_seed(number)));
             let works = seeds.map(|seed| {
-                let codec = self.codec.clone();
-                move || Entry::draw(&codec, seed, length)
+                let (codec, tower) = (self.codec.clone(), self.tower.clone());
+                move || Entry::draw(&codec, tower.as_ref(), seed, length)
             });
             for entry in in_parallel(works)? {
                 self.put(entry);

@@ -5,12 +5,12 @@ use storyloom_models::wan::condition_channels;
 use storyloom_nn::tch::{Device, Kind, Tensor};
 use storyloom_story::onestory::{ChosenFrame, ContextTime, Kernel, Plane};
 use storyloom_story::{LatentGrid, Opening};
-use storyloom_tinyworld::Story;
 use storyloom_tinyworld::draws::Draws;
 
-use super::lesson::{Lesson, Past, Plan};
+use super::lesson::{Lesson, Past, Plan, shared};
 use crate::error::Result;
 use crate::latents::Entry;
+use crate::latents::tower::similarity;
 
 /// Samples of one part of a step.
 #[derive(Debug)]
@@ -45,7 +45,6 @@ impl Batch {
         (grid, frames): (LatentGrid, usize),
         device: Device,
     ) -> Result<Self> {
-        let stories: Vec<&Story> = entries.iter().map(|entry| &entry.story).collect();
         let (mut clean, mut emphasis, mut condition) = (Vec::new(), Vec::new(), Vec::new());
         let (mut history, mut labels) = (Vec::new(), Vec::new());
         for lesson in &plan.lessons {
@@ -57,7 +56,7 @@ impl Batch {
             let past = lesson.history.iter().map(|past| seen(past, entry, entries));
             history.push(past.collect::<Result<Vec<_>>>()?);
             let frames = entry.latents.clips.size()[2] as usize;
-            labels.extend(lesson.labels(&stories, frames));
+            labels.extend(lesson.labels(frames, |shot| related(lesson, entry, shot))?);
         }
         let stack = |all: &[Tensor]| -> Result<Tensor> {
             Ok(Tensor::f_stack(all, 0)?.f_to_device(device)?)
@@ -122,6 +121,17 @@ pub(super) fn nothing_given(latents: &Tensor, grid: LatentGrid) -> Result<Tensor
     let mut size = latents.size();
     size[0] += i64::from(grid.frames);
     Ok(Tensor::f_zeros(&size, (Kind::Float, latents.device()))?)
+}
+
+/// How much each frame of a shot has in common with what is to be made: as the vision tower of the pool sees
+/// it, or else the share of its things that the shot shows.
+fn related(lesson: &Lesson, entry: &Entry, shot: usize) -> Result<Vec<f32>> {
+    if let Some(embeddings) = &entry.embeddings {
+        return similarity(embeddings, lesson.target, shot);
+    }
+    let [target, scene] = [lesson.target, shot].map(|shot| &entry.story.shots[shot].scene);
+    let frames = entry.latents.clips.size()[2] as usize;
+    Ok(vec![shared(target, scene); frames])
 }
 
 /// The latents `[z, t, h, w]` of a shot of a history.

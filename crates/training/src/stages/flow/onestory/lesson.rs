@@ -6,6 +6,7 @@ use storyloom_tinyworld::draws::Draws;
 use storyloom_tinyworld::{News, Scene, Story, caption};
 
 use super::OneStorySettings;
+use crate::error::Result;
 use crate::latents::copied_shots;
 
 /// A shot of a history.
@@ -260,7 +261,7 @@ fn unseen(scene: &Scene, earlier: &Scene) -> News {
 }
 
 /// The share of the things of `target` (product, character and place) that `scene` shows, from 0 to 1.
-fn shared(target: &Scene, scene: &Scene) -> f32 {
+pub(super) fn shared(target: &Scene, scene: &Scene) -> f32 {
     let new = unseen(target, scene);
     let things = [
         Some(new.place),
@@ -275,20 +276,24 @@ fn shared(target: &Scene, scene: &Scene) -> f32 {
 }
 
 impl Lesson {
-    /// How relevant each latent frame of the history is, in its order: what the selector is to say
-    /// (specification `onestory`, section 5.3).
-    pub fn labels(&self, stories: &[&Story], frames: usize) -> Vec<f32> {
-        let shots = &stories[self.story].shots;
-        let target = &shots[self.target].scene;
+    /// How relevant each of the latent `frames` of the history is, in its order: what the selector is to say
+    /// (specification `onestory`, section 5.3). `similarity` has that of each frame of a real shot to the
+    /// target.
+    ///
+    /// # Errors
+    /// `similarity` fails.
+    pub fn labels(
+        &self,
+        frames: usize,
+        similarity: impl Fn(usize) -> Result<Vec<f32>>,
+    ) -> Result<Vec<f32>> {
         let label = |past: &Past| match *past {
-            Past::Real(shot) => shared(target, &shots[shot].scene),
-            Past::Inserted { .. } => -1.0,
-            Past::Copied(_) => 0.0,
+            Past::Real(shot) => similarity(shot),
+            Past::Inserted { .. } => Ok(vec![-1.0; frames]),
+            Past::Copied(_) => Ok(vec![0.0; frames]),
         };
         let labels = self.history.iter().map(label);
-        labels
-            .flat_map(|label| std::iter::repeat_n(label, frames))
-            .collect()
+        Ok(labels.collect::<Result<Vec<_>>>()?.concat())
     }
 
     /// The latent frames of the history that belong to a real shot.
@@ -405,7 +410,7 @@ mod tests {
             if lesson.history.is_empty() {
                 continue;
             }
-            let labels = lesson.labels(&stories, 3);
+            let labels = lesson.labels(3, |_| Ok(vec![0.5; 3])).unwrap();
             assert_eq!((lesson.history.len(), labels.len()), (2, 6));
             let place = lesson
                 .history
@@ -428,8 +433,11 @@ mod tests {
             if let Past::Copied(copy) = lesson.history[place] {
                 assert_eq!(copied_shots(stories[lesson.story])[copy], first);
             }
-            let real = labels[3 * (1 - place)];
-            assert!((0.0..=1.0).contains(&real), "{real}");
+            let real = 3 * (1 - place);
+            assert_eq!(labels[real..real + 3], [0.5; 3]);
+            let scenes =
+                [lesson.target, first].map(|shot| &stories[lesson.story].shots[shot].scene);
+            assert!((0.0..=1.0).contains(&shared(scenes[0], scenes[1])));
         }
         assert!(orders.as_flattened().iter().all(|&n| n > 20), "{orders:?}");
     }
@@ -457,8 +465,6 @@ mod tests {
 
     #[test]
     fn the_second_phase_has_all_data_and_all_budgets() {
-        let stories = stories();
-        let stories: Vec<&Story> = stories.iter().collect();
         let (mut lengths, mut counts) = ([0; 8], std::collections::BTreeSet::new());
         let (mut fixed, mut images, mut bare) = (0, 0, 0);
         for plan in plans(Phase::Selection, 600) {
@@ -470,8 +476,6 @@ mod tests {
             }
             for lesson in &plan.lessons {
                 assert_eq!(lesson.history.len(), length);
-                let labels = lesson.labels(&stories, 3);
-                assert!(labels.iter().all(|label| (-1.0..=1.0).contains(label)));
                 lengths[length] += 1;
                 images += usize::from(lesson.is_given_image);
                 assert!(!lesson.is_given_image || (lesson.target == 0 && !plan.is_still));

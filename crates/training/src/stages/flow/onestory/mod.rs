@@ -23,11 +23,13 @@ use storyloom_tinyworld::draws::Draws;
 use super::open::FlowParts;
 use super::{FlowSettings, clips, parts, transformer};
 use crate::error::Result;
+use crate::latents::tower::Tower;
 use crate::latents::{LatentCodec, Pool};
 use crate::optimizer::AdamSettings;
 use crate::params::{Params, Tensors, shallow};
 use crate::run::Run;
 use crate::stage::{Job, Stage, StageFiles};
+use crate::stages::scorer::{self, vision_tower};
 use crate::stages::{Opened, StageName};
 use crate::words::Words;
 use batch::Batch;
@@ -146,7 +148,13 @@ fn assemble(
     };
     let codec = run.codec()?;
     let flow = &settings.flow;
-    let mut pool = Pool::new(codec.clone(), flow.length, run.seed << 32, flow.pool);
+    let tower = Tower {
+        config: run.preset.shape.clip()?,
+        tensors: vision_tower(&scorer::finished(run, stage.name())?),
+        source: codec.source(),
+        device: run.device,
+    };
+    let mut pool = Pool::new(codec.clone(), flow.length, run.seed << 32, flow.pool).seen_by(tower);
     pool.restore(&saved.state)?;
     let mut stage = OneStoryStage {
         name: stage.name(),

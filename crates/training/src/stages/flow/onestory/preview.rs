@@ -10,7 +10,7 @@ use storyloom_story::onestory::{Budget, ChosenFrame, Kernel, choose};
 use storyloom_tinyworld::{Outline, Pattern, Split, Story};
 
 use super::batch::{Context, nothing_given};
-use super::lesson::{Lesson, Past};
+use super::lesson::{Lesson, Past, shared};
 use super::part::{Networks, Shapes};
 use crate::error::Result;
 use crate::latents::{LatentCodec, Length};
@@ -81,35 +81,30 @@ impl Model<'_> {
     }
 }
 
-/// How well the selector finds what matters.
+/// How well the selector finds what matters: sums over frames, and their number.
 #[derive(Default)]
 struct Found {
-    chosen: f32,
-    label: f32,
-    all: f32,
-    error: f32,
-    frames: f32,
+    chosen: [f32; 2],
+    all: [f32; 2],
 }
 
 impl Found {
     fn count(&mut self, shot: &Shot) {
+        let add = |[sum, count]: [f32; 2], share: f32| [sum + share, count + 1.0];
         for chosen in &shot.chosen {
-            self.chosen += 1.0;
-            self.label += shot.labels[chosen.frame];
+            self.chosen = add(self.chosen, shot.shares[chosen.frame]);
         }
-        for (score, label) in shot.scores.iter().zip(&shot.labels) {
-            self.frames += 1.0;
-            self.all += label;
-            self.error += (score - label).powi(2);
+        for &share in &shot.shares {
+            self.all = add(self.all, share);
         }
     }
 
     fn log(&self) {
+        let mean = |[sum, count]: [f32; 2]| format!("{:.3}", sum / count.max(1.0));
         tracing::info!(
-            chosen = format!("{:.3}", self.label / self.chosen.max(1.0)),
-            all = format!("{:.3}", self.all / self.frames.max(1.0)),
-            error = format!("{:.4}", self.error / self.frames.max(1.0)),
-            "labels of held-out stories: mean of the chosen frames and of all, error of the scores"
+            chosen = mean(self.chosen),
+            all = mean(self.all),
+            "share of a shot's things that frames of its history show, in held-out stories"
         );
     }
 }
@@ -118,8 +113,8 @@ impl Found {
 struct Shot {
     target: usize,
     history: Vec<Tensor>,
-    scores: Vec<f32>,
-    labels: Vec<f32>,
+    /// The share of the things of the shot that each frame of the history shows.
+    shares: Vec<f32>,
     chosen: Vec<ChosenFrame>,
     /// The caption and an empty one.
     rows: Tensor,
@@ -154,9 +149,11 @@ impl Shot {
         Ok(Self {
             target,
             chosen: choose(&scores, counts.unwrap_or_default()),
-            labels: lesson.labels(&[story], frames as usize),
+            shares: lesson.labels(frames as usize, |shot| {
+                let scenes = [target, shot].map(|shot| &story.shots[shot].scene);
+                Ok(vec![shared(scenes[0], scenes[1]); frames as usize])
+            })?,
             history,
-            scores,
             rows,
             truth: shot(target)?,
         })

@@ -3,10 +3,12 @@
 use storyloom_nn::gradients::with_gradients;
 use storyloom_nn::tch::{Kind, Tensor};
 
-use super::lesson::{Lesson, Past, Sees};
+use super::lesson::{Lesson, Past, Sees, shared};
 use super::part::selector_loss;
 use super::*;
+use crate::latents::tower::similarity;
 use crate::preset::Preset;
+use storyloom_tinyworld::{Outline, Pattern, Split};
 
 /// A run of the test preset with untrained networks in the places that `onestory` starts from.
 fn begun(folder: &Path) -> Run {
@@ -201,5 +203,50 @@ fn a_pool_with_copies_is_restored_as_it_was() {
             "tiny-train-recall-6",
             "tiny-train-composable-7"
         ]
+    );
+}
+
+/// The shipped vision tower orders frames as the things do that they show: what it makes labels of is worth
+/// learning. Pairs of frames of which one shows more of the things of a later shot.
+#[test]
+fn the_vision_tower_tells_what_matters_from_the_rest() {
+    let set = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../models/storyloom-tiny/clip/model.safetensors"
+    );
+    let preset = Preset::tiny();
+    let tower = Tower {
+        config: preset.shape.clip().unwrap(),
+        tensors: crate::params::read(Path::new(set)).unwrap(),
+        source: preset.source,
+        device: Device::Cpu,
+    };
+    let (mut pairs, mut in_order) = (0, 0);
+    for seed in 0..4 {
+        let plain = Story::draw(seed, Split::HeldOut);
+        for story in [
+            plain,
+            Outline::of(Pattern::InsertRecall).draw(seed, Split::HeldOut),
+        ] {
+            let embeddings = tower.embed(&story, 3).unwrap();
+            for target in 1..story.shots.len() {
+                let mut frames = Vec::new();
+                for shot in 0..target {
+                    let scenes = [target, shot].map(|shot| &story.shots[shot].scene);
+                    let share = shared(scenes[0], scenes[1]);
+                    let similar = similarity(&embeddings, target, shot).unwrap();
+                    frames.extend(similar.into_iter().map(|similar| (share, similar)));
+                }
+                let others = |one: (f32, f32)| frames.iter().filter(move |other| one.0 > other.0);
+                for &one in &frames {
+                    pairs += others(one).count();
+                    in_order += others(one).filter(|other| one.1 > other.1).count();
+                }
+            }
+        }
+    }
+    assert!(
+        pairs > 1000 && in_order as f64 > 0.88 * pairs as f64,
+        "{in_order} of {pairs}"
     );
 }
