@@ -15,8 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde::Serialize;
-use storyloom_memory::MemoryError;
-use storyloom_story::ShotId;
+use storyloom_orchestrator::RunError;
 use storyloom_tinyworld::Pattern;
 use storyloom_training::error::TrainError;
 use storyloom_training::reader::Reader;
@@ -77,24 +76,9 @@ pub enum EvalError {
         /// What the system says.
         reason: String,
     },
-    /// What a shot saw cannot be derived from its record.
-    #[error(
-        "{}: {story} {shot}: which latent frames the shot saw cannot be derived: {reason}; \
-         `storyloom verify` says what is damaged", folder.display()
-    )]
-    Selection {
-        /// The run folder.
-        folder: PathBuf,
-        /// The story's id.
-        story: String,
-        /// The shot.
-        shot: ShotId,
-        /// Why not.
-        reason: String,
-    },
-    /// A record cannot be read.
+    /// The files of the run cannot be read.
     #[error(transparent)]
-    Memory(#[from] MemoryError),
+    Run(#[from] RunError),
     /// Reading pictures or files failed.
     #[error(transparent)]
     Train(#[from] TrainError),

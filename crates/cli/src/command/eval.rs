@@ -7,10 +7,10 @@ use storyloom_eval::{
     EvalError, Evaluation, evaluate, markdown, run_sheet, selected_csv, shots_csv, stories_csv,
     text,
 };
-use storyloom_memory::MemoryError;
 use storyloom_training::error::TrainError;
 use storyloom_training::reader::Reader;
 
+use super::folder;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::{print, print_json};
 
@@ -102,15 +102,13 @@ fn write(
 }
 
 fn failure(error: EvalError) -> Failure {
-    let exit = match &error {
+    let exit = match error {
+        EvalError::Run(error) => return folder::failure(error),
         EvalError::NoStories { .. }
         | EvalError::OtherWorld { .. }
         | EvalError::NothingInCommon { .. } => Exit::Input,
         EvalError::NoFfmpeg { .. } => Exit::Away,
         EvalError::Video { .. } => Exit::Unexpected,
-        EvalError::Selection { .. } => Exit::Input,
-        EvalError::Memory(MemoryError::Storage { .. }) => Exit::Storage,
-        EvalError::Memory(_) => Exit::Input,
         EvalError::Train(TrainError::Io { .. }) => Exit::Storage,
         EvalError::Train(_) => Exit::Config,
     };

@@ -71,7 +71,9 @@ metrics! {
     /// Over latent frames that a network chose for shots that name something known: the share of shots that
     /// hold it.
     Selected = "selected frames that hold it", |story| selected::share(story, selected::held);
-    /// The same of the frames that are seen finest.
+    /// These frames as a share of those that the best choice would have.
+    SelectedOfBest = "of the best frames that hold it", |story| selected::share(story, selected::held_of_best);
+    /// The same as the first of the frames that are seen finest.
     SelectedFinest = "finest frames that hold it", |story| selected::share(story, selected::held_finest);
     /// What random frames would have on average.
     SelectedByChance = "random frames that hold it", |story| selected::share(story, selected::by_chance);

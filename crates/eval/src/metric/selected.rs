@@ -77,6 +77,11 @@ pub(super) fn by_chance(choice: &Choice) -> Frames {
     (choice.chosen() * share, choice.chosen())
 }
 
+/// Of the best choice, what was chosen indeed.
+pub(super) fn held_of_best(choice: &Choice) -> Frames {
+    (held(choice).0, at_best(choice).0)
+}
+
 /// Of as many frames, chosen by what is right.
 pub(super) fn at_best(choice: &Choice) -> Frames {
     (choice.chosen().min(choice.offered()), choice.chosen())
@@ -130,6 +135,7 @@ mod tests {
         let reading = reading(&seen);
         let expected = [
             (Metric::Selected, (2.0 + 1.0) / 8.0),
+            (Metric::SelectedOfBest, (2.0 + 1.0) / 7.0),
             (Metric::SelectedFinest, (2.0 + 0.0) / 4.0),
             // Six frames of twelve, three of fifteen.
             (Metric::SelectedByChance, (4.0 * 0.5 + 4.0 * 0.2) / 8.0),

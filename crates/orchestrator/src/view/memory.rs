@@ -7,7 +7,9 @@ use storyloom_story::{Opening, ShotId, StoryId};
 use crate::error::RunError;
 use crate::folder::records::{readable_record, references};
 use crate::folder::run_folder::RunFolder;
-use crate::view::chosen::{ChoiceView, Offered};
+use crate::view::chosen::Offered;
+
+pub use crate::view::chosen::{ChoiceView, ChosenFrameView, EarlierShot};
 
 /// The memory of one shot.
 #[derive(Debug, Clone, PartialEq, Serialize)]
