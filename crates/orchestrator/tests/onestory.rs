@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use storyloom_memory::arrays::{LATENTS, encode_array};
 use storyloom_memory::ledger::record::v2::CommitRecord;
 use storyloom_memory::pictures::encode_png;
@@ -155,6 +155,12 @@ fn what_a_shot_saw_follows_from_the_scores_that_it_stored() {
     let first = told.record("01_01");
     let nothing = told.blobs().array(&first.earlier[0].latents).unwrap();
     assert_eq!((nothing, first.seen.len()), (scores_table(Vec::new()), 0));
+
+    // A run with the settings of earlier builds notes what they noted.
+    let run: Value =
+        serde_json::from_slice(&fs::read(told.config.out.join("run.json")).unwrap()).unwrap();
+    let noted = json!({"method": "onestory", "at_most": 8});
+    assert_eq!(run["methods"]["onestory"]["memory"], noted);
 
     assert!(told.forge(|_| {}).is_empty());
     let other_choice = told.forge(|record| {
@@ -478,12 +484,9 @@ fn what_a_shot_chose_is_listed_and_drawn() {
     let one = story_memory(&told.folder(), id, Some(last)).unwrap();
     assert_eq!(one.shots, memory.shots[4..]);
     let json = serde_json::to_value(&one.shots[0].chosen).unwrap();
-    assert_eq!(
-        json["history"][3],
-        serde_json::json!({"shot": "01_04", "frames": 3})
-    );
+    assert_eq!(json["history"][3], json!({"shot": "01_04", "frames": 3}));
     let first = &choices[4].frames[0];
-    let wanted = serde_json::json!({
+    let wanted = json!({
         "shot": first.shot.to_string(), "frame": first.frame, "score": first.score, "kernel": "p4"
     });
     assert_eq!(json["frames"][0], wanted);

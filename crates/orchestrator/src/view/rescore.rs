@@ -162,7 +162,7 @@ fn compare(scores: &[f32], stored: &[f32]) -> Result<f32, String> {
     for (frame, (&score, &stored)) in scores.iter().zip(stored).enumerate() {
         let difference = (score - stored).abs() / stored.abs().max(1.0);
         // Also what is not a number.
-        if !(difference <= TOLERANCE) {
+        if difference.is_nan() || difference > TOLERANCE {
             return Err(format!(
                 "its pass {SELECT} has stored the score {stored} for frame {frame} of the history, and the \
                  selector gives {score}: it was made by other weights, from another caption or another history"
