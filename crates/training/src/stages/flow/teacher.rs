@@ -117,7 +117,7 @@ impl Teacher {
                     let other = model.velocity(&hidden, sigmas, positions, &with)?;
                     // What is made of the memory pictures themselves is as it was.
                     let own = wanted.f_narrow(2, 0, memory)?;
-                    let _ = other.f_narrow(2, 0, memory)?.f_copy_(&own)?;
+                    other.f_narrow(2, 0, memory)?.f_copy_(&own)?;
                     Some(other)
                 }
                 false => None,
