@@ -58,13 +58,13 @@ pub fn run(arguments: &Arguments) -> Outcome {
     match (arguments.json, rescored) {
         (true, None) => print_json(&verdict)?,
         (true, Some(networks)) => print_json(&WithNetworks { verdict, networks })?,
-        (false, rescored) => tell(arguments, &verdict, rescored.as_ref())?,
+        (false, rescored) => print_verdict(arguments, &verdict, rescored.as_ref())?,
     }
     Ok(if ok { Exit::Done } else { Exit::Unexpected })
 }
 
 /// Prints a verdict, and what helps.
-fn tell(
+fn print_verdict(
     arguments: &Arguments,
     verdict: &Verdict,
     rescored: Option<&Rescored>,
