@@ -217,3 +217,29 @@ fn a_history_that_is_damaged_is_told_and_made_whole() {
         assert_eq!(products(&shop, "ad", 3), made);
     }
 }
+
+/// Weights that stand for others are named in the record of a run, and their shots see what was chosen too.
+#[test]
+fn other_backends_are_named_in_what_they_make() {
+    for (backend, method) in [("wan1.3b-fun", "onestory"), ("storymem-inject", "storymem")] {
+        let shop = Workshop::new();
+        let folder = shop.path("models").display().to_string();
+        call(&["model", "init-tiny", &folder, "--method", method]).ended_with(0);
+        let sets = [
+            format!("models.dir={folder}"),
+            format!("onestory.backend={backend}"),
+            "onestory.selector=recent".to_owned(),
+            "onestory.steps=2".to_owned(),
+            "method=onestory".to_owned(),
+        ];
+        let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
+        let manifest = shop.write("m.jsonl", line("ad", &[true; 3]));
+        finish(&mut shop.run_with("torch", &manifest, &sets)).ended_with(0);
+        let engine = &read(&shop.out().join("run.json"))["methods"]["onestory"]["engine"];
+        assert_eq!(engine["engine"], format!("torch, {backend}"));
+        assert_eq!(record(&shop, "ad", 3)["seen"].as_array().unwrap().len(), 2);
+        shop.digest();
+        let learned = [&sets[..2], &["method=onestory"]].concat();
+        finish(&mut shop.run_with("torch", &manifest, &learned)).ended_with(78);
+    }
+}

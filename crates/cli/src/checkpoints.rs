@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use storyloom_engine::method::onestory::parts::{self as onestory, onestory_parts};
-use storyloom_engine::method::onestory::{OneStoryPaths, onestory_paths};
+use storyloom_engine::method::onestory::{Backend, OneStoryPaths, onestory_paths};
 use storyloom_engine::method::storymem::parts::{self as storymem, storymem_parts};
 use storyloom_engine::method::storymem::{StoryMemPaths, storymem_paths};
 use storyloom_engine::method::wan::parts::Part;
@@ -24,6 +24,8 @@ pub enum MethodPaths {
     StoryMem(StoryMemPaths),
     /// One pipeline, with what chooses among earlier frames in it.
     OneStory(OneStoryPaths),
+    /// Those of StoryMem, for what OneStory chooses.
+    Inject(StoryMemPaths),
 }
 
 /// The checkpoints that the settings need.
@@ -59,9 +61,16 @@ pub fn of(config: &EngineConfig) -> Result<CheckpointSet, Failure> {
             let parts = storymem_parts(&paths, lora_settings(config));
             (MethodPaths::StoryMem(paths), parts)
         }
+        Method::OneStory if config.onestory.backend == Backend::StoryMemInject => {
+            let mut paths = storymem_paths(Path::new(dir), lora_folder(config));
+            // Nothing tells keyframes apart, since none are kept.
+            paths.clip = None;
+            let parts = storymem_parts(&paths, lora_settings(config));
+            (MethodPaths::Inject(paths), parts)
+        }
         Method::OneStory => {
             let paths = onestory_paths(Path::new(dir), lora_of_onestory(config));
-            let parts = onestory_parts(&paths, lora_settings(config));
+            let parts = onestory_parts(&paths, config.onestory.backend, lora_settings(config));
             (MethodPaths::OneStory(paths), parts)
         }
         other => {
@@ -188,7 +197,9 @@ impl CheckpointSet {
         match self.is_whole() {
             true => Vec::new(),
             false => match self.paths {
-                MethodPaths::StoryMem(_) => storymem::advice(&self.dir, &self.parts),
+                MethodPaths::StoryMem(_) | MethodPaths::Inject(_) => {
+                    storymem::advice(&self.dir, &self.parts)
+                }
                 MethodPaths::OneStory(_) => onestory::advice(&self.dir, &self.parts),
             },
         }
@@ -261,9 +272,24 @@ mod tests {
         fs::remove_dir_all(&added).unwrap();
         let told = look().missing();
         assert!(told.contains(&added.display().to_string()), "{told}");
-        for way in ["train onestory", "init-tiny DIR --method onestory"] {
+        for way in [
+            "train onestory",
+            "init-tiny DIR --method onestory",
+            "wan14b-untrained",
+        ] {
             assert!(told.contains(way), "{way}: {told}");
         }
+        // A named backend does without.
+        let plain = [
+            dir.as_str(),
+            "method=onestory",
+            "onestory.selector=recent",
+            "onestory.backend=wan14b-untrained",
+        ];
+        assert!(of(&config(&plain)).unwrap().is_whole());
+        let inject = [&plain[..3], &["onestory.backend=storymem-inject"]].concat();
+        let told = of(&config(&inject)).unwrap().missing();
+        assert!(told.contains("i2v") && told.contains("lora"), "{told}");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use storyloom_models::text::{PromptTokenizer, TEXT_ROWS, clean_prompt};
 use storyloom_nn::checkpoint::component_folder;
 use storyloom_story::{Method, ShotId, StoryId, StoryScript};
 
-use crate::config::grid::text_pipeline;
+use crate::config::grid::{networks_of, text_pipeline};
 use crate::config::options::EngineKind;
 use crate::config::resolved::EngineConfig;
 
@@ -65,7 +65,10 @@ impl Meter {
         if engine.kind != EngineKind::Torch {
             return None;
         }
-        let pipeline = text_pipeline(engine.method, engine.models());
+        let pipeline = text_pipeline(
+            networks_of(engine.method, &engine.onestory),
+            engine.models(),
+        );
         let folder = component_folder(&pipeline, "tokenizer");
         // Nothing is cut here. Why it cannot be opened is told by the code that loads the checkpoint.
         let tokenizer = PromptTokenizer::open(&folder, usize::MAX);

@@ -1,5 +1,6 @@
 //! What makes settings unusable: values beyond the limits of their options, and rules between options.
 
+use storyloom_engine::method::onestory::{Backend, MemorySource};
 use storyloom_story::VideoSpec;
 use storyloom_story::onestory::Selector;
 use storyloom_story::video::VideoSpecError;
@@ -80,6 +81,22 @@ impl Config {
             "= \"clip\" compares captions and frames with the text and vision towers of CLIP and with DINOv2, \
              of which this version has the vision tower only: use learned, recent or uniform",
         );
+        let backend = self.onestory.backend;
+        rule(
+            backend == Backend::OneStory || self.onestory.selector != Selector::Learned,
+            "onestory.selector",
+            &format!(
+                "= \"learned\" needs weights that were trained, which onestory.backend = \"{}\" has not: use \
+                 recent or uniform",
+                backend.name()
+            ),
+        );
+        let is_plain = self.onestory.memory_source == MemorySource::Latent;
+        rule(
+            backend != Backend::StoryMemInject || is_plain,
+            "onestory.memory_source",
+            "must be \"latent\" with onestory.backend = \"storymem-inject\"",
+        );
         let (method, kind) = (self.top.method, self.top.engine);
         rule(
             kind.methods().contains(&method),
@@ -137,6 +154,23 @@ mod tests {
             }
         }
         assert!(numbers > 40, "{numbers}");
+    }
+
+    #[test]
+    fn what_nobody_has_trained_is_refused_by_name() {
+        let said = |sets: &[&str]| {
+            let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
+            let problems = load(None, [], &sets).unwrap_err();
+            problems[0].message.clone()
+        };
+        let clip = said(&["onestory.selector=clip"]);
+        assert!(clip.contains("DINOv2"), "{clip}");
+        for name in ["wan14b-untrained", "wan1.3b-fun", "storymem-inject"] {
+            let backend = format!("onestory.backend={name}");
+            assert!(said(&[&backend]).contains(name));
+            let sets = [backend, "onestory.selector=uniform".to_owned()];
+            assert!(load(None, [], &sets).is_ok(), "{name}");
+        }
     }
 
     #[test]

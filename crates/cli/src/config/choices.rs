@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::Value;
-use storyloom_engine::method::onestory::MemorySource;
+use storyloom_engine::method::onestory::{Backend, MemorySource};
 use storyloom_memory::Disk;
 use storyloom_memory::select::SelectionRule;
 use storyloom_models::onestory::ScoreNorm;
@@ -120,6 +120,15 @@ impl Choice for Selector {
 impl Choice for MemorySource {
     const CHOICES: &'static [(&'static str, Self)] =
         &[("latent", Self::Latent), ("reencode", Self::Reencode)];
+}
+
+impl Choice for Backend {
+    const CHOICES: &'static [(&'static str, Self)] = &[
+        (Self::OneStory.name(), Self::OneStory),
+        (Self::Wan14bUntrained.name(), Self::Wan14bUntrained),
+        (Self::Wan13bFun.name(), Self::Wan13bFun),
+        (Self::StoryMemInject.name(), Self::StoryMemInject),
+    ];
 }
 
 impl OneStory {

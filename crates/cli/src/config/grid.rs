@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use storyloom_engine::method::onestory::onestory_paths;
+use storyloom_engine::method::onestory::{Backend, onestory_paths};
 use storyloom_engine::method::storymem::storymem_paths;
 use storyloom_engine::method::wan::latent_grid;
 use storyloom_orchestrator::simulated::SimulatedEngine;
 use storyloom_story::{LatentGrid, Method};
 
 use super::Config;
-use super::options::EngineKind;
+use super::options::{EngineKind, OneStory};
 
 impl Config {
     /// As the configs of the checkpoint say, which are read for it. Without a checkpoint that says it,
@@ -18,13 +18,28 @@ impl Config {
         match self.top.engine {
             EngineKind::Simulated => SimulatedEngine::GRID,
             EngineKind::Torch if self.models.dir.is_empty() => LatentGrid::WAN_2_1,
-            EngineKind::Torch => of_checkpoint(self.top.method, Path::new(&self.models.dir)),
+            EngineKind::Torch => of_checkpoint(self.networks_of(), Path::new(&self.models.dir)),
         }
     }
 }
 
 fn of_checkpoint(method: Method, dir: &Path) -> LatentGrid {
     latent_grid(&text_pipeline(method, dir)).unwrap_or(LatentGrid::WAN_2_1)
+}
+
+impl Config {
+    /// The method whose pipelines make the shots.
+    fn networks_of(&self) -> Method {
+        networks_of(self.top.method, &self.onestory)
+    }
+}
+
+/// The method whose pipelines make the shots of a method.
+pub fn networks_of(method: Method, onestory: &OneStory) -> Method {
+    match (method, onestory.backend) {
+        (Method::OneStory, Backend::StoryMemInject) => Method::StoryMem,
+        (method, _) => method,
+    }
 }
 
 /// The pipeline of a method whose autoencoder, text encoder and tokenizer are used. Both pipelines of StoryMem

@@ -1,6 +1,6 @@
 //! Every option, with its type, its default and its documentation.
 
-use storyloom_engine::method::onestory::MemorySource;
+use storyloom_engine::method::onestory::{Backend, MemorySource};
 use storyloom_memory::IndexKind;
 use storyloom_memory::select::SelectionRule;
 use storyloom_models::sampler::{Reference, SamplerKind};
@@ -305,6 +305,12 @@ options! {
         /// What is kept of a shot: its latents as they were sampled (`latent`), or those of its decoded
         /// frames (`reencode`), as in the paper.
         memory_source: MemorySource = MemorySource::Latent,
+        /// Whose weights choose and condition: trained ones of `onestory`; a plain pipeline of Wan2.1 that has
+        /// never seen earlier frames (`wan14b-untrained`, `wan1.3b-fun`); or StoryMem's experts, which see
+        /// the chosen frames whole (`storymem-inject`, with the checkpoints and the options of StoryMem).
+        /// All but the first need `onestory.selector` to be `recent` or `uniform`, and are named in what they
+        /// make.
+        backend: Backend = Backend::OneStory,
     }
     /// The index of the memory bank.
     memory: Memory {

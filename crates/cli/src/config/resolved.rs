@@ -12,6 +12,7 @@ use storyloom_parallel::topology::{Degrees, Plan};
 use storyloom_story::{Ground, LatentGrid, Method, VideoSpec};
 
 use super::choices::ResizeChoice;
+use super::grid::networks_of;
 use super::options::{
     Device, Dtype, EngineKind, Inputs, Logs, Lora, Memory, Metrics, OnPreempt, OneStory, Planner,
     Run, Simulated, StoryMem, Topology,
@@ -202,7 +203,7 @@ impl Resolved {
                     encryption: topology.encryption,
                 },
                 engine: top.engine,
-                method: top.method,
+                method: networks_of(top.method, &config.onestory),
                 models_dir: PathBuf::from(&config.models.dir),
             },
             planner: PlannerConfig {

@@ -1,5 +1,6 @@
 //! The one file that plugs the networks of `models` into the trait of the orchestrator.
 
+mod inject;
 mod networks;
 mod onestory;
 mod storymem;
@@ -7,7 +8,9 @@ mod storymem;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use storyloom_engine::method::onestory::{self as one_story, OneStoryEngine, OneStorySettings};
+use storyloom_engine::method::onestory::{
+    self as one_story, Backend, InjectEngine, OneStoryEngine, OneStorySettings,
+};
 use storyloom_engine::method::storymem::{self as story_mem, StoryMemEngine};
 use storyloom_engine::method::wan;
 use storyloom_engine::replica::Replica;
@@ -52,7 +55,7 @@ pub fn build_engine(
     let models = open(config, replica, slot)?;
     let identity = models.identity();
     let description = EngineDescription {
-        engine: "torch".to_owned(),
+        engine: name(config),
         fingerprint: identity.fingerprint.clone(),
         arithmetic: identity.arithmetic.clone(),
         models: identity.digests.clone(),
@@ -63,6 +66,15 @@ pub fn build_engine(
         description,
         world_is_broken: AtomicBool::new(false),
     })
+}
+
+/// What makes the pictures; weights that stand for others are named.
+fn name(config: &EngineConfig) -> String {
+    match (config.method, config.onestory.backend) {
+        (Method::OneStory, Backend::OneStory) => "torch".to_owned(),
+        (Method::OneStory, backend) => format!("torch, {}", backend.name()),
+        _ => "torch".to_owned(),
+    }
 }
 
 /// The networks of the method of the run.
@@ -81,6 +93,12 @@ fn open(
             let settings = onestory::settings(config, compute);
             Box::new(OneStoryEngine::open(&paths, &settings, replica).map_err(at_loading)?)
         }
+        MethodPaths::Inject(paths) => {
+            let settings = storymem::settings(config, compute);
+            let how = (config.onestory.budget(), config.onestory.selector);
+            let engine = InjectEngine::open(&paths, &settings, how, replica);
+            Box::new(engine.map_err(at_loading)?)
+        }
     })
 }
 
@@ -91,7 +109,7 @@ fn open(
 pub fn follow(config: &EngineConfig, replica: Replica, slot: &RankSlot) -> Result<(), Failure> {
     let compute = compute(config, slot)?;
     let served = match paths(config)? {
-        MethodPaths::StoryMem(paths) => {
+        MethodPaths::StoryMem(paths) | MethodPaths::Inject(paths) => {
             story_mem::serve(&paths, &storymem::settings(config, compute), replica)
         }
         MethodPaths::OneStory(paths) => {

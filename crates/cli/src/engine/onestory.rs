@@ -37,6 +37,7 @@ pub fn settings(config: &EngineConfig, compute: Compute) -> OneStorySettings {
         time: own.time(),
         context_is_clean: own.is_clean(),
         source: own.memory_source,
+        backend: own.backend,
     }
 }
 
@@ -98,8 +99,7 @@ impl MethodNetworks for OneStoryEngine {
     }
 
     fn score(&self, _pictures: &[&RgbImage]) -> Result<Scores, ModelError> {
-        let reason = "OneStory keeps whole shots, and scores no pictures";
-        Err(ModelError::input("pictures", reason))
+        no_scores()
     }
 
     fn remember(&self, kept: &Kept) -> Result<BTreeMap<String, HostTensor>, ModelError> {
@@ -118,4 +118,17 @@ impl MethodNetworks for OneStoryEngine {
     fn check_weights(&self) -> Result<(), ModelError> {
         self.check_weights()
     }
+}
+
+/// The scores of the history, which the pass before has made.
+pub fn scores_before<'a>(pass: Pass<'a>) -> Result<&'a HostTensor, ModelError> {
+    let scores = pass.before.iter().find(|made| made.name == SELECT);
+    let missing = || ModelError::input("the pass before", "it has not scored the history");
+    Ok(&scores.ok_or_else(missing)?.latents)
+}
+
+/// The answer to all who ask for scores of pictures.
+pub fn no_scores() -> Result<Scores, ModelError> {
+    let reason = "OneStory keeps whole shots, and scores no pictures";
+    Err(ModelError::input("pictures", reason))
 }

@@ -39,6 +39,24 @@ impl Patchifiers {
         })
     }
 
+    /// All patchifiers as they begin: as the patches of a transformer do, `weight` `[width, channels, 1, 2, 2]` and
+    /// `bias` `[width]`, and with nothing that marks a token as context.
+    ///
+    /// # Errors
+    /// The weight has another shape.
+    pub fn spread(weight: &Tensor, bias: &Tensor) -> Result<Self> {
+        let width = bias.size1()?;
+        let kernel = |kernel: Kernel| -> Result<(Kernel, Linear)> {
+            let spread = spread_patch(weight, kernel)?.f_flatten(1, -1)?;
+            let bias = Some(bias.shallow_clone());
+            Ok((kernel, Linear::from_tensors(spread, bias)))
+        };
+        Ok(Self {
+            kernels: Kernel::ALL.into_iter().map(kernel).collect::<Result<_>>()?,
+            context_token: Tensor::f_zeros([width], (Kind::Float, bias.device()))?,
+        })
+    }
+
     /// The kernels there are, from the finest to the coarsest.
     pub fn kernels(&self) -> impl Iterator<Item = Kernel> {
         self.kernels.keys().copied()

@@ -1,27 +1,27 @@
-//! Which frames of the history a shot sees, and the context tokens that they become.
+//! How relevant the frames of the history are, and the context tokens that the chosen ones become.
 //!
 //! The history is read shot by shot, for the scores and again for the chosen frames: at no time is more than
 //! one shot of it in memory.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Mutex;
 
-use storyloom_models::onestory::{OneStoryConfig, OneStoryMemory, context_positions};
+use storyloom_models::onestory::{
+    OneStoryConfig, OneStoryMemory, Patchifiers, Selector, context_positions,
+};
 use storyloom_models::wan::WanConfig;
 use storyloom_nn::checkpoint::{Checkpoint, Target};
 use storyloom_nn::error::{ModelError, Result};
-use storyloom_nn::tensor_file::{from_host, to_host};
-use storyloom_story::onestory::{
-    Budget, Choice, ContextTime, History, Plane, Selector, scores_table,
-};
-use storyloom_story::{HostTensor, LatentGrid, MemoryFrame, ShotInputs};
+use storyloom_nn::tensor_file::to_host;
+use storyloom_story::onestory::{self, Choice, ContextTime, History};
+use storyloom_story::{HostTensor, LatentGrid, ShotInputs};
 use tch::{Device, Tensor};
 
+use super::choose::{Chooser, read};
 use super::encode::{Beginning, check_caption};
 use super::paths::OneStoryPaths;
 use super::select;
-use super::settings::OneStorySettings;
+use super::settings::{Backend, OneStorySettings};
 use crate::replica::station::lock;
 
 /// What the transformer sees of a shot's conditions.
@@ -50,7 +50,7 @@ pub(super) fn scores(
 ) -> Result<HostTensor> {
     check_caption(&inputs.request)?;
     let history = select::history(inputs)?;
-    if let Some(scores) = lock(conditioner).known_scores(inputs, &history)? {
+    if let Some(scores) = lock(conditioner).chooser.known_scores(inputs, &history)? {
         return Ok(scores);
     }
     let text = text()?;
@@ -60,52 +60,45 @@ pub(super) fn scores(
 /// Selector and patchifiers with their settings. Whole on the leader of a replica.
 #[derive(Debug)]
 pub(super) struct Conditioner {
-    memory: OneStoryMemory,
-    budget: Budget,
-    selector: Selector,
+    pub(super) chooser: Chooser,
+    /// `None` where nobody has trained one.
+    selector: Option<Selector>,
+    patchifiers: Patchifiers,
     time: ContextTime,
-    grid: LatentGrid,
     device: Device,
 }
 
 impl Conditioner {
-    /// Loads selector and patchifiers, which fit the transformer.
+    /// Loads selector and patchifiers, which fit the transformer, or patchifiers that begin as its own patches
+    /// do.
     pub(super) fn open(
         paths: &OneStoryPaths,
         settings: &OneStorySettings,
         grid: LatentGrid,
     ) -> Result<Self> {
-        let folder = paths.memory();
-        let config = OneStoryConfig::of(&Checkpoint::open(&folder)?)?;
-        check_memory(&folder, &config, &WanConfig::read(&paths.transformer())?)?;
         let device = settings.compute.target.device;
         let target = Target {
             device,
             ..Target::CPU_F32
         };
-        let mut memory = OneStoryMemory::open(&folder, target)?;
-        if let Some(norm) = settings.score_norm {
-            memory.selector = memory.selector.scored_by(norm);
-        }
+        let (selector, patchifiers) = match settings.backend {
+            Backend::OneStory => {
+                let memory = trained(paths, settings, target)?;
+                (Some(memory.selector), memory.patchifiers)
+            }
+            _ => (None, untrained(paths, grid, target)?),
+        };
         Ok(Self {
-            memory,
-            budget: settings.budget,
-            selector: settings.selector,
+            chooser: Chooser {
+                budget: settings.budget,
+                selector: settings.selector,
+                grid,
+            },
+            selector,
+            patchifiers,
             time: settings.time,
-            grid,
             device,
         })
-    }
-
-    /// The scores of a history where no network is asked: there is none, or they follow from its length.
-    fn known_scores(&self, inputs: &ShotInputs, history: &History) -> Result<Option<HostTensor>> {
-        let frames = history.frames();
-        if frames == 0 {
-            return Ok(Some(scores_table(Vec::new())));
-        }
-        let counts = self.budget.counts(self.plane(inputs));
-        let counts = counts.map_err(|error| refused(inputs, &error))?;
-        Ok(self.selector.scores(frames, counts).map(scores_table))
     }
 
     /// The scores of a history by the selector. `text` has the rows of the caption, `[1, rows, text_dim]`.
@@ -116,27 +109,17 @@ impl Conditioner {
         text: &Tensor,
     ) -> Result<HostTensor> {
         let _guard = tch::no_grad_guard();
-        let shots = self.shots(inputs, history)?;
-        let asked = self.memory.selector.ask(text)?;
+        let selector = self.selector.as_ref().ok_or_else(no_selector)?;
+        let shots = self.chooser.shots(inputs, history)?;
+        let asked = selector.ask(text)?;
         let ages = (1..=shots.len()).rev();
         let glances = shots.iter().zip(ages).map(|(item, age)| {
-            let latents = self.read(item)?.f_unsqueeze(0)?;
-            self.memory.selector.look(&asked, &latents, age)
+            let latents = read(item, self.device)?.f_unsqueeze(0)?;
+            selector.look(&asked, &latents, age)
         });
         let glances: Vec<_> = glances.collect::<Result<_>>()?;
-        let scores = self.memory.selector.scores(&asked, &glances)?;
+        let scores = selector.scores(&asked, &glances)?;
         to_host(&scores.f_squeeze_dim(0)?)
-    }
-
-    /// What follows from the scores.
-    pub(super) fn choice(
-        &self,
-        inputs: &ShotInputs,
-        history: &History,
-        scores: &HostTensor,
-    ) -> Result<Choice> {
-        let choice = history.choose(scores, self.budget, self.plane(inputs));
-        choice.map_err(|error| refused(inputs, &error))
     }
 
     /// The context tokens of what was chosen.
@@ -150,54 +133,42 @@ impl Conditioner {
         if choice.frames.is_empty() {
             return Ok(None);
         }
-        let shots = self.shots(inputs, history)?;
-        let mut frames = Vec::with_capacity(choice.frames.len());
-        let mut of_shot = BTreeMap::<usize, Vec<usize>>::new();
-        for seen in &choice.frames {
-            of_shot.entry(seen.shot).or_default().push(seen.frame);
-        }
-        // Both are in the order of time.
-        for (shot, seen) in of_shot {
-            let latents = self.read(&shots[shot])?;
-            for frame in seen {
-                frames.push(latents.f_select(1, frame as i64)?.f_contiguous()?);
-            }
-        }
-        let (plane, all) = (self.plane(inputs), history.frames());
+        let frames = self.chooser.frames(inputs, history, choice, self.device)?;
+        let (plane, all) = (self.chooser.plane(inputs), history.frames());
         Ok(Some(Context {
-            tokens: self.memory.patchifiers.forward(&choice.chosen, &frames)?,
+            tokens: self.patchifiers.forward(&choice.chosen, &frames)?,
             positions: context_positions(&choice.chosen, all, plane, self.time)?,
         }))
     }
+}
 
-    /// Rows and columns of a latent frame of the shot.
-    fn plane(&self, inputs: &ShotInputs) -> Plane {
-        self.grid.plane(inputs.request.video.resolution())
+/// The parts that OneStory adds to the pipeline.
+fn trained(
+    paths: &OneStoryPaths,
+    settings: &OneStorySettings,
+    target: Target,
+) -> Result<OneStoryMemory> {
+    let folder = paths.memory();
+    let config = OneStoryConfig::of(&Checkpoint::open(&folder)?)?;
+    check_memory(&folder, &config, &WanConfig::read(&paths.transformer())?)?;
+    let mut memory = OneStoryMemory::open(&folder, target)?;
+    if let Some(norm) = settings.score_norm {
+        memory.selector = memory.selector.scored_by(norm);
     }
+    Ok(memory)
+}
 
-    /// The earlier shots, which all have latent frames of the size of this one.
-    fn shots<'a>(&self, inputs: &'a ShotInputs, history: &History) -> Result<&'a [MemoryFrame]> {
-        let shots = &inputs.memory[history.references..];
-        let [rows, columns] = self.plane(inputs).map(|length| length as usize);
-        let wanted = [self.grid.channels as usize, rows, columns];
-        for item in shots {
-            let [channels, _, height, width] = select::shape(item)?;
-            if [channels, height, width] != wanted {
-                let reason = format!(
-                    "its latent frames are {channels}x{height}x{width}, and those of the story are \
-                     {}x{rows}x{columns}: all shots of a story have one size",
-                    wanted[0]
-                );
-                return Err(select::of_item(item, reason));
-            }
-        }
-        Ok(shots)
-    }
-
-    /// The latents of an earlier shot, `[C, T, h, w]` in f32.
-    fn read(&self, item: &MemoryFrame) -> Result<Tensor> {
-        from_host(select::latents(item)?.read()?.as_ref(), self.device)
-    }
+/// Patchifiers for a transformer that has never seen context tokens.
+fn untrained(paths: &OneStoryPaths, grid: LatentGrid, target: Target) -> Result<Patchifiers> {
+    let checkpoint = Checkpoint::open(&paths.transformer())?;
+    let config = WanConfig::of(&checkpoint)?;
+    let weights = checkpoint.weights(target).sub("patch_embedding");
+    let [frames, rows, columns] = config.patch_size;
+    let size = [config.width(), config.in_channels, frames, rows, columns];
+    let weight = weights.take("weight", &size)?;
+    let weight = weight.f_narrow(1, 0, i64::from(grid.channels))?;
+    let bias = weights.take("bias", &[config.width()])?;
+    Patchifiers::spread(&weight, &bias)
 }
 
 /// Fails if the parts of OneStory in `folder` were made for another transformer.
@@ -220,10 +191,11 @@ fn check_memory(folder: &Path, memory: &OneStoryConfig, transformer: &WanConfig)
     Ok(())
 }
 
-fn refused(inputs: &ShotInputs, error: &dyn std::fmt::Display) -> ModelError {
-    let story = &inputs.request.story;
+/// Nobody has trained a selector for this backend.
+fn no_selector() -> ModelError {
+    let selectors = [onestory::Selector::Recent, onestory::Selector::Uniform];
     ModelError::input(
-        format!("what the story {story} sees of its history"),
-        error.to_string(),
+        "onestory.selector",
+        format!("this backend has no selector that was trained; there are {selectors:?}"),
     )
 }

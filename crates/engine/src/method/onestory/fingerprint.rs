@@ -3,9 +3,9 @@
 use storyloom_models::onestory::ScoreNorm;
 use storyloom_models::sampler::{Reference, SamplerKind};
 use storyloom_nn::lora::AdapterIdentity;
-use storyloom_story::onestory::{ContextTime, Selector};
+use storyloom_story::onestory::{Budget, ContextTime, Selector};
 
-use super::settings::OneStorySettings;
+use super::settings::{Backend, OneStorySettings};
 use crate::method::fingerprint::{self, Decisive};
 use crate::method::wan::kind_name;
 
@@ -16,6 +16,20 @@ pub(super) fn fingerprint(
     lora: Option<&AdapterIdentity>,
 ) -> String {
     fingerprint::fingerprint(digests, &decisive(settings, lora))
+}
+
+/// Digest of what decides the numbers where StoryMem makes what OneStory chooses.
+pub(super) fn of_inject(storymem: &str, budget: Budget, selector: Selector) -> String {
+    let parts = [("storymem".to_owned(), storymem.to_owned())];
+    let mut all = Decisive::from([
+        ("backend", Backend::StoryMemInject.name().to_owned()),
+        ("budget", budget.units.to_string()),
+        ("selector", selector_name(selector).to_owned()),
+    ]);
+    if let Some(counts) = budget.counts {
+        all.insert("frames_per_kernel", format!("{:?}", counts.0));
+    }
+    fingerprint::fingerprint(&parts, &all)
 }
 
 /// The decisive settings by names that never change.
@@ -54,6 +68,9 @@ fn decisive(settings: &OneStorySettings, lora: Option<&AdapterIdentity>) -> Deci
     }
     if settings.context_is_clean {
         all.insert("ctx_timestep", "zero".to_owned());
+    }
+    if settings.backend != Backend::OneStory {
+        all.insert("backend", settings.backend.name().to_owned());
     }
     if let Some(lora) = lora {
         let alpha = settings.lora.alpha.map(|alpha| format!("{alpha:?}"));
@@ -105,7 +122,7 @@ mod tests {
     /// Records carry the digest: the literal is that of the first build that had the method.
     #[test]
     fn every_decisive_setting_is_another_run_and_the_first_one_stays() {
-        let changes: [fn(&mut OneStorySettings); 13] = [
+        let changes: [fn(&mut OneStorySettings); 15] = [
             |_| {},
             |settings| settings.sampler.kind = SamplerKind::Euler,
             |settings| settings.sampler.steps += 1,
@@ -119,6 +136,8 @@ mod tests {
             |settings| settings.time = ContextTime::TrueDistance,
             |settings| settings.context_is_clean = true,
             |settings| settings.source = MemorySource::Reencode,
+            |settings| settings.backend = Backend::Wan14bUntrained,
+            |settings| settings.backend = Backend::Wan13bFun,
         ];
         let digests = changes.map(digest);
         for (at, found) in digests.iter().enumerate() {

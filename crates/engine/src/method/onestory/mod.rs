@@ -9,10 +9,14 @@
 //! Each stage has a file. The networks that look at the history are on the leader of a replica, which reads
 //! it shot by shot: no rank ever holds the whole history.
 
+#[cfg(test)]
+mod backends_test;
+mod choose;
 mod condition;
 mod denoise;
 mod encode;
 mod fingerprint;
+mod inject;
 mod message;
 pub mod parts;
 mod paths;
@@ -26,7 +30,7 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use serde_json::Value;
-use storyloom_nn::error::{ModelError, Result};
+use storyloom_nn::error::Result;
 use storyloom_nn::loaded::LoadedFiles;
 use storyloom_nn::shard::{Peers, Shard};
 use storyloom_story::onestory::SELECT;
@@ -48,9 +52,10 @@ use crate::replica::station::lock;
 use crate::replica::wire::Tensors;
 use crate::sampling::LoopProgress;
 
+pub use self::inject::{InjectConditions, InjectEngine};
 pub use self::paths::{OneStoryPaths, onestory_paths};
 pub use self::scorer::OneStoryScorer;
-pub use self::settings::{MemorySource, OneStorySettings};
+pub use self::settings::{Backend, MemorySource, OneStorySettings};
 
 /// Makes shots by the method OneStory, on one rank or as the leader of a replica.
 ///
@@ -161,7 +166,7 @@ impl OneStoryEngine {
             first_image: select::first_image(inputs, &history)?,
         })?;
         let conditioner = lock(&self.conditioner);
-        let choice = conditioner.choice(inputs, &history, scores)?;
+        let choice = conditioner.chooser.choice(inputs, &history, scores)?;
         let conditions = ShotConditions {
             beginning,
             context: conditioner.context(inputs, &history, &choice)?,
@@ -172,7 +177,7 @@ impl OneStoryEngine {
     /// Stage `denoise`: the scores as they are, or noise to normalised latents `[C, T, h, w]`.
     ///
     /// # Errors
-    /// [`ModelError::Interrupted`] where `observer` returns `false`, and as for all stages.
+    /// [`ModelError::Interrupted`](storyloom_nn::ModelError::Interrupted) where `observer` returns `false`, and as for all stages.
     pub fn denoise(
         &self,
         inputs: &ShotInputs,
@@ -195,9 +200,8 @@ impl OneStoryEngine {
     /// The scores are not those of this history.
     pub fn draw(&self, inputs: &ShotInputs, scores: &HostTensor) -> Result<Clip> {
         let history = select::history(inputs)?;
-        let choice = lock(&self.conditioner).choice(inputs, &history, scores)?;
-        let picture = select::draw(&history, &choice)?;
-        Clip::new(vec![picture]).ok_or_else(|| ModelError::input("scores", "there is no picture"))
+        let chooser = lock(&self.conditioner).chooser;
+        select::draw_clip(&history, &chooser.choice(inputs, &history, scores)?)
     }
 
     /// Stage `decode` of the pass that makes the shot: latents `[C, T, h, w]` to frames.
@@ -271,7 +275,7 @@ impl WanMethod for OneStory<'_> {
 
     fn identity(&self, replica: &Replica) -> Result<(Identity, LoadedFiles)> {
         let lora = paths::lora(self.paths, self.settings.lora)?;
-        let loaded = paths::loaded(self.paths, lora.as_ref())?;
+        let loaded = paths::loaded(self.paths, self.settings.backend, lora.as_ref())?;
         let digests = loaded.digests();
         let identity = Identity {
             fingerprint: fingerprint::fingerprint(self.settings, &digests, lora.as_ref()),

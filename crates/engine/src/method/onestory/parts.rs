@@ -12,12 +12,13 @@ use storyloom_nn::checkpoint::Checkpoint;
 use storyloom_nn::lora::LoraSettings;
 
 use super::paths::OneStoryPaths;
+use super::settings::Backend;
 use crate::method::wan;
 use crate::method::wan::adapters::AdaptedExpert;
 use crate::method::wan::parts::{Part, Published, component, tokenizer};
 
 /// Every part that is needed of the checkpoint at `paths`.
-pub fn onestory_parts(paths: &OneStoryPaths, lora: LoraSettings) -> Vec<Part> {
+pub fn onestory_parts(paths: &OneStoryPaths, backend: Backend, lora: LoraSettings) -> Vec<Part> {
     let folder = &paths.pipeline;
     let part = |name: &str, purpose| component(folders::ONESTORY, folder, name, purpose);
     let mut parts = vec![
@@ -30,7 +31,9 @@ pub fn onestory_parts(paths: &OneStoryPaths, lora: LoraSettings) -> Vec<Part> {
     if config.is_ok_and(|config| config.image_dim.is_some()) {
         parts.push(part("image_encoder", "CLIP ViT-H/14, sees the first image"));
     }
-    parts.push(memory(paths));
+    if backend == Backend::OneStory {
+        parts.push(memory(paths));
+    }
     if let Some(folder) = &paths.lora {
         let (place, problem) = wan::parts::adapter(folder, AdaptedExpert::High, true, lora);
         parts.push(Part {
@@ -67,8 +70,11 @@ pub fn advice(dir: &Path, parts: &[Part]) -> Vec<String> {
     if parts.iter().any(lacks_memory) {
         lines.push(format!(
             "the weights of OneStory are not published: {} is made by training (storyloom train onestory), or \
-             with random weights by: storyloom model init-tiny DIR --method onestory",
-            dir.join(&memory).display()
+             with random weights by: storyloom model init-tiny DIR --method onestory; a plain pipeline of Wan goes \
+             with onestory.backend = \"{}\" or \"{}\"",
+            dir.join(&memory).display(),
+            Backend::Wan14bUntrained.name(),
+            Backend::Wan13bFun.name()
         ));
     }
     lines.push("docs/checkpoints.md says where to get every part and where it lies".to_owned());

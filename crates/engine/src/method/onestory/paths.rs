@@ -9,6 +9,7 @@ use storyloom_nn::error::Result;
 use storyloom_nn::loaded::{LoadedFiles, Source};
 use storyloom_nn::lora::{AdapterIdentity, LoraSettings, adapter_identity};
 
+use super::settings::Backend;
 use crate::method::wan::adapters::{AdaptedExpert, adapter_file};
 
 /// Where the checkpoint lies.
@@ -58,14 +59,15 @@ pub(super) fn lora(
 }
 
 /// Every component and the adapter, as they are now.
-pub(super) fn loaded(paths: &OneStoryPaths, lora: Option<&AdapterIdentity>) -> Result<LoadedFiles> {
-    let components = [
-        "transformer",
-        "vae",
-        "text_encoder",
-        "image_encoder",
-        FOLDER,
-    ];
+pub(super) fn loaded(
+    paths: &OneStoryPaths,
+    backend: Backend,
+    lora: Option<&AdapterIdentity>,
+) -> Result<LoadedFiles> {
+    let mut components = vec!["transformer", "vae", "text_encoder", "image_encoder"];
+    if backend == Backend::OneStory {
+        components.push(FOLDER);
+    }
     let lora = lora.map(|lora| ("lora".to_owned(), Source::File(lora.file.clone())));
     LoadedFiles::read(sources(paths, &components).chain(lora))
 }

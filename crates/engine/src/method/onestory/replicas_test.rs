@@ -17,8 +17,8 @@ use storyloom_story::{
 };
 
 use crate::method::onestory::{
-    Conditions, MemorySource, OneStoryEngine, OneStoryScorer, OneStorySettings, onestory_paths,
-    serve,
+    Backend, Conditions, MemorySource, OneStoryEngine, OneStoryScorer, OneStorySettings,
+    onestory_paths, serve,
 };
 use crate::method::wan::Compute;
 use crate::replica::Replica;
@@ -60,16 +60,17 @@ pub(super) fn settings() -> OneStorySettings {
         time: ContextTime::default(),
         context_is_clean: false,
         source: MemorySource::Latent,
+        backend: Backend::OneStory,
     }
 }
 
-fn tiny() -> tempfile::TempDir {
+pub(super) fn tiny() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     init_tiny(folder.path(), Method::OneStory, Seed(1)).unwrap();
     folder
 }
 
-fn open(folder: &Path, change: impl FnOnce(&mut OneStorySettings)) -> OneStoryEngine {
+pub(super) fn open(folder: &Path, change: impl FnOnce(&mut OneStorySettings)) -> OneStoryEngine {
     let mut settings = settings();
     change(&mut settings);
     OneStoryEngine::open(&onestory_paths(folder, None), &settings, Replica::alone()).unwrap()
@@ -126,14 +127,14 @@ pub(super) fn inputs(memory: Vec<MemoryFrame>) -> ShotInputs {
 }
 
 /// Everything that the passes of a shot make.
-struct Made {
-    scores: HostTensor,
-    seen: Vec<usize>,
-    latents: HostTensor,
-    clip: Clip,
+pub(super) struct Made {
+    pub(super) scores: HostTensor,
+    pub(super) seen: Vec<usize>,
+    pub(super) latents: HostTensor,
+    pub(super) clip: Clip,
 }
 
-fn make(engine: &OneStoryEngine, inputs: &ShotInputs) -> Made {
+pub(super) fn make(engine: &OneStoryEngine, inputs: &ShotInputs) -> Made {
     let walk = |conditions: &Conditions| {
         let latents = engine.denoise(inputs, conditions, None, &mut |_| true);
         latents.unwrap()
@@ -152,7 +153,7 @@ fn make(engine: &OneStoryEngine, inputs: &ShotInputs) -> Made {
 }
 
 /// From text, from an image, and with a history of three shots behind an image.
-fn stories() -> [ShotInputs; 3] {
+pub(super) fn stories() -> [ShotInputs; 3] {
     let history = (0..3).map(|phase| shot_of(latents(phase)));
     let memory = std::iter::once(first_image()).chain(history);
     [
@@ -180,7 +181,7 @@ fn on(folder: &Path, plan: Plan, share_decode: bool) -> Vec<Made> {
 }
 
 /// Largest difference relative to the largest value.
-fn error(found: &HostTensor, expected: &HostTensor) -> f32 {
+pub(super) fn error(found: &HostTensor, expected: &HostTensor) -> f32 {
     assert_eq!(found.shape(), expected.shape());
     let largest =
         |values: &mut dyn Iterator<Item = f32>| values.fold(0.0_f32, |a, b| a.max(b.abs()));

@@ -2,7 +2,7 @@
 
 use storyloom_nn::error::{ModelError, Result};
 use storyloom_story::onestory::{Choice, History, Kernel};
-use storyloom_story::{MemoryFrame, RgbImage, ShotInputs, StoredArray};
+use storyloom_story::{Clip, MemoryFrame, RgbImage, ShotInputs, StoredArray};
 
 /// The memory of a shot: reference images, which are pictures, and then the latents of each earlier shot.
 pub(super) fn history(inputs: &ShotInputs) -> Result<History> {
@@ -70,7 +70,7 @@ fn brightness(kernel: Kernel) -> u8 {
 
 /// The history as a picture: a row of cells for each shot, a cell for each latent frame, brighter where it is
 /// seen more finely. Without history it is one black cell.
-pub(super) fn draw(history: &History, choice: &Choice) -> Result<RgbImage> {
+fn draw(history: &History, choice: &Choice) -> Result<RgbImage> {
     let columns = history.shots.iter().copied().max().unwrap_or(0).max(1);
     let (width, height) = (columns * CELL, history.shots.len().max(1) * CELL);
     let mut data = vec![0; width * height * 3];
@@ -88,6 +88,12 @@ pub(super) fn draw(history: &History, choice: &Choice) -> Result<RgbImage> {
     }
     RgbImage::new(width as u32, height as u32, data)
         .map_err(|error| ModelError::input("picture of the history", error.to_string()))
+}
+
+/// [`draw`] as the only frame of a clip.
+pub(super) fn draw_clip(history: &History, choice: &Choice) -> Result<Clip> {
+    Clip::new(vec![draw(history, choice)?])
+        .ok_or_else(|| ModelError::input("scores", "there is no picture"))
 }
 
 #[cfg(test)]

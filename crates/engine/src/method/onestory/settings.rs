@@ -32,6 +32,36 @@ pub struct OneStorySettings {
     pub context_is_clean: bool,
     /// What is kept of a shot.
     pub source: MemorySource,
+    /// Whose weights choose and condition.
+    pub backend: Backend,
+}
+
+/// Whose weights choose frames and make something of them. All but the first stand for weights that are not
+/// published, and are named in all that they make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Backend {
+    /// Trained parts of OneStory.
+    #[default]
+    OneStory,
+    /// Wan2.1 of 14 billion parameters as it is published: the whole way of the data, and a transformer that has
+    /// never seen context tokens.
+    Wan14bUntrained,
+    /// The same with Fun-InP of 1.3 billion parameters.
+    Wan13bFun,
+    /// StoryMem's experts, which see the chosen frames whole.
+    StoryMemInject,
+}
+
+impl Backend {
+    /// The name in configs, fingerprints and records.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::OneStory => "onestory",
+            Self::Wan14bUntrained => "wan14b-untrained",
+            Self::Wan13bFun => "wan1.3b-fun",
+            Self::StoryMemInject => "storymem-inject",
+        }
+    }
 }
 
 /// What is kept of a shot.

@@ -10,7 +10,7 @@ mod message;
 pub mod parts;
 mod paths;
 #[cfg(test)]
-mod replicas_test;
+pub(super) mod replicas_test;
 mod select;
 mod settings;
 

@@ -27,7 +27,7 @@ const VIDEO: VideoSpec = VideoSpec {
     fps: 8,
 };
 
-fn settings(share_decode: bool) -> StoryMemSettings {
+pub(in crate::method) fn settings(share_decode: bool) -> StoryMemSettings {
     let phase = |shift, boundary| DenoiseSettings {
         sampler: SamplerSettings {
             kind: SamplerKind::UniPc,
