@@ -62,7 +62,9 @@ pub fn of(config: &EngineConfig) -> Result<CheckpointSet, Failure> {
             (MethodPaths::StoryMem(paths), parts)
         }
         Method::OneStory if config.onestory.backend == Backend::StoryMemInject => {
-            let mut paths = storymem_paths(Path::new(dir), lora_folder(config));
+            // Without the adapters nothing looks at memory.
+            let lora = lora_folder(config).unwrap_or_else(|| config.models().join(folders::LORA));
+            let mut paths = storymem_paths(Path::new(dir), Some(lora));
             // Nothing tells keyframes apart, since none are kept.
             paths.clip = None;
             let parts = storymem_parts(&paths, lora_settings(config));
