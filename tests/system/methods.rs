@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::harness::{Ranks, Workshop, finish, line, of_method};
+use crate::harness::{Ranks, Workshop, call, finish, line, of_method};
 
 const METHODS: [&str; 4] = ["storymem", "onestory", "narrative-weaver", "moviedreamer"];
 
@@ -86,6 +86,13 @@ fn networks_of_two_methods_are_refused_before_anything_loads() {
     let empty = shop.path("empty");
     fs::create_dir(&empty).unwrap();
     let models = format!("models.dir={}", empty.display());
+    let sets = ["method=onestory", "engine=torch", &models].map(|set| ["--set", set]);
+    let valid = call(&[&["validate", &one], sets.as_flattened()].concat()).ended_with(0);
+    assert!(
+        valid.stderr.contains("onestory/onestory"),
+        "{}",
+        valid.stderr
+    );
     let lacking = finish(&mut shop.run_with("torch", &one, &[&models])).ended_with(78);
     assert!(
         lacking.stderr.contains("onestory/onestory"),

@@ -7,6 +7,9 @@ use serde::Serialize;
 use storyloom_story::{Method, Problem};
 
 use super::{ConfigArguments, config};
+use crate::checkpoints;
+use crate::config::options::EngineKind;
+use crate::config::resolved::EngineConfig;
 use crate::config::{Config, Resolved};
 use crate::cropped::{CroppedFilms, check_pixels, cropped_films};
 use crate::diagnose;
@@ -79,7 +82,8 @@ pub fn run(arguments: &Arguments) -> Outcome {
         Ok(mut input) => {
             check_pixels(&config.films, &input)?;
             if is_named {
-                methods::for_input(&config, &input)?;
+                let config = methods::for_input(&config, &input)?;
+                note_checkpoints(&config.engine);
                 check_lengths(&config.films.video, &input)?;
             }
             check_onestory(&config, &input)?;
@@ -136,6 +140,18 @@ pub fn run(arguments: &Arguments) -> Outcome {
         ))?;
     }
     Ok(exit)
+}
+
+/// Says what is missing of the checkpoints of OneStory, which is no matter of the input.
+fn note_checkpoints(engine: &EngineConfig) {
+    if engine.kind != EngineKind::Torch || engine.method != Method::OneStory {
+        return;
+    }
+    match checkpoints::of(engine) {
+        Ok(set) if set.is_whole() => {}
+        Ok(set) => eprintln!("note: {}", set.missing()),
+        Err(failure) => eprintln!("note: {}", failure.message),
+    }
 }
 
 /// What is in the input; `method` is that of stories which do not say it.

@@ -10,7 +10,7 @@ const ORIGINAL_FOLDERS: [(&str, &str); 3] = [
 ];
 
 /// The folder of `component` in a pipeline: that of the layout of diffusers, or else the one of the
-/// original Wan layout, if it is there.
+/// original Wan layouts, if it is there.
 pub fn component_folder(pipeline: &Path, component: &str) -> PathBuf {
     let folder = pipeline.join(component);
     if folder.is_dir() {
@@ -20,8 +20,11 @@ pub fn component_folder(pipeline: &Path, component: &str) -> PathBuf {
         .iter()
         .find(|(name, _)| *name == component)
         .map(|(_, original)| pipeline.join(original));
+    let original = original.filter(|original| original.is_dir());
+    // The only transformer of an original pipeline of Wan 2.1 lies in the folder of the pipeline itself.
+    let is_root = component == "transformer" && pipeline.join("config.json").is_file();
     original
-        .filter(|original| original.is_dir())
+        .or_else(|| is_root.then(|| pipeline.to_owned()))
         .unwrap_or(folder)
 }
 
@@ -38,6 +41,9 @@ mod tests {
             inside.display().to_string()
         };
         assert_eq!(place("transformer"), "transformer");
+        std::fs::write(pipeline.path().join("config.json"), "{}").unwrap();
+        assert_eq!(place("transformer"), "");
+        assert_eq!(place("vae"), "vae");
         std::fs::create_dir_all(pipeline.path().join("high_noise_model")).unwrap();
         std::fs::create_dir_all(pipeline.path().join("google/umt5-xxl")).unwrap();
         assert_eq!(place("transformer"), "high_noise_model");

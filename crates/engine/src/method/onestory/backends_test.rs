@@ -10,6 +10,7 @@ use storyloom_nn::testing::{fill_checkpoint, golden};
 use storyloom_story::onestory::Selector;
 use storyloom_story::{HostTensor, Method, Seed};
 
+use super::parts::onestory_parts;
 use super::replicas_test::{Made, error, make, open, settings, stories, tiny};
 use super::{Backend, InjectConditions, InjectEngine, OneStoryEngine, onestory_paths};
 use crate::method::storymem::replicas_test::settings as storymem_settings;
@@ -91,6 +92,56 @@ fn a_transformer_with_an_image_branch_sees_the_first_image_or_a_black_one() {
     let missing = OneStoryEngine::open(&paths, &settings(), Replica::alone());
     let said = missing.unwrap_err().to_string();
     assert!(said.contains("image_encoder"), "{said}");
+}
+
+/// An adapter changes what is made and what it is, and one that is not clear is refused.
+#[test]
+fn an_adapter_of_the_transformer_is_applied_and_named() {
+    let (folder, others) = (tiny(), tempfile::tempdir().unwrap());
+    init_tiny(others.path(), Method::StoryMem, Seed(1)).unwrap();
+    let lora = folder.path().join("adapter");
+    fs::create_dir(&lora).unwrap();
+    let file = others.path().join("lora/backbone_high_noise.safetensors");
+    fs::copy(file, lora.join("only.safetensors")).unwrap();
+    let with = |lora: Option<&Path>| {
+        let paths = onestory_paths(folder.path(), lora.map(Path::to_owned));
+        OneStoryEngine::open(&paths, &settings(), Replica::alone())
+    };
+    let (plain, adapted) = (with(None).unwrap(), with(Some(&lora)).unwrap());
+    let [text, ..] = stories();
+    let difference = error(&make(&adapted, &text).latents, &make(&plain, &text).latents);
+    assert!(difference > 1e-3, "{difference}");
+    assert_ne!(plain.identity().fingerprint, adapted.identity().fingerprint);
+    let last = &adapted.identity().digests.last().unwrap().0;
+    assert_eq!(last, "lora");
+    fs::copy(
+        lora.join("only.safetensors"),
+        lora.join("second.safetensors"),
+    )
+    .unwrap();
+    assert!(with(Some(&lora)).is_err());
+}
+
+/// The original release of Wan2.1 has its only transformer in the folder of the pipeline itself.
+#[test]
+fn the_transformer_may_lie_where_the_original_release_has_it() {
+    let folder = tiny();
+    let [.., inputs] = stories();
+    let expected = make(&open(folder.path(), |_| {}), &inputs);
+    let pipeline = folder.path().join(folders::ONESTORY);
+    for entry in fs::read_dir(pipeline.join("transformer")).unwrap() {
+        let entry = entry.unwrap();
+        fs::rename(entry.path(), pipeline.join(entry.file_name())).unwrap();
+    }
+    fs::remove_dir(pipeline.join("transformer")).unwrap();
+    let found = make(&open(folder.path(), |_| {}), &inputs);
+    assert_eq!(found.latents, expected.latents);
+    let parts = onestory_parts(
+        &onestory_paths(folder.path(), None),
+        Backend::OneStory,
+        settings().lora,
+    );
+    assert!(parts.iter().all(|part| part.problem.is_none()), "{parts:?}");
 }
 
 fn inject(folder: &Path, selector: Selector) -> InjectEngine {
