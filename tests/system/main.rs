@@ -10,6 +10,7 @@ mod durable;
 mod feeds;
 mod films;
 mod first_hour;
+mod first_shot;
 mod harness;
 mod input;
 mod launch;

@@ -76,10 +76,6 @@ fn what_is_wrong_is_told_before_anything_is_made() {
             "m.jsonl:1:1: the setting is i2msv and there is no \"first_image\" (story s)",
         ),
         (
-            script("s", "t2msv", "\"first_shot\":\"one.mp4\","),
-            "a ready-made first shot is not read (story s)",
-        ),
-        (
             script("a", "t2msv", "") + &script("s", "t2msv", "\"frames\":81,"),
             "line 2: the story s is written for frames = 81, and video.frames is 9",
         ),
@@ -178,6 +174,19 @@ fn what_cannot_be_converted_is_named_and_nothing_is_written() {
     let written: Value = serde_json::from_str(&fs::read_to_string(&out).unwrap()).unwrap();
     assert_eq!(written["setting"], "i2msv");
     assert_eq!(written["first_image"], "s.jsonl.pictures/one-1.png");
+    call(&["validate", &out, "--set", "engine=simulated"]).ended_with(0);
+    // So does a ready-made first shot.
+    shop.write("one.mp4", "a video");
+    let ready = line("two", &[true, true]).replacen(
+        '{',
+        "{\"method\":\"onestory\",\"first_shot\":\"one.mp4\",",
+        1,
+    );
+    let manifest = shop.write("m.jsonl", ready);
+    call(&["convert", &manifest, "--to", "onestory", "--out", &out]).ended_with(0);
+    let written: Value = serde_json::from_str(&fs::read_to_string(&out).unwrap()).unwrap();
+    assert_eq!(written["setting"], "t2msv");
+    assert_eq!(written["first_shot"], "s.jsonl.pictures/two-1.mp4");
     call(&["validate", &out, "--set", "engine=simulated"]).ended_with(0);
 }
 

@@ -435,6 +435,11 @@ impl InputFiles for Noting<'_> {
         Ok(())
     }
 
+    fn first_shot(&self, path: &str) -> Result<(), String> {
+        self.note(Use::FirstShot, path, None);
+        Ok(())
+    }
+
     fn product_image(&self, path: &str, sha256: Option<&str>) -> Result<(), String> {
         self.note(Use::Product, path, sha256);
         Ok(())
@@ -466,6 +471,10 @@ impl InputFiles for Folder {
 
     fn reference_image(&self, path: &str) -> Result<(), String> {
         self.pictures.check(Use::Reference, path, None)
+    }
+
+    fn first_shot(&self, path: &str) -> Result<(), String> {
+        self.pictures.check(Use::FirstShot, path, None)
     }
 
     fn product_image(&self, path: &str, sha256: Option<&str>) -> Result<(), String> {

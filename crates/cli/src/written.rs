@@ -55,40 +55,44 @@ pub fn onestory(story: &StoryEntry) -> Result<String, Failure> {
     })
 }
 
-/// A story whose pictures, which count from `folder`, count from the folder of `out`.
+/// A story whose pictures and ready-made first shot, which count from `folder`, count from the folder of `out`.
 ///
 /// # Errors
-/// A picture cannot be copied.
+/// One of them cannot be copied.
 pub fn moved(
     mut story: StoryEntry,
     folder: &InputFolder,
     out: &Path,
 ) -> Result<StoryEntry, Failure> {
-    for (image, number) in story.reference_images.iter_mut().zip(1..) {
+    let files = story
+        .reference_images
+        .iter_mut()
+        .chain(&mut story.first_shot);
+    for (file, number) in files.zip(1..) {
         let copy = format!("{}-{number}", story.id);
-        *image = seen_from(out, folder, image, &copy)?;
+        *file = seen_from(out, folder, file, &copy)?;
     }
     Ok(story)
 }
 
-/// The path of `image`, which counts from `folder`, counted from the folder of `out`. A manifest names
-/// files in its folder and below only: a picture that lies elsewhere is copied beside it under the name
+/// The path of `file`, which counts from `folder`, counted from the folder of `out`. A manifest names
+/// files in its folder and below only: one that lies elsewhere is copied beside it under the name
 /// `copy`.
-fn seen_from(out: &Path, folder: &InputFolder, image: &str, copy: &str) -> Result<String, Failure> {
+fn seen_from(out: &Path, folder: &InputFolder, file: &str, copy: &str) -> Result<String, Failure> {
     let home = InputFolder::new(out.parent().unwrap_or(Path::new("")));
-    let found = (folder.resolve(image), home.path().canonicalize());
+    let found = (folder.resolve(file), home.path().canonicalize());
     let (Ok(source), Ok(below)) = found else {
-        return Ok(image.to_owned());
+        return Ok(file.to_owned());
     };
-    if home.resolve(image).is_ok_and(|same| same == source) {
-        return Ok(image.to_owned());
+    if home.resolve(file).is_ok_and(|same| same == source) {
+        return Ok(file.to_owned());
     }
     if let Some(path) = source.strip_prefix(&below).ok().and_then(Path::to_str) {
         return Ok(path.to_owned());
     }
-    let bytes = folder.read(image, Limits::default().bytes);
+    let bytes = folder.read(file, Limits::default().bytes);
     let bytes = bytes.map_err(|problem| {
-        let message = format!("the picture {image:?} cannot be used: {problem}");
+        let message = format!("the file {file:?} cannot be used: {problem}");
         Failure::new(Exit::Input, message)
     })?;
     let ending = source.extension().and_then(|ending| ending.to_str());

@@ -97,20 +97,23 @@ pub struct Kept<'a> {
     pub what: KeptContent<'a>,
 }
 
-/// What is kept: a picture, or a whole shot.
+/// What is kept: a picture, a whole shot, or one that was made elsewhere.
 #[derive(Debug, Clone, Copy)]
 pub enum KeptContent<'a> {
     /// A frame of a shot, or a reference image at the story's size.
     Picture(&'a RgbImage),
     /// All that the sampling loops of a shot have made, in their order.
     Shot(&'a [PassOutput]),
+    /// The frames of a ready-made first shot, at the story's size. What is kept of it is one array,
+    /// [`FIRST_SHOT`](storyloom_story::MemoryFrame::FIRST_SHOT): the shot makes no other latents.
+    Clip(&'a Clip),
 }
 
 impl<'a> KeptContent<'a> {
     /// What the sampling loops of a shot have made, if it is a shot.
     pub fn shot(self) -> Option<&'a [PassOutput]> {
         match self {
-            Self::Picture(_) => None,
+            Self::Picture(_) | Self::Clip(_) => None,
             Self::Shot(made) => Some(made),
         }
     }

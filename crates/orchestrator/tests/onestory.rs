@@ -15,6 +15,7 @@ use storyloom_memory::pictures::encode_png;
 use storyloom_memory::policy::onestory::SELECT;
 use storyloom_memory::{BlobRef, BlobStore, Disk, OneStoryPolicy, ShotRecord};
 use storyloom_orchestrator::memory_view::story_memory;
+use storyloom_orchestrator::output::{ClipForm, VideoFiles};
 use storyloom_orchestrator::pipeline::{PipelineSettings, plain_run};
 use storyloom_orchestrator::quarantine::release;
 use storyloom_orchestrator::repair::{Repair, repair};
@@ -120,15 +121,20 @@ impl Told {
 
     /// Writes another record of the last shot, which nothing follows.
     fn forge(&self, change: impl FnOnce(&mut CommitRecord)) -> Vec<String> {
-        let before = fs::read(self.record_path("01_05")).unwrap();
-        let mut record = self.record("01_05");
+        self.forge_shot("01_05", change)
+    }
+
+    /// What is said of a shot while its record is another one.
+    fn forge_shot(&self, name: &str, change: impl FnOnce(&mut CommitRecord)) -> Vec<String> {
+        let before = fs::read(self.record_path(name)).unwrap();
+        let mut record = self.record(name);
         change(&mut record);
         let bytes = ShotRecord::V2(record).seal().unwrap();
-        fs::write(self.record_path("01_05"), bytes).unwrap();
+        fs::write(self.record_path(name), bytes).unwrap();
         let problems = self.verdict().problems;
-        fs::write(self.record_path("01_05"), before).unwrap();
+        fs::write(self.record_path(name), before).unwrap();
         let of_shot = problems.into_iter().filter(|problem| {
-            problem.story.is_some() && problem.shot.is_some_and(|shot| shot.to_string() == "01_05")
+            problem.story.is_some() && problem.shot.is_some_and(|shot| shot.to_string() == name)
         });
         of_shot.map(|problem| problem.message).collect()
     }
@@ -223,6 +229,59 @@ fn another_number_of_latent_frames_in_memory_is_told() {
         record.kept[0].arrays.insert("tokens".to_owned(), latents);
     });
     assert!(says(&problems, "no latents are kept of it"), "{problems:?}");
+}
+
+/// A story whose first shot is a ready-made video.
+fn ready_made() -> Told {
+    let mut told = Told::of(OneStoryPolicy::default());
+    let video = told.config.video;
+    let frame = |shade: u32| {
+        let bytes = vec![shade as u8 * 20; (video.width * video.height * 3) as usize];
+        RgbImage::new(video.width, video.height, bytes).unwrap()
+    };
+    let clip = Clip::new((0..video.frames).map(frame).collect()).unwrap();
+    let form = ClipForm {
+        size: video.resolution(),
+        fps: video.fps,
+    };
+    let folder = told.config.input_folder.path().to_owned();
+    let files = VideoFiles::new(Arc::new(Disk), Videos::Encoded).unwrap();
+    let written = files.write_clip(&folder, &clip, form, |_| folder.join("one.mp4"));
+    written.unwrap();
+    let story = &mut told.manifest.stories[0];
+    story.reference_images.clear();
+    story.first_shot = Some("one.mp4".to_owned());
+    told
+}
+
+/// The proof holds the first shot against what the story began with.
+#[test]
+fn another_first_shot_than_the_ready_made_one_is_told() {
+    let told = ready_made();
+    assert_eq!(told.start(&told.engine()).done, 1);
+    let verdict = told.verdict();
+    assert!(verdict.ok, "{:?}", verdict.problems);
+    let other = told.record("01_02").made.latents.clone();
+    let problems = told.forge_shot("01_01", |record| record.made.latents = other);
+    let wanted = "it is not the ready-made first shot of its story";
+    assert!(says(&problems, wanted), "{problems:?}");
+    let problems = told.forge_shot("01_01", |record| record.seen.clear());
+    assert!(says(&problems, "references#0"), "{problems:?}");
+    // Scores of the history are the same again, of which the first shot is a part and its video is not.
+    let engine = told.engine();
+    let found = rescore(&told.folder(), &|inputs| scores_of(&engine, inputs)).unwrap();
+    assert_eq!((found.shots_proven, found.problems.len()), (5, 0));
+    // A story that says otherwise how it begins is another one.
+    let mut plain = told.manifest.clone();
+    plain.stories[0].first_shot = None;
+    let outcome = run(
+        &told.config,
+        &plain,
+        &told.engine(),
+        &Silent,
+        &StopFlag::default(),
+    );
+    assert_eq!(outcome.unwrap().set_aside, 1);
 }
 
 /// Simulated runs of earlier builds had one pass. A network has scores, or its choice has no proof.

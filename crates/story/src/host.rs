@@ -144,6 +144,31 @@ impl RgbImage {
             data: kept.copied().collect(),
         })
     }
+
+    /// A picture of `size` whose [middle](Self::middle) is this one, and whose borders repeat its edges. Where
+    /// `size` is not larger than the picture, the picture itself.
+    pub fn widened(&self, size: Resolution) -> Cow<'_, Self> {
+        let (width, height) = (size.width.max(self.width), size.height.max(self.height));
+        if (width, height) == (self.width, self.height) {
+            return Cow::Borrowed(self);
+        }
+        let left = (width - self.width) / 2;
+        let top = (height - self.height) / 2;
+        let nearest = |at: u32, border: u32, length: u32| at.saturating_sub(border).min(length - 1);
+        let mut data = Vec::with_capacity(width as usize * height as usize * 3);
+        for y in 0..height {
+            let row = nearest(y, top, self.height) as usize * self.width as usize;
+            for x in 0..width {
+                let from = (row + nearest(x, left, self.width) as usize) * 3;
+                data.extend_from_slice(&self.data[from..from + 3]);
+            }
+        }
+        Cow::Owned(Self {
+            width,
+            height,
+            data,
+        })
+    }
 }
 
 /// The frames of one shot, all of the same size, in time order; never empty.
@@ -207,6 +232,17 @@ mod tests {
         assert!(matches!(middle(4, 6), Cow::Borrowed(_)));
         assert_eq!(*middle(9, 9), picture, "it is never larger");
         assert_eq!(middle(9, 2).data()[..6], [0, 2, 0, 1, 2, 0]);
+        let widened = |width, height| picture.widened(Resolution { width, height });
+        let wide = widened(7, 8);
+        let own = Resolution {
+            width: 4,
+            height: 6,
+        };
+        assert_eq!((wide.width(), wide.height()), (7, 8));
+        assert_eq!(*wide.middle(own), picture);
+        assert_eq!(wide.data()[..6], [0, 0, 0, 0, 0, 0], "edges are repeated");
+        assert_eq!(wide.data()[7 * 8 * 3 - 6..], [3, 5, 0, 3, 5, 0]);
+        assert!(matches!(widened(4, 2), Cow::Borrowed(_)));
     }
 
     #[test]

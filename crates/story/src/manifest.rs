@@ -42,6 +42,10 @@ pub struct StoryEntry {
     /// relative to the manifest.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub reference_images: Vec<String>,
+    /// Path of a ready-made video that is the first shot (OneStory), relative to the manifest. A story has either
+    /// this or reference images.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_shot: Option<String>,
     /// What its story script of OneStory says beside; `None` for all other stories. A line of the form above has
     /// no place for it: [`onestory_line`](crate::onestory_script::onestory_line) writes one that has.
     #[serde(skip)]
@@ -62,6 +66,7 @@ impl StoryEntry {
             fit: None,
             ground: None,
             reference_images: Vec::new(),
+            first_shot: None,
             notes: None,
         }
     }

@@ -147,6 +147,8 @@ struct ScriptLine<'a> {
     size: Option<[u32; 2]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     first_image: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_shot: Option<&'a str>,
     shots: Vec<ShotLine<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     seed: Option<u64>,
@@ -202,6 +204,7 @@ pub fn onestory_line(entry: &StoryEntry) -> Result<String, NotOneStory> {
             .size
             .map(|Resolution { width, height }| [height, width]),
         first_image,
+        first_shot: entry.first_shot.as_deref(),
         shots: shot_lines(entry)?,
         seed: entry.seed,
         tenant: entry.tenant.as_deref(),

@@ -59,6 +59,11 @@ impl MemoryFrame {
     /// The name of the latents among the arrays: those of a picture are one normalised frame
     /// `[channels, 1, height, width]` at the story's size.
     pub const LATENTS: &'static str = "latents";
+
+    /// The name of the latents `[channels, frames, height, width]` of a ready-made first shot, as the autoencoder
+    /// encodes it. It is not [`LATENTS`](Self::LATENTS), by which later shots see what was made: they see the
+    /// first shot as one of them.
+    pub const FIRST_SHOT: &'static str = "first_shot";
 }
 
 /// A request together with the pictures that condition it.

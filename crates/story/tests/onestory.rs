@@ -29,6 +29,13 @@ impl InputFiles for Folder {
             _ => Err("no such file".to_owned()),
         }
     }
+
+    fn first_shot(&self, path: &str) -> Result<(), String> {
+        match path {
+            "one.mp4" => Ok(()),
+            _ => Err("no such file".to_owned()),
+        }
+    }
 }
 
 /// The line of the specification.
@@ -140,12 +147,42 @@ fn a_first_image_is_the_only_reference_image() {
 }
 
 #[test]
+fn a_ready_made_first_shot_stands_alone_and_is_onestorys() {
+    let text = line(",\"first_shot\":\"one.mp4\"");
+    let found = story(&text);
+    assert_eq!(found.first_shot.as_deref(), Some("one.mp4"));
+    assert!(found.reference_images.is_empty());
+    assert_eq!(found.method, Some(Method::OneStory));
+    // Written and read again it is the same, in both forms.
+    assert_eq!(story(&onestory_line(&found).unwrap()), found);
+    let plain = serde_json::to_string(&found).unwrap();
+    assert_eq!(story(&plain), found);
+    expect(
+        &line(",\"first_shot\":\"two.mp4\""),
+        "m.jsonl:1:111: the ready-made first shot \"two.mp4\" cannot be used: no such file (story s); put a",
+    );
+    let both = line(",\"first_image\":\"man.png\",\"first_shot\":\"one.mp4\"");
+    expect(
+        &both.replace("t2msv", "i2msv"),
+        "there is a \"first_shot\" beside a picture that the story begins with (story s); leave one of them out",
+    );
+    let images = plain.replace(
+        "\"first_shot\"",
+        "\"reference_images\":[\"man.png\"],\"first_shot\"",
+    );
+    expect(&images, "there is a \"first_shot\" beside a picture");
+    for method in ["", "\"method\":\"storymem\","] {
+        let other = plain.replace("\"method\":\"onestory\",", method);
+        expect(
+            &other,
+            "only OneStory begins with a ready-made first shot (story s); write \"method\": \"onestory\"",
+        );
+    }
+}
+
+#[test]
 fn wrong_lines_are_shown_with_their_place() {
     for (text, wanted) in [
-        (
-            line(",\"first_shot\":\"one.mp4\""),
-            "m.jsonl:1:111: a ready-made first shot is not read (story s); leave \"first_shot\" out",
-        ),
         (
             line("").replace("story/1", "story/2"),
             "m.jsonl:1:11: there is no schema \"storyloom.os.story/2\"; write \"schema\": \"storyloom.os.story/1\"",

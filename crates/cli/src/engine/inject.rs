@@ -8,11 +8,11 @@ use storyloom_nn::ModelError;
 use storyloom_orchestrator::{Encoded, Kept, KeptContent, Pass, PassOutput, Scores};
 use storyloom_story::onestory::SELECT;
 use storyloom_story::{
-    Capacities, Clip, HostTensor, LoopState, MemoryFrame, Method, PassName, RgbImage, ShotInputs,
+    Capacities, Clip, HostTensor, LoopState, Method, PassName, RgbImage, ShotInputs,
 };
 
 use super::networks::{EachStep, MethodNetworks, conditions};
-use super::onestory::{no_scores, scores_before};
+use super::onestory::{array_of, no_scores, scores_before};
 
 impl MethodNetworks for InjectEngine {
     fn method(&self) -> Method {
@@ -77,8 +77,9 @@ impl MethodNetworks for InjectEngine {
             KeptContent::Shot([]) => {
                 return Err(ModelError::input("what is kept", "no pass has made it"));
             }
+            KeptContent::Clip(clip) => self.remember_clip(clip, kept.size)?,
         };
-        Ok(BTreeMap::from([(MemoryFrame::LATENTS.to_owned(), latents)]))
+        Ok(BTreeMap::from([(array_of(kept).to_owned(), latents)]))
     }
 
     fn check_weights(&self) -> Result<(), ModelError> {

@@ -68,10 +68,7 @@ impl MethodNetworks for OneStoryEngine {
         if *pass.name == SELECT {
             return Ok(Encoded::of_chosen(Vec::new(), self.select(inputs)?));
         }
-        let scores = pass.before.iter().find(|made| made.name == SELECT);
-        let scores = scores
-            .ok_or_else(|| ModelError::input("the pass before", "it has not scored the history"))?;
-        let (seen, conditions) = self.encode(inputs, &scores.latents)?;
+        let (seen, conditions) = self.encode(inputs, scores_before(pass)?)?;
         Ok(Encoded::of_chosen(seen, conditions))
     }
 
@@ -111,12 +108,21 @@ impl MethodNetworks for OneStoryEngine {
             KeptContent::Shot([]) => {
                 return Err(ModelError::input("what is kept", "no pass has made it"));
             }
+            KeptContent::Clip(clip) => self.remember_clip(clip, kept.size)?,
         };
-        Ok(BTreeMap::from([(MemoryFrame::LATENTS.to_owned(), latents)]))
+        Ok(BTreeMap::from([(array_of(kept).to_owned(), latents)]))
     }
 
     fn check_weights(&self) -> Result<(), ModelError> {
         self.check_weights()
+    }
+}
+
+/// The name of the array of what is kept.
+pub fn array_of(kept: &Kept) -> &'static str {
+    match kept.what {
+        KeptContent::Clip(_) => MemoryFrame::FIRST_SHOT,
+        KeptContent::Picture(_) | KeptContent::Shot(_) => MemoryFrame::LATENTS,
     }
 }
 

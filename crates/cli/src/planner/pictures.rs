@@ -1,4 +1,4 @@
-//! Looking at the pictures that manifests and briefs name.
+//! Looking at the pictures that manifests and briefs name, and at ready-made first shots.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +14,8 @@ pub enum Use {
     Product,
     /// A reference image of a story.
     Reference,
+    /// No picture, but a video that is the first shot of a story: it is decoded when that is taken.
+    FirstShot,
 }
 
 /// How much is looked at.
@@ -79,7 +81,7 @@ impl PictureChecks {
         let found: Vec<_> = wanted
             .into_par_iter()
             .map(|picture| {
-                let seen = look(folder, depth, &picture.1);
+                let seen = look(folder, depth, &picture);
                 (picture, seen.map_err(|problem| problem.to_string()))
             })
             .collect();
@@ -116,9 +118,10 @@ impl PictureChecks {
 fn look(
     folder: &PictureFolder,
     depth: Depth,
-    path: &str,
+    (of, path): &(Use, String),
 ) -> Result<Option<String>, PictureProblem> {
     match depth {
+        Depth::Content if *of == Use::FirstShot => folder.find(path).map(|_| None),
         Depth::Path => match folder.resolve(path) {
             Err(PictureProblem::File(FileProblem::Io(_))) | Ok(_) => Ok(None),
             Err(problem) => Err(problem),

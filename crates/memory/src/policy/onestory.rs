@@ -79,9 +79,14 @@ impl OneStoryPolicy {
 }
 
 impl MemoryPolicy for OneStoryPolicy {
-    fn visible(&self, _opening: Opening, _stored: Stored) -> Visible {
+    /// The first shot has nothing to choose from, and may be what the story begins with.
+    fn visible(&self, _opening: Opening, stored: Stored) -> Visible {
+        let begins = match stored.items == stored.references {
+            true => stored.references,
+            false => 0,
+        };
         Visible::ChosenByNetwork {
-            at_most: self.at_most,
+            at_most: self.at_most.max(begins),
         }
     }
 
@@ -117,6 +122,7 @@ mod tests {
     fn history() -> History {
         History {
             references: 1,
+            first_shot: None,
             shots: vec![5, 5],
         }
     }
@@ -144,6 +150,24 @@ mod tests {
             let finest = choice.frames.iter().map(|seen| seen.kernel).min();
             assert_eq!(finest == Some(Kernel::P2), units > 1);
         }
+    }
+
+    #[test]
+    fn a_first_shot_may_be_what_its_story_begins_with() {
+        let budget = Budget {
+            units: 0,
+            counts: None,
+        };
+        let policy = OneStoryPolicy::new(budget, Selector::Learned);
+        let at_most = |items| {
+            let stored = Stored {
+                items,
+                references: 1,
+            };
+            policy.visible(Opening::Memory, stored)
+        };
+        assert_eq!(at_most(1), Visible::ChosenByNetwork { at_most: 1 });
+        assert_eq!(at_most(2), Visible::ChosenByNetwork { at_most: 0 });
     }
 
     #[test]

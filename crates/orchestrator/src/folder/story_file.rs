@@ -38,6 +38,9 @@ pub struct StoryFile {
     pub tenant: Option<String>,
     /// Reference images, as the manifest named them.
     pub reference_images: Vec<String>,
+    /// A ready-made video that is its first shot, as the manifest named it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_shot: Option<String>,
     /// How they are put into the film's shape, if not as the run does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fit: Option<Fit>,
@@ -47,7 +50,7 @@ pub struct StoryFile {
     /// What its story script says of it beside the script, for metrics.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notes: Option<StoryNotes>,
-    /// What the reference images were when the story was begun, in the same order; empty before, and in stories that
+    /// What the [files that it begins with](Self::begins_with) were when it was begun, in the same order; empty before, and in stories that
     /// earlier versions have begun.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<InputFile>,
@@ -134,6 +137,7 @@ impl StoryFile {
             seed: None,
             tenant: None,
             reference_images: Vec::new(),
+            first_shot: None,
             fit: None,
             ground: None,
             notes: None,
@@ -169,12 +173,24 @@ impl StoryFile {
             seed: entry.seed,
             tenant: entry.tenant.clone(),
             reference_images: entry.reference_images.clone(),
+            first_shot: entry.first_shot.clone(),
             fit: entry.fit,
             ground: entry.ground,
             notes: entry.notes.clone(),
             size: entry.size,
             ..Self::blank(entry.id.clone())
         }
+    }
+
+    /// The files that it begins with, as the manifest named them: its reference images, or a ready-made first
+    /// shot.
+    pub(crate) fn begins_with(&self) -> impl Iterator<Item = &String> {
+        self.reference_images.iter().chain(&self.first_shot)
+    }
+
+    /// Whether it begins with any file.
+    pub(crate) fn has_inputs(&self) -> bool {
+        self.begins_with().next().is_some()
     }
 
     /// The shots of its script, in order; none while it is not planned.

@@ -195,7 +195,7 @@ impl Kinds {
     ) -> ChainOfKinds {
         let method = entry.method.unwrap_or(settings.method);
         let frames = method.profile().media.frames(settings.video.frames);
-        let references = entry.reference_images.len();
+        let references = entry.reference_images.len() + usize::from(entry.first_shot.is_some());
         let film = entry.size.unwrap_or(settings.video.resolution());
         let size = film.generated(settings.grid);
         let shots = entry.script.shots().enumerate().skip(made);

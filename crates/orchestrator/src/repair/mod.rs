@@ -210,15 +210,14 @@ fn claim<'a>(
     }
 }
 
-/// What asks for the given stories as they were begun, as far as the folder knows it. Those whose
-/// reference images are not in their memory are left out: only the run's own input has them.
+/// What asks for the given stories as they were begun, as far as the folder knows it. Those that
+/// begin with files which are not in their memory are left out: only the run's own input has them.
 pub fn lines(folder: &RunFolder, stories: &[StoryId]) -> Vec<Line> {
     let known = stories
         .iter()
         .filter_map(|story| folder.story_file(story).ok());
     let has_pictures = |file: &StoryFile| {
-        file.reference_images.is_empty()
-            || references(folder, &file.id).is_ok_and(|kept| !kept.is_empty())
+        !file.has_inputs() || references(folder, &file.id).is_ok_and(|kept| !kept.is_empty())
     };
     let lines = known
         .filter(has_pictures)
@@ -232,6 +231,7 @@ pub fn lines(folder: &RunFolder, stories: &[StoryId]) -> Vec<Line> {
                 fit: file.fit,
                 ground: file.ground,
                 reference_images: file.reference_images,
+                first_shot: file.first_shot,
                 notes: file.notes,
                 ..StoryEntry::new(file.id, script)
             })),

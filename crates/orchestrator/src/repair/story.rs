@@ -87,7 +87,7 @@ impl Healer<'_> {
             Ok(Some(record)) if !self.harms(story, &record.named())?.is_empty() => {
                 return Ok(false);
             }
-            Ok(None) if done && !file.reference_images.is_empty() => return Ok(false),
+            Ok(None) if done && file.has_inputs() => return Ok(false),
             Err(error) if is_damage(&error) => return Ok(false),
             references => drop(references?),
         }
@@ -417,7 +417,7 @@ impl Healer<'_> {
     }
 
     fn heal_references(&self, file: &StoryFile, deeds: &mut Deeds) -> Result<(), RunError> {
-        if file.reference_images.is_empty() || file.state == StoryState::Pending {
+        if !file.has_inputs() || file.state == StoryState::Pending {
             return Ok(());
         }
         let story = &file.id;

@@ -193,8 +193,10 @@ impl RunFolder {
         };
         match file.difference(line, self.method()) {
             None => {
-                // The same pictures may have other names now.
-                file.reference_images = StoryFile::pending(line).reference_images;
+                // The same files may have other names now.
+                let asked = StoryFile::pending(line);
+                file.reference_images = asked.reference_images;
+                file.first_shot = asked.first_shot;
                 Ok(Asked::Known(file))
             }
             Some(what) if self.has_results(line.id())? => Ok(Asked::Changed { file, what }),
@@ -384,6 +386,10 @@ impl StoryFile {
                     (
                         self.reference_images.len() != entry.reference_images.len(),
                         "the number of its reference images",
+                    ),
+                    (
+                        self.first_shot.is_some() != entry.first_shot.is_some(),
+                        "whether its first shot is ready-made",
                     ),
                     (
                         entry.size.is_some_and(|size| self.size != Some(size)),

@@ -1,28 +1,31 @@
-//! The pictures that stories are begun with. They are opened when their story is taken, and then known
-//! by content: a file that was replaced behind the same path is found out, also after the story is done.
+//! The files that stories are begun with: pictures, or a ready-made first shot. They are opened when their story
+//! is taken, and then known by content: a file that was replaced behind the same path is found out, also after the story is done.
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
 use storyloom_memory::MemoryError;
 use storyloom_memory::pictures::decode_picture;
 use storyloom_pictures::{FileProblem, Limits, PictureFolder, PictureProblem, fitted};
-use storyloom_story::{ErrorClass, Resolution, RgbImage};
+use storyloom_story::{Clip, ErrorClass, Resolution, RgbImage};
 
 use crate::config::{FilmShape, RunConfig};
 use crate::error::RunError;
 use crate::folder::input_file::OpenedInput;
+use crate::folder::output::{NoClip, read_clip};
 use crate::folder::plans::sound_plan;
 use crate::folder::records::references;
 use crate::folder::run_folder::{RunFolder, StoryFile};
 
 pub use crate::folder::input_file::InputFile;
 
-/// The path of a picture, for messages.
+/// The path of such a file, for messages.
 fn shown(config: &RunConfig, name: &str) -> PathBuf {
     config.input_folder.path().join(name)
 }
 
-/// The pictures that a story's line names, as its user sees them, and what their files are.
+/// The pictures that a story's line names, as its user sees them, and what its files are.
 ///
 /// # Errors
 /// [`RunError::Input`] for one that cannot be used, or that is not the one that its brief names.
@@ -44,8 +47,12 @@ pub(crate) fn open_pictures(
     };
     let names = file.reference_images.iter();
     let read: Vec<_> = names.map(read).collect::<Result<_, RunError>>()?;
-    let (pictures, inputs): (Vec<_>, Vec<_>) = read.into_iter().unzip();
+    let (pictures, mut inputs): (Vec<_>, Vec<_>) = read.into_iter().unzip();
     check_promise(config, file, &inputs)?;
+    if let Some(name) = &file.first_shot {
+        let noted = InputFile::note(&config.input_folder, name);
+        inputs.push(noted.map_err(|problem| no_first_shot(config, file, name, &problem))?);
+    }
     Ok((pictures, inputs))
 }
 
@@ -99,31 +106,82 @@ pub(crate) fn in_shape(
     shaped.collect()
 }
 
-/// What became of a story's pictures.
+/// Why a ready-made first shot is not used.
+fn no_first_shot(
+    config: &RunConfig,
+    file: &StoryFile,
+    name: &str,
+    problem: &dyn Display,
+) -> RunError {
+    let story = &file.id;
+    RunError::Input {
+        path: shown(config, name),
+        reason: format!("the ready-made first shot of the story {story} cannot be used: {problem}"),
+    }
+}
+
+/// The frames of a story's ready-made first shot, if it has one: of a film of `film` pixels, at the size at
+/// which its frames are generated. The file is the one of which `inputs` takes note.
+///
+/// # Errors
+/// [`RunError::Input`] for a file that is no video of the story's size and length, or that has changed.
+pub(crate) fn first_shot(
+    config: &RunConfig,
+    file: &StoryFile,
+    inputs: &[InputFile],
+    film: Resolution,
+) -> Result<Option<Clip>, RunError> {
+    let (Some(name), Some(noted)) = (&file.first_shot, inputs.last()) else {
+        return Ok(None);
+    };
+    let wrong = |problem: &dyn Display| no_first_shot(config, file, name, problem);
+    let bytes = config.input_folder.read(name, Limits::default().bytes);
+    let bytes = bytes.map_err(|problem| wrong(&problem))?;
+    if format!("{:x}", Sha256::digest(&bytes)) != noted.sha256 {
+        return Err(wrong(&"it changes while it is read"));
+    }
+    let wanted = (film, config.video.frames);
+    let frames = match read_clip(&shown(config, name), &bytes, wanted) {
+        Err(NoClip::Program(error)) => return Err(error),
+        frames => frames.map_err(|problem| wrong(&problem))?,
+    };
+    let made = film.generated(config.grid);
+    let frames = frames.iter().map(|frame| frame.widened(made).into_owned());
+    Ok(Clip::new(frames.collect()))
+}
+
+/// What became of the files that a story began with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Pictures {
     /// They are what they were, as far as anybody knows.
     Same,
-    /// This one is another.
+    /// This one is another, as in "its picture a.png".
     Other(String),
     /// None is another, but this one cannot be read any more, as in "a.png: no such file".
     Gone(String),
 }
 
-/// Compares the pictures of a story with those that it was begun with.
+/// Compares the files of a story with those that it was begun with.
 pub(crate) fn compare(
     folder: &RunFolder,
     config: &RunConfig,
     file: &StoryFile,
 ) -> Result<Pictures, RunError> {
     let mut result = Pictures::Same;
-    for (place, name) in file.reference_images.iter().enumerate() {
-        match is_same(folder, config, file, place)? {
+    for (place, name) in file.begins_with().enumerate() {
+        let other = || {
+            let what = match file.first_shot.as_ref() == Some(name) {
+                true => "its first shot",
+                false => "its picture",
+            };
+            Pictures::Other(format!("{what} {name}"))
+        };
+        match is_same(folder, config, file, (place, name))? {
             Ok(true) => {}
-            Ok(false) => return Ok(Pictures::Other(name.clone())),
+            Ok(false) => return Ok(other()),
             // One of another size cannot be the same.
             Err(FileProblem::Empty | FileProblem::Bytes { .. }) => {
-                return Ok(Pictures::Other(name.clone()));
+                return Ok(other());
             }
             Err(problem) => result = Pictures::Gone(format!("{name}: {problem}")),
         }
@@ -131,16 +189,13 @@ pub(crate) fn compare(
     Ok(result)
 }
 
-/// Whether the picture at `place` is what it was; the inner error is that it cannot be read.
+/// Whether the file at `place` is what it was; the inner error is that it cannot be read.
 fn is_same(
     folder: &RunFolder,
     config: &RunConfig,
     file: &StoryFile,
-    place: usize,
+    (place, name): (usize, &String),
 ) -> Result<Result<bool, FileProblem>, RunError> {
-    let Some(name) = file.reference_images.get(place) else {
-        return Ok(Ok(true));
-    };
     let picture = match OpenedInput::open(&config.input_folder, name) {
         Ok(opened) => opened,
         Err(problem) => return Ok(Err(problem)),

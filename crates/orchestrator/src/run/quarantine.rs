@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! DIR/quarantine/ID/manifest.jsonl   the story alone
-//! DIR/quarantine/ID/picture-N.*      its pictures
+//! DIR/quarantine/ID/picture-N.*      its pictures, and its ready-made first shot behind them
 //! DIR/quarantine/ID/config.toml      the settings of the run
 //! DIR/quarantine/ID/text.txt         what a model had written of a brief
 //! ```
@@ -81,7 +81,8 @@ pub(crate) fn write_reproducer(
     let place = place(folder, &file.id);
     let copied = copy_pictures(folder, config, file, &place)?;
     let own_size = size_of(config, copied.first());
-    let pictures: Vec<String> = copied.into_iter().map(|(name, _)| name).collect();
+    let mut pictures: Vec<String> = copied.into_iter().map(|(name, _)| name).collect();
+    let first_shot = file.first_shot.as_ref().and_then(|_| pictures.pop());
     let line = match (&file.script, &file.brief) {
         (Some(script), _) => {
             let entry = StoryEntry {
@@ -92,6 +93,7 @@ pub(crate) fn write_reproducer(
                 fit: file.fit,
                 ground: file.ground,
                 reference_images: pictures,
+                first_shot,
                 ..StoryEntry::new(file.id.clone(), script.clone())
             };
             serde_json::to_string(&entry)
@@ -129,8 +131,8 @@ fn copy_pictures(
     place: &Path,
 ) -> Result<Vec<Copied>, RunError> {
     let remembered = references(folder, &file.id).unwrap_or_default();
-    let mut copied = Vec::with_capacity(file.reference_images.len());
-    for (number, path) in file.reference_images.iter().enumerate() {
+    let mut copied = Vec::new();
+    for (number, path) in file.begins_with().enumerate() {
         let own = config.input_folder.read(path, Limits::default().bytes);
         let found = own.and_then(|bytes| Ok((bytes, config.input_folder.resolve(path)?)));
         let found = found.ok().or_else(|| {

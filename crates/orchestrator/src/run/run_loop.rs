@@ -442,7 +442,7 @@ impl RunLoop<'_> {
             }
             Pictures::Other(name) => {
                 if self.folder.has_results(&file.id)? {
-                    let what = format!("the content of its picture {name}");
+                    let what = format!("the content of {name}");
                     self.set_aside(&file.id, &changed(self.folder, &file.id, &what))?;
                 }
                 return Ok(false);

@@ -8,7 +8,8 @@ use storyloom_memory::ledger::record::{v1, v2};
 use storyloom_memory::storage::{UNFINISHED, move_aside};
 use storyloom_memory::{BlobRef, MemoryError, MemoryItem, PictureRecord, References, ShotRecord};
 use storyloom_story::{
-    Media, Method, Resolution, RgbImage, Seed, ShotId, ShotRequest, ShotScript, StoryId, VideoSpec,
+    Clip, Media, Method, Resolution, RgbImage, Seed, ShotId, ShotRequest, ShotScript, StoryId,
+    VideoSpec,
 };
 use storyloom_telemetry::{AttemptEnd, Event, ShotEvent};
 use tracing::field;
@@ -24,7 +25,7 @@ use crate::folder::sizes::FileSizes;
 use crate::folder::story_cost::StoryCost;
 use crate::run::attempt::{attempt_shot, end_of, report_end, with_retries};
 use crate::run::chain::{Chain, opening, plan};
-use crate::run::inputs::{in_shape, open_pictures, own_size};
+use crate::run::inputs::{first_shot, in_shape, open_pictures, own_size};
 use crate::run::lease::Lease;
 use crate::run::lost_record::{Lost, recorded};
 use crate::run::mend::mend_shot;
@@ -86,7 +87,7 @@ fn make_shots(
         frames: media.frames(config.video.frames),
         ..config.video
     };
-    let has_references = !file.reference_images.is_empty();
+    let has_references = file.has_inputs();
 
     let story = folder.story(&file.id);
     let shots: Vec<(ShotId, ShotScript)> =
@@ -260,7 +261,7 @@ fn keep_whole(
     mended
 }
 
-/// Decides the size of the story's film and puts its reference images into the bank, once.
+/// Decides the size of the story's film and puts what it begins with into the bank, once.
 fn begin(
     context: &ShotContext,
     folder: &RunFolder,
@@ -270,8 +271,7 @@ fn begin(
 ) -> Result<Resolution, RunError> {
     let method = folder.method_of(file);
     // Once they are in the bank, the files they came from are not needed any more.
-    let stored =
-        file.reference_images.is_empty() || has_references(context, lease, &file.id, method)?;
+    let stored = !file.has_inputs() || has_references(context, lease, &file.id, method)?;
     let (references, inputs) = if stored {
         (Vec::new(), file.inputs.clone())
     } else {
@@ -280,6 +280,10 @@ fn begin(
     let first = references.first();
     let size = film_size(context.bank, config, file)?;
     let size = size.unwrap_or_else(|| own_size(config, first));
+    let ready_made = match stored {
+        true => None,
+        false => first_shot(config, file, &inputs, size)?,
+    };
     let goes_on = matches!(file.state, StoryState::Running | StoryState::Done);
     if file.size != Some(size) || file.inputs != inputs || !goes_on {
         file.size = Some(size);
@@ -288,16 +292,17 @@ fn begin(
         lease.check()?;
         folder.write_story(file)?;
     }
-    if !references.is_empty() {
+    if !stored {
         let made = size.generated(config.grid);
         let references = in_shape(config, file, &references, made)?;
-        store_references(context, file, method, &references, made)?;
+        let references = (&references[..], ready_made.as_ref());
+        store_references(context, file, method, references, made)?;
     }
     Ok(size)
 }
 
-/// Whether a story has its reference images in its bank, whole. What is damaged of them moves out of the
-/// way, to be made again from the pictures: these make the same record.
+/// Whether a story has what it begins with in its bank, whole. What is damaged of them moves out of the
+/// way, to be made again from the files: these make the same record.
 fn has_references(
     context: &ShotContext,
     lease: &Lease,
@@ -336,7 +341,7 @@ fn store_references(
     context: &ShotContext,
     file: &StoryFile,
     method: Method,
-    references: &[RgbImage],
+    (references, ready_made): (&[RgbImage], Option<&Clip>),
     size: Resolution,
 ) -> Result<(), RunError> {
     let terms = context.terms.of(method)?;
@@ -365,6 +370,22 @@ fn store_references(
         };
         let name = format!("keyframes/00_00_keyframe{number}.png");
         items.push(keep(context.bank, &file.id, name, &admitted, None)?);
+    }
+    if let Some(clip) = ready_made {
+        let admitted = Admitted {
+            number: items.len(),
+            frame: None,
+            quality: None,
+            picture: None,
+            arrays: remember(context, (method, size), KeptContent::Clip(clip))?,
+        };
+        items.push(keep(
+            context.bank,
+            &file.id,
+            String::new(),
+            &admitted,
+            None,
+        )?);
     }
     let engine = terms.engine.fingerprint.clone();
     let mut record = references_record(method, engine, items)?;

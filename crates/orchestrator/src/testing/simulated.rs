@@ -115,8 +115,8 @@ struct Conditions {
     frames: u32,
     /// Digest of the request and of everything that is seen.
     digest: [u8; 32],
-    /// What the pass says of the history, if that is all that it makes.
-    scores: Option<HostTensor>,
+    /// What the pass makes without a loop: what it says of the history, or a ready-made first shot.
+    made: Option<HostTensor>,
 }
 
 /// Frames that a pass of a shot makes.
@@ -136,8 +136,10 @@ fn frames_of_shot(item: &MemoryFrame) -> Option<usize> {
 /// What a pretended shot of OneStory can choose from.
 fn history(inputs: &ShotInputs) -> History {
     let shots: Vec<usize> = inputs.memory.iter().filter_map(frames_of_shot).collect();
+    let mut memory = inputs.memory.iter();
     History {
         references: inputs.memory.len() - shots.len(),
+        first_shot: memory.position(|item| item.arrays.contains_key(MemoryFrame::FIRST_SHOT)),
         shots,
     }
 }
@@ -180,13 +182,20 @@ fn wrong_choice(error: &dyn std::fmt::Display) -> EngineError {
 }
 
 fn noise(inputs: &ShotInputs, conditions: &Conditions) -> Result<HostTensor, EngineError> {
+    let size = inputs.request.video.resolution();
+    latents(conditions.digest, conditions.frames, size)
+        .map_err(|error| failed(Stage::Denoise, ErrorClass::Shot, error.to_string()))
+}
+
+/// The latents of `frames` frames of a size that follow from a digest.
+fn latents(digest: [u8; 32], frames: u32, size: Resolution) -> Result<HostTensor, ShapeMismatch> {
     let grid = SimulatedEngine::GRID;
-    let [height, width] = grid.plane(inputs.request.video.resolution());
-    let frames = grid.latent_frames(conditions.frames);
+    let [height, width] = grid.plane(size);
+    let frames = grid.latent_frames(frames);
     let shape = [grid.channels, frames, height, width].map(|length| length as usize);
     let count = shape.iter().product::<usize>();
     let mut bytes = vec![0; count * 2];
-    blake3::Hasher::new_keyed(&conditions.digest)
+    blake3::Hasher::new_keyed(&digest)
         .finalize_xof()
         .fill(&mut bytes);
     let values = bytes.as_chunks::<2>().0.iter();
@@ -194,7 +203,26 @@ fn noise(inputs: &ShotInputs, conditions: &Conditions) -> Result<HostTensor, Eng
         .map(|b| f32::from(i16::from_le_bytes(*b)) / 16_384.0)
         .collect();
     HostTensor::new(shape.to_vec(), values)
-        .map_err(|error| failed(Stage::Denoise, ErrorClass::Shot, error.to_string()))
+}
+
+/// The latents of a shot that is the ready-made first one of its story.
+fn ready_made(inputs: &ShotInputs) -> Result<Option<HostTensor>, EngineError> {
+    let Some(place) = history(inputs).ready_made() else {
+        return Ok(None);
+    };
+    let array = inputs.memory[place].arrays.get(MemoryFrame::FIRST_SHOT);
+    let array = array.map(|array| array.read()).transpose()?;
+    Ok(array.map(|array| array.as_ref().clone()))
+}
+
+/// The latents that a ready-made clip would have: something that depends on all of its frames.
+fn clip_latents(clip: &Clip, size: Resolution) -> Result<HostTensor, ShapeMismatch> {
+    let mut hasher = blake3::Hasher::new();
+    for frame in clip.frames() {
+        hasher.update(frame.data());
+    }
+    let frames = clip.frames().len() as u32;
+    latents(*hasher.finalize().as_bytes(), frames, size)
 }
 
 impl ShotEngine for SimulatedEngine {
@@ -255,11 +283,15 @@ impl ShotEngine for SimulatedEngine {
         if scores.is_none() {
             self.keep_pace(begun, inputs, |seconds| seconds.encode);
         }
+        let made = match scores {
+            None => ready_made(inputs)?,
+            scores => scores,
+        };
         let conditions = Conditions {
             pass: pass.name.clone(),
             frames: frames_of(&inputs.request, pass.name),
             digest: *hasher.finalize().as_bytes(),
-            scores,
+            made,
         };
         Ok(match chosen {
             Some(chosen) => Encoded::of_chosen(chosen, conditions),
@@ -275,9 +307,8 @@ impl ShotEngine for SimulatedEngine {
         observer: &mut dyn StepObserver,
     ) -> Result<HostTensor, EngineError> {
         let conditions: &Conditions = encoded.conditions()?;
-        // No loop: what the selector says is all that the pass makes.
-        if let Some(scores) = &conditions.scores {
-            return Ok(scores.clone());
+        if let Some(made) = &conditions.made {
+            return Ok(made.clone());
         }
         let (first, mut sample) = match resume {
             None => (0, noise(inputs, conditions)?),
@@ -385,6 +416,13 @@ impl ShotEngine for SimulatedEngine {
         let wrong = |message: String| failed(Stage::Select, ErrorClass::Shot, message);
         let (name, array) = match kept.what {
             KeptContent::Picture(picture) => (LATENTS, picture_latents(picture, kept.size)),
+            KeptContent::Clip(clip) if kept.method == Method::OneStory => {
+                (MemoryFrame::FIRST_SHOT, clip_latents(clip, kept.size))
+            }
+            KeptContent::Clip(_) => {
+                let reason = format!("{} does not begin with a ready-made shot", kept.method);
+                return Err(wrong(reason));
+            }
             KeptContent::Shot(made) => match (kept.method, made) {
                 (_, []) => return Err(wrong("there is no pass to remember".to_owned())),
                 (Method::MovieDreamer, [keyframe, ..]) => (TOKENS, tokens(&keyframe.latents)),

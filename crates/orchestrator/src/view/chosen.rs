@@ -4,7 +4,9 @@ use std::fmt;
 
 use serde::Serialize;
 use storyloom_memory::policy::onestory::SELECT;
-use storyloom_memory::{BlobStore, MemoryError, OneStoryPolicy, PolicySettings, ShotRecord};
+use storyloom_memory::{
+    BlobStore, MemoryError, MemoryItem, OneStoryPolicy, PolicySettings, ShotRecord,
+};
 use storyloom_story::onestory::{Choice, ChoiceError, History, Kernel};
 use storyloom_story::{HostTensor, LatentGrid, ShotId};
 
@@ -76,10 +78,12 @@ pub(crate) enum Underivable {
 }
 
 impl Offered {
-    /// Before the first shot.
-    pub(crate) fn new(references: usize) -> Self {
+    /// Before the first shot, of what the story begins with.
+    pub(crate) fn new(references: &[MemoryItem]) -> Self {
+        let mut references_of = references.iter();
         let history = History {
-            references,
+            references: references.len(),
+            first_shot: references_of.position(|item| item.first_shot().is_some()),
             shots: Vec::new(),
         };
         Self {

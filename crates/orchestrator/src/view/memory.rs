@@ -61,7 +61,7 @@ pub fn story_memory(
     let run = folder.run_file()?;
     let blobs = BlobStore::new(folder.blobs(), folder.storage().clone());
     let references = references(folder, story)?;
-    let mut offered = Offered::new(references.len());
+    let mut offered = Offered::new(&references);
     let mut shots = Vec::new();
     for (id, _) in file.shots() {
         let Some(record) = readable_record(folder, story, id) else {

@@ -277,6 +277,8 @@ struct Lineage {
     bank: Vec<SeenRecord>,
     /// Reference images, the first of the bank.
     references: usize,
+    /// The latents of a ready-made first shot.
+    first_shot: Option<BlobRef>,
     /// What networks choose from, where they do.
     offered: Offered,
     previous: Option<String>,
@@ -379,7 +381,7 @@ impl Check<'_> {
     }
 
     fn references(&mut self, file: &StoryFile, lineage: &mut Lineage) -> Result<(), RunError> {
-        if file.reference_images.is_empty() || file.state == StoryState::Pending {
+        if !file.has_inputs() || file.state == StoryState::Pending {
             return Ok(());
         }
         let path = self
@@ -394,12 +396,21 @@ impl Check<'_> {
         {
             self.problem(&file.id, None, format!("{}: {what}", path.display()));
         }
-        for item in &record.kept() {
+        let items = record.kept();
+        for item in &items {
             self.item(file, None, item);
             lineage.bank.push(item.seen(None));
         }
         lineage.references = lineage.bank.len();
-        lineage.offered = Offered::new(lineage.references);
+        lineage.offered = Offered::new(&items);
+        lineage.first_shot = items.iter().find_map(|item| item.first_shot().cloned());
+        if file.first_shot.is_some() != lineage.first_shot.is_some() {
+            let message = format!(
+                "{}: it does not begin as the story does, with its first shot or without",
+                path.display()
+            );
+            self.problem(&file.id, None, message);
+        }
         Ok(())
     }
 
@@ -439,7 +450,7 @@ impl Check<'_> {
         has_previous: bool,
     ) {
         let request = record.request();
-        let references = !file.reference_images.is_empty();
+        let references = file.has_inputs();
         let mut wrong = Vec::new();
         let method = self.terms.folder.method_of(file);
         if request.method != method {
@@ -486,6 +497,12 @@ impl Check<'_> {
         wrong.extend(self.of_method(record, lineage));
         if *record.previous() != lineage.previous {
             wrong.push("it was not made after the shot before it".to_owned());
+        }
+        if file.shots().next().map(|(first, _)| first) == Some(shot)
+            && let Some(ready_made) = &lineage.first_shot
+            && record.passes().last().map(|pass| pass.latents) != Some(ready_made)
+        {
+            wrong.push("it is not the ready-made first shot of its story".to_owned());
         }
         let continued = request.opening.given_frames() > 0;
         let tail = lineage.tail.as_ref().filter(|_| continued);

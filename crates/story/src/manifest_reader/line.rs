@@ -43,6 +43,10 @@ impl Reader<'_> {
         let script = self.script(fields, id.as_ref());
         let settings = self.settings(fields);
         let reference_images = self.reference_images(fields, id.as_ref());
+        let first_shot = self.first_shot(fields, id.as_ref(), !reference_images.is_empty());
+        if settings.method != Some(Method::OneStory) {
+            self.refuse_first_shot(fields, id.as_ref());
+        }
         let (id, script) = (id?, script?);
         let script = match script {
             Ok(script) => script,
@@ -65,6 +69,7 @@ impl Reader<'_> {
             fit: settings.common.fit,
             ground: settings.common.ground,
             reference_images,
+            first_shot,
             ..StoryEntry::new(id, script)
         })
     }

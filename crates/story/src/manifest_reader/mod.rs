@@ -19,7 +19,7 @@ use crate::script::StoryScript;
 use crate::script_reader::skip_byte_order_mark;
 use crate::table::{Separator, Table};
 
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 11] = [
     "id",
     "script",
     "method",
@@ -30,6 +30,7 @@ const KEYS: [&str; 10] = [
     "fit",
     "ground",
     "reference_images",
+    "first_shot",
 ];
 
 /// The files that a manifest names, by their paths relative to it. This crate opens nothing.
@@ -54,6 +55,12 @@ pub trait InputFiles {
 
     /// Whether a reference image is there, or why it cannot be used.
     fn reference_image(&self, path: &str) -> Result<(), String>;
+
+    /// Whether a ready-made first shot is there, or why it cannot be used. Taken as given where nobody says
+    /// otherwise.
+    fn first_shot(&self, _path: &str) -> Result<(), String> {
+        Ok(())
+    }
 
     /// Whether the picture of a product is there, is safe to open, and has the digest that its
     /// brief names, or why it cannot be used. Taken as given where nobody says otherwise.

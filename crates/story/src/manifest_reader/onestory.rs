@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use jsonc_parser::ast::Value;
 
 use super::Reader;
-use crate::brief_reader::read_sides;
+use crate::brief_reader::{Named, note_path, read_sides};
 use crate::ids::StoryId;
 use crate::json::{self, Fields, span};
 use crate::manifest::StoryEntry;
@@ -35,7 +35,7 @@ impl Reader<'_> {
         let id = self.id(fields, location);
         let common = self.common(fields);
         let reference_images = self.first_image(fields, id.as_ref());
-        self.refuse_first_shot(fields, id.as_ref());
+        let first_shot = self.first_shot(fields, id.as_ref(), !reference_images.is_empty());
         let help = "give height and width in pixels, as in \"size\": [480, 832]";
         let size = read_sides(&mut self.problems, fields, help);
         let pattern = self.word(fields, "pattern", "write how its shots belong together");
@@ -57,6 +57,7 @@ impl Reader<'_> {
             fit: common.fit,
             ground: common.ground,
             reference_images,
+            first_shot,
             notes: (!notes.is_empty()).then_some(notes),
             ..StoryEntry::new(id?, script)
         })
@@ -113,11 +114,43 @@ impl Reader<'_> {
         vec![path]
     }
 
-    fn refuse_first_shot(&mut self, fields: &Fields<'_, '_>, story: Option<&StoryId>) {
+    /// The ready-made video that is the first shot, if there is one. `has_image` says whether the story begins
+    /// with a picture, which such a shot does not.
+    pub(super) fn first_shot(
+        &mut self,
+        fields: &Fields<'_, '_>,
+        story: Option<&StoryId>,
+        has_image: bool,
+    ) -> Option<String> {
+        let value = fields.get("first_shot")?;
+        let path = json::text(&mut self.problems, value, "first_shot")?;
+        if has_image {
+            let message = format!(
+                "there is a \"first_shot\" beside a picture that the story begins with{}",
+                of(story)
+            );
+            let help = "leave one of them out: a ready-made first shot is not made from a picture";
+            self.problems.add(span(value), message, help);
+        }
+        if let Err(reason) = self.files.first_shot(&path) {
+            let named = Named {
+                what: "ready-made first shot",
+                path: &path,
+                story,
+            };
+            note_path(&mut self.problems, span(value), named, &reason);
+        }
+        Some(path)
+    }
+
+    /// Refuses a ready-made first shot of a line that does not say that OneStory makes its story.
+    pub(super) fn refuse_first_shot(&mut self, fields: &Fields<'_, '_>, story: Option<&StoryId>) {
         if let Some(value) = fields.get("first_shot") {
-            let message = format!("a ready-made first shot is not read{}", of(story));
-            let help = "leave \"first_shot\" out, and shot 1 is made of its caption; or write \"setting\": \
-                        \"i2msv\" and give the first frame of that video as \"first_image\"";
+            let message = format!(
+                "only OneStory begins with a ready-made first shot{}",
+                of(story)
+            );
+            let help = "write \"method\": \"onestory\" into the line, or leave \"first_shot\" out";
             self.problems.add(span(value), message, help);
         }
     }

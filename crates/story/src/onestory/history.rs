@@ -44,8 +44,10 @@ impl Selector {
 /// each earlier shot.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct History {
-    /// Reference images.
+    /// Reference images, or a ready-made first shot.
     pub references: usize,
+    /// The place among them of a ready-made first shot, if there is one.
+    pub first_shot: Option<usize>,
     /// Latent frames of each earlier shot, oldest first.
     pub shots: Vec<usize>,
 }
@@ -54,6 +56,11 @@ impl History {
     /// Latent frames of all shots: F of the paper.
     pub fn frames(&self) -> usize {
         self.shots.iter().sum()
+    }
+
+    /// The place in the story's memory of what the next shot is, if that is the ready-made first shot.
+    pub fn ready_made(&self) -> Option<usize> {
+        self.first_shot.filter(|_| self.shots.is_empty())
     }
 
     /// What follows from the table of scores that the pass [`SELECT`] of a shot has stored: which latent frames
@@ -82,6 +89,7 @@ impl History {
         let frames = chosen.iter().filter_map(place).collect();
         Ok(Choice {
             references: self.references,
+            ready_made: self.ready_made(),
             frames,
             chosen,
         })
@@ -117,6 +125,7 @@ pub struct SeenFrame {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Choice {
     references: usize,
+    ready_made: Option<usize>,
     /// The frames in the order of time.
     pub frames: Vec<SeenFrame>,
     /// The same by their numbers in the whole history.
@@ -124,8 +133,12 @@ pub struct Choice {
 }
 
 impl Choice {
-    /// Places of the shots of which a frame is seen, in the story's memory, where reference images come first.
+    /// Places of the shots of which a frame is seen, in the story's memory, where reference images come first; of
+    /// a ready-made first shot its own place.
     pub fn places(&self) -> Vec<usize> {
+        if let Some(place) = self.ready_made {
+            return vec![place];
+        }
         let mut places: Vec<usize> = self.frames.iter().map(|seen| seen.shot).collect();
         places.dedup();
         places
@@ -239,8 +252,32 @@ mod tests {
     fn history(references: usize, shots: &[usize]) -> History {
         History {
             references,
+            first_shot: None,
             shots: shots.to_vec(),
         }
+    }
+
+    #[test]
+    fn a_ready_made_first_shot_is_seen_by_the_first_shot_alone() {
+        let budget = Budget {
+            units: 1,
+            counts: None,
+        };
+        let begun = History {
+            references: 1,
+            first_shot: Some(0),
+            shots: Vec::new(),
+        };
+        let first = begun
+            .choose(&scores_table(Vec::new()), budget, PLANE)
+            .unwrap();
+        assert_eq!((first.places(), first.frames.len()), (vec![0], 0));
+        let second = History {
+            shots: vec![2],
+            ..begun
+        };
+        let second = second.choose(&table(&[0.5, 0.1]), budget, PLANE).unwrap();
+        assert_eq!((second.places(), second.frames.len()), (vec![1], 2));
     }
 
     fn table(scores: &[f32]) -> HostTensor {

@@ -44,6 +44,21 @@ impl Chooser {
         choice.map_err(|error| refused(inputs, &error))
     }
 
+    /// The latents `[C, T, h, w]` of a shot that is the ready-made first one of its story.
+    pub(super) fn ready_made(
+        &self,
+        inputs: &ShotInputs,
+        history: &History,
+    ) -> Result<Option<HostTensor>> {
+        let Some(place) = history.ready_made() else {
+            return Ok(None);
+        };
+        let [rows, columns] = self.plane(inputs);
+        let frames = self.grid.latent_frames(inputs.request.video.frames);
+        let wanted = [self.grid.channels, frames, rows, columns].map(|length| length as usize);
+        select::first_shot(&inputs.memory[place], wanted).map(Some)
+    }
+
     /// The chosen frames in the order of time, each `[C, h, w]` in f32. Of each shot that is seen the latents
     /// are read once, and let go before the next.
     pub(super) fn frames(

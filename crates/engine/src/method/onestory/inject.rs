@@ -36,6 +36,8 @@ pub struct InjectEngine {
 pub enum InjectConditions {
     /// The scores of the history, `[F]`.
     Scores(HostTensor),
+    /// The shot is the ready-made first one of its story: its latents `[C, T, h, w]`.
+    ReadyMade(HostTensor),
     /// What StoryMem's experts see.
     Shot(ShotInputs, Box<Conditions>),
 }
@@ -130,6 +132,9 @@ impl InjectEngine {
     ) -> Result<(Vec<usize>, InjectConditions)> {
         let history = select::history(inputs)?;
         let choice = self.chooser.choice(inputs, &history, scores)?;
+        if let Some(latents) = self.chooser.ready_made(inputs, &history)? {
+            return Ok((choice.places(), InjectConditions::ReadyMade(latents)));
+        }
         let frames = self
             .chooser
             .frames(inputs, &history, &choice, Device::Cpu)?;
@@ -161,7 +166,7 @@ impl InjectEngine {
         Ok(image.and(inputs.memory.first()).cloned())
     }
 
-    /// Stage `denoise`: the scores as they are, or noise to normalised latents `[C, T, h, w]`.
+    /// Stage `denoise`: the scores or a ready-made shot as they are, or noise to normalised latents `[C, T, h, w]`.
     ///
     /// # Errors
     /// [`ModelError::Interrupted`] where `observer` returns `false`, and as for all stages.
@@ -172,7 +177,7 @@ impl InjectEngine {
         observer: &mut dyn FnMut(&LoopProgress) -> bool,
     ) -> Result<HostTensor> {
         match conditions {
-            InjectConditions::Scores(scores) => Ok(scores.clone()),
+            InjectConditions::Scores(made) | InjectConditions::ReadyMade(made) => Ok(made.clone()),
             InjectConditions::Shot(inputs, conditions) => {
                 self.shots.denoise(inputs, conditions, resume, observer)
             }
@@ -203,5 +208,13 @@ impl InjectEngine {
     /// As for all stages.
     pub fn remember_picture(&self, picture: &RgbImage, size: Resolution) -> Result<HostTensor> {
         self.shots.remember(picture, size)
+    }
+
+    /// What is kept of a ready-made first shot: the normalised latents `[C, T, h, w]` of its frames.
+    ///
+    /// # Errors
+    /// As for all stages.
+    pub fn remember_clip(&self, clip: &Clip, size: Resolution) -> Result<HostTensor> {
+        self.shots.remember_clip(clip, size)
     }
 }

@@ -73,6 +73,8 @@ pub struct OneStoryEngine {
 pub enum Conditions {
     /// The pass that scores the history has done so: one score for each latent frame, `[F]`.
     Scores(HostTensor),
+    /// The shot is the ready-made first one of its story: its latents `[C, T, h, w]`.
+    ReadyMade(HostTensor),
     /// What the transformer sees.
     Shot(Box<ShotConditions>),
 }
@@ -150,7 +152,8 @@ impl OneStoryEngine {
     }
 
     /// Stage `encode` of the pass that makes the shot: prompt, first image and the frames that follow from
-    /// the `scores` of the pass before. The places in the memory of the shots that are seen come with it.
+    /// the `scores` of the pass before. The places in the memory of the shots that are seen come with it. A
+    /// ready-made first shot has no conditions but itself.
     ///
     /// # Errors
     /// The scores are not those of this history, and as for all stages.
@@ -161,6 +164,11 @@ impl OneStoryEngine {
     ) -> Result<(Vec<usize>, Conditions)> {
         encode::check_caption(&inputs.request)?;
         let history = select::history(inputs)?;
+        let chooser = lock(&self.conditioner).chooser;
+        if let Some(latents) = chooser.ready_made(inputs, &history)? {
+            let choice = chooser.choice(inputs, &history, scores)?;
+            return Ok((choice.places(), Conditions::ReadyMade(latents)));
+        }
         let beginning = self.stages.encode(&BeginningRequest {
             request: &inputs.request,
             first_image: select::first_image(inputs, &history)?,
@@ -174,7 +182,7 @@ impl OneStoryEngine {
         Ok((choice.places(), Conditions::Shot(Box::new(conditions))))
     }
 
-    /// Stage `denoise`: the scores as they are, or noise to normalised latents `[C, T, h, w]`.
+    /// Stage `denoise`: the scores or a ready-made shot as they are, or noise to normalised latents `[C, T, h, w]`.
     ///
     /// # Errors
     /// [`ModelError::Interrupted`](storyloom_nn::ModelError::Interrupted) where `observer` returns `false`, and as for all stages.
@@ -186,7 +194,7 @@ impl OneStoryEngine {
         observer: &mut dyn FnMut(&LoopProgress) -> bool,
     ) -> Result<HostTensor> {
         match conditions {
-            Conditions::Scores(scores) => Ok(scores.clone()),
+            Conditions::Scores(made) | Conditions::ReadyMade(made) => Ok(made.clone()),
             Conditions::Shot(conditions) => self.stages.denoise(|networks, team| {
                 let (plan, ranks) = (&self.stages.plans, (networks, team));
                 plan.denoise(ranks, inputs, conditions, resume, observer)
@@ -224,11 +232,17 @@ impl OneStoryEngine {
     ) -> Result<HostTensor> {
         match self.source {
             MemorySource::Latent => Ok(latents.clone()),
-            MemorySource::Reencode => {
-                let frames: Vec<&RgbImage> = clip.frames().iter().collect();
-                self.stages.remember(&frames, size)
-            }
+            MemorySource::Reencode => self.remember_clip(clip, size),
         }
+    }
+
+    /// What is kept of a ready-made first shot: the normalised latents `[C, T, h, w]` of its frames at the story's size.
+    ///
+    /// # Errors
+    /// As for all stages.
+    pub fn remember_clip(&self, clip: &Clip, size: Resolution) -> Result<HostTensor> {
+        let frames: Vec<&RgbImage> = clip.frames().iter().collect();
+        self.stages.remember(&frames, size)
     }
 
     /// What is kept of a reference image: one normalised latent frame `[C, 1, h, w]` at the story's size.

@@ -2,17 +2,26 @@
 
 use storyloom_nn::error::{ModelError, Result};
 use storyloom_story::onestory::{Choice, History, Kernel};
-use storyloom_story::{Clip, MemoryFrame, RgbImage, ShotInputs, StoredArray};
+use storyloom_story::{Clip, HostTensor, MemoryFrame, RgbImage, ShotInputs, StoredArray};
 
-/// The memory of a shot: reference images, which are pictures, and then the latents of each earlier shot.
+/// The memory of a shot: reference images, which are pictures, or a ready-made first shot, and then the latents of
+/// each earlier shot.
 pub(super) fn history(inputs: &ShotInputs) -> Result<History> {
+    let is_first_shot = |item: &MemoryFrame| item.arrays.contains_key(MemoryFrame::FIRST_SHOT);
     let references = inputs.memory.iter();
-    let references = references.take_while(|item| item.image.is_some()).count();
+    let references = references
+        .take_while(|item| item.image.is_some() || is_first_shot(item))
+        .count();
+    let first_shot = inputs.memory.iter().position(is_first_shot);
     let shots = inputs.memory[references..].iter();
     let shots = shots
         .map(|item| Ok(shape(item)?[1]))
         .collect::<Result<_>>()?;
-    Ok(History { references, shots })
+    Ok(History {
+        references,
+        first_shot,
+        shots,
+    })
 }
 
 /// Channels, frames, rows and columns of the latents of a shot. Reads none of their values.
@@ -28,6 +37,20 @@ pub(super) fn shape(item: &MemoryFrame) -> Result<[usize; 4]> {
 pub(super) fn latents(item: &MemoryFrame) -> Result<&StoredArray> {
     let latents = item.arrays.get(MemoryFrame::LATENTS);
     latents.ok_or_else(|| of_item(item, "it has no latents".to_owned()))
+}
+
+/// The latents of a ready-made first shot, which must have the shape of those that are sampled.
+pub(super) fn first_shot(item: &MemoryFrame, wanted: [usize; 4]) -> Result<HostTensor> {
+    let latents = item.arrays.get(MemoryFrame::FIRST_SHOT);
+    let latents = latents.ok_or_else(|| of_item(item, "it is no ready-made shot".to_owned()))?;
+    if latents.shape() != wanted {
+        let reason = format!(
+            "the latents of the ready-made first shot are {:?}, and those of the shot {wanted:?}",
+            latents.shape()
+        );
+        return Err(of_item(item, reason));
+    }
+    Ok(latents.read()?.as_ref().clone())
 }
 
 /// Something is wrong with an item of the memory.
@@ -103,9 +126,60 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_ready_made_first_shot_is_no_history() {
+        use storyloom_story::{Method, Opening, Seed, ShotId, ShotRequest, StoryId, VideoSpec};
+
+        let item = |name: &str, values: f32| {
+            let latents = HostTensor::new(vec![1, 2, 1, 1], vec![values; 2]).unwrap();
+            MemoryFrame {
+                hash: "x".to_owned(),
+                image: None,
+                arrays: [(name.to_owned(), StoredArray::from(latents))].into(),
+            }
+        };
+        let request = ShotRequest {
+            story: StoryId::new("s").unwrap(),
+            shot: ShotId { scene: 1, shot: 1 },
+            attempt: 0,
+            seed: Seed(0),
+            method: Method::OneStory,
+            opening: Opening::Memory,
+            prompt: "A cat.".to_owned(),
+            video: VideoSpec {
+                width: 16,
+                height: 16,
+                frames: 5,
+                fps: 16,
+            },
+        };
+        let mut inputs = ShotInputs {
+            request,
+            memory: vec![item(MemoryFrame::FIRST_SHOT, 0.5)],
+            previous_tail: Vec::new(),
+        };
+        let begun = history(&inputs).unwrap();
+        assert_eq!((begun.ready_made(), begun.frames()), (Some(0), 0));
+        assert!(first_image(&inputs, &begun).unwrap().is_none());
+        let latents = first_shot(&inputs.memory[0], [1, 2, 1, 1]).unwrap();
+        assert_eq!(latents.data(), [0.5, 0.5]);
+        let other = first_shot(&inputs.memory[0], [1, 3, 1, 1])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            other.contains("[1, 2, 1, 1], and those of the shot [1, 3, 1, 1]"),
+            "{other}"
+        );
+        inputs.memory.push(item(MemoryFrame::LATENTS, 0.5));
+        let later = history(&inputs).unwrap();
+        assert_eq!((later.ready_made(), later.references), (None, 1));
+        assert_eq!(later.shots, [2]);
+    }
+
+    #[test]
     fn what_is_seen_more_finely_is_brighter() {
         let history = History {
             references: 0,
+            first_shot: None,
             shots: vec![2, 3],
         };
         let budget = Budget {

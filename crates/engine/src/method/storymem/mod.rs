@@ -133,6 +133,15 @@ impl StoryMemEngine {
     pub fn remember(&self, picture: &RgbImage, size: Resolution) -> Result<HostTensor> {
         self.0.remember(&[picture], size)
     }
+
+    /// The frames of a clip as normalised latents `[C, T, h, w]` at the story's size.
+    ///
+    /// # Errors
+    /// As for all stages.
+    pub fn remember_clip(&self, clip: &Clip, size: Resolution) -> Result<HostTensor> {
+        let frames: Vec<&RgbImage> = clip.frames().iter().collect();
+        self.0.remember(&frames, size)
+    }
 }
 
 /// Does what the leader of `replica` asks until it is done, on a rank that is not the leader.

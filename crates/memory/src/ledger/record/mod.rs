@@ -29,7 +29,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use storyloom_story::ShotId;
+use storyloom_story::{MemoryFrame, ShotId};
 
 use crate::error::{MemoryError, Result};
 use crate::ledger::blobs::BlobRef;
@@ -86,6 +86,11 @@ impl MemoryItem {
             Some(shot) => format!("{shot}#{}", self.number),
             None => format!("references#{}", self.number),
         }
+    }
+
+    /// The latents of a ready-made first shot, if it is one.
+    pub fn first_shot(&self) -> Option<&BlobRef> {
+        self.arrays.get(MemoryFrame::FIRST_SHOT)
     }
 
     /// How a shot that sees it records it.

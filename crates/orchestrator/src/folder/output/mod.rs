@@ -1,12 +1,13 @@
 //! Video files, by the `ffmpeg` program.
 
+mod brought;
 mod colours;
 mod program;
 
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use storyloom_memory::storage::{LocalFile, make_way};
@@ -16,6 +17,7 @@ use storyloom_story::{Clip, Resolution, RgbImage};
 use crate::config::Videos;
 use crate::error::RunError;
 
+pub(crate) use brought::{NoClip, read_clip};
 pub use program::try_encoder;
 use program::{address, encoding, every_frame, ffmpeg, last_words};
 
@@ -250,6 +252,24 @@ fn make(
     fed.map_err(|error| failed(error.to_string()))
 }
 
+/// A call of ffmpeg that decodes a whole video, every frame of it once, after these options of its input; how
+/// the frames are written follows.
+fn whole_video(file: &Path, input: &[&str]) -> Command {
+    let mut command = ffmpeg(&["-xerror"]);
+    command
+        .args(input)
+        .arg("-i")
+        .arg(address(file))
+        .args(["-map", "0:v:0"])
+        // The time stamps of films of earlier builds drift, of which the frames know nothing.
+        .args(every_frame())
+        .args(["-vf", "setpts=N/FRAME_RATE/TB"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
 /// The frames of a video, as they decode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DecodedFrames {
@@ -275,16 +295,8 @@ pub fn decode_frames(
         reason,
     };
     let file = storage.local_copy(path)?;
-    let mut child = ffmpeg(&["-xerror", "-i"])
-        .arg(address(file.path()))
-        .args(["-map", "0:v:0"])
-        // The time stamps of films of earlier builds drift, of which the frames know nothing.
-        .args(every_frame())
-        .args(["-vf", "setpts=N/FRAME_RATE/TB"])
+    let mut child = whole_video(file.path(), &[])
         .args(["-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
         .spawn()
         .map_err(|error| RunError::FfmpegAway {
             reason: error.to_string(),

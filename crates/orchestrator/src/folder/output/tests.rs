@@ -347,3 +347,65 @@ fn a_truncated_video_is_an_error() {
     let nowhere = path.join("under/a/file.mp4");
     assert!(write(&nowhere, &clip(1), 8).is_err());
 }
+
+/// The frames of a video that somebody brings, or why they are not what is wanted.
+fn brought(path: &Path, size: (u32, u32), frames: u32) -> Result<Vec<RgbImage>, String> {
+    let (width, height) = size;
+    let bytes = std::fs::read(path).unwrap();
+    let wanted = (Resolution { width, height }, frames);
+    read_clip(path, &bytes, wanted).map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_brought_video_has_the_size_and_the_length_that_are_wanted() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("one: two.mp4");
+    write(&path, &clip(9), 8).unwrap();
+    let frames = brought(&path, SIZE, 9).unwrap();
+    assert_eq!(frames.len(), 9);
+    for (index, frame) in (0..).zip(&frames) {
+        assert_eq!(*frame, read_frame(&Disk, &path, index, SIZE).unwrap());
+    }
+    for (size, frames, wanted) in [
+        (
+            (16, 32),
+            9,
+            "its frames have 32x16 pixels, and those of the story 16x32",
+        ),
+        (SIZE, 5, "it has 9 frames, and a shot of the story has 5"),
+        (SIZE, 13, "it has 9 frames, and a shot of the story has 13"),
+    ] {
+        let said = brought(&path, size, frames).unwrap_err();
+        assert!(said.starts_with(wanted), "{said}");
+    }
+}
+
+/// Text that leads ffmpeg to other files is no video, whatever its name is.
+#[test]
+fn a_brought_video_leads_to_no_other_file() {
+    let root = tempfile::tempdir().unwrap();
+    let own = root.path().join("own.mp4");
+    write(&own, &clip(9), 8).unwrap();
+    let shown = own.display();
+    let whole = std::fs::read(&own).unwrap();
+    for (name, bytes) in [
+        (
+            "a.m3u8",
+            format!("#EXTM3U\n#EXTINF:1,\nfile:{shown}\n#EXT-X-ENDLIST\n").into_bytes(),
+        ),
+        (
+            "b.mp4",
+            format!("ffconcat version 1.0\nfile \'{shown}\'\n").into_bytes(),
+        ),
+        ("c.mp4", whole[..whole.len() / 2].to_vec()),
+        ("d.mp4", PLACEHOLDER.to_vec()),
+    ] {
+        let path = root.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        let said = brought(&path, SIZE, 9).unwrap_err();
+        assert!(
+            said.starts_with("it cannot be decoded as a video"),
+            "{name}: {said}"
+        );
+    }
+}

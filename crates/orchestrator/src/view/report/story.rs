@@ -239,7 +239,7 @@ pub(super) fn view(
 impl Gathering<'_> {
     fn references(&mut self, file: &StoryFile) -> Result<(), RunError> {
         let references = references(self.folder, &file.id)?;
-        self.offered = Offered::new(references.len());
+        self.offered = Offered::new(&references);
         if references.is_empty() {
             return Ok(());
         }
