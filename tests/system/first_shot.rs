@@ -129,7 +129,7 @@ fn a_video_that_cannot_be_the_first_shot_is_told_and_others_go_on() {
         .collect();
     let manifest = shop.write("m.jsonl", lines);
     let said = finish(&mut shop.run(&manifest, &[]))
-        .ended_with(1)
+        .ended_with(65)
         .saying("1 of 6 stories done")
         .saying("wide.mp4: the ready-made first shot of the story wide cannot be used: its frames have 96x48 pixels, and those of the story 64x48")
         .saying("long.mp4: the ready-made first shot of the story long cannot be used: it has 13 frames, and a shot of the story has 9")
@@ -181,7 +181,7 @@ fn a_replaced_first_shot_is_found_out() {
     let own = fs::read(shop.path("clips/one.mp4")).unwrap();
     shop.write("clips/one.mp4", video("A dog.", &[]));
     finish(&mut shop.run(&manifest, &[]))
-        .ended_with(1)
+        .ended_with(65)
         .saying("the content of its first shot clips/one.mp4");
     shop.write("clips/one.mp4", own);
     finish(&mut shop.run(&manifest, &[])).ended_with(0);

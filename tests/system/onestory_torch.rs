@@ -67,6 +67,32 @@ fn picture(shop: &Workshop) {
     picture.save(shop.path("first.png")).unwrap();
 }
 
+/// Its first shot is the encoded video, and the second sees that as any other shot.
+#[test]
+fn a_story_begins_with_a_video_that_another_run_made() {
+    let before = Workshop::new();
+    let one = of_method(&line("one", &[true]), "onestory");
+    let manifest = before.write("manifest.jsonl", one);
+    run(&before, &manifest).ended_with(0);
+    let video = fs::read(before.out().join("stories/one/01_01.mp4")).unwrap();
+
+    let shop = Workshop::new();
+    shop.write("one.mp4", video);
+    let two = of_method(&line("two", &[true; 2]), "onestory");
+    let two = two.replacen('{', r#"{"first_shot":"one.mp4","#, 1);
+    let manifest = shop.write("manifest.jsonl", two);
+    run(&shop, &manifest).ended_with(0);
+    let folder = shop.out().join("stories/two/commits");
+    let kept = read(&folder.join("references.json"));
+    let kept = &kept["items"][0]["arrays"]["first_shot"];
+    assert!(kept.is_object(), "{kept}");
+    assert_eq!(record(&shop, "two", 1)["made"]["latents"], *kept);
+    let seen = record(&shop, "two", 2)["seen"].clone();
+    assert_eq!(seen.as_array().unwrap().len(), 1, "{seen}");
+    let proof = shop.ask(&["verify", "--networks", "--json"]);
+    assert_eq!(proof.ended_with(0).json()["networks"]["shots_proven"], 2);
+}
+
 #[test]
 fn a_story_is_made_of_what_the_network_chose() {
     let shop = Workshop::new();
