@@ -15,8 +15,9 @@ use super::score::RunScores;
 pub struct Change {
     /// Mean of the run less mean of the baseline.
     pub difference: Interval,
-    /// That as a share of the baseline's mean: 0.287 is a gain of 28.7 %.
-    pub relative: Interval,
+    /// That as a share of the baseline's mean: 0.287 is a gain of 28.7 %. `None` where the baseline's mean is 0,
+    /// or may well be.
+    pub relative: Option<Interval>,
 }
 
 /// A run against a baseline, over the stories that both have.
@@ -81,8 +82,12 @@ fn change(pairs: &[(f64, f64)]) -> Option<Change> {
         })?,
         relative: Interval::of(pairs.len(), |stories| {
             let (now, before) = means(stories);
-            (now - before) / before.max(f64::EPSILON)
-        })?,
+            (now - before) / before
+        })
+        .filter(|share| {
+            let ends = [share.value, share.low, share.high];
+            ends.into_iter().all(f64::is_finite)
+        }),
     })
 }
 
@@ -118,13 +123,25 @@ mod tests {
         let change = comparison.metrics[&Metric::Consistency];
         assert!((change.difference.value - 0.2).abs() < 1e-12);
         // Every story gains half: no resample differs, however far stories are apart.
-        for share in [
-            change.relative.value,
-            change.relative.low,
-            change.relative.high,
-        ] {
+        let relative = change.relative.unwrap();
+        for share in [relative.value, relative.low, relative.high] {
             assert!((share - 0.5).abs() < 1e-9, "{change:?}");
         }
+    }
+
+    #[test]
+    fn nothing_is_a_share_of_nothing() {
+        let nothing = run("a", &[(1, 0.0), (2, 0.0)]);
+        for other in [&nothing, &run("b", &[(1, 0.5), (2, 0.0)])] {
+            let comparison = compare(other, &nothing).unwrap();
+            let change = comparison.metrics[&Metric::Consistency];
+            assert_eq!(change.relative, None, "{change:?}");
+            assert!(change.difference.value.is_finite());
+        }
+        // A baseline that every fourth resample finds empty.
+        let rare = run("c", &[(1, 0.0), (2, 0.1)]);
+        let comparison = compare(&run("b", &[(1, 0.5), (2, 0.5)]), &rare).unwrap();
+        assert_eq!(comparison.metrics[&Metric::Consistency].relative, None);
     }
 
     #[test]

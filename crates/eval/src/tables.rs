@@ -202,7 +202,10 @@ fn compared(text: &mut String, comparison: &Comparison) {
             text,
             "  {:<38}{}",
             metric.name(),
-            shown(&change.relative, 100.0)
+            match &change.relative {
+                Some(share) => shown(share, 100.0),
+                None => "     –    the baseline may have nothing of it".to_owned(),
+            }
         );
     }
 }
