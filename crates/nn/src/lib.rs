@@ -25,6 +25,7 @@ pub mod stand_in;
 pub mod tensor_file;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod threads;
 
 pub use error::{ModelError, Result};
 // The program sets threads and asks for devices; it names no other tensor library.

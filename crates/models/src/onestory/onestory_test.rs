@@ -419,3 +419,27 @@ fn context_that_does_not_fit_is_refused_by_name() {
     let shared = told(tokens, positions, &one, true).unwrap();
     assert!(relative_error(&clean, &shared) < 1e-6);
 }
+
+/// Scores are stored and proven: programs with other numbers of threads must agree about every bit.
+#[test]
+fn threads_move_no_bit_of_a_score() {
+    let config = r#"{"_class_name": "OneStoryMemory", "width": 96, "queries": 16, "head_dim": 24,
+        "text_dim": 32, "vision_width": 24, "shot_ages": 16, "frame_times": 5}"#;
+    let folder = tempfile::tempdir().unwrap();
+    let parsed: OneStoryConfig = serde_json::from_str(config).unwrap();
+    fill_checkpoint(folder.path(), config, 0.3, |weights| {
+        OneStoryMemory::load(weights, &parsed).map(drop)
+    });
+    let scores = |threads: i32, shots: usize| {
+        let work = || {
+            tch::set_num_threads(threads);
+            let memory = OneStoryMemory::open(folder.path(), Target::CPU_F32).unwrap();
+            let history: Vec<Tensor> = (0..shots).map(|at| shot(at as f64)).collect();
+            values(&memory.selector.forward(&caption(0.5), &history).unwrap())
+        };
+        std::thread::scope(|scope| scope.spawn(work).join().unwrap())
+    };
+    for shots in 1..12 {
+        assert_eq!(scores(1, shots), scores(2, shots), "{shots} shots");
+    }
+}

@@ -5,12 +5,16 @@ use storyloom_nn::checkpoint::Weights;
 use storyloom_nn::error::{ModelError, Result};
 use storyloom_nn::gradients;
 use storyloom_nn::layers::{LayerNorm, Linear, RmsNorm};
+use storyloom_nn::threads::on_one_thread;
 use tch::{Kind, Tensor};
 
 use super::cross_attention::{CrossAttention, Part};
 use super::{OneStoryConfig, ScoreNorm};
 
 /// Scores the frames of the history. Whole on every rank; nothing of it runs a collective.
+///
+/// On a CPU it computes on one thread: scores are stored and proven, and programs with other numbers of threads
+/// are to agree about every bit. It works once per shot, on little.
 ///
 /// The history is looked at shot by shot, so that the memory it takes does not grow with the history.
 #[derive(Debug)]
@@ -84,6 +88,10 @@ impl Selector {
     /// # Errors
     /// The rows have another width, or a caption has none.
     pub fn ask(&self, text: &Tensor) -> Result<Asked> {
+        on_one_thread(|| self.asked(text))
+    }
+
+    fn asked(&self, text: &Tensor) -> Result<Asked> {
         let _guard = gradients::guard();
         let text = text.f_to_kind(Kind::Float)?;
         let (batch, _, _) = text.size3()?;
@@ -110,6 +118,10 @@ impl Selector {
     /// # Errors
     /// The latents have other channels.
     pub fn look(&self, asked: &Asked, shot: &Tensor, age: usize) -> Result<Glance> {
+        on_one_thread(|| self.glance(asked, shot, age))
+    }
+
+    fn glance(&self, asked: &Asked, shot: &Tensor, age: usize) -> Result<Glance> {
         let _guard = gradients::guard();
         let tokens = self.vision.forward(shot, age)?;
         let (batch, frames, cells, width) = tokens.size4()?;
@@ -132,6 +144,10 @@ impl Selector {
             let reason = "a shot without history has nothing to select";
             return Err(ModelError::input("history", reason));
         }
+        on_one_thread(|| self.scores_of(asked, glances))
+    }
+
+    fn scores_of(&self, asked: &Asked, glances: &[Glance]) -> Result<Tensor> {
         let (parts, frames): (Vec<&Part>, Vec<&Tensor>) = glances
             .iter()
             .map(|glance| (&glance.part, &glance.frames))
