@@ -225,6 +225,19 @@ fn clip_latents(clip: &Clip, size: Resolution) -> Result<HostTensor, ShapeMismat
     latents(*hasher.finalize().as_bytes(), frames, size)
 }
 
+/// The sample of a loop that was saved, whose only array it is: networks refuse others, too.
+fn saved_sample(mut arrays: BTreeMap<String, HostTensor>) -> Result<HostTensor, EngineError> {
+    let sample = arrays.remove(SAMPLE);
+    match (sample, arrays.first_key_value()) {
+        (Some(sample), None) => Ok(sample),
+        (None, _) => Err(failed(Stage::Denoise, ErrorClass::Shot, "no sample")),
+        (_, Some((name, _))) => {
+            let message = format!("the loop has no array {name}");
+            Err(failed(Stage::Denoise, ErrorClass::Shot, message))
+        }
+    }
+}
+
 impl ShotEngine for SimulatedEngine {
     fn describe(&self, method: Method) -> Option<EngineDescription> {
         let steps = self.steps;
@@ -312,13 +325,7 @@ impl ShotEngine for SimulatedEngine {
         }
         let (first, mut sample) = match resume {
             None => (0, noise(inputs, conditions)?),
-            Some(mut state) => (
-                state.done,
-                state
-                    .arrays
-                    .remove(SAMPLE)
-                    .ok_or_else(|| failed(Stage::Denoise, ErrorClass::Shot, "no sample"))?,
-            ),
+            Some(state) => (state.done, saved_sample(state.arrays)?),
         };
         let steps = self.steps as f64;
         for step in first..self.steps {

@@ -50,10 +50,13 @@ impl Checkpoints {
     }
 }
 
-/// The name under which a saved step keeps the latents of an earlier pass, beside the arrays of its own
-/// loop.
+/// What the names begin with under which a saved step keeps the latents of earlier passes, beside the arrays of
+/// its own loop.
+const LATENTS_OF: &str = "latents.";
+
+/// The name under which a saved step keeps the latents of an earlier pass.
 fn latents_of(pass: &PassName) -> String {
-    format!("latents.{pass}")
+    format!("{LATENTS_OF}{pass}")
 }
 
 /// The latents of passes that were finished when the shot was saved in a later one.
@@ -108,8 +111,14 @@ impl<'a> Steps<'a> {
         self.error.map_or(Ok(()), Err)
     }
 
-    /// The loop as it was saved, if it was and still fits.
+    /// The loop as it was saved, if it was and still fits, with no more than its own arrays.
     pub(super) fn resume(&self) -> Option<LoopState> {
+        let mut state = self.saved_loop()?;
+        state.arrays.retain(|name, _| !name.starts_with(LATENTS_OF));
+        Some(state)
+    }
+
+    fn saved_loop(&self) -> Option<LoopState> {
         let ShotRequest { story, shot, .. } = &self.basis.request;
         let saved = self.context.bank.saved_step(&self.basis);
         let (state, report) = match &saved {
