@@ -12,7 +12,7 @@ use storyloom_story::{
 };
 
 use super::networks::{EachStep, MethodNetworks, conditions};
-use super::onestory::{array_of, no_scores, scores_before};
+use super::onestory::{array_of, encode_pass, no_scores};
 
 impl MethodNetworks for InjectEngine {
     fn method(&self) -> Method {
@@ -36,11 +36,8 @@ impl MethodNetworks for InjectEngine {
     }
 
     fn encode(&self, inputs: &ShotInputs, pass: Pass) -> Result<Encoded, ModelError> {
-        if *pass.name == SELECT {
-            return Ok(Encoded::of_chosen(Vec::new(), self.select(inputs)?));
-        }
-        let (seen, conditions) = self.encode(inputs, scores_before(pass)?)?;
-        Ok(Encoded::of_chosen(seen, conditions))
+        let select = || self.select(inputs);
+        encode_pass(pass, select, |scores| self.encode(inputs, scores))
     }
 
     fn denoise(

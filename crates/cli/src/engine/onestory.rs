@@ -62,14 +62,9 @@ impl MethodNetworks for OneStoryEngine {
         self.assist()
     }
 
-    /// The pass that scores names nothing as seen: what is seen follows from the scores that are stored, and
-    /// these may have been computed by other ranks.
     fn encode(&self, inputs: &ShotInputs, pass: Pass) -> Result<Encoded, ModelError> {
-        if *pass.name == SELECT {
-            return Ok(Encoded::of_chosen(Vec::new(), self.select(inputs)?));
-        }
-        let (seen, conditions) = self.encode(inputs, scores_before(pass)?)?;
-        Ok(Encoded::of_chosen(seen, conditions))
+        let select = || self.select(inputs);
+        encode_pass(pass, select, |scores| self.encode(inputs, scores))
     }
 
     fn denoise(
@@ -126,11 +121,23 @@ pub fn array_of(kept: &Kept) -> &'static str {
     }
 }
 
-/// The scores of the history, which the pass before has made.
-pub fn scores_before<'a>(pass: Pass<'a>) -> Result<&'a HostTensor, ModelError> {
+/// Stage `encode` of a pass: `select` scores the history, and `shot` makes the conditions, with the places that
+/// are seen, of the scores that the pass before has made.
+///
+/// The pass that scores names nothing as seen: what is seen follows from the scores that are stored, and these
+/// may have been computed by other ranks.
+pub fn encode_pass<C: Send + 'static>(
+    pass: Pass,
+    select: impl FnOnce() -> Result<C, ModelError>,
+    shot: impl FnOnce(&HostTensor) -> Result<(Vec<usize>, C), ModelError>,
+) -> Result<Encoded, ModelError> {
+    if *pass.name == SELECT {
+        return Ok(Encoded::of_chosen(Vec::new(), select()?));
+    }
     let scores = pass.before.iter().find(|made| made.name == SELECT);
     let missing = || ModelError::input("the pass before", "it has not scored the history");
-    Ok(&scores.ok_or_else(missing)?.latents)
+    let (seen, conditions) = shot(&scores.ok_or_else(missing)?.latents)?;
+    Ok(Encoded::of_chosen(seen, conditions))
 }
 
 /// The answer to all who ask for scores of pictures.

@@ -38,11 +38,11 @@ impl RotaryAxes {
         // where the table will lie.
         let spread = |axis: usize, of: fn(f64) -> f64| -> Result<Tensor> {
             let channels = self.channels[axis];
-            let inverse = |pair: i64| THETA.powf(-2.0 * pair as f64 / channels as f64);
-            let angles = |&position: &i64| {
-                (0..channels / 2).map(move |pair| position as f64 * inverse(pair))
-            };
-            let angles = positions[axis].iter().flat_map(angles);
+            let inverse = inverse_frequencies(channels);
+            let angles = positions[axis].iter().flat_map(|&position| {
+                let of_pairs = inverse.iter();
+                of_pairs.map(move |inverse| position as f64 * inverse)
+            });
             let values: Vec<f32> = angles.map(|angle| of(angle) as f32).collect();
             let mut shape = [1, 1, 1, channels / 2];
             shape[axis] = grid[axis];
@@ -83,11 +83,7 @@ impl RotaryAxes {
             1 => vec![tokens, half],
             _ => vec![batch, tokens, half],
         };
-        let inverse = self.channels.map(|channels| -> Vec<f64> {
-            let pairs = 0..channels / 2;
-            let of = |pair: i64| THETA.powf(-2.0 * pair as f64 / channels as f64);
-            pairs.map(of).collect()
-        });
+        let inverse = self.channels.map(inverse_frequencies);
         let angles = positions.as_chunks::<3>().0.iter().flat_map(|place| {
             let axes = place.iter().zip(&inverse);
             axes.flat_map(|(&position, inverse)| inverse.iter().map(move |of| position * of))
@@ -103,6 +99,12 @@ impl RotaryAxes {
             sin: table(f64::sin)?,
         })
     }
+}
+
+/// By what the position on an axis of `channels` channels turns each of its pairs.
+fn inverse_frequencies(channels: i64) -> Vec<f64> {
+    let of = |pair: i64| THETA.powf(-2.0 * pair as f64 / channels as f64);
+    (0..channels / 2).map(of).collect()
 }
 
 /// Cosines and sines of every token, f32 `[tokens, dim / 2]`; `[batch, tokens, dim / 2]` where the samples of a
