@@ -2,6 +2,8 @@
 //! golden folders of `tests/golden`.
 #![allow(clippy::unwrap_used, reason = "only tests use it")]
 
+pub mod vectors;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
