@@ -17,6 +17,7 @@ CASES = {
     "dit": ("dit", "make"),
     "vae": ("vae", "make"),
     "umt5": ("text", "make_umt5"),
+    "clip-tokenizer": ("text", "make_clip_tokenizer"),
     "prompt_clean": ("text", "make_prompt_clean"),
     "schedulers": ("schedulers", "make"),
     "clip": ("clip", "make"),

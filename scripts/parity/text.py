@@ -1,4 +1,4 @@
-"""UMT5, its tokenizer, and prompt cleaning."""
+"""UMT5, its tokenizer, prompt cleaning, and CLIP's tokenizer."""
 
 import collections
 import html
@@ -12,7 +12,7 @@ from pathlib import Path
 import ftfy
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
+from transformers import CLIPTokenizer, PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 import common
 from common import fill, save_io, save_model, write_json, write_lines
@@ -158,3 +158,77 @@ def make_prompt_clean():
                 entries.append({"file": path.name, "scene": s, "index": i, "sha256": digest, "changed": clean != prompt})
     assert (len(entries), sum(e["changed"] for e in entries)) == (300, 47)
     write_lines(folder / "st_bench.json", entries)
+
+
+CLIP_PROMPTS = PROMPTS + [
+    "It's 1999: they'll DON'T stop, we've seen", "wow!!! really! ?!", "tabs\tand\n\nlines \u3000 wide", "cafe\u0301 CAFÉ İstanbul ẞ",
+    "🎬 scene 12b, f/2.8 @ 50mm", "<|endoftext|> inside <|startoftext|>", "red " * 90, "!" * 80, "ſtraße ｆｕｌｌ “x”",
+]
+
+
+def byte_letters():
+    """The letter that stands for each byte, in the order of CLIP's vocabulary."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    rest = [b for b in range(256) if b not in plain]
+    return {**{b: chr(b) for b in plain}, **{b: chr(256 + i) for i, b in enumerate(rest)}}
+
+
+def byte_pairs(count):
+    """Merges of the most frequent neighbours; the trainer of `tokenizers` breaks ties by chance."""
+    letters = byte_letters()
+    words = collections.Counter()
+    for sentence in SENTENCES + MORE_SENTENCES:
+        for word in re.findall(r"[a-z]+|[^\sa-z]+", sentence.lower()):
+            symbols = [letters[b] for b in word.encode()]
+            words[(*symbols[:-1], symbols[-1] + "</w>")] += 1
+    merges = []
+    for _ in range(count):
+        pairs = collections.Counter()
+        for word, times in words.items():
+            for pair in zip(word, word[1:]):
+                pairs[pair] += times
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        merges.append(best)
+        merged = collections.Counter()
+        for word, times in words.items():
+            merged[merge(word, best)] += times
+        words = merged
+    return merges
+
+
+def merge(word, pair):
+    """A word in which the neighbours `pair` are one symbol."""
+    result, i = [], 0
+    while i < len(word):
+        joined = word[i : i + 2] == pair
+        result.append("".join(pair) if joined else word[i])
+        i += 2 if joined else 1
+    return tuple(result)
+
+
+def write_pairs(folder, pad):
+    """The files that a CLIP tokenizer has in the published folders."""
+    merges = byte_pairs(120)
+    letters = list(byte_letters().values())
+    words = letters + [letter + "</w>" for letter in letters] + ["".join(pair) for pair in merges]
+    vocabulary = {word: i for i, word in enumerate(words + ["<|startoftext|>", "<|endoftext|>"])}
+    write_json(folder / "vocab.json", vocabulary)
+    lines = ["#version: 0.2"] + [" ".join(pair) for pair in merges]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n")
+    special = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>", "pad_token": pad}
+    write_json(folder / "tokenizer_config.json", {**special, "model_max_length": 77, "tokenizer_class": "CLIPTokenizer"})
+
+
+def make_clip_tokenizer():
+    folder = common.ROOT / "clip-tokenizer"
+    shutil.rmtree(folder, ignore_errors=True)
+    tokenizers = {}
+    for name, pad in [("first", "<|endoftext|>"), ("second", "!")]:
+        write_pairs(folder / name, pad)
+        tokenizers[name] = CLIPTokenizer.from_pretrained(folder / name)
+    tokenizers["first"].save_pretrained(folder / "whole")
+    entries = []
+    for prompt in CLIP_PROMPTS:
+        ids = {name: tok(prompt, truncation=True, max_length=77).input_ids for name, tok in tokenizers.items()}
+        entries.append({"prompt": prompt, **ids})
+    write_lines(folder / "tokens.json", entries)

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use storyloom_nn::checkpoint::{Target, component_folder};
+use storyloom_nn::checkpoint::{Checkpoint, Target, component_folder};
 use storyloom_nn::error::{ModelError, Result};
 use storyloom_nn::tensor_file::{read_tensors, write_tensors};
 use storyloom_story::onestory::{ContextTime, Counts, choose};
@@ -19,16 +19,18 @@ use crate::language::{
 };
 use crate::onestory::{FOLDER, OneStoryMemory, context_positions};
 use crate::text::Umt5Encoder;
+use crate::text::clip::ClipText;
 use crate::vision::clip::ClipVision;
 use crate::wan::{ForwardInputs, WanTransformer};
 
 /// Names of modules: what is run, and the folder of the component it belongs to.
-pub const MODULES: [&str; 9] = [
+pub const MODULES: [&str; 10] = [
     "transformer",
     "transformer_2",
     "vae.encode",
     "vae.decode",
     "text_encoder",
+    "text_encoder_2",
     "image_encoder",
     "language_model",
     "selector",
@@ -74,7 +76,7 @@ fn forward(model: &Path, module: &str, target: Target, inputs: &Inputs) -> Resul
         "transformer" | "transformer_2" => transformer(&folder, target, inputs),
         "vae.encode" => encode(&folder, target, inputs),
         "vae.decode" => decode(&folder, target, inputs),
-        "text_encoder" => text_encoder(&folder, target, inputs),
+        "text_encoder" | "text_encoder_2" => text_encoder(&folder, target, inputs),
         "image_encoder" => image_encoder(&folder, target, inputs),
         "language_model" => language_model(&folder, target, inputs),
         "selector" => selector(&folder, target, inputs),
@@ -217,7 +219,34 @@ fn each_of_batch(
     Ok(Tensor::f_cat(&results.collect::<Result<Vec<_>>>()?, 0)?)
 }
 
+/// A text encoder by the class that its config names.
 fn text_encoder(folder: &Path, target: Target, inputs: &Inputs) -> Result<Results> {
+    match Checkpoint::open(folder)?.class_name() {
+        Some("CLIPTextModel" | "CLIPTextModelWithProjection" | "CLIPModel") => {
+            clip_text(folder, target, inputs)
+        }
+        _ => umt5(folder, target, inputs),
+    }
+}
+
+/// `output` is the first output of the reference class: the projected embedding where there is a
+/// projection, else the last hidden states. All others are there too.
+fn clip_text(folder: &Path, target: Target, inputs: &Inputs) -> Result<Results> {
+    inputs.expect(&["input_ids", "last_hidden_state", "penultimate", "pooled"])?;
+    let result = ClipText::open(folder, target)?.forward(&inputs.require("input_ids")?)?;
+    let output = result
+        .text_embeds
+        .as_ref()
+        .unwrap_or(&result.last_hidden_state);
+    Ok(vec![
+        ("output", output.shallow_clone()),
+        ("last_hidden_state", result.last_hidden_state),
+        ("penultimate", result.penultimate),
+        ("pooled", result.pooled),
+    ])
+}
+
+fn umt5(folder: &Path, target: Target, inputs: &Inputs) -> Result<Results> {
     inputs.expect(&["input_ids", "attention_mask"])?;
     let input_ids = inputs.require("input_ids")?;
     let mask = inputs.get("attention_mask")?;

@@ -1,8 +1,11 @@
 //! From a prompt to the rows the transformer attends to.
 
+pub mod clip;
 mod encoder;
+mod ids;
 pub(crate) mod outside;
 mod prompt;
+mod special;
 mod tokenizer;
 mod umt5;
 

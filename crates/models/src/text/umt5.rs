@@ -10,6 +10,8 @@ use storyloom_nn::error::{ModelError, Result};
 use storyloom_nn::gradients;
 use storyloom_nn::layers::{Activation, Linear, RmsNorm, attend, merge_heads, split_heads};
 
+use super::ids::checked_ids;
+
 /// Shape of the encoder, `text_encoder/config.json`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Umt5Config {
@@ -136,7 +138,7 @@ impl Umt5Encoder {
     /// 0: padding) to hidden states `[batch, rows, d_model]` in f32.
     pub fn forward(&self, input_ids: &Tensor, attention_mask: Option<&Tensor>) -> Result<Tensor> {
         let _guard = gradients::guard();
-        let ids = self.checked_ids(input_ids)?;
+        let ids = checked_ids(input_ids, &self.embedding)?;
         let (_, rows) = ids.size2()?;
         let mask = attention_mask
             .map(|mask| key_mask(mask, &ids))
@@ -148,26 +150,6 @@ impl Umt5Encoder {
             hidden = layer.forward(&hidden, &buckets, mask.as_ref(), self.config.num_heads)?;
         }
         self.final_norm.forward(&hidden)
-    }
-
-    fn checked_ids(&self, input_ids: &Tensor) -> Result<Tensor> {
-        let size = input_ids.size();
-        if size.len() != 2 || size.contains(&0) {
-            let reason = format!("[batch, rows] is needed, found {size:?}");
-            return Err(ModelError::input("input_ids", reason));
-        }
-        let ids = input_ids
-            .f_to_kind(Kind::Int64)?
-            .f_to_device(self.embedding.device())?;
-        let (low, high) = (ids.f_min()?.int64_value(&[]), ids.f_max()?.int64_value(&[]));
-        if low < 0 || high >= self.config.vocab_size {
-            let reason = format!(
-                "ids {low} to {high}, vocabulary of {}",
-                self.config.vocab_size
-            );
-            return Err(ModelError::input("input_ids", reason));
-        }
-        Ok(ids)
     }
 
     /// Bucket of every (query, key) pair, i64 `[rows, rows]`.

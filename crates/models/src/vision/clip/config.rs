@@ -6,6 +6,8 @@ use storyloom_nn::checkpoint::Checkpoint;
 use storyloom_nn::error::{ModelError, Result};
 use storyloom_nn::layers::Activation;
 
+use super::layer::LayerShape;
+
 /// Shape of a CLIP vision tower; the defaults are those of transformers, ViT-B/32.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default)]
@@ -78,6 +80,17 @@ impl ClipVisionConfig {
     /// Patches along a side.
     pub fn grid(&self) -> i64 {
         self.image_size / self.patch_size
+    }
+
+    /// The shape of one layer.
+    pub(super) fn layer(&self) -> LayerShape {
+        LayerShape {
+            width: self.hidden_size,
+            inner: self.intermediate_size,
+            heads: self.num_attention_heads,
+            activation: self.hidden_act,
+            eps: self.layer_norm_eps,
+        }
     }
 
     /// Tokens of a picture: the class token and one per patch.

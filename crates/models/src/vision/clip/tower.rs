@@ -78,7 +78,7 @@ impl ClipVision {
             config.patch_size,
         ];
         let layers = (0..config.num_hidden_layers)
-            .map(|layer| ClipLayer::load(&tower.sub("encoder.layers").sub(layer), &config));
+            .map(|layer| ClipLayer::load(&tower.sub("encoder.layers").sub(layer), config.layer()));
         let projection = weights.sub("visual_projection");
         let projection = projection
             .has("weight")
