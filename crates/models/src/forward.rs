@@ -18,7 +18,7 @@ use crate::language::{
     prompt_positions,
 };
 use crate::onestory::{FOLDER, OneStoryMemory, context_positions};
-use crate::text::Umt5Encoder;
+use crate::text::T5Encoder;
 use crate::text::clip::ClipText;
 use crate::vision::clip::ClipVision;
 use crate::wan::{ForwardInputs, WanTransformer};
@@ -225,7 +225,7 @@ fn text_encoder(folder: &Path, target: Target, inputs: &Inputs) -> Result<Result
         Some("CLIPTextModel" | "CLIPTextModelWithProjection" | "CLIPModel") => {
             clip_text(folder, target, inputs)
         }
-        _ => umt5(folder, target, inputs),
+        _ => t5(folder, target, inputs),
     }
 }
 
@@ -246,11 +246,12 @@ fn clip_text(folder: &Path, target: Target, inputs: &Inputs) -> Result<Results> 
     ])
 }
 
-fn umt5(folder: &Path, target: Target, inputs: &Inputs) -> Result<Results> {
+/// T5 or UMT5.
+fn t5(folder: &Path, target: Target, inputs: &Inputs) -> Result<Results> {
     inputs.expect(&["input_ids", "attention_mask"])?;
     let input_ids = inputs.require("input_ids")?;
     let mask = inputs.get("attention_mask")?;
-    let model = Umt5Encoder::open(folder, target)?;
+    let model = T5Encoder::open(folder, target)?;
     Ok(vec![("output", model.forward(&input_ids, mask.as_ref())?)])
 }
 

@@ -12,7 +12,7 @@ use storyloom_parallel::topology::Degrees;
 use tch::{Device, Tensor};
 
 use crate::autoencoder::AutoencoderKlWan;
-use crate::text::{PromptTokenizer, Umt5Encoder, clean_prompt};
+use crate::text::{PromptTokenizer, T5Encoder, clean_prompt};
 use crate::wan::{ForwardInputs, WanTransformer};
 
 const CPU: Target = Target::CPU_F32;
@@ -249,7 +249,7 @@ struct Tokens {
 #[test]
 fn umt5_and_its_tokenizer() {
     let folder = golden("umt5");
-    let model = Umt5Encoder::open(&folder.join("text_encoder"), CPU).unwrap();
+    let model = T5Encoder::open(&folder.join("text_encoder"), CPU).unwrap();
     let io = golden_tensors("umt5", "io.safetensors");
     let output = model
         .forward(&io["input_ids"], Some(&io["attention_mask"]))

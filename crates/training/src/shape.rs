@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use storyloom_models::autoencoder::VaeConfig;
 use storyloom_models::onestory::OneStoryConfig;
-use storyloom_models::text::Umt5Config;
+use storyloom_models::text::T5Config;
 use storyloom_models::vision::clip::ClipVisionConfig;
 use storyloom_models::wan::WanConfig;
 use storyloom_story::onestory::Kernel;
@@ -172,7 +172,7 @@ impl Shape {
     }
 
     /// The parsed form of [`text_json`](Self::text_json).
-    pub fn text_encoder(&self, vocabulary: i64) -> Result<Umt5Config> {
+    pub fn text_encoder(&self, vocabulary: i64) -> Result<T5Config> {
         parse(self.text_json(vocabulary))
     }
 

@@ -7,8 +7,8 @@ use storyloom_nn::error::{ModelError, Result};
 use tch::{Device, Kind, Tensor};
 
 use super::prompt::clean_prompt;
+use super::t5::T5Encoder;
 use super::tokenizer::PromptTokenizer;
-use super::umt5::Umt5Encoder;
 
 /// Rows of text the transformer attends to; shorter prompts are followed by rows of zeros.
 pub const TEXT_ROWS: i64 = 512;
@@ -17,7 +17,7 @@ pub const TEXT_ROWS: i64 = 512;
 #[derive(Debug)]
 pub struct PromptEncoder {
     tokenizer: PromptTokenizer,
-    encoder: Umt5Encoder,
+    encoder: T5Encoder,
     device: Device,
 }
 
@@ -29,7 +29,7 @@ impl PromptEncoder {
                 &component_folder(pipeline, "tokenizer"),
                 TEXT_ROWS as usize,
             )?,
-            encoder: Umt5Encoder::open(&pipeline.join("text_encoder"), target)?,
+            encoder: T5Encoder::open(&pipeline.join("text_encoder"), target)?,
             device: target.device,
         })
     }

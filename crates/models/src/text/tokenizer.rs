@@ -8,7 +8,8 @@ use tokenizers::{Tokenizer, TruncationParams};
 
 use super::outside;
 
-/// Reads `tokenizer.json` and encodes prompts the way the Wan pipelines do.
+/// Reads `tokenizer.json` and encodes prompts as the encoders of T5 and UMT5 were trained: an end token and no
+/// start token.
 #[derive(Debug)]
 pub struct PromptTokenizer {
     tokenizer: Tokenizer,
@@ -31,7 +32,12 @@ impl PromptTokenizer {
         Ok(Self { tokenizer })
     }
 
-    /// Token ids of an already cleaned prompt, the end token included, without padding.
+    /// The id of a token.
+    pub(super) fn id_of(&self, token: &str) -> Option<i64> {
+        self.tokenizer.token_to_id(token).map(i64::from)
+    }
+
+    /// Token ids of a prompt that is cleaned already where its pipeline cleans, the end token included, without padding.
     pub fn encode(&self, prompt: &str) -> Result<Vec<i64>> {
         let encoding = outside::encode(&self.tokenizer, prompt, true)?;
         Ok(encoding.get_ids().iter().map(|&id| i64::from(id)).collect())

@@ -8,7 +8,7 @@ use storyloom_story::Seed;
 use super::hub::{DIFFUSION, TRANSFORMERS, create_dir};
 use super::{autoencoder, layout, parse, text, transformer, write_component};
 use crate::autoencoder::AutoencoderKlWan;
-use crate::text::Umt5Encoder;
+use crate::text::T5Encoder;
 use crate::wan::WanTransformer;
 
 /// Writes the transformer `component` of the pipeline `name` into its folder below `root`.
@@ -45,7 +45,7 @@ pub(super) fn write_shared(root: &Path, seed: Seed) -> Result<()> {
     let config = text::config(text::write_tokenizer(&tokenizer, &text::words())?);
     let parsed = parse(&folder, &config)?;
     let text_layout = layout(&config, |weights| {
-        Umt5Encoder::load(weights, parsed).map(drop)
+        T5Encoder::load(weights, parsed).map(drop)
     })?;
     let fill = |name: &str, shape: &[i64]| text::fill(seed, name, shape);
     write_component(&folder, TRANSFORMERS, &config, text_layout, fill)

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use storyloom_models::autoencoder::{AutoencoderKlWan, VaeConfig};
-use storyloom_models::text::Umt5Encoder;
+use storyloom_models::text::T5Encoder;
 use storyloom_models::tiny::folders;
 use storyloom_models::tiny::hub::{DIFFUSION, TRANSFORMERS};
 use storyloom_models::wan::{WanConfig, WanTransformer};
@@ -71,7 +71,7 @@ impl Given {
         let mut text_to_video_tensors = reader.below(
             parts::TEXT,
             &text_to_video.join("text_encoder").join(TRANSFORMERS),
-            |weights| Umt5Encoder::load(weights, text).map(drop),
+            |weights| T5Encoder::load(weights, text).map(drop),
         )?;
         text_to_video_tensors
             .extend(reader.transformer(&text_to_video, shape.transformer(false)?)?);

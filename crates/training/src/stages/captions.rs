@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use storyloom_models::text::{Umt5Config, Umt5Encoder};
+use storyloom_models::text::{T5Config, T5Encoder};
 use storyloom_nn::checkpoint::{Checkpoint, Target, Weights};
 use storyloom_nn::tch::{Device, Kind, Tensor, no_grad};
 use storyloom_story::Seed;
@@ -37,7 +37,7 @@ const SHOWN: u64 = 256;
 
 /// The stage.
 pub struct CaptionStage {
-    config: Umt5Config,
+    config: T5Config,
     settings: CaptionSettings,
     params: Params,
     words: Words,
@@ -48,7 +48,7 @@ pub struct CaptionStage {
 impl CaptionStage {
     /// A stage with `params`, or with new ones.
     pub fn new(
-        config: Umt5Config,
+        config: T5Config,
         settings: CaptionSettings,
         words: Words,
         seed: u64,
@@ -80,19 +80,19 @@ impl CaptionStage {
 
 /// Text encoder and head.
 struct Listener {
-    text: Umt5Encoder,
+    text: T5Encoder,
     head: AttributeHead,
 }
 
 impl Listener {
-    fn load(weights: &Weights, config: &Umt5Config) -> storyloom_nn::Result<Self> {
+    fn load(weights: &Weights, config: &T5Config) -> storyloom_nn::Result<Self> {
         Ok(Self {
-            text: Umt5Encoder::load(&weights.sub(parts::TEXT), config.clone())?,
+            text: T5Encoder::load(&weights.sub(parts::TEXT), config.clone())?,
             head: AttributeHead::load(&weights.sub(parts::ATTRIBUTE_HEAD), config.d_model)?,
         })
     }
 
-    fn of(checkpoint: &Checkpoint, config: &Umt5Config, device: Device) -> Result<Self> {
+    fn of(checkpoint: &Checkpoint, config: &T5Config, device: Device) -> Result<Self> {
         let kind = Kind::Float;
         Ok(Self::load(
             &checkpoint.weights(Target { kind, device }),

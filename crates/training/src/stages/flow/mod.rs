@@ -19,7 +19,7 @@ mod teacher;
 use std::ops::Range;
 use std::path::Path;
 
-use storyloom_models::text::{TEXT_ROWS, Umt5Config, Umt5Encoder};
+use storyloom_models::text::{T5Config, T5Encoder, TEXT_ROWS};
 use storyloom_models::wan::{
     AppendedTokens, ForwardInputs, TextContext, WanConfig, WanTransformer,
 };
@@ -111,13 +111,13 @@ pub struct FlowShape {
     /// The transformer.
     pub transformer: WanConfig,
     /// The text encoder.
-    pub text: Umt5Config,
+    pub text: T5Config,
 }
 
 /// Transformer and text encoder, loaded.
 pub struct FlowModel {
     transformer: WanTransformer,
-    text: Umt5Encoder,
+    text: T5Encoder,
 }
 
 impl FlowModel {
@@ -126,7 +126,7 @@ impl FlowModel {
         let transformer = weights.sub(parts::TRANSFORMER);
         Ok(Self {
             transformer: WanTransformer::load(&transformer, shape.transformer.clone())?,
-            text: Umt5Encoder::load(&weights.sub(parts::TEXT), shape.text.clone())?,
+            text: T5Encoder::load(&weights.sub(parts::TEXT), shape.text.clone())?,
         })
     }
 
@@ -404,7 +404,7 @@ impl StepPart {
         let transformer = weights.sub(parts::TRANSFORMER);
         let model = FlowModel {
             transformer: WanTransformer::load(&transformer, self.shape.transformer.clone())?,
-            text: Umt5Encoder::load(&text, self.shape.text.clone())?,
+            text: T5Encoder::load(&text, self.shape.text.clone())?,
         };
         Ok((model, None))
     }

@@ -1,7 +1,7 @@
 //! A part of a step: samples, what the networks make of them, and the loss.
 
 use storyloom_models::onestory::{OneStoryConfig, OneStoryMemory};
-use storyloom_models::text::Umt5Encoder;
+use storyloom_models::text::T5Encoder;
 use storyloom_models::wan::{AppendedTokens, TextContext, WanTransformer};
 use storyloom_nn::checkpoint::{Checkpoint, Weights};
 use storyloom_nn::tch::{Device, Kind, Reduction, Tensor, no_grad};
@@ -44,7 +44,7 @@ impl Networks {
         Ok(Self {
             flow: FlowModel {
                 transformer: WanTransformer::load(&transformer, shapes.flow.transformer.clone())?,
-                text: Umt5Encoder::load(&text, shapes.flow.text.clone())?,
+                text: T5Encoder::load(&text, shapes.flow.text.clone())?,
             },
             memory: OneStoryMemory::load(&weights.sub(parts::ONESTORY), &shapes.memory)?,
         })

@@ -1,4 +1,8 @@
-//! The UMT5 encoder (transformers `UMT5EncoderModel`; specification `wan22`, section 4.1).
+//! The encoders of T5 v1.1 and UMT5 (transformers `T5EncoderModel` and `UMT5EncoderModel`; specifications
+//! `flux`, section 3.1, and `wan22`, section 4.1).
+//!
+//! They differ in the table of relative positions: every layer of UMT5 has its own, and all layers of T5 use
+//! that of the first.
 
 use std::path::Path;
 
@@ -14,7 +18,7 @@ use super::ids::checked_ids;
 
 /// Shape of the encoder, `text_encoder/config.json`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct Umt5Config {
+pub struct T5Config {
     /// Rows of the embedding.
     pub vocab_size: i64,
     /// Width of the residual stream.
@@ -39,6 +43,19 @@ pub struct Umt5Config {
     /// `gated-gelu` in all published models.
     #[serde(default = "default_projection")]
     pub feed_forward_proj: String,
+    /// Which layers have a table of relative positions; follows from the class.
+    #[serde(skip)]
+    pub tables: PositionTables,
+}
+
+/// Which layers have a table of relative positions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum PositionTables {
+    /// Every layer has its own: UMT5.
+    #[default]
+    EachLayer,
+    /// The first has one, and all use it: T5.
+    FirstLayer,
 }
 
 fn default_buckets() -> i64 {
@@ -57,10 +74,40 @@ fn default_projection() -> String {
     "gated-gelu".to_owned()
 }
 
-/// The encoder half of UMT5. Every layer has its own table of relative positions.
+impl T5Config {
+    /// Reads the config of an encoder, alone or of a whole model.
+    ///
+    /// # Errors
+    /// Another class, and values that are not implemented, by their key.
+    pub fn of(checkpoint: &Checkpoint) -> Result<Self> {
+        const T5: [&str; 3] = ["T5EncoderModel", "T5ForConditionalGeneration", "T5Model"];
+        const UMT5: [&str; 3] = [
+            "UMT5EncoderModel",
+            "UMT5ForConditionalGeneration",
+            "UMT5Model",
+        ];
+        checkpoint.expect_class(&[T5, UMT5].concat())?;
+        let mut config: Self = checkpoint.config()?;
+        let class = checkpoint.class_name();
+        if class.is_some_and(|class| T5.contains(&class)) {
+            config.tables = PositionTables::FirstLayer;
+        }
+        if config.feed_forward_proj != "gated-gelu" {
+            let reason = format!(
+                "feed_forward_proj {:?} is not gated-gelu",
+                config.feed_forward_proj
+            );
+            let path = checkpoint.folder().join("config.json");
+            return Err(ModelError::bad_file(path, reason));
+        }
+        Ok(config)
+    }
+}
+
+/// The encoder half of T5 v1.1 or UMT5.
 #[derive(Debug)]
-pub struct Umt5Encoder {
-    config: Umt5Config,
+pub struct T5Encoder {
+    config: T5Config,
     embedding: Tensor,
     layers: Vec<Layer>,
     final_norm: RmsNorm,
@@ -73,39 +120,37 @@ struct Layer {
     key: Linear,
     value: Linear,
     output: Linear,
-    /// f32 `[buckets, heads]`.
-    bias: Tensor,
+    /// f32 `[buckets, heads]`; `None` for a layer that uses the table of the first.
+    bias: Option<Tensor>,
     feed_norm: RmsNorm,
     gate: Linear,
     up: Linear,
     down: Linear,
 }
 
-impl Umt5Encoder {
-    /// Loads a text encoder folder. Missing and unknown tensors are an error that lists them.
+impl T5Encoder {
+    /// Loads a text encoder folder; the decoder of a whole model is left aside. Other missing and unknown
+    /// tensors are an error that lists them, and f16 is refused for T5.
     pub fn open(folder: &Path, target: Target) -> Result<Self> {
         let checkpoint = Checkpoint::open(folder)?;
-        checkpoint.expect_class(&[
-            "UMT5EncoderModel",
-            "UMT5ForConditionalGeneration",
-            "UMT5Model",
-        ])?;
-        let config: Umt5Config = checkpoint.config()?;
-        if config.feed_forward_proj != "gated-gelu" {
-            let reason = format!(
-                "feed_forward_proj {:?} is not gated-gelu",
-                config.feed_forward_proj
-            );
-            return Err(ModelError::bad_file(folder.join("config.json"), reason));
+        let config = T5Config::of(&checkpoint)?;
+        if config.tables == PositionTables::FirstLayer && target.kind == Kind::Half {
+            let reason = "the encoder of T5 leaves the range of f16; use bf16 or f32";
+            return Err(ModelError::input("dtype", reason));
         }
         let weights = checkpoint.weights(target);
+        for name in checkpoint.entries().keys() {
+            if name.starts_with("decoder.") || name == "lm_head.weight" {
+                weights.ignore(name);
+            }
+        }
         let model = Self::load(&weights, config)?;
         weights.finish()?;
         Ok(model)
     }
 
     /// Takes all tensors of an encoder of this shape from `weights`.
-    pub fn load(weights: &Weights, config: Umt5Config) -> Result<Self> {
+    pub fn load(weights: &Weights, config: T5Config) -> Result<Self> {
         let shape = [config.vocab_size, config.d_model];
         // The two names are tied; files have either or both.
         let tied = "encoder.embed_tokens.weight";
@@ -116,8 +161,14 @@ impl Umt5Encoder {
             weights.take(tied, &shape)?
         };
         let encoder = weights.sub("encoder");
-        let layers = (0..config.num_layers)
-            .map(|layer| Layer::load(&encoder.sub("block").sub(layer).sub("layer"), &config));
+        let layers = (0..config.num_layers).map(|layer| {
+            let has_table = layer == 0 || config.tables == PositionTables::EachLayer;
+            Layer::load(
+                &encoder.sub("block").sub(layer).sub("layer"),
+                &config,
+                has_table,
+            )
+        });
         let layers = layers.collect::<Result<_>>()?;
         let final_norm = encoder.sub("final_layer_norm");
         let final_norm = RmsNorm::load(&final_norm, config.d_model, config.layer_norm_epsilon)?;
@@ -130,7 +181,7 @@ impl Umt5Encoder {
     }
 
     /// The shape of the model.
-    pub fn config(&self) -> &Umt5Config {
+    pub fn config(&self) -> &T5Config {
         &self.config
     }
 
@@ -146,8 +197,12 @@ impl Umt5Encoder {
         let buckets = self.buckets(rows)?.f_to_device(ids.device())?;
         let mut hidden =
             Tensor::f_embedding(&self.embedding, &ids, -1, false, false)?.f_to_kind(Kind::Float)?;
+        let mut scores = Tensor::new();
         for layer in &self.layers {
-            hidden = layer.forward(&hidden, &buckets, mask.as_ref(), self.config.num_heads)?;
+            if let Some(table) = &layer.bias {
+                scores = position_scores(table, &buckets, mask.as_ref())?;
+            }
+            hidden = layer.forward(&hidden, &scores, self.config.num_heads)?;
         }
         self.final_norm.forward(&hidden)
     }
@@ -201,8 +256,20 @@ fn key_mask(mask: &Tensor, ids: &Tensor) -> Result<Tensor> {
         .f_mul_scalar(f64::from(f32::MIN))?)
 }
 
+/// What is added to the scores: the `table` `[buckets, heads]` at `buckets` `[rows, rows]`, and the `mask`
+/// `[batch, 1, 1, rows]`; f32 `[1 or batch, heads, rows, rows]`.
+fn position_scores(table: &Tensor, buckets: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
+    // [rows, rows, heads] to [1, heads, rows, rows].
+    let bias = Tensor::f_embedding(table, buckets, -1, false, false)?;
+    let bias = bias.f_permute([2, 0, 1])?.f_unsqueeze(0)?;
+    Ok(match mask {
+        Some(mask) => bias.f_add(mask)?.f_clamp_min(f64::from(f32::MIN))?,
+        None => bias,
+    })
+}
+
 impl Layer {
-    fn load(weights: &Weights, config: &Umt5Config) -> Result<Self> {
+    fn load(weights: &Weights, config: &T5Config, has_table: bool) -> Result<Self> {
         let (width, inner) = (config.d_model, config.num_heads * config.d_kv);
         let attention = weights.sub("0.SelfAttention");
         let feed = weights.sub("1.DenseReluDense");
@@ -226,7 +293,9 @@ impl Layer {
             key: linear(&attention, "k", width, inner)?,
             value: linear(&attention, "v", width, inner)?,
             output: linear(&attention, "o", inner, width)?,
-            bias: table.take("weight", &table_shape)?,
+            bias: has_table
+                .then(|| table.take("weight", &table_shape))
+                .transpose()?,
             feed_norm: norm("1")?,
             gate: linear(&feed, "wi_0", width, config.d_ff)?,
             up: linear(&feed, "wi_1", width, config.d_ff)?,
@@ -234,30 +303,17 @@ impl Layer {
         })
     }
 
-    /// `hidden` `[batch, rows, width]` f32 to the same. `buckets` `[rows, rows]` are those of the
-    /// relative positions, `mask` `[batch, 1, 1, rows]` is added to the scores. Whole on one rank.
-    fn forward(
-        &self,
-        hidden: &Tensor,
-        buckets: &Tensor,
-        mask: Option<&Tensor>,
-        heads: i64,
-    ) -> Result<Tensor> {
+    /// `hidden` `[batch, rows, width]` f32 to the same. `scores` `[1 or batch, heads, rows, rows]` are added
+    /// to those of the attention. Whole on one rank.
+    fn forward(&self, hidden: &Tensor, scores: &Tensor, heads: i64) -> Result<Tensor> {
         let normed = self.attention_norm.forward(hidden)?;
         let part = |linear: &Linear| split_heads(&linear.forward(&normed)?, heads);
-        // [rows, rows, heads] to [1, heads, rows, rows].
-        let bias = Tensor::f_embedding(&self.bias, buckets, -1, false, false)?;
-        let bias = bias.f_permute([2, 0, 1])?.f_unsqueeze(0)?;
-        let scores = match mask {
-            Some(mask) => bias.f_add(mask)?.f_clamp_min(f64::from(f32::MIN))?,
-            None => bias,
-        };
         // T5 does not scale its scores.
         let attended = attend(
             &part(&self.query)?,
             &part(&self.key)?,
             &part(&self.value)?,
-            Some(&scores),
+            Some(scores),
             Some(1.0),
         )?;
         let hidden = hidden.f_add(&self.output.forward(&merge_heads(&attended)?)?)?;
@@ -274,6 +330,10 @@ impl Layer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
+    use storyloom_nn::testing::vectors::{
+        assert_begins, assert_vector, flux_vector, integers, write_vector_checkpoint,
+    };
     use storyloom_nn::testing::{fill_checkpoint, summary};
 
     /// Specification `wan22`, section 4.1.
@@ -303,12 +363,12 @@ mod tests {
     fn files_free_golden_values() {
         let text = r#"{"architectures": ["UMT5EncoderModel"], "vocab_size": 70, "d_model": 32,
             "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4}"#;
-        let config: Umt5Config = serde_json::from_str(text).unwrap();
+        let config: T5Config = serde_json::from_str(text).unwrap();
         let folder = tempfile::tempdir().unwrap();
         fill_checkpoint(folder.path(), text, 0.2, |weights| {
-            Umt5Encoder::load(weights, config.clone()).map(drop)
+            T5Encoder::load(weights, config.clone()).map(drop)
         });
-        let model = Umt5Encoder::open(folder.path(), Target::CPU_F32).unwrap();
+        let model = T5Encoder::open(folder.path(), Target::CPU_F32).unwrap();
         let mut ids = vec![4_i64, 3, 8, 56, 19, 5, 4, 3, 1];
         ids.resize(16, 0);
         let ids = Tensor::from_slice(&ids).view([1, 16]);
@@ -331,5 +391,51 @@ mod tests {
                 .forward(&Tensor::from_slice(&[70_i64]).view([1, 1]), None)
                 .is_err()
         );
+    }
+
+    /// transformers `T5EncoderModel`: one table, no mask, scores that are not scaled.
+    #[test]
+    fn all_layers_of_t5_use_the_table_of_the_first() {
+        let case = flux_vector("modules/cases/t5");
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = case["config"].clone();
+        config["architectures"] = json!(["T5EncoderModel"]);
+        write_vector_checkpoint(folder.path(), &config, |weights| {
+            let config = T5Config {
+                tables: PositionTables::FirstLayer,
+                ..serde_json::from_value(config.clone()).unwrap()
+            };
+            T5Encoder::load(weights, config).map(drop)
+        });
+        let model = T5Encoder::open(folder.path(), Target::CPU_F32).unwrap();
+        let ids = Tensor::from_slice(&integers(&case["input_ids"])).unsqueeze(0);
+        let output = model.forward(&ids, None).unwrap();
+        assert_vector("no mask", &output, &case["output_no_mask"], 1e-5);
+        let masked = model.forward(&ids, Some(&ids.ne(0))).unwrap();
+        assert_begins("mask", &masked, &case["with_mask_first"], 1e-5);
+
+        let half = Target {
+            kind: Kind::Half,
+            ..Target::CPU_F32
+        };
+        let error = T5Encoder::open(folder.path(), half).unwrap_err();
+        assert!(error.to_string().contains("bf16 or f32"), "{error}");
+        config["architectures"] = json!(["UMT5EncoderModel"]);
+        std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+        let error = T5Encoder::open(folder.path(), Target::CPU_F32).unwrap_err();
+        assert!(error.to_string().contains("block.1"), "{error}");
+        config["feed_forward_proj"] = json!("relu");
+        std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+        let error = T5Encoder::open(folder.path(), Target::CPU_F32).unwrap_err();
+        assert!(error.to_string().contains("feed_forward_proj"), "{error}");
+    }
+
+    #[test]
+    fn buckets_are_those_of_the_reference() {
+        let vector = flux_vector("t5_buckets");
+        let (distances, buckets) = (integers(&vector["distance"]), integers(&vector["bucket"]));
+        for (distance, bucket) in distances.into_iter().zip(buckets) {
+            assert_eq!(relative_bucket(distance, 32, 128), bucket, "{distance}");
+        }
     }
 }
