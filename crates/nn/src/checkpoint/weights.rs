@@ -111,6 +111,12 @@ impl<'a> Weights<'a> {
         self.checkpoint.entries().contains_key(&self.path(name))
     }
 
+    /// The shape of the tensor `name` here; `None` if there is none.
+    pub fn shape_of(&self, name: impl Display) -> Option<&'a [i64]> {
+        let entry = self.checkpoint.entries().get(&self.path(name));
+        entry.map(|entry| entry.shape.as_slice())
+    }
+
     /// Takes the tensor `name`, which must have exactly `shape`.
     ///
     /// A missing tensor is noted for [`Weights::finish`] and an empty stand-in of the right shape

@@ -302,7 +302,8 @@ impl Linear {
     }
 }
 
-fn product_kind(weight: &Tensor) -> Kind {
+/// The kind that products with a weight are computed in.
+pub(super) fn product_kind(weight: &Tensor) -> Kind {
     if crate::host::is_host(weight.device()) {
         Kind::Float
     } else {

@@ -9,8 +9,10 @@ mod activation;
 mod adapt;
 mod attention;
 mod conv;
+mod conv2d;
 mod few_rows;
 pub mod fused;
+mod group_norm;
 mod linear;
 mod norm;
 mod parts;
@@ -29,8 +31,10 @@ pub use conv::{
     CausalConv3d, StreamCache, channels_innermost, from_frames, last_frames, to_frames,
     with_history,
 };
+pub use conv2d::{Conv2d, double_nearest};
 pub use few_rows::MOST_ROWS as MOST_FEW_ROWS;
 pub use fused::{kernel_state, without_kernels};
+pub use group_norm::GroupNorm;
 pub use linear::{Linear, LowRank};
 pub use norm::{LayerNorm, RmsNorm, add_gated, layer_norm, modulated_layer_norm};
 pub use parts::{Part, PartSeconds, measure_parts, timed};
