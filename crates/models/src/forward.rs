@@ -12,7 +12,7 @@ use storyloom_nn::tensor_file::{read_tensors, write_tensors};
 use storyloom_story::onestory::{ContextTime, Counts, choose};
 use tch::{Kind, Tensor};
 
-use crate::autoencoder::AutoencoderKlWan;
+use crate::autoencoder::{AutoencoderKl, AutoencoderKlWan};
 use crate::language::{
     ForwardArgs, ImagePatches, Input, LanguageSettings, embed_with_pictures, open_networks,
     prompt_positions,
@@ -188,19 +188,34 @@ fn integers(tensor: &Tensor) -> Result<Vec<i64>> {
     Ok(Vec::try_from(&flat)?)
 }
 
+/// Whether a folder has the autoencoder of pictures; that of clips has another class.
+fn is_of_pictures(folder: &Path) -> Result<bool> {
+    Ok(Checkpoint::open(folder)?.class_name() == Some("AutoencoderKL"))
+}
+
+/// `output` is the mode of the posterior, not normalised.
 fn encode(folder: &Path, target: Target, inputs: &Inputs) -> Result<Results> {
     inputs.expect(&["sample"])?;
     let sample = inputs.require("sample")?;
-    let model = AutoencoderKlWan::open(folder, target.device)?;
-    let output = each_of_batch("sample", &sample, |clip| model.encode(clip))?;
+    let output = if is_of_pictures(folder)? {
+        AutoencoderKl::open(folder, target)?.encode(&sample)?
+    } else {
+        let model = AutoencoderKlWan::open(folder, target.device)?;
+        each_of_batch("sample", &sample, |clip| model.encode(clip))?
+    };
     Ok(vec![("output", output)])
 }
 
+/// `output` is the pixels of latents that are not normalised.
 fn decode(folder: &Path, target: Target, inputs: &Inputs) -> Result<Results> {
     inputs.expect(&["latents"])?;
     let latents = inputs.require("latents")?;
-    let model = AutoencoderKlWan::open(folder, target.device)?;
-    let output = each_of_batch("latents", &latents, |clip| model.decode(clip))?;
+    let output = if is_of_pictures(folder)? {
+        AutoencoderKl::open(folder, target)?.decode(&latents)?
+    } else {
+        let model = AutoencoderKlWan::open(folder, target.device)?;
+        each_of_batch("latents", &latents, |clip| model.decode(clip))?
+    };
     Ok(vec![("output", output)])
 }
 
@@ -384,6 +399,7 @@ pub fn cpu_target(dtype: &str) -> Result<Target> {
 mod tests {
     use super::*;
     use storyloom_nn::testing::{golden, golden_tensors, relative_error};
+    use storyloom_story::Seed;
 
     /// Runs the module on a golden file, which has inputs and `output` in it.
     #[track_caller]
@@ -475,6 +491,54 @@ mod tests {
         assert_eq!(found["positions"], of("positions.shifted"));
         let error = run("onestory-conditioner", "conditioner", &inputs[..3]).unwrap_err();
         assert!(error.to_string().contains("3 frames"), "{error}");
+    }
+
+    /// The encoders and the autoencoder of a pipeline for pictures, each as its class runs alone.
+    #[test]
+    fn encoders_and_autoencoders_are_run_by_their_class() {
+        let (folder, work) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        crate::tiny::write_around_transformer(folder.path(), Seed(2)).unwrap();
+        let run = |module: &str, name: &str, tensor: &Tensor| {
+            let (input, output) = (
+                work.path().join("i.safetensors"),
+                work.path().join("o.safetensors"),
+            );
+            write_tensors(&input, &[(name, tensor)]).unwrap();
+            forward_file(folder.path(), module, Target::CPU_F32, &input, &output).unwrap();
+            read_tensors(&output).unwrap()
+        };
+        let place = |name: &str| folder.path().join(name);
+        let ids = Tensor::from_slice(&[5_i64, 300, 7]).unsqueeze(0);
+        let same = |module: &str, name: &str, tensor: &Tensor, output: &str, expected: &Tensor| {
+            let found = &run(module, name, tensor)[output];
+            let error = relative_error(found, expected);
+            assert!(error < 1e-6, "{module} {output}: {error:.2e}");
+        };
+        let clip = ClipText::open(&place("text_encoder"), Target::CPU_F32).unwrap();
+        let expected = clip.forward(&ids).unwrap();
+        same(
+            "text_encoder",
+            "input_ids",
+            &ids,
+            "output",
+            &expected.last_hidden_state,
+        );
+        same(
+            "text_encoder",
+            "input_ids",
+            &ids,
+            "pooled",
+            &expected.pooled,
+        );
+        let t5 = T5Encoder::open(&place("text_encoder_2"), Target::CPU_F32).unwrap();
+        let expected = t5.forward(&ids, None).unwrap();
+        same("text_encoder_2", "input_ids", &ids, "output", &expected);
+        let vae = AutoencoderKl::open(&place("vae"), Target::CPU_F32).unwrap();
+        let picture = storyloom_nn::testing::cosines(&[1, 3, 16, 24], 0.3);
+        let latents = vae.encode(&picture).unwrap();
+        same("vae.encode", "sample", &picture, "output", &latents);
+        let pixels = vae.decode(&latents).unwrap();
+        same("vae.decode", "latents", &latents, "output", &pixels);
     }
 
     #[test]

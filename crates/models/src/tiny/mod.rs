@@ -7,10 +7,13 @@
 
 mod autoencoder;
 mod clip;
+mod clip_text;
+mod flux;
 pub mod hub;
 mod language;
 mod lora;
 mod onestory;
+mod picture_autoencoder;
 mod pipeline;
 mod sheet;
 mod storymem;
@@ -26,6 +29,7 @@ use storyloom_nn::tensor_file::write_tensors;
 use storyloom_story::{Method, Seed};
 use tch::{Kind, Tensor};
 
+pub use self::flux::write_around_transformer;
 use self::hub::{TRANSFORMERS, create_dir, parent, write_json};
 pub use self::language::init_tiny_language;
 use self::sheet::Sheet;

@@ -59,9 +59,22 @@ pub(super) fn config(vocab_size: i64) -> serde_json::Value {
     })
 }
 
+/// `config.json` of a T5 of the same shape: the second text encoder of FLUX.
+pub(super) fn t5_config(vocab_size: i64) -> serde_json::Value {
+    let mut config = config(vocab_size);
+    config["architectures"] = serde_json::json!(["T5EncoderModel"]);
+    config["model_type"] = "t5".into();
+    config
+}
+
 /// The values of the tensor `name`.
 pub(super) fn fill(seed: Seed, name: &str, shape: &[i64]) -> Sheet {
-    let label = format!("text_encoder/{name}");
+    fill_as(seed, "text_encoder", name, shape)
+}
+
+/// As [`fill`], of the component `place`.
+pub(super) fn fill_as(seed: Seed, place: &str, name: &str, shape: &[i64]) -> Sheet {
+    let label = format!("{place}/{name}");
     if name.contains("layer_norm") {
         return Sheet::noise(seed, &label, shape, 0.02).plus(&Sheet::constant(shape, 1.0));
     }
