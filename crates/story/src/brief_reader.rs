@@ -13,6 +13,7 @@ use crate::escape::is_control;
 use crate::ids::StoryId;
 use crate::json::{self, Fields, kind, span};
 use crate::manifest_reader::InputFiles;
+use crate::narrative_weaver::SCHEMA;
 use crate::problem::{Problems, Span};
 use crate::video::Resolution;
 
@@ -39,9 +40,6 @@ pub(crate) const BRIEF_KEYS: [&str; 15] = [
 pub(crate) const LINE_KEYS: [&str; 8] = [
     "id", "method", "seed", "tenant", "priority", "size", "fit", "ground",
 ];
-
-/// The only value of `schema`.
-const SAMPLE_SCHEMA: &str = "storyloom.nw.sample/1";
 
 /// What speaks for the product, and its picture, from whichever layout has them.
 #[derive(Default)]
@@ -90,10 +88,10 @@ pub(crate) fn read_brief(
 fn check_sample_keys(problems: &mut Problems<'_>, fields: &Fields<'_, '_>) {
     if let Some(value) = fields.get("schema")
         && let Some(schema) = json::text(problems, value, "schema")
-        && schema != SAMPLE_SCHEMA
+        && schema != SCHEMA
     {
         let message = format!("there is no schema {schema:?}");
-        let help = format!("write \"{SAMPLE_SCHEMA}\", or leave it out");
+        let help = format!("write \"{SCHEMA}\", or leave it out");
         problems.add(span(value), message, help);
     }
     if let Some(value) = fields.get("use")
@@ -214,7 +212,7 @@ fn read_images(problems: &mut Problems<'_>, fields: &Fields<'_, '_>, product: &m
     }
 }
 
-fn read_sha256(
+pub(crate) fn read_sha256(
     problems: &mut Problems<'_>,
     fields: &Fields<'_, '_>,
     name: &'static str,
@@ -442,12 +440,12 @@ fn words(
 }
 
 /// A path, as it is written.
-fn path(problems: &mut Problems<'_>, value: &Value<'_>, name: &str) -> Option<String> {
+pub(crate) fn path(problems: &mut Problems<'_>, value: &Value<'_>, name: &str) -> Option<String> {
     let text = json::text(problems, value, name)?;
     check_text(problems, span(value), name, text, 1000)
 }
 
-fn check_text(
+pub(crate) fn check_text(
     problems: &mut Problems<'_>,
     place: Span,
     name: &str,

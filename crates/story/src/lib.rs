@@ -22,6 +22,7 @@ pub mod latent_grid;
 pub mod manifest;
 pub mod manifest_reader;
 pub mod method;
+pub mod narrative_weaver;
 pub mod notes;
 pub mod onestory;
 pub mod onestory_script;
