@@ -62,6 +62,20 @@ pub fn fill_checkpoint(
     write_tensors(&folder.join("diffusion_pytorch_model.safetensors"), &views).unwrap();
 }
 
+/// How many tensors `load` asks for, and how many values they have together. Nothing is read or filled, so that
+/// large networks can be counted.
+pub fn layout_counts(load: impl FnOnce(&Weights) -> Result<()>) -> (usize, i64) {
+    let empty = Checkpoint::from_files(Path::new("none"), serde_json::Value::Null, &[]).unwrap();
+    let weights = empty.weights(Target {
+        kind: Kind::BFloat16,
+        ..Target::CPU_F32
+    });
+    load(&weights).unwrap();
+    let asked = weights.asked_for();
+    let values = asked.iter().map(|(_, shape)| shape.iter().product::<i64>());
+    (asked.len(), values.sum())
+}
+
 /// What `load` makes of a checkpoint of these tensors.
 pub fn weights_of<T>(tensors: &[(&str, &Tensor)], load: impl FnOnce(&Weights) -> Result<T>) -> T {
     let folder = tempfile::tempdir().unwrap();

@@ -334,7 +334,7 @@ mod tests {
     use storyloom_nn::testing::vectors::{
         assert_begins, assert_vector, flux_vector, integers, write_vector_checkpoint,
     };
-    use storyloom_nn::testing::{fill_checkpoint, summary};
+    use storyloom_nn::testing::{fill_checkpoint, layout_counts, summary};
 
     /// Specification `wan22`, section 4.1.
     #[test]
@@ -428,6 +428,25 @@ mod tests {
         std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
         let error = T5Encoder::open(folder.path(), Target::CPU_F32).unwrap_err();
         assert!(error.to_string().contains("feed_forward_proj"), "{error}");
+    }
+
+    /// Specification `flux`, section 3.1: the encoder of XXL by what one layer more adds to it.
+    #[test]
+    fn the_layout_has_the_counts_of_the_published_model() {
+        let counts = |num_layers: i64| {
+            let config = json!({
+                "vocab_size": 32_128, "d_model": 4096, "d_kv": 64, "d_ff": 10_240, "num_heads": 64,
+                "num_layers": num_layers,
+            });
+            let config = T5Config {
+                tables: PositionTables::FirstLayer,
+                ..serde_json::from_value(config).unwrap()
+            };
+            layout_counts(|weights| T5Encoder::load(weights, config).map(drop))
+        };
+        let (one, two) = (counts(1), counts(2));
+        let all = (one.0 + 23 * (two.0 - one.0), one.1 + 23 * (two.1 - one.1));
+        assert_eq!(all, (219, 4_762_310_656));
     }
 
     #[test]

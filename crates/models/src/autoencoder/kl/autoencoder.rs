@@ -172,10 +172,10 @@ mod tests {
 
     use serde_json::{Value, json};
     use storyloom_nn::tensor_file::{read_tensors, write_tensors};
-    use storyloom_nn::testing::relative_error;
     use storyloom_nn::testing::vectors::{
         assert_vector, flux_vector, wave, write_vector_checkpoint,
     };
+    use storyloom_nn::testing::{layout_counts, relative_error};
     use tempfile::TempDir;
 
     use super::*;
@@ -251,6 +251,28 @@ mod tests {
             "last": [-0.6493666, -0.5586936, -0.552166, -1.196607, -1.934188, -2.101864, -1.432982, -0.6001196],
         });
         assert_vector("latents", &latents, &expected, 1e-5);
+    }
+
+    /// Specification `flux`, section 4.
+    #[test]
+    fn layouts_have_the_counts_of_the_published_models() {
+        let counts = |changes: Value| {
+            let mut config = json!({
+                "block_out_channels": [128, 256, 512, 512], "layers_per_block": 2,
+                "down_block_types": vec!["DownEncoderBlock2D"; 4],
+                "up_block_types": vec!["UpDecoderBlock2D"; 4],
+            });
+            for (key, value) in changes.as_object().unwrap() {
+                config[key] = value.clone();
+            }
+            let config = serde_json::from_value(config).unwrap();
+            layout_counts(|weights| AutoencoderKl::load(weights, config).map(drop))
+        };
+        let flux = json!({
+            "latent_channels": 16, "use_quant_conv": false, "use_post_quant_conv": false,
+        });
+        assert_eq!(counts(flux), (244, 83_819_683));
+        assert_eq!(counts(json!({"latent_channels": 4})), (248, 83_653_863));
     }
 
     #[test]

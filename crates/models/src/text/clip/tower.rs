@@ -192,10 +192,10 @@ mod tests {
 
     use serde_json::{Value, json};
     use storyloom_nn::tensor_file::write_tensors;
-    use storyloom_nn::testing::relative_error;
     use storyloom_nn::testing::vectors::{
         assert_begins, assert_near, assert_vector, flux_vector, integers, vector_weights,
     };
+    use storyloom_nn::testing::{layout_counts, relative_error};
 
     use super::*;
 
@@ -260,6 +260,19 @@ mod tests {
                 .select(1, expected["position"].as_i64().unwrap());
             assert_eq!(output.pooled, row, "{eos}");
         }
+    }
+
+    /// Specification `flux`, section 3.2: the tower of FLUX and the first of SDXL.
+    #[test]
+    fn the_layout_has_the_counts_of_the_published_model() {
+        let config = ClipTextConfig {
+            hidden_size: 768,
+            intermediate_size: 3072,
+            num_attention_heads: 12,
+            ..ClipTextConfig::default()
+        };
+        let found = layout_counts(|weights| ClipText::load(weights, config, false).map(drop));
+        assert_eq!(found, (196, 123_060_480));
     }
 
     #[test]
