@@ -5,10 +5,10 @@
 //! works on a CPU in seconds. The weights are random, but arranged so that the pictures are
 //! smooth fields of colour that depend on the prompt, the seed and the memory.
 
+mod around_flux;
 mod autoencoder;
 mod clip;
 mod clip_text;
-mod flux;
 pub mod hub;
 mod language;
 mod lora;
@@ -29,7 +29,7 @@ use storyloom_nn::tensor_file::write_tensors;
 use storyloom_story::{Method, Seed};
 use tch::{Kind, Tensor};
 
-pub use self::flux::write_around_transformer;
+pub use self::around_flux::write_around_transformer;
 use self::hub::{TRANSFORMERS, create_dir, parent, write_json};
 pub use self::language::init_tiny_language;
 use self::sheet::Sheet;
