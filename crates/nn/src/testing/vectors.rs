@@ -35,6 +35,13 @@ fn sines(step: f64, phase: f64, shape: &[i64]) -> Tensor {
     (positions * step + phase).sin().view(shape)
 }
 
+/// What phases are parts of: the rule says 6.28, and not the whole circle.
+#[expect(
+    clippy::approx_constant,
+    reason = "the values of the vectors follow from this very number"
+)]
+const PHASES: f64 = 6.28;
+
 /// The weight that belongs to the tensor `name` of `shape`, f32.
 ///
 /// With `s = sin(0.7 i + phase)`, the phase being the sum of the name's bytes modulo 997 as a part of 6.28:
@@ -42,7 +49,7 @@ fn sines(step: f64, phase: f64, shape: &[i64]) -> Tensor {
 /// for the rest.
 pub fn vector_weights(name: &str, shape: &[i64]) -> Tensor {
     let sum: u32 = name.bytes().map(u32::from).sum();
-    let sines = sines(0.7, f64::from(sum % 997) / 997.0 * 6.28, shape);
+    let sines = sines(0.7, f64::from(sum % 997) / 997.0 * PHASES, shape);
     let values = match shape {
         [_, rest @ ..] if !rest.is_empty() => sines / (rest.iter().product::<i64>() as f64).sqrt(),
         _ if name.ends_with("weight") => sines * 0.1 + 1.0,
@@ -162,7 +169,7 @@ mod tests {
     #[test]
     fn weights_follow_from_names_and_shapes() {
         // The bytes of "ab" sum up to 195.
-        let phase: f64 = 195.0 / 997.0 * 6.28;
+        let phase: f64 = 195.0 / 997.0 * PHASES;
         let matrix = vector_weights("ab", &[2, 4]);
         let expected = (0.7 * 5.0 + phase).sin() / 2.0;
         assert_near("row", &[matrix.double_value(&[1, 1])], &[expected], 1e-7);
