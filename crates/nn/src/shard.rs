@@ -1,5 +1,7 @@
 //! Ranks that share a network: which slice is ours, and sums and exchanges of tensors among them.
 
+mod share;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +12,8 @@ use tch::{Device, Kind, Tensor};
 
 use crate::error::{ModelError, Result};
 use crate::host::{on_host, values, values_mut};
+
+pub use share::TokenShare;
 
 /// One of several equal parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,8 +4,9 @@ use storyloom_nn::checkpoint::Weights;
 use storyloom_nn::error::Result;
 use storyloom_nn::gradients;
 use storyloom_nn::layers::{
-    Activation, LayerMut, LayerNorm, Linear, Part, RmsNorm, RotaryTable, TokenIndex, TokenVectors,
-    add_gated, attend, merge_heads, modulated_layer_norm, split_heads, timed,
+    Activation, LayerMut, LayerNorm, Linear, Part, RealTokens, RmsNorm, RotaryTable, TokenIndex,
+    TokenVectors, add_gated, attend, attend_among, merge_heads, modulated_layer_norm, split_heads,
+    timed,
 };
 use storyloom_nn::shard::{Peers, PendingSum, Shard};
 use tch::{Kind, Tensor};
@@ -242,47 +243,10 @@ impl SelfAttention {
         let query = heads(&query, &p.query_norm, 0)?;
         let key = heads(&key, &p.key_norm, 1)?;
         let value = split_heads(&value, p.heads)?;
-        let attended = self.attend([query, key, value], tokens)?;
-        p.leave(&attended)
-    }
-
-    /// Attention over all tokens. Where ranks share these (Ulysses), each gets all tokens of some
-    /// heads for the time of the attention.
-    fn attend(&self, [query, key, value]: [Tensor; 3], tokens: i64) -> Result<Tensor> {
-        let ranks = self.sequence.part().of;
-        let attend_all = |query: &Tensor, key: &Tensor, value: &Tensor| {
-            timed(Part::SelfAttention, || {
-                attend(query, key, value, None, None)
-            })
-        };
-        if ranks == 1 {
-            return attend_all(&query, &key, &value);
-        }
-        // What travels is f32.
-        let kind = query.kind();
-        let (batch, heads, own, dim) = query.size4()?;
-        let (some, all) = (heads / ranks, own * ranks);
-        let packed = Tensor::f_stack(&[query, key, value], 0)?
-            .f_view([3, batch, ranks, some, own, dim])?
-            .f_permute([2, 0, 1, 3, 4, 5])?;
-        let received = self.sequence.trade(&packed)?.f_to_kind(kind)?;
-        let received = received
-            .f_permute([1, 2, 3, 0, 4, 5])?
-            .f_reshape([3, batch, some, all, dim])?;
         // The last tokens only fill the last rank up.
-        let of = |which: i64| received.f_select(0, which);
-        let (key, value) = (
-            of(1)?.f_narrow(2, 0, tokens)?,
-            of(2)?.f_narrow(2, 0, tokens)?,
-        );
-        let attended = attend_all(&of(0)?, &key, &value)?;
-        let packed = attended
-            .f_view([batch, some, ranks, own, dim])?
-            .f_permute([2, 0, 1, 3, 4])?;
-        let received = self.sequence.trade(&packed)?.f_to_kind(kind)?;
-        Ok(received
-            .f_permute([1, 0, 2, 3, 4])?
-            .f_reshape([batch, heads, own, dim])?)
+        let real = RealTokens::First(tokens);
+        let attended = attend_among(&self.sequence, [query, key, value], real)?;
+        p.leave(&attended)
     }
 }
 

@@ -9,7 +9,7 @@ use storyloom_nn::layers::{
     Adaptable, LayerMut, Linear, RotaryAxes, RotaryTable, TokenIndex, TokenVectors,
     modulated_layer_norm,
 };
-use storyloom_nn::shard::{Peers, Shard};
+use storyloom_nn::shard::{Peers, Shard, TokenShare};
 use tch::{Kind, Tensor};
 
 use super::block::{BlockContext, Modulation, Positions, WanBlock};
@@ -263,7 +263,7 @@ impl WanTransformer {
             _ => steps,
         };
         let (embedding, modulation) = self.time.forward(&steps.distinct, &hidden)?;
-        let share = Share::of(hidden.size()[1], &self.sequence);
+        let share = TokenShare::of(hidden.size()[1], &self.sequence);
         hidden = share.tokens(&hidden, 1)?;
         let index = steps.per_token.then(|| {
             let rows = steps.distinct.len() as i64;
@@ -414,55 +414,6 @@ impl WanTransformer {
             true => Ok(()),
             false => wrong("a sample with a timestep per token has none for them".to_owned()),
         }
-    }
-}
-
-/// The tokens of a sample that this rank has: a run of them, of the same length on every rank.
-struct Share {
-    all: i64,
-    first: i64,
-    length: i64,
-}
-
-impl Share {
-    fn of(all: i64, peers: &Peers) -> Self {
-        let part = peers.part();
-        let length = (all + part.of - 1) / part.of;
-        Self {
-            all,
-            first: part.index * length,
-            length,
-        }
-    }
-
-    /// This rank's part of `axis`; behind the last token there are zeros.
-    fn tokens(&self, tensor: &Tensor, axis: i64) -> Result<Tensor> {
-        if self.length == self.all {
-            return Ok(tensor.shallow_clone());
-        }
-        let first = self.first.min(self.all);
-        let real = (self.all - first).min(self.length);
-        let own = tensor.f_narrow(axis, first, real)?;
-        if real == self.length {
-            return Ok(own.f_contiguous()?);
-        }
-        let mut size = own.size();
-        size[axis as usize] = self.length - real;
-        let zeros = Tensor::f_zeros(&size, (tensor.kind(), tensor.device()))?;
-        Ok(Tensor::f_cat(&[own, zeros], axis)?)
-    }
-
-    /// The same of one place per token of each sample.
-    fn places(&self, places: &[i64]) -> Vec<i64> {
-        if self.length == self.all {
-            return places.to_vec();
-        }
-        let own = self.first..self.first + self.length;
-        let sample = |sample: &[i64]| -> Vec<i64> {
-            let of_token = |token: i64| sample.get(token as usize).copied().unwrap_or(0);
-            own.clone().map(of_token).collect()
-        };
-        places.chunks(self.all as usize).flat_map(sample).collect()
     }
 }
 

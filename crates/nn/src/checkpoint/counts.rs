@@ -28,6 +28,7 @@ const BOUNDS: [(u64, &[&str]); 4] = [
             "num_layers",
             "num_local_experts",
             "num_res_blocks",
+            "num_single_layers",
         ],
     ),
     (
@@ -35,6 +36,7 @@ const BOUNDS: [(u64, &[&str]); 4] = [
         &[
             "added_kv_proj_dim",
             "attention_head_dim",
+            "axes_dims_rope",
             "base_dim",
             "d_ff",
             "d_kv",
@@ -53,6 +55,7 @@ const BOUNDS: [(u64, &[&str]); 4] = [
             "in_channels",
             "in_dim",
             "intermediate_size",
+            "joint_attention_dim",
             "moe_intermediate_size",
             "num_attention_heads",
             "num_channels",
@@ -62,6 +65,7 @@ const BOUNDS: [(u64, &[&str]); 4] = [
             "out_dim",
             "out_hidden_size",
             "patch_size",
+            "pooled_projection_dim",
             "pos_embed_seq_len",
             "projection_dim",
             "relative_attention_max_distance",

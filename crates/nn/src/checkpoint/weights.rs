@@ -180,6 +180,28 @@ impl<'a> Weights<'a> {
         Ok(tensor)
     }
 
+    /// As [`take`](Self::take) of a tensor `[rows, columns]` of which some runs of columns are kept, first and
+    /// length of each, laid together; nothing else of it is read.
+    pub fn take_columns(
+        &self,
+        name: &str,
+        shape: &[i64; 2],
+        runs: &[(i64, i64)],
+    ) -> Result<Tensor> {
+        // Pieces of one width that all runs are made of.
+        let bounds = runs.iter().flat_map(|&(first, count)| [first, count]);
+        let width = bounds.fold(shape[1], greatest_divisor).max(1);
+        let of = shape[1] / width;
+        let pieces = runs.iter().flat_map(|&(first, count)| {
+            let first = first / width;
+            first..first + count / width
+        });
+        let pieces = pieces.map(|index| self.take_part(name, shape, 1, Part { index, of }));
+        let pieces = pieces.collect::<Result<Vec<_>>>()?;
+        self.ledger.borrow_mut().missing.dedup();
+        Ok(Tensor::f_cat(&pieces, 1)?)
+    }
+
     /// Bytes of the files that went into the tensors taken so far.
     pub fn bytes_read(&self) -> usize {
         self.ledger.borrow().bytes
@@ -358,6 +380,14 @@ impl<'a> Weights<'a> {
             self.checkpoint.file(entry).read_into(bytes, place)?;
         }
         Ok(stored)
+    }
+}
+
+/// The greatest number that divides both; not negative.
+fn greatest_divisor(a: i64, b: i64) -> i64 {
+    match b {
+        0 => a.abs(),
+        _ => greatest_divisor(b, a % b),
     }
 }
 

@@ -77,6 +77,25 @@ pub fn to_picture(tensor: &Tensor) -> Result<RgbImage> {
     picture_of(bytes, height, width)
 }
 
+/// A tensor `[3, height, width]` in [-1, 1] as a picture: halved, moved to [0, 1] and clamped, then times 255 and
+/// rounded, halves to even, as diffusers' image pipelines do. Not-a-number is an error.
+///
+/// Where [`to_picture`] truncates, a level is one higher every other time.
+pub fn to_rounded_picture(tensor: &Tensor) -> Result<RgbImage> {
+    let size = tensor.size();
+    let &[3, height, width] = size.as_slice() else {
+        let reason = format!("[3, height, width] is needed, found {size:?}");
+        return Err(ModelError::input("picture tensor", reason));
+    };
+    let levels = finite(&tensor.f_unsqueeze(1)?)?
+        .f_div_scalar(2.0)?
+        .f_add_scalar(0.5)?
+        .f_clamp(0.0, 1.0)?
+        .f_mul_scalar(255.0)?
+        .f_round()?;
+    picture_of(interleaved(&levels)?, height, width)
+}
+
 /// A clip `[3, frames, height, width]` in [-1, 1] as pictures, in the manner of [`to_picture`].
 pub fn to_pictures(clip: &Tensor) -> Result<Vec<RgbImage>> {
     let size = clip.size();
@@ -134,16 +153,27 @@ pub fn story_picture(picture: RgbImage) -> Result<StoryPicture> {
 
 /// `[3, 1, height, width]` in [-1, 1] to interleaved bytes.
 fn to_bytes(frame: &Tensor) -> Result<Vec<u8>> {
+    let levels = finite(frame)?
+        .f_clamp(-1.0, 1.0)?
+        .f_add_scalar(1.0)?
+        .f_div_scalar(2.0)?
+        .f_mul_scalar(255.0)?;
+    interleaved(&levels)
+}
+
+/// The frame on the host in f32; not-a-number is an error.
+fn finite(frame: &Tensor) -> Result<Tensor> {
     let frame = frame.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?;
     if frame.f_isnan()?.f_any()?.f_int64_value(&[])? != 0 {
         let what = "a decoded frame".to_owned();
         return Err(ModelError::NotFinite { what });
     }
-    let levels = frame
-        .f_clamp(-1.0, 1.0)?
-        .f_add_scalar(1.0)?
-        .f_div_scalar(2.0)?
-        .f_mul_scalar(255.0)?
+    Ok(frame)
+}
+
+/// Levels `[3, 1, height, width]` in [0, 255], truncated, the colours of a pixel side by side.
+fn interleaved(levels: &Tensor) -> Result<Vec<u8>> {
+    let levels = levels
         .f_to_kind(Kind::Uint8)?
         .f_permute([1, 2, 3, 0])?
         .f_contiguous()?;
@@ -235,6 +265,25 @@ pub const REWARD_AREA: [u32; 2] = [256 * 28 * 28, 256 * 28 * 28];
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::vectors::{flux_vector, integers, numbers};
+
+    /// Specification `flux`, section 4, and the truncation of the original code.
+    #[test]
+    fn pictures_are_rounded_or_truncated() {
+        let vector = flux_vector("output_pixels");
+        let values = numbers(&vector["x"]);
+        let row = Tensor::from_slice(&values).view([1, 1, -1]);
+        let clip = row.expand([3, 1, values.len() as i64], false);
+        for (name, picture) in [
+            ("rounded", to_rounded_picture(&clip).unwrap()),
+            ("truncated", to_picture(&clip).unwrap()),
+        ] {
+            let found: Vec<i64> = picture.pixels().map(|pixel| i64::from(pixel[1])).collect();
+            assert_eq!(found, integers(&vector[name]), "{name}");
+        }
+        assert!(to_rounded_picture(&(&clip * f64::NAN)).is_err());
+        assert!(to_rounded_picture(&clip.select(0, 0)).is_err());
+    }
 
     fn gradient(width: u32, height: u32) -> RgbImage {
         RgbImage::from_fn(width, height, |x, y| {

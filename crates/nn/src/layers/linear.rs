@@ -29,7 +29,30 @@ pub struct Linear {
 enum Split {
     Whole,
     Outputs(Part),
-    Inputs(Peers),
+    /// These runs of the inputs, first and length, laid together.
+    Inputs(Peers, Vec<(i64, i64)>),
+}
+
+/// One part of each of `widths` columns that stand side by side: first and length of each run.
+fn groups(widths: &[i64], part: Part) -> Vec<(i64, i64)> {
+    let mut begin = 0;
+    let own = widths.iter().map(|&width| {
+        let (first, count) = part.range(width);
+        begin += width;
+        (begin - width + first, count)
+    });
+    own.collect()
+}
+
+/// The runs of `tensor` along `axis`, laid together.
+fn runs(tensor: &Tensor, axis: i64, runs: &[(i64, i64)]) -> Result<Tensor> {
+    let pieces = runs
+        .iter()
+        .map(|&(first, count)| tensor.f_narrow(axis, first, count));
+    match pieces.collect::<Result<Vec<_>, _>>()?.as_slice() {
+        [only] => Ok(only.shallow_clone()),
+        several => Ok(Tensor::f_cat(several, axis)?),
+    }
 }
 
 /// A LoRA update `scale * B(A x)`.
@@ -116,8 +139,29 @@ impl Linear {
             low_rank: None,
             split: match part.of {
                 1 => Split::Whole,
-                _ => Split::Inputs(peers.clone()),
+                _ => Split::Inputs(peers.clone(), vec![part.range(inputs)]),
             },
+        })
+    }
+
+    /// As [`load_inputs`](Self::load_inputs) of a layer whose input is several tensors side by side, `widths` of
+    /// them: this rank's part of each, side by side as well.
+    pub fn load_input_groups(
+        weights: &Weights,
+        widths: &[i64],
+        outputs: i64,
+        peers: &Peers,
+    ) -> Result<Self> {
+        let (part, inputs) = (peers.part(), widths.iter().sum());
+        if part.of == 1 {
+            return Self::load(weights, inputs, outputs);
+        }
+        let own = groups(widths, part);
+        Ok(Self {
+            weight: weights.take_columns("weight", &[outputs, inputs], &own)?,
+            bias: Some(weights.take("bias", &[outputs])?),
+            low_rank: None,
+            split: Split::Inputs(peers.clone(), own),
         })
     }
 
@@ -157,17 +201,44 @@ impl Linear {
     /// As [`forward`](Self::forward), left in the kind that the last step computed in: that of the
     /// products, but for sums over ranks or with a low-rank update, which are f32.
     pub fn forward_rounded(&self, input: &Tensor) -> Result<Tensor> {
-        let Split::Inputs(peers) = &self.split else {
+        let Split::Inputs(peers, _) = &self.split else {
             return self.own(input, self.bias.as_ref());
         };
-        let output = peers.sum(self.own(input, None)?)?;
-        match &self.bias {
-            Some(bias) => {
-                let mut output = output.f_to_kind(Kind::Float)?;
-                Ok(output.f_add_(&bias.f_to_kind(Kind::Float)?)?)
-            }
-            None => Ok(output),
-        }
+        self.with_bias(peers.sum(self.own(input, None)?)?)
+    }
+
+    /// The sum over all ranks, plus the bias.
+    fn with_bias(&self, output: Tensor) -> Result<Tensor> {
+        let Some(bias) = &self.bias else {
+            return Ok(output);
+        };
+        let mut output = output.f_to_kind(Kind::Float)?;
+        Ok(output.f_add_(&bias.f_to_kind(Kind::Float)?)?)
+    }
+
+    /// [`forward_rounded`](Self::forward_rounded) of two layers with as many outputs, each on its own input
+    /// `[batch, tokens, inputs]`. Where ranks share their inputs, the partial results of both travel in one sum.
+    pub fn forward_pair(layers: [&Self; 2], inputs: [&Tensor; 2]) -> Result<[Tensor; 2]> {
+        let ([first, second], [left, right]) = (layers, inputs);
+        let (Split::Inputs(peers, _), Split::Inputs(..)) = (&first.split, &second.split) else {
+            return Ok([first.forward_rounded(left)?, second.forward_rounded(right)?]);
+        };
+        let partial = [first.own(left, None)?, second.own(right, None)?];
+        let [before, behind] = [&partial[0], &partial[1]].map(|tensor| tensor.size()[1]);
+        let sum = peers.sum(Tensor::f_cat(&partial, 1)?)?;
+        let run = |first: i64, count: i64| -> Result<Tensor> {
+            Ok(sum.f_narrow(1, first, count)?.f_contiguous()?)
+        };
+        Ok([
+            first.with_bias(run(0, before)?)?,
+            second.with_bias(run(before, behind)?)?,
+        ])
+    }
+
+    /// As [`forward`](Self::forward), where the product is f32 whatever kind the weights have: for few rows whose
+    /// result many others depend on. No layer that ranks share by its inputs.
+    pub fn forward_wide(&self, input: &Tensor) -> Result<Tensor> {
+        self.own_in(|_| Kind::Float, input, self.bias.as_ref())
     }
 
     /// [`forward_rounded`](Self::forward_rounded) of layers that share their input, for decoding:
@@ -178,7 +249,7 @@ impl Linear {
         input: &Tensor,
     ) -> Result<[Tensor; N]> {
         let plain =
-            |layer: &&Self| layer.low_rank.is_none() && !matches!(layer.split, Split::Inputs(_));
+            |layer: &&Self| layer.low_rank.is_none() && !matches!(layer.split, Split::Inputs(..));
         if layers.iter().all(plain) {
             let weights = layers.map(|layer| (&layer.weight, layer.bias.as_ref()));
             if let Some(outputs) = few_rows::products(input, weights)? {
@@ -194,7 +265,7 @@ impl Linear {
 
     /// [`forward_together`](Self::forward_together) of one layer.
     pub fn forward_few(&self, input: &Tensor) -> Result<Tensor> {
-        let Split::Inputs(peers) = &self.split else {
+        let Split::Inputs(peers, _) = &self.split else {
             let [output] = Self::forward_together([self], input)?;
             return Ok(output);
         };
@@ -209,6 +280,19 @@ impl Linear {
 
     /// What this rank's weights make of its inputs.
     fn own(&self, input: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        self.own_in(product_kind, input, bias)
+    }
+
+    /// The same by products in the kind that `kind_of` says of their weights.
+    fn own_in(
+        &self,
+        kind_of: impl Fn(&Tensor) -> Kind,
+        input: &Tensor,
+        bias: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        let product = |input: &Tensor, weight: &Tensor, bias: Option<&Tensor>| {
+            product(kind_of(weight), input, weight, bias)
+        };
         let output = product(input, &self.weight, bias)?;
         let Some(LowRank { down, up, scale }) = &self.low_rank else {
             return Ok(output);
@@ -225,7 +309,7 @@ impl Linear {
         let (outputs, inputs) = match &self.split {
             Split::Whole => (1, 1),
             Split::Outputs(part) => (part.of, 1),
-            Split::Inputs(peers) => (1, peers.part().of),
+            Split::Inputs(peers, _) => (1, peers.part().of),
         };
         (size[0] * outputs, size[1] * inputs)
     }
@@ -244,9 +328,8 @@ impl Linear {
                 let (first, share) = part.range(update.up.size()[0]);
                 update.up = update.up.f_narrow(0, first, share)?.f_contiguous()?;
             }
-            Split::Inputs(peers) => {
-                let (first, share) = peers.part().range(update.down.size()[1]);
-                update.down = update.down.f_narrow(1, first, share)?.f_contiguous()?;
+            Split::Inputs(_, own) => {
+                update.down = runs(&update.down, 1, own)?.f_contiguous()?;
             }
         }
         Ok(update)
@@ -265,10 +348,7 @@ impl Linear {
                 let (first, share) = part.range(difference.size()[0]);
                 difference.f_narrow(0, first, share)?
             }
-            Split::Inputs(peers) => {
-                let (first, share) = peers.part().range(difference.size()[1]);
-                difference.f_narrow(1, first, share)?
-            }
+            Split::Inputs(_, own) => runs(difference, 1, own)?,
         };
         add_difference(&mut self.weight, &own)
     }
@@ -280,7 +360,7 @@ impl Linear {
         };
         match &self.split {
             // Ranks that share the inputs add the same bias to their common sum.
-            Split::Whole | Split::Inputs(_) => add_difference(bias, difference),
+            Split::Whole | Split::Inputs(..) => add_difference(bias, difference),
             Split::Outputs(part) => {
                 let (first, share) = part.range(difference.size()[0]);
                 add_difference(bias, &difference.f_narrow(0, first, share)?)
@@ -311,8 +391,7 @@ pub(super) fn product_kind(weight: &Tensor) -> Kind {
     }
 }
 
-fn product(input: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    let kind = product_kind(weight);
+fn product(kind: Kind, input: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let weight = weight.f_to_kind(kind)?;
     let bias = bias.map(|bias| bias.f_to_kind(kind)).transpose()?;
     Ok(input.f_to_kind(kind)?.f_linear(&weight, bias)?)
@@ -321,6 +400,9 @@ fn product(input: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Ten
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stand_in::as_gpu;
+    use crate::testing::vectors::{flux_vector, integers, wave};
+    use crate::testing::{on_ranks, weights_of};
     use tch::Device;
 
     fn layer(kind: Kind) -> (Linear, Tensor) {
@@ -339,6 +421,85 @@ mod tests {
         let output = stored_small.forward(&input).unwrap();
         assert_eq!(output.kind(), Kind::Float);
         assert_eq!(output, exact.forward(&input).unwrap());
+    }
+
+    /// Widths of two tensors that are the input of one layer.
+    const GROUPS: [i64; 2] = [4, 16];
+
+    /// A layer of three outputs with an adapter, or this rank's part of it.
+    fn grouped(peers: &Peers) -> Linear {
+        let (weight, bias) = (wave(0.7, 0.1, &[3, 20]), wave(0.7, 0.2, &[3]));
+        let update = LowRank {
+            down: wave(0.4, 0.1, &[2, 20]),
+            up: wave(0.4, 0.2, &[3, 2]),
+            scale: 0.5,
+        };
+        weights_of(&[("weight", &weight), ("bias", &bias)], |weights| {
+            let mut layer = Linear::load_input_groups(weights, &GROUPS, 3, peers)?;
+            layer.add_low_rank(update)?;
+            Ok(layer)
+        })
+    }
+
+    /// Five tokens for that layer, or this rank's part of their channels.
+    fn grouped_input(part: Part) -> Tensor {
+        let own = GROUPS.map(|width| {
+            let (first, count) = part.range(width);
+            wave(0.3, 1.0, &[1, 5, width]).narrow(2, first, count)
+        });
+        Tensor::cat(&own, 2)
+    }
+
+    /// Specification `flux`, 7.1: a rank has its part of each group of inputs, also of adapters, and two layers
+    /// need one sum.
+    #[test]
+    fn groups_of_inputs_are_divided_one_by_one() {
+        let expected = grouped(&Peers::default())
+            .forward(&grouped_input(Part::WHOLE))
+            .unwrap();
+        for found in on_ranks(2, |group| {
+            let peers = Peers::new(Some(group));
+            let (layer, own) = (grouped(&peers), grouped_input(peers.part()));
+            assert_eq!(layer.size(), (3, 20));
+            let short = own.narrow(1, 0, 2);
+            let [all, some] = Linear::forward_pair([&layer, &layer], [&own, &short]).unwrap();
+            assert!(all.narrow(1, 0, 2).allclose(&some, 1e-6, 1e-6, false));
+            all
+        }) {
+            assert!(found.allclose(&expected, 1e-5, 1e-5, false));
+        }
+    }
+
+    /// Specification `flux`, 7.1: the columns that ranks have of the last layer of a single block.
+    #[test]
+    fn columns_of_a_rank_are_those_of_the_vectors() {
+        for ranks in [2, 3] {
+            let expected = integers(&flux_vector("tensor_parallel")[format!("ranks{ranks}")]);
+            let found = on_ranks(ranks, |group| {
+                let peers = Peers::new(Some(group));
+                groups(&[3072, 12_288], peers.part())
+            });
+            let found = found.into_iter().flatten();
+            let found: Vec<i64> = found.flat_map(|(first, count)| [first, count]).collect();
+            assert_eq!(found, expected);
+        }
+    }
+
+    /// On a GPU a product has the kind of the weights; here one is told otherwise.
+    #[test]
+    fn wide_products_do_not_round_their_results() {
+        let (stored_small, input) = layer(Kind::BFloat16);
+        let input = input + 0.001;
+        let found = as_gpu(|| {
+            [
+                stored_small.forward_wide(&input),
+                stored_small.forward(&input),
+            ]
+        });
+        let Some([wide, rounded]) = found else { return };
+        let expected = layer(Kind::Float).0.forward(&input).unwrap();
+        assert_eq!(wide.unwrap(), expected);
+        assert_ne!(rounded.unwrap(), expected);
     }
 
     #[test]

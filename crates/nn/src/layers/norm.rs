@@ -327,7 +327,7 @@ fn sum_of_squares(input: &[f32]) -> f32 {
 
 /// `1 / sqrt(mean(x²) + eps)`.
 #[multiversion(targets("x86_64+avx2", "x86_64+avx512f"))]
-fn root_mean_square(input: &[f32], eps: f32) -> f32 {
+pub(super) fn root_mean_square(input: &[f32], eps: f32) -> f32 {
     1.0 / (rows::sum(input, |x| x * x) / input.len() as f32 + eps).sqrt()
 }
 
@@ -338,9 +338,9 @@ fn scale_row(input: &[f32], factor: f32, weight: &[f32], output: &mut [f32]) {
     }
 }
 
-/// As [`scale_row`], then rotates adjacent pairs.
+/// `input * factor * weight`, then adjacent pairs rotated.
 #[multiversion(targets("x86_64+avx2", "x86_64+avx512f"))]
-fn scale_and_rotate(
+pub(super) fn scale_and_rotate(
     input: &[f32],
     factor: f32,
     weight: &[f32],

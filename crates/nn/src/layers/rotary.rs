@@ -22,6 +22,20 @@ impl RotaryAxes {
         }
     }
 
+    /// As many channels for each axis as `channels` says, all of them even and not negative.
+    ///
+    /// # Errors
+    /// A number of channels is odd or negative.
+    pub fn of_channels(channels: [i64; 3]) -> Result<Self> {
+        match channels.iter().all(|&axis| axis >= 0 && axis % 2 == 0) {
+            true => Ok(Self { channels }),
+            false => {
+                let reason = format!("{channels:?} are not three even numbers");
+                Err(ModelError::input("channels of rotary axes", reason))
+            }
+        }
+    }
+
     /// Angles for every token, `[t * rows * columns, dim / 2]`, time slowest.
     ///
     /// `times` are the temporal positions of the latent frames, which may be negative.
@@ -169,6 +183,23 @@ impl RotaryTable {
             .f_reshape([batch, heads, tokens, dim])?)
     }
 
+    /// Every row `times` times in a row, `[tokens * times, dim / 2]`, of a table that all samples share.
+    pub(super) fn repeated(&self, times: i64) -> Result<Self> {
+        let repeat = |table: &Tensor| table.f_repeat_interleave_self_int(times, 0_i64, None::<i64>);
+        Ok(Self {
+            cos: repeat(&self.cos)?,
+            sin: repeat(&self.sin)?,
+        })
+    }
+
+    /// The rows of `count` tokens from `first` on, of a table that all samples share.
+    pub(super) fn run(&self, first: i64, count: i64) -> Result<Self> {
+        Ok(Self {
+            cos: self.cos.f_narrow(0, first, count)?,
+            sin: self.sin.f_narrow(0, first, count)?,
+        })
+    }
+
     /// Refuses a table that is not for `tokens` tokens of heads of `dim` in `batch` samples.
     pub(super) fn check(&self, batch: i64, tokens: i64, dim: i64) -> Result<()> {
         let size = self.cos.size();
@@ -183,6 +214,37 @@ impl RotaryTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::vectors::{assert_begins, flux_vector, integers, numbers, wave};
+
+    /// Specification `flux`, 1.7: fractional and negative places, heads of 16 + 56 + 56 channels.
+    #[test]
+    fn tables_of_given_axes_are_those_of_the_vectors() {
+        let axes = RotaryAxes::of_channels([16, 56, 56]).unwrap();
+        let vector = flux_vector("rope_table");
+        let places = Tensor::from_slice(&numbers(&vector["ids"])).view([1, -1, 3]);
+        let table = axes.table_at(&places, Device::Cpu).unwrap();
+        let columns = Tensor::from_slice(&integers(&vector["columns"]));
+        for (name, found) in [("cos", &table.cos), ("sin", &table.sin)] {
+            let found = found.index_select(1, &columns);
+            assert_begins(name, &found, &vector[name], 1e-7);
+        }
+        assert!(RotaryAxes::of_channels([16, 55, 56]).is_err());
+        assert!(RotaryAxes::of_channels([-2, 56, 56]).is_err());
+    }
+
+    /// Specification `flux`, 1.7: neighbours are a pair, and not channels half a head apart.
+    #[test]
+    fn neighbours_are_rotated_together() {
+        let vector = flux_vector("rope_apply");
+        let axes = RotaryAxes::of_channels([4, 6, 6]).unwrap();
+        let place = Tensor::from_slice(&[1.0, 3.0, 5.0]).view([1, 1, 3]);
+        let table = axes.table_at(&place, Device::Cpu).unwrap();
+        let head = wave(0.7, 0.3, &[1, 1, 1, 16]);
+        let found = table.rotate(&head).unwrap();
+        assert_begins("rotated", &found, &vector["output"], 1e-6);
+        let half = numbers(&vector["half_split"]);
+        assert!((found.double_value(&[0, 0, 0, 0]) - half[0]).abs() > 0.1);
+    }
 
     #[test]
     fn channels_of_the_known_heads() {

@@ -1,6 +1,6 @@
 //! The sinusoidal embedding of diffusion timesteps.
 
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::error::Result;
 
@@ -20,9 +20,51 @@ pub fn timestep_sinusoid(timesteps: &[f64], width: i64, device: Device) -> Resul
         .f_to_device(device)?)
 }
 
+/// As [`timestep_sinusoid`] with frequencies and angles in f32, as diffusers computes them
+/// (`get_timestep_embedding` without a shift of the frequencies, cosines first): at timestep 1000 single values
+/// differ by up to 4e-5 from those of f64 angles.
+///
+/// libtorch computes them on the CPU, so that every device gets the same values.
+pub fn timestep_sinusoid_f32(timesteps: &[f32], width: i64, device: Device) -> Result<Tensor> {
+    let half = width / 2;
+    let exponents = Tensor::f_arange(half, (Kind::Float, Device::Cpu))?
+        .f_mul_scalar(-(10_000_f64.ln()))?
+        .f_div_scalar(half)?;
+    let angles = Tensor::f_from_slice(timesteps)?
+        .f_unsqueeze(1)?
+        .f_mul(&exponents.f_exp()?.f_unsqueeze(0)?)?;
+    Ok(Tensor::f_cat(&[angles.f_cos()?, angles.f_sin()?], 1)?.f_to_device(device)?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::vectors::{assert_near, flux_vector, integers, numbers};
+
+    /// Specification `flux`, 1.3, and what f64 angles differ by.
+    #[test]
+    fn angles_in_f32_are_those_of_diffusers() {
+        let vector = flux_vector("timestep_embedding");
+        let columns = integers(&vector["columns"]);
+        for (time, row) in vector["rows"].as_object().unwrap() {
+            let value: f64 = time.parse().unwrap();
+            let found = timestep_sinusoid_f32(&[value as f32], 256, Device::Cpu).unwrap();
+            let at = |table: &Tensor| -> Vec<f64> {
+                let columns = columns.iter();
+                columns
+                    .map(|&column| table.double_value(&[0, column]))
+                    .collect()
+            };
+            assert_near(time, &at(&found), &numbers(&row["values"]), 1e-6);
+            let exact = timestep_sinusoid(&[value], 256, Device::Cpu).unwrap();
+            let difference = (found - exact).abs().max().double_value(&[]);
+            let expected = row["largest_difference_to_f64_angles"].as_f64().unwrap();
+            assert!(
+                (difference / expected - 1.0).abs() < 0.2,
+                "{time}: {difference}"
+            );
+        }
+    }
 
     /// Specification `wan22` 1.5.
     #[test]

@@ -2,6 +2,7 @@
 
 mod choice;
 mod native;
+mod shared;
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -12,6 +13,7 @@ use tch::{Device, Kind, Tensor};
 
 pub use choice::{Candidate, Clock, Trial, choose, difference};
 pub use native::BackEnd;
+pub use shared::{RealTokens, attend_among};
 
 use crate::cuda::synchronize;
 use crate::error::Result;
