@@ -12,5 +12,5 @@ pub mod schedule;
 pub mod solver;
 
 pub use kind::{Prediction, Reference, SamplerKind};
-pub use schedule::{SamplerSettings, Schedule};
-pub use solver::{Solver, SolverMemory};
+pub use schedule::{FlowConfig, SamplerSettings, Schedule, TimeShift};
+pub use solver::{Solver, SolverMemory, stochastic_step};

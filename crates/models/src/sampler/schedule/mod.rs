@@ -2,10 +2,13 @@
 
 mod diffusers_euler;
 mod diffusers_unipc;
+mod flow;
 mod wan_linear;
 mod wan_unipc;
 
 use storyloom_nn::error::{ModelError, Result};
+
+pub use flow::{FlowConfig, TimeShift, even_sigmas};
 
 use super::kind::{Reference, SamplerKind};
 
@@ -25,7 +28,7 @@ pub struct SamplerSettings {
     pub shift: f64,
 }
 
-/// A grid: `steps + 1` noise levels, the last 0, and the timestep the model is told at each step.
+/// A grid: `steps + 1` noise levels, the last 0 (1 where levels rise), and the timestep the model is told at each step.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Schedule {
     sigmas: Vec<f64>,
@@ -68,7 +71,7 @@ impl Schedule {
         self.timesteps.len()
     }
 
-    /// Noise levels, `steps + 1` of them, falling to 0. Each is an f32 value, as in the
+    /// Noise levels, `steps + 1` of them, falling to 0 but for a grid that is inverted. Each is an f32 value, as in the
     /// references.
     pub fn sigmas(&self) -> &[f64] {
         &self.sigmas

@@ -5,6 +5,7 @@
 
 mod dpm_plus_plus;
 mod euler;
+mod stochastic;
 mod unipc;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use tch::{Kind, Tensor};
 
 use super::kind::{Prediction, SamplerKind};
 use super::schedule::Schedule;
+pub use stochastic::stochastic_step;
 
 /// Walks a [`Schedule`] from noise to clean latents.
 ///
