@@ -1,11 +1,11 @@
-//! What a folder of checkpoints is made of, from headers only.
+//! What a folder of checkpoints, or a single file, is made of, from headers only.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use storyloom_nn::checkpoint::{Checkpoint, is_hidden};
+use storyloom_nn::checkpoint::{Checkpoint, SingleFilePart, is_hidden};
 use storyloom_nn::error::{ModelError, Result};
 
 /// Folders in folders are looked at this deep.
@@ -14,7 +14,8 @@ const DEPTH: usize = 4;
 /// One component of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Component {
-    /// Its folder, relative to the folder looked at.
+    /// Its folder, relative to the folder looked at; of a part of a single file the file, and behind it the
+    /// part's class if the file has several.
     pub path: PathBuf,
     /// The class its config names.
     pub class: Option<String>,
@@ -33,12 +34,20 @@ pub struct Component {
     pub problem: Option<String>,
 }
 
-/// Every component in `folder`, in the order of their paths.
+/// Every component in `folder`, in the order of their paths, or every part of a single file.
 ///
 /// # Errors
-/// The folder cannot be read, or there is no component in it. A component that cannot be opened
+/// The folder or file cannot be read, or there is no component in it. A component that cannot be opened
 /// is listed with its problem.
 pub fn inspect(folder: &Path) -> Result<Vec<Component>> {
+    if folder.is_file() {
+        let name = PathBuf::from(folder.file_name().unwrap_or_default());
+        let parts = Checkpoint::parts_of_single_file(folder)?;
+        return Ok(match parts.as_slice() {
+            [] => vec![loose_files(name, folder, &[folder.to_owned()])],
+            _ => parts_of(&name, folder, &parts),
+        });
+    }
     let mut components = Vec::new();
     walk(folder, folder, DEPTH, &mut components)?;
     if components.is_empty() {
@@ -69,24 +78,53 @@ fn walk(root: &Path, folder: &Path, depth: usize, found: &mut Vec<Component>) ->
             weights.push(path);
         }
     }
-    if !weights.is_empty() {
-        weights.sort();
-        let path = folder.strip_prefix(root).unwrap_or(folder).to_owned();
-        found.push(component(path, folder, &weights));
+    if weights.is_empty() {
+        return Ok(());
+    }
+    weights.sort();
+    let path = folder.strip_prefix(root).unwrap_or(folder);
+    if folder.join("config.json").exists() {
+        found.push(opened(path.to_owned(), [Checkpoint::open(folder)]));
+        return Ok(());
+    }
+    let mut others = Vec::new();
+    for file in weights {
+        match Checkpoint::parts_of_single_file(&file) {
+            Ok(parts) if !parts.is_empty() => {
+                let name = file.strip_prefix(root).unwrap_or(&file);
+                found.extend(parts_of(name, &file, &parts));
+            }
+            _ => others.push(file),
+        }
+    }
+    if !others.is_empty() {
+        found.push(loose_files(path.to_owned(), folder, &others));
     }
     Ok(())
 }
 
-fn component(path: PathBuf, folder: &Path, weights: &[PathBuf]) -> Component {
-    let checkpoint = if folder.join("config.json").exists() {
-        Checkpoint::open(folder).map(|checkpoint| vec![checkpoint])
-    } else {
-        // Adapters: every file is a set of its own, with equal names in it.
-        let open = |file: &PathBuf| {
-            Checkpoint::from_files(folder, serde_json::Value::Null, std::slice::from_ref(file))
+/// The parts of a single file.
+fn parts_of(name: &Path, file: &Path, parts: &[SingleFilePart]) -> Vec<Component> {
+    let component = |part: &SingleFilePart| {
+        let path = match parts.len() {
+            1 => name.to_owned(),
+            _ => name.join(part.class()),
         };
-        weights.iter().map(open).collect()
+        opened(path, [Checkpoint::open_single_file(file, *part)])
     };
+    parts.iter().map(component).collect()
+}
+
+/// Adapters: every file is a set of its own, with equal names in it.
+fn loose_files(path: PathBuf, folder: &Path, files: &[PathBuf]) -> Component {
+    let open = |file: &PathBuf| {
+        Checkpoint::from_files(folder, serde_json::Value::Null, std::slice::from_ref(file))
+    };
+    opened(path, files.iter().map(open))
+}
+
+/// What was opened, or what is wrong with it.
+fn opened(path: PathBuf, checkpoints: impl IntoIterator<Item = Result<Checkpoint>>) -> Component {
     let mut component = Component {
         path,
         class: None,
@@ -97,7 +135,8 @@ fn component(path: PathBuf, folder: &Path, weights: &[PathBuf]) -> Component {
         leftovers: Vec::new(),
         problem: None,
     };
-    match checkpoint {
+    let checkpoints: Result<Vec<_>> = checkpoints.into_iter().collect();
+    match checkpoints {
         Ok(checkpoints) => checkpoints
             .iter()
             .for_each(|part| add(&mut component, part)),
@@ -122,7 +161,10 @@ fn add(component: &mut Component, checkpoint: &Checkpoint) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use storyloom_nn::tensor_file::write_tensors;
+    use storyloom_nn::testing::flux::{FluxSizes, made_of, numbered, original_transformer};
     use storyloom_nn::testing::golden;
+    use tch::{Device, Kind, Tensor};
 
     #[test]
     fn components_are_found_and_counted() {
@@ -151,6 +193,70 @@ mod tests {
                 .iter()
                 .all(|component| component.bytes > component.parameters)
         );
+    }
+
+    #[test]
+    fn parts_of_single_files_are_told_apart() {
+        let sizes = FluxSizes {
+            width: 128,
+            head: 128,
+            doubles: 1,
+            singles: 1,
+            ..FluxSizes::TINY
+        };
+        let diffusers = numbered(&sizes.shapes());
+        let parameters: i64 = diffusers.values().map(|it| it.numel() as i64).sum();
+        let original = made_of(&original_transformer(sizes), &diffusers);
+        let work = tempfile::tempdir().unwrap();
+        let write = |name: &str, prefix: &str, others: &[&str]| {
+            let file = work.path().join(name);
+            let mut named: Vec<(String, &Tensor)> = original
+                .iter()
+                .map(|(name, it)| (format!("{prefix}{name}"), it))
+                .collect();
+            let one = Tensor::ones([1], (Kind::Float, Device::Cpu));
+            named.extend(others.iter().map(|name| ((*name).to_owned(), &one)));
+            let views: Vec<_> = named
+                .iter()
+                .map(|(name, it)| (name.as_str(), *it))
+                .collect();
+            write_tensors(&file, &views).unwrap();
+            file
+        };
+        let alone = write("flux1-dev.safetensors", "", &[]);
+        let clip = "text_encoders.clip_l.transformer.text_model.embeddings.token_embedding.weight";
+        write("all.safetensors", "model.diffusion_model.", &[clip]);
+        write(
+            "chroma.safetensors",
+            "",
+            &["distilled_guidance_layer.norms.0.scale"],
+        );
+        let single = inspect(&alone).unwrap();
+        let classes = |components: &[Component]| {
+            let line = |it: &Component| (it.path.display().to_string(), it.class.clone());
+            components.iter().map(line).collect::<Vec<_>>()
+        };
+        let flux = || Some("FluxTransformer2DModel".to_owned());
+        assert_eq!(
+            classes(&single),
+            [("flux1-dev.safetensors".to_owned(), flux())]
+        );
+        assert_eq!(single[0].parameters, parameters as u64);
+        assert_eq!(single[0].tensors, diffusers.len());
+        let all = inspect(work.path()).unwrap();
+        assert_eq!(
+            classes(&all),
+            [
+                (
+                    "all.safetensors/CLIPTextModel".to_owned(),
+                    Some("CLIPTextModel".to_owned())
+                ),
+                ("all.safetensors/FluxTransformer2DModel".to_owned(), flux()),
+                ("chroma.safetensors".to_owned(), None),
+                ("flux1-dev.safetensors".to_owned(), flux()),
+            ]
+        );
+        assert!(all[2].problem.as_ref().unwrap().contains("Chroma"));
     }
 
     #[test]

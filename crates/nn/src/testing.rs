@@ -2,6 +2,7 @@
 //! golden folders of `tests/golden`.
 #![allow(clippy::unwrap_used, reason = "only tests use it")]
 
+pub mod flux;
 pub mod vectors;
 
 use std::collections::BTreeMap;

@@ -27,7 +27,7 @@ pub struct Arguments {
 enum What {
     /// Show what a checkpoint is made of.
     Inspect {
-        /// Folder of a checkpoint, or of several.
+        /// Folder of a checkpoint, or of several, or a single file.
         folder: PathBuf,
         /// Print the components as JSON.
         #[arg(long)]

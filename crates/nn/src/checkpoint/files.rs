@@ -14,10 +14,11 @@ use tch::{Device, Kind, Tensor};
 use super::counts;
 use super::entry::TensorEntry;
 use super::leftovers::is_leftover;
+use super::original::{Layout, Misfit};
 use super::places::weight_files;
 use super::read::{read_json, refuse_stand_in};
 use super::stamps::Stamps;
-use super::{KeyMap, Target, Weights, float8};
+use super::{Target, Weights, float8, refused};
 use crate::dtype::{kind_of, raw_bytes};
 use crate::error::{ModelError, Result};
 
@@ -25,13 +26,13 @@ use crate::error::{ModelError, Result};
 #[derive(Debug)]
 pub struct Checkpoint {
     folder: PathBuf,
-    config: serde_json::Value,
+    pub(super) config: serde_json::Value,
     files: Vec<WeightFile>,
-    entries: BTreeMap<String, TensorEntry>,
+    pub(super) entries: BTreeMap<String, TensorEntry>,
     /// The factors of float8 weights, by the names of these.
     scales: BTreeMap<String, TensorEntry>,
     /// Tensors of the files that are no weights.
-    leftovers: BTreeMap<String, TensorEntry>,
+    pub(super) leftovers: BTreeMap<String, TensorEntry>,
     /// Tensors that are in memory and in no file.
     tensors: BTreeMap<String, Tensor>,
 }
@@ -63,16 +64,34 @@ impl Checkpoint {
     /// As [`Checkpoint::open`], with a config from elsewhere.
     pub fn with_config(folder: &Path, config: serde_json::Value) -> Result<Self> {
         let paths = weight_files(folder)?;
-        let mut checkpoint = Self::from_files(folder, config, &paths)?;
-        if checkpoint
-            .entries
-            .contains_key("blocks.0.self_attn.q.weight")
-        {
-            checkpoint.rename(KeyMap::WanTransformer)?;
-        }
-        checkpoint.scales = float8::take_scales(&mut checkpoint.entries)
-            .map_err(|reason| ModelError::bad_file(folder, reason))?;
-        Ok(checkpoint)
+        Self::from_files(folder, config, &paths)?.understood()
+    }
+
+    /// The tensors by their names in diffusers, and the factors of float8 weights apart.
+    ///
+    /// # Errors
+    /// The files are of a feature that is not supported, or not whole in the layout that they are in.
+    pub(super) fn understood(mut self) -> Result<Self> {
+        refused::check(&self)?;
+        let bad = |reason: String| ModelError::bad_file(&self.folder, reason);
+        let scales = float8::take_scales(&mut self.entries).map_err(bad)?;
+        let Some(layout) = Layout::of(&self.entries) else {
+            self.scales = scales;
+            return Ok(self);
+        };
+        let entries = std::mem::take(&mut self.entries);
+        (self.entries, self.scales) =
+            layout
+                .translate(entries, scales)
+                .map_err(|misfit| match misfit {
+                    Misfit::Names { missing, unknown } => ModelError::Keys {
+                        path: self.folder.clone(),
+                        missing,
+                        unexpected: unknown,
+                    },
+                    Misfit::Reason(reason) => ModelError::bad_file(&self.folder, reason),
+                })?;
+        Ok(self)
     }
 
     /// A `config.json` alone, without any weights.
@@ -124,13 +143,11 @@ impl Checkpoint {
     /// are handed the tensor itself, so that gradients reach it.
     pub fn from_tensors(tensors: BTreeMap<String, Tensor>, config: serde_json::Value) -> Self {
         let entry = |(name, tensor): (&String, &Tensor)| {
-            let entry = TensorEntry {
-                file: 0,
-                name: name.clone(),
-                kind: tensor.kind(),
-                shape: tensor.size(),
-                range: 0..tensor.numel() * tensor.kind().elt_size_in_bytes(),
-            };
+            let (kind, bytes) = (
+                tensor.kind(),
+                tensor.numel() * tensor.kind().elt_size_in_bytes(),
+            );
+            let entry = TensorEntry::new(0, name, kind, tensor.size(), 0..bytes);
             (name.clone(), entry)
         };
         Self {
@@ -144,20 +161,7 @@ impl Checkpoint {
         }
     }
 
-    fn rename(&mut self, map: KeyMap) -> Result<()> {
-        let mut renamed = BTreeMap::new();
-        for (name, entry) in std::mem::take(&mut self.entries) {
-            let diffusers = map.to_diffusers(&name);
-            if renamed.insert(diffusers.clone(), entry).is_some() {
-                let reason = format!("two tensors of the original layout are both {diffusers}");
-                return Err(ModelError::bad_file(&self.folder, reason));
-            }
-        }
-        self.entries = renamed;
-        Ok(())
-    }
-
-    /// The component folder.
+    /// The component folder, or the file of which it is a part.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
@@ -252,14 +256,14 @@ impl Checkpoint {
                 hasher.update(&raw_bytes(tensor)?.1);
                 continue;
             }
-            self.files[entry.file].for_each_piece(&entry.range, |piece| {
+            self.files[entry.file].for_each_piece(&entry.ranges, |piece| {
                 hasher.update(piece);
             })?;
         }
         for (name, scale) in &self.scales {
             hasher
                 .update(format!("scale of {name} {:?} {:?}\n", scale.kind, scale.shape).as_bytes());
-            self.files[scale.file].for_each_piece(&scale.range, |piece| {
+            self.files[scale.file].for_each_piece(&scale.ranges, |piece| {
                 hasher.update(piece);
             })?;
         }
@@ -310,7 +314,7 @@ impl WeightFile {
             let options = (Kind::Uint8, Device::Cpu);
             Tensor::f_from_file(self.path.to_str()?, false, self.map.len() as i64, options).ok()
         });
-        let range = &entry.range;
+        let range = entry.single_range()?;
         if range.is_empty() || !range.start.is_multiple_of(entry.kind.elt_size_in_bytes()) {
             return None;
         }
@@ -326,7 +330,7 @@ impl WeightFile {
     }
 
     /// Fills `target` from the bytes that start at `offset`, with as many threads as pay off.
-    pub(super) fn read_into(&self, target: &mut [u8], offset: usize) -> Result<()> {
+    fn read_into(&self, target: &mut [u8], offset: usize) -> Result<()> {
         /// Below this a second thread costs more than it saves.
         const PIECE: usize = 8 << 20;
         /// More threads than this do not read faster from the page cache.
@@ -356,19 +360,37 @@ impl WeightFile {
         })
     }
 
-    /// Hands the bytes of `range` on in pieces.
+    /// Fills `target` from the bytes of `entry` that start at its byte `offset`.
+    pub(super) fn read_entry(
+        &self,
+        mut target: &mut [u8],
+        entry: &TensorEntry,
+        offset: usize,
+    ) -> Result<()> {
+        for place in entry.places(offset..offset + target.len()) {
+            let (piece, rest) = target.split_at_mut(place.len());
+            self.read_into(piece, place.start)?;
+            target = rest;
+        }
+        Ok(())
+    }
+
+    /// Hands the bytes of `ranges` on in pieces.
     fn for_each_piece(
         &self,
-        range: &std::ops::Range<usize>,
+        ranges: &[std::ops::Range<usize>],
         mut each: impl FnMut(&[u8]),
     ) -> Result<()> {
-        let mut buffer = vec![0; range.len().min(4 << 20)];
-        let mut at = range.start;
-        while at < range.end {
-            let length = buffer.len().min(range.end - at);
-            self.read_into(&mut buffer[..length], at)?;
-            each(&buffer[..length]);
-            at += length;
+        let longest = ranges.iter().map(ExactSizeIterator::len).max();
+        let mut buffer = vec![0; longest.unwrap_or(0).min(4 << 20)];
+        for range in ranges {
+            let mut at = range.start;
+            while at < range.end {
+                let length = buffer.len().min(range.end - at);
+                self.read_into(&mut buffer[..length], at)?;
+                each(&buffer[..length]);
+                at += length;
+            }
         }
         Ok(())
     }
@@ -392,13 +414,9 @@ impl WeightFile {
                 ModelError::bad_file(&self.path, reason)
             })?;
             let start = view.data().as_ptr() as usize - base;
-            entries.push(TensorEntry {
-                file,
-                name: name.to_owned(),
-                kind,
-                shape: view.shape().iter().map(|&axis| axis as i64).collect(),
-                range: start..start + view.data().len(),
-            });
+            let shape = view.shape().iter().map(|&axis| axis as i64).collect();
+            let range = start..start + view.data().len();
+            entries.push(TensorEntry::new(file, name, kind, shape, range));
         }
         Ok(entries)
     }

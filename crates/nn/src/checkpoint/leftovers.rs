@@ -78,7 +78,7 @@ mod tests {
             name: name.to_owned(),
             kind,
             shape: shape.to_vec(),
-            range: 0..0,
+            ranges: Vec::new(),
         }
     }
 

@@ -246,6 +246,7 @@ mod tests {
             ),
             ("<!DOCTYPE html><html>", "web page"),
             ("/annex/objects/SHA256E-s12--0", "git-annex"),
+            ("GGUF\u{3}\0\0\0", "GGUF"),
         ] {
             let error = refuse_stand_in(path, bytes.as_bytes()).unwrap_err();
             assert!(error.to_string().contains(said), "{error}");

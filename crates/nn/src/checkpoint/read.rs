@@ -38,6 +38,9 @@ pub(super) fn refuse_stand_in(path: &Path, bytes: &[u8]) -> Result<()> {
          needed?); download the file again"
     } else if has(b"/annex/objects/") || has(b"../.git/annex/") {
         "this is a git-annex pointer and not the file itself; run `git annex get` where it was cloned"
+    } else if bytes.starts_with(b"GGUF") {
+        "this is a GGUF file, whose weights are quantised in blocks, which is not supported; take the \
+         safetensors file of these weights"
     } else {
         return Ok(());
     };

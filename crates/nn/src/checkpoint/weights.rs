@@ -356,8 +356,10 @@ impl<'a> Weights<'a> {
         let row_bytes = columns as usize * size;
         let mut bytes = vec![0; rows * share as usize * size];
         for (row, piece) in bytes.chunks_exact_mut(share as usize * size).enumerate() {
-            let place = entry.range.start + row * row_bytes + first as usize * size;
-            self.checkpoint.file(entry).read_into(piece, place)?;
+            let offset = row * row_bytes + first as usize * size;
+            self.checkpoint
+                .file(entry)
+                .read_entry(piece, entry, offset)?;
         }
         Ok(Tensor::f_from_data_size(
             &bytes,
@@ -376,8 +378,10 @@ impl<'a> Weights<'a> {
             // storage holds `length` bytes.
             let bytes =
                 unsafe { std::slice::from_raw_parts_mut(stored.data_ptr().cast::<u8>(), length) };
-            let place = entry.range.start + start as usize * size;
-            self.checkpoint.file(entry).read_into(bytes, place)?;
+            let offset = start as usize * size;
+            self.checkpoint
+                .file(entry)
+                .read_entry(bytes, entry, offset)?;
         }
         Ok(stored)
     }
