@@ -137,6 +137,7 @@ pub fn lora_settings(config: &EngineConfig) -> LoraSettings {
         alpha: (config.lora.alpha > 0.0).then_some(config.lora.alpha),
         scaling: config.lora.scaling,
         merge: config.lora.merge,
+        ..LoraSettings::AS_FILES_SAY
     }
 }
 

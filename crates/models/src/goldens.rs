@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use storyloom_nn::checkpoint::Target;
-use storyloom_nn::lora::{LoraScaling, LoraSettings, apply_lora};
+use storyloom_nn::lora::{LoraSettings, apply_lora};
 use storyloom_nn::shard::{Peers, Shard};
 use storyloom_nn::testing::{golden, golden_tensors, on_ranks, relative_error};
 use storyloom_parallel::topology::Degrees;
@@ -99,9 +99,8 @@ fn shared_adapters() {
     let io = golden_tensors("lora", "io.safetensors");
     for merge in [true, false] {
         let settings = LoraSettings {
-            alpha: None,
-            scaling: LoraScaling::Files,
             merge,
+            ..LoraSettings::AS_FILES_SAY
         };
         let degrees = Degrees {
             tensor: 2,

@@ -10,11 +10,7 @@ use tch::Tensor;
 
 use crate::wan::{ForwardInputs, WanTransformer};
 
-const SETTINGS: LoraSettings = LoraSettings {
-    alpha: None,
-    scaling: LoraScaling::Files,
-    merge: false,
-};
+const SETTINGS: LoraSettings = LoraSettings::AS_FILES_SAY;
 
 fn model() -> WanTransformer {
     WanTransformer::open(&golden("lora/transformer"), Target::CPU_F32).unwrap()

@@ -20,7 +20,8 @@ use crate::shard::{Part, Peers};
 pub struct Linear {
     weight: Tensor,
     bias: Option<Tensor>,
-    low_rank: Option<LowRank>,
+    /// Updates that are added to the product, each with its own factor.
+    low_rank: Vec<LowRank>,
     split: Split,
 }
 
@@ -82,7 +83,7 @@ impl Linear {
         Ok(Self {
             weight,
             bias: None,
-            low_rank: None,
+            low_rank: Vec::new(),
             split: Split::Whole,
         })
     }
@@ -104,7 +105,7 @@ impl Linear {
         Ok(Self {
             weight: weights.take_part("weight", &[outputs, inputs], 0, part)?,
             bias: with_bias.then(bias).transpose()?,
-            low_rank: None,
+            low_rank: Vec::new(),
             split: match part.of {
                 1 => Split::Whole,
                 _ => Split::Outputs(part),
@@ -136,7 +137,7 @@ impl Linear {
         Ok(Self {
             weight: weights.take_part("weight", &[outputs, inputs], 1, part)?,
             bias: with_bias.then(bias).transpose()?,
-            low_rank: None,
+            low_rank: Vec::new(),
             split: match part.of {
                 1 => Split::Whole,
                 _ => Split::Inputs(peers.clone(), vec![part.range(inputs)]),
@@ -160,7 +161,7 @@ impl Linear {
         Ok(Self {
             weight: weights.take_columns("weight", &[outputs, inputs], &own)?,
             bias: Some(weights.take("bias", &[outputs])?),
-            low_rank: None,
+            low_rank: Vec::new(),
             split: Split::Inputs(peers.clone(), own),
         })
     }
@@ -182,7 +183,7 @@ impl Linear {
         Self {
             weight,
             bias,
-            low_rank: None,
+            low_rank: Vec::new(),
             split: Split::Whole,
         }
     }
@@ -249,7 +250,7 @@ impl Linear {
         input: &Tensor,
     ) -> Result<[Tensor; N]> {
         let plain =
-            |layer: &&Self| layer.low_rank.is_none() && !matches!(layer.split, Split::Inputs(..));
+            |layer: &&Self| layer.low_rank.is_empty() && !matches!(layer.split, Split::Inputs(..));
         if layers.iter().all(plain) {
             let weights = layers.map(|layer| (&layer.weight, layer.bias.as_ref()));
             if let Some(outputs) = few_rows::products(input, weights)? {
@@ -270,7 +271,7 @@ impl Linear {
             return Ok(output);
         };
         if self.bias.is_none()
-            && self.low_rank.is_none()
+            && self.low_rank.is_empty()
             && let Some([output]) = few_rows::products(input, [(&self.weight, None)])?
         {
             return peers.sum(output);
@@ -294,13 +295,16 @@ impl Linear {
             product(kind_of(weight), input, weight, bias)
         };
         let output = product(input, &self.weight, bias)?;
-        let Some(LowRank { down, up, scale }) = &self.low_rank else {
+        if self.low_rank.is_empty() {
             return Ok(output);
-        };
+        }
         let mut output = output.f_to_kind(Kind::Float)?;
-        let update = product(&product(input, down, None)?, up, None)?;
-        let mut update = update.f_to_kind(Kind::Float)?;
-        Ok(output.f_add_(&update.f_mul_scalar_(*scale)?)?)
+        for LowRank { down, up, scale } in &self.low_rank {
+            let update = product(&product(input, down, None)?, up, None)?;
+            let mut update = update.f_to_kind(Kind::Float)?;
+            output = output.f_add_(&update.f_mul_scalar_(*scale)?)?;
+        }
+        Ok(output)
     }
 
     /// Size of the whole layer's weight, `[outputs, inputs]`.
@@ -314,9 +318,10 @@ impl Linear {
         (size[0] * outputs, size[1] * inputs)
     }
 
-    /// Keeps `update`, made for the whole layer, beside the weight.
+    /// Keeps `update`, made for the whole layer, beside the weight and those that are kept already.
     pub fn add_low_rank(&mut self, update: LowRank) -> Result<()> {
-        self.low_rank = Some(self.own_part(update)?);
+        let own = self.own_part(update)?;
+        self.low_rank.push(own);
         Ok(())
     }
 
@@ -517,5 +522,26 @@ mod tests {
         let [apart, merged] = [apart, merged].map(|layer| layer.forward(&input).unwrap());
         assert!(apart.allclose(&merged, 1e-6, 1e-6, false));
         assert!(!apart.allclose(&plain, 1e-3, 1e-3, false));
+    }
+
+    #[test]
+    fn updates_beside_the_weight_add_up() {
+        let update = |scale: f64| LowRank {
+            down: Tensor::from_slice(&[1.0_f32, -1.0, 0.5, 2.0]).view([1, 4]) * scale,
+            up: Tensor::from_slice(&[2.0_f32, 0.0, -1.0]).view([3, 1]),
+            scale,
+        };
+        let (mut apart, input) = layer(Kind::Float);
+        let (mut merged, _) = layer(Kind::Float);
+        let (mut second, _) = layer(Kind::Float);
+        for scale in [0.5, -3.0] {
+            apart.add_low_rank(update(scale)).unwrap();
+            merged.merge_low_rank(update(scale)).unwrap();
+        }
+        second.add_low_rank(update(-3.0)).unwrap();
+        let [apart, merged, second] =
+            [apart, merged, second].map(|layer| layer.forward(&input).unwrap());
+        assert!(apart.allclose(&merged, 1e-6, 1e-6, false));
+        assert!(!apart.allclose(&second, 1e-3, 1e-3, false));
     }
 }

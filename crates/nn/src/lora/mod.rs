@@ -1,18 +1,22 @@
 //! Low-rank adapters of the transformer, in the forms in which they are published.
 //!
 //! The names of their tensors are told in `names`, the scale is found out in `scale`
-//! (specification `storymem`, section 4.7, for the files of StoryMem).
+//! (specification `storymem`, section 4.7, for the files of StoryMem; `flux`, section 6.2, for those of
+//! FLUX). An update of a layer that the original code has joined of several is cut: all of them share the
+//! first factor, and each has its rows of the second one.
 
 mod file;
 mod names;
 mod scale;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 
 use tch::{Device, Tensor};
 
 use self::file::{Adapter, Update};
-use self::names::Piece;
+use self::names::{Layers, Piece};
 pub use self::scale::LoraScaling;
 use crate::checkpoint::Target;
 use crate::error::{ModelError, Result};
@@ -27,6 +31,32 @@ pub struct LoraSettings {
     pub scaling: LoraScaling,
     /// Add the update into the weights, or apply it beside them at every step.
     pub merge: bool,
+    /// Which layers are changed.
+    pub compat: LoraCompat,
+    /// Leave tensors of text encoders aside. They are refused otherwise, unless they are zero.
+    pub ignore_text: bool,
+}
+
+impl LoraSettings {
+    /// What the files say, beside the weights.
+    pub const AS_FILES_SAY: Self = Self {
+        alpha: None,
+        scaling: LoraScaling::Files,
+        merge: false,
+        compat: LoraCompat::Whole,
+        ignore_text: false,
+    };
+}
+
+/// Which layers an adapter changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LoraCompat {
+    /// All that it names.
+    #[default]
+    Whole,
+    /// Those that diffusers changes: of FLUX files in the names of the original code it leaves aside what is
+    /// outside of the blocks. For comparisons.
+    Diffusers,
 }
 
 /// What an adapter file is, for recipes.
@@ -44,14 +74,11 @@ pub struct AdapterIdentity {
 /// # Errors
 /// The file is no adapter that can be applied.
 pub fn adapter_identity(file: &Path, settings: LoraSettings) -> Result<AdapterIdentity> {
-    let adapter = Adapter::open(file)?;
+    let adapter = Adapter::open(file, settings)?;
     let mut hasher = blake3::Hasher::new();
-    let mut is_other = false;
-    let products = adapter
-        .updates()
-        .iter()
-        .filter(|(_, update)| update.is_low_rank());
-    for (layer, update) in products {
+    let mut is_other = adapter.leaves_aside(settings);
+    let products = adapter.applied(settings);
+    for (layer, update) in products.filter(|(_, update)| update.is_low_rank()) {
         let scale = adapter.scale(update, settings)?.value;
         is_other |= scale != adapter.storymem_scale(update, settings)?;
         hasher.update(format!("{layer}={scale:?}\n").as_bytes());
@@ -67,11 +94,9 @@ pub fn adapter_identity(file: &Path, settings: LoraSettings) -> Result<AdapterId
 /// # Errors
 /// What [`apply_lora`] would say of the file alone.
 pub fn check_adapter(file: &Path, settings: LoraSettings) -> Result<()> {
-    let adapter = Adapter::open(file)?;
-    let mut products = adapter
-        .updates()
-        .values()
-        .filter(|update| update.is_low_rank());
+    let adapter = Adapter::open(file, settings)?;
+    let updates = adapter.applied(settings).map(|(_, update)| update);
+    let mut products = updates.filter(|update| update.is_low_rank());
     products.try_for_each(|update| adapter.scale(update, settings).map(drop))
 }
 
@@ -89,32 +114,29 @@ pub fn apply_lora(
     target: Target,
     settings: LoraSettings,
 ) -> Result<usize> {
-    let adapter = Adapter::open(file)?;
-    let mut unknown = Vec::new();
-    let mut left_aside = 0;
+    let adapter = Adapter::open(file, settings)?;
+    let (mut unknown, mut changed, mut left_aside) = (Vec::new(), 0, 0);
     let mut scales = Scales::default();
-    for (layer, update) in adapter.updates() {
-        let Some(place) = model.layer_mut(layer) else {
-            match model.leaves_aside(layer) {
-                true => left_aside += 1,
-                false => unknown.push(layer.clone()),
-            }
-            continue;
-        };
-        let update = Given {
-            adapter: &adapter,
-            file,
-            layer,
-            update,
-        };
-        update.add_to(place, target.device, settings, &mut scales)?;
+    for (_, update) in adapter.applied(settings) {
+        let is_absent = |layer: &&str| model.layer_mut(layer).is_none();
+        let absent: Vec<&str> = update.layers.names().filter(is_absent).collect();
+        let count = update.layers.names().count();
+        if absent.is_empty() {
+            let given = Given {
+                adapter: &adapter,
+                file,
+                update,
+            };
+            given.add_to(model, target.device, settings, &mut scales)?;
+            changed += count;
+        } else if absent.len() == count && absent.iter().all(|layer| model.leaves_aside(layer)) {
+            left_aside += count;
+        } else {
+            unknown.extend(absent.into_iter().map(|layer| (layer, update.a_name())));
+        }
     }
     if !unknown.is_empty() {
-        return Err(ModelError::Keys {
-            path: file.to_owned(),
-            missing: Vec::new(),
-            unexpected: unknown,
-        });
+        return Err(ModelError::bad_file(file, unknown_layers(model, &unknown)));
     }
     if left_aside > 0 {
         tracing::warn!(
@@ -123,13 +145,36 @@ pub fn apply_lora(
              are left aside"
         );
     }
-    let count = adapter.updates().len() - left_aside;
+    adapter.tell_what_diffusers_leaves(settings);
     tracing::info!(
         file = %file.display(),
-        "adapter applied to {count} layers, in the form of {}; {scales}",
+        "adapter applied to {changed} layers, in the form of {}; {scales}",
         adapter.form().describe()
     );
-    Ok(count)
+    Ok(changed)
+}
+
+/// What to tell of layers, each with a tensor of the file, that the model does not have.
+fn unknown_layers(model: &mut dyn Adaptable, unknown: &[(&str, &str)]) -> String {
+    const SHOWN: usize = 20;
+    let shown = &unknown[..unknown.len().min(SHOWN)];
+    let list: Vec<String> = shown
+        .iter()
+        .map(|(layer, tensor)| {
+            let near = names::nearest_layer(layer, |layer| model.layer_mut(layer).is_some());
+            let near = near.map_or(String::new(), |near| format!(", the nearest is {near}"));
+            format!("{layer} ({tensor}{near})")
+        })
+        .collect();
+    let more = match unknown.len() - shown.len() {
+        0 => String::new(),
+        more => format!(", and {more} more"),
+    };
+    format!(
+        "{} layers are not in this model: {}{more}",
+        unknown.len(),
+        list.join(", ")
+    )
 }
 
 /// The scales of the layers so far, for the log.
@@ -174,27 +219,33 @@ impl std::fmt::Display for Scales {
     }
 }
 
-/// The update of one layer in its file.
+/// An update in its file.
 struct Given<'a> {
     adapter: &'a Adapter,
     file: &'a Path,
-    layer: &'a str,
     update: &'a Update,
 }
 
 impl Given<'_> {
+    /// Adds the update to the layers of `model`, which has them.
     fn add_to(
         &self,
-        mut place: LayerMut,
+        model: &mut dyn Adaptable,
         device: Device,
         settings: LoraSettings,
         scales: &mut Scales,
     ) -> Result<()> {
         if self.update.is_low_rank() {
             let scale = self.adapter.scale(self.update, settings)?;
-            self.add_product(&mut place, device, scale.value, settings.merge)?;
+            self.add_product(model, device, scale.value, settings.merge)?;
             scales.add(scale);
         }
+        let (Layers::One(layer), false) = (&self.update.layers, self.is_product_only()) else {
+            return Ok(());
+        };
+        let Some(mut place) = model.layer_mut(layer) else {
+            return Ok(());
+        };
         if let Some(difference) = self.tensor(Piece::WeightDifference, device)? {
             let wanted = place.weight_size();
             place.add_to_weight(&self.shaped(difference, "difference", wanted)?)?;
@@ -206,27 +257,69 @@ impl Given<'_> {
         Ok(())
     }
 
+    fn is_product_only(&self) -> bool {
+        let has = |piece| self.update.has(piece);
+        !has(Piece::WeightDifference) && !has(Piece::BiasDifference)
+    }
+
+    /// Adds `scale * up down`. Several layers share `down` and have one run of the rows of `up` each.
     fn add_product(
         &self,
-        place: &mut LayerMut,
+        model: &mut dyn Adaptable,
         device: Device,
         scale: f64,
         merge: bool,
     ) -> Result<()> {
-        let LayerMut::Linear(linear) = place else {
-            let reason = format!(
-                "{} is no product, but its adapter is of two factors",
-                self.layer
-            );
-            return Err(ModelError::bad_file(self.file, reason));
-        };
         let (Some(down), Some(up)) = (
             self.tensor(Piece::Down, device)?,
             self.tensor(Piece::Up, device)?,
         ) else {
             return Ok(());
         };
-        let (outputs, inputs) = linear.size();
+        let sizes = self.sizes(model)?;
+        let (rank, inputs) = self.check_sizes(&sizes, &down, &up)?;
+        let down = down.f_view([rank, inputs])?;
+        let mut up = up.f_view([-1, rank])?;
+        if let Layers::Swapped(_) = self.update.layers {
+            let [upper, lower] = halves(&up)?;
+            up = Tensor::f_cat(&[lower, upper], 0)?;
+        }
+        let mut first = 0;
+        for (layer, (outputs, _)) in self.update.layers.names().zip(sizes) {
+            let Some(LayerMut::Linear(linear)) = model.layer_mut(layer) else {
+                continue;
+            };
+            let update = LowRank {
+                down: down.shallow_clone(),
+                up: up.f_narrow(0, first, outputs)?,
+                scale,
+            };
+            first += outputs;
+            match merge {
+                true => linear.merge_low_rank(update)?,
+                false => linear.add_low_rank(update)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Outputs and inputs of the layers.
+    fn sizes(&self, model: &mut dyn Adaptable) -> Result<Vec<(i64, i64)>> {
+        let layers = self.update.layers.names();
+        let sizes = layers.map(|layer| match model.layer_mut(layer) {
+            Some(LayerMut::Linear(linear)) => Ok(linear.size()),
+            _ => {
+                let reason = format!("{layer} is no product, but its adapter is of two factors");
+                Err(ModelError::bad_file(self.file, reason))
+            }
+        });
+        sizes.collect()
+    }
+
+    /// Rank and inputs of two factors that fit the layers.
+    fn check_sizes(&self, sizes: &[(i64, i64)], down: &Tensor, up: &Tensor) -> Result<(i64, i64)> {
+        let outputs: i64 = sizes.iter().map(|(outputs, _)| outputs).sum();
+        let inputs = sizes.first().map_or(0, |(_, inputs)| *inputs);
         let rank = down.size().first().copied().unwrap_or(0);
         // Layers that are convolutions elsewhere have their kernel in the shape.
         let is_of = |tensor: &Tensor, rows: i64, columns: i64| {
@@ -234,24 +327,19 @@ impl Given<'_> {
             let rest: i64 = size.iter().skip(1).product();
             size.len() >= 2 && size[0] == rows && rest == columns
         };
-        if rank == 0 || !is_of(&down, rank, inputs) || !is_of(&up, outputs, rank) {
-            let reason = format!(
-                "{} is {outputs}x{inputs}, but its adapter is {:?} and {:?}",
-                self.layer,
-                down.size(),
-                up.size()
-            );
-            return Err(ModelError::bad_file(self.file, reason));
+        let is_same = sizes.iter().all(|(_, other)| *other == inputs);
+        let is_halved = !matches!(self.update.layers, Layers::Swapped(_)) || outputs % 2 == 0;
+        let fits = rank > 0 && is_of(down, rank, inputs) && is_of(up, outputs, rank);
+        if fits && is_same && is_halved {
+            return Ok((rank, inputs));
         }
-        let update = LowRank {
-            down: down.f_view([rank, inputs])?,
-            up: up.f_view([outputs, rank])?,
-            scale,
-        };
-        match merge {
-            true => linear.merge_low_rank(update),
-            false => linear.add_low_rank(update),
-        }
+        let reason = format!(
+            "{} is {outputs}x{inputs}, but its adapter is {:?} and {:?}",
+            self.update.title(),
+            down.size(),
+            up.size()
+        );
+        Err(ModelError::bad_file(self.file, reason))
     }
 
     fn tensor(&self, piece: Piece, device: Device) -> Result<Option<Tensor>> {
@@ -265,10 +353,19 @@ impl Given<'_> {
             let found = tensor.size();
             let reason = format!(
                 "the {what} of {} is {found:?}, {wanted:?} is needed",
-                self.layer
+                self.update.title()
             );
             return Err(ModelError::bad_file(self.file, reason));
         }
         Ok(tensor.f_reshape(&wanted)?)
     }
+}
+
+/// The upper and the lower half of the rows.
+fn halves(tensor: &Tensor) -> Result<[Tensor; 2]> {
+    let half = tensor.size()[0] / 2;
+    Ok([
+        tensor.f_narrow(0, 0, half)?,
+        tensor.f_narrow(0, half, half)?,
+    ])
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 use regex::Regex;
 use serde_json::Value;
 
-use super::names::{Form, Halves};
+use super::names::{Form, Halves, Network};
 use crate::checkpoint::read_json;
 use crate::error::{ModelError, Result};
 
@@ -85,6 +85,8 @@ pub(super) struct Layer<'a> {
     /// Its own alpha tensor.
     pub(super) alpha: Option<f64>,
     pub(super) form: Form,
+    /// What the file is for, if its names say it.
+    pub(super) network: Option<Network>,
 }
 
 /// An alpha, and who says it.
@@ -220,7 +222,7 @@ impl Declaration {
             // An alpha tensor is kohya's, whose scale is plain.
             LoraScaling::Files if layer.alpha.is_some() => false,
             LoraScaling::Files if alpha.is_said_by_files => self.rank_stabilised,
-            LoraScaling::Files => self.rank_stabilised || self.is_like_storymem(layer.form),
+            LoraScaling::Files => self.rank_stabilised || self.is_like_storymem(layer),
         };
         let (value, divisor) = match stabilised {
             true => (alpha.value / rank.sqrt(), format!("sqrt({rank})")),
@@ -245,9 +247,10 @@ impl Declaration {
         })
     }
 
-    /// The files of StoryMem are in peft's names, and nothing in or beside them says an alpha.
-    fn is_like_storymem(&self, form: Form) -> bool {
-        form == Form::Peft && self.source.is_empty()
+    /// The files of StoryMem are in peft's names, for Wan, and nothing in or beside them says an alpha.
+    fn is_like_storymem(&self, layer: Layer) -> bool {
+        let is_flux = layer.network == Some(Network::Flux);
+        layer.form == Form::Peft && !is_flux && self.source.is_empty()
     }
 
     fn alpha_by_files(&self, layer: Layer) -> Option<Alpha<'_>> {
@@ -349,6 +352,7 @@ mod tests {
             rank: 16,
             alpha,
             form,
+            network: Some(Network::Wan),
         }
     }
 
@@ -388,6 +392,46 @@ mod tests {
                 .unwrap()
         };
         assert_eq!((with(Form::Peft).value, with(Form::Bare).value), (2.0, 0.5));
+    }
+
+    /// Specification `flux`, entry `lora` of the vectors: rank, alpha, whether rank-stabilised, scale.
+    #[test]
+    fn scales_of_flux_come_from_the_layout() {
+        for (rank, alpha, stabilised, wanted) in [
+            (3, None, false, 1.0),
+            (2, None, false, 1.0),
+            (3, Some(6.0), false, 2.0),
+            (2, Some(4.0), false, 2.0),
+            (2, Some(8.0), true, 5.656_854_25),
+            (3, Some(8.0), true, 4.618_802_15),
+        ] {
+            let of = |alpha| Layer {
+                rank,
+                alpha,
+                written: "transformer_blocks.0.attn.to_q",
+                network: Some(Network::Flux),
+                ..layer(Form::Peft, None)
+            };
+            let declaration = match alpha {
+                None => Declaration::default(),
+                Some(alpha) => {
+                    let text = serde_json::json!({
+                        "transformer.r": rank, "transformer.lora_alpha": alpha,
+                        "transformer.use_rslora": stabilised,
+                    });
+                    let entries = [(DIFFUSERS_METADATA, text.to_string())];
+                    let entries = entries.each_ref().map(|(key, text)| (*key, text.as_str()));
+                    declared(&entries, Halves::Letters, Form::Diffusers)
+                }
+            };
+            let found = value(&declaration, of(None));
+            assert!((found - wanted).abs() < 1e-7, "{found} {wanted}");
+            // An alpha tensor is plain.
+            if !stabilised {
+                let found = value(&Declaration::default(), of(alpha));
+                assert_eq!(found, wanted);
+            }
+        }
     }
 
     #[test]

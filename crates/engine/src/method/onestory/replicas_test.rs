@@ -6,7 +6,7 @@ use std::time::Duration;
 use storyloom_models::sampler::{Reference, SamplerKind, SamplerSettings};
 use storyloom_models::tiny::init_tiny;
 use storyloom_nn::checkpoint::Target;
-use storyloom_nn::lora::{LoraScaling, LoraSettings};
+use storyloom_nn::lora::LoraSettings;
 use storyloom_nn::testing::on_ranks;
 use storyloom_parallel::topology::{Degrees, Plan};
 use storyloom_story::onestory::{Budget, ContextTime, Selector};
@@ -49,11 +49,7 @@ pub(super) fn settings() -> OneStorySettings {
         },
         guidance: 5.0,
         negative_prompt: None,
-        lora: LoraSettings {
-            alpha: None,
-            scaling: LoraScaling::Files,
-            merge: false,
-        },
+        lora: LoraSettings::AS_FILES_SAY,
         budget: Budget::default(),
         selector: Selector::Learned,
         score_norm: None,

@@ -80,7 +80,7 @@ mod tests {
     use storyloom_models::sampler::SamplerSettings;
     use storyloom_models::scorer::{AestheticHead, SharpnessExposure};
     use storyloom_nn::checkpoint::Target;
-    use storyloom_nn::lora::{LoraScaling, LoraSettings};
+    use storyloom_nn::lora::LoraSettings;
 
     use tch::Kind;
 
@@ -110,9 +110,8 @@ mod tests {
             text_to_video: phase(12.0, 0.875),
             image_to_video: phase(4.0, 0.9),
             lora: LoraSettings {
-                alpha: None,
-                scaling: LoraScaling::Files,
                 merge: true,
+                ..LoraSettings::AS_FILES_SAY
             },
             memory_stride: 5,
             selection_resize,

@@ -146,13 +146,11 @@ mod tests {
     use super::*;
     use crate::method::storymem::storymem_paths;
     use storyloom_models::tiny::init_tiny;
-    use storyloom_nn::lora::LoraScaling;
     use storyloom_story::{Method, Seed};
 
     const SETTINGS: LoraSettings = LoraSettings {
-        alpha: None,
-        scaling: LoraScaling::Files,
         merge: true,
+        ..LoraSettings::AS_FILES_SAY
     };
 
     fn tiny() -> tempfile::TempDir {

@@ -6,7 +6,7 @@ use storyloom_models::sampler::{Reference, SamplerKind, SamplerSettings};
 use storyloom_models::tiny::{folders, init_tiny};
 use storyloom_models::vision::clip::SelectionResize;
 use storyloom_nn::checkpoint::Target;
-use storyloom_nn::lora::{LoraScaling, LoraSettings};
+use storyloom_nn::lora::LoraSettings;
 use storyloom_nn::testing::on_ranks;
 use storyloom_parallel::topology::{Degrees, Plan};
 use storyloom_story::{
@@ -51,11 +51,7 @@ pub(in crate::method) fn settings(share_decode: bool) -> StoryMemSettings {
         },
         text_to_video: phase(12.0, 0.875),
         image_to_video: phase(4.0, 0.9),
-        lora: LoraSettings {
-            alpha: None,
-            scaling: LoraScaling::Files,
-            merge: false,
-        },
+        lora: LoraSettings::AS_FILES_SAY,
         memory_stride: 5,
         selection_resize: SelectionResize::Torch,
         negative_prompt: None,
