@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use storyloom_nn::checkpoint::{Checkpoint, Target, component_folder};
+use storyloom_nn::checkpoint::{Checkpoint, SingleFilePart, Target, component_folder};
 use storyloom_nn::error::{ModelError, Result};
 use storyloom_nn::tensor_file::{read_tensors, write_tensors};
 use storyloom_story::onestory::{ContextTime, Counts, choose};
@@ -40,7 +40,7 @@ pub const MODULES: [&str; 10] = [
 /// Runs `module` of the checkpoint `model` on the tensors of the file `input` and writes the file
 /// `output`.
 ///
-/// `model` is a pipeline folder, or the folder of the component itself. Weights are held in the
+/// `model` is a pipeline folder, the folder of the component itself, or a single file of FLUX. Weights are held in the
 /// kind of `target`; the result is f32.
 ///
 /// # Errors
@@ -76,7 +76,8 @@ fn forward(model: &Path, module: &str, target: Target, inputs: &Inputs) -> Resul
         "transformer" | "transformer_2" => transformer(&folder, target, inputs),
         "vae.encode" => encode(&folder, target, inputs),
         "vae.decode" => decode(&folder, target, inputs),
-        "text_encoder" | "text_encoder_2" => text_encoder(&folder, target, inputs),
+        "text_encoder" => text_encoder(&folder, SingleFilePart::ClipText, target, inputs),
+        "text_encoder_2" => text_encoder(&folder, SingleFilePart::T5Encoder, target, inputs),
         "image_encoder" => image_encoder(&folder, target, inputs),
         "language_model" => language_model(&folder, target, inputs),
         "selector" => selector(&folder, target, inputs),
@@ -190,7 +191,8 @@ fn integers(tensor: &Tensor) -> Result<Vec<i64>> {
 
 /// Whether a folder has the autoencoder of pictures; that of clips has another class.
 fn is_of_pictures(folder: &Path) -> Result<bool> {
-    Ok(Checkpoint::open(folder)?.class_name() == Some("AutoencoderKL"))
+    let checkpoint = Checkpoint::open_part(folder, SingleFilePart::FluxAutoencoder)?;
+    Ok(checkpoint.class_name() == Some("AutoencoderKL"))
 }
 
 /// `output` is the mode of the posterior, not normalised.
@@ -234,9 +236,14 @@ fn each_of_batch(
     Ok(Tensor::f_cat(&results.collect::<Result<Vec<_>>>()?, 0)?)
 }
 
-/// A text encoder by the class that its config names.
-fn text_encoder(folder: &Path, target: Target, inputs: &Inputs) -> Result<Results> {
-    match Checkpoint::open(folder)?.class_name() {
+/// A text encoder by the class that its config names; of a single file `part`.
+fn text_encoder(
+    folder: &Path,
+    part: SingleFilePart,
+    target: Target,
+    inputs: &Inputs,
+) -> Result<Results> {
+    match Checkpoint::open_part(folder, part)?.class_name() {
         Some("CLIPTextModel" | "CLIPTextModelWithProjection" | "CLIPModel") => {
             clip_text(folder, target, inputs)
         }

@@ -19,3 +19,5 @@ pub mod wan;
 mod goldens;
 #[cfg(test)]
 mod lora_test;
+#[cfg(test)]
+mod single_file_test;

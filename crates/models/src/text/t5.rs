@@ -9,7 +9,7 @@ use std::path::Path;
 use serde::Deserialize;
 use tch::{Kind, Tensor};
 
-use storyloom_nn::checkpoint::{Checkpoint, Target, Weights};
+use storyloom_nn::checkpoint::{Checkpoint, SingleFilePart, Target, Weights};
 use storyloom_nn::error::{ModelError, Result};
 use storyloom_nn::gradients;
 use storyloom_nn::layers::{Activation, Linear, RmsNorm, attend, merge_heads, split_heads};
@@ -129,10 +129,10 @@ struct Layer {
 }
 
 impl T5Encoder {
-    /// Loads a text encoder folder; the decoder of a whole model is left aside. Other missing and unknown
+    /// Loads a text encoder folder, or the encoder of a single file; the decoder of a whole model is left aside. Other missing and unknown
     /// tensors are an error that lists them, and f16 is refused for T5.
     pub fn open(folder: &Path, target: Target) -> Result<Self> {
-        let checkpoint = Checkpoint::open(folder)?;
+        let checkpoint = Checkpoint::open_part(folder, SingleFilePart::T5Encoder)?;
         let config = T5Config::of(&checkpoint)?;
         if config.tables == PositionTables::FirstLayer && target.kind == Kind::Half {
             let reason = "the encoder of T5 leaves the range of f16; use bf16 or f32";

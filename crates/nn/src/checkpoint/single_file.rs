@@ -128,6 +128,17 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
+    /// Opens a component folder; `part` of a single file, where `path` is a file.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`], or as [`Checkpoint::open_single_file`].
+    pub fn open_part(path: &Path, part: SingleFilePart) -> Result<Self> {
+        match path.is_file() {
+            true => Self::open_single_file(path, part),
+            false => Self::open(path),
+        }
+    }
+
     /// As [`Checkpoint::open_single_file`], with a config from elsewhere.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use storyloom_nn::checkpoint::{Checkpoint, Target, Weights};
+use storyloom_nn::checkpoint::{Checkpoint, SingleFilePart, Target, Weights};
 use storyloom_nn::error::{ModelError, Result};
 use storyloom_nn::gradients;
 use tch::{Device, Kind, Tensor};
@@ -49,13 +49,13 @@ impl Moments {
 }
 
 impl AutoencoderKl {
-    /// Loads a VAE folder. Missing and unknown tensors are an error that lists them, and f16 is refused.
+    /// Loads a VAE folder, or the autoencoder of a single file of FLUX. Missing and unknown tensors are an error that lists them, and f16 is refused.
     pub fn open(folder: &Path, target: Target) -> Result<Self> {
         if target.kind == Kind::Half {
             let reason = "the autoencoder leaves the range of f16; use bf16 or f32";
             return Err(ModelError::input("dtype", reason));
         }
-        let checkpoint = Checkpoint::open(folder)?;
+        let checkpoint = Checkpoint::open_part(folder, SingleFilePart::FluxAutoencoder)?;
         let config = AutoencoderKlConfig::of(&checkpoint)?;
         let weights = checkpoint.weights(target);
         let vae = Self::load(&weights, config)?;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use storyloom_nn::checkpoint::{Checkpoint, Target, Weights};
+use storyloom_nn::checkpoint::{Checkpoint, SingleFilePart, Target, Weights};
 use storyloom_nn::error::{ModelError, Result};
 use storyloom_nn::layers::{LayerNorm, Linear};
 use tch::{Device, Kind, Tensor};
@@ -42,11 +42,11 @@ pub struct ClipTextOutput {
 }
 
 impl ClipText {
-    /// Loads a text tower, alone or out of a whole CLIP, whose vision tower is left aside. The class
+    /// Loads a text tower, alone, out of a single file of FLUX or out of a whole CLIP, whose vision tower is left aside. The class
     /// `CLIPTextModel` leaves a projection aside as well. Other missing and unknown tensors are an error
     /// that lists them.
     pub fn open(folder: &Path, target: Target) -> Result<Self> {
-        let checkpoint = Checkpoint::open(folder)?;
+        let checkpoint = Checkpoint::open_part(folder, SingleFilePart::ClipText)?;
         let config = ClipTextConfig::of(&checkpoint)?;
         let weights = checkpoint.weights(target);
         let projects = checkpoint.class_name() != Some("CLIPTextModel");
