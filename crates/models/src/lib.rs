@@ -7,6 +7,7 @@ pub mod autoencoder;
 pub mod forward;
 pub mod inspect;
 pub mod language;
+pub mod narrative_weaver;
 pub mod onestory;
 pub mod sampler;
 pub mod scorer;

@@ -1,0 +1,147 @@
+//! What tells the condition image and the levels of the memory apart.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use storyloom_nn::checkpoint::{Checkpoint, Target, Weights};
+use storyloom_nn::error::{ModelError, Result};
+use storyloom_story::narrative_weaver::BankSettings;
+use tch::{Kind, Tensor};
+
+/// What tokens behind those of the picture itself are of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContextKind {
+    /// The condition image.
+    Condition,
+    /// An earlier picture.
+    Memory {
+        /// How many pictures ago it was made, from 1.
+        age: u32,
+    },
+}
+
+impl ContextKind {
+    /// The row of its embedding.
+    fn row(self) -> i64 {
+        match self {
+            Self::Condition => 0,
+            Self::Memory { age } => i64::from(age),
+        }
+    }
+}
+
+/// `context/config.json`: the memory that a diffusion model was trained with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ContextConfig {
+    /// Width of its tokens.
+    pub width: i64,
+    /// How the memory shrinks with age.
+    pub memory: BankSettings,
+}
+
+impl Default for ContextConfig {
+    /// For FLUX.1.
+    fn default() -> Self {
+        Self {
+            width: 3072,
+            memory: BankSettings::default(),
+        }
+    }
+}
+
+impl ContextConfig {
+    /// The class that `config.json` names.
+    pub const CLASS: &'static str = "NarrativeWeaverContext";
+}
+
+/// A row for the condition image and one for each age, added to tokens after their embedding. Training begins with
+/// zeros; a model without them has zeros. Whole on every rank; no collective.
+#[derive(Debug)]
+pub struct TypeEmbeddings {
+    /// f32 `[1 + ages, width]`.
+    rows: Tensor,
+    memory: BankSettings,
+}
+
+impl TypeEmbeddings {
+    /// Loads the component `folder`: `config.json` and the tensor `type_embed.weight`.
+    ///
+    /// # Errors
+    /// It cannot be read, or is no such component.
+    pub fn open(folder: &Path, target: Target) -> Result<Self> {
+        let checkpoint = Checkpoint::open(folder)?;
+        checkpoint.expect_class(&[ContextConfig::CLASS])?;
+        let config: ContextConfig = checkpoint.config()?;
+        let most = BankSettings::MOST_FRAMES;
+        if config.width < 1 || config.memory.frames > most {
+            let path = checkpoint.folder().join("config.json");
+            let reason = format!(
+                "width = {} must be at least 1, and memory.frames = {} at most {most}",
+                config.width, config.memory.frames
+            );
+            return Err(ModelError::bad_file(path, reason));
+        }
+        let weights = checkpoint.weights(target);
+        let embeddings = Self::load(&weights, &config)?;
+        weights.finish()?;
+        Ok(embeddings)
+    }
+
+    /// Takes the rows from `weights`.
+    ///
+    /// # Errors
+    /// They are missing or have another shape.
+    pub fn load(weights: &Weights, config: &ContextConfig) -> Result<Self> {
+        let shape = [1 + i64::from(config.memory.frames), config.width];
+        let weights = weights.with_kind(Kind::Float);
+        Ok(Self {
+            rows: weights.take("type_embed.weight", &shape)?,
+            memory: config.memory,
+        })
+    }
+
+    /// Those of a model that has none: nothing is added.
+    ///
+    /// # Errors
+    /// libtorch refuses.
+    pub fn zeros(config: &ContextConfig, target: Target) -> Result<Self> {
+        let shape = [1 + i64::from(config.memory.frames), config.width];
+        Ok(Self {
+            rows: Tensor::f_zeros(shape, (Kind::Float, target.device))?,
+            memory: config.memory,
+        })
+    }
+
+    /// The memory that the model was trained with.
+    pub fn memory(&self) -> BankSettings {
+        self.memory
+    }
+
+    /// Adds to embedded tokens of the image stream, f32 `[batch, tokens, width]`, those of their kinds: the picture's
+    /// own come first and stay as they are, and those of `kinds` follow in their order. No collective.
+    ///
+    /// # Errors
+    /// There are fewer tokens than kinds have, or a picture is older than the model knows.
+    pub fn add(&self, tokens: &Tensor, kinds: &[(ContextKind, usize)]) -> Result<Tensor> {
+        let (_, count, _) = tokens.size3()?;
+        let behind: usize = kinds.iter().map(|(_, count)| count).sum();
+        let own = count - behind as i64;
+        let known = self.rows.size()[0];
+        let oldest = kinds.iter().map(|(kind, _)| kind.row()).max().unwrap_or(0);
+        if own < 0 || oldest >= known {
+            let reason = format!(
+                "{behind} of {count} tokens are of kinds up to number {oldest}, and {known} kinds are known"
+            );
+            return Err(ModelError::input("context of a picture", reason));
+        }
+        let mut parts = vec![tokens.f_narrow(1, 0, own)?];
+        let mut first = own;
+        for &(kind, count) in kinds {
+            let row = self.rows.f_get(kind.row())?;
+            parts.push(tokens.f_narrow(1, first, count as i64)?.f_add(&row)?);
+            first += count as i64;
+        }
+        Ok(Tensor::f_cat(&parts, 1)?)
+    }
+}
