@@ -13,9 +13,10 @@ use storyloom_story::onestory::{ContextTime, Counts, choose};
 use tch::{Kind, Tensor};
 
 use crate::autoencoder::{AutoencoderKl, AutoencoderKlWan};
+use crate::language::queries::Projector;
 use crate::language::{
-    ForwardArgs, ImagePatches, Input, LanguageSettings, embed_with_pictures, open_networks,
-    prompt_positions,
+    Decoder, ForwardArgs, ImagePatches, Input, LanguageSettings, VisionTower, embed_with_pictures,
+    open_networks, prompt_positions,
 };
 use crate::onestory::{FOLDER, OneStoryMemory, context_positions};
 use crate::text::T5Encoder;
@@ -24,7 +25,7 @@ use crate::vision::clip::ClipVision;
 use crate::wan::{ForwardInputs, WanTransformer};
 
 /// Names of modules: what is run, and the folder of the component it belongs to.
-pub const MODULES: [&str; 10] = [
+pub const MODULES: [&str; 11] = [
     "transformer",
     "transformer_2",
     "vae.encode",
@@ -35,6 +36,7 @@ pub const MODULES: [&str; 10] = [
     "language_model",
     "selector",
     "conditioner",
+    "projector",
 ];
 
 /// Runs `module` of the checkpoint `model` on the tensors of the file `input` and writes the file
@@ -82,6 +84,7 @@ fn forward(model: &Path, module: &str, target: Target, inputs: &Inputs) -> Resul
         "language_model" => language_model(&folder, target, inputs),
         "selector" => selector(&folder, target, inputs),
         "conditioner" => conditioner(&folder, target, inputs),
+        "projector" => projector(&folder, target, inputs),
         other => {
             let reason = format!("there is no {other:?}; there are {}", MODULES.join(", "));
             Err(ModelError::input("module", reason))
@@ -296,42 +299,84 @@ fn image_encoder(folder: &Path, target: Target, inputs: &Inputs) -> Result<Resul
 }
 
 /// `output` is the scores of all tokens; the hidden states they come from are there too. Pictures are
-/// for one prompt at a time.
+/// for one prompt at a time. In place of tokens there may be `inputs_embeds`; `attention_mask`
+/// `[1, 1, tokens, tokens]` and `position_ids` `[axes, batch, tokens]` are who sees whom, and where.
 fn language_model(folder: &Path, target: Target, inputs: &Inputs) -> Result<Results> {
-    inputs.expect(&["input_ids", "pixel_values", "image_grid_thw"])?;
-    let tokens = inputs.require("input_ids")?.f_to_kind(Kind::Int64)?;
-    let pixels = inputs.get("pixel_values")?;
+    inputs.expect(&[
+        "input_ids",
+        "inputs_embeds",
+        "attention_mask",
+        "position_ids",
+        "pixel_values",
+        "image_grid_thw",
+    ])?;
     let settings = LanguageSettings {
         device: target.device,
         kind: target.kind,
         ..LanguageSettings::default()
     };
     let (decoder, tower) = open_networks(folder, &settings)?;
-    let (embedded, positions) = match (pixels, &tower) {
+    let (embedded, positions) = match inputs.get("inputs_embeds")? {
+        Some(rows)
+            if inputs.tensors.contains_key("input_ids")
+                || inputs.tensors.contains_key("pixel_values") =>
+        {
+            let reason = format!(
+                "{:?} stand in place of input_ids and pixel_values",
+                rows.size()
+            );
+            return Err(ModelError::input("inputs_embeds", reason));
+        }
+        Some(rows) => (rows, None),
+        None => embedded(&decoder, tower.as_ref(), inputs)?,
+    };
+    let given = inputs.get("position_ids")?;
+    let hidden = decoder.forward(ForwardArgs {
+        input: Input::Embeddings(&embedded),
+        positions: given.as_ref().or(positions.as_ref()),
+        mask: inputs.get("attention_mask")?.as_ref(),
+        cache: None,
+    })?;
+    Ok(vec![
+        ("output", decoder.logits(&hidden)?),
+        ("hidden_states", hidden),
+    ])
+}
+
+/// The rows of tokens and pictures, and where they stand if that is not one after the other.
+fn embedded(
+    decoder: &Decoder,
+    tower: Option<&VisionTower>,
+    inputs: &Inputs,
+) -> Result<(Tensor, Option<Tensor>)> {
+    let tokens = inputs.require("input_ids")?.f_to_kind(Kind::Int64)?;
+    match (inputs.get("pixel_values")?, tower) {
         (Some(pixels), Some(tower)) => {
             let grids = integers(&inputs.require("image_grid_thw")?)?;
             let grids: Vec<[i64; 3]> = grids.as_chunks().0.to_vec();
             let images = ImagePatches::split(&pixels, &grids)?;
             let ids: Vec<u32> = integers(&tokens)?.iter().map(|&id| id as u32).collect();
             let positions = prompt_positions(&ids, &grids, tower.config())?.tensor()?;
-            let embedded = embed_with_pictures(&decoder, Some(tower), &ids, &images)?;
-            (embedded, Some(positions))
+            let embedded = embed_with_pictures(decoder, Some(tower), &ids, &images)?;
+            Ok((embedded, Some(positions)))
         }
-        (None, _) => (decoder.embed(&tokens)?, None),
+        (None, _) => Ok((decoder.embed(&tokens)?, None)),
         (Some(_), None) => {
             let reason = "this model does not see pictures";
-            return Err(ModelError::input("pixel_values", reason));
+            Err(ModelError::input("pixel_values", reason))
         }
-    };
-    let hidden = decoder.forward(ForwardArgs {
-        input: Input::Embeddings(&embedded),
-        positions: positions.as_ref(),
-        mask: None,
-        cache: None,
-    })?;
+    }
+}
+
+/// `output` is the text rows `[batch, queries, text_width]` of `query_states` `[batch, queries, width]`; the pooled
+/// vector is there too.
+fn projector(folder: &Path, target: Target, inputs: &Inputs) -> Result<Results> {
+    inputs.expect(&["query_states"])?;
+    let states = inputs.require("query_states")?;
+    let projected = Projector::open(folder, target)?.forward(&states)?;
     Ok(vec![
-        ("output", decoder.logits(&hidden)?),
-        ("hidden_states", hidden),
+        ("output", projected.text),
+        ("pooled", projected.pooled),
     ])
 }
 
@@ -405,7 +450,8 @@ pub fn cpu_target(dtype: &str) -> Result<Target> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use storyloom_nn::testing::{golden, golden_tensors, relative_error};
+    use crate::language::queries::ProjectorConfig;
+    use storyloom_nn::testing::{cosines, fill_checkpoint, golden, golden_tensors, relative_error};
     use storyloom_story::Seed;
 
     /// Runs the module on a golden file, which has inputs and `output` in it.
@@ -546,6 +592,82 @@ mod tests {
         same("vae.encode", "sample", &picture, "output", &latents);
         let pixels = vae.decode(&latents).unwrap();
         same("vae.decode", "latents", &latents, "output", &pixels);
+    }
+
+    /// Rows in place of tokens, a mask and positions of one's own: other ways to the same scores.
+    #[test]
+    fn a_language_model_takes_rows_masks_and_positions() {
+        let case = "language-qwen3";
+        let stored = golden_tensors(case, "forward.safetensors");
+        let settings = LanguageSettings::default();
+        let (decoder, _) = open_networks(&golden(case), &settings).unwrap();
+        let rows = decoder.embed(&stored["input_ids"]).unwrap();
+        let count = rows.size()[1];
+        let options = (Kind::Bool, tch::Device::Cpu);
+        let mask = Tensor::ones([count, count], options)
+            .tril(0)
+            .view([1, 1, count, count]);
+        let positions = Tensor::arange(count, (Kind::Int64, tch::Device::Cpu));
+        let positions = positions.view([1, 1, count]);
+        let work = tempfile::tempdir().unwrap();
+        let run = |inputs: &[(&str, &Tensor)]| {
+            let [input, output] =
+                ["i", "o"].map(|name| work.path().join(name).with_extension("safetensors"));
+            write_tensors(&input, inputs).unwrap();
+            forward_file(
+                &golden(case),
+                "language_model",
+                Target::CPU_F32,
+                &input,
+                &output,
+            )?;
+            read_tensors(&output)
+        };
+        let all = [
+            ("inputs_embeds", &rows),
+            ("attention_mask", &mask),
+            ("position_ids", &positions),
+        ];
+        let found = run(&all).unwrap();
+        let error = relative_error(&found["output"], &stored["output"]);
+        assert!(error < 1e-4, "{error:.2e}");
+        let blind = Tensor::ones([count, count], options).view([1, 1, count, count]);
+        let other = run(&[all[0], ("attention_mask", &blind)]).unwrap();
+        assert!(relative_error(&other["output"], &stored["output"]) > 1e-2);
+        let both = run(&[all[0], ("input_ids", &stored["input_ids"])]).unwrap_err();
+        assert!(both.to_string().contains("in place of input_ids"), "{both}");
+    }
+
+    #[test]
+    fn a_projector_runs_alone() {
+        let config = ProjectorConfig {
+            width: 8,
+            text_width: 12,
+            pooled_width: 5,
+            ..ProjectorConfig::default()
+        };
+        let work = tempfile::tempdir().unwrap();
+        let folder = work.path().join("projector");
+        std::fs::create_dir(&folder).unwrap();
+        let mut json = serde_json::to_value(&config).unwrap();
+        json["_class_name"] = ProjectorConfig::CLASS.into();
+        fill_checkpoint(&folder, &json.to_string(), 0.2, |weights| {
+            Projector::load(weights, &config).map(drop)
+        });
+        let states = cosines(&[2, 3, 8], 0.2);
+        let [input, output] =
+            ["i", "o"].map(|name| work.path().join(name).with_extension("safetensors"));
+        write_tensors(&input, &[("query_states", &states)]).unwrap();
+        forward_file(work.path(), "projector", Target::CPU_F32, &input, &output).unwrap();
+        let (found, projector) = (
+            read_tensors(&output).unwrap(),
+            Projector::open(&folder, Target::CPU_F32),
+        );
+        let expected = projector.unwrap().forward(&states).unwrap();
+        assert_eq!(
+            (&found["output"], &found["pooled"]),
+            (&expected.text, &expected.pooled)
+        );
     }
 
     #[test]

@@ -37,6 +37,7 @@ pub fn raw_bytes(tensor: &Tensor) -> Result<(Dtype, Vec<u8>)> {
         Kind::Int64 => Dtype::I64,
         Kind::Int => Dtype::I32,
         Kind::Uint8 => Dtype::U8,
+        Kind::Bool => Dtype::BOOL,
         other => {
             return Err(ModelError::input(
                 "tensor to write",

@@ -27,7 +27,7 @@ pub fn read_tensors(path: &Path) -> Result<BTreeMap<String, Tensor>> {
 
 /// Writes tensors to a safetensors file beside `path` and renames it into place.
 ///
-/// f32, f64, bf16, f16 and the integer kinds keep their kind; other kinds are an error.
+/// f32, f64, bf16, f16, the integer kinds, and true and false keep their kind; other kinds are an error.
 pub fn write_tensors(path: &Path, tensors: &[(&str, &Tensor)]) -> Result<()> {
     let mut stored = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {
@@ -76,11 +76,14 @@ mod tests {
         let path = folder.path().join("io.safetensors");
         let half = Tensor::from_slice(&[0.5_f32, -2.0, 3.0]).to_kind(Kind::BFloat16);
         let whole = Tensor::from_slice(&[1_i64, 2, 3, 4]).view([2, 2]);
-        write_tensors(&path, &[("half", &half), ("whole", &whole)]).unwrap();
+        let flags = Tensor::from_slice(&[true, false, true]);
+        let all = [("half", &half), ("whole", &whole), ("flags", &flags)];
+        write_tensors(&path, &all).unwrap();
         let read = read_tensors(&path).unwrap();
         assert_eq!(read["half"].kind(), Kind::BFloat16);
         assert_eq!(read["half"], half);
         assert_eq!(read["whole"], whole);
+        assert!(read["flags"].kind() == Kind::Bool && read["flags"].equal(&flags));
     }
 
     #[test]

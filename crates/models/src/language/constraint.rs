@@ -32,6 +32,13 @@ impl TokenMask {
         }
     }
 
+    /// Every token of a vocabulary of `size` entries.
+    pub fn all(size: usize) -> Self {
+        let mut mask = Self::from_words(vec![u32::MAX; size.div_ceil(32)]);
+        mask.cut(size);
+        mask
+    }
+
     /// The tokens whose bits are set; tokens beyond the words are not in the set.
     pub fn from_words(words: Vec<u32>) -> Self {
         Self { words }
@@ -41,6 +48,28 @@ impl TokenMask {
     pub fn allow(&mut self, token: u32) {
         if let Some(word) = self.words.get_mut(token as usize / 32) {
             *word |= 1 << (token % 32);
+        }
+    }
+
+    /// Takes a token out.
+    pub fn forbid(&mut self, token: u32) {
+        if let Some(word) = self.words.get_mut(token as usize / 32) {
+            *word &= !(1 << (token % 32));
+        }
+    }
+
+    /// The same tokens of a vocabulary of `size` entries, which may be larger or smaller.
+    #[must_use]
+    pub fn over(mut self, size: usize) -> Self {
+        self.words.resize(size.div_ceil(32), 0);
+        self.cut(size);
+        self
+    }
+
+    /// Takes out what lies beyond `size` entries in the last word.
+    fn cut(&mut self, size: usize) {
+        if let (Some(word), rest @ 1..) = (self.words.last_mut(), size % 32) {
+            *word &= (1 << rest) - 1;
         }
     }
 
@@ -85,5 +114,23 @@ mod tests {
         assert_eq!(left, [3, 39]);
         assert_eq!(TokenMask::from_words(vec![8, 128]), mask);
         assert!(TokenMask::none(40).apply(&mut logits).is_err());
+    }
+
+    #[test]
+    fn masks_of_other_vocabularies_say_the_same_of_the_tokens_of_both() {
+        for size in [31, 32, 33, 64] {
+            let mut mask = TokenMask::all(size);
+            let allowed = |mask: &TokenMask| (0..99).filter(|&token| mask.allows(token)).count();
+            assert_eq!(allowed(&mask), size);
+            mask.forbid(5);
+            mask.forbid(4000);
+            assert_eq!(allowed(&mask), size - 1);
+            let larger = mask.clone().over(98);
+            assert_eq!(allowed(&larger), size - 1);
+            let mut grown = larger;
+            grown.allow(97);
+            assert!(grown.allows(97) && !grown.allows(5));
+            assert_eq!(allowed(&mask.over(7)), 6);
+        }
     }
 }

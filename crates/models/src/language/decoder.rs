@@ -64,8 +64,9 @@ pub struct Decoder {
     key_heads: i64,
 }
 
+/// One block: attention and a feed-forward layer, each behind a norm.
 #[derive(Debug)]
-struct Block {
+pub(super) struct Block {
     attention_norm: RmsNorm,
     attention: Attention,
     feed_norm: RmsNorm,
@@ -73,7 +74,13 @@ struct Block {
 }
 
 impl Block {
-    fn load(weights: &Weights, config: &LanguageConfig, peers: &Peers, index: i64) -> Result<Self> {
+    /// Takes the tensors of block `index` from `weights`, its place, or the part that `peers` leave to this rank.
+    pub(super) fn load(
+        weights: &Weights,
+        config: &LanguageConfig,
+        peers: &Peers,
+        index: i64,
+    ) -> Result<Self> {
         let norm =
             |name: &str| RmsNorm::load(&weights.sub(name), config.hidden_size, config.norm_eps);
         Ok(Self {
@@ -86,7 +93,12 @@ impl Block {
 
     /// `hidden` `[batch, tokens, width]` f32 to the same; `index` is the number of the block in the cache.
     /// Two sums over the ranks that share the model.
-    fn forward(&self, mut hidden: Tensor, pass: &mut Pass, index: usize) -> Result<Tensor> {
+    pub(super) fn forward(
+        &self,
+        mut hidden: Tensor,
+        pass: &mut Pass,
+        index: usize,
+    ) -> Result<Tensor> {
         let normed = self.attention_norm.forward_rows(&hidden)?;
         let attended = self.attention.forward(&normed, pass, index)?;
         hidden = gradients::add(hidden, &attended)?;

@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 use storyloom_nn::error::{ModelError, Result};
 use storyloom_nn::host::values;
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 use super::cache::{CacheSlots, KvCache};
 use super::decoder::{ForwardArgs, Input};
@@ -38,6 +38,14 @@ enum PassMessage {
         slots: Vec<usize>,
         tokens: Vec<i64>,
         positions: Vec<i64>,
+    },
+    /// Rows of `shape` behind what a slot holds. Their numbers follow, and the mask of `mask` shape, a byte for
+    /// each value.
+    Append {
+        slot: usize,
+        shape: Vec<i64>,
+        positions: Vec<i64>,
+        mask: Vec<i64>,
     },
     /// A slot is free again.
     Free { slot: usize },
@@ -75,9 +83,7 @@ impl<'m> Passes<'m> {
         })?;
         if self.model.peers().leads() {
             for image in images {
-                let pixels = image.pixels.f_contiguous()?;
-                let bytes = values(&pixels).iter().flat_map(|value| value.to_le_bytes());
-                self.model.peers().broadcast(&bytes.collect::<Vec<u8>>())?;
+                self.model.peers().broadcast(&bytes(&image.pixels)?)?;
             }
         }
         self.do_prefill(slot, tokens, images)
@@ -143,6 +149,65 @@ impl<'m> Passes<'m> {
         Ok(self.model.decoder().logits(&hidden)?.f_squeeze_dim(1)?)
     }
 
+    /// Rows f32 `[1, rows, width]` behind what a slot holds, at positions i64 `[axes, 1, rows]`, with a mask of what
+    /// they see of the slot and of each other, true or false, `[1, 1, rows, held + rows]`: their last hidden
+    /// states, f32 `[1, rows, width]`. A step after it would see all of them: text goes on in another slot.
+    pub(super) fn append(
+        &mut self,
+        slot: usize,
+        rows: &Tensor,
+        positions: &Tensor,
+        mask: &Tensor,
+    ) -> Result<Tensor> {
+        let places = Vec::<i64>::try_from(&positions.f_flatten(0, -1)?)?;
+        announce(self.model, || PassMessage::Append {
+            slot,
+            shape: rows.size(),
+            positions: places,
+            mask: mask.size(),
+        })?;
+        if self.model.peers().leads() {
+            self.model.peers().broadcast(&bytes(rows)?)?;
+            let flags = Vec::<bool>::try_from(&mask.f_flatten(0, -1)?)?;
+            let flags: Vec<u8> = flags.into_iter().map(u8::from).collect();
+            self.model.peers().broadcast(&flags)?;
+        }
+        self.do_append(slot, rows, positions, mask)
+    }
+
+    fn do_append(
+        &mut self,
+        slot: usize,
+        rows: &Tensor,
+        positions: &Tensor,
+        mask: &Tensor,
+    ) -> Result<Tensor> {
+        self.model.decoder().forward(ForwardArgs {
+            input: Input::Embeddings(rows),
+            positions: Some(positions),
+            mask: Some(mask),
+            cache: Some(CacheSlots {
+                cache: &mut self.cache,
+                slots: &[slot],
+            }),
+        })
+    }
+
+    /// Rows, positions and mask that are on their way, into a slot.
+    fn follow_append(
+        &mut self,
+        slot: usize,
+        (shape, positions, mask): (&[i64], &[i64], &[i64]),
+    ) -> Result<()> {
+        let rows = numbers(self.model, shape)?;
+        let flags = self.model.peers().receive()?;
+        let flags: Vec<bool> = flags.into_iter().map(|flag| flag != 0).collect();
+        let flags = Tensor::f_from_slice(&flags)?.f_view(mask)?;
+        let count = shape.get(1).copied().unwrap_or(0);
+        let positions = Tensor::f_from_slice(positions)?.f_view([-1, 1, count])?;
+        self.do_append(slot, &rows, &positions, &flags).map(drop)
+    }
+
     /// Forgets the story of a slot.
     ///
     /// # Errors
@@ -163,13 +228,21 @@ impl<'m> Passes<'m> {
                     tokens,
                     positions,
                 } => drop(self.do_step(&slots, &tokens, &positions)?),
+                PassMessage::Append {
+                    slot,
+                    shape,
+                    positions,
+                    mask,
+                } => self.follow_append(slot, (&shape, &positions, &mask))?,
                 PassMessage::Prefill {
                     slot,
                     tokens,
                     pictures,
                 } => {
-                    let taken =
-                        |(grid, shape): ([i64; 3], Vec<i64>)| picture(self.model, grid, &shape);
+                    let taken = |(grid, shape): ([i64; 3], Vec<i64>)| {
+                        let pixels = numbers(self.model, &shape)?;
+                        Ok::<_, ModelError>(ImagePatches { pixels, grid })
+                    };
                     let images = pictures.into_iter().map(taken);
                     let images: Vec<_> = images.collect::<Result<_>>()?;
                     drop(self.do_prefill(slot, &tokens, &images)?);
@@ -217,19 +290,20 @@ fn receive(model: &LanguageModel) -> Result<PassMessage> {
         .map_err(|error| ModelError::input("message between ranks", error.to_string()))
 }
 
-/// A picture that is on its way.
-fn picture(model: &LanguageModel, grid: [i64; 3], shape: &[i64]) -> Result<ImagePatches> {
+/// The numbers of a tensor as they are sent.
+fn bytes(tensor: &Tensor) -> Result<Vec<u8>> {
+    let tensor = tensor.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?;
+    let tensor = tensor.f_contiguous()?;
+    let bytes = values(&tensor).iter().flat_map(|value| value.to_le_bytes());
+    Ok(bytes.collect())
+}
+
+/// A tensor whose numbers are on their way, f32.
+fn numbers(model: &LanguageModel, shape: &[i64]) -> Result<Tensor> {
     let bytes = model.peers().receive()?;
-    let pixels: Vec<f32> = bytes
-        .as_chunks::<4>()
-        .0
-        .iter()
-        .map(|value| f32::from_le_bytes(*value))
-        .collect();
-    Ok(ImagePatches {
-        pixels: Tensor::f_from_slice(&pixels)?.f_view(shape)?,
-        grid,
-    })
+    let numbers = bytes.as_chunks::<4>().0.iter();
+    let numbers: Vec<f32> = numbers.map(|value| f32::from_le_bytes(*value)).collect();
+    Ok(Tensor::f_from_slice(&numbers)?.f_view(shape)?)
 }
 
 fn unexpected(message: &PassMessage) -> ModelError {

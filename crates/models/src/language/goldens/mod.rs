@@ -1,6 +1,7 @@
 //! Parity with transformers on the folders `language-…` of `tests/golden`.
 
 mod pictures;
+mod queries;
 mod ranks;
 
 use std::collections::BTreeMap;
