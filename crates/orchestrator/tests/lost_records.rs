@@ -15,7 +15,9 @@ use storyloom_orchestrator::run::run;
 use storyloom_orchestrator::simulated::SimulatedEngine;
 use storyloom_orchestrator::verify::{Depth, Verdict, verify};
 use storyloom_orchestrator::{RunConfig, RunFolder, RunOutcome, StopFlag, StoryState, Videos};
-use storyloom_story::{Manifest, Method};
+use storyloom_story::{
+    Line, Manifest, Method, ShotNotes, StoryEntry, StoryNotes, StoryPattern, parse_lines,
+};
 use storyloom_telemetry::shift::{Journal, ShiftStart};
 use storyloom_telemetry::{Reporter, Silent};
 
@@ -262,4 +264,40 @@ fn a_story_in_quarantine_is_tried_alone_by_its_method() {
         .join(format!("quarantine/{id}/manifest.jsonl"));
     let line = fs::read_to_string(line).unwrap();
     assert!(line.contains("\"method\":\"onestory\""), "{line}");
+}
+
+/// What a story script says beside its captions is said of it alone too.
+#[test]
+fn a_story_in_quarantine_keeps_its_notes() {
+    let mut made = Made::new(Videos::Placeholders);
+    fs::remove_dir_all(&made.config.out).unwrap();
+    let story = &mut made.manifest.stories[0];
+    story.method = Some(Method::OneStory);
+    let shot = ShotNotes {
+        characters: vec!["fox".to_owned()],
+        environment: Some("forest".to_owned()),
+    };
+    story.notes = Some(StoryNotes {
+        pattern: Some(StoryPattern::InsertRecall),
+        shots: vec![shot; 4],
+        ..StoryNotes::default()
+    });
+    assert_eq!(made.start().done, 2);
+    made.lose(&["01_02"]);
+    fs::remove_dir_all(made.config.out.join("logs")).unwrap();
+    assert_eq!(made.start().quarantined, 1);
+    let story = &made.manifest.stories[0];
+    let line = format!("quarantine/{}/manifest.jsonl", story.id);
+    let line = fs::read_to_string(made.config.out.join(line)).unwrap();
+    let no_files = |name: &str| Err(format!("there is no {name}"));
+    let (lines, problems) = parse_lines("manifest.jsonl", &line, &no_files);
+    let [Line::Story(read)] = lines.as_slice() else {
+        panic!("{line}: {problems:?}");
+    };
+    assert_eq!((&read.notes, read.method), (&story.notes, story.method));
+    let prompts = |entry: &StoryEntry| -> Vec<String> {
+        let shots = entry.script.shots();
+        shots.map(|(_, shot)| shot.prompt.clone()).collect()
+    };
+    assert_eq!(prompts(read), prompts(story));
 }

@@ -14,6 +14,9 @@ use storyloom_memory::ledger::record::v2::CommitRecord;
 use storyloom_memory::pictures::encode_png;
 use storyloom_memory::policy::onestory::SELECT;
 use storyloom_memory::{BlobRef, BlobStore, Disk, OneStoryPolicy, ShotRecord};
+use storyloom_orchestrator::cost::{
+    CostTable, Observed, ReplicaShape, Sampling, Samplings, measure,
+};
 use storyloom_orchestrator::memory_view::story_memory;
 use storyloom_orchestrator::output::{ClipForm, VideoFiles};
 use storyloom_orchestrator::pipeline::{PipelineSettings, plain_run};
@@ -30,8 +33,8 @@ use storyloom_orchestrator::{
 };
 use storyloom_story::onestory::{Budget, Selector, scores_table};
 use storyloom_story::{
-    Clip, ErrorClass, HostTensor, LoopState, Manifest, Method, PassName, RgbImage, ShotInputs,
-    Stage,
+    Clip, ErrorClass, HostTensor, LoopState, Manifest, Method, Opening, PassName, RgbImage,
+    ShotInputs, Stage,
 };
 use storyloom_telemetry::Silent;
 
@@ -282,6 +285,62 @@ fn another_first_shot_than_the_ready_made_one_is_told() {
         &StopFlag::default(),
     );
     assert_eq!(outcome.unwrap().set_aside, 1);
+}
+
+/// Nothing is sampled of a ready-made shot: the time that it took says nothing of others.
+#[test]
+fn a_ready_made_first_shot_is_not_measured_as_sampled() {
+    let told = ready_made();
+    assert_eq!(told.start(&told.engine()).done, 1);
+    let mut previous = None;
+    for shot in 1..=5 {
+        let name = format!("01_0{shot}");
+        let mut record = told.record(&name);
+        let seconds = if shot == 1 { 0.0 } else { 4.0 };
+        record.seconds.insert(Stage::Denoise, seconds);
+        record.previous = previous;
+        let mut record = ShotRecord::V2(record);
+        fs::write(told.record_path(&name), record.seal().unwrap()).unwrap();
+        previous = Some(told.record(&name).digest);
+    }
+    let loops = Sampling {
+        steps: 8,
+        forwards: 1.0,
+    };
+    let observed = Observed {
+        samplings: Samplings::alike(loops),
+        shape: ReplicaShape::ONE,
+        grid: told.config.grid,
+    };
+    let table = measure(&told.folder(), &observed, CostTable::default()).unwrap();
+    let work = |opening, seen| {
+        let video = (told.config.video, told.config.grid);
+        let work = observed
+            .samplings
+            .work(Method::OneStory, opening, video, seen);
+        table.shot(&work, &ReplicaShape::ONE).denoise
+    };
+    let sampled = work(Opening::Memory, 1.0);
+    assert!((sampled - 4.0).abs() < 1e-6, "{sampled}");
+}
+
+/// The drawing of what shots saw does not call the history of latents keyframes, nor a video a picture.
+#[test]
+fn a_report_calls_what_is_kept_by_its_name() {
+    let told = ready_made();
+    assert_eq!(told.start(&told.engine()).done, 1);
+    write_report(&told.folder()).unwrap();
+    let id = &told.manifest.stories[0].id;
+    let page = told.config.out.join(format!("report/stories/{id}.html"));
+    let page = fs::read_to_string(&page).unwrap();
+    assert!(
+        page.contains("ready-made first shot, seen by 1 shot<"),
+        "{page}"
+    );
+    assert!(
+        !page.contains("keyframe") && !page.contains("reference image"),
+        "{page}"
+    );
 }
 
 /// Simulated runs of earlier builds had one pass. A network has scores, or its choice has no proof.

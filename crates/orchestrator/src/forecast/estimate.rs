@@ -180,8 +180,8 @@ impl Workload {
 #[derive(Default)]
 struct Kinds {
     list: Vec<ShotWork>,
-    /// By method, opening, items seen and size, all else being equal in a run.
-    known: HashMap<(Method, Opening, u64, Resolution, u32), u32>,
+    /// By method, opening, items seen, size and whether it is ready-made, all else being equal in a run.
+    known: HashMap<(Method, Opening, u64, Resolution, u32, bool), u32>,
 }
 
 impl Kinds {
@@ -213,7 +213,15 @@ impl Kinds {
                 (Method::OneStory, _) => f64::from(u8::from(place > 0)),
                 _ => pictures_seen(place, references, settings, table),
             };
-            let key = (method, opening, f64::to_bits(seen), size, frames);
+            let is_ready_made = place == 0 && entry.first_shot.is_some();
+            let key = (
+                method,
+                opening,
+                f64::to_bits(seen),
+                size,
+                frames,
+                is_ready_made,
+            );
             *self.known.entry(key).or_insert_with(|| {
                 let video = VideoSpec {
                     width: size.width,
@@ -223,7 +231,10 @@ impl Kinds {
                 };
                 let samplings = &settings.samplings;
                 let work = samplings.work(method, opening, (video, settings.grid), seen);
-                self.list.push(work);
+                self.list.push(match is_ready_made {
+                    true => work.ready_made(),
+                    false => work,
+                });
                 self.list.len() as u32 - 1
             })
         };
@@ -699,6 +710,41 @@ mod tests {
         let disk = only.disk(&table, 3);
         assert_eq!(disk.longest_memory, 9.0 * latents);
         assert_eq!(disk.per_shot.remembered, latents);
+    }
+
+    /// Nothing is sampled of a video that is brought: the other shots of its story are what they are without it.
+    #[test]
+    fn a_ready_made_first_shot_has_no_steps() {
+        let story = |first_shot: Option<&str>| {
+            let mut lines = manifest();
+            let Line::Story(story) = &mut lines[1] else {
+                panic!("it is no story");
+            };
+            story.method = Some(Method::OneStory);
+            story.first_shot = first_shot.map(str::to_owned);
+            lines.swap_remove(1)
+        };
+        let table = CostTable::default();
+        let nothing = |_: &Line| Ok(Progress::Made(0));
+        let lines = [story(None), story(Some("one.mp4"))];
+        let [plain, brought] = [&lines[..1], &lines[1..]].map(|lines| {
+            let found = Workload::new(lines, &SETTINGS, &table, &nothing).unwrap();
+            let kinds = found.chains[0].iter();
+            let shot = |&kind: &u32| table.shot(&found.kinds[kind as usize], &ReplicaShape::ONE);
+            kinds.map(shot).collect::<Vec<_>>()
+        });
+        assert_eq!(brought[0].denoise, 0.0);
+        assert!(
+            brought[0].encode > plain[0].encode,
+            "a whole clip is encoded"
+        );
+        assert_eq!(brought[0].decode, plain[0].decode);
+        assert!(plain[0].denoise > 0.0);
+        assert_eq!(brought[1..], plain[1..]);
+        // Stories of both kinds in one run are told apart.
+        let both = Workload::new(&lines, &SETTINGS, &table, &nothing).unwrap();
+        assert_ne!(both.chains[0][0], both.chains[1][0]);
+        assert_eq!(both.chains[0][1..], both.chains[1][1..]);
     }
 
     #[test]

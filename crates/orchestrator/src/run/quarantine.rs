@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use storyloom_pictures::{Limits, read};
+use storyloom_story::onestory_script::onestory_line;
 use storyloom_story::{Brief, Ground, Resolution, ShotId, StoryEntry, StoryId};
 
 use crate::config::RunConfig;
@@ -86,6 +87,7 @@ pub(crate) fn write_reproducer(
     let line = match (&file.script, &file.brief) {
         (Some(script), _) => {
             let entry = StoryEntry {
+                notes: file.notes.clone(),
                 method: file.method,
                 seed: file.seed,
                 tenant: file.tenant.clone(),
@@ -96,7 +98,7 @@ pub(crate) fn write_reproducer(
                 first_shot,
                 ..StoryEntry::new(file.id.clone(), script.clone())
             };
-            serde_json::to_string(&entry)
+            story_line(&entry)
         }
         (None, brief) => {
             let brief = brief.as_deref().map(|brief| Brief {
@@ -104,11 +106,9 @@ pub(crate) fn write_reproducer(
                 product_image: pictures.first().cloned(),
                 ..brief.clone()
             });
-            serde_json::to_string(&brief)
+            plain_line(&brief)
         }
     };
-    // Plain data into memory: this does not fail.
-    let line = line.unwrap_or_default();
     let storage = folder.storage();
     storage.write(
         &place.join("manifest.jsonl"),
@@ -116,6 +116,22 @@ pub(crate) fn write_reproducer(
     )?;
     storage.write(&place.join("config.toml"), config.config_file.as_bytes())?;
     Ok(())
+}
+
+/// A line that asks for this story. One with notes is a story script of OneStory, as it came: the other form has
+/// no place for them.
+fn story_line(entry: &StoryEntry) -> String {
+    let script = entry.notes.as_ref().map(|_| onestory_line(entry));
+    match script {
+        Some(Ok(line)) => line,
+        Some(Err(_)) | None => plain_line(entry),
+    }
+}
+
+/// A value as a line of a manifest.
+fn plain_line(value: &impl Serialize) -> String {
+    // Plain data into memory: this does not fail.
+    serde_json::to_string(value).unwrap_or_default()
 }
 
 /// The name of a picture beside a manifest, and what is in it; nothing of one that could not be read.

@@ -89,9 +89,18 @@ pub(crate) fn read_clip(
     let ended = child.wait().is_ok_and(|status| status.success());
     match frames {
         Err(other @ NoClip::Size { .. }) => Err(other),
-        _ if !ended => Err(NoClip::Decode(last_words(&said))),
+        _ if !ended => Err(NoClip::Decode(words(&said, file.path(), shown))),
         frames => frames,
     }
+}
+
+/// The end of what ffmpeg said of the file `read`, under the name of the file that its user knows.
+fn words(said: &[u8], read: &Path, shown: &Path) -> String {
+    let [read, shown] = [read, shown].map(|path| path.display().to_string());
+    let address = format!("file:{read}");
+    last_words(said)
+        .replace(&address, &shown)
+        .replace(&read, &shown)
 }
 
 /// The frames that ffmpeg writes, and what it says meanwhile. It is ended where they are not wanted.

@@ -388,6 +388,7 @@ fn a_brought_video_leads_to_no_other_file() {
     write(&own, &clip(9), 8).unwrap();
     let shown = own.display();
     let whole = std::fs::read(&own).unwrap();
+    let mut named = 0;
     for (name, bytes) in [
         (
             "a.m3u8",
@@ -407,5 +408,16 @@ fn a_brought_video_leads_to_no_other_file() {
             said.starts_with("it cannot be decoded as a video"),
             "{name}: {said}"
         );
+        // ffmpeg has read a copy, of which nobody has heard.
+        let copies = std::env::temp_dir().join("storyloom");
+        assert!(!said.contains("file:"), "{name}: {said}");
+        assert!(
+            !said.contains(&copies.display().to_string()),
+            "{name}: {said}"
+        );
+        let is_named = said.contains(&path.display().to_string());
+        assert_eq!(is_named, said.contains(name), "{name}: {said}");
+        named += usize::from(is_named);
     }
+    assert!(named > 0, "ffmpeg names the file that it cannot read");
 }

@@ -52,7 +52,8 @@ pub fn measure(
         for (place, (shot, _)) in file.shots().enumerate() {
             if let Some(record) = readable_record(folder, id, shot) {
                 in_stages += record.seconds().values().sum::<f64>();
-                seen.add(&record, place, observed);
+                let is_ready_made = place == 0 && file.first_shot.is_some();
+                seen.add(&record, (place, is_ready_made), observed);
             }
         }
         if let Some(work) = file.work.filter(|_| file.state == StoryState::Done) {
@@ -128,13 +129,22 @@ fn ratio((sum, of): (f64, f64)) -> Option<f64> {
 }
 
 impl Seen {
-    fn add(&mut self, record: &ShotRecord, place: usize, observed: &Observed) {
+    fn add(
+        &mut self,
+        record: &ShotRecord,
+        (place, is_ready_made): (usize, bool),
+        observed: &Observed,
+    ) {
         let request = record.request();
         let memory = record.seen().len() as f64;
         let video = (request.video, observed.grid);
         let work = observed
             .samplings
             .work(request.method, request.opening, video, memory);
+        let work = match is_ready_made {
+            true => work.ready_made(),
+            false => work,
+        };
         let has_keyframes = work.remembers == Remembers::Keyframes;
         if request.opening != Opening::Text && has_keyframes {
             let pictures = self.places.entry(place).or_default();
@@ -203,6 +213,8 @@ impl Seen {
         let frames = |work: &ShotWork| work.clip().0;
         let pixels = |work: &ShotWork| work.clip().1;
         let continues = |work: &ShotWork| work.opening.given_frames() > 0;
+        // A ready-made shot was encoded before its stages.
+        let sampled = |work: &ShotWork| work.steps > 0;
         let constant = |seconds: Option<f64>, otherwise: StageCost| {
             seconds.map_or(otherwise, StageCost::constant)
         };
@@ -213,7 +225,9 @@ impl Seen {
             },
             None => otherwise,
         };
-        let own = self.rate(Stage::Encode, each, |work| !continues(work));
+        let own = self.rate(Stage::Encode, each, |work| {
+            !continues(work) && sampled(work)
+        });
         let encode = own.or_else(|| self.rate(Stage::Encode, each, all));
         let longer = self.rate(Stage::Encode, each, continues);
         let clips = self.rate(Stage::Decode, pixels, continues).zip(
@@ -255,12 +269,15 @@ impl Seen {
             seconds(tokens) - seconds(0.0)
         };
         let mut points = Vec::with_capacity(self.shots.len());
-        for Shot { work, seconds } in &self.shots {
+        for Shot { work, seconds } in self.shots.iter().filter(|shot| shot.work.steps > 0) {
             if let Some(seconds) = seconds.get(&Stage::Denoise) {
                 let forwards = (work.forwards / sharing.cfg as f64).max(1.0);
-                let steps = f64::from(work.steps.max(1));
+                let steps = f64::from(work.steps);
                 points.push((forwards * model(work.tokens()), seconds / steps));
             }
+        }
+        if points.is_empty() {
+            return base.denoise;
         }
         let (step_seconds, factor) = line(&points);
         // The model is a sum of tokens and their squares: two values give both factors.

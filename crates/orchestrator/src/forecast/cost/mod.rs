@@ -27,7 +27,7 @@ pub struct ShotWork {
     pub context: f64,
     /// What is kept of it for later shots.
     pub remembers: Remembers,
-    /// Steps of the sampling loop.
+    /// Steps of the sampling loop; none of a [ready-made](Self::ready_made) shot.
     pub steps: u32,
     /// Forwards of a step, counted for one rank: two with guidance.
     pub forwards: f64,
@@ -52,6 +52,11 @@ impl ShotWork {
         let latents = self.grid.latent_frames(self.video.frames);
         let plane = self.grid.frame_tokens(self.video.resolution());
         (f64::from(latents) + self.memory) * f64::from(plane) + self.context
+    }
+
+    /// The same shot, of which a user has brought the video: it is encoded and decoded, and nothing is sampled.
+    pub fn ready_made(self) -> Self {
+        Self { steps: 0, ..self }
     }
 
     /// Frames and megapixels of the whole clip.
@@ -459,9 +464,11 @@ impl CostTable {
         let (frames, megapixels) = work.clip();
         let of = |cost: &StageCost| cost.of(frames, megapixels);
         let stages = &self.stages;
-        let continued = match work.opening.given_frames() {
-            0 => 0.0,
-            _ => of(&stages.continued),
+        let encode = match (work.steps, work.opening.given_frames()) {
+            // It has no prompt, and all of its frames are given.
+            (0, _) => of(&stages.continued),
+            (_, 0) => of(&stages.encode),
+            _ => of(&stages.encode) + of(&stages.continued),
         };
         let decoding_ranks = match shape.share_decode && shape.decoders == 0 {
             true => shape.sharing.ranks() as f64,
@@ -469,7 +476,7 @@ impl CostTable {
         };
         StageSeconds {
             plan: of(&stages.plan),
-            encode: of(&stages.encode) + continued,
+            encode,
             denoise: f64::from(work.steps) * self.step(work, shape.sharing),
             decode: of(&stages.decode) / decoding_ranks,
             select: self.select(frames, megapixels),

@@ -1,5 +1,5 @@
-//! The drawing of what each shot saw: shots in a row, the keyframes they kept on top of them, and an
-//! arc from each keyframe to every shot that saw it.
+//! The drawing of what each shot saw: shots in a row, what they kept on top of them (keyframes, or the whole
+//! shot), and an arc from each of these to every shot that saw it.
 
 use serde::Serialize;
 
@@ -25,19 +25,21 @@ pub(super) struct Column {
     pub shot: Option<String>,
     /// Its picture.
     pub poster: Option<String>,
-    /// Keyframes it kept.
+    /// What it kept.
     pub kept: Vec<Kept>,
-    /// Keyframes it saw: column, and place among that column's.
+    /// What it saw: column, and place among what that column kept.
     pub saw: Vec<(usize, usize)>,
 }
 
-/// A keyframe that a shot kept.
+/// Something that a shot kept.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Kept {
     /// Its small picture.
     pub small: Option<String>,
     /// How it is called.
     pub name: String,
+    /// Whether it is the whole shot, and not one of its frames.
+    pub is_whole: bool,
 }
 
 /// The drawing, ready to be written as SVG.
@@ -53,7 +55,17 @@ pub(super) struct Lineage {
     pub arcs: Vec<Arc>,
     /// The drawing in one sentence.
     pub summary: String,
+    /// What its marks and arcs are.
+    pub legend: &'static str,
 }
+
+/// What marks and arcs are where keyframes are kept.
+const OF_KEYFRAMES: &str = "On top of a shot are the keyframes it left in memory. An arc leads from a keyframe to every \
+                            shot that saw it.";
+
+/// What they are where whole shots are kept.
+const OF_SHOTS: &str = "The mark on top of a shot is the shot itself, all of which stays in memory. An arc leads from it \
+                        to every later shot that saw some of its frames.";
 
 /// A shot.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -127,7 +139,13 @@ pub(super) fn draw(columns: &[Column], aspect: f64) -> Option<Lineage> {
         }
     }
     let seen = cards.iter().flat_map(|card| &card.keyframes);
-    let summary = summary(columns, seen.filter(|thumb| thumb.seen_by > 0).count());
+    let seen = seen.filter(|thumb| thumb.seen_by > 0).count();
+    let mut kept = columns.iter().flat_map(|column| &column.kept);
+    let (noun, legend) = match kept.any(|kept| kept.is_whole) {
+        true => ("items", OF_SHOTS),
+        false => ("pictures", OF_KEYFRAMES),
+    };
+    let summary = summary(columns, noun, seen);
     Some(Lineage {
         width: columns.len() as f64 * PITCH + 4.0,
         height: line + card_height + 30.0,
@@ -137,6 +155,7 @@ pub(super) fn draw(columns: &[Column], aspect: f64) -> Option<Lineage> {
         cards,
         arcs,
         summary,
+        legend,
     })
 }
 
@@ -190,12 +209,12 @@ fn arc((x1, y1): (f64, f64), (x2, y2): (f64, f64)) -> String {
     format!("M{x1:.1} {y1:.1}C{x1:.1} {top:.1} {x2:.1} {top:.1} {x2:.1} {y2:.1}")
 }
 
-fn summary(columns: &[Column], seen: usize) -> String {
+fn summary(columns: &[Column], noun: &str, seen: usize) -> String {
     let shots = columns.iter().filter(|column| column.shot.is_some());
     let kept: usize = columns.iter().map(|column| column.kept.len()).sum();
     let looks: usize = columns.iter().map(|column| column.saw.len()).sum();
     format!(
-        "{} shots in a row. Together they hold {kept} pictures in memory, of which {seen} were seen \
+        "{} shots in a row. Together they hold {kept} {noun} in memory, of which {seen} were seen \
          by a later shot, {looks} times in all. The table below says the same.",
         shots.count()
     )
@@ -230,6 +249,20 @@ mod tests {
         assert!(drawn.cards[2].port.is_some());
         let wanted =
             "3 shots in a row. Together they hold 3 pictures in memory, of which 3 were seen";
+        assert!(drawn.summary.starts_with(wanted), "{}", drawn.summary);
+        assert_eq!(drawn.legend, OF_KEYFRAMES);
+    }
+
+    /// OneStory keeps no keyframes.
+    #[test]
+    fn whole_shots_are_not_called_keyframes() {
+        let mut columns = [column("01_01", 1, &[]), column("01_02", 1, &[(0, 0)])];
+        for column in &mut columns {
+            column.kept[0].is_whole = true;
+        }
+        let drawn = draw(&columns, 1.0).unwrap();
+        assert!(!drawn.legend.contains("keyframe"), "{}", drawn.legend);
+        let wanted = "2 shots in a row. Together they hold 2 items in memory, of which 1 were seen";
         assert!(drawn.summary.starts_with(wanted), "{}", drawn.summary);
     }
 

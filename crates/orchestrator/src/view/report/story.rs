@@ -258,9 +258,15 @@ impl Gathering<'_> {
         for (place, (reference, small)) in references.iter().zip(small).enumerate() {
             let small = small.map(|picture| picture.small);
             column.poster = column.poster.or_else(|| small.clone());
+            let is_whole = reference.first_shot().is_some();
+            let name = match is_whole {
+                true => "ready-made first shot".to_owned(),
+                false => keyframe_name(None, place),
+            };
             column.kept.push(Kept {
                 small: small.clone(),
-                name: keyframe_name(None, place),
+                name: name.clone(),
+                is_whole,
             });
             self.origins.insert(
                 reference.seen(None).file,
@@ -268,7 +274,7 @@ impl Gathering<'_> {
                     column: 0,
                     place,
                     shot: None,
-                    name: keyframe_name(None, place),
+                    name,
                     small,
                     file: reference
                         .picture
@@ -391,6 +397,7 @@ impl Gathering<'_> {
             column.kept.push(Kept {
                 small: small.clone(),
                 name: name.clone(),
+                is_whole: item.frame.is_none(),
             });
             self.origins.insert(
                 file.clone(),
