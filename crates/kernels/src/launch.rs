@@ -115,6 +115,35 @@ pub struct NormHeads {
     pub eps: f32,
 }
 
+/// RMS norm of each head by itself, times a `weight` that all heads share; then every head is rotated. The
+/// output has the heads before the tokens, and these tokens are a run of its own: other streams of a joint
+/// attention have the rest.
+#[derive(Debug, Clone, Copy)]
+pub struct NormEachHead {
+    /// `[batch, tokens, heads * dim]`.
+    pub input: Buffer,
+    /// `[batch, heads, all, dim]`, written from token `first` on.
+    pub output: Buffer,
+    /// f32 `[dim]`.
+    pub weight: u64,
+    /// Angles of all tokens of the output, f32 `[all, dim / 2]`.
+    pub rotary: Rotary,
+    /// Samples.
+    pub batch: usize,
+    /// Tokens of a sample.
+    pub tokens: usize,
+    /// Heads of a token.
+    pub heads: usize,
+    /// Channels of a head, an even number.
+    pub dim: usize,
+    /// Where the tokens stand among those of the output.
+    pub first: usize,
+    /// Tokens of a sample in the output.
+    pub all: usize,
+    /// Added to the mean square.
+    pub eps: f32,
+}
+
 /// The angles of every token, by which adjacent pairs of channels are rotated.
 #[derive(Debug, Clone, Copy)]
 pub struct Rotary {
@@ -193,6 +222,12 @@ const NORM_HEADS: ByTwo = [
     "norm_heads_bf16_f32",
     "norm_heads_bf16_bf16",
 ];
+const NORM_EACH_HEAD: ByTwo = [
+    "norm_each_head_f32_f32",
+    "norm_each_head_f32_bf16",
+    "norm_each_head_bf16_f32",
+    "norm_each_head_bf16_bf16",
+];
 const ADD_GATED: ByTwo = [
     "add_gated_f32_f32",
     "add_gated_f32_bf16",
@@ -204,9 +239,10 @@ const SPREAD_ROWS: [&str; 2] = ["spread_rows_f32", "spread_rows_bf16"];
 
 /// The names of all kernels in the source and in the PTX.
 pub fn entries() -> impl Iterator<Item = &'static str> {
-    let groups: [&[&str]; 5] = [
+    let groups: [&[&str]; 6] = [
         &MODULATE,
         &NORM_HEADS,
+        &NORM_EACH_HEAD,
         &ADD_GATED,
         &SQUARE_SUMS,
         &SPREAD_ROWS,
@@ -265,6 +301,34 @@ impl NormHeads {
         call.size(self.dim);
         call.f32(self.eps);
         Ok(call.launch(by_two(NORM_HEADS, self.input, self.output)))
+    }
+}
+
+impl NormEachHead {
+    /// The launch, if the sizes are such that the kernel takes them.
+    pub fn launch(&self) -> Result<Launch> {
+        let width = self.heads.saturating_mul(self.dim);
+        let mut call = Call::new("norm_each_head", self.batch, self.tokens, width)?;
+        if !self.dim.is_multiple_of(2) {
+            return Err(call.wrong(format!("heads of {} channels have no pairs", self.dim)));
+        }
+        let fits = self.first.checked_add(self.tokens);
+        if fits.is_none_or(|end| end > self.all) {
+            let (tokens, first, all) = (self.tokens, self.first, self.all);
+            return Err(call.wrong(format!("{tokens} tokens from {first} on are not in {all}")));
+        }
+        call.buffer(self.input)?;
+        call.pointer(self.weight)?;
+        call.pointer(self.rotary.cos)?;
+        call.pointer(self.rotary.sin)?;
+        call.buffer(self.output)?;
+        call.size(self.tokens);
+        call.size(self.heads);
+        call.size(self.dim);
+        call.size(self.first);
+        call.size(self.all);
+        call.f32(self.eps);
+        Ok(call.launch(by_two(NORM_EACH_HEAD, self.input, self.output)))
     }
 }
 
@@ -334,7 +398,7 @@ impl Call {
             blocks: blocks as u32,
             width: width as u32,
             keeps_row: false,
-            arguments: Vec::with_capacity(10),
+            arguments: Vec::with_capacity(11),
         })
     }
 

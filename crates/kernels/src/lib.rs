@@ -40,7 +40,7 @@ pub use compile::{Compiled, SOURCE};
 pub use device::{Kernels, gpu_uuid};
 pub use error::{KernelError, Result};
 pub use launch::{
-    Buffer, Dtype, Gate, Launch, MAX_NORM_WIDTH, Modulate, NormHeads, Rotary, SpreadRows,
-    SquareSums, entries,
+    Buffer, Dtype, Gate, Launch, MAX_NORM_WIDTH, Modulate, NormEachHead, NormHeads, Rotary,
+    SpreadRows, SquareSums, entries,
 };
 pub use libraries::{driver_is_available, nvrtc_is_available, use_nvrtc_folder};

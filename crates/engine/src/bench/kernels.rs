@@ -8,7 +8,7 @@ use storyloom_nn::error::{ModelError, Result};
 use storyloom_nn::host::is_host;
 use storyloom_nn::layers::fused;
 use storyloom_nn::layers::{
-    RotaryTable, TokenIndex, TokenVectors, kernel_state, layer_norm, split_heads,
+    RmsNorm, RotaryTable, TokenIndex, TokenVectors, kernel_state, layer_norm, split_heads,
 };
 use storyloom_nn::runner::Runner;
 use tch::{Device, Kind, Tensor};
@@ -109,6 +109,7 @@ pub fn kernels(device: Device, shapes: &[KernelShape]) -> Result<KernelFigures> 
         trial.modulate(&mut checks)?;
         trial.add_gated(&mut checks)?;
         trial.norm_heads(&mut checks)?;
+        trial.norm_each_head(&mut checks)?;
         trial.square_sums(&mut checks)?;
         trial.spread_rows(&mut checks)?;
     }
@@ -272,6 +273,36 @@ impl Trial<'_> {
                     },
                 })?);
             }
+        }
+        Ok(())
+    }
+
+    /// One stream; a second one has a launch of its own.
+    fn norm_each_head(&self, checks: &mut Vec<KernelCheck>) -> Result<()> {
+        let KernelShape {
+            tokens, heads, dim, ..
+        } = self.shape;
+        let weight = self.random(&[dim], 1.5, Kind::Float)?;
+        let norm = RmsNorm::from_weight(weight.shallow_clone(), EPS);
+        let angles = self.random(&[tokens, dim / 2], 0.0, Kind::Float)?;
+        let table = RotaryTable {
+            cos: angles.f_cos()?,
+            sin: angles.f_sin()?,
+        };
+        for (from, to) in pairs() {
+            let input = self.random(&self.shape.activation(), 0.3, from)?;
+            let streams = [(&input, &norm)];
+            checks.push(self.check(&Pair {
+                kernel: format!("norm_each_head {}", kinds(&[from, to])),
+                bytes: self.bytes(&[from, to]),
+                found: &|| fused::norm_each_head(self.runner, &streams, heads, &table, to),
+                expected: &|| {
+                    let each = split_heads(&input.f_to_kind(Kind::Float)?, heads)?;
+                    let factors = mean_square(&each)?.f_add_scalar(EPS)?.f_rsqrt()?;
+                    let normed = each.f_mul(&factors.f_unsqueeze(-1)?)?.f_mul(&weight)?;
+                    Ok(table.rotate(&normed)?.f_to_kind(to)?)
+                },
+            })?);
         }
         Ok(())
     }

@@ -70,11 +70,17 @@ __device__ __forceinline__ long long row_of(const long long* index, long long to
 enum { MAX_WARPS = 32 };
 extern __shared__ __align__(16) float shared_memory[];
 
+// The sum over all threads of the warp, the same in each of them. All of them must call it.
+__device__ __forceinline__ float warp_sum(float value) {
+#pragma unroll
+    for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(0xffffffffu, value, step);
+    return value;
+}
+
 // The sum over all threads of the block, the same in each of them. Every thread must call it. The
 // order of the additions depends on nothing but the size of the block.
 __device__ __forceinline__ float block_sum(float value) {
-#pragma unroll
-    for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(0xffffffffu, value, step);
+    value = warp_sum(value);
     if (threadIdx.x % 32 == 0) shared_memory[threadIdx.x / 32] = value;
     __syncthreads();
     float total = 0.0f;

@@ -97,6 +97,83 @@ NORM_HEADS(norm_heads_f32_bf16, float, bf16)
 NORM_HEADS(norm_heads_bf16_f32, bf16, float)
 NORM_HEADS(norm_heads_bf16_bf16, bf16, bf16)
 
+// RMS norm of each head by itself, with a weight that all heads share, rotation of adjacent pairs, and
+// the way from [batch, tokens, heads * dim] into a run of tokens of [batch, heads, all, dim]; one block
+// for each token, whose warps take the heads in turns.
+
+template <bool WIDE, typename In, typename Out>
+__device__ __forceinline__ void norm_each_row(const In* x, const float* weight, const float* cos,
+                                              const float* sin, Out* out, long long stride,
+                                              int heads, int dim, float eps) {
+    constexpr int N = WIDE ? 4 : 2;
+    const int lane = static_cast<int>(threadIdx.x % 32);
+    const int warps = static_cast<int>(blockDim.x / 32);
+    for (int head = static_cast<int>(threadIdx.x / 32); head < heads; head += warps) {
+        const In* from = x + head * dim;
+        float squares = 0.0f;
+        for (int i = lane * N; i < dim; i += 32 * N) {
+            float values[N];
+            load<WIDE>(from + i, values);
+#pragma unroll
+            for (int k = 0; k < N; ++k) squares += values[k] * values[k];
+        }
+        const float factor = 1.0f / sqrtf(warp_sum(squares) / static_cast<float>(dim) + eps);
+        // The head is read a second time, out of the cache.
+        for (int i = lane * N; i < dim; i += 32 * N) {
+            float values[N], weights[N], c[N / 2], s[N / 2];
+            load<WIDE>(from + i, values);
+            load<WIDE>(weight + i, weights);
+            load<WIDE>(cos + i / 2, c);
+            load<WIDE>(sin + i / 2, s);
+#pragma unroll
+            for (int k = 0; k < N; ++k) values[k] = values[k] * factor * weights[k];
+#pragma unroll
+            for (int k = 0; k < N / 2; ++k) {
+                const float even = values[2 * k], odd = values[2 * k + 1];
+                values[2 * k] = even * c[k] - odd * s[k];
+                values[2 * k + 1] = even * s[k] + odd * c[k];
+            }
+            store<WIDE>(out + head * stride + i, values);
+        }
+    }
+}
+
+template <typename In, typename Out>
+__device__ __forceinline__ void norm_each_head(const In* x, const float* weight, const float* cos,
+                                               const float* sin, Out* out, long long tokens,
+                                               long long heads, long long dim, long long first,
+                                               long long all, float eps) {
+    const long long place = blockIdx.x, sample = place / tokens, token = place % tokens;
+    const long long stride = all * dim;
+    // Rows of the table are those of `all` tokens.
+    cos += (first + token) * (dim / 2);
+    sin += (first + token) * (dim / 2);
+    x += place * heads * dim;
+    out += sample * heads * stride + (first + token) * dim;
+    const bool wide = dim % 4 == 0 && aligned(x) && aligned(weight) && aligned(cos) &&
+                      aligned(sin) && aligned(out);
+    if (wide) {
+        norm_each_row<true>(x, weight, cos, sin, out, stride, static_cast<int>(heads),
+                            static_cast<int>(dim), eps);
+    } else {
+        norm_each_row<false>(x, weight, cos, sin, out, stride, static_cast<int>(heads),
+                             static_cast<int>(dim), eps);
+    }
+}
+
+#define NORM_EACH_HEAD(NAME, IN, OUT)                                                       \
+    extern "C" __global__ void __launch_bounds__(256)                                       \
+        NAME(const IN* __restrict__ x, const float* __restrict__ weight,                    \
+             const float* __restrict__ cos, const float* __restrict__ sin,                  \
+             OUT* __restrict__ out, long long tokens, long long heads, long long dim,       \
+             long long first, long long all, float eps) {                                   \
+        norm_each_head(x, weight, cos, sin, out, tokens, heads, dim, first, all, eps);      \
+    }
+NORM_EACH_HEAD(norm_each_head_f32_f32, float, float)
+NORM_EACH_HEAD(norm_each_head_f32_bf16, float, bf16)
+NORM_EACH_HEAD(norm_each_head_bf16_f32, bf16, float)
+NORM_EACH_HEAD(norm_each_head_bf16_bf16, bf16, bf16)
+
 // What ranks that hold some heads each add up before they know a factor: the sum of the squares
 // of every token, [batch * tokens].
 template <typename In>

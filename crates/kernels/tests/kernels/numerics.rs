@@ -2,8 +2,8 @@
 
 use half::bf16;
 use storyloom_kernels::{
-    Buffer, Dtype, Gate, Launch, MAX_NORM_WIDTH, Modulate, NormHeads, Rotary, SpreadRows,
-    SquareSums,
+    Buffer, Dtype, Gate, Launch, MAX_NORM_WIDTH, Modulate, NormEachHead, NormHeads, Rotary,
+    SpreadRows, SquareSums,
 };
 
 use crate::Machine;
@@ -223,6 +223,7 @@ pub fn check(machine: &dyn Machine) -> Vec<u8> {
                     check_norm_heads(&mut bench, heads, dim, rotated, given);
                 }
             }
+            check_norm_each_head(&mut bench, heads, dim);
         }
         results.extend(bench.results);
     }
@@ -416,6 +417,62 @@ fn check_norm_heads(bench: &mut Bench, heads: usize, dim: usize, rotated: bool, 
             eps: EPS,
         };
         bench.expect(&norm.launch().unwrap(), output, &expected);
+    }
+}
+
+/// Two streams, one behind the other in one output.
+fn check_norm_each_head(bench: &mut Bench, heads: usize, dim: usize) {
+    const OTHERS: usize = 2;
+    let (width, all) = (heads * dim, OTHERS + TOKENS);
+    let weight = Values::f32(noise(dim, 10, 1.5, 0.5));
+    let angles = noise(all * dim / 2, 11, 0.0, 20.0);
+    let cos = Values::f32(angles.iter().map(|angle| angle.cos()).collect());
+    let sin = Values::f32(angles.iter().map(|angle| angle.sin()).collect());
+    for (from, to) in PAIRS {
+        let streams = [(0, OTHERS, 13), (OTHERS, TOKENS, 14)].map(|(first, tokens, seed)| {
+            let values = noise(BATCH * tokens * width, seed, 0.3, 2.0);
+            (first, tokens, Values::new(from, values))
+        });
+        let mut expected = vec![0.0; BATCH * all * width];
+        for (first, tokens, input) in &streams {
+            for (place, row) in input.values.chunks(width).enumerate() {
+                let (sample, token) = (place / tokens, first + place % tokens);
+                for (head, values) in row.chunks(dim).enumerate() {
+                    let squares = values.iter().map(|x| x * x).sum::<f64>();
+                    let factor = 1.0 / (squares / dim as f64 + f64::from(EPS)).sqrt();
+                    let to = ((sample * heads + head) * all + token) * dim;
+                    for pair in 0..dim / 2 {
+                        let at = |channel: usize| values[channel] * factor * weight.values[channel];
+                        let (even, odd) = (at(2 * pair), at(2 * pair + 1));
+                        let angle = token * dim / 2 + pair;
+                        let (cos, sin) = (cos.values[angle], sin.values[angle]);
+                        expected[to + 2 * pair] = even * cos - odd * sin;
+                        expected[to + 2 * pair + 1] = even * sin + odd * cos;
+                    }
+                }
+            }
+        }
+        let output = bench.room(to, BATCH * all * width);
+        let launches = streams
+            .each_ref()
+            .map(|(first, tokens, input)| NormEachHead {
+                input: bench.upload(input).buffer(),
+                output: output.buffer(),
+                weight: bench.upload(&weight).pointer(),
+                rotary: Rotary {
+                    cos: bench.upload(&cos).pointer(),
+                    sin: bench.upload(&sin).pointer(),
+                },
+                batch: BATCH,
+                tokens: *tokens,
+                heads,
+                dim,
+                first: *first,
+                all,
+                eps: EPS,
+            });
+        bench.machine.run(&launches[0].launch().unwrap());
+        bench.expect(&launches[1].launch().unwrap(), output, &expected);
     }
 }
 

@@ -7,11 +7,12 @@
 use std::sync::OnceLock;
 
 use storyloom_kernels::{
-    Buffer, Dtype, Gate, Kernels, MAX_NORM_WIDTH, Modulate, NormHeads, Rotary, SpreadRows,
-    SquareSums,
+    Buffer, Dtype, Gate, Kernels, MAX_NORM_WIDTH, Modulate, NormEachHead, NormHeads, Rotary,
+    SpreadRows, SquareSums,
 };
 use tch::{Device, Kind, Tensor};
 
+use super::Stream;
 use super::rotary::RotaryTable;
 use super::token_vectors::TokenVectors;
 use crate::cuda;
@@ -170,6 +171,53 @@ pub fn norm_heads(
     };
     // SAFETY: all are dense tensors of these sizes and kinds on one device; the output is new.
     unsafe { runner.run(&launch.launch()?)? };
+    Ok(output)
+}
+
+/// RMS norm of each head by itself, heads before tokens and rotation, of all streams of a joint attention, written
+/// in `kind`; see [`joint_heads`](super::joint_heads).
+pub fn norm_each_head(
+    runner: &dyn Runner,
+    streams: &[Stream],
+    heads: i64,
+    rotary: &RotaryTable,
+    kind: Kind,
+) -> Result<Tensor> {
+    let [all, half] = <[i64; 2]>::try_from(rotary.cos.size()).unwrap_or_default();
+    let (batch, dim) = (
+        streams.first().map_or(0, |(input, _)| input.size()[0]),
+        2 * half,
+    );
+    let device = rotary.cos.device();
+    let output = Tensor::f_empty([batch, heads, all, dim], (kind, device))?;
+    let angles = |tensor| floats("rotary table", tensor, &[all, half], device);
+    let (cos, sin) = (angles(&rotary.cos)?, angles(&rotary.sin)?);
+    let mut first = 0;
+    for (input, norm) in streams {
+        let tokens = input.size3()?.1;
+        let input = dense("stream", input, &[batch, tokens, heads * dim], device)?;
+        let weight = floats("weight", norm.weight(), &[dim], device)?;
+        let launch = NormEachHead {
+            input: buffer(&input)?,
+            output: buffer(&output)?,
+            weight: pointer(&weight),
+            rotary: Rotary {
+                cos: pointer(&cos),
+                sin: pointer(&sin),
+            },
+            batch: count(batch),
+            tokens: count(tokens),
+            heads: count(heads),
+            dim: count(dim),
+            first: count(first),
+            all: count(all),
+            eps: norm.eps() as f32,
+        };
+        // SAFETY: all are dense tensors of these sizes and kinds on one device, and the launch checks that the
+        // tokens are in the output, which is new.
+        unsafe { runner.run(&launch.launch()?)? };
+        first += tokens;
+    }
     Ok(output)
 }
 

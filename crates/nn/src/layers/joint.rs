@@ -8,55 +8,27 @@ use super::rotary::RotaryTable;
 use super::{RmsNorm, fused, rows, split_heads};
 use crate::error::{ModelError, Result};
 
-/// Where the tokens of all streams stand, the same in all samples.
-#[derive(Debug)]
-pub struct JointRotary {
-    table: RotaryTable,
-    /// The same with a row for each head of each token, where kernels want it so.
-    of_heads: Option<RotaryTable>,
-}
-
-impl JointRotary {
-    /// Of a table `[tokens, dim / 2]` for attentions of `heads` heads.
-    ///
-    /// # Errors
-    /// The table tells samples apart, or libtorch refuses.
-    pub fn new(table: RotaryTable, heads: i64) -> Result<Self> {
-        if table.batch().is_some() {
-            let reason = "it must be the same for all samples";
-            return Err(ModelError::input(
-                "rotary table of a joint attention",
-                reason,
-            ));
-        }
-        let of_heads = fused::kernels(&table.cos).map(|_| table.repeated(heads));
-        Ok(Self {
-            of_heads: of_heads.transpose()?,
-            table,
-        })
-    }
-
-    /// Tokens of all streams.
-    pub fn tokens(&self) -> i64 {
-        self.table.cos.size()[0]
-    }
-}
-
 /// A stream's queries or keys `[batch, tokens, heads * dim]`, and the norm of a head, `[dim]`.
 pub type Stream<'a> = (&'a Tensor, &'a RmsNorm);
 
 /// Queries or keys of all streams, each head normalised by itself and rotated:
-/// `[batch, heads, tokens of all streams, dim]`, computed in f32 and rounded once to the kind of the streams.
+/// `[batch, heads, tokens of all streams, dim]`, computed in f32 and rounded once to the kind of the streams. The
+/// table `[tokens of all streams, dim / 2]` is that of all samples.
 ///
 /// Heads may be those of one of several ranks; no collective.
 ///
 /// # Errors
 /// Streams, norms and table do not fit each other.
-pub fn joint_heads(streams: &[Stream], heads: i64, rotary: &JointRotary) -> Result<Tensor> {
+pub fn joint_heads(streams: &[Stream], heads: i64, rotary: &RotaryTable) -> Result<Tensor> {
     check(streams, heads, rotary)?;
     let is_on_host = |(input, _): &Stream| rows::on_host(input) && input.is_contiguous();
     if streams.iter().all(is_on_host) {
-        return in_one_pass(streams, heads, &rotary.table);
+        return in_one_pass(streams, heads, rotary);
+    }
+    let kind = streams[0].0.kind();
+    let is_equal = streams.iter().all(|(input, _)| input.kind() == kind);
+    if let Some(kernels) = fused::kernels(streams[0].0).filter(|_| is_equal) {
+        return fused::norm_each_head(kernels, streams, heads, rotary, kind);
     }
     let mut first = 0;
     let mut joined = Vec::with_capacity(streams.len());
@@ -78,11 +50,14 @@ pub fn joint_values(streams: &[&Tensor], heads: i64) -> Result<Tensor> {
     }
 }
 
-fn check(streams: &[Stream], heads: i64, rotary: &JointRotary) -> Result<()> {
+fn check(streams: &[Stream], heads: i64, rotary: &RotaryTable) -> Result<()> {
     let wrong = |reason: String| Err(ModelError::input("joint attention", reason));
     let Some((first, _)) = streams.first() else {
         return wrong("there is no stream".to_owned());
     };
+    if rotary.batch().is_some() {
+        return wrong("the rotary table must be the same for all samples".to_owned());
+    }
     let (batch, _, width) = first.size3()?;
     let mut tokens = 0;
     for (input, norm) in streams {
@@ -97,7 +72,7 @@ fn check(streams: &[Stream], heads: i64, rotary: &JointRotary) -> Result<()> {
         }
         tokens += own;
     }
-    rotary.table.check(batch, tokens, width / heads.max(1))
+    rotary.check(batch, tokens, width / heads.max(1))
 }
 
 /// The tokens of one stream, which stand in the table from `first` on: `[batch, heads, tokens, dim]`.
@@ -105,24 +80,14 @@ fn one_stream(
     input: &Tensor,
     norm: &RmsNorm,
     heads: i64,
-    rotary: &JointRotary,
+    rotary: &RotaryTable,
     first: i64,
 ) -> Result<Tensor> {
     let (batch, tokens, width) = input.size3()?;
     let (dim, kind) = (width / heads, input.kind());
-    let kernels = fused::kernels(input).filter(|_| dim % 2 == 0);
-    if let (Some(kernels), Some(table)) = (kernels, &rotary.of_heads) {
-        // To the kernel every head is a token with one head.
-        let angles = table.run(first * heads, tokens * heads)?;
-        let each = input.f_contiguous()?.f_view([batch, tokens * heads, dim])?;
-        let learned = (norm.weight(), norm.eps());
-        let normed = fused::norm_heads(kernels, &each, learned, None, 1, Some(&angles), kind)?;
-        let normed = normed.f_view([batch, tokens, heads, dim])?;
-        return Ok(normed.f_transpose(1, 2)?);
-    }
     let each = input.f_reshape([batch, tokens, heads, dim])?;
     let normed = norm.forward(&each)?.f_transpose(1, 2)?;
-    let rotated = rotary.table.run(first, tokens)?.rotate(&normed)?;
+    let rotated = rotary.run(first, tokens)?.rotate(&normed)?;
     Ok(rotated.f_to_kind(kind)?)
 }
 
@@ -194,11 +159,10 @@ mod tests {
         })
     }
 
-    fn rotary(tokens: i64) -> JointRotary {
+    fn rotary(tokens: i64) -> RotaryTable {
         let axes = RotaryAxes::of_channels([4, 6, 6]).unwrap();
         let places = wave(0.7, 0.2, &[1, tokens, 3]) * 5.0;
-        let table = axes.table_at(&places, Device::Cpu).unwrap();
-        JointRotary::new(table, HEADS).unwrap()
+        axes.table_at(&places, Device::Cpu).unwrap()
     }
 
     /// Specification `flux`, 1.5: a head has its own mean square, and the epsilon stands beside that.
@@ -213,9 +177,8 @@ mod tests {
             cos: Tensor::ones([1, 2], (Kind::Float, Device::Cpu)),
             sin: Tensor::zeros([1, 2], (Kind::Float, Device::Cpu)),
         };
-        let rotary = JointRotary::new(table, 2).unwrap();
         let both = Tensor::cat(&[first, second], 2);
-        let found = joint_heads(&[(&both, &norm(&weight))], 2, &rotary).unwrap();
+        let found = joint_heads(&[(&both, &norm(&weight))], 2, &table).unwrap();
         assert_eq!(found.size(), [1, 2, 1, 4]);
         assert_begins("first head", &found, &vector["eps_1e-6"], 1e-6);
     }
@@ -232,7 +195,7 @@ mod tests {
             let parts = streams.map(|(input, norm)| {
                 let (_, tokens, _) = input.size3().unwrap();
                 let heads = norm.forward(&input.view([2, tokens, HEADS, 16])).unwrap();
-                let table = rotary(12).table.run(first, tokens).unwrap();
+                let table = rotary(12).run(first, tokens).unwrap();
                 first += tokens;
                 table.rotate(&heads.transpose(1, 2)).unwrap()
             });
@@ -246,6 +209,13 @@ mod tests {
         });
         for found in on_gpu.into_iter().flatten() {
             assert!(relative_error(&found, &expected) < 1e-6);
+        }
+        let small = [&text, &image].map(|input| input.to_kind(Kind::BFloat16));
+        let streams = [(&small[0], &text_norm), (&small[1], &image_norm)];
+        let found = as_gpu(|| joint_heads(&streams, HEADS, &rotary(12)).unwrap());
+        for found in found {
+            assert_eq!(found.kind(), Kind::BFloat16);
+            assert!(relative_error(&found, &expected) < 4e-3);
         }
         let values = joint_values(&[&text, &image], HEADS).unwrap();
         assert_eq!(values.size(), [2, HEADS, 12, 16]);

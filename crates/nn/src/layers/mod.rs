@@ -36,7 +36,7 @@ pub use conv2d::{Conv2d, double_nearest};
 pub use few_rows::MOST_ROWS as MOST_FEW_ROWS;
 pub use fused::{kernel_state, without_kernels};
 pub use group_norm::GroupNorm;
-pub use joint::{JointRotary, Stream, joint_heads, joint_values};
+pub use joint::{Stream, joint_heads, joint_values};
 pub use linear::{Linear, LowRank};
 pub use norm::{LayerNorm, RmsNorm, add_gated, layer_norm, modulated_layer_norm};
 pub use parts::{Part, PartSeconds, measure_parts, timed};

@@ -178,6 +178,16 @@ impl RmsNorm {
         })
     }
 
+    /// Of `weight` `[width]`, f32.
+    pub fn from_weight(weight: Tensor, eps: f64) -> Self {
+        Self {
+            eps,
+            width: weight.numel() as i64,
+            part: Part::WHOLE,
+            weight,
+        }
+    }
+
     /// Length of the whole axis.
     pub fn width(&self) -> i64 {
         self.width

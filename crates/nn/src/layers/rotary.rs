@@ -183,15 +183,6 @@ impl RotaryTable {
             .f_reshape([batch, heads, tokens, dim])?)
     }
 
-    /// Every row `times` times in a row, `[tokens * times, dim / 2]`, of a table that all samples share.
-    pub(super) fn repeated(&self, times: i64) -> Result<Self> {
-        let repeat = |table: &Tensor| table.f_repeat_interleave_self_int(times, 0_i64, None::<i64>);
-        Ok(Self {
-            cos: repeat(&self.cos)?,
-            sin: repeat(&self.sin)?,
-        })
-    }
-
     /// The rows of `count` tokens from `first` on, of a table that all samples share.
     pub(super) fn run(&self, first: i64, count: i64) -> Result<Self> {
         Ok(Self {
