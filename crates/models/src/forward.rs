@@ -3,6 +3,8 @@
 //! Inputs have the argument names of the reference classes of diffusers and transformers; the
 //! result is called `output`.
 
+mod flux;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -13,6 +15,7 @@ use storyloom_story::onestory::{ContextTime, Counts, choose};
 use tch::{Kind, Tensor};
 
 use crate::autoencoder::{AutoencoderKl, AutoencoderKlWan};
+use crate::flux::FluxConfig;
 use crate::language::queries::Projector;
 use crate::language::{
     Decoder, ForwardArgs, ImagePatches, Input, LanguageSettings, VisionTower, embed_with_pictures,
@@ -75,7 +78,10 @@ fn forward(model: &Path, module: &str, target: Target, inputs: &Inputs) -> Resul
         false => model.to_owned(),
     };
     match module {
-        "transformer" | "transformer_2" => transformer(&folder, target, inputs),
+        "transformer" | "transformer_2" => match class(&folder).as_deref() {
+            Some(FluxConfig::CLASS) => flux::transformer(&folder, target, inputs),
+            _ => transformer(&folder, target, inputs),
+        },
         "vae.encode" => encode(&folder, target, inputs),
         "vae.decode" => decode(&folder, target, inputs),
         "text_encoder" => text_encoder(&folder, SingleFilePart::ClipText, target, inputs),
@@ -90,6 +96,18 @@ fn forward(model: &Path, module: &str, target: Target, inputs: &Inputs) -> Resul
             Err(ModelError::input("module", reason))
         }
     }
+}
+
+/// The class that the config of a transformer names, of a single file that of its transformer; what cannot be read is
+/// told by who opens it.
+fn class(folder: &Path) -> Option<String> {
+    if folder.is_file() {
+        let parts = Checkpoint::parts_of_single_file(folder).ok()?;
+        let has = parts.contains(&SingleFilePart::FluxTransformer);
+        return has.then(|| FluxConfig::CLASS.to_owned());
+    }
+    let config = Checkpoint::of_config(&folder.join("config.json")).ok()?;
+    config.class_name().map(str::to_owned)
 }
 
 /// What the names of the shots of a history begin with.

@@ -8,6 +8,8 @@ use serde::Serialize;
 use storyloom_nn::checkpoint::{Checkpoint, SingleFilePart, is_hidden};
 use storyloom_nn::error::{ModelError, Result};
 
+use crate::flux::FluxConfig;
+
 /// Folders in folders are looked at this deep.
 const DEPTH: usize = 4;
 
@@ -147,6 +149,12 @@ fn opened(path: PathBuf, checkpoints: impl IntoIterator<Item = Result<Checkpoint
 
 fn add(component: &mut Component, checkpoint: &Checkpoint) {
     component.class = checkpoint.class_name().map(str::to_owned);
+    // Relatives of FLUX.1 have its class, and work otherwise.
+    if component.class.as_deref() == Some(FluxConfig::CLASS) {
+        component.problem = FluxConfig::of(checkpoint)
+            .err()
+            .map(|error| error.to_string());
+    }
     let leftovers = checkpoint.leftovers().map(str::to_owned);
     component.leftovers.extend(leftovers);
     for entry in checkpoint.entries().values() {
@@ -257,6 +265,30 @@ mod tests {
             ]
         );
         assert!(all[2].problem.as_ref().unwrap().contains("Chroma"));
+    }
+
+    #[test]
+    fn relatives_of_flux_are_named() {
+        let work = tempfile::tempdir().unwrap();
+        for (name, config) in [
+            ("dev", r#"{"_class_name": "FluxTransformer2DModel"}"#),
+            (
+                "fill",
+                r#"{"_class_name": "FluxTransformer2DModel", "in_channels": 384, "out_channels": 64}"#,
+            ),
+        ] {
+            let folder = work.path().join(name);
+            std::fs::create_dir(&folder).unwrap();
+            std::fs::write(folder.join("config.json"), config).unwrap();
+            let ones = Tensor::ones([2], (Kind::Float, Device::Cpu));
+            let file = folder.join("model.safetensors");
+            write_tensors(&file, &[("x_embedder.bias", &ones)]).unwrap();
+        }
+        let components = inspect(work.path()).unwrap();
+        assert_eq!(components[0].problem, None);
+        assert_eq!(components[0].parameters, 2);
+        let problem = components[1].problem.as_ref().unwrap();
+        assert!(problem.contains("Fill"), "{problem}");
     }
 
     #[test]

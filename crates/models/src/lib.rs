@@ -4,6 +4,7 @@
 //! `storyloom-engine`.
 
 pub mod autoencoder;
+pub mod flux;
 pub mod forward;
 pub mod inspect;
 pub mod language;

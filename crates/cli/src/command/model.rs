@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use storyloom_models::forward::{cpu_target, forward_file};
 use storyloom_models::inspect::{Component, inspect};
-use storyloom_models::tiny::{init_tiny, init_tiny_language};
+use storyloom_models::tiny::{init_tiny, init_tiny_flux, init_tiny_language};
 use storyloom_story::{Method, Seed};
 
 use super::{ConfigArguments, config};
@@ -45,6 +45,9 @@ enum What {
         /// Write a language model instead, to try planner.backend = "native" with.
         #[arg(long, conflicts_with = "method")]
         language_model: bool,
+        /// Write a pipeline of FLUX instead, to try `model forward` with.
+        #[arg(long, conflicts_with_all = ["method", "language_model"])]
+        flux: bool,
         /// Equal seeds give equal files.
         #[arg(long, default_value_t = 0)]
         seed: u64,
@@ -106,11 +109,14 @@ pub fn run(arguments: &Arguments) -> Outcome {
             folder,
             method,
             language_model,
+            flux,
             seed,
         } => {
-            match language_model {
-                true => init_tiny_language(folder, Seed(*seed))?,
-                false => init_tiny(folder, *method, Seed(*seed))?,
+            let seed = Seed(*seed);
+            match (language_model, flux) {
+                (true, _) => init_tiny_language(folder, seed)?,
+                (_, true) => init_tiny_flux(folder, seed)?,
+                _ => init_tiny(folder, *method, seed)?,
             }
             print(&folder.display().to_string())?;
             Ok(Exit::Done)

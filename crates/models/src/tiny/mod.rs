@@ -9,6 +9,7 @@ mod around_flux;
 mod autoencoder;
 mod clip;
 mod clip_text;
+mod flux;
 pub mod hub;
 mod language;
 mod lora;
@@ -30,6 +31,7 @@ use storyloom_story::{Method, Seed};
 use tch::{Kind, Tensor};
 
 pub use self::around_flux::write_around_transformer;
+pub use self::flux::init_tiny_flux;
 use self::hub::{TRANSFORMERS, create_dir, parent, write_json};
 pub use self::language::init_tiny_language;
 use self::sheet::Sheet;
