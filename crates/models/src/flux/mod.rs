@@ -22,4 +22,4 @@ pub use transformer::{FluxContext, FluxInputs, FluxTransformer};
 pub use variant::FluxVariant;
 
 #[cfg(test)]
-mod vectors_test;
+pub(crate) mod vectors_test;

@@ -15,6 +15,11 @@ use super::FluxConfig;
 pub struct FluxPositions(Vec<[f64; 3]>);
 
 impl FluxPositions {
+    /// Tokens at these places: picture, row and column of each.
+    pub fn new(places: Vec<[f64; 3]>) -> Self {
+        Self(places)
+    }
+
     /// Rows of text: all stand at the origin.
     pub fn text(rows: i64) -> Self {
         Self(vec![[0.0; 3]; rows.unsigned_abs() as usize])

@@ -18,6 +18,9 @@ pub struct FluxCondition {
     pub tokens: Tensor,
     /// Where they stand.
     pub positions: FluxPositions,
+    /// What tells them apart from others: rows `[tokens, width]`, or one for all of them, f32, that are added to the
+    /// embedded tokens.
+    pub added: Option<Tensor>,
 }
 
 /// How a prompt guides.
@@ -114,9 +117,14 @@ impl<'a> FluxSampler<'a> {
             })
         };
         let embedded = picture.conditions.iter();
-        let embedded = embedded
-            .map(|condition| model.embed(&condition.tokens))
-            .collect::<Result<Vec<_>>>()?;
+        let embedded = embedded.map(|condition| {
+            let tokens = model.embed(&condition.tokens)?;
+            Ok(match &condition.added {
+                Some(rows) => tokens.f_add(rows)?,
+                None => tokens,
+            })
+        });
+        let embedded = embedded.collect::<Result<Vec<_>>>()?;
         Ok(Self {
             positive: branch(picture.text)?,
             negative: negative(picture)
@@ -231,6 +239,7 @@ mod tests {
         FluxCondition {
             tokens: pack(&wave(0.25, 0.4, &[1, 4, 4, 6])).unwrap(),
             positions: FluxPositions::grid(1.0, [2, 3]),
+            added: None,
         }
     }
 

@@ -150,7 +150,7 @@ impl FluxTransformer {
     }
 
     fn load_shard(weights: &Weights, config: FluxConfig, shard: &Shard) -> Result<Self> {
-        let (width, peers) = (config.width(), &shard.tensor);
+        let width = config.width();
         let double = weights.sub("transformer_blocks");
         let single = weights.sub("single_transformer_blocks");
         let linear = |name, inputs, outputs| Linear::load(&weights.sub(name), inputs, outputs);

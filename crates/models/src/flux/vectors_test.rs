@@ -22,7 +22,7 @@ fn case(name: &str) -> Value {
 }
 
 /// `config.json` of the tiny model that most cases have.
-pub(super) fn dev_config() -> Value {
+pub(crate) fn dev_config() -> Value {
     let mut config = case("flux_dev_like")["config"].clone();
     config["_class_name"] = json!(FluxConfig::CLASS);
     config
@@ -50,7 +50,7 @@ pub(super) fn written(config: &Value) -> tempfile::TempDir {
     folder
 }
 
-pub(super) fn model(config: &Value) -> FluxTransformer {
+pub(crate) fn model(config: &Value) -> FluxTransformer {
     FluxTransformer::open(written(config).path(), CPU).unwrap()
 }
 

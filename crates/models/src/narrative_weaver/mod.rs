@@ -11,9 +11,11 @@
 //! [pooled]: pool
 
 mod bank;
+mod stream;
 mod types;
 
 pub use bank::{Context, MemoryBank, pool};
+pub use stream::flux_condition;
 pub use types::{ContextConfig, ContextKind, TypeEmbeddings};
 
 #[cfg(test)]

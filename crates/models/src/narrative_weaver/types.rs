@@ -118,6 +118,24 @@ impl TypeEmbeddings {
         self.memory
     }
 
+    /// The rows of tokens of these kinds, so many of each, in their order: f32 `[tokens, width]`. No collective.
+    ///
+    /// # Errors
+    /// A picture is older than the model knows.
+    pub fn rows(&self, kinds: &[(ContextKind, usize)]) -> Result<Tensor> {
+        let known = self.rows.size()[0];
+        let numbers = kinds
+            .iter()
+            .flat_map(|&(kind, count)| std::iter::repeat_n(kind.row(), count));
+        let numbers: Vec<i64> = numbers.collect();
+        if let Some(number) = numbers.iter().find(|&&number| number >= known) {
+            let reason = format!("kind number {number}, and {known} kinds are known");
+            return Err(ModelError::input("context of a picture", reason));
+        }
+        let numbers = Tensor::f_from_slice(&numbers)?.f_to_device(self.rows.device())?;
+        Ok(self.rows.f_index_select(0, &numbers)?)
+    }
+
     /// Adds to embedded tokens of the image stream, f32 `[batch, tokens, width]`, those of their kinds: the picture's
     /// own come first and stay as they are, and those of `kinds` follow in their order. No collective.
     ///
