@@ -43,6 +43,8 @@ pub(super) struct ConditionEmbed {
     time: TwoLayers,
     guidance: Option<TwoLayers>,
     pooled: TwoLayers,
+    /// Whether values are rounded as a bf16 run of the reference rounds them.
+    pub(super) rounds: bool,
 }
 
 impl ConditionEmbed {
@@ -57,6 +59,7 @@ impl ConditionEmbed {
             time: layers("timestep_embedder", FluxConfig::SINUSOID)?,
             guidance: guidance.transpose()?,
             pooled: layers("text_embedder", config.pooled_projection_dim)?,
+            rounds: false,
         })
     }
 
@@ -72,7 +75,7 @@ impl ConditionEmbed {
 
     /// What `sigmas`, noise levels in [0, 1], add: `[sigmas, width]` f32. Whole on every rank; no collective.
     pub(super) fn of_time(&self, sigmas: &[f32], device: Device) -> Result<Tensor> {
-        self.time.forward(&sinusoid(sigmas, device)?)
+        self.time.forward(&self.sinusoid(sigmas, device)?)
     }
 
     /// What guidance scales and pooled text `[batch, pooled]` add: `[batch, width]` f32. Scales that the model does
@@ -81,16 +84,47 @@ impl ConditionEmbed {
         let of_text = self.pooled.forward(&pooled.f_to_kind(Kind::Float)?)?;
         match (&self.guidance, guidance) {
             (Some(layers), Some(scales)) => {
-                let of_guidance = layers.forward(&sinusoid(scales, pooled.device())?)?;
+                let of_guidance = layers.forward(&self.sinusoid(scales, pooled.device())?)?;
                 Ok(of_guidance.f_add(&of_text)?)
             }
             _ => Ok(of_text),
         }
     }
+
+    /// The sinusoid of a thousand times each value: of guidance scales too.
+    fn sinusoid(&self, values: &[f32], device: Device) -> Result<Tensor> {
+        let thousandfold = thousandfold(values, self.rounds)?;
+        timestep_sinusoid_f32(&thousandfold, FluxConfig::SINUSOID, device)
+    }
 }
 
-/// The sinusoid of a thousand times each value: guidance scales too.
-fn sinusoid(values: &[f32], device: Device) -> Result<Tensor> {
-    let thousandfold: Vec<f32> = values.iter().map(|value| value * 1000.0).collect();
-    timestep_sinusoid_f32(&thousandfold, FluxConfig::SINUSOID, device)
+/// A thousand times each value; with `rounds`, value and product rounded to bf16.
+fn thousandfold(values: &[f32], rounds: bool) -> Result<Vec<f32>> {
+    if !rounds {
+        return Ok(values.iter().map(|value| value * 1000.0).collect());
+    }
+    let rounded = Tensor::f_from_slice(values)?.f_to_kind(Kind::BFloat16)?;
+    let product = rounded.f_mul_scalar(1000.0)?.f_to_kind(Kind::Float)?;
+    Ok(Vec::try_from(&product)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use storyloom_nn::testing::vectors::flux_vector;
+
+    /// Specification `flux`, 1.3: what a bf16 run of the reference makes of guidance and time.
+    #[test]
+    fn values_are_rounded_only_to_compare() {
+        let vector = flux_vector("guidance_rounding");
+        for (name, unit) in [("guidance", 1.0), ("timestep", 1000.0)] {
+            for (value, expected) in vector[name].as_object().unwrap() {
+                let value = (value.parse::<f64>().unwrap() / unit) as f32;
+                let found = thousandfold(&[value], true).unwrap();
+                assert_eq!(f64::from(found[0]), expected.as_f64().unwrap(), "{value}");
+                assert_eq!(thousandfold(&[value], false).unwrap(), [value * 1000.0]);
+            }
+        }
+        assert_eq!(thousandfold(&[3.5], false).unwrap(), [3500.0]);
+    }
 }

@@ -173,6 +173,14 @@ impl FluxTransformer {
         })
     }
 
+    /// The same, rounding noise levels and guidance scales to bf16 before and behind their factor of 1000, as a bf16
+    /// run of the reference does: guidance 3.5 enters as 3504. Only for comparing with such a run.
+    #[must_use]
+    pub fn with_reference_rounding(mut self) -> Self {
+        self.condition.rounds = true;
+        self
+    }
+
     /// The shape of the model.
     pub fn config(&self) -> &FluxConfig {
         &self.config

@@ -345,6 +345,22 @@ fn a_table_of_modulations_is_that_of_every_step() {
     assert!(table.step(3).is_err());
 }
 
+/// Guidance 3.5 and 3.504 are the same to a bf16 run of the reference.
+#[test]
+fn reference_rounding_reaches_guidance() {
+    let folder = written(&dev_config());
+    let open = || FluxTransformer::open(folder.path(), CPU).unwrap();
+    let at = |model: &FluxTransformer, guidance: f32| {
+        let mut sample = Sample::dev();
+        sample.guidance = Some(Tensor::from_slice(&[guidance, 1.0]));
+        sample.run(model)
+    };
+    let (exact, rounded) = (open(), open().with_reference_rounding());
+    assert_eq!(at(&rounded, 3.504), at(&rounded, 3.5));
+    assert_ne!(at(&exact, 3.504), at(&exact, 3.5));
+    assert_ne!(at(&exact, 3.5), at(&rounded, 3.5));
+}
+
 #[test]
 fn inputs_that_do_not_fit_are_named() {
     let (dev, schnell) = (model(&dev_config()), model(&schnell_config()));
