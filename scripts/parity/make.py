@@ -23,6 +23,7 @@ CASES = {
     "clip": ("clip", "make"),
     "lora": ("lora", "make"),
     "pipelines": ("pipelines", "make"),
+    "pipeline-flux": ("flux", "make"),
     "language": ("language", "make"),
     "onestory": ("onestory", "make"),
     "pipeline-onestory": ("onestory_pipeline", "make"),

@@ -22,4 +22,6 @@ pub use transformer::{FluxContext, FluxInputs, FluxTransformer};
 pub use variant::FluxVariant;
 
 #[cfg(test)]
+mod pipeline_test;
+#[cfg(test)]
 pub(crate) mod vectors_test;
