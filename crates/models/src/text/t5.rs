@@ -129,8 +129,8 @@ struct Layer {
 }
 
 impl T5Encoder {
-    /// Loads a text encoder folder, or the encoder of a single file; the decoder of a whole model is left aside. Other missing and unknown
-    /// tensors are an error that lists them, and f16 is refused for T5.
+    /// Loads a text encoder folder, or the encoder of a single file; the decoder of a whole model is left aside.
+    /// Other missing and unknown tensors are an error that lists them, and f16 is refused for T5.
     pub fn open(folder: &Path, target: Target) -> Result<Self> {
         let checkpoint = Checkpoint::open_part(folder, SingleFilePart::T5Encoder)?;
         let config = T5Config::of(&checkpoint)?;

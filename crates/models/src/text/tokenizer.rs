@@ -37,7 +37,8 @@ impl PromptTokenizer {
         self.tokenizer.token_to_id(token).map(i64::from)
     }
 
-    /// Token ids of a prompt that is cleaned already where its pipeline cleans, the end token included, without padding.
+    /// Token ids of a prompt that is cleaned already where its pipeline cleans, the end token included, without
+    /// padding.
     pub fn encode(&self, prompt: &str) -> Result<Vec<i64>> {
         let encoding = outside::encode(&self.tokenizer, prompt, true)?;
         Ok(encoding.get_ids().iter().map(|&id| i64::from(id)).collect())

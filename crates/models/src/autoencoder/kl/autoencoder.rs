@@ -49,7 +49,8 @@ impl Moments {
 }
 
 impl AutoencoderKl {
-    /// Loads a VAE folder, or the autoencoder of a single file of FLUX. Missing and unknown tensors are an error that lists them, and f16 is refused.
+    /// Loads a VAE folder, or the autoencoder of a single file of FLUX. Missing and unknown tensors are an error
+    /// that lists them, and f16 is refused.
     pub fn open(folder: &Path, target: Target) -> Result<Self> {
         if target.kind == Kind::Half {
             let reason = "the autoencoder leaves the range of f16; use bf16 or f32";

@@ -42,9 +42,9 @@ pub struct ClipTextOutput {
 }
 
 impl ClipText {
-    /// Loads a text tower, alone, out of a single file of FLUX or out of a whole CLIP, whose vision tower is left aside. The class
-    /// `CLIPTextModel` leaves a projection aside as well. Other missing and unknown tensors are an error
-    /// that lists them.
+    /// Loads a text tower, alone, out of a single file of FLUX or out of a whole CLIP, whose vision tower is left
+    /// aside. The class `CLIPTextModel` leaves a projection aside as well. Other missing and unknown tensors are an
+    /// error that lists them.
     pub fn open(folder: &Path, target: Target) -> Result<Self> {
         let checkpoint = Checkpoint::open_part(folder, SingleFilePart::ClipText)?;
         let config = ClipTextConfig::of(&checkpoint)?;
