@@ -61,8 +61,8 @@ struct Forward {
     /// Pipeline folder, or the folder of the component.
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// transformer, transformer_2, vae.encode, vae.decode, text_encoder, image_encoder, language_model, selector or
-    /// conditioner of OneStory, or projector of learned queries.
+    /// transformer, transformer_2, vae.encode, vae.decode, text_encoder, text_encoder_2, image_encoder, language_model,
+    /// selector or conditioner of OneStory, or projector of learned queries.
     #[arg(long, value_name = "NAME")]
     module: String,
     /// safetensors file with the arguments of the reference class, by name.
