@@ -7,6 +7,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use storyloom_models::autoencoder::{AutoencoderKlWan, VaeConfig};
@@ -71,29 +72,37 @@ impl Given {
         let mut text_to_video_tensors = reader.below(
             parts::TEXT,
             &text_to_video.join("text_encoder").join(TRANSFORMERS),
-            |weights| T5Encoder::load(weights, text).map(drop),
+            |weights| T5Encoder::load(weights, text.clone()).map(drop),
         )?;
+        is_of_preset(&text_to_video.join("text_encoder"), &text)?;
         text_to_video_tensors
             .extend(reader.transformer(&text_to_video, shape.transformer(false)?)?);
         let image_to_video = reader.transformer(&image_to_video, shape.transformer(true)?)?;
         let vae = text_to_video.join("vae");
         let (published, config): (VaeConfig, _) =
             (json::read(&vae.join("config.json"))?, shape.vae()?);
+        let config = VaeConfig {
+            latents_mean: published.latents_mean.clone(),
+            latents_std: published.latents_std.clone(),
+            ..config
+        };
+        let codec = reader.tensors(&vae.join(DIFFUSION), |weights| {
+            AutoencoderKlWan::load(weights, config.clone()).map(drop)
+        })?;
+        is_of_preset(&vae, &config)?;
         let statistics = Statistics {
             mean: published.latents_mean,
             std: published.latents_std,
         };
-        let vae = reader.tensors(&vae.join(DIFFUSION), |weights| {
-            AutoencoderKlWan::load(weights, config).map(drop)
-        })?;
         let clip = shape.clip()?;
-        let scorer = reader.tensors(&folder.join(folders::CLIP).join(TRANSFORMERS), |weights| {
-            shipped(weights, &clip)
-        })?;
+        let tower = folder.join(folders::CLIP);
+        let scorer =
+            reader.tensors(&tower.join(TRANSFORMERS), |weights| shipped(weights, &clip))?;
+        is_of_preset(&tower, &clip)?;
         let card = folder.join("README.md");
         let card = fs::read_to_string(&card).map_err(|error| TrainError::io(&card, error))?;
         Ok(Self {
-            vae,
+            vae: codec,
             statistics,
             stages: [
                 (StageName::Scorer, scorer),
@@ -189,10 +198,25 @@ impl Reader {
     }
 
     fn transformer(&mut self, pipeline: &Path, config: WanConfig) -> Result<Tensors> {
-        let path = pipeline.join("transformer").join(DIFFUSION);
-        self.below(parts::TRANSFORMER, &path, |weights| {
-            WanTransformer::load(weights, config).map(drop)
-        })
+        let folder = pipeline.join("transformer");
+        let tensors = self.below(parts::TRANSFORMER, &folder.join(DIFFUSION), |weights| {
+            WanTransformer::load(weights, config.clone()).map(drop)
+        })?;
+        is_of_preset(&folder, &config)?;
+        Ok(tensors)
+    }
+}
+
+/// Fails if the config of a network says another one than the preset's: tensors of equal sizes are not enough,
+/// since it is trained and exported as the preset has it.
+fn is_of_preset<C: PartialEq + DeserializeOwned>(folder: &Path, wanted: &C) -> Result<()> {
+    let path = folder.join("config.json");
+    match json::read::<C>(&path)? == *wanted {
+        true => Ok(()),
+        false => {
+            let reason = "the tensors have the sizes of the preset, but this says another network";
+            Err(TrainError::bad_file(&path, reason))
+        }
     }
 }
 

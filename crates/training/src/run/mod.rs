@@ -287,6 +287,23 @@ mod tests {
         let other = run(&path("other"), Preset::tiny());
         let refused = other.go_on_from(&set).unwrap_err();
         assert!(refused.to_string().contains("another size"), "{refused}");
+        // Nor is one whose tensors have the right sizes, and whose network divides them otherwise.
+        let last = run(&path("last"), Preset::test());
+        for (part, key) in [
+            ("i2v/transformer", "eps"),
+            ("t2v/text_encoder", "layer_norm_epsilon"),
+            ("clip", "layer_norm_eps"),
+        ] {
+            let config = set.join(part).join("config.json");
+            let before = fs::read_to_string(&config).unwrap();
+            let mut other: serde_json::Value = serde_json::from_str(&before).unwrap();
+            other[key] = 0.5.into();
+            fs::write(&config, other.to_string()).unwrap();
+            let refused = last.go_on_from(&set).unwrap_err().to_string();
+            assert!(refused.contains("another network"), "{part}: {refused}");
+            fs::write(&config, before).unwrap();
+        }
+        last.go_on_from(&set).unwrap();
     }
 
     #[test]
