@@ -21,6 +21,7 @@ CASES = {
     "prompt_clean": ("text", "make_prompt_clean"),
     "schedulers": ("schedulers", "make"),
     "clip": ("clip", "make"),
+    "dino": ("dino", "make"),
     "lora": ("lora", "make"),
     "pipelines": ("pipelines", "make"),
     "pipeline-flux": ("flux", "make"),

@@ -25,6 +25,7 @@ use crate::onestory::{FOLDER, OneStoryMemory, context_positions};
 use crate::text::T5Encoder;
 use crate::text::clip::ClipText;
 use crate::vision::clip::ClipVision;
+use crate::vision::dino::{DinoConfig, DinoVision};
 use crate::wan::{ForwardInputs, WanTransformer};
 
 /// Names of modules: what is run, and the folder of the component it belongs to.
@@ -298,11 +299,18 @@ fn t5(folder: &Path, target: Target, inputs: &Inputs) -> Result<Results> {
     Ok(vec![("output", model.forward(&input_ids, mask.as_ref())?)])
 }
 
-/// `output` is the first output of the reference class: the projected embedding where there is a
-/// projection, else the last hidden states. All others are there too.
+/// `output` is the first output of the reference class: of CLIP the projected embedding where there is a
+/// projection, else the last hidden states, and those of DINOv2. All others are there too.
 fn image_encoder(folder: &Path, target: Target, inputs: &Inputs) -> Result<Results> {
     inputs.expect(&["pixel_values", "last_hidden_state", "penultimate", "pooled"])?;
     let pixel_values = inputs.require("pixel_values")?;
+    if Checkpoint::open(folder)?.class_name() == Some(DinoConfig::CLASS) {
+        let result = DinoVision::open(folder, target)?.forward(&pixel_values)?;
+        return Ok(vec![
+            ("output", result.last_hidden_state),
+            ("pooled", result.pooled),
+        ]);
+    }
     let result = ClipVision::open(folder, target)?.forward(&pixel_values)?;
     let output = result
         .image_embeds
@@ -498,6 +506,8 @@ mod tests {
             ("umt5", "io.safetensors", "text_encoder"),
             ("clip-b32", "io.safetensors", "image_encoder"),
             ("clip-h14", "io.safetensors", "image_encoder"),
+            ("dino-b14", "io.safetensors", "image_encoder"),
+            ("dino-swiglu", "io.safetensors", "image_encoder"),
             ("language-qwen3", "forward.safetensors", "language_model"),
         ] {
             reproduces(case, file, module);

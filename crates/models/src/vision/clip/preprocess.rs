@@ -1,7 +1,6 @@
 //! From pictures to the `pixel_values` of a tower, in the three ways that are in use.
 
 use image::RgbImage;
-use image::imageops::crop_imm;
 use storyloom_story::Resolution;
 use tch::Tensor;
 
@@ -10,6 +9,8 @@ use storyloom_nn::image::{
     Filter, KEYFRAME_AREA, resize, resize_bilinear, resolution, smart_size, stretch_bicubic,
     stretch_bilinear, to_unit_tensor,
 };
+
+use crate::vision::crop::{centre_square, covering, margins, normalised};
 
 /// Mean of the pixels that CLIP was trained on, red, green and blue in [0, 1].
 pub const MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
@@ -48,8 +49,7 @@ pub fn pixel_values(pictures: &[&RgbImage], side: u32, rule: PixelRule) -> Resul
     }
     let squares = pictures.iter().map(|picture| square(picture, side, rule));
     let squares = Tensor::f_stack(&squares.collect::<Result<Vec<_>>>()?, 0)?;
-    let column = |values: &[f32; 3]| Tensor::f_from_slice(values)?.f_view([1, 3, 1, 1]);
-    Ok(squares.f_sub(&column(&MEAN)?)?.f_div_(&column(&STD)?)?)
+    normalised(&squares, &MEAN, &STD)
 }
 
 /// `[3, side, side]` around [0, 1].
@@ -69,7 +69,7 @@ fn square(picture: &RgbImage, side: u32, rule: PixelRule) -> Result<Tensor> {
             };
             stretch_bilinear(&reduced, whole)
         }
-        PixelRule::Processor => to_unit_tensor(&centre(picture, side)?),
+        PixelRule::Processor => to_unit_tensor(&centre_square(picture, side, side)?),
         PixelRule::VBench => {
             let size = covering(resolution(picture), side);
             let stretched = stretch_bicubic(&to_unit_tensor(picture)?, size)?.f_clamp(0.0, 1.0)?;
@@ -79,29 +79,6 @@ fn square(picture: &RgbImage, side: u32, rule: PixelRule) -> Result<Tensor> {
         }
         PixelRule::WanSquash => stretch_bicubic(&to_unit_tensor(picture)?, whole),
     }
-}
-
-/// Shortest side to `side`, then the middle square.
-fn centre(picture: &RgbImage, side: u32) -> Result<RgbImage> {
-    let size = covering(resolution(picture), side);
-    let resized = resize(picture, size, Filter::Bicubic)?;
-    let [left, top] = margins(size, side);
-    Ok(crop_imm(&resized, left, top, side, side).to_image())
-}
-
-/// The size whose shortest side is `side`, the other in proportion and truncated.
-fn covering(size: Resolution, side: u32) -> Resolution {
-    let shortest = u64::from(size.width.min(size.height)).max(1);
-    let scaled = |length: u32| (u64::from(length) * u64::from(side) / shortest) as u32;
-    Resolution {
-        width: scaled(size.width),
-        height: scaled(size.height),
-    }
-}
-
-/// Left and top of the middle square.
-fn margins(size: Resolution, side: u32) -> [u32; 2] {
-    [size.width, size.height].map(|length| (length - side) / 2)
 }
 
 #[cfg(test)]
