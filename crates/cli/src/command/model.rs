@@ -58,8 +58,8 @@ enum What {
 
 #[derive(Debug, Args)]
 struct Forward {
-    /// Pipeline folder, or the folder of the component.
-    #[arg(long, value_name = "DIR")]
+    /// Pipeline folder, the folder of the component, or a single file of FLUX.
+    #[arg(long, value_name = "PATH")]
     model: PathBuf,
     /// transformer, transformer_2, vae.encode, vae.decode, text_encoder, text_encoder_2, image_encoder, language_model,
     /// selector or conditioner of OneStory, or projector of learned queries.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde::Deserialize;
-use storyloom_nn::checkpoint::Checkpoint;
+use storyloom_nn::checkpoint::{Checkpoint, SingleFilePart};
 use storyloom_nn::error::{ModelError, Result};
 use storyloom_nn::shard::Shard;
 use storyloom_parallel::topology::Degrees;
@@ -83,9 +83,12 @@ impl FluxConfig {
         Ok(config)
     }
 
-    /// As [`of`](Self::of), of a folder.
+    /// As [`of`](Self::of), of a folder or a single file.
     pub fn read(folder: &Path) -> Result<Self> {
-        Self::of(&Checkpoint::open(folder)?)
+        Self::of(&Checkpoint::open_part(
+            folder,
+            SingleFilePart::FluxTransformer,
+        )?)
     }
 
     /// Reads a `config.json` alone.

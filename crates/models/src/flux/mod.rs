@@ -22,6 +22,8 @@ pub use transformer::{FluxContext, FluxInputs, FluxTransformer};
 pub use variant::FluxVariant;
 
 #[cfg(test)]
+mod files_test;
+#[cfg(test)]
 mod pipeline_test;
 #[cfg(test)]
 pub(crate) mod vectors_test;

@@ -55,7 +55,7 @@ pub(crate) fn model(config: &Value) -> FluxTransformer {
 }
 
 /// Inputs of a forward that own their tensors.
-struct Sample {
+pub(super) struct Sample {
     hidden: Tensor,
     text: Tensor,
     pooled: Tensor,
@@ -67,7 +67,7 @@ struct Sample {
 
 impl Sample {
     /// Two samples on a grid of 3 x 4 with five rows of text.
-    fn dev() -> Self {
+    pub(super) fn dev() -> Self {
         Self {
             hidden: wave(0.3, 1.0, &[2, 12, 16]),
             text: wave(0.2, 0.5, &[2, 5, 24]),
@@ -126,7 +126,7 @@ impl Sample {
         }
     }
 
-    fn run(&self, model: &FluxTransformer) -> Tensor {
+    pub(super) fn run(&self, model: &FluxTransformer) -> Tensor {
         model.forward(&self.inputs()).unwrap()
     }
 }
@@ -136,7 +136,7 @@ fn floats(tensor: &Tensor) -> Vec<f32> {
 }
 
 #[track_caller]
-fn assert_equal(what: &str, found: &Tensor, expected: &Tensor) {
+pub(super) fn assert_equal(what: &str, found: &Tensor, expected: &Tensor) {
     let difference = (found - expected).abs().max().double_value(&[]);
     assert!(difference < TOLERANCE, "{what}: off by {difference:.2e}");
 }
