@@ -271,3 +271,44 @@ fn other_backends_are_named_in_what_they_make() {
         finish(&mut shop.run_with("torch", &manifest, &learned)).ended_with(78);
     }
 }
+
+/// What networks are not asked for, pictures are: the name says so, and the proof compares them again.
+#[test]
+fn an_oracle_of_labels_is_named_in_what_it_makes_and_proven() {
+    let shop = Workshop::new();
+    let shot = |i: usize, caption: &str, who: &str| serde_json::json!({"i": i, "caption": caption, "characters": [who]});
+    let story = serde_json::json!({
+        "schema": "storyloom.os.story/1", "id": "tagged", "setting": "t2msv",
+        "shots": [
+            shot(1, "A red boat on the sea.", "boat"),
+            shot(2, "An old house in the snow.", "house"),
+            shot(3, "The same boat at night.", "boat"),
+        ],
+    });
+    let manifest = shop.write("manifest.jsonl", story.to_string());
+    let sets = ["onestory.selector=clip"];
+    finish(&mut run_on(&shop, Ranks::Alone, &manifest, &sets)).ended_with(0);
+    let run_file = read(&shop.out().join("run.json"));
+    let engine = &run_file["methods"]["onestory"]["engine"];
+    assert_eq!(engine["engine"], "torch, label-oracle, not OneStory");
+    assert_eq!(
+        record(&shop, "tagged", 3)["request"]["related"],
+        serde_json::json!([0])
+    );
+    let kept = &record(&shop, "tagged", 1)["kept"][0]["arrays"];
+    let names: Vec<&String> = kept.as_object().unwrap().keys().collect();
+    assert_eq!(names, ["clip", "dino", "latents"]);
+    let proof = shop.ask(&["verify", "--networks", "--json"]);
+    let proof = proof.ended_with(0).json();
+    assert_eq!(proof["networks"]["shots_proven"], 3, "{proof}");
+    // It is not to be had where nothing is kept of the frames.
+    let sets = ["onestory.selector=clip", "onestory.backend=storymem-inject"];
+    let refused = finish(&mut run_on(
+        &Workshop::new(),
+        Ranks::Alone,
+        &manifest,
+        &sets,
+    ));
+    let said = refused.ended_with(78).stderr;
+    assert!(said.contains("storymem-inject"), "{said}");
+}

@@ -72,7 +72,8 @@ pub fn of(config: &EngineConfig) -> Result<CheckpointSet, Failure> {
         }
         Method::OneStory => {
             let paths = onestory_paths(Path::new(dir), lora_of_onestory(config));
-            let parts = onestory_parts(&paths, config.onestory.backend, lora_settings(config));
+            let scored_by = (config.onestory.backend, config.onestory.selector);
+            let parts = onestory_parts(&paths, scored_by, lora_settings(config));
             (MethodPaths::OneStory(paths), parts)
         }
         other => {

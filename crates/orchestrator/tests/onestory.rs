@@ -34,7 +34,7 @@ use storyloom_orchestrator::{
 use storyloom_story::onestory::{Budget, Selector, scores_table};
 use storyloom_story::{
     Clip, ErrorClass, HostTensor, LoopState, Manifest, Method, Opening, PassName, RgbImage,
-    ShotInputs, Stage,
+    ShotInputs, ShotNotes, Stage, StoryNotes,
 };
 use storyloom_telemetry::Silent;
 
@@ -322,6 +322,44 @@ fn a_ready_made_first_shot_is_not_measured_as_sampled() {
     };
     let sampled = work(Opening::Memory, 1.0);
     assert!((sampled - 4.0).abs() < 1e-6, "{sampled}");
+}
+
+/// Likeness to the shots of a character is asked for by the selector that compares pictures, and by no other: records of
+/// others are what they were.
+#[test]
+fn a_request_names_the_shots_of_its_characters_where_the_selector_asks_for_them() {
+    let told = |selector| {
+        let mut told = Told::of(OneStoryPolicy::new(Budget::default(), selector));
+        let with = |characters: &[&str]| ShotNotes {
+            characters: characters.iter().map(|&name| name.to_owned()).collect(),
+            environment: None,
+        };
+        let shots = [&["fox"][..], &["owl"], &["fox", "owl"], &[], &["owl"]];
+        told.manifest.stories[0].notes = Some(StoryNotes {
+            shots: shots.map(with).to_vec(),
+            ..StoryNotes::default()
+        });
+        assert_eq!(told.start(&told.engine()).done, 1);
+        assert!(told.verdict().ok, "{:?}", told.verdict().problems);
+        told
+    };
+    let names = ["01_01", "01_02", "01_03", "01_04", "01_05"];
+    let learned = told(Selector::Learned);
+    for name in names {
+        assert!(learned.record(name).request.related.is_empty(), "{name}");
+        let text = fs::read_to_string(learned.record_path(name)).unwrap();
+        assert!(!text.contains("related"), "{text}");
+    }
+    let oracle = told(Selector::Clip);
+    let related = names.map(|name| oracle.record(name).request.related);
+    assert_eq!(related, [vec![], vec![], vec![0, 1], vec![], vec![1, 2]]);
+    for other in [vec![], vec![0, 1, 2]] {
+        let problems = oracle.forge(|record| record.request.related = other);
+        assert!(
+            says(&problems, "other shots of its characters"),
+            "{problems:?}"
+        );
+    }
 }
 
 /// The drawing of what shots saw does not call the history of latents keyframes, nor a video a picture.

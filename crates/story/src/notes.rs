@@ -1,5 +1,6 @@
 //! What the writer of a story says of it beside what is to be seen (specification `onestory`, section 1.1): for
-//! metrics, and for a check of the settings. No network is given any of it.
+//! metrics, and for a check of the settings. Of all this, networks are told which shots share a character, and only by
+//! the selector that asks for it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -103,11 +104,48 @@ impl StoryNotes {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+
+    /// Places of the shots before the one at `place` in which a character of that one is, oldest first.
+    pub fn related(&self, place: usize) -> Vec<usize> {
+        let Some(shot) = self.shots.get(place) else {
+            return Vec::new();
+        };
+        let shares = |earlier: &ShotNotes| {
+            let mut characters = earlier.characters.iter();
+            characters.any(|character| shot.characters.contains(character))
+        };
+        (0..place)
+            .filter(|&earlier| shares(&self.shots[earlier]))
+            .collect()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shots_are_related_by_their_characters() {
+        let shot = |characters: &[&str]| ShotNotes {
+            characters: characters.iter().map(|&name| name.to_owned()).collect(),
+            environment: Some("forest".to_owned()),
+        };
+        let notes = StoryNotes {
+            shots: vec![
+                shot(&["fox"]),
+                shot(&["owl", "bear"]),
+                shot(&[]),
+                shot(&["bear", "fox"]),
+                shot(&["hare"]),
+            ],
+            ..StoryNotes::default()
+        };
+        let related = [0, 1, 2, 3, 4, 5].map(|place| notes.related(place));
+        assert_eq!(related[3], [0, 1]);
+        for place in [0, 1, 2, 4, 5] {
+            assert!(related[place].is_empty(), "{place}");
+        }
+    }
 
     #[test]
     fn a_pattern_has_one_name_everywhere() {

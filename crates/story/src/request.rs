@@ -28,6 +28,10 @@ pub struct ShotRequest {
     pub opening: Opening,
     /// What the shot shows.
     pub prompt: String,
+    /// Earlier shots in which a character of this one is, by their places in the story, from 0, as its tags say;
+    /// empty, and not written, where nothing of its method asks for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub related: Vec<u32>,
     /// Size, decoded frames and rate; a picture has one frame. The size is that of the story's first shot,
     /// and the one that is generated: its sides are multiples of the side of a token, and the film may be a
     /// little smaller.

@@ -70,7 +70,8 @@ fn engine_of(out: &Path) -> Result<EngineDescription, Failure> {
     };
     let terms = run.terms(Method::OneStory);
     let terms = terms.ok_or_else(|| nothing("no story of this run is made by OneStory"))?;
-    match terms.engine.engine.as_str() {
+    let name = terms.engine.engine.trim_end_matches(engine::LABEL_ORACLE);
+    match name {
         "torch" | "torch, wan14b-untrained" | "torch, wan1.3b-fun" => Ok(terms.engine),
         other => Err(nothing(&format!(
             "it was made by the engine {other}, in which no network scores"

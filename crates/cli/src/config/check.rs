@@ -75,13 +75,13 @@ impl Config {
             "topology.planner_tensor",
             "needs planner.backend = \"native\": other planners have no model to share",
         );
-        rule(
-            self.onestory.selector != Selector::Clip,
-            "onestory.selector",
-            "= \"clip\" compares captions and frames with the text and vision towers of CLIP and with DINOv2, \
-             of which this version has the vision tower only: use learned, recent or uniform",
-        );
         let backend = self.onestory.backend;
+        rule(
+            backend != Backend::StoryMemInject || self.onestory.selector != Selector::Clip,
+            "onestory.selector",
+            "= \"clip\" keeps what CLIP and DINOv2 see of each shot, which onestory.backend = \"storymem-inject\" does \
+             not: use recent or uniform",
+        );
         rule(
             backend == Backend::OneStory || self.onestory.selector != Selector::Learned,
             "onestory.selector",
@@ -163,14 +163,20 @@ mod tests {
             let problems = load(None, [], &sets).unwrap_err();
             problems[0].message.clone()
         };
-        let clip = said(&["onestory.selector=clip"]);
-        assert!(clip.contains("DINOv2"), "{clip}");
         for name in ["wan14b-untrained", "wan1.3b-fun", "storymem-inject"] {
             let backend = format!("onestory.backend={name}");
             assert!(said(&[&backend]).contains(name));
-            let sets = [backend, "onestory.selector=uniform".to_owned()];
-            assert!(load(None, [], &sets).is_ok(), "{name}");
+            let with = |selector: &str| [backend.clone(), format!("onestory.selector={selector}")];
+            assert!(load(None, [], &with("uniform")).is_ok(), "{name}");
+            // Pictures are compared where they are kept.
+            assert_eq!(
+                load(None, [], &with("clip")).is_ok(),
+                name != "storymem-inject"
+            );
         }
+        assert!(load(None, [], &["onestory.selector=clip".to_owned()]).is_ok());
+        let sets = ["onestory.backend=storymem-inject", "onestory.selector=clip"];
+        assert!(said(&sets).contains("DINOv2"), "{}", said(&sets));
     }
 
     #[test]

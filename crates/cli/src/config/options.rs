@@ -289,8 +289,10 @@ options! {
         /// must fit into `onestory.budget`. Empty for those of the budget: `0,3,3,2`, `1,3,3,2` or
         /// `2,3,3,2`, less where the frames are small.
         frames_per_kernel: String = String::new(), in forms::FRAMES_PER_KERNEL,
-        /// What says how relevant an earlier frame is: the `learned` network, by caption and history; or
-        /// the most `recent` frames, or frames at equal distances (`uniform`), both without a network.
+        /// What says how relevant an earlier frame is: the `learned` network, by caption and history; the
+        /// most `recent` frames, or frames at equal distances (`uniform`), both without a network; or `clip`,
+        /// likeness to the caption by CLIP and to the shots of the same characters by DINOv2, which is no
+        /// OneStory and is named in what it makes. See docs/onestory.md.
         selector: Selector = Selector::Learned,
         /// How a score is made of what the network says: `auto` as the checkpoint says.
         score_norm: ScoreNormChoice = ScoreNormChoice::Auto,
@@ -308,8 +310,7 @@ options! {
         /// Whose weights choose and condition: trained ones of `onestory`; a plain pipeline of Wan2.1 that has
         /// never seen earlier frames (`wan14b-untrained`, `wan1.3b-fun`); or StoryMem's experts, which see
         /// the chosen frames whole (`storymem-inject`, with the checkpoints and the options of StoryMem).
-        /// All but the first need `onestory.selector` to be `recent` or `uniform`, and are named in what they
-        /// make.
+        /// All but the first need another `onestory.selector` than `learned`, and are named in what they make.
         backend: Backend = Backend::OneStory,
     }
     /// The index of the memory bank.

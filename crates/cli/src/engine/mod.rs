@@ -22,6 +22,7 @@ use storyloom_nn::tch::{self, Kind};
 use storyloom_orchestrator::{
     Encoded, EngineDescription, EngineError, Kept, Pass, Scores, ShotEngine, StepObserver,
 };
+use storyloom_story::onestory::Selector;
 use storyloom_story::{
     Capacities, Clip, ErrorClass, HostTensor, LoopState, Method, PassName, RgbImage, ShotInputs,
     Stage,
@@ -68,13 +69,21 @@ pub fn build_engine(
     })
 }
 
-/// What makes the pictures; weights that stand for others are named.
+/// What is added to the name of what makes pictures where its scores are likenesses.
+pub const LABEL_ORACLE: &str = ", label-oracle, not OneStory";
+
+/// What makes the pictures; weights and scores that stand for others are named.
 fn name(config: &EngineConfig) -> String {
-    match (config.method, config.onestory.backend) {
-        (Method::OneStory, Backend::OneStory) => "torch".to_owned(),
-        (Method::OneStory, backend) => format!("torch, {}", backend.name()),
-        _ => "torch".to_owned(),
-    }
+    let of_onestory = match (config.method, config.onestory.backend) {
+        (Method::OneStory, Backend::OneStory) => String::new(),
+        (Method::OneStory, backend) => format!(", {}", backend.name()),
+        _ => return "torch".to_owned(),
+    };
+    let scores = match config.onestory.selector {
+        Selector::Clip => LABEL_ORACLE,
+        _ => "",
+    };
+    format!("torch{of_onestory}{scores}")
 }
 
 /// The networks of the method of the run.

@@ -105,7 +105,12 @@ impl MethodNetworks for OneStoryEngine {
             }
             KeptContent::Clip(clip) => self.remember_clip(clip, kept.size)?,
         };
-        Ok(BTreeMap::from([(array_of(kept).to_owned(), latents)]))
+        let mut arrays = match kept.what {
+            KeptContent::Shot([.., PassOutput { clip, .. }]) => self.remember_features(clip)?,
+            _ => BTreeMap::new(),
+        };
+        arrays.insert(array_of(kept).to_owned(), latents);
+        Ok(arrays)
     }
 
     fn check_weights(&self) -> Result<(), ModelError> {

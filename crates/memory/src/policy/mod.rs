@@ -28,6 +28,11 @@ pub trait MemoryPolicy: Debug + Send + Sync {
         false
     }
 
+    /// Whether a shot is to know in which earlier shots its characters are.
+    fn wants_characters(&self) -> bool {
+        false
+    }
+
     /// What is kept of a shot, by unit-length embeddings and quality scores of all its frames; both are
     /// empty where it [wants none](Self::wants_scores).
     fn keep(&self, embeddings: &[Vec<f32>], quality: &[f32]) -> Keep;

@@ -90,6 +90,11 @@ impl MemoryPolicy for OneStoryPolicy {
         }
     }
 
+    /// Their likeness to those shots is half of the score of likeness.
+    fn wants_characters(&self) -> bool {
+        self.selector == Selector::Clip
+    }
+
     fn keep(&self, _embeddings: &[Vec<f32>], _quality: &[f32]) -> Keep {
         Keep::Shot { shown: None }
     }

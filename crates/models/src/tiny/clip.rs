@@ -5,7 +5,8 @@ use storyloom_story::Seed;
 use super::sheet::Sheet;
 
 const WIDTH: i64 = 48;
-const PROJECTION: i64 = 32;
+/// Width of the space that pictures and texts share.
+pub(super) const PROJECTION: i64 = 32;
 
 /// `config.json` of a tower in the manner of ViT-B/32.
 pub(super) fn config() -> serde_json::Value {

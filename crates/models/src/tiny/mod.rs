@@ -11,6 +11,7 @@ mod clip;
 mod clip_text;
 mod flux;
 pub mod hub;
+mod labels;
 mod language;
 mod lora;
 mod onestory;
@@ -51,6 +52,8 @@ pub mod folders {
     pub const AESTHETIC: &str = "aesthetic";
     /// OneStory: a complete `WanImageToVideoPipeline` with one transformer, and the parts of OneStory in it.
     pub const ONESTORY: &str = "onestory";
+    /// What `onestory.selector = "clip"` compares captions and frames with: CLIP in `clip`, DINOv2 in `dino`.
+    pub const ONESTORY_LABELS: &str = "onestory_labels";
 }
 
 /// Writes a set of tiny checkpoints for `method` into `dir`, which must not hold one yet.

@@ -11,7 +11,7 @@ use tch::Kind;
 use super::hub::{DIFFUSION, PipelineFiles};
 use super::pipeline::{write_shared, write_transformer};
 use super::sheet::Sheet;
-use super::{folders, layout, parse, text, transformer, write_component};
+use super::{folders, labels, layout, parse, text, transformer, write_component};
 use crate::onestory::{FOLDER, OneStoryConfig, OneStoryMemory, spread_patch};
 
 /// The transformer, by the names that its weights are derived from.
@@ -33,7 +33,8 @@ pub(super) fn init(dir: &Path, seed: Seed) -> Result<()> {
     files.write(&root)?;
     write_transformer(&root, seed, EXPERT, IN_CHANNELS)?;
     write_shared(&root, seed)?;
-    write_memory(&root.join(FOLDER), seed)
+    write_memory(&root.join(FOLDER), seed)?;
+    labels::write(&dir.join(folders::ONESTORY_LABELS), seed)
 }
 
 /// Writes selector and patchifiers.

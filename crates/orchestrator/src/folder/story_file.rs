@@ -198,6 +198,16 @@ impl StoryFile {
         self.script.iter().flat_map(StoryScript::shots)
     }
 
+    /// Places of the shots before `shot` in which a character of that one is, oldest first, by the tags that the
+    /// story was begun with.
+    pub(crate) fn related(&self, shot: ShotId) -> Vec<u32> {
+        let place = self.shots().position(|(other, _)| other == shot);
+        let related = self.notes.as_ref().zip(place);
+        let places = related.map(|(notes, place)| notes.related(place));
+        let places = places.into_iter().flatten();
+        places.map(|place| place as u32).collect()
+    }
+
     /// Size of its film: of a story that does not know it, that of the frames of `record`.
     pub(crate) fn film(&self, record: &ShotRecord) -> Resolution {
         let (width, height) = record.frame_size();

@@ -129,7 +129,13 @@ fn make_shots(
                     has_references,
                     config.continuation,
                 );
+                let terms = context.terms.of(method);
+                let policy = terms.map_err(|error| at(error.into()))?.memory.policy();
                 let request = ShotRequest {
+                    related: match policy.wants_characters() {
+                        true => file.related(*id),
+                        false => Vec::new(),
+                    },
                     story: file.id.clone(),
                     shot: *id,
                     attempt: 0,

@@ -364,6 +364,7 @@ fn record(story: &StoryId, number: usize) -> CommitRecord {
             prompt: "A prompt of the usual length, with a place, somebody, something to do, light \
                      and a movement of the camera, as the scripts of the benchmark have them."
                 .to_owned(),
+            related: Vec::new(),
             video: VIDEO,
         },
         engine: blob.blake3.clone(),

@@ -472,6 +472,14 @@ impl Check<'_> {
             .profile()
             .media
             .frames(self.terms.identity.video.frames);
+        let terms = self.terms.run.terms(method);
+        let related = match terms.is_some_and(|terms| terms.memory.policy().wants_characters()) {
+            true => file.related(shot),
+            false => Vec::new(),
+        };
+        if request.related != related {
+            wrong.push("it names other shots of its characters than the story's tags say");
+        }
         if record.frame_count() != request.saved_frames() || request.video.frames != frames {
             wrong.push("it has another number of frames than was asked for");
         }

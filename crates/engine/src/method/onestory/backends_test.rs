@@ -138,7 +138,7 @@ fn the_transformer_may_lie_where_the_original_release_has_it() {
     assert_eq!(found.latents, expected.latents);
     let parts = onestory_parts(
         &onestory_paths(folder.path(), None),
-        Backend::OneStory,
+        (Backend::OneStory, Selector::Learned),
         settings().lora,
     );
     assert!(parts.iter().all(|part| part.problem.is_none()), "{parts:?}");

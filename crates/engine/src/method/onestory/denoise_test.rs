@@ -31,6 +31,7 @@ fn engine(recipe: &serde_json::Value) -> OneStoryEngine {
     let paths = OneStoryPaths {
         pipeline: folder.path().to_owned(),
         lora: None,
+        label_networks: folder.path().join("none"),
     };
     for (part, place) in recipe["parts"].as_object().unwrap() {
         let from = golden(CASE).join(place.as_str().unwrap());

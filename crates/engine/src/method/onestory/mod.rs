@@ -17,6 +17,10 @@ mod denoise;
 mod encode;
 mod fingerprint;
 mod inject;
+mod labels;
+#[cfg(test)]
+mod labels_test;
+mod likeness;
 mod message;
 pub mod parts;
 mod paths;
@@ -26,6 +30,7 @@ mod scorer;
 mod select;
 mod settings;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Mutex;
 
@@ -33,7 +38,7 @@ use serde_json::Value;
 use storyloom_nn::error::Result;
 use storyloom_nn::loaded::LoadedFiles;
 use storyloom_nn::shard::{Peers, Shard};
-use storyloom_story::onestory::SELECT;
+use storyloom_story::onestory::{SELECT, Selector};
 use storyloom_story::{
     Capacities, Clip, HostTensor, LatentGrid, LoopState, PassName, Resolution, RgbImage, ShotInputs,
 };
@@ -41,6 +46,7 @@ use storyloom_story::{
 use self::condition::{Conditioner, ShotConditions};
 use self::denoise::Loop;
 use self::encode::Encoder;
+use self::labels::Labels;
 use self::message::{BeginningRequest, TextRequest};
 use crate::backbone::Networks;
 use crate::method::wan::message::answer_frames;
@@ -65,6 +71,8 @@ pub use self::settings::{Backend, MemorySource, OneStorySettings};
 pub struct OneStoryEngine {
     stages: Stages<Encoder, FrameDecoder, Loop>,
     conditioner: Mutex<Conditioner>,
+    /// Where scores are likenesses, and not learned.
+    labels: Option<Mutex<Labels>>,
     source: MemorySource,
 }
 
@@ -92,8 +100,17 @@ impl OneStoryEngine {
         let method = OneStory { paths, settings };
         let stages = Stages::open(&method, replica)?;
         let conditioner = Conditioner::open(paths, settings, method.grid()?)?;
+        let labels = match settings.selector {
+            Selector::Clip => Some(Labels::open(
+                paths,
+                settings.floats(),
+                method.grid()?.frames,
+            )?),
+            _ => None,
+        };
         Ok(Self {
             conditioner: Mutex::new(conditioner),
+            labels: labels.map(Mutex::new),
             source: settings.source,
             stages,
         })
@@ -146,6 +163,11 @@ impl OneStoryEngine {
     /// # Errors
     /// As [`select`](Self::select).
     pub fn scores(&self, inputs: &ShotInputs) -> Result<HostTensor> {
+        if let Some(labels) = &self.labels {
+            self.stages.enter();
+            let chooser = lock(&self.conditioner).chooser;
+            return labels::scores(labels, &chooser, inputs);
+        }
         condition::scores(&self.conditioner, inputs, || {
             self.stages.encode(&TextRequest(&inputs.request.prompt))
         })
@@ -236,6 +258,19 @@ impl OneStoryEngine {
         }
     }
 
+    /// What is kept of a shot beside its latents, from its decoded frames: what `selector = "clip"` compares, by name;
+    /// nothing with other selectors.
+    ///
+    /// # Errors
+    /// As for all stages.
+    pub fn remember_features(&self, clip: &Clip) -> Result<BTreeMap<String, HostTensor>> {
+        let Some(labels) = &self.labels else {
+            return Ok(BTreeMap::new());
+        };
+        self.stages.enter();
+        lock(labels).features(clip)
+    }
+
     /// What is kept of a ready-made first shot: the normalised latents `[C, T, h, w]` of its frames at the story's size.
     ///
     /// # Errors
@@ -289,7 +324,7 @@ impl WanMethod for OneStory<'_> {
 
     fn identity(&self, replica: &Replica) -> Result<(Identity, LoadedFiles)> {
         let lora = paths::lora(self.paths, self.settings.lora)?;
-        let loaded = paths::loaded(self.paths, self.settings.backend, lora.as_ref())?;
+        let loaded = paths::loaded(self.paths, self.settings, lora.as_ref())?;
         let digests = loaded.digests();
         let identity = Identity {
             fingerprint: fingerprint::fingerprint(self.settings, &digests, lora.as_ref()),

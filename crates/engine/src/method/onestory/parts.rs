@@ -10,15 +10,20 @@ use storyloom_models::tiny::folders;
 use storyloom_models::wan::WanConfig;
 use storyloom_nn::checkpoint::Checkpoint;
 use storyloom_nn::lora::LoraSettings;
+use storyloom_story::onestory::Selector;
 
 use super::paths::OneStoryPaths;
 use super::settings::Backend;
 use crate::method::wan;
 use crate::method::wan::adapters::AdaptedExpert;
-use crate::method::wan::parts::{Part, Published, component, tokenizer};
+use crate::method::wan::parts::{Part, Published, component, problem_of, tokenizer};
 
-/// Every part that is needed of the checkpoint at `paths`.
-pub fn onestory_parts(paths: &OneStoryPaths, backend: Backend, lora: LoraSettings) -> Vec<Part> {
+/// Every part that is needed of the checkpoint at `paths`, with what gives the scores.
+pub fn onestory_parts(
+    paths: &OneStoryPaths,
+    (backend, selector): (Backend, Selector),
+    lora: LoraSettings,
+) -> Vec<Part> {
     let folder = &paths.pipeline;
     let part = |name: &str, purpose| component(folders::ONESTORY, folder, name, purpose);
     let mut parts = vec![
@@ -33,6 +38,9 @@ pub fn onestory_parts(paths: &OneStoryPaths, backend: Backend, lora: LoraSetting
     }
     if backend == Backend::OneStory {
         parts.push(memory(paths));
+    }
+    if selector == Selector::Clip {
+        parts.extend(label_parts(paths));
     }
     if let Some(folder) = &paths.lora {
         let (place, problem) = wan::parts::adapter(folder, AdaptedExpert::High, true, lora);
@@ -57,6 +65,22 @@ fn memory(paths: &OneStoryPaths) -> Part {
     part
 }
 
+/// The networks that labels are computed by.
+fn label_parts(paths: &OneStoryPaths) -> Vec<Part> {
+    let labels = paths.labels();
+    let components = labels.components().into_iter();
+    let parts = components.map(|(name, folder)| Part {
+        name: format!("{}/{name}", folders::ONESTORY_LABELS),
+        purpose: match name {
+            "dino" => "DINOv2, compares frames with frames",
+            _ => "CLIP, compares captions with frames",
+        },
+        place: folder.to_owned(),
+        problem: problem_of(folder),
+    });
+    parts.collect()
+}
+
 /// What a person should know who has a checkpoint below `dir` in which something is missing.
 pub fn advice(dir: &Path, parts: &[Part]) -> Vec<String> {
     let published = Published {
@@ -75,6 +99,18 @@ pub fn advice(dir: &Path, parts: &[Part]) -> Vec<String> {
             dir.join(&memory).display(),
             Backend::Wan14bUntrained.name(),
             Backend::Wan13bFun.name()
+        ));
+    }
+    let is_label = |part: &&Part| part.name.starts_with(folders::ONESTORY_LABELS);
+    if parts
+        .iter()
+        .filter(is_label)
+        .any(|part| part.problem.is_some())
+    {
+        lines.push(format!(
+            "onestory.selector = \"clip\" takes {0}/clip, a CLIPModel with its tokenizer (openai/clip-vit-large-patch14), and \
+             {0}/dino, a Dinov2Model (facebook/dinov2-base)",
+            dir.join(folders::ONESTORY_LABELS).display()
         ));
     }
     lines.push("docs/checkpoints.md says where to get every part and where it lies".to_owned());

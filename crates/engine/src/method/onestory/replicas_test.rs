@@ -23,7 +23,7 @@ use crate::method::onestory::{
 use crate::method::wan::Compute;
 use crate::replica::Replica;
 
-const VIDEO: VideoSpec = VideoSpec {
+pub(super) const VIDEO: VideoSpec = VideoSpec {
     width: 96,
     height: 64,
     frames: 9,
@@ -115,6 +115,7 @@ pub(super) fn inputs(memory: Vec<MemoryFrame>) -> ShotInputs {
             method: Method::OneStory,
             opening,
             prompt: "A red kettle on a stove.".to_owned(),
+            related: Vec::new(),
             video: VIDEO,
         },
         memory,

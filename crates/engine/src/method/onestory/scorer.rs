@@ -1,23 +1,34 @@
-//! The selector alone, for the proof of a run: it says again how relevant the frames of a history are.
+//! What scores alone, for the proof of a run: it says again how relevant the frames of a history are.
 
 use std::sync::Mutex;
 
 use storyloom_nn::error::Result;
 use storyloom_nn::loaded::LoadedFiles;
+use storyloom_story::onestory::Selector;
 use storyloom_story::{HostTensor, ShotInputs};
 
+use super::choose::Chooser;
 use super::condition::{self, Conditioner};
+use super::labels::{self, Labels};
 use super::paths::{self, OneStoryPaths};
 use super::settings::OneStorySettings;
 use crate::method::wan::{Prompts, latent_grid};
 use crate::replica::station::lock;
 
-/// The text encoder and the selector of a pipeline, without what makes shots.
+/// What scores the history of a pipeline, without what makes shots.
 #[derive(Debug)]
 pub struct OneStoryScorer {
-    prompts: Mutex<Prompts>,
-    conditioner: Mutex<Conditioner>,
+    judge: Judge,
     loaded: LoadedFiles,
+}
+
+/// What gives the scores.
+#[derive(Debug)]
+enum Judge {
+    /// The text encoder and the selector of the pipeline, or the length of the history.
+    Pipeline(Box<(Mutex<Prompts>, Mutex<Conditioner>)>),
+    /// Likenesses to caption and characters.
+    Labels(Box<Mutex<Labels>>, Chooser),
 }
 
 impl OneStoryScorer {
@@ -28,11 +39,25 @@ impl OneStoryScorer {
     pub fn open(paths: &OneStoryPaths, settings: &OneStorySettings) -> Result<Self> {
         settings.compute.set_threads();
         let grid = latent_grid(&paths.pipeline)?;
-        let target = settings.compute.target;
+        let judge = match settings.selector {
+            Selector::Clip => {
+                let labels = Labels::open(paths, settings.floats(), grid.frames)?;
+                let chooser = Chooser {
+                    budget: settings.budget,
+                    selector: settings.selector,
+                    grid,
+                };
+                Judge::Labels(Box::new(Mutex::new(labels)), chooser)
+            }
+            _ => {
+                let prompts = Prompts::open(&paths.pipeline, settings.compute.target, None)?;
+                let conditioner = Conditioner::open(paths, settings, grid)?;
+                Judge::Pipeline(Box::new((Mutex::new(prompts), Mutex::new(conditioner))))
+            }
+        };
         Ok(Self {
-            prompts: Mutex::new(Prompts::open(&paths.pipeline, target, None)?),
-            conditioner: Mutex::new(Conditioner::open(paths, settings, grid)?),
-            loaded: paths::loaded_for_scores(paths)?,
+            judge,
+            loaded: paths::loaded_for_scores(paths, settings.selector)?,
         })
     }
 
@@ -48,8 +73,14 @@ impl OneStoryScorer {
     /// As [`OneStoryEngine::scores`](super::OneStoryEngine::scores).
     pub fn scores(&self, inputs: &ShotInputs) -> Result<HostTensor> {
         let _guard = tch::no_grad_guard();
-        condition::scores(&self.conditioner, inputs, || {
-            lock(&self.prompts).positive(&inputs.request.prompt)
-        })
+        match &self.judge {
+            Judge::Labels(labels, chooser) => labels::scores(labels, chooser, inputs),
+            Judge::Pipeline(networks) => {
+                let (prompts, conditioner) = networks.as_ref();
+                condition::scores(conditioner, inputs, || {
+                    lock(prompts).positive(&inputs.request.prompt)
+                })
+            }
+        }
     }
 }

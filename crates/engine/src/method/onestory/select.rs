@@ -145,6 +145,7 @@ mod tests {
             method: Method::OneStory,
             opening: Opening::Memory,
             prompt: "A cat.".to_owned(),
+            related: Vec::new(),
             video: VideoSpec {
                 width: 16,
                 height: 16,

@@ -2,6 +2,7 @@
 
 use storyloom_models::onestory::ScoreNorm;
 use storyloom_models::sampler::SamplerSettings;
+use storyloom_nn::checkpoint::Target;
 use storyloom_nn::lora::LoraSettings;
 use storyloom_story::onestory::{Budget, ContextTime, Selector};
 
@@ -34,6 +35,16 @@ pub struct OneStorySettings {
     pub source: MemorySource,
     /// Whose weights choose and condition.
     pub backend: Backend,
+}
+
+impl OneStorySettings {
+    /// Where what is not the transformer runs, in f32.
+    pub(super) fn floats(&self) -> Target {
+        Target {
+            device: self.compute.target.device,
+            ..Target::CPU_F32
+        }
+    }
 }
 
 /// Whose weights choose frames and make something of them. All but the first stand for weights that are not

@@ -77,6 +77,7 @@ fn request(opening: Opening) -> ShotRequest {
         method: Method::StoryMem,
         opening,
         prompt: "A red kettle on a stove.".to_owned(),
+        related: Vec::new(),
         video: VIDEO,
     }
 }

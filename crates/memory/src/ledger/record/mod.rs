@@ -215,6 +215,7 @@ pub(crate) mod tests {
                 method: Method::StoryMem,
                 opening: Opening::Memory,
                 prompt: "A mug.".to_owned(),
+                related: Vec::new(),
                 video: VideoSpec {
                     width: 32,
                     height: 16,
