@@ -7,6 +7,7 @@ use crate::fit::{Fit, Ground};
 use crate::ids::StoryId;
 use crate::method::Method;
 use crate::notes::StoryNotes;
+use crate::onestory_script::onestory_line;
 use crate::script::StoryScript;
 use crate::video::Resolution;
 
@@ -68,6 +69,17 @@ impl StoryEntry {
             reference_images: Vec::new(),
             first_shot: None,
             notes: None,
+        }
+    }
+
+    /// A line of a manifest that asks for this story. One with notes is a story script of OneStory, as it came: the
+    /// other form has no place for them.
+    pub fn line(&self) -> String {
+        let script = self.notes.as_ref().map(|_| onestory_line(self));
+        match script {
+            Some(Ok(line)) => line,
+            // Plain data into memory: this does not fail.
+            Some(Err(_)) | None => serde_json::to_string(self).unwrap_or_default(),
         }
     }
 }

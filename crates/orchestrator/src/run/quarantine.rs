@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use storyloom_pictures::{Limits, read};
-use storyloom_story::onestory_script::onestory_line;
 use storyloom_story::{Brief, Ground, Resolution, ShotId, StoryEntry, StoryId};
 
 use crate::config::RunConfig;
@@ -98,7 +97,7 @@ pub(crate) fn write_reproducer(
                 first_shot,
                 ..StoryEntry::new(file.id.clone(), script.clone())
             };
-            story_line(&entry)
+            entry.line()
         }
         (None, brief) => {
             let brief = brief.as_deref().map(|brief| Brief {
@@ -106,7 +105,8 @@ pub(crate) fn write_reproducer(
                 product_image: pictures.first().cloned(),
                 ..brief.clone()
             });
-            plain_line(&brief)
+            // Plain data into memory: this does not fail.
+            serde_json::to_string(&brief).unwrap_or_default()
         }
     };
     let storage = folder.storage();
@@ -116,22 +116,6 @@ pub(crate) fn write_reproducer(
     )?;
     storage.write(&place.join("config.toml"), config.config_file.as_bytes())?;
     Ok(())
-}
-
-/// A line that asks for this story. One with notes is a story script of OneStory, as it came: the other form has
-/// no place for them.
-fn story_line(entry: &StoryEntry) -> String {
-    let script = entry.notes.as_ref().map(|_| onestory_line(entry));
-    match script {
-        Some(Ok(line)) => line,
-        Some(Err(_)) | None => plain_line(entry),
-    }
-}
-
-/// A value as a line of a manifest.
-fn plain_line(value: &impl Serialize) -> String {
-    // Plain data into memory: this does not fail.
-    serde_json::to_string(value).unwrap_or_default()
 }
 
 /// The name of a picture beside a manifest, and what is in it; nothing of one that could not be read.
