@@ -219,11 +219,11 @@ fn wrong_lines_are_shown_with_their_place() {
         ),
         (
             line(",\"frames\":0"),
-            "\"frames\" must be a whole number from 1, but is 0",
+            "\"frames\" must be a whole number from 1 to 4294967295, but is 0",
         ),
         (
             line(",\"fps\":15.5"),
-            "\"fps\" must be a whole number from 1, but is 15.5",
+            "\"fps\" must be a whole number from 1 to 4294967295, but is 15.5",
         ),
         (line(",\"size\":[480]"), "give height and width in pixels"),
         (

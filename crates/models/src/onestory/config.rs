@@ -115,6 +115,49 @@ impl OneStoryConfig {
                 self.width, self.head_dim
             ));
         }
-        Ok(())
+        if !(self.eps >= 0.0 && self.eps.is_finite()) {
+            return Err(format!("eps = {}, but it must be 0 or above", self.eps));
+        }
+        self.check_kernels()
+    }
+
+    /// Each patchifier is named once, and there is one.
+    fn check_kernels(&self) -> Result<(), String> {
+        let mut kernels = self.kernels.iter();
+        if self.kernels.is_empty() {
+            return Err("kernels is empty, but it must name a patchifier".to_owned());
+        }
+        match kernels.find(|kernel| self.kernels.iter().filter(|other| other == kernel).count() > 1)
+        {
+            Some(kernel) => Err(format!("kernels names {kernel} twice")),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_kernels_that_no_network_has_are_refused_by_name() {
+        let said = |change: fn(&mut OneStoryConfig)| {
+            let mut config = OneStoryConfig::default();
+            change(&mut config);
+            config.check().err().unwrap_or_default()
+        };
+        assert_eq!(said(|_| {}), "");
+        assert_eq!(said(|config| config.kernels = vec![Kernel::P8]), "");
+        assert!(said(|config| config.queries = 0).starts_with("queries = 0"));
+        assert!(said(|config| config.head_dim = 96).contains("heads of 96"));
+        for eps in [-1e-6, f64::NAN, f64::INFINITY] {
+            let config = OneStoryConfig {
+                eps,
+                ..OneStoryConfig::default()
+            };
+            assert!(config.check().unwrap_err().starts_with("eps = "), "{eps}");
+        }
+        assert!(said(|config| config.kernels.clear()).contains("kernels is empty"));
+        assert!(said(|config| config.kernels.push(Kernel::P4)).contains("names p4 twice"));
     }
 }

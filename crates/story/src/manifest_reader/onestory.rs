@@ -155,9 +155,9 @@ impl Reader<'_> {
         }
     }
 
-    /// A whole number from 1.
+    /// A whole number from 1 that 32 bits hold.
     fn count(&mut self, fields: &Fields<'_, '_>, name: &'static str) -> Option<u32> {
-        const RANGE: &str = "a whole number from 1";
+        const RANGE: &str = "a whole number from 1 to 4294967295";
         let value = fields.get(name)?;
         let number = json::integer(&mut self.problems, value, name, RANGE)?;
         if number == 0 {

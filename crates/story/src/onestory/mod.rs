@@ -101,6 +101,12 @@ impl Counts {
         })
     }
 
+    /// The kernels that any frame gets, from the finest to the coarsest.
+    pub fn kernels(self) -> impl Iterator<Item = Kernel> {
+        let classes = Kernel::ALL.into_iter().zip(self.0);
+        classes.filter_map(|(kernel, count)| (count > 0).then_some(kernel))
+    }
+
     /// The kernels in the order in which frames get them, the most relevant frame first.
     fn in_order(self) -> impl Iterator<Item = Kernel> {
         let classes = Kernel::ALL.into_iter().zip(self.0);
@@ -344,6 +350,8 @@ mod tests {
         assert!(said.contains("1588") && said.contains("60x104"), "{said}");
         assert!(named(0, [0, 0, 0, 1]).counts(FULL).is_err());
         assert_eq!(named(1, [0, 4, 0, 0]).at_most(), 4);
+        let kernels: Vec<Kernel> = Counts([0, 4, 0, 1]).kernels().collect();
+        assert_eq!(kernels, [Kernel::P4, Kernel::P16]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use storyloom_nn::error::{ModelError, Result};
 use storyloom_nn::tensor_file::from_host;
-use storyloom_story::onestory::{Budget, Choice, History, Plane, Selector, scores_table};
+use storyloom_story::onestory::{Budget, Choice, Counts, History, Plane, Selector, scores_table};
 use storyloom_story::{HostTensor, LatentGrid, MemoryFrame, ShotInputs};
 use tch::{Device, Tensor};
 
@@ -28,9 +28,14 @@ impl Chooser {
         if frames == 0 {
             return Ok(Some(scores_table(Vec::new())));
         }
-        let counts = self.budget.counts(self.plane(inputs));
-        let counts = counts.map_err(|error| refused(inputs, &error))?;
+        let counts = self.counts(inputs)?;
         Ok(self.selector.scores(frames, counts).map(scores_table))
+    }
+
+    /// Frames per kernel for the size of the shot.
+    pub(super) fn counts(&self, inputs: &ShotInputs) -> Result<Counts> {
+        let counts = self.budget.counts(self.plane(inputs));
+        counts.map_err(|error| refused(inputs, &error))
     }
 
     /// What follows from the scores.
@@ -113,7 +118,7 @@ pub(super) fn read(item: &MemoryFrame, device: Device) -> Result<Tensor> {
     from_host(select::latents(item)?.read()?.as_ref(), device)
 }
 
-fn refused(inputs: &ShotInputs, error: &dyn std::fmt::Display) -> ModelError {
+pub(super) fn refused(inputs: &ShotInputs, error: &dyn std::fmt::Display) -> ModelError {
     let story = &inputs.request.story;
     ModelError::input(
         format!("what the story {story} sees of its history"),

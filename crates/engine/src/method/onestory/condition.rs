@@ -13,11 +13,11 @@ use storyloom_models::wan::WanConfig;
 use storyloom_nn::checkpoint::{Checkpoint, Target};
 use storyloom_nn::error::{ModelError, Result};
 use storyloom_nn::tensor_file::to_host;
-use storyloom_story::onestory::{self, Choice, ContextTime, History};
+use storyloom_story::onestory::{self, Choice, ContextTime, History, Kernel};
 use storyloom_story::{HostTensor, LatentGrid, ShotInputs};
 use tch::{Device, Tensor};
 
-use super::choose::{Chooser, read};
+use super::choose::{Chooser, read, refused};
 use super::encode::{Beginning, check_caption};
 use super::paths::OneStoryPaths;
 use super::select;
@@ -49,6 +49,7 @@ pub(super) fn scores(
     text: impl FnOnce() -> Result<Tensor>,
 ) -> Result<HostTensor> {
     check_caption(&inputs.request)?;
+    lock(conditioner).check_kernels(inputs)?;
     let history = select::history(inputs)?;
     if let Some(scores) = lock(conditioner).chooser.known_scores(inputs, &history)? {
         return Ok(scores);
@@ -99,6 +100,23 @@ impl Conditioner {
             time: settings.time,
             device,
         })
+    }
+
+    /// Fails if shots of this size see frames by a patchifier that the checkpoint lacks. The first shot of a story,
+    /// which sees nothing, tells it as well.
+    fn check_kernels(&self, inputs: &ShotInputs) -> Result<()> {
+        let counts = self.chooser.counts(inputs)?;
+        let is_there = |kernel: &Kernel| self.patchifiers.kernels().any(|found| found == *kernel);
+        let Some(kernel) = counts.kernels().find(|kernel| !is_there(kernel)) else {
+            return Ok(());
+        };
+        let there: Vec<&str> = self.patchifiers.kernels().map(Kernel::name).collect();
+        let reason = format!(
+            "it is to see frames by the patchifier {kernel}, and the checkpoint has {}: set \
+             onestory.frames_per_kernel to frames of these",
+            there.join(", ")
+        );
+        Err(refused(inputs, &reason))
     }
 
     /// The scores of a history by the selector. `text` has the rows of the caption, `[1, rows, text_dim]`.

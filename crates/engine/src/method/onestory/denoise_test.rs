@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use storyloom_models::sampler::{Reference, SamplerKind, SamplerSettings};
 use storyloom_nn::tensor_file::from_host;
 use storyloom_nn::testing::{golden, golden_tensors, relative_error};
+use storyloom_story::onestory::{Budget, Counts};
 use storyloom_story::{MemoryFrame, RgbImage, StoredArray, VideoSpec};
 
 use super::*;
@@ -26,7 +27,7 @@ fn recipe() -> serde_json::Value {
 }
 
 /// The networks of other cases as one pipeline.
-fn engine(recipe: &serde_json::Value) -> OneStoryEngine {
+fn engine(recipe: &serde_json::Value, budget: Budget) -> OneStoryEngine {
     let folder = tempfile::tempdir().unwrap();
     let paths = OneStoryPaths {
         pipeline: folder.path().to_owned(),
@@ -44,6 +45,7 @@ fn engine(recipe: &serde_json::Value) -> OneStoryEngine {
         steps: recipe["steps"].as_u64().unwrap() as usize,
         shift: recipe["shift"].as_f64().unwrap(),
     };
+    settings.budget = budget;
     settings.guidance = recipe["guidance"].as_f64().unwrap();
     settings.negative_prompt = Some(recipe["negative_prompt"].as_str().unwrap().to_owned());
     OneStoryEngine::open(&paths, &settings, Replica::alone()).unwrap()
@@ -114,7 +116,7 @@ fn close(io: &BTreeMap<String, Tensor>, name: &str, found: &Tensor, tolerance: f
 #[test]
 fn a_story_of_three_shots_is_that_of_the_composition() {
     let (recipe, io) = (recipe(), golden_tensors(CASE, "io.safetensors"));
-    let engine = engine(&recipe);
+    let engine = engine(&recipe, Budget::default());
     let mut memory = vec![first_image(&io["0.image"])];
     for (shot, prompt) in recipe["prompts"].as_array().unwrap().iter().enumerate() {
         let mut inputs = inputs(memory.clone());
@@ -132,4 +134,20 @@ fn a_story_of_three_shots_is_that_of_the_composition() {
         memory.push(earlier_shot(latents));
     }
     assert_eq!(memory.len(), 4);
+}
+
+/// The checkpoint has the patchifiers p4 and p8, which are enough for frames of this size.
+#[test]
+fn a_patchifier_that_is_not_there_is_missed_by_the_first_shot() {
+    let counts = Some(Counts([0, 2, 0, 1]));
+    let engine = engine(&recipe(), Budget { units: 1, counts });
+    let said = engine.select(&inputs(Vec::new())).unwrap_err().to_string();
+    for words in [
+        "the story ad",
+        "p16",
+        "has p4, p8",
+        "onestory.frames_per_kernel",
+    ] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
 }
