@@ -1,5 +1,6 @@
 //! What stories of OneStory must be like, before anything of them is made.
 
+use storyloom_orchestrator::FilmShape;
 use storyloom_story::{Method, Resolution, onestory_line};
 
 use crate::config::Resolved;
@@ -24,6 +25,11 @@ pub fn check_onestory(config: &Resolved, input: &Input) -> Result<(), Failure> {
         };
         onestory_line(story).map_err(|wrong| refuse(format!("{wrong}: {}", wrong.help())))?;
         // A film that takes its size from a picture is looked at when that is opened.
+        let begins_with_picture = !story.reference_images.is_empty();
+        if story.size.is_none() && begins_with_picture && films.pictures.shape == FilmShape::Picture
+        {
+            continue;
+        }
         let size = story.size.unwrap_or_else(|| films.video.resolution());
         let plane = films.grid.plane(size.generated(films.grid));
         let counts = config.engine.onestory.budget().counts(plane);
@@ -81,6 +87,13 @@ mod tests {
                 failure.message
             );
         }
+        // A film in the shape of its picture, a square here, is none of the settings' size.
+        let wide = [&sets[..], &["video.width=80", "video.height=64"]].concat();
+        let begun = r#""method":"onestory","reference_images":["a.png"],"#;
+        assert!(checked(r#""method":"onestory","#, "A cat.", &wide).is_err());
+        assert!(checked(begun, "A cat.", &wide).is_ok());
+        let of_video = [&wide[..], &["pictures.shape=video"]].concat();
+        assert!(checked(begun, "A cat.", &of_video).is_err());
         // Stories of other methods have no budget.
         assert!(checked(r#""size":[80,64],"#, "A cat.", &sets).is_ok());
     }

@@ -236,6 +236,7 @@ mod tests {
             "storymem.boundary.i2v=0.8",
             "storymem.negative_prompt=\"a 'b' = c\", d",
             "pictures.ground=#f4f4f0",
+            "onestory.negative_prompt= ",
             "metrics.names=true",
             "storymem.similarity_start=0.85",
         ];
@@ -244,6 +245,7 @@ mod tests {
         settings(String::new(), &config.to_json(), &mut sets);
         let again = load(None, [], &sets).unwrap();
         assert_eq!(again.to_json(), config.to_json());
+        assert_eq!(again.onestory.negative_prompt, " ");
         assert_ne!(config.to_json(), Config::default().to_json());
     }
 }

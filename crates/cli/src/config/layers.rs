@@ -162,7 +162,12 @@ impl Layers {
         let Some((key, text)) = set.split_once('=') else {
             return self.problem(place, "must be of the form key=value");
         };
-        let (key, text) = (key.trim(), text.trim());
+        // Blanks are part of a text that stands right behind the sign, as in settings that a run has noted.
+        let text = match key.ends_with(char::is_whitespace) {
+            true => text.trim(),
+            false => text,
+        };
+        let key = key.trim();
         if Config::key_now(key).is_some() {
             return self.assign(key, place, |option| option.update_text(text));
         }
@@ -172,7 +177,7 @@ impl Layers {
         match option {
             Some(at) => {
                 let table = format!("{} = {text}", &key[at + 1..]).parse::<toml::Table>();
-                let value = table.map_or(Value::String(text.to_owned()), Value::Table);
+                let value = table.map_or(Value::String(text.trim().to_owned()), Value::Table);
                 self.assign(&key[..at], place, |option| option.update(&value));
             }
             None => self.unknown(key, place),

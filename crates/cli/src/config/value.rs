@@ -12,8 +12,9 @@ pub trait OptionValue {
 
     /// Takes over a value given as text, on the command line or in the environment.
     ///
-    /// It is read as TOML; what is no TOML is a text without quotes.
+    /// It is read as TOML; what is no TOML is a text without quotes. Blanks around it count in texts alone.
     fn update_text(&mut self, text: &str) -> Result<(), String> {
+        let text = text.trim();
         let parsed = format!("value = {text}").parse::<toml::Table>().ok();
         let value = parsed
             .filter(|table| table.len() == 1)
@@ -363,8 +364,10 @@ mod tests {
         let mut text = String::new();
         text.update_text("2024").unwrap();
         assert_eq!(text, "2024");
+        text.update_text(" ").unwrap();
+        assert_eq!(text, " ");
         let mut float = 0.0;
-        float.update_text("5").unwrap();
+        float.update_text(" 5 ").unwrap();
         assert_eq!(float, 5.0);
         assert!(float.update_text("nan").is_err());
     }
