@@ -343,7 +343,8 @@ impl SingleBlock {
         self.modulation.single(condition)
     }
 
-    /// `[batch, text rows and image tokens, width]` f32, this rank's, to the same; one sum over the ranks that share the layers.
+    /// `[batch, text rows and image tokens, width]` f32, this rank's, to the same; one sum over the ranks that share
+    /// the layers.
     pub(super) fn forward(
         &self,
         hidden: Tensor,
@@ -375,5 +376,123 @@ impl SingleBlock {
                 return self.projections.layer_mut(IMAGE_NAMES, inside);
             }
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flux::FluxPositions;
+    use serde_json::Value;
+    use std::collections::BTreeMap;
+    use std::path::Path;
+    use storyloom_nn::checkpoint::{Checkpoint, Target};
+    use storyloom_nn::layers::joint_heads;
+    use storyloom_nn::testing::vectors::{
+        asked_tensors, assert_begins, assert_near, flux_vector, numbers,
+    };
+    use tch::Device;
+
+    /// One head of six channels, so that the network is six wide.
+    fn config() -> FluxConfig {
+        FluxConfig {
+            attention_head_dim: 6,
+            num_attention_heads: 1,
+            axes_dims_rope: [2, 2, 2],
+            ..FluxConfig::default()
+        }
+    }
+
+    fn zeros(size: &[i64]) -> Tensor {
+        Tensor::zeros(size, (Kind::Float, Device::Cpu))
+    }
+
+    /// What `load` makes of tensors that are zero but for those `given`.
+    fn loaded<T>(load: impl Fn(&Weights) -> Result<T>, given: &[(&str, Tensor)]) -> T {
+        let asked = asked_tensors(Path::new("none"), &Value::Null, |weights| {
+            load(weights).map(drop)
+        });
+        let mut tensors: BTreeMap<String, Tensor> = asked
+            .into_iter()
+            .map(|(name, tensor)| (name, tensor.zeros_like()))
+            .collect();
+        for (name, tensor) in given {
+            let former = tensors.insert((*name).to_owned(), tensor.shallow_clone());
+            assert_eq!(former.map(|it| it.size()), Some(tensor.size()), "{name}");
+        }
+        let checkpoint = Checkpoint::from_tensors(tensors, Value::Null);
+        load(&checkpoint.weights(Target::CPU_F32)).unwrap()
+    }
+
+    /// `values` and zeros behind them.
+    fn padded(values: &Value, count: i64) -> Tensor {
+        let mut values = numbers(values);
+        values.resize(count as usize, 0.0);
+        Tensor::from_slice(&values).to_kind(Kind::Float)
+    }
+
+    /// Specification `flux`, trap 10: whole networks with small values hardly tell the two forms of GELU apart.
+    #[test]
+    fn feed_forward_layers_use_the_tanh_form_of_gelu() {
+        let (config, peers, vector) = (config(), Peers::default(), flux_vector("gelu"));
+        let bias = padded(&vector["x"], config.hidden());
+        let nothing = zeros(&[1, 6]);
+        for names in [&IMAGE, &TEXT] {
+            let first = format!("{}.net.0.proj.bias", names.feed_forward);
+            let given = [(first.as_str(), bias.shallow_clone())];
+            let stream = loaded(|it| StreamLayers::load(it, names, &config, &peers), &given);
+            let [_, vectors] = stream.modulation.double(&nothing).unwrap();
+            let fed = stream.feed(&zeros(&[1, 1, 6]), &vectors).unwrap();
+            assert_begins(names.feed_forward, &fed, &vector["tanh"], 1e-6);
+        }
+        // The gate is one, and the output is the first six of the hidden channels.
+        let gate = Tensor::cat(&[zeros(&[12]), zeros(&[6]) + 1.0], 0);
+        let output = Tensor::eye(30, (Kind::Float, Device::Cpu)).narrow(0, 6, 6);
+        let given = [
+            ("norm.linear.bias", gate),
+            ("proj_mlp.bias", bias),
+            ("proj_out.weight", output.contiguous()),
+        ];
+        let shard = Shard::default();
+        let block = loaded(|it| SingleBlock::load(it, &config, &shard), &given);
+        let rotary = FluxPositions::text(1).rotary(&config, Device::Cpu).unwrap();
+        let places = Places { rotary, real: None };
+        let vectors = block.modulation(&nothing).unwrap();
+        let found = block.forward(zeros(&[1, 1, 6]), &vectors, &places).unwrap();
+        assert_begins("single block", &found, &vector["tanh"], 1e-6);
+    }
+
+    /// Specification `flux`, trap 11: queries and keys so small that the epsilon of their norms shows.
+    #[test]
+    fn heads_are_normalised_with_the_epsilon_of_the_reference() {
+        let vector = flux_vector("qk_norm");
+        let config = FluxConfig {
+            attention_head_dim: 4,
+            axes_dims_rope: [0, 2, 2],
+            ..config()
+        };
+        let weight = Tensor::from_slice(&[1.0_f32, 2.0, 0.5, 1.0]);
+        for names in [IMAGE_NAMES, TEXT_NAMES] {
+            let [query, key, _, query_norm, key_norm] = names;
+            let biases = [query, key].map(|name| format!("{name}.bias"));
+            let weights = [query_norm, key_norm].map(|name| format!("{name}.weight"));
+            let small = padded(&vector["x"], 4);
+            let given = biases
+                .iter()
+                .map(|name| (name.as_str(), small.shallow_clone()));
+            let norms = weights
+                .iter()
+                .map(|name| (name.as_str(), weight.shallow_clone()));
+            let given: Vec<_> = given.chain(norms).collect();
+            let peers = Peers::default();
+            let layers = loaded(|it| Projections::load(it, names, &config, &peers), &given);
+            let [queries, keys, _] = layers.project(&zeros(&[1, 1, 4])).unwrap();
+            let rotary = FluxPositions::text(1).rotary(&config, Device::Cpu).unwrap();
+            for (input, norm) in [(&queries, &layers.query_norm), (&keys, &layers.key_norm)] {
+                let heads = joint_heads(&[(input, norm)], 1, &rotary).unwrap();
+                let found = Vec::<f64>::try_from(heads.to_kind(Kind::Double).view([-1])).unwrap();
+                assert_near(query, &found, &numbers(&vector["eps_1e-6"]), 1e-6);
+            }
+        }
     }
 }
