@@ -28,25 +28,11 @@ impl FluxPositions {
     /// The tokens of a grid of rows and columns in picture `picture`, row by row: 0 is the one that is made, 1 the
     /// condition.
     pub fn grid(picture: f64, [rows, columns]: [i64; 2]) -> Self {
-        Self::pooled(picture, [rows, columns], [rows, columns])
-    }
-
-    /// The same of the grid `full` pooled to `cells` rows and columns: every cell stands at its centre.
-    pub fn pooled(picture: f64, full: [i64; 2], cells: [i64; 2]) -> Self {
-        let centre = |axis: usize, cell: i64| {
-            let stretch = full[axis] as f64 / cells[axis] as f64;
-            (cell as f64 + 0.5) * stretch - 0.5
-        };
-        let rows = (0..cells[0]).map(|row| centre(0, row));
-        let places =
-            rows.flat_map(|row| (0..cells[1]).map(move |column| [picture, row, centre(1, column)]));
+        let places = (0..rows).flat_map(|row| {
+            let row = row as f64;
+            (0..columns).map(move |column| [picture, row, column as f64])
+        });
         Self(places.collect())
-    }
-
-    /// Level `level` of a memory of pictures, 1 being the newest: the picture of the condition has number 1, that of
-    /// level k number `1 + k`.
-    pub fn memory(level: i64, full: [i64; 2], cells: [i64; 2]) -> Self {
-        Self::pooled((1 + level) as f64, full, cells)
     }
 
     /// Places from a tensor `[tokens, 3]`; of one with a batch axis, `[batch, tokens, 3]`, the first sample's.
@@ -106,6 +92,7 @@ impl FluxPositions {
 mod tests {
     use super::*;
     use storyloom_nn::testing::vectors::{assert_near, flux_vector, numbers};
+    use storyloom_story::narrative_weaver::{BankSettings, TokenGrid};
 
     #[track_caller]
     fn are(name: &str, found: &FluxPositions) {
@@ -113,17 +100,32 @@ mod tests {
         assert_near(name, found.places().as_flattened(), &expected, 1e-12);
     }
 
+    /// The levels of a memory of pictures of this grid, the newest first.
+    fn levels(frames: u32, grid: TokenGrid) -> Vec<FluxPositions> {
+        let memory = BankSettings {
+            lambda: 4.0,
+            frames,
+        };
+        let levels = memory.levels(grid).unwrap();
+        let ids = levels.all().iter().map(|level| levels.ids(*level));
+        ids.map(FluxPositions::new).collect()
+    }
+
     /// Specification `flux`, 1.8 and 5.2.
     #[test]
     fn pictures_stand_behind_each_other() {
         are("noisy", &FluxPositions::grid(0.0, [2, 3]));
         are("condition", &FluxPositions::grid(1.0, [2, 2]));
-        are("level2", &FluxPositions::memory(2, [4, 4], [2, 2]));
-        are("level3", &FluxPositions::memory(3, [4, 4], [1, 1]));
+        let [newest, second, third] = &levels(3, [4, 4])[..] else {
+            panic!("three levels are needed");
+        };
+        assert_eq!(newest, &FluxPositions::grid(2.0, [4, 4]));
+        are("level2", second);
+        are("level3", third);
         assert_eq!(FluxPositions::text(2).places(), [[0.0; 3]; 2]);
         // The vector has eight digits.
-        let level = FluxPositions::memory(2, [30, 53], [15, 26]);
-        let (first, last) = (level.places()[0], level.places()[15 * 26 - 1]);
+        let uneven = levels(2, [30, 53]).remove(1);
+        let (first, last) = (uneven.places()[0], uneven.places()[15 * 26 - 1]);
         let ends = numbers(&flux_vector("ids/level2_of_30x53_first_last"));
         assert_near("ends", [first, last].as_flattened(), &ends, 1e-6);
     }
@@ -143,12 +145,21 @@ mod tests {
         assert_eq!((all.tokens(), all.places()[6]), (7, [1.0, 1.0, 2.0]));
     }
 
-    /// A picture of 4096 pixels a side: every whole number is itself, which bf16 does not do.
+    /// Specification `flux`, test 6, at the edge of a picture of more than 4096 pixels and in a pooled grid: bf16 would
+    /// round both places.
     #[test]
-    fn places_of_large_pictures_are_exact() {
-        let grid = FluxPositions::grid(0.0, [1, 258]);
-        let bf16 = Tensor::from_slice(&[257.0_f32]).to_kind(Kind::BFloat16);
-        assert_ne!(bf16.double_value(&[0]), 257.0);
-        assert_eq!(grid.places()[257], [0.0, 0.0, 257.0]);
+    fn angles_of_far_and_fractional_places_are_exact() {
+        let config = FluxConfig::default();
+        let places = [257.0, 7.766];
+        let rounded = Tensor::from_slice(&places).to_kind(Kind::BFloat16);
+        let positions = FluxPositions::new(places.map(|column| [0.0, 0.0, column]).to_vec());
+        let table = positions.rotary(&config, Device::Cpu).unwrap();
+        // The first pair of the last axis turns by the place itself.
+        let pair = config.axes_dims_rope[..2].iter().sum::<i64>() / 2;
+        for (token, place) in (0..).zip(places) {
+            let found = [&table.cos, &table.sin].map(|it| it.double_value(&[token, pair]));
+            assert_near("angle", &found, &[place.cos(), place.sin()], 1e-7);
+            assert!((rounded.double_value(&[token]).cos() - place.cos()).abs() > 1e-3);
+        }
     }
 }

@@ -10,6 +10,7 @@ use storyloom_nn::testing::vectors::{
     asked_tensors, assert_vector, flux_vector, wave, write_vector_checkpoint,
 };
 use storyloom_parallel::topology::Degrees;
+use storyloom_story::narrative_weaver::BankSettings;
 use tch::{Kind, Tensor};
 
 use super::{FluxConfig, FluxInputs, FluxPositions, FluxTransformer};
@@ -81,21 +82,18 @@ impl Sample {
 
     /// One picture with its condition and three levels of memory, and four rows that stand for text.
     fn memory() -> Self {
-        let levels = [[4, 4], [2, 2], [1, 1]];
-        let image = [0.0, 1.0].map(|picture| FluxPositions::grid(picture, [4, 4]));
-        let [noisy, condition] = image;
-        let image = (1..)
-            .zip(levels)
-            .fold(noisy.followed_by(&condition), |all, (level, cells)| {
-                all.followed_by(&FluxPositions::memory(level, [4, 4], cells))
-            });
+        let memory = BankSettings {
+            lambda: 4.0,
+            frames: 3,
+        };
+        let places = memory.levels([4, 4]).unwrap().stream_ids(4, true);
         Self {
             hidden: wave(0.3, 1.0, &[1, 53, 16]),
             text: wave(0.2, 0.5, &[1, 4, 24]),
             pooled: wave(0.4, 0.2, &[1, 12]),
             timestep: Tensor::from_slice(&[0.9387_f32]),
             guidance: Some(Tensor::from_slice(&[3.5_f32])),
-            image,
+            image: FluxPositions::new(places),
             rows: FluxPositions::text(4),
         }
     }

@@ -31,6 +31,7 @@ pub fn flux_condition(
 mod tests {
     use storyloom_nn::checkpoint::Target;
     use storyloom_nn::testing::vectors::{assert_vector, flux_vector, wave};
+    use storyloom_story::narrative_weaver::{BankSettings, Level};
     use tch::{Kind, Tensor};
 
     use super::super::{ContextConfig, ContextKind};
@@ -42,19 +43,24 @@ mod tests {
 
     /// A condition image and three pictures of 4 x 4, 2 x 2 and one token.
     fn context() -> Context {
-        let levels = [([4, 4], 1), ([2, 2], 2), ([1, 1], 3)];
-        let mut kinds = vec![(ContextKind::Condition, 16)];
-        let mut ids = FluxPositions::grid(1.0, [4, 4]);
-        for (cells, age) in levels {
-            let tokens = cells[0] * cells[1];
-            kinds.push((ContextKind::Memory { age }, tokens as usize));
-            ids = ids.followed_by(&FluxPositions::memory(i64::from(age), [4, 4], cells));
-        }
+        let memory = BankSettings {
+            lambda: 4.0,
+            frames: 3,
+        };
+        let levels = memory.levels([4, 4]).unwrap();
+        let of_level = |level: &Level| {
+            let kind = ContextKind::Memory { age: level.age };
+            (kind, level.pooling.tokens() as usize)
+        };
+        let memory = levels.all().iter().map(of_level);
         let all = wave(0.3, 1.0, &[53, 16]);
         Context {
             tokens: Some(all.narrow(0, 16, 37)),
-            ids: ids.places().to_vec(),
-            kinds,
+            ids: levels.stream_ids(4, true)[16..].to_vec(),
+            kinds: [(ContextKind::Condition, 16)]
+                .into_iter()
+                .chain(memory)
+                .collect(),
         }
     }
 

@@ -196,24 +196,22 @@ fn config() -> ContextConfig {
 fn each_kind_has_a_row_of_its_own() {
     let embeddings = embeddings();
     assert_eq!(embeddings.memory(), config().memory);
-    let tokens = wave(0.3, 0.2, &[2, 9, 8]);
     let memory = |age| ContextKind::Memory { age };
     let kinds = [(ContextKind::Condition, 3), (memory(1), 2), (memory(2), 1)];
-    let added = embeddings.add(&tokens, &kinds).unwrap() - &tokens;
-    assert_eq!(added.narrow(1, 0, 3).abs().max().double_value(&[]), 0.0);
-    let row = |token: i64| added.get(0).get(token);
-    for (token, same) in [(3, 4), (4, 5), (6, 7)] {
-        assert!(apart(&row(token), &row(same)) < 1e-6);
+    let rows = embeddings.rows(&kinds).unwrap();
+    assert_eq!(rows.size(), [6, 8]);
+    for (token, same) in [(0, 1), (1, 2), (3, 4)] {
+        assert!(rows.get(token).equal(&rows.get(same)));
     }
-    for (token, other) in [(2, 3), (5, 6), (7, 8), (3, 8)] {
-        assert!(apart(&row(token), &row(other)) > 1e-2);
+    for (token, other) in [(2, 3), (4, 5), (0, 5)] {
+        assert!(apart(&rows.get(token), &rows.get(other)) > 1e-2);
     }
-    assert!(apart(&added.get(0), &added.get(1)) < 1e-6);
-    assert!(embeddings.add(&tokens, &[(memory(3), 1)]).is_err());
-    assert!(embeddings.add(&tokens, &[(memory(1), 10)]).is_err());
-    // Where there are none, nothing changes.
+    let error = embeddings.rows(&[(memory(3), 1)]).unwrap_err();
+    assert!(error.to_string().contains("number 3"), "{error}");
+    // Where there are none, nothing is added.
     let none = TypeEmbeddings::zeros(&config(), Target::CPU_F32).unwrap();
-    assert!(none.add(&tokens, &kinds).unwrap().equal(&tokens));
+    let rows = none.rows(&kinds).unwrap();
+    assert!(rows.equal(&rows.zeros_like()));
 }
 
 #[test]

@@ -135,31 +135,4 @@ impl TypeEmbeddings {
         let numbers = Tensor::f_from_slice(&numbers)?.f_to_device(self.rows.device())?;
         Ok(self.rows.f_index_select(0, &numbers)?)
     }
-
-    /// Adds to embedded tokens of the image stream, f32 `[batch, tokens, width]`, those of their kinds: the picture's
-    /// own come first and stay as they are, and those of `kinds` follow in their order. No collective.
-    ///
-    /// # Errors
-    /// There are fewer tokens than kinds have, or a picture is older than the model knows.
-    pub fn add(&self, tokens: &Tensor, kinds: &[(ContextKind, usize)]) -> Result<Tensor> {
-        let (_, count, _) = tokens.size3()?;
-        let behind: usize = kinds.iter().map(|(_, count)| count).sum();
-        let own = count - behind as i64;
-        let known = self.rows.size()[0];
-        let oldest = kinds.iter().map(|(kind, _)| kind.row()).max().unwrap_or(0);
-        if own < 0 || oldest >= known {
-            let reason = format!(
-                "{behind} of {count} tokens are of kinds up to number {oldest}, and {known} kinds are known"
-            );
-            return Err(ModelError::input("context of a picture", reason));
-        }
-        let mut parts = vec![tokens.f_narrow(1, 0, own)?];
-        let mut first = own;
-        for &(kind, count) in kinds {
-            let row = self.rows.f_get(kind.row())?;
-            parts.push(tokens.f_narrow(1, first, count as i64)?.f_add(&row)?);
-            first += count as i64;
-        }
-        Ok(Tensor::f_cat(&parts, 1)?)
-    }
 }
