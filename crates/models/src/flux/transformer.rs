@@ -99,7 +99,8 @@ impl Adaptable for FluxTransformer {
 }
 
 impl FluxTransformer {
-    /// Loads a transformer folder, or the transformer of a single file. Missing and unknown tensors are an error that lists them.
+    /// Loads a transformer folder, or the transformer of a single file. Missing and unknown tensors are an error that
+    /// lists them.
     pub fn open(folder: &Path, target: Target) -> Result<Self> {
         Self::open_shard(folder, target, &Shard::default())
     }
@@ -135,13 +136,7 @@ impl FluxTransformer {
     /// A transformer of this shape with random weights that are drawn on the device, and the number of its
     /// parameters. It predicts nothing, but takes as long as a trained one.
     pub fn random(config: FluxConfig, target: Target) -> Result<(Self, usize)> {
-        let nothing = Checkpoint::from_files(Path::new("random"), serde_json::Value::Null, &[])?;
-        let weights = nothing.weights(target).with_random();
-        tch::manual_seed(0);
-        let model = Self::load(&weights, config)?;
-        let sizes = weights.asked_for().into_iter();
-        let parameters = sizes.map(|(_, shape)| shape.iter().product::<i64>() as usize);
-        Ok((model, parameters.sum()))
+        Checkpoint::random(target, |weights| Self::load(weights, config))
     }
 
     /// Takes all tensors of a model of this shape from `weights`.

@@ -123,13 +123,7 @@ impl WanTransformer {
     /// A transformer of this shape with random weights that are drawn on the device, and the number
     /// of its parameters. It predicts nothing, but takes as long as a trained one.
     pub fn random(config: WanConfig, target: Target) -> Result<(Self, usize)> {
-        let nothing = Checkpoint::from_files(Path::new("random"), serde_json::Value::Null, &[])?;
-        let weights = nothing.weights(target).with_random();
-        tch::manual_seed(0);
-        let model = Self::load(&weights, config)?;
-        let sizes = weights.asked_for().into_iter();
-        let parameters = sizes.map(|(_, shape)| shape.iter().product::<i64>() as usize);
-        Ok((model, parameters.sum()))
+        Checkpoint::random(target, |weights| Self::load(weights, config))
     }
 
     /// Takes all tensors of a model of this shape from `weights`.

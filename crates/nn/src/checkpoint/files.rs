@@ -270,6 +270,24 @@ impl Checkpoint {
         Ok(hasher.finalize().to_hex().to_string())
     }
 
+    /// What `load` makes of random weights that are drawn on the device, always from the same seed, and the number
+    /// of parameters that it took.
+    ///
+    /// # Errors
+    /// Those of `load`.
+    pub fn random<T>(
+        target: Target,
+        load: impl FnOnce(&Weights) -> Result<T>,
+    ) -> Result<(T, usize)> {
+        let nothing = Self::from_files(Path::new("random"), serde_json::Value::Null, &[])?;
+        let weights = nothing.weights(target).with_random();
+        tch::manual_seed(0);
+        let model = load(&weights)?;
+        let sizes = weights.asked_for().into_iter();
+        let parameters = sizes.map(|(_, shape)| shape.iter().product::<i64>() as usize);
+        Ok((model, parameters.sum()))
+    }
+
     /// Hands the tensors out, converted to `target`.
     pub fn weights(&self, target: Target) -> Weights<'_> {
         Weights::new(self, target)

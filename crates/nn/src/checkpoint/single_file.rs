@@ -122,7 +122,7 @@ impl Checkpoint {
     /// The file has no such part or has it twice, has tensors of no known part, is of a feature that is not
     /// supported, or is not whole.
     pub fn open_single_file(file: &Path, part: SingleFilePart) -> Result<Self> {
-        let mut checkpoint = Self::of_single_file(file, part, Value::Null)?;
+        let mut checkpoint = Self::single_file_with_config(file, part, Value::Null)?;
         let config = part.config(checkpoint.entries());
         checkpoint.config = config.map_err(|reason| ModelError::bad_file(file, reason))?;
         Ok(checkpoint)
@@ -148,10 +148,6 @@ impl Checkpoint {
         part: SingleFilePart,
         config: Value,
     ) -> Result<Self> {
-        Self::of_single_file(file, part, config)
-    }
-
-    fn of_single_file(file: &Path, part: SingleFilePart, config: Value) -> Result<Self> {
         let mut checkpoint = Self::from_files(file, config, &[file.to_owned()])?;
         checkpoint
             .keep_part(part)

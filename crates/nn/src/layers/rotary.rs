@@ -1,4 +1,5 @@
-//! Rotary position embedding over time, rows and columns (specification `wan22`, section 1.4).
+//! Rotary position embedding over time, or the number of a picture, rows and columns (specifications `wan22`,
+//! section 1.4, and `flux`, 1.7).
 
 use tch::{Device, Kind, Tensor};
 
