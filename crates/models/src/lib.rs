@@ -4,6 +4,7 @@
 //! `storyloom-engine`.
 
 pub mod autoencoder;
+mod config_check;
 pub mod flux;
 pub mod forward;
 pub mod inspect;

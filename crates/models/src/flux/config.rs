@@ -8,6 +8,8 @@ use storyloom_nn::error::{ModelError, Result};
 use storyloom_nn::shard::Shard;
 use storyloom_parallel::topology::Degrees;
 
+use crate::config_check::at_least_one;
+
 /// Shape of a FLUX.1 transformer (specification `flux`, 1.1), as diffusers writes it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default)]
@@ -173,16 +175,13 @@ impl FluxConfig {
 
     fn check(&self) -> Result<(), String> {
         self.check_channels()?;
-        let positive = [
+        at_least_one(&[
             ("attention_head_dim", self.attention_head_dim),
             ("num_attention_heads", self.num_attention_heads),
             ("in_channels", self.in_channels),
             ("joint_attention_dim", self.joint_attention_dim),
             ("pooled_projection_dim", self.pooled_projection_dim),
-        ];
-        if let Some((key, value)) = positive.into_iter().find(|&(_, value)| value < 1) {
-            return Err(format!("{key} = {value} must be at least 1"));
-        }
+        ])?;
         let axes = self.axes_dims_rope;
         let is_even = axes.iter().all(|&axis| axis >= 0 && axis % 2 == 0);
         if !is_even || axes.iter().sum::<i64>() != self.attention_head_dim {

@@ -107,8 +107,9 @@ impl<'a> FluxSampler<'a> {
         });
         let branch = |text: &FluxText| -> Result<Branch> {
             let rows = FluxPositions::text(text.rows.size().get(1).copied().unwrap_or(0));
+            let samples = text.pooled.size().first().copied().unwrap_or(0) as usize;
             let scales = picture.guidance.embedded;
-            let scales = scales.map(|scale| vec![scale; text.pooled.size()[0] as usize]);
+            let scales = scales.map(|scale| vec![scale; samples]);
             let sigmas = schedule.sigmas()[..schedule.steps()].iter();
             let sigmas: Vec<f32> = sigmas.map(|&sigma| sigma as f32).collect();
             Ok(Branch {

@@ -278,16 +278,19 @@ fn text_encoder(
 fn clip_text(folder: &Path, target: Target, inputs: &Inputs) -> Result<Results> {
     inputs.expect(&["input_ids", "last_hidden_state", "penultimate", "pooled"])?;
     let result = ClipText::open(folder, target)?.forward(&inputs.require("input_ids")?)?;
-    let output = result
-        .text_embeds
-        .as_ref()
-        .unwrap_or(&result.last_hidden_state);
-    Ok(vec![
-        ("output", output.shallow_clone()),
-        ("last_hidden_state", result.last_hidden_state),
-        ("penultimate", result.penultimate),
-        ("pooled", result.pooled),
-    ])
+    let states = [result.last_hidden_state, result.penultimate, result.pooled];
+    Ok(of_clip(result.text_embeds, states))
+}
+
+/// What a tower of CLIP gives: the projected `embeds`, if there is a projection, and the last hidden states, those
+/// before the last layer and the pooled ones.
+fn of_clip(embeds: Option<Tensor>, [last, penultimate, pooled]: [Tensor; 3]) -> Results {
+    vec![
+        ("output", embeds.unwrap_or_else(|| last.shallow_clone())),
+        ("last_hidden_state", last),
+        ("penultimate", penultimate),
+        ("pooled", pooled),
+    ]
 }
 
 /// T5 or UMT5.
@@ -312,16 +315,8 @@ fn image_encoder(folder: &Path, target: Target, inputs: &Inputs) -> Result<Resul
         ]);
     }
     let result = ClipVision::open(folder, target)?.forward(&pixel_values)?;
-    let output = result
-        .image_embeds
-        .as_ref()
-        .unwrap_or(&result.last_hidden_state);
-    Ok(vec![
-        ("output", output.shallow_clone()),
-        ("last_hidden_state", result.last_hidden_state),
-        ("penultimate", result.penultimate),
-        ("pooled", result.pooled),
-    ])
+    let states = [result.last_hidden_state, result.penultimate, result.pooled];
+    Ok(of_clip(result.image_embeds, states))
 }
 
 /// `output` is the scores of all tokens; the hidden states they come from are there too. Pictures are

@@ -10,6 +10,8 @@ use storyloom_nn::checkpoint::Checkpoint;
 use storyloom_nn::error::{ModelError, Result};
 use storyloom_nn::shard::Shard;
 
+use crate::config_check::at_least_one;
+
 /// Shape of a Wan transformer (specification `wan22`, section 1.1), as diffusers writes it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default)]
@@ -261,7 +263,7 @@ impl WanConfig {
     }
 
     fn check(&self) -> Result<(), String> {
-        let positive = [
+        at_least_one(&[
             (
                 "patch_size",
                 self.patch_size.iter().copied().min().unwrap_or(0),
@@ -273,12 +275,7 @@ impl WanConfig {
             ("text_dim", self.text_dim),
             ("freq_dim", self.freq_dim),
             ("ffn_dim", self.ffn_dim),
-        ];
-        for (key, value) in positive {
-            if value < 1 {
-                return Err(format!("{key} = {value} must be at least 1"));
-            }
-        }
+        ])?;
         if self.attention_head_dim < 6 || self.attention_head_dim % 2 != 0 {
             let dim = self.attention_head_dim;
             return Err(format!(

@@ -6,6 +6,8 @@ use serde_json::Value;
 use storyloom_nn::checkpoint::Checkpoint;
 use storyloom_nn::error::{ModelError, Result};
 
+use crate::config_check::at_least_one;
+
 /// Shape of the autoencoder; the defaults are those of diffusers.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default)]
@@ -129,17 +131,13 @@ impl AutoencoderKlConfig {
         if !(1..=STAGES).contains(&self.block_out_channels.len()) {
             return Err(format!("block_out_channels must have 1 to {STAGES} stages"));
         }
-        for (key, value) in [
+        at_least_one(&[
             ("in_channels", self.in_channels),
             ("out_channels", self.out_channels),
             ("layers_per_block", self.layers_per_block),
             ("latent_channels", self.latent_channels),
             ("norm_num_groups", self.norm_num_groups),
-        ] {
-            if value < 1 {
-                return Err(format!("{key} = {value} must be at least 1"));
-            }
-        }
+        ])?;
         let groups = self.norm_num_groups;
         let uneven = |width: &&i64| **width < 1 || **width % groups != 0;
         if let Some(width) = self.block_out_channels.iter().find(uneven) {

@@ -7,6 +7,7 @@ use storyloom_nn::checkpoint::Checkpoint;
 use storyloom_nn::error::{ModelError, Result};
 use storyloom_nn::layers::Activation;
 
+use crate::config_check::{at_least_one, heads_divide};
 use crate::vision::clip::LayerShape;
 
 /// Shape of a CLIP text tower; the defaults are those of transformers (`CLIPTextConfig`), of ViT-B/32.
@@ -95,7 +96,7 @@ impl ClipTextConfig {
     }
 
     fn check(&self) -> Result<(), String> {
-        for (key, value) in [
+        at_least_one(&[
             ("vocab_size", self.vocab_size),
             ("hidden_size", self.hidden_size),
             ("intermediate_size", self.intermediate_size),
@@ -103,18 +104,8 @@ impl ClipTextConfig {
             ("num_hidden_layers", self.num_hidden_layers),
             ("num_attention_heads", self.num_attention_heads),
             ("max_position_embeddings", self.max_position_embeddings),
-        ] {
-            if value < 1 {
-                return Err(format!("{key} = {value} must be at least 1"));
-            }
-        }
-        if self.hidden_size % self.num_attention_heads != 0 {
-            let (width, heads) = (self.hidden_size, self.num_attention_heads);
-            return Err(format!(
-                "hidden_size = {width} is not divided by {heads} heads"
-            ));
-        }
-        Ok(())
+        ])?;
+        heads_divide(self.hidden_size, self.num_attention_heads)
     }
 }
 

@@ -7,6 +7,7 @@ use storyloom_nn::error::{ModelError, Result};
 use storyloom_nn::layers::Activation;
 
 use super::layer::LayerShape;
+use crate::config_check::{at_least_one, heads_divide};
 
 /// Shape of a CLIP vision tower; the defaults are those of transformers, ViT-B/32.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -99,7 +100,7 @@ impl ClipVisionConfig {
     }
 
     fn check(&self) -> Result<(), String> {
-        for (key, value) in [
+        at_least_one(&[
             ("hidden_size", self.hidden_size),
             ("intermediate_size", self.intermediate_size),
             ("projection_dim", self.projection_dim),
@@ -111,18 +112,8 @@ impl ClipVisionConfig {
                 "image_size / patch_size",
                 self.image_size / self.patch_size.max(1),
             ),
-        ] {
-            if value < 1 {
-                return Err(format!("{key} = {value} must be at least 1"));
-            }
-        }
-        if self.hidden_size % self.num_attention_heads != 0 {
-            let (width, heads) = (self.hidden_size, self.num_attention_heads);
-            return Err(format!(
-                "hidden_size = {width} is not divided by {heads} heads"
-            ));
-        }
-        Ok(())
+        ])?;
+        heads_divide(self.hidden_size, self.num_attention_heads)
     }
 }
 

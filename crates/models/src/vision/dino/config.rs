@@ -6,6 +6,8 @@ use storyloom_nn::checkpoint::Checkpoint;
 use storyloom_nn::error::{ModelError, Result};
 use storyloom_nn::layers::Activation;
 
+use crate::config_check::{at_least_one, heads_divide};
+
 /// Shape of a DINOv2 tower; the defaults are those of transformers' `Dinov2Config`, ViT-B/14 for pictures of 224
 /// pixels. Published towers have position embeddings for 518 pixels.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -87,7 +89,7 @@ impl DinoConfig {
     }
 
     fn check(&self) -> Result<(), String> {
-        for (key, value) in [
+        at_least_one(&[
             ("hidden_size", self.hidden_size),
             ("hidden_size * mlp_ratio", self.inner()),
             ("num_hidden_layers", self.num_hidden_layers),
@@ -98,18 +100,8 @@ impl DinoConfig {
                 "image_size / patch_size",
                 self.image_size / self.patch_size.max(1),
             ),
-        ] {
-            if value < 1 {
-                return Err(format!("{key} = {value} must be at least 1"));
-            }
-        }
-        if self.hidden_size % self.num_attention_heads != 0 {
-            let (width, heads) = (self.hidden_size, self.num_attention_heads);
-            return Err(format!(
-                "hidden_size = {width} is not divided by {heads} heads"
-            ));
-        }
-        Ok(())
+        ])?;
+        heads_divide(self.hidden_size, self.num_attention_heads)
     }
 }
 
