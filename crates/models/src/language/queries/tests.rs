@@ -9,7 +9,8 @@ use storyloom_nn::gradients::with_gradients;
 use storyloom_nn::shard::Peers;
 use storyloom_nn::testing::fill_checkpoint;
 use storyloom_nn::testing::vectors::{
-    assert_begins, assert_near, assert_vector, flux_vector, integers, numbers, vector_weights, wave,
+    asked_tensors, assert_begins, assert_near, assert_vector, flux_vector, integers, numbers,
+    vector_weights, wave,
 };
 use tch::{Kind, Tensor};
 
@@ -481,16 +482,9 @@ fn small() -> ProjectorConfig {
 fn the_projector_is_a_norm_and_two_layers() {
     let config = small();
     let json = serde_json::to_value(&config).unwrap();
-    let empty = Checkpoint::from_files(Path::new("projector"), json.clone(), &[]).unwrap();
-    let weights = empty.weights(Target::CPU_F32);
-    Projector::load(&weights, &config).unwrap();
-    let tensors = weights.asked_for().into_iter();
-    let tensors: std::collections::BTreeMap<String, Tensor> = tensors
-        .map(|(name, shape)| {
-            let tensor = vector_weights(&name, &shape);
-            (name, tensor)
-        })
-        .collect();
+    let tensors = asked_tensors(Path::new("projector"), &json, |weights| {
+        Projector::load(weights, &config).map(drop)
+    });
     let names: Vec<&str> = tensors.keys().map(String::as_str).collect();
     let expected = [
         "mlp.0.bias",
