@@ -282,7 +282,7 @@ fn an_oracle_of_labels_is_named_in_what_it_makes_and_proven() {
         "shots": [
             shot(1, "A red boat on the sea.", "boat"),
             shot(2, "An old house in the snow.", "house"),
-            shot(3, "The same boat at night.", "boat"),
+            shot(3, "The same boat in the snow.", "boat"),
         ],
     });
     let manifest = shop.write("manifest.jsonl", story.to_string());

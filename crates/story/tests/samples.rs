@@ -7,7 +7,7 @@
 use proptest::prelude::*;
 use storyloom_story::narrative_weaver::{
     ConditionImage, FilterNotes, Reference, Role, RunNotes, Sample, SampleError, SampleFiles,
-    SamplePlan, SampleProduct, SampleShot, Use, Work, read_samples,
+    SamplePlan, SampleProduct, SampleShot, Task, Use, read_samples,
 };
 use storyloom_story::{Findings, Language, Resolution, StoryId};
 
@@ -86,7 +86,7 @@ fn expect(line: &str, wanted: &str) {
 #[test]
 fn the_line_of_the_specification_is_read_and_written_as_it_stands() {
     let sample = read(SAMPLE);
-    assert_eq!((sample.use_, sample.work()), (Use::Q3, Work::Compare));
+    assert_eq!((sample.use_, sample.task()), (Use::Q3, Task::Compare));
     assert_eq!(
         sample.size,
         Resolution {
@@ -111,16 +111,16 @@ fn the_line_of_the_specification_is_read_and_written_as_it_stands() {
 
 #[test]
 fn a_sample_asks_for_a_plan_or_for_pictures_or_for_nothing() {
-    assert_eq!(read(&line("q2", "q2")).work(), Work::PlanAndDraw);
-    assert_eq!(read(&more("\"plan\": null")).work(), Work::PlanAndDraw);
+    assert_eq!(read(&line("q2", "q2")).task(), Task::PlanAndDraw);
+    assert_eq!(read(&more("\"plan\": null")).task(), Task::PlanAndDraw);
     let plan =
         |image| format!("\"plan\": {{\"shots\": [{{\"n\": 1, \"text\": \"A dog.\"{image}}}]}}");
     let given = more(&plan(""));
-    assert_eq!(read(&given).work(), Work::Draw);
-    assert_eq!(read(&given.replace("q2", "q1")).work(), Work::Draw);
+    assert_eq!(read(&given).task(), Task::Draw);
+    assert_eq!(read(&given.replace("q2", "q1")).task(), Task::Draw);
     assert_eq!(
-        read(&more(&plan(", \"image\": \"k.png\""))).work(),
-        Work::Compare
+        read(&more(&plan(", \"image\": \"k.png\""))).task(),
+        Task::Compare
     );
 }
 
@@ -287,7 +287,7 @@ fn what_a_run_says_belongs_to_what_it_has_made() {
     let asked = read(&line("q2", "q2"));
     let (plan, run) = (made.plan.clone().unwrap(), made.run.clone().unwrap());
     let output = asked.clone().made(plan.clone(), run.clone()).unwrap();
-    assert_eq!(output.work(), Work::Compare);
+    assert_eq!(output.task(), Task::Compare);
     assert_eq!(read(&output.line().unwrap()), output);
     let mut blank = plan.clone();
     blank.shots[0].image = None;
@@ -460,7 +460,7 @@ prop_compose! {
             seed,
             run: None,
         };
-        if sample.work() == Work::Compare {
+        if sample.task() == Task::Compare {
             let shots = sample.plan.as_ref().map_or(0, |plan| plan.shots.len());
             sample.run = notes.map(|mut notes| {
                 notes.seeds.truncate(shots);

@@ -18,7 +18,7 @@ pub struct FluxConfig {
     pub patch_size: i64,
     /// Channels of a token of the image.
     pub in_channels: i64,
-    /// Channels of a predicted token; `None`: as many as come in.
+    /// Channels of a predicted token; `None`: those of the input.
     pub out_channels: Option<i64>,
     /// Blocks that treat image and text apart.
     pub num_layers: i64,

@@ -189,7 +189,7 @@ impl FluxTransformer {
     /// Projects text `[batch, rows, joint_attention_dim]` and computes the angles of all tokens.
     ///
     /// # Errors
-    /// The text has another width, or its rows are not as many as its positions.
+    /// The text has another width, or another number of rows than of positions.
     pub fn context(
         &self,
         text: &Tensor,
@@ -348,7 +348,7 @@ impl FluxTransformer {
     /// rank is filled up with zeros that no token attends to, in the text and in the image.
     ///
     /// # Errors
-    /// The tokens are not as many as `context` has positions, or of another batch.
+    /// The tokens are of another number than the positions of `context`, or of another batch.
     pub fn velocity(
         &self,
         image: Tensor,

@@ -118,7 +118,8 @@ impl TypeEmbeddings {
         self.memory
     }
 
-    /// The rows of tokens of these kinds, so many of each, in their order: f32 `[tokens, width]`. No collective.
+    /// The rows of tokens of these kinds, each with its number of tokens, in their order: f32 `[tokens, width]`. No
+    /// collective.
     ///
     /// # Errors
     /// A picture is older than the model knows.

@@ -110,11 +110,11 @@ mod tests {
             (vec![1, 16, 48], vec![1, 32])
         );
         let two = prompts
-            .encode("a red fox", Some("the sea at dawn"))
+            .encode("a red fox", Some("the sea at noon"))
             .unwrap();
         assert_eq!(two.pooled, one.pooled);
         assert_ne!(two.rows, one.rows);
-        let same = prompts.encode("the sea at dawn", None).unwrap();
+        let same = prompts.encode("the sea at noon", None).unwrap();
         assert_eq!(same.rows, two.rows);
         assert_ne!(same.pooled, one.pooled);
     }

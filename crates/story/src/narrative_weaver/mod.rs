@@ -13,6 +13,6 @@ pub(crate) use sample::SCHEMA;
 pub use bank::{BankError, BankLevels, BankSettings, Level, Pooling, TokenGrid, frame_ids};
 pub use sample::{
     ConditionImage, FilterNotes, Reference, Role, RunNotes, Sample, SampleError, SamplePlan,
-    SampleProduct, SampleShot, Use, Work,
+    SampleProduct, SampleShot, Task, Use,
 };
 pub use sample_reader::{SampleFiles, read_samples};

@@ -167,7 +167,7 @@ pub struct RunNotes {
 
 /// What a sample asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Work {
+pub enum Task {
     /// A plan and its pictures.
     PlanAndDraw,
     /// The pictures of the plan that it has.
@@ -197,7 +197,7 @@ pub enum SampleError {
     },
     /// It says how pictures were made that it does not have.
     NothingMade,
-    /// What it says of each picture is not said of as many as there are.
+    /// A list that has an entry for each picture of the plan has another number of them.
     Counts {
         /// The list.
         key: &'static str,
@@ -269,11 +269,11 @@ impl std::error::Error for SampleError {}
 
 impl Sample {
     /// What it asks for.
-    pub fn work(&self) -> Work {
+    pub fn task(&self) -> Task {
         match &self.plan {
-            None => Work::PlanAndDraw,
-            Some(plan) if plan.shots.iter().any(|shot| shot.image.is_some()) => Work::Compare,
-            Some(_) => Work::Draw,
+            None => Task::PlanAndDraw,
+            Some(plan) if plan.shots.iter().any(|shot| shot.image.is_some()) => Task::Compare,
+            Some(_) => Task::Draw,
         }
     }
 
@@ -367,7 +367,7 @@ impl Sample {
 }
 
 impl SamplePlan {
-    /// How many images it has: as many as shots, or none.
+    /// How many images it has: one for each shot, or none.
     fn check(&self) -> Result<usize, SampleError> {
         if self.shots.is_empty() {
             return Err(SampleError::NoShot);

@@ -6,7 +6,7 @@ use super::ImageTokens;
 use crate::language::{Constraint, TokenMask};
 
 /// Keeps a text to the form of a plan, so that no slot is ever sampled: after `<img>` only `</img>` comes, which comes
-/// nowhere else; there are at most so many pictures; and neither the first picture nor the end comes before any
+/// nowhere else; the number of pictures is bounded; and neither the first picture nor the end comes before any
 /// text.
 ///
 /// The text without the brackets may have a constraint of its own, which does not hear of them.

@@ -134,7 +134,7 @@ const SINGLE: [Row; 5] = [
 
 /// Where a layer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum LayerPlace {
     /// Outside of the blocks.
     Top,
     /// In the double block of this number.
@@ -143,7 +143,7 @@ pub(crate) enum Place {
     Single(u32),
 }
 
-impl Place {
+impl LayerPlace {
     /// What the names of its layers begin with, in the original code and in diffusers.
     pub(crate) fn prefixes(self) -> [String; 2] {
         match self {
@@ -161,11 +161,11 @@ impl Place {
 }
 
 /// The layers at `place`.
-pub(crate) fn layers(place: Place) -> impl Iterator<Item = OriginalLayer> {
+pub(crate) fn layers(place: LayerPlace) -> impl Iterator<Item = OriginalLayer> {
     let rows: &'static [Row] = match place {
-        Place::Top => &TOP,
-        Place::Double(_) => &DOUBLE,
-        Place::Single(_) => &SINGLE,
+        LayerPlace::Top => &TOP,
+        LayerPlace::Double(_) => &DOUBLE,
+        LayerPlace::Single(_) => &SINGLE,
     };
     let [original, diffusers] = place.prefixes();
     rows.iter().map(move |(name, parts, kind)| OriginalLayer {
@@ -198,9 +198,9 @@ impl Size {
 
     /// Every layer of a network of this size.
     pub(crate) fn layers(self) -> impl Iterator<Item = OriginalLayer> {
-        let places = std::iter::once(Place::Top)
-            .chain((0..self.doubles).map(Place::Double))
-            .chain((0..self.singles).map(Place::Single));
+        let places = std::iter::once(LayerPlace::Top)
+            .chain((0..self.doubles).map(LayerPlace::Double))
+            .chain((0..self.singles).map(LayerPlace::Single));
         places
             .flat_map(layers)
             .filter(move |layer| self.guidance || !layer.name.starts_with("guidance_in."))

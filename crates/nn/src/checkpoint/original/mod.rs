@@ -34,7 +34,7 @@ pub(super) enum Layout {
 pub(super) enum Pieces {
     /// The tensor of this name.
     Whole(String),
-    /// Tensors of these names, each of so many rows, one below the other.
+    /// Tensors of these names, each with its number of rows, one below the other.
     Rows(Vec<(String, i64)>),
     /// The tensor of this name, whose second half of the rows comes first.
     Swapped(String),

@@ -13,7 +13,7 @@ use crate::shard::Peers;
 pub enum RealTokens<'a> {
     /// All of them.
     All,
-    /// So many from the first on.
+    /// This number of them, from the first on.
     First(i64),
     /// Those with these numbers, i64, on the device.
     At(&'a Tensor),

@@ -1,7 +1,7 @@
 //! The layers of FLUX transformers that adapters change (specification `flux`, section 6.2).
 
 use super::{Form, Halves, Layers, Network, Piece, Separator, Spelling};
-use crate::checkpoint::original::flux::{LayerKind, OriginalLayer, Place, layers};
+use crate::checkpoint::original::flux::{LayerKind, LayerPlace, OriginalLayer, layers};
 
 /// Layers of diffusers that the original code calls by other names, outside of the blocks.
 const TOP_LAYERS: [&str; 5] = [
@@ -48,15 +48,15 @@ pub(super) fn layer(written: &str, separator: Separator) -> Option<Layers> {
 }
 
 /// Where a layer of this name may be.
-fn places(written: &str, separator: Separator) -> Vec<Place> {
+fn places(written: &str, separator: Separator) -> Vec<LayerPlace> {
     let block = |words: [&str; 2]| {
         let mut words = words.into_iter();
         words.find_map(|word| separator.block_of(written, word))
     };
-    let double = block(["double_blocks", "transformer_blocks"]).map(Place::Double);
-    let single = block(["single_blocks", "single_transformer_blocks"]).map(Place::Single);
+    let double = block(["double_blocks", "transformer_blocks"]).map(LayerPlace::Double);
+    let single = block(["single_blocks", "single_transformer_blocks"]).map(LayerPlace::Single);
     let places = double.or(single);
-    places.map_or_else(|| vec![Place::Top], |place| vec![place])
+    places.map_or_else(|| vec![LayerPlace::Top], |place| vec![place])
 }
 
 fn spelled(layer: OriginalLayer, written: &str, separator: Separator) -> Option<Layers> {
@@ -75,7 +75,7 @@ fn spelled(layer: OriginalLayer, written: &str, separator: Separator) -> Option<
 }
 
 /// Every name of a layer at `place`, in both vocabularies.
-pub(super) fn spellings(place: Place) -> impl Iterator<Item = String> {
+pub(super) fn spellings(place: LayerPlace) -> impl Iterator<Item = String> {
     let layers = layers(place).filter(|layer| layer.kind != LayerKind::Norm);
     layers.flat_map(|layer| {
         let original = (!layer.parts.contains(&layer.name)).then_some(layer.name);
@@ -93,8 +93,8 @@ pub(super) fn of_processor(name: &str) -> Option<Spelling> {
         let block = Separator::Dot.block_of(written, blocks)?;
         let is_it = written == format!("{blocks}.{block}.{PROCESSOR}.{layer}");
         let place = match *blocks {
-            "double_blocks" => Place::Double(block),
-            _ => Place::Single(block),
+            "double_blocks" => LayerPlace::Double(block),
+            _ => LayerPlace::Single(block),
         };
         let [_, diffusers] = place.prefixes();
         let parts = parts.iter().map(|part| format!("{diffusers}{part}"));

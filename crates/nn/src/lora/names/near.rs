@@ -3,7 +3,7 @@
 use storyloom_story::nearest;
 
 use super::{ENDS, PREFIXES, flux, number, wan};
-use crate::checkpoint::original::flux::Place;
+use crate::checkpoint::original::flux::LayerPlace;
 
 /// The known name that is most like `name`, which is none; `None` if none is much like it.
 ///
@@ -69,8 +69,8 @@ fn layers(block: Option<u32>) -> impl Iterator<Item = String> {
         .flat_map(both);
     let flux = block
         .into_iter()
-        .flat_map(|block| [Place::Double(block), Place::Single(block)])
-        .chain([Place::Top])
+        .flat_map(|block| [LayerPlace::Double(block), LayerPlace::Single(block)])
+        .chain([LayerPlace::Top])
         .flat_map(flux::spellings);
     wan.chain(flux)
 }
