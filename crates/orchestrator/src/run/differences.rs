@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::Value;
+use storyloom_story::Method;
 
 use crate::engine::EngineDescription;
 use crate::folder::recorded::recorded;
@@ -24,6 +25,29 @@ const ENGINE_SETTINGS: [&str; 13] = [
     "storymem.solver",
     "storymem.steps",
     "storymem.rope_stride",
+];
+
+/// Settings that decide what an engine makes of OneStory.
+const ONESTORY_ENGINE_SETTINGS: [&str; 12] = [
+    "onestory.backend",
+    "onestory.ctx_stride",
+    "onestory.ctx_time",
+    "onestory.ctx_timestep",
+    "onestory.guidance",
+    "onestory.memory_source",
+    "onestory.negative_prompt",
+    "onestory.reference",
+    "onestory.score_norm",
+    "onestory.shift",
+    "onestory.solver",
+    "onestory.steps",
+];
+
+/// Settings that decide what a shot of OneStory sees.
+const ONESTORY_MEMORY_SETTINGS: [&str; 3] = [
+    "onestory.budget",
+    "onestory.frames_per_kernel",
+    "onestory.selector",
 ];
 
 /// Settings that have another name in a run's identity than as options.
@@ -48,7 +72,7 @@ const OPTIONS: [(&str, &str); 8] = [
 pub(crate) fn differences(before: &RunFile, now: &RunFile) -> Vec<String> {
     let mut differences = Vec::new();
     if before.engine.fingerprint != now.engine.fingerprint {
-        differences.push(engine_difference(before, now));
+        differences.extend(engine_difference(before, now));
     }
     let [old, new] = [before, now].map(|run| Value::Object(run.identity.settings()));
     let keys = [&old, &new].into_iter().filter_map(Value::as_object);
@@ -87,7 +111,7 @@ fn other_terms(before: &RunFile, now: &RunFile) -> Vec<String> {
             others.extend(other_weights(&old.engine, &new.engine));
         }
         if old.memory != new.memory {
-            others.push(format!("what {method} remembers"));
+            others.extend(memory_differences(*method, before, now));
         }
         if old.record_format != new.record_format {
             others.push(format!("the format of the records of {method}"));
@@ -96,16 +120,24 @@ fn other_terms(before: &RunFile, now: &RunFile) -> Vec<String> {
     others
 }
 
-fn told(name: &str, old: &Value, new: &Value) -> String {
-    format!("{name} (was {old}, is {new})")
+/// What makes a method remember otherwise: its settings, where the records have them.
+fn memory_differences(method: Method, before: &RunFile, now: &RunFile) -> Vec<String> {
+    let settings: &[&str] = match method {
+        Method::OneStory => &ONESTORY_MEMORY_SETTINGS,
+        _ => &[],
+    };
+    let named = different_settings(settings, &before.config, &now.config);
+    match named.is_empty() {
+        true => vec![format!("what {method} remembers")],
+        false => named,
+    }
 }
 
-/// What makes the engine another one, as far as the records know it: settings, the quality score, a
-/// checkpoint or an adapter.
-fn engine_difference(before: &RunFile, now: &RunFile) -> String {
+/// The settings that both configs have, with other values.
+fn different_settings(settings: &[&str], before: &Value, now: &Value) -> Vec<String> {
     let mut leaves = Vec::new();
-    for key in ENGINE_SETTINGS {
-        let [old, new] = [before, now].map(|run| recorded(&run.config, key));
+    for key in settings {
+        let [old, new] = [before, now].map(|config| recorded(config, key));
         if let (Some(old), Some(new)) = (old, new) {
             different_leaves(key, old, new, &mut leaves);
         }
@@ -113,9 +145,26 @@ fn engine_difference(before: &RunFile, now: &RunFile) -> String {
     // A setting that an older build did not know has not changed.
     leaves.retain(|leaf| !leaf.old.is_null());
     let leaves = leaves.iter();
-    let mut named: Vec<String> = leaves
+    leaves
         .map(|leaf| told(&leaf.name, &leaf.old, &leaf.new))
-        .collect();
+        .collect()
+}
+
+fn told(name: &str, old: &Value, new: &Value) -> String {
+    format!("{name} (was {old}, is {new})")
+}
+
+/// What makes the engine another one, as far as the records know it: settings, the quality score, a
+/// checkpoint or an adapter. `None` if it is only what a shot remembers, which is named of its own.
+fn engine_difference(before: &RunFile, now: &RunFile) -> Option<String> {
+    let mut named = different_settings(&ENGINE_SETTINGS, &before.config, &now.config);
+    if now.identity.method() == Method::OneStory {
+        named.extend(different_settings(
+            &ONESTORY_ENGINE_SETTINGS,
+            &before.config,
+            &now.config,
+        ));
+    }
     // Earlier builds had Pillow's only and did not write it down.
     let resize = |run: &RunFile| -> Value {
         let noted = recorded(&run.config, "storymem.selection_resize");
@@ -131,9 +180,17 @@ fn engine_difference(before: &RunFile, now: &RunFile) -> String {
     }
     named.extend(other_weights(&before.engine, &now.engine));
     match named.is_empty() {
-        true => "the engine (weights, sampler or precision)".to_owned(),
-        false => format!("the engine: {}", named.join(", ")),
+        true if is_of_memory(before, now) => None,
+        true => Some("the engine (weights, sampler or precision)".to_owned()),
+        false => Some(format!("the engine: {}", named.join(", "))),
     }
+}
+
+/// Whether shots of a run of OneStory remember otherwise, which makes another engine of it as well.
+fn is_of_memory(before: &RunFile, now: &RunFile) -> bool {
+    let method = Method::OneStory;
+    let [old, new] = [before, now].map(|run| run.terms(method).map(|terms| terms.memory));
+    now.identity.method() == method && old.is_some() && old != new
 }
 
 /// The checkpoints and adapters that are not the same.
@@ -222,6 +279,26 @@ mod tests {
             "sampler.steps.t2v (was 6, is 4)",
         ];
         assert_eq!(leaves(&old, &new), expected);
+    }
+
+    #[test]
+    fn settings_of_both_configs_are_named_where_they_differ() {
+        let named = |old: Value, new: Value| {
+            different_settings(
+                &ONESTORY_MEMORY_SETTINGS,
+                &json!({ "onestory": old }),
+                &json!({ "onestory": new }),
+            )
+        };
+        let old = json!({"budget": 1, "selector": "learned", "steps": 6});
+        let new = json!({"budget": 2, "selector": "learned", "steps": 7});
+        assert_eq!(
+            named(old.clone(), new.clone()),
+            ["onestory.budget (was 1, is 2)"]
+        );
+        assert!(named(old.clone(), old.clone()).is_empty());
+        // What only one of them has is no difference.
+        assert!(named(json!({}), new).is_empty());
     }
 
     #[test]
