@@ -2,6 +2,7 @@
 //! latent frames, and a mark on those that were seen, the larger the finer.
 
 use serde::Serialize;
+use storyloom_story::onestory::Kernel;
 
 use crate::view::chosen::ChoiceView;
 
@@ -21,6 +22,8 @@ pub(super) struct HistoryView {
     pub row: f64,
     pub rows: Vec<RowView>,
     pub marks: Vec<MarkView>,
+    /// The names of all patchifiers, from the finest to the coarsest, for the legend.
+    pub kernels: Vec<&'static str>,
     /// The drawing in one sentence.
     pub summary: String,
 }
@@ -75,6 +78,7 @@ pub(super) fn draw(choice: &ChoiceView) -> Option<HistoryView> {
         row: ROW,
         rows,
         marks: marks.collect(),
+        kernels: Kernel::ALL.iter().map(|kernel| kernel.name()).collect(),
         summary: summary(choice),
     })
 }
@@ -91,7 +95,6 @@ fn summary(choice: &ChoiceView) -> String {
 #[cfg(test)]
 mod tests {
     use storyloom_story::ShotId;
-    use storyloom_story::onestory::Kernel;
 
     use super::*;
     use crate::view::chosen::{ChosenFrameView, EarlierShot};
@@ -133,6 +136,7 @@ mod tests {
             assert!(mark.left >= NAMES && mark.left + mark.side <= NAMES + row.width);
             assert!(mark.left + mark.side <= drawn.width && mark.top + mark.side <= drawn.height);
         }
+        assert_eq!(drawn.kernels, ["p2", "p4", "p8", "p16"]);
         assert!(drawn.marks[1].left < drawn.marks[2].left);
         assert_eq!(
             drawn.marks[0].name,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 use storyloom_memory::{BlobStore, MemoryItem, ShotRecord};
-use storyloom_story::{Media, Opening, Resolution, ShotId, ShotScript, Stage};
+use storyloom_story::{Media, Method, Opening, Resolution, ShotId, ShotScript, Stage};
 
 use super::attempts::{AttemptView, StoryAttempts};
 use super::brief::{self, BriefView};
@@ -112,9 +112,13 @@ pub(super) struct MadeView {
     pub seconds: String,
     pub stages: Vec<StageView>,
     pub saw: Vec<SeenView>,
+    /// What is said where it saw nothing.
+    pub saw_nothing: &'static str,
     /// Which latent frames of that it saw and how finely, where its networks choose by scores.
     pub history: Option<HistoryView>,
     pub kept: Vec<KeptView>,
+    /// How much it kept, in a table.
+    pub kept_words: String,
     pub recipe: Vec<(&'static str, String)>,
 }
 
@@ -167,6 +171,8 @@ struct Gathering<'a> {
     run: &'a RunFile,
     blobs: BlobStore,
     offered: Offered,
+    /// Whether the first shot was there before the story was begun.
+    is_ready_made: bool,
     origins: HashMap<String, Origin>,
     columns: Vec<Column>,
     posters: Vec<String>,
@@ -190,6 +196,7 @@ pub(super) fn view(
         run,
         blobs: BlobStore::new(folder.blobs(), folder.storage().clone()),
         offered: Offered::default(),
+        is_ready_made: false,
         origins: HashMap::new(),
         columns: Vec::new(),
         posters: Vec::new(),
@@ -240,6 +247,7 @@ impl Gathering<'_> {
     fn references(&mut self, file: &StoryFile) -> Result<(), RunError> {
         let references = references(self.folder, &file.id)?;
         self.offered = Offered::new(&references);
+        self.is_ready_made = references.iter().any(|item| item.first_shot().is_some());
         if references.is_empty() {
             return Ok(());
         }
@@ -331,12 +339,15 @@ impl Gathering<'_> {
         column.poster = poster.as_ref().map(|picture| picture.small.clone());
         self.posters.extend(column.poster.clone());
         let seconds = record.seconds().values().sum();
+        let beginning = self.beginning(record);
         MadeView {
             poster,
             video: (self.run.identity.videos == Videos::Encoded && media == Media::Clip)
                 .then(|| record.file().file.clone()),
             picture: (media == Media::Picture).then(|| record.file().file.clone()),
-            opening: opening(record.request().opening),
+            opening: beginning.opening(record.request().opening),
+            saw_nothing: beginning.saw_nothing(),
+            kept_words: kept_count(&record.kept()),
             size: match media {
                 Media::Clip => {
                     let frames = record.frame_count();
@@ -355,6 +366,17 @@ impl Gathering<'_> {
             history: choice.as_ref().and_then(history::draw),
             kept,
             recipe: recipe(record, shot),
+        }
+    }
+
+    /// How a shot begins that is not only text and what a story remembers: the first of OneStory.
+    fn beginning(&self, record: &ShotRecord) -> Beginning {
+        let request = record.request();
+        let is_first = request.method == Method::OneStory && record.previous().is_none();
+        match (is_first, self.is_ready_made, request.opening) {
+            (true, true, _) => Beginning::ReadyMade,
+            (true, false, Opening::Memory) => Beginning::Image,
+            _ => Beginning::Plain,
         }
     }
 
@@ -507,12 +529,42 @@ fn attention(folder: &RunFolder, file: &StoryFile) -> Option<Attention> {
     })
 }
 
-fn opening(opening: Opening) -> &'static str {
-    match opening {
-        Opening::Text => "from text",
-        Opening::Memory => "cut, from memory",
-        Opening::LastFrame => "continues the last frame",
-        Opening::Motion => "continues the last five frames",
+/// What a shot begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Beginning {
+    /// What its [`Opening`] says.
+    Plain,
+    /// The image that its story begins with.
+    Image,
+    /// It is the ready-made first shot of its story.
+    ReadyMade,
+}
+
+impl Beginning {
+    fn opening(self, opening: Opening) -> &'static str {
+        match (self, opening) {
+            (Self::ReadyMade, _) => "ready-made",
+            (Self::Image, _) => "from an image",
+            (Self::Plain, Opening::Text) => "from text",
+            (Self::Plain, Opening::Memory) => "cut, from memory",
+            (Self::Plain, Opening::LastFrame) => "continues the last frame",
+            (Self::Plain, Opening::Motion) => "continues the last five frames",
+        }
+    }
+
+    fn saw_nothing(self) -> &'static str {
+        match self {
+            Self::Image => "the image that the story begins with",
+            Self::Plain | Self::ReadyMade => "nothing",
+        }
+    }
+}
+
+/// How much a shot kept: the number of its frames, or all of it.
+fn kept_count(kept: &[MemoryItem]) -> String {
+    match kept {
+        [whole] if whole.frame.is_none() => "the whole shot".to_owned(),
+        frames => frames.len().to_string(),
     }
 }
 
@@ -560,4 +612,19 @@ fn recipe(record: &ShotRecord, shot: ShotId) -> Vec<(&'static str, String)> {
     recipe.push(("record", format!("commits/{shot}.json")));
     recipe.push(("record blake3", record.digest().clone()));
     recipe
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shot_that_does_not_begin_with_memory_says_what_it_begins_with() {
+        let words =
+            |beginning: Beginning| (beginning.opening(Opening::Memory), beginning.saw_nothing());
+        assert_eq!(words(Beginning::Plain), ("cut, from memory", "nothing"));
+        let image = ("from an image", "the image that the story begins with");
+        assert_eq!(words(Beginning::Image), image);
+        assert_eq!(words(Beginning::ReadyMade), ("ready-made", "nothing"));
+    }
 }
