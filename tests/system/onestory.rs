@@ -77,7 +77,7 @@ fn what_is_wrong_is_told_before_anything_is_made() {
         ),
         (
             script("a", "t2msv", "") + &script("s", "t2msv", "\"frames\":81,"),
-            "line 2: the story s is written for frames = 81, and video.frames is 9",
+            "jsonl:2: the story s is written for frames = 81, and video.frames is 9",
         ),
         (
             script("s", "t2msv", "").replace("He sits.", "<i></i>"),
@@ -95,7 +95,7 @@ fn what_is_wrong_is_told_before_anything_is_made() {
     let manifest = shop.write("m.jsonl", blank);
     finish(&mut shop.run(&manifest, &["method=onestory"]))
         .ended_with(65)
-        .saying("line 1: the story s, shot 01_02: nothing is left of its prompt");
+        .saying("jsonl:1: the story s, shot 01_02: nothing is left of its prompt");
     assert!(!shop.is_begun());
     // `validate` opens the picture.
     let text = script("s", "i2msv", "\"first_image\":\"images/man.png\",");

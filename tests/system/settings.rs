@@ -42,7 +42,7 @@ fn what_no_memory_can_hold_is_refused_by_name() {
     let manifest = shop.write("large.jsonl", large);
     finish(&mut shop.run(&manifest, &["video.frames=4097"]))
         .ended_with(65)
-        .saying("line 1: the story a is too large");
+        .saying("jsonl:1: the story a is too large");
     assert!(!shop.is_begun());
 }
 

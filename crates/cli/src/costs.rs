@@ -156,6 +156,15 @@ pub fn measured(config: &CostConfig, folder: &RunFolder) -> Result<Costs, Failur
     })
 }
 
+/// What a reader should know of times with `device = "cpu"`, where those of the cost table are given or not.
+fn note_of_cpu(subject: Subject, source: &str) -> String {
+    let times = match subject {
+        Subject::AsAsked => format!("but the times are of GPUs ({source})"),
+        Subject::Gpus => format!("of which the cost table ({source}) has no times"),
+    };
+    format!("device = \"cpu\", {times}: measure a short run and give it with --measured")
+}
+
 impl Costs {
     /// Takes the shape of the transformer from the checkpoint, if it is here.
     fn note_network(&mut self, config: &CostConfig) -> Result<(), Failure> {
@@ -164,12 +173,8 @@ impl Costs {
             if matches!(config.simulated.costs.as_str(), "" | BUILT_IN) {
                 self.subject = Subject::Gpus;
             }
-            let note = format!(
-                "device = \"cpu\", but the times are of GPUs ({}): measure a short run and give it \
-                 with --measured",
-                self.table.source
-            );
-            self.notes.push(note);
+            self.notes
+                .push(note_of_cpu(self.subject, &self.table.source));
         }
         let pipeline = match config.method {
             Method::OneStory => folders::ONESTORY,

@@ -73,10 +73,8 @@ pub fn check_pixels(films: &FilmConfig, input: &Input) -> Result<(), Failure> {
             ..films.video
         };
         if let Err(problem @ VideoSpecError::Pixels { .. }) = video.check(films.grid) {
-            let location = input.locations.get(id);
-            let line =
-                location.map_or_else(String::new, |location| format!("line {}: ", location.line));
-            let message = format!("{line}the story {id} is too large: {problem}");
+            let place = input.place(id);
+            let message = format!("{place}the story {id} is too large: {problem}");
             return Err(Failure::new(Exit::Input, message));
         }
     }
@@ -143,7 +141,7 @@ mod tests {
         assert_eq!(failure.exit, Exit::Input);
         let said = failure.message;
         assert!(
-            said.starts_with("line 2: the story s1 is too large"),
+            said.contains("m.jsonl:2: the story s1 is too large"),
             "{said}"
         );
     }

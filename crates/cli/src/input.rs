@@ -32,6 +32,8 @@ const LARGEST_SCRIPT: u64 = 16 << 20;
 /// Stories and briefs, and the folder that the paths in them count from.
 #[derive(Debug)]
 pub struct Input {
+    /// What the stories and briefs were read from, as the user named it.
+    pub name: String,
     /// The stories and briefs, in their order.
     pub lines: Vec<Line>,
     /// Where relative paths of reference images start, and what they may lead to.
@@ -50,6 +52,7 @@ impl Input {
     /// Stories and briefs that were read before.
     pub fn of_lines(lines: Vec<Line>, folder: PathBuf) -> Self {
         Self {
+            name: folder.display().to_string(),
             lines,
             folder: folder.into(),
             pictures: BTreeMap::new(),
@@ -57,6 +60,12 @@ impl Input {
             locations: BTreeMap::new(),
             warnings: Vec::new(),
         }
+    }
+
+    /// Where a story stands, before what is said of it: "stories.jsonl:2: "; empty where no line has it.
+    pub fn place(&self, story: &StoryId) -> String {
+        let location = self.locations.get(story);
+        location.map_or_else(String::new, |at| format!("{}:{}: ", self.name, at.line))
     }
 
     /// Whether any story has to be planned.
@@ -309,6 +318,7 @@ fn scripts_of(
         }));
     }
     Ok(Ok(Input {
+        name: root_name,
         lines: manifest.stories.into_iter().map(Line::Story).collect(),
         folder: root.into(),
         pictures: BTreeMap::new(),
@@ -347,6 +357,7 @@ fn read_manifest(
     } = findings;
     if problems.is_empty() {
         return Ok(Ok(Input {
+            name,
             lines,
             folder: files.folder,
             pictures: files.pictures.digests(),

@@ -22,12 +22,10 @@ pub fn check_lengths(video: &VideoSpec, input: &Input) -> Result<(), Failure> {
             let Some(wanted) = wanted.filter(|wanted| *wanted != set) else {
                 continue;
             };
-            let line = input.locations.get(&story.id);
-            let line =
-                line.map_or_else(String::new, |location| format!("line {}: ", location.line));
             let message = format!(
-                "{line}the story {} is written for {key} = {wanted}, and video.{key} is {set}; set video.{key} = \
+                "{}the story {} is written for {key} = {wanted}, and video.{key} is {set}\n  help: set video.{key} = \
                  {wanted}, or change or remove \"{key}\" in the story",
+                input.place(&story.id),
                 story.id
             );
             return Err(Failure::new(Exit::Input, message));
@@ -71,7 +69,7 @@ mod tests {
         for (keys, wanted) in [
             (
                 "\"frames\":81,",
-                "written for frames = 81, and video.frames is 17; set video.frames = 81",
+                "written for frames = 81, and video.frames is 17\n  help: set video.frames = 81",
             ),
             (
                 "\"frames\":17,\"fps\":16,",
@@ -81,7 +79,7 @@ mod tests {
             let failure = checked(keys).unwrap_err();
             assert_eq!(failure.exit, Exit::Input);
             assert!(
-                failure.message.starts_with("line 2: the story b is"),
+                failure.message.contains("m.jsonl:2: the story b is"),
                 "{}",
                 failure.message
             );

@@ -19,11 +19,11 @@ pub fn check_onestory(config: &Resolved, input: &Input) -> Result<(), Failure> {
             continue;
         }
         let refuse = |reason: String| {
-            let line = input.locations.get(&story.id);
-            let line = line.map_or_else(String::new, |at| format!("line {}: ", at.line));
-            Failure::new(Exit::Input, format!("{line}{reason}"))
+            let place = input.place(&story.id);
+            Failure::new(Exit::Input, format!("{place}{reason}"))
         };
-        onestory_line(story).map_err(|wrong| refuse(format!("{wrong}: {}", wrong.help())))?;
+        onestory_line(story)
+            .map_err(|wrong| refuse(format!("{wrong}\n  help: {}", wrong.help())))?;
         // A film that takes its size from a picture is looked at when that is opened.
         let begins_with_picture = !story.reference_images.is_empty();
         if story.size.is_none() && begins_with_picture && films.pictures.shape == FilmShape::Picture
@@ -36,7 +36,8 @@ pub fn check_onestory(config: &Resolved, input: &Input) -> Result<(), Failure> {
         counts.map_err(|error| {
             let Resolution { width, height } = size;
             refuse(format!(
-                "the story {} at {width}x{height} cannot see what onestory.frames_per_kernel says: {error}",
+                "the story {} at {width}x{height} cannot see what onestory.frames_per_kernel says: {error}\n  \
+                 help: give onestory.frames_per_kernel less, or leave it empty for what fits the budget",
                 story.id
             ))
         })?;
@@ -80,7 +81,12 @@ mod tests {
         // The last column of the coarser kernel hangs over the edge.
         let failure = of(r#""size":[80,64],"#).unwrap_err();
         assert_eq!(failure.exit, Exit::Input);
-        for words in ["line 1", "the story cat at 80x64", "24 tokens", "holds 20"] {
+        for words in [
+            "m.jsonl:1: the",
+            "the story cat at 80x64",
+            "24 tokens",
+            "holds 20",
+        ] {
             assert!(
                 failure.message.contains(words),
                 "{words}: {}",

@@ -18,7 +18,7 @@ use storyloom_story::Method;
 
 use super::{ConfigArguments, config, folder};
 use crate::config::Resolved;
-use crate::config::options::StoryMem;
+use crate::config::options::{Device, StoryMem};
 use crate::costs::{self, Costs, Subject};
 use crate::cropped::cropped_films;
 use crate::diagnose;
@@ -83,6 +83,9 @@ struct Report<'a> {
     costs: &'a CostTable,
     #[serde(skip)]
     subject: Subject,
+    /// Whether the CPU is to do the work: there is no GPU memory then.
+    #[serde(skip)]
+    on_cpu: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -235,6 +238,7 @@ fn report<'a>(
         notes: notes.collect(),
         costs: &costs.table,
         subject: costs.subject,
+        on_cpu: config.costs.compute.device == Device::Cpu,
     })
 }
 
@@ -404,11 +408,14 @@ fn time_rows(estimate: &Estimate) -> Vec<(String, String)> {
 
 /// What GPUs it needs, and which would do.
 fn layout_rows(report: &Report) -> Vec<(String, String)> {
-    let mut rows = vec![
-        ("GPU memory".to_owned(), memory(&report.estimate)),
+    let mut rows = Vec::new();
+    if !report.on_cpu {
+        rows.push(("GPU memory".to_owned(), memory(&report.estimate)));
+    }
+    rows.extend([
         (String::new(), String::new()),
         ("soonest".to_owned(), best(report.soonest.as_ref())),
-    ];
+    ]);
     if let Some(deadline) = &report.deadline {
         let name = format!("by {}", human(deadline.seconds));
         rows.push((name, best(deadline.cheapest.as_ref())));

@@ -152,6 +152,9 @@ fn check(config: &EngineConfig) -> Outcome {
 }
 
 fn table(components: &[Component]) -> String {
+    let widest = |of: &dyn Fn(&Component) -> usize| components.iter().map(of).max().unwrap_or(0);
+    let paths = widest(&|component| component.path.display().to_string().chars().count());
+    let classes = widest(&|component| component.class.as_deref().unwrap_or("-").chars().count());
     let mut text = String::new();
     for component in components {
         let Component {
@@ -169,7 +172,7 @@ fn table(components: &[Component]) -> String {
         // Writing to a text cannot fail.
         let _ = writeln!(
             text,
-            "{:<24} {class:<32} {tensors:>5} tensors {parameters:>14} parameters {bytes:>15} bytes {}",
+            "{:<paths$} {class:<classes$} {tensors:>5} tensors {parameters:>14} parameters {bytes:>15} bytes {}",
             path.display().to_string(),
             dtypes.join("+")
         );

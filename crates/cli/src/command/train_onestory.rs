@@ -10,6 +10,7 @@ use storyloom_training::{Pace, StageName};
 
 use super::train_stages::{self, DeviceName, PresetName};
 use crate::exit::{Exit, Failure};
+use crate::output::print;
 
 /// Arguments of `train onestory`.
 #[derive(Debug, Args)]
@@ -84,6 +85,10 @@ pub fn run(
             FormName::Guided => OneStoryForm::Guided,
         };
         run.export_onestory(folder, form).map_err(&failure)?;
+        print(&format!(
+            "the pipeline of OneStory is written to {}",
+            folder.join("onestory").display()
+        ))?;
         return Ok(Exit::Done);
     }
     run.go_on_from(&arguments.from).map_err(&failure)?;

@@ -9,6 +9,7 @@ use storyloom_training::{Form, Pace, StageName};
 
 use super::train_stages::{self, DeviceName, PresetName};
 use crate::exit::{Exit, Failure};
+use crate::output::print;
 
 /// Arguments of `train tiny`.
 #[derive(Debug, Args)]
@@ -83,6 +84,10 @@ pub fn run(
             FormName::Lora => Form::Lora,
         };
         run.export(folder, form).map_err(&failure)?;
+        print(&format!(
+            "the set of checkpoints is written to {}",
+            folder.display()
+        ))?;
         return Ok(Exit::Done);
     }
     if let Some(set) = &arguments.from {

@@ -123,23 +123,28 @@ pub fn run(arguments: &Arguments) -> Outcome {
     if arguments.json {
         print_json(&summary)?;
     } else {
-        let Summary {
-            stories,
-            briefs,
-            scenes,
-            shots,
-            continued,
-            ..
-        } = summary;
-        let to_plan = match briefs {
-            0 => String::new(),
-            briefs => format!("{briefs} briefs to plan, "),
-        };
-        print(&format!(
-            "{to_plan}{stories} stories, {scenes} scenes, {shots} shots ({continued} continue the shot before): no problems"
-        ))?;
+        print(&text(&summary))?;
     }
     Ok(exit)
+}
+
+/// How many of everything there are, of an input without problems.
+fn text(summary: &Summary) -> String {
+    let counted = |count: usize, one: &str, more: &str| match count {
+        1 => format!("1 {one}"),
+        _ => format!("{count} {more}"),
+    };
+    let to_plan = match summary.briefs {
+        0 => String::new(),
+        briefs => format!("{} to plan, ", counted(briefs, "brief", "briefs")),
+    };
+    format!(
+        "{to_plan}{}, {}, {} ({} the shot before): no problems",
+        counted(summary.stories, "story", "stories"),
+        counted(summary.scenes, "scene", "scenes"),
+        counted(summary.shots, "shot", "shots"),
+        counted(summary.continued, "continues", "continue"),
+    )
 }
 
 /// Says what is missing of the checkpoints of OneStory, which is no matter of the input.
@@ -172,5 +177,36 @@ fn summarise(input: Input, method: Method) -> Summary {
             .count(),
         warnings: input.warnings,
         ..Summary::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_of_a_kind_is_said_as_one() {
+        let one = Summary {
+            stories: 1,
+            scenes: 1,
+            shots: 1,
+            ..Summary::default()
+        };
+        assert_eq!(
+            text(&one),
+            "1 story, 1 scene, 1 shot (0 continue the shot before): no problems"
+        );
+        let more = Summary {
+            briefs: 1,
+            stories: 2,
+            scenes: 3,
+            shots: 4,
+            continued: 1,
+            ..Summary::default()
+        };
+        assert_eq!(
+            text(&more),
+            "1 brief to plan, 2 stories, 3 scenes, 4 shots (1 continues the shot before): no problems"
+        );
     }
 }

@@ -5,8 +5,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde::Serialize;
+use storyloom_memory::PolicySettings;
 use storyloom_orchestrator::rescore::Rescored;
+use storyloom_orchestrator::run_folder::RunFile;
 use storyloom_orchestrator::verify::{Depth, Verdict, VerifyProblem, VideosProven, verify};
+use storyloom_story::Method;
+use storyloom_story::onestory::Selector;
 
 use super::folder;
 use super::verify_networks::score_again;
@@ -58,7 +62,14 @@ pub fn run(arguments: &Arguments) -> Outcome {
     match (arguments.json, rescored) {
         (true, None) => print_json(&verdict)?,
         (true, Some(networks)) => print_json(&WithNetworks { verdict, networks })?,
-        (false, rescored) => print_verdict(arguments, &verdict, rescored.as_ref())?,
+        (false, rescored) => {
+            let networks = rescored.map(|rescored| {
+                let run = folder::open(&arguments.folder).run_file();
+                let selector = run.map(|run| selector_of(&run)).map_err(folder::failure)?;
+                Ok::<_, Failure>(text_of_networks(&rescored, selector))
+            });
+            print_verdict(arguments, &verdict, networks.transpose()?)?;
+        }
     }
     Ok(if ok { Exit::Done } else { Exit::Unexpected })
 }
@@ -67,10 +78,10 @@ pub fn run(arguments: &Arguments) -> Outcome {
 fn print_verdict(
     arguments: &Arguments,
     verdict: &Verdict,
-    rescored: Option<&Rescored>,
+    networks: Option<String>,
 ) -> Result<(), Failure> {
     let mut said = text(verdict);
-    said.extend(rescored.map(text_of_networks));
+    said.extend(networks);
     print(&said)?;
     if !verdict.ok {
         let folder = arguments.folder.display();
@@ -82,14 +93,31 @@ fn print_verdict(
     Ok(())
 }
 
-fn text_of_networks(rescored: &Rescored) -> String {
+/// What scores the history in the stories of OneStory of a run.
+fn selector_of(run: &RunFile) -> Selector {
+    match run.terms(Method::OneStory).map(|terms| terms.memory) {
+        Some(PolicySettings::OneStory(policy)) => policy.selector,
+        _ => Selector::default(),
+    }
+}
+
+/// What came of scoring again; by some selectors no network scores.
+fn text_of_networks(rescored: &Rescored, selector: Selector) -> String {
     let mut text = problems(&rescored.problems);
+    let shots = rescored.shots_proven;
     // Writing to a text cannot fail.
-    let _ = writeln!(
-        text,
-        "the scores of {} shots are what the networks say again; the largest difference is {:.1e}",
-        rescored.shots_proven, rescored.largest_difference
-    );
+    let _ = match selector {
+        Selector::Learned | Selector::Clip => writeln!(
+            text,
+            "the scores of {shots} shots are what the networks say again; the largest difference is {:.1e}",
+            rescored.largest_difference
+        ),
+        Selector::Recent | Selector::Uniform => writeln!(
+            text,
+            "the scores of {shots} shots follow from the length of their history, and are so again; this selector asks \
+             no network"
+        ),
+    };
     text
 }
 
@@ -126,4 +154,32 @@ fn problems(problems: &[VerifyProblem]) -> String {
         };
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_selectors_with_a_network_are_said_to_have_asked_it() {
+        let found = Rescored {
+            shots_proven: 5,
+            ..Rescored::default()
+        };
+        for (selector, wanted) in [
+            (Selector::Learned, "5 shots are what the networks say again"),
+            (Selector::Clip, "5 shots are what the networks say again"),
+            (
+                Selector::Recent,
+                "5 shots follow from the length of their history",
+            ),
+            (
+                Selector::Uniform,
+                "5 shots follow from the length of their history",
+            ),
+        ] {
+            let said = text_of_networks(&found, selector);
+            assert!(said.contains(wanted), "{said}");
+        }
+    }
 }

@@ -79,7 +79,7 @@ impl Layers {
     fn finish(mut self) -> Result<(Config, BTreeSet<String>), Vec<ConfigProblem>> {
         if self.problems.is_empty() {
             for (key, message) in self.config.broken_rules() {
-                let place = self.place_of(&key);
+                let place = self.place_of(&key, &message);
                 self.problems.push(ConfigProblem { place, message });
             }
         }
@@ -90,9 +90,15 @@ impl Layers {
         }
     }
 
-    fn place_of(&self, key: &str) -> String {
-        let mut places = self.places.iter().rev();
-        let place = places.find(|(known, _)| known.starts_with(key));
+    /// The layer that has set `key`, or else another option that the `message` names with its table: of a rule
+    /// between options the other one may be that which was set.
+    fn place_of(&self, key: &str, message: &str) -> String {
+        let last = |is_meant: &dyn Fn(&str) -> bool| {
+            let mut places = self.places.iter().rev();
+            places.find(|(known, _)| is_meant(known))
+        };
+        let own = last(&|known| known.starts_with(key));
+        let place = own.or_else(|| last(&|known| known.contains('.') && message.contains(known)));
         place.map_or_else(|| "the defaults".to_owned(), |(_, place)| place.clone())
     }
 
@@ -375,6 +381,17 @@ mod tests {
             file("[topology]\ntensor = 0")
                 .unwrap_err()
                 .contains("c.toml:2: topology.tensor must be 1 to 1024, but is 0")
+        );
+    }
+
+    /// The other option of a rule is at its default, and has not caused the refusal.
+    #[test]
+    fn broken_rules_between_options_name_the_layer_of_the_one_that_is_set() {
+        let set = "onestory.backend=wan14b-untrained";
+        let found = all("[video]\nwidth = 64", &[], &[set]).unwrap_err();
+        assert!(
+            found.starts_with(&format!("--set {set}: onestory.selector = \"learned\"")),
+            "{found}"
         );
     }
 

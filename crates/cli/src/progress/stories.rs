@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use storyloom_orchestrator::StoryState;
+use storyloom_orchestrator::set_aside::tells_of_change;
 use storyloom_orchestrator::status::{Looks, Status, StoryStatus};
 use storyloom_story::{Method, ShotId};
 
@@ -57,7 +58,10 @@ fn line(story: &StoryStatus) -> String {
     let state = match (&story.state, story.looks()) {
         (_, Looks::Changed) => {
             let reason = story.set_aside.as_deref().unwrap_or_default();
-            format!("changed input: {reason}")
+            match tells_of_change(reason) {
+                true => format!("changed input: {reason}"),
+                false => format!("unusable input: {reason}"),
+            }
         }
         (StoryState::Failed { shot, reason }, _) => ended("failed", *shot, reason),
         (StoryState::Quarantined { shot, reason }, _) => ended("in quarantine", *shot, reason),
@@ -176,6 +180,21 @@ mod tests {
         assert!(lines[0].ends_with("failed at 01_02: no disk"), "{said}");
         assert!(lines[NAMED].contains("2 more of these; --failed"), "{said}");
         assert_eq!(given_up(&status(vec![story(0, StoryState::Done)])), "");
+    }
+
+    /// A file that only cannot be read has not changed.
+    #[test]
+    fn a_story_that_is_set_aside_has_changed_or_unusable_input() {
+        let said = |reason: &str| {
+            line(&StoryStatus {
+                set_aside: Some(reason.to_owned()),
+                ..story(3, StoryState::Pending)
+            })
+        };
+        let changed = said("its script has changed since the story was begun; what was made stays");
+        assert!(changed.contains(" changed input: its script"), "{changed}");
+        let unusable = said("a.png: the picture is cut off");
+        assert!(unusable.contains(" unusable input: a.png"), "{unusable}");
     }
 
     #[test]

@@ -96,11 +96,20 @@ pub(crate) fn forget(folder: &RunFolder, story: &StoryId) -> Result<(), RunError
     Ok(folder.storage().remove(&path(folder, story))?)
 }
 
+/// What the reason says of a story of which something is another now.
+const CHANGED: &str = "has changed since the story was begun";
+
+/// Whether the `reason` for which a story is set aside is that something else is asked for than what was made,
+/// and not that what it is made from cannot be used.
+pub fn tells_of_change(reason: &str) -> bool {
+    reason.contains(CHANGED)
+}
+
 /// Why a story is set aside of which `what` is another now, and what to do about it.
 pub(crate) fn changed(folder: &RunFolder, story: &StoryId, what: &str) -> String {
     let made = folder.story(story);
     format!(
-        "{what} has changed since the story was begun; what was made of it stays as it is. To have \
+        "{what} {CHANGED}; what was made of it stays as it is. To have \
          it made anew, remove {made} and start again; to have both, give the changed one another id \
          or use another --out folder",
         made = Path::new(&made).display()
