@@ -25,6 +25,7 @@ mod planner;
 mod progress;
 mod prompts;
 mod ranks;
+mod ready_made;
 mod room;
 mod seen_history;
 mod shift;

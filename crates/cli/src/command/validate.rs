@@ -21,6 +21,7 @@ use crate::output::{print, print_json};
 use crate::plain_shots::plain_shots;
 use crate::planner::unwritable;
 use crate::prompts::{LongPrompt, Meter};
+use crate::ready_made::check_first_shots;
 use crate::seen_history::check_onestory;
 
 /// Arguments of `validate`.
@@ -87,6 +88,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
                 check_lengths(&config.films.video, &input)?;
             }
             check_onestory(&config, &input)?;
+            check_first_shots(is_named.then_some(&config.films), &input)?;
             let plain = plain_shots(&input, &arguments.manifest, config.engine.method);
             input.warnings.extend(plain);
             let long_prompts = meter.map_or_else(Vec::new, |meter| input.long_prompts(&meter));

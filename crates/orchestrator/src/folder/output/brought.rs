@@ -7,7 +7,7 @@ use std::process::Child;
 
 use storyloom_memory::storage::LocalFile;
 use storyloom_memory::{Disk, MemoryError, Storage};
-use storyloom_pictures::Limits;
+use storyloom_pictures::{InputFolder, Limits};
 use storyloom_story::{Resolution, RgbImage};
 
 use super::program::last_words;
@@ -91,6 +91,37 @@ pub(crate) fn read_clip(
         Err(other @ NoClip::Size { .. }) => Err(other),
         _ if !ended => Err(NoClip::Decode(words(&said, file.path(), shown))),
         frames => frames,
+    }
+}
+
+/// Whether the file `name` of `folder` can be a ready-made first shot: all of it is decoded, as a run does it.
+/// `wanted` is the size of a frame in pixels and the number of frames; where it is not known, only that it
+/// is a video is looked at.
+///
+/// # Errors
+/// The inner error is why it cannot, and fits after "cannot be used: ". The outer one is none of the file's:
+/// `ffmpeg` does not start, or the disk fails.
+pub fn check_clip(
+    folder: &InputFolder,
+    name: &str,
+    wanted: Option<(Resolution, u32)>,
+) -> Result<Result<(), String>, RunError> {
+    let bytes = match folder.read(name, Limits::default().bytes) {
+        Ok(bytes) => bytes,
+        Err(problem) => return Ok(Err(problem.to_string())),
+    };
+    let nothing = Resolution {
+        width: 0,
+        height: 0,
+    };
+    let shown = folder.path().join(name);
+    match (
+        read_clip(&shown, &bytes, wanted.unwrap_or((nothing, 0))),
+        wanted,
+    ) {
+        (Ok(_), _) | (Err(NoClip::Size { .. } | NoClip::Length { .. }), None) => Ok(Ok(())),
+        (Err(NoClip::Program(error)), _) => Err(error),
+        (Err(problem), _) => Ok(Err(problem.to_string())),
     }
 }
 

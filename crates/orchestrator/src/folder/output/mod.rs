@@ -17,6 +17,7 @@ use storyloom_story::{Clip, Resolution, RgbImage};
 use crate::config::Videos;
 use crate::error::RunError;
 
+pub use brought::check_clip;
 pub(crate) use brought::{NoClip, read_clip};
 pub use program::try_encoder;
 use program::{address, encoding, every_frame, ffmpeg, last_words};
