@@ -9,7 +9,8 @@
 #
 #   nohup taskset -c 0,1 scripts/eval-onestory.sh runs/onestory-set > runs/eval-onestory.log 2>&1 &
 #
-# PATTERNS and VARIANTS choose some of them, and SETTINGS is added to every run:
+# PATTERNS and VARIANTS choose some of them, the first variant is what the others are compared with, and SETTINGS is
+# added to every run:
 #
 #   PATTERNS=insert_recall VARIANTS="recent learned" SETTINGS="onestory.steps=6" scripts/eval-onestory.sh MODELS
 
@@ -73,19 +74,12 @@ made() {
   done
 }
 
-# Figures of all variants of a pattern, and of `learned` against each of the others at the same budget.
+# Figures of all variants of a pattern, and how each differs from the first of VARIANTS.
 measure() {
-  local pattern=$1 baseline folders
+  local pattern=$1 folders
   mapfile -t folders < <(made "$pattern" $VARIANTS)
   "$STORYLOOM" eval "${folders[@]}" --out "$OUT/$pattern/all" --table "$OUT/$pattern/all.md" \
     --sheet "$OUT/$pattern/all.png" > "$OUT/$pattern/all.txt"
-  [ -f "$OUT/$pattern/learned/run.json" ] || return 0
-  for baseline in recent uniform none one-kernel one-frame; do
-    mapfile -t folders < <(made "$pattern" "$baseline")
-    [ "${#folders[@]}" -gt 0 ] || continue
-    "$STORYLOOM" eval "${folders[@]}" "$OUT/$pattern/learned" --out "$OUT/$pattern/learned-against-$baseline" \
-      --table "$OUT/$pattern/learned-against-$baseline.md" > /dev/null
-  done
 }
 
 for pattern in $PATTERNS; do
@@ -99,9 +93,6 @@ done
 for pattern in $PATTERNS; do
   printf '# %s\n\n' "$pattern"
   cat "$OUT/$pattern/all.md"
-  for table in "$OUT/$pattern"/learned-against-*.md; do
-    [ ! -f "$table" ] || { printf '\n## %s\n\n' "$(basename "$table" .md)"; cat "$table"; }
-  done
   echo
 done > "$OUT/table.md"
 cat "$OUT/table.md"
