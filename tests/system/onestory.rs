@@ -187,7 +187,10 @@ fn what_cannot_be_converted_is_named_and_nothing_is_written() {
     let written: Value = serde_json::from_str(&fs::read_to_string(&out).unwrap()).unwrap();
     assert_eq!(written["setting"], "t2msv");
     assert_eq!(written["first_shot"], "s.jsonl.pictures/two-1.mp4");
-    call(&["validate", &out, "--set", "engine=simulated"]).ended_with(0);
+    // Its file is found, and is no video.
+    call(&["validate", &out, "--set", "engine=simulated"])
+        .ended_with(65)
+        .saying("s.jsonl.pictures/two-1.mp4\" of the story two cannot be used");
 }
 
 #[test]
