@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Serialize;
-use storyloom_orchestrator::FilmShape;
 use storyloom_story::video::VideoSpecError;
 use storyloom_story::{Line, Resolution, VideoSpec};
 
@@ -87,8 +86,7 @@ fn size(films: &FilmConfig, line: &Line) -> Option<Resolution> {
         Line::Story(story) => (story.size, !story.reference_images.is_empty()),
         Line::Brief(brief) => (brief.size, brief.product_image.is_some()),
     };
-    let of_picture = has_picture && films.shape() == FilmShape::Picture;
-    size.or_else(|| (!of_picture).then(|| films.video.resolution()))
+    films.size_of(size, has_picture)
 }
 
 #[cfg(test)]

@@ -1,8 +1,6 @@
 //! The ready-made first shots of stories, before anything is made of them.
 
-use storyloom_orchestrator::FilmShape;
 use storyloom_orchestrator::output::check_clip;
-use storyloom_story::StoryEntry;
 
 use crate::config::resolved::FilmConfig;
 use crate::exit::{Exit, Failure};
@@ -19,7 +17,11 @@ pub fn check_first_shots(films: Option<&FilmConfig>, input: &Input) -> Result<()
         let Some(name) = &story.first_shot else {
             continue;
         };
-        let wanted = films.and_then(|films| wanted(films, story));
+        let has_picture = !story.reference_images.is_empty();
+        let wanted = films.and_then(|films| {
+            let size = films.size_of(story.size, has_picture)?;
+            Some((size, films.video.frames))
+        });
         let what = format!(
             "the ready-made first shot {name:?} of the story {}",
             story.id
@@ -35,15 +37,6 @@ pub fn check_first_shots(films: Option<&FilmConfig>, input: &Input) -> Result<()
         }
     }
     Ok(())
-}
-
-/// The size and the number of frames of the shots of a story; `None` for one that takes its size from a picture.
-fn wanted(films: &FilmConfig, story: &StoryEntry) -> Option<(storyloom_story::Resolution, u32)> {
-    let of_picture = films.shape() == FilmShape::Picture && !story.reference_images.is_empty();
-    let size = story
-        .size
-        .or_else(|| (!of_picture).then(|| films.video.resolution()));
-    size.map(|size| (size, films.video.frames))
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! What stories of OneStory must be like, before anything of them is made.
 
-use storyloom_orchestrator::FilmShape;
 use storyloom_story::{Method, Resolution, onestory_line};
 
 use crate::config::Resolved;
@@ -25,12 +24,9 @@ pub fn check_onestory(config: &Resolved, input: &Input) -> Result<(), Failure> {
         onestory_line(story)
             .map_err(|wrong| refuse(format!("{wrong}\n  help: {}", wrong.help())))?;
         // A film that takes its size from a picture is looked at when that is opened.
-        let begins_with_picture = !story.reference_images.is_empty();
-        if story.size.is_none() && begins_with_picture && films.pictures.shape == FilmShape::Picture
-        {
+        let Some(size) = films.size_of(story.size, !story.reference_images.is_empty()) else {
             continue;
-        }
-        let size = story.size.unwrap_or_else(|| films.video.resolution());
+        };
         let plane = films.grid.plane(size.generated(films.grid));
         let counts = config.engine.onestory.budget().counts(plane);
         counts.map_err(|error| {

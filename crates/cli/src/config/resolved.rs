@@ -9,7 +9,7 @@ use storyloom_orchestrator::cost::{ReplicaShape, Sharing};
 use storyloom_orchestrator::{CheckpointSettings, FilmShape, PictureSettings, Videos};
 use storyloom_parallel::WorldOptions;
 use storyloom_parallel::topology::{Degrees, Plan};
-use storyloom_story::{Ground, LatentGrid, Method, VideoSpec};
+use storyloom_story::{Ground, LatentGrid, Method, Resolution, VideoSpec};
 
 use super::choices::ResizeChoice;
 use super::grid::networks_of;
@@ -263,6 +263,13 @@ impl FilmConfig {
     /// What gives a film its shape where its line has no size.
     pub fn shape(&self) -> FilmShape {
         self.pictures.shape
+    }
+
+    /// The size of a film whose line says `own`, or nothing; `None` for one that takes its shape from its first
+    /// picture, which is only known when that is opened.
+    pub fn size_of(&self, own: Option<Resolution>, has_picture: bool) -> Option<Resolution> {
+        let of_picture = has_picture && self.shape() == FilmShape::Picture;
+        own.or_else(|| (!of_picture).then(|| self.video.resolution()))
     }
 }
 

@@ -234,11 +234,7 @@ impl Trial<'_> {
         } = self.shape;
         let weight = self.random(&[self.shape.width()], 1.5, Kind::Float)?;
         let given = self.random(&[batch, tokens], 2.0, Kind::Float)?;
-        let angles = self.random(&[tokens, dim / 2], 0.0, Kind::Float)?;
-        let table = RotaryTable {
-            cos: angles.f_cos()?,
-            sin: angles.f_sin()?,
-        };
+        let table = self.rotary_table(tokens, dim)?;
         for (from, to) in pairs() {
             let input = self.random(&self.shape.activation(), 0.3, from)?;
             for (factors, rotary) in [
@@ -277,6 +273,15 @@ impl Trial<'_> {
         Ok(())
     }
 
+    /// Random angles, for `tokens` of heads with `dim` channels.
+    fn rotary_table(&self, tokens: i64, dim: i64) -> Result<RotaryTable> {
+        let angles = self.random(&[tokens, dim / 2], 0.0, Kind::Float)?;
+        Ok(RotaryTable {
+            cos: angles.f_cos()?,
+            sin: angles.f_sin()?,
+        })
+    }
+
     /// One stream; a second one has a launch of its own.
     fn norm_each_head(&self, checks: &mut Vec<KernelCheck>) -> Result<()> {
         let KernelShape {
@@ -284,11 +289,7 @@ impl Trial<'_> {
         } = self.shape;
         let weight = self.random(&[dim], 1.5, Kind::Float)?;
         let norm = RmsNorm::from_weight(weight.shallow_clone(), EPS);
-        let angles = self.random(&[tokens, dim / 2], 0.0, Kind::Float)?;
-        let table = RotaryTable {
-            cos: angles.f_cos()?,
-            sin: angles.f_sin()?,
-        };
+        let table = self.rotary_table(tokens, dim)?;
         for (from, to) in pairs() {
             let input = self.random(&self.shape.activation(), 0.3, from)?;
             let streams = [(&input, &norm)];

@@ -15,6 +15,18 @@ __device__ __forceinline__ float row_squares(const In* x, int width) {
     return block_sum(squares);
 }
 
+// Rotates neighbouring values by the angles with these cosines and sines.
+template <int N>
+__device__ __forceinline__ void rotate_pairs(float (&values)[N], const float (&c)[N / 2],
+                                             const float (&s)[N / 2]) {
+#pragma unroll
+    for (int k = 0; k < N / 2; ++k) {
+        const float even = values[2 * k], odd = values[2 * k + 1];
+        values[2 * k] = even * c[k] - odd * s[k];
+        values[2 * k + 1] = even * s[k] + odd * c[k];
+    }
+}
+
 // `cos` and `sin` are those of the token, or null. `out` is the place of the token in the first
 // head; heads are `stride` elements apart.
 template <bool WIDE, typename In, typename Out>
@@ -35,12 +47,7 @@ __device__ __forceinline__ void scale_and_rotate(const In* x, float factor, cons
             float c[N / 2], s[N / 2];
             load<WIDE>(cos + channel / 2, c);
             load<WIDE>(sin + channel / 2, s);
-#pragma unroll
-            for (int k = 0; k < N / 2; ++k) {
-                const float even = values[2 * k], odd = values[2 * k + 1];
-                values[2 * k] = even * c[k] - odd * s[k];
-                values[2 * k + 1] = even * s[k] + odd * c[k];
-            }
+            rotate_pairs(values, c, s);
         }
         store<WIDE>(out + head * stride + channel, values);
     }
@@ -127,12 +134,7 @@ __device__ __forceinline__ void norm_each_row(const In* x, const float* weight, 
             load<WIDE>(sin + i / 2, s);
 #pragma unroll
             for (int k = 0; k < N; ++k) values[k] = values[k] * factor * weights[k];
-#pragma unroll
-            for (int k = 0; k < N / 2; ++k) {
-                const float even = values[2 * k], odd = values[2 * k + 1];
-                values[2 * k] = even * c[k] - odd * s[k];
-                values[2 * k + 1] = even * s[k] + odd * c[k];
-            }
+            rotate_pairs(values, c, s);
             store<WIDE>(out + head * stride + i, values);
         }
     }

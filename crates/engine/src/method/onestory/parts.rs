@@ -101,12 +101,9 @@ pub fn advice(dir: &Path, parts: &[Part]) -> Vec<String> {
             Backend::Wan13bFun.name()
         ));
     }
-    let is_label = |part: &&Part| part.name.starts_with(folders::ONESTORY_LABELS);
-    if parts
-        .iter()
-        .filter(is_label)
-        .any(|part| part.problem.is_some())
-    {
+    let is_wrong_label =
+        |part: &Part| part.name.starts_with(folders::ONESTORY_LABELS) && part.problem.is_some();
+    if parts.iter().any(is_wrong_label) {
         lines.push(format!(
             "onestory.selector = \"clip\" takes {0}/clip, a CLIPModel with its tokenizer (openai/clip-vit-large-patch14), and \
              {0}/dino, a Dinov2Model (facebook/dinov2-base)",

@@ -8,7 +8,7 @@ use storyloom_nn::error::{ModelError, Result};
 use storyloom_nn::layers::Activation;
 
 use crate::config_check::{at_least_one, heads_divide};
-use crate::vision::clip::LayerShape;
+use crate::vision::clip::{LayerShape, shared_width};
 
 /// Shape of a CLIP text tower; the defaults are those of transformers (`CLIPTextConfig`), of ViT-B/32.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -75,9 +75,7 @@ impl ClipTextConfig {
         }
         let mut config: Self =
             serde_json::from_value(own.clone()).map_err(|error| error.to_string())?;
-        // A whole CLIP states the width of the shared space beside its two towers.
-        let shared = whole.get("projection_dim").and_then(Value::as_i64);
-        if let (Some(_), Some(width)) = (nested, shared) {
+        if let Some(width) = shared_width(whole, nested) {
             config.projection_dim = width;
         }
         config.check()?;

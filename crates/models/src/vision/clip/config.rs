@@ -1,6 +1,7 @@
 //! The shape of a vision tower, from `config.json`.
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use storyloom_nn::checkpoint::Checkpoint;
 use storyloom_nn::error::{ModelError, Result};
@@ -66,12 +67,7 @@ impl ClipVisionConfig {
             |reason: String| ModelError::bad_file(checkpoint.folder().join("config.json"), reason);
         let mut config: Self = serde_json::from_value(nested.unwrap_or(raw).clone())
             .map_err(|error| bad(error.to_string()))?;
-        // A whole CLIP states the width of the shared space beside its two towers.
-        if nested.is_some()
-            && let Some(width) = raw
-                .get("projection_dim")
-                .and_then(serde_json::Value::as_i64)
-        {
+        if let Some(width) = shared_width(raw, nested) {
             config.projection_dim = width;
         }
         config.check().map_err(bad)?;
@@ -115,6 +111,13 @@ impl ClipVisionConfig {
         ])?;
         heads_divide(self.hidden_size, self.num_attention_heads)
     }
+}
+
+/// The width of the shared space, which a `whole` CLIP states beside its towers; `nested` is the config of one of
+/// them inside it, if it is one.
+pub(crate) fn shared_width(whole: &Value, nested: Option<&Value>) -> Option<i64> {
+    nested?;
+    whole.get("projection_dim")?.as_i64()
 }
 
 #[cfg(test)]

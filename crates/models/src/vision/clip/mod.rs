@@ -6,6 +6,7 @@ mod preprocess;
 mod tower;
 
 pub use config::ClipVisionConfig;
+pub(crate) use config::shared_width;
 pub(crate) use layer::{ClipLayer, LayerShape};
 pub use preprocess::{
     MEAN as CLIP_MEAN, PixelRule, STD as CLIP_STD, SelectionResize, pixel_values,
